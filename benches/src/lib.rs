@@ -1,0 +1,1 @@
+//! Benchmarks of every stage of the flow.

@@ -1,0 +1,3 @@
+//! The one way to run this project's checks.
+
+fn main() {}
