@@ -1,0 +1,4 @@
+//! Behaviour of agentfs-proto.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod record;
