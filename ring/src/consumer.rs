@@ -1,0 +1,346 @@
+//! The reading end.
+#![expect(
+    unsafe_code,
+    reason = "lends out the published bytes whose bounds it has checked"
+)]
+
+use core::fmt;
+use core::num::NonZeroU64;
+use core::ops::Deref;
+
+use crate::layout::FrameHeader;
+use crate::ordering;
+use crate::position::Position;
+use crate::producer::Bell;
+use crate::region::{Region, Slot};
+use crate::sync::Ordering;
+
+/// The reading end of a ring, which several threads and forked children may hold.
+///
+/// Where it stands is in the shared region and nowhere else, and only who holds the [`Claim`] may
+/// move it, so no record is seen twice.
+#[derive(Debug)]
+pub struct Consumer {
+    region: Region,
+}
+
+/// Who claims: a process id will do, because a second claim with the same id is refused like any
+/// other while the first is held.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct OwnerId(NonZeroU64);
+
+impl OwnerId {
+    /// Names an owner.
+    #[must_use]
+    pub const fn new(id: NonZeroU64) -> Self {
+        Self(id)
+    }
+
+    /// This process.
+    #[must_use]
+    pub fn this_process() -> Self {
+        let pid = u64::from(std::process::id());
+        Self(NonZeroU64::new(pid).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// The number it was made of.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// The producer's words or a frame make no sense: it is broken. Nothing was consumed; nothing more
+/// can be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Corrupt {
+    /// The tail is behind the head, further ahead than the ring is long, or not at a frame.
+    Tail {
+        /// What the word said.
+        found: Position,
+        /// Where the consumer stands.
+        head: Position,
+    },
+    /// A frame is of no known kind, or longer than what is published or than what is left of the
+    /// ring.
+    Frame {
+        /// Where it starts.
+        at: Position,
+        /// The length that it claims.
+        len: u32,
+        /// The kind that it claims.
+        kind: u32,
+    },
+}
+
+impl fmt::Display for Corrupt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tail { found, head } => write!(
+                f,
+                "the producer's tail is {found}, which is no place it can be with the head at \
+                 {head}: open the queue anew"
+            ),
+            Self::Frame { at, len, kind } => write!(
+                f,
+                "the frame at {at} claims kind {kind} and {len} bytes, which is not possible \
+                 there: open the queue anew"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Corrupt {}
+
+/// What [`Claim::arm`] found.
+#[must_use = "a consumer that sleeps over pending work may sleep forever"]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArmOutcome {
+    /// Nothing is pending and the producer rings for whatever comes: sleep.
+    MaySleep,
+    /// Something is there: do not sleep.
+    WorkPending,
+}
+
+impl Consumer {
+    pub(crate) fn new(region: Region) -> Self {
+        Self { region }
+    }
+
+    /// Becomes the consumer until the claim is dropped. Never waits: `None` means that somebody
+    /// else is popping right now, who leaves nothing behind without arming or being told.
+    ///
+    /// `is_alive` is asked only when the ring is claimed by somebody else: who died while popping
+    /// is replaced. What it had popped and not released is popped again.
+    ///
+    /// Whoever drops a claim must have seen [`ArmOutcome::MaySleep`], or else must make sure that
+    /// the queue still looks readable to those who found it claimed.
+    #[must_use]
+    pub fn claim(&self, me: OwnerId, is_alive: impl FnOnce(OwnerId) -> bool) -> Option<Claim<'_>> {
+        let owner = self.region.owner();
+        let take = |from: u64| {
+            // Relaxed on failure: only the number is looked at.
+            owner.compare_exchange(from, me.get(), ordering::claim(), Ordering::Relaxed)
+        };
+        match take(UNOWNED) {
+            Ok(_) => {}
+            Err(held) => {
+                let holder = OwnerId(NonZeroU64::new(held)?);
+                if holder == me || is_alive(holder) {
+                    return None;
+                }
+                take(held).ok()?;
+            }
+        }
+        Some(Claim::new(&self.region, me))
+    }
+}
+
+const UNOWNED: u64 = 0;
+
+/// The right to pop. Not for sharing: one thread holds it.
+#[derive(Debug)]
+pub struct Claim<'a> {
+    region: &'a Region,
+    me: OwnerId,
+    /// End of the last record handed out.
+    next: Position,
+    /// Everything before is released: what the shared word says.
+    head: Position,
+    /// The producer's tail when it was last looked at.
+    tail: Position,
+}
+
+impl<'a> Claim<'a> {
+    fn new(region: &'a Region, me: OwnerId) -> Self {
+        // Relaxed: only claimants write the head, and ORDERING[claim] follows the last one.
+        let head = Position::new(region.head().load(Ordering::Relaxed));
+        Self {
+            region,
+            me,
+            next: head,
+            head,
+            tail: head,
+        }
+    }
+
+    /// The next record, borrowed in place, or `None` when all that is published was handed out.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the producer's tail or the frame there is impossible.
+    ///
+    /// # Examples
+    /// ```
+    /// use agentfs_ring::{Bell, Capacity, OwnerId, Reserve, heap};
+    ///
+    /// let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// for text in ["one", "two"] {
+    ///     let Reserve::Slot(mut slot) = producer.reserve(3)? else { unreachable!() };
+    ///     slot.copy_from_slice(text.as_bytes());
+    ///     slot.commit();
+    /// }
+    /// let _ = producer.publish()?;
+    ///
+    /// let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("nobody else pops");
+    /// assert_eq!(&*claim.next()?.expect("a record"), b"one");
+    /// assert_eq!(&*claim.next()?.expect("a record"), b"two");
+    /// assert!(claim.next()?.is_none());
+    /// assert_eq!(claim.release(), Bell::Quiet); // nobody waits for the space
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it lends, which Iterator cannot"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record<'_>>, Corrupt> {
+        loop {
+            if self.next == self.tail {
+                self.observe_tail(ordering::observe())?;
+                if self.next == self.tail {
+                    return Ok(None);
+                }
+            }
+            let at = self.next;
+            let header = self.region.frame_header(at);
+            let frame = header.frame_len();
+            let fits = frame <= self.tail.since(at) && frame <= self.region.capacity().to_end(at);
+            match header.kind {
+                FrameHeader::RECORD if fits => {
+                    self.next = at.advanced(frame);
+                    let start = at.advanced(FrameHeader::SIZE);
+                    // SAFETY: we hold the claim; the frame lies inside what is published and does
+                    // not wrap (checked above); it is released at the earliest by `release`, which
+                    // needs `&mut self` and so outlives the record.
+                    let slot = unsafe { self.region.slot(start, header.len as usize) };
+                    return Ok(Some(Record { at, slot }));
+                }
+                FrameHeader::PADDING if fits => self.next = at.advanced(frame),
+                kind => {
+                    return Err(Corrupt::Frame {
+                        at,
+                        len: header.len,
+                        kind,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether a record is waiting that was not handed out yet.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the producer's tail is impossible.
+    ///
+    /// # Staleness
+    /// "Yes" stays true until the record is taken; "no" may be wrong by the time it is returned.
+    pub fn has_pending(&mut self) -> Result<bool, Corrupt> {
+        if self.next == self.tail {
+            self.observe_tail(ordering::observe())?;
+        }
+        Ok(self.next != self.tail)
+    }
+
+    fn observe_tail(&mut self, ordering: Ordering) -> Result<(), Corrupt> {
+        let tail = Position::new(self.region.tail().load(ordering));
+        // A head that is not at a frame can only come from a process that shares this end.
+        let possible = tail.is_aligned()
+            && self.head.is_aligned()
+            && tail.since(self.head) <= self.region.capacity().get()
+            && self.next.since(self.head) <= tail.since(self.head);
+        if possible {
+            self.tail = tail;
+            Ok(())
+        } else {
+            Err(Corrupt::Tail {
+                found: tail,
+                head: self.head,
+            })
+        }
+    }
+
+    /// Frees everything that [`next`](Self::next) handed out, and says whether the producer waits
+    /// for the space: then ring the refill doorbell.
+    ///
+    /// Call it after the records are copied to where they go and before the program acts on them.
+    #[inline]
+    pub fn release(&mut self) -> Bell {
+        let (old, new) = (self.head, self.next);
+        if old == new {
+            return Bell::Quiet;
+        }
+        self.region.head().store(new.get(), ordering::free());
+        self.head = new;
+        ordering::release_fence();
+        // Relaxed: FENCE[release] orders it after the store of the head.
+        let refill_at = Position::new(self.region.refill_at().load(Ordering::Relaxed));
+        if refill_at.is_passed_by(old, new) {
+            Bell::Ring
+        } else {
+            Bell::Quiet
+        }
+    }
+
+    /// Asks for the doorbell to be rung for whatever is published from now on, and looks once more.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the producer's tail is impossible.
+    pub fn arm(&mut self) -> Result<ArmOutcome, Corrupt> {
+        if self.has_pending()? {
+            return Ok(ArmOutcome::WorkPending);
+        }
+        self.region
+            .wake_at()
+            .store(self.next.get(), Ordering::Relaxed);
+        ordering::arm_fence();
+        // Relaxed: FENCE[arm] orders it after the store of the wake-up position, and records are
+        // read only after another look by `next`.
+        self.observe_tail(Ordering::Relaxed)?;
+        let pending = self.next != self.tail;
+        self.tail = self.next;
+        Ok(if pending {
+            ArmOutcome::WorkPending
+        } else {
+            ArmOutcome::MaySleep
+        })
+    }
+}
+
+impl Drop for Claim<'_> {
+    /// Ends the claim. What was handed out and not released is handed out again to the next one.
+    fn drop(&mut self) {
+        // Conditional, because somebody who was told that we are dead may hold the ring by now.
+        // Relaxed on failure: nothing is done then.
+        let _ = self.region.owner().compare_exchange(
+            self.me.get(),
+            UNOWNED,
+            ordering::unclaim(),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// A record, borrowed where the producer wrote it: a byte slice at a multiple of eight.
+#[derive(Debug)]
+pub struct Record<'a> {
+    at: Position,
+    slot: Slot<'a>,
+}
+
+impl Record<'_> {
+    /// Where its frame starts: what [`Reservation::commit`](crate::Reservation::commit) returned.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.at
+    }
+}
+
+impl Deref for Record<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.slot.bytes()
+    }
+}

@@ -1,0 +1,253 @@
+//! Doorbells: descriptors that wake a sleeping peer. The system calls; whether to ring is decided
+//! by the ring ([`Bell`](crate::Bell)).
+//!
+//! A doorbell is level-triggered: once rung it stays readable until it is cleared, and ringing it
+//! again adds nothing. Clear it before popping, never after, or a ring in between is lost.
+
+use core::fmt;
+use core::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// How a doorbell is made.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BellKind {
+    /// `eventfd(2)`, Linux: one descriptor for both ends.
+    EventFd,
+    /// `pipe(2)`, everywhere: can be watched by a kqueue. The ringing process must ignore or block
+    /// SIGPIPE.
+    Pipe,
+}
+
+/// The end that rings.
+#[derive(Debug)]
+pub struct Ringer {
+    fd: OwnedFd,
+    kind: BellKind,
+}
+
+/// The end that is woken.
+#[derive(Debug)]
+pub struct Waiter {
+    fd: OwnedFd,
+    kind: BellKind,
+}
+
+/// A doorbell could not be rung.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RingError {
+    /// Nobody holds the other end any more.
+    PeerGone,
+    /// The system refused.
+    Io(io::Error),
+}
+
+impl fmt::Display for RingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerGone => f.write_str("the doorbell's other end is closed"),
+            Self::Io(error) => write!(f, "the doorbell cannot be rung: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for RingError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::PeerGone => None,
+            Self::Io(error) => Some(error),
+        }
+    }
+}
+
+/// Makes a doorbell out of an eventfd.
+///
+/// # Errors
+/// When the system refuses a descriptor.
+#[cfg(target_os = "linux")]
+pub fn eventfd() -> io::Result<(Ringer, Waiter)> {
+    use rustix::event::{EventfdFlags, eventfd};
+    let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let kind = BellKind::EventFd;
+    Ok((
+        Ringer {
+            fd: fd.try_clone()?,
+            kind,
+        },
+        Waiter { fd, kind },
+    ))
+}
+
+/// Makes a doorbell out of a pipe.
+///
+/// # Errors
+/// When the system refuses a descriptor.
+pub fn pipe() -> io::Result<(Ringer, Waiter)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let kind = BellKind::Pipe;
+    Ok((Ringer { fd: write, kind }, Waiter { fd: read, kind }))
+}
+
+impl Ringer {
+    /// Takes the ringing end that a peer sent. It must not block: what cannot be rung at once was
+    /// rung already.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd, kind: BellKind) -> Self {
+        Self { fd, kind }
+    }
+
+    /// Wakes whoever waits. Never blocks on a descriptor in non-blocking mode.
+    ///
+    /// # Errors
+    /// [`RingError::PeerGone`] when the other end of a pipe is closed (an eventfd cannot tell; see
+    /// [`peer_is_gone`]), [`RingError::Io`] when the system refuses otherwise.
+    pub fn ring(&self) -> Result<(), RingError> {
+        let one = 1_u64.to_ne_bytes();
+        let bytes = match self.kind {
+            BellKind::EventFd => &one[..],
+            BellKind::Pipe => &one[..1],
+        };
+        loop {
+            return match rustix::io::write(&self.fd, bytes) {
+                // Full: as many rings as fit are waiting to be heard.
+                Ok(_) | Err(Errno::AGAIN) => Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(Errno::PIPE) => Err(RingError::PeerGone),
+                Err(error) => Err(RingError::Io(error.into())),
+            };
+        }
+    }
+}
+
+impl AsFd for Ringer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<Ringer> for OwnedFd {
+    fn from(ringer: Ringer) -> Self {
+        ringer.fd
+    }
+}
+
+impl Waiter {
+    /// Takes the waiting end that a peer sent. It must be in non-blocking mode.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd, kind: BellKind) -> Self {
+        Self { fd, kind }
+    }
+
+    /// Makes the doorbell silent until it is rung again. True if it had been rung.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn clear(&self) -> io::Result<bool> {
+        let mut rung = false;
+        loop {
+            let mut bytes = [0_u8; 64];
+            let room = if self.kind == BellKind::EventFd {
+                8
+            } else {
+                bytes.len()
+            };
+            match rustix::io::read(&self.fd, &mut bytes[..room]) {
+                Ok(0) | Err(Errno::AGAIN) => return Ok(rung),
+                // One read empties an eventfd, and a pipe that had less than asked for.
+                Ok(n) if self.kind == BellKind::EventFd || n < room => return Ok(true),
+                Ok(_) => rung = true,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Sleeps until the doorbell is rung, the peer is gone, or the time is over.
+    ///
+    /// `lifeline` is a descriptor whose other end only the peer holds: the control socket, or one
+    /// end of a socket pair. `None` waits for ever.
+    ///
+    /// # Errors
+    /// When the system refuses. A signal is not an error: the wait goes on.
+    pub fn wait(
+        &self,
+        lifeline: Option<BorrowedFd<'_>>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Woken> {
+        let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+            let spec = left.and_then(|left| Timespec::try_from(left).ok());
+            let mut fds = [
+                PollFd::new(&self.fd, PollFlags::IN),
+                PollFd::from_borrowed_fd(lifeline.unwrap_or(self.fd.as_fd()), HANGUP),
+            ];
+            let watched = if lifeline.is_some() {
+                &mut fds[..]
+            } else {
+                &mut fds[..1]
+            };
+            match poll(watched, spec.as_ref()) {
+                Ok(0) => return Ok(Woken::TimedOut),
+                Ok(_) if fds[0].revents().contains(PollFlags::IN) => return Ok(Woken::Rung),
+                Ok(_) => return Ok(Woken::PeerGone),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Waiter {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<Waiter> for OwnedFd {
+    fn from(waiter: Waiter) -> Self {
+        waiter.fd
+    }
+}
+
+/// Why [`Waiter::wait`] returned. A ring goes before a peer's end, so that what was published is
+/// read first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// The doorbell was rung. Clear it, then pop.
+    Rung,
+    /// The peer closed its descriptors. Pop what is left; nothing will follow.
+    PeerGone,
+    /// The time was over.
+    TimedOut,
+}
+
+/// What `poll(2)` says of a socket whose other end is closed. Linux tells a half-closed stream by
+/// RDHUP only.
+#[cfg(target_os = "linux")]
+const HANGUP: PollFlags = PollFlags::HUP.union(PollFlags::RDHUP);
+#[cfg(not(target_os = "linux"))]
+const HANGUP: PollFlags = PollFlags::HUP;
+
+/// Whether the other end of a pipe or socket is closed. Never blocks.
+///
+/// # Errors
+/// When the system refuses.
+///
+/// # Staleness
+/// "Gone" stays true; "there" may be wrong by the time it is returned.
+pub fn peer_is_gone(lifeline: BorrowedFd<'_>) -> io::Result<bool> {
+    let gone = HANGUP.union(PollFlags::ERR);
+    let mut fds = [PollFd::from_borrowed_fd(lifeline, HANGUP)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    rustix::io::retry_on_intr(|| poll(&mut fds, Some(&now)))?;
+    Ok(fds[0].revents().intersects(gone))
+}

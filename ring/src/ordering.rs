@@ -1,0 +1,146 @@
+//! Every memory ordering of the ring, each under a label with its partner.
+//!
+//! Five words are shared. Each has one writer at a time:
+//!
+//! | word | writer | says |
+//! |---|---|---|
+//! | `tail` | producer | everything before it is published |
+//! | `refill_at` | producer | ring back once `head` has passed this |
+//! | `head` | claimed consumer | everything before it is free |
+//! | `wake_at` | claimed consumer | ring once `tail` has passed this |
+//! | `owner` | whoever claims | who the consumer is |
+//!
+//! Two kinds of edges order them. A *hand-over* is a Release store read by an Acquire load: what the
+//! writer did before is visible to the reader after. A *crossing* is two parties that each write
+//! one word and then read the other's; neither may miss the other, which no pair of Release and
+//! Acquire gives (both stores may still sit in store buffers while both loads run), so each side
+//! puts a sequentially consistent fence between its store and its load: of two such fences one
+//! comes first in the single total order, and the side with the later one sees the other's store.
+//!
+//! Under `--cfg loom` the environment variable `RING_MUTANT` weakens one of them, by its name in
+//! [`MUTANTS`]; the models of `agentfs-loom-tests` must then fail. In any other build the functions
+//! below are constants.
+
+use crate::sync::{Ordering, fence};
+
+/// What `RING_MUTANT` may name: every ordering is weakened to Relaxed, every fence dropped.
+pub const MUTANTS: &[&str] = &[
+    "publish",
+    "observe",
+    "free",
+    "reuse",
+    "claim",
+    "unclaim",
+    "publish_fence",
+    "arm_fence",
+    "release_fence",
+    "refill_fence",
+    "unread_fence",
+];
+
+#[cfg(not(loom))]
+const fn weakened(_name: &str) -> bool {
+    false
+}
+
+#[cfg(loom)]
+fn weakened(name: &str) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    CHOSEN
+        .get_or_init(|| std::env::var("RING_MUTANT").ok())
+        .as_deref()
+        == Some(name)
+}
+
+fn unless_weakened(name: &str, ordering: Ordering) -> Ordering {
+    if weakened(name) {
+        Ordering::Relaxed
+    } else {
+        ordering
+    }
+}
+
+fn fence_unless_dropped(name: &str) {
+    if !weakened(name) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// ORDERING\[publish\]: the producer's store of `tail`. Release: the record bytes and headers
+/// written before are visible to whoever reads this tail with ORDERING\[observe\].
+#[inline]
+pub(crate) fn publish() -> Ordering {
+    unless_weakened("publish", Ordering::Release)
+}
+
+/// ORDERING\[observe\]: the consumer's load of `tail` before it reads records. Acquire: pairs with
+/// ORDERING\[publish\].
+#[inline]
+pub(crate) fn observe() -> Ordering {
+    unless_weakened("observe", Ordering::Acquire)
+}
+
+/// ORDERING\[free\]: the consumer's store of `head`. Release: its reads of the records before come
+/// before the producer, having seen this head with ORDERING\[reuse\], writes over them.
+#[inline]
+pub(crate) fn free() -> Ordering {
+    unless_weakened("free", Ordering::Release)
+}
+
+/// ORDERING\[reuse\]: the producer's load of `head` before it writes over freed bytes. Acquire:
+/// pairs with ORDERING\[free\].
+#[inline]
+pub(crate) fn reuse() -> Ordering {
+    unless_weakened("reuse", Ordering::Acquire)
+}
+
+/// ORDERING\[claim\]: the compare-and-swap that makes somebody the consumer. Acquire: pairs with
+/// ORDERING\[unclaim\] of the consumer before, so that the new one starts at its head and
+/// everything the old one read was read before.
+#[inline]
+pub(crate) fn claim() -> Ordering {
+    unless_weakened("claim", Ordering::Acquire)
+}
+
+/// ORDERING\[unclaim\]: the store that ends a claim. Release: pairs with ORDERING\[claim\].
+#[inline]
+pub(crate) fn unclaim() -> Ordering {
+    unless_weakened("unclaim", Ordering::Release)
+}
+
+/// FENCE\[publish\]: between the producer's store of `tail` and its load of `wake_at`. Crosses
+/// FENCE\[arm\]: either the producer sees that the consumer sleeps, or the consumer sees the record.
+#[inline]
+pub(crate) fn publish_fence() {
+    fence_unless_dropped("publish_fence");
+}
+
+/// FENCE\[arm\]: between the consumer's store of `wake_at` and its second look at `tail`. Crosses
+/// FENCE\[publish\].
+#[inline]
+pub(crate) fn arm_fence() {
+    fence_unless_dropped("arm_fence");
+}
+
+/// FENCE\[release\]: between the consumer's store of `head` and what it does next. Crosses
+/// FENCE\[refill\] (its load of `refill_at`: either it sees the request, or the producer sees the
+/// space) and FENCE\[unread\] (whatever the program looks at once it holds the event: either it
+/// sees the change whose event was left out, or the producer sees that the record was read).
+#[inline]
+pub(crate) fn release_fence() {
+    fence_unless_dropped("release_fence");
+}
+
+/// FENCE\[refill\]: between the producer's store of `refill_at` and its second look at `head`.
+/// Crosses FENCE\[release\].
+#[inline]
+pub(crate) fn refill_fence() {
+    fence_unless_dropped("refill_fence");
+}
+
+/// FENCE\[unread\]: between a change, made before the call, and the producer's look at `head` that
+/// decides whether an unread record already covers it. Crosses FENCE\[release\].
+#[inline]
+pub(crate) fn unread_fence() {
+    fence_unless_dropped("unread_fence");
+}

@@ -1,0 +1,154 @@
+//! A region for loom: the shared words are loom's atomics, and every eight bytes of the record area
+//! are one of loom's cells, so that an access which no ordering separates from another is reported.
+#![expect(
+    unsafe_code,
+    reason = "loom's cells check at run time what Sync promises"
+)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use std::sync::Arc;
+
+use loom::cell::Cell;
+
+use crate::layout::{ConsumerPage, FrameHeader, ProducerPage};
+use crate::position::{Capacity, Position};
+use crate::sync::AtomicU64;
+
+struct Memory {
+    producer: ProducerPage,
+    consumer: ConsumerPage,
+    words: Vec<Cell<u64>>,
+}
+
+// SAFETY: loom reports every access to a cell that is not ordered after the last write to it, so a
+// data race fails the model instead of being one.
+unsafe impl Send for Memory {}
+
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+#[derive(Clone)]
+pub(crate) struct Region {
+    memory: Arc<Memory>,
+    capacity: Capacity,
+}
+
+impl Region {
+    pub(crate) fn in_process(capacity: Capacity) -> (Self, Self) {
+        let region = Self {
+            memory: Arc::new(Memory {
+                producer: ProducerPage::new(capacity),
+                consumer: ConsumerPage::new(),
+                words: (0..capacity.bytes() / 8).map(|_| Cell::new(0)).collect(),
+            }),
+            capacity,
+        };
+        (region.clone(), region)
+    }
+
+    pub(crate) fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    pub(crate) fn tail(&self) -> &AtomicU64 {
+        &self.memory.producer.tail.0
+    }
+
+    pub(crate) fn refill_at(&self) -> &AtomicU64 {
+        &self.memory.producer.refill_at.0
+    }
+
+    pub(crate) fn head(&self) -> &AtomicU64 {
+        &self.memory.consumer.head.0
+    }
+
+    pub(crate) fn wake_at(&self) -> &AtomicU64 {
+        &self.memory.consumer.wake_at.0
+    }
+
+    pub(crate) fn owner(&self) -> &AtomicU64 {
+        &self.memory.consumer.owner.0
+    }
+
+    fn cells(&self, at: Position, len: usize) -> &[Cell<u64>] {
+        let first = self.capacity.offset(at) / 8;
+        &self.memory.words[first..first + len.div_ceil(8)]
+    }
+
+    pub(crate) fn frame_header(&self, at: Position) -> FrameHeader {
+        FrameHeader::from_word(self.cells(at, 8)[0].get())
+    }
+
+    pub(crate) fn set_frame_header(&self, at: Position, header: FrameHeader) {
+        self.cells(at, 8)[0].set(header.to_word());
+    }
+
+    /// # Safety
+    /// None is needed here; the signature is that of the mapped region.
+    pub(crate) unsafe fn slot_mut(&self, at: Position, len: usize) -> SlotMut<'_> {
+        SlotMut {
+            region: self,
+            at,
+            bytes: vec![0; len],
+        }
+    }
+
+    /// # Safety
+    /// None is needed here; the signature is that of the mapped region.
+    pub(crate) unsafe fn slot(&self, at: Position, len: usize) -> Slot<'_> {
+        let words = self.cells(at, len).iter().map(Cell::get);
+        let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
+        bytes.truncate(len);
+        Slot {
+            bytes,
+            region: PhantomData,
+        }
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SlotMut<'a> {
+    region: &'a Region,
+    at: Position,
+    bytes: Vec<u8>,
+}
+
+impl SlotMut<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+
+    pub(crate) fn finish(self) {
+        let cells = self.region.cells(self.at, self.bytes.len());
+        for (cell, chunk) in cells.iter().zip(self.bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            cell.set(u64::from_ne_bytes(word));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot<'a> {
+    bytes: Vec<u8>,
+    region: PhantomData<&'a Region>,
+}
+
+impl Slot<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
