@@ -1,0 +1,194 @@
+//! The C functions, without their C names: a test links this crate beside the hooks that have those.
+
+#![expect(unsafe_code, reason = "the functions take C pointers")]
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::os::fd::RawFd;
+
+use rustix::event::Timespec;
+use rustix::io::Errno;
+
+use crate::abi::{self, Kevent, Kevent64, KeventQos, Layout};
+use crate::call::{self, Buffers, Patience};
+use crate::{sys, world};
+
+struct Raw<L> {
+    changes: *const L,
+    nchanges: usize,
+    events: *mut L,
+    nevents: usize,
+}
+
+impl<L: Copy> Buffers<L> for Raw<L> {
+    fn change(&self, index: usize) -> Option<L> {
+        if index >= self.nchanges {
+            return None;
+        }
+        // SAFETY: the caller of the C function promises `nchanges` readable entries.
+        let at = unsafe { self.changes.add(index) };
+        // SAFETY: as above; nothing is assumed about the alignment.
+        Some(unsafe { at.read_unaligned() })
+    }
+
+    fn room(&self) -> usize {
+        self.nevents
+    }
+
+    fn put(&mut self, index: usize, event: L) {
+        debug_assert!(index < self.nevents);
+        // SAFETY: the caller of the C function promises `nevents` writable entries, and the call
+        // algorithm puts no more than `room` events.
+        let at = unsafe { self.events.add(index) };
+        // SAFETY: as above; nothing is assumed about the alignment.
+        unsafe { at.write_unaligned(event) };
+    }
+}
+
+impl<L: Layout> Raw<L> {
+    fn new(changes: *const L, nchanges: c_int, events: *mut L, nevents: c_int) -> Self {
+        Self {
+            changes,
+            nchanges: usize::try_from(nchanges).unwrap_or(0),
+            events,
+            nevents: usize::try_from(nevents).unwrap_or(0),
+        }
+    }
+
+    fn run(mut self, kq: c_int, patience: Patience, flags: c_uint) -> c_int {
+        let errors_only = flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
+        let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+            0 => patience,
+            _ => Patience::None,
+        };
+        result(
+            call::run(kq, &mut self, patience, errors_only)
+                .map(|count| c_int::try_from(count).unwrap_or(c_int::MAX)),
+        )
+    }
+}
+
+fn result(result: Result<c_int, Errno>) -> c_int {
+    result.unwrap_or_else(|errno| {
+        sys::set_errno(errno);
+        -1
+    })
+}
+
+/// Reads a timeout, null for none.
+///
+/// # Safety
+///
+/// * `timeout` is null or points to a timespec.
+unsafe fn patience(timeout: *const libc::timespec) -> Patience {
+    if timeout.is_null() {
+        return Patience::Forever;
+    }
+    // SAFETY: not null, so a timespec by the contract of this function.
+    let libc::timespec { tv_sec, tv_nsec } = unsafe { timeout.read() };
+    Patience::Given(Timespec { tv_sec, tv_nsec })
+}
+
+/// `int kqueue(void)`
+#[expect(
+    clippy::must_use_candidate,
+    reason = "a C function, called for its effect"
+)]
+pub extern "C" fn kqueue() -> c_int {
+    result(world::open())
+}
+
+/// `int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents,
+/// const struct timespec *timeout)`
+///
+/// # Safety
+///
+/// * `changes` points to `nchanges` readable, `events` to `nevents` writable structures; they may
+///   overlap when they start at the same address.
+/// * `timeout` is null or points to a timespec.
+pub unsafe extern "C" fn kevent(
+    kq: c_int,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout: *const libc::timespec,
+) -> c_int {
+    // SAFETY: the caller's promise about `timeout`.
+    let patience = unsafe { patience(timeout) };
+    Raw::new(changes, nchanges, events, nevents).run(kq, patience, 0)
+}
+
+/// `int kevent64(int kq, const struct kevent64_s *changes, int nchanges, struct kevent64_s *events,
+/// int nevents, unsigned flags, const struct timespec *timeout)`
+///
+/// # Safety
+///
+/// As [`kevent`].
+pub unsafe extern "C" fn kevent64(
+    kq: c_int,
+    changes: *const Kevent64,
+    nchanges: c_int,
+    events: *mut Kevent64,
+    nevents: c_int,
+    flags: c_uint,
+    timeout: *const libc::timespec,
+) -> c_int {
+    let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+        // SAFETY: the caller's promise about `timeout`.
+        0 => unsafe { patience(timeout) },
+        _ => Patience::None,
+    };
+    Raw::new(changes, nchanges, events, nevents).run(kq, patience, flags)
+}
+
+/// `int kevent_qos(int kq, const struct kevent_qos_s *changes, int nchanges, struct kevent_qos_s
+/// *events, int nevents, void *data_out, size_t *data_available, unsigned flags)`
+///
+/// # Safety
+///
+/// As [`kevent`]; the data arguments are not used.
+pub unsafe extern "C" fn kevent_qos(
+    kq: c_int,
+    changes: *const KeventQos,
+    nchanges: c_int,
+    events: *mut KeventQos,
+    nevents: c_int,
+    _data_out: *mut c_void,
+    _data_available: *mut usize,
+    flags: c_uint,
+) -> c_int {
+    Raw::new(changes, nchanges, events, nevents).run(kq, Patience::Forever, flags)
+}
+
+/// `int close(int fd)`: also deletes the knotes of the number.
+#[expect(
+    clippy::must_use_candidate,
+    reason = "a C function, called for its effect"
+)]
+pub extern "C" fn close(fd: c_int) -> c_int {
+    result(world::close(fd).map(|()| 0))
+}
+
+/// `int dup2(int old, int new)`: also deletes the knotes of `new`; a queue gets a second number.
+#[expect(
+    clippy::must_use_candidate,
+    reason = "a C function, called for its effect"
+)]
+pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    result(world::dup2(old, new))
+}
+
+/// Posts `hint` (NOTE_* bits) to the file behind `fd`, as the kernel does after an operation.
+/// Returns 0, or -1 and errno.
+#[expect(
+    clippy::must_use_candidate,
+    reason = "a C function, called for its effect"
+)]
+pub extern "C" fn testkq_post_vnode(fd: RawFd, hint: u32) -> c_int {
+    result(sys::identify(fd).map(|(node, _)| {
+        for queue in world::all() {
+            queue.post(node, hint);
+        }
+        0
+    }))
+}

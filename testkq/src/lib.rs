@@ -1,0 +1,59 @@
+//! A kqueue for Linux, in user space and for tests only: what the hooks of the AgentFS shim meet as
+//! "the real kevent" when they are tested on Linux.
+//!
+//! It follows macOS (XNU): the same structures and constants ([`abi`]), the same order of steps in a
+//! call, the same states of a knote. Filters: EVFILT_VNODE (posted by [`testkq_post_vnode`]; nobody
+//! else knows what happened to a file), EVFILT_READ and EVFILT_WRITE on pipes, sockets and queues,
+//! EVFILT_TIMER, EVFILT_SIGNAL (of blocked signals, and of [`post_signal`]), EVFILT_USER.
+//!
+//! It deliberately does not: watch files by itself, read regular files with EVFILT_READ, know fork,
+//! or be fast with very many descriptors that are ready at once.
+//!
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! use agentfs_testkq::{abi, close, kevent, kqueue};
+//!
+//! let kq = kqueue();
+//! let change = abi::Kevent {
+//!     ident: 1,
+//!     filter: abi::EVFILT_USER,
+//!     flags: abi::EV_ADD | abi::EV_CLEAR,
+//!     fflags: abi::NOTE_TRIGGER,
+//!     ..Default::default()
+//! };
+//! let mut event = abi::Kevent::default();
+//! // One change, room for one event, no timeout.
+//! let count = unsafe { kevent(kq, &change, 1, &mut event, 1, std::ptr::null()) };
+//! assert_eq!(count, 1);
+//! assert_eq!({ event.ident }, 1);
+//! close(kq);
+//! # }
+//! ```
+
+#![cfg(target_os = "linux")]
+
+pub mod abi;
+mod c_api;
+mod call;
+mod knote;
+mod queue;
+mod sys;
+mod world;
+
+use std::os::fd::RawFd;
+
+pub use c_api::{close, dup2, kevent, kevent_qos, kevent64, kqueue, testkq_post_vnode};
+
+/// Counts `signo` on every EVFILT_SIGNAL knote, as if it had been sent to the process.
+pub fn post_signal(signo: u64) {
+    for queue in world::all() {
+        queue.post_signal(signo);
+    }
+}
+
+/// Waits until `count` threads sleep in kevent calls on `kq`. Returns at once when `kq` is no queue.
+pub fn wait_until_asleep(kq: RawFd, count: usize) {
+    if let Some(queue) = world::find(kq) {
+        queue.wait_until_asleep(count);
+    }
+}

@@ -1,0 +1,155 @@
+//! The Linux calls the queue is made of.
+
+#![expect(
+    unsafe_code,
+    reason = "raw descriptors come from C callers; signalfd is only in libc"
+)]
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+
+/// A descriptor of the program. If it is closed meanwhile, calls on it fail or see its successor, as
+/// they do for any C program.
+pub(crate) fn borrowed(fd: RawFd) -> Result<BorrowedFd<'static>, Errno> {
+    if fd < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the number is not -1; it is only handed to system calls, which check it.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Device and inode of what `fd` refers to, and what kind of file it is.
+pub(crate) fn identify(fd: RawFd) -> Result<((u64, u64), FileType), Errno> {
+    let stat = rustix::fs::fstat(borrowed(fd)?)?;
+    let node = (stat.st_dev, stat.st_ino);
+    Ok((node, FileType::from_raw_mode(stat.st_mode)))
+}
+
+/// What poll(2) says about `fd` now.
+pub(crate) fn readiness(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<PollFlags, Errno> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, wanted)];
+    rustix::event::poll(&mut fds, Some(&Timespec::default()))?;
+    Ok(fds[0].revents())
+}
+
+/// Tokens of the entries of an epoll instance that are ready, without waiting.
+pub(crate) fn ready_tokens(epoll: &OwnedFd) -> impl Iterator<Item = u64> {
+    let mut events = [MaybeUninit::uninit(); 64];
+    let found: Vec<u64> = epoll::wait(epoll, &mut events, Some(&Timespec::default()))
+        .map(|(ready, _)| ready.iter().map(|event| event.data.u64()).collect())
+        .unwrap_or_default();
+    found.into_iter()
+}
+
+pub(crate) fn new_epoll() -> Result<OwnedFd, Errno> {
+    epoll::create(epoll::CreateFlags::CLOEXEC)
+}
+
+pub(crate) fn watch(
+    epoll: impl AsFd,
+    fd: impl AsFd,
+    token: u64,
+    flags: epoll::EventFlags,
+) -> Result<(), Errno> {
+    epoll::add(epoll, fd, epoll::EventData::new_u64(token), flags)
+}
+
+/// A timer that fires every `period` nanoseconds, or once.
+pub(crate) fn new_timer(period: u64, once: bool) -> Result<OwnedFd, Errno> {
+    let timer = rustix::time::timerfd_create(
+        TimerfdClockId::Monotonic,
+        TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+    )?;
+    let first = timespec(period.max(1));
+    let spec = Itimerspec {
+        it_interval: if once { Timespec::default() } else { first },
+        it_value: first,
+    };
+    rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
+    Ok(timer)
+}
+
+fn timespec(nanos: u64) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
+    }
+}
+
+/// Reads the counter of a timerfd or eventfd; 0 when it has not fired.
+pub(crate) fn take_count(fd: &OwnedFd) -> u64 {
+    let mut count = [0; 8];
+    match rustix::io::read(fd, &mut count) {
+        Ok(8) => u64::from_ne_bytes(count),
+        _ => 0,
+    }
+}
+
+/// Descriptor that becomes readable when the blocked signal `signo` is sent to the process.
+pub(crate) fn new_signal(signo: i32) -> Result<OwnedFd, Errno> {
+    // SAFETY: sigset_t is plain data, for which zero is a value.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a live sigset_t.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    // SAFETY: `set` is a live, initialised sigset_t; a wrong number is reported as an error.
+    if unsafe { libc::sigaddset(&raw mut set, signo) } != 0 {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: `set` is initialised; -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Errno::INVAL);
+    }
+    // SAFETY: signalfd just gave this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes what a signalfd holds; the number of signals.
+pub(crate) fn take_signals(fd: &OwnedFd) -> i64 {
+    let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+    let mut count = 0;
+    while rustix::io::read(fd, &mut info).is_ok_and(|len| len > 0) {
+        count += 1;
+    }
+    count
+}
+
+/// Closes a descriptor number of the program.
+pub(crate) fn close(fd: RawFd) -> Result<(), Errno> {
+    // SAFETY: closing a number the caller owns; -1 and unknown numbers give EBADF.
+    match unsafe { libc::syscall(libc::SYS_close, fd) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+/// dup2(2) on descriptor numbers of the program.
+pub(crate) fn dup2(old: RawFd, new: RawFd) -> Result<RawFd, Errno> {
+    if old == new {
+        return rustix::io::fcntl_getfd(borrowed(old)?).map(|_| new);
+    }
+    // SAFETY: plain numbers, checked by the kernel; the caller owns `new`.
+    match unsafe { libc::syscall(libc::SYS_dup3, old, new, 0) } {
+        -1 => Err(last_errno()),
+        _ => Ok(new),
+    }
+}
+
+fn last_errno() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+/// Sets `errno` of the calling thread.
+pub(crate) fn set_errno(errno: Errno) {
+    // SAFETY: the location is valid for the calling thread.
+    let location = unsafe { libc::__errno_location() };
+    // SAFETY: `location` points to the thread's own int.
+    unsafe { *location = errno.raw_os_error() };
+}
