@@ -3,8 +3,12 @@
 //! What crosses the process boundary: the event record and the control protocol.
 //!
 //! [`record`] is what lies in a ring: one fixed head of 64 bytes and the names, read in place by the
-//! program that waits. It deliberately knows neither the ring that carries it nor the filesystem it
-//! tells of.
+//! program that waits. [`message`] is what is said on the control socket, encoded by [`ssz`], cut
+//! into [`frame`]s, with [`descriptor`]s beside them, and spoken by the [`client`].
+//!
+//! It deliberately does not know the ring that carries a record, nor the filesystem that it tells
+//! of, nor how the daemon answers. It is loaded into other people's processes: no threads, no
+//! output, and no more dependencies than system calls and checked casts need.
 //!
 //! ```
 //! use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
@@ -19,4 +23,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bytes;
+pub mod client;
+pub mod descriptor;
+pub mod frame;
+pub mod message;
 pub mod record;
+pub mod socket;
+pub mod ssz;

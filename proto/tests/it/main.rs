@@ -1,4 +1,9 @@
 //! Behaviour of agentfs-proto.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
+mod message;
 mod record;
+mod samples;
+mod socket;
+mod ssz;

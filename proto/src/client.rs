@@ -1,0 +1,496 @@
+//! A synchronous client: what the shim, the `agentfs` program and tests speak to the daemon with.
+//!
+//! It has no thread, prints nothing, sends no signal, and waits no longer than it is told. On Linux
+//! its system calls do not pass through libc (closing descriptors excepted).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
+
+use crate::descriptor;
+use crate::frame::{self, FrameError, LENGTH_WORD};
+use crate::message::{
+    Call, ErrorReply, FromDaemon, FsEventBroadcast, Hello, QueueOpen, QueueOpened, Reply, Request,
+    ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
+};
+use crate::socket::{self, SocketPathError};
+use crate::ssz::{Ssz as _, SszError};
+
+/// Until when to wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Waits as long as it takes.
+    pub const NEVER: Self = Self(None);
+
+    /// Waits this long, from now on. Without end when the clock cannot count so far.
+    #[must_use]
+    pub fn after(wait: Duration) -> Self {
+        Self(Instant::now().checked_add(wait))
+    }
+
+    fn remaining(self) -> Option<Duration> {
+        self.0
+            .map(|until| until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug)]
+pub enum CallError {
+    /// The daemon refused it.
+    Refused(ErrorReply),
+    /// The deadline passed. The request may still be carried out; its answer is passed over when it
+    /// comes.
+    Timeout,
+    /// The daemon is gone or ended the connection.
+    Closed,
+    /// A system call failed.
+    Io(Errno),
+    /// The request does not fit a frame, or the daemon sent no frame.
+    Frame(FrameError),
+    /// The daemon sent no message.
+    Malformed(SszError),
+    /// The daemon sent another kind of answer, named here.
+    Unexpected(&'static str),
+    /// The answer came with another number of descriptors than it says, or than this process may
+    /// have.
+    Descriptors {
+        /// How many it says.
+        expected: usize,
+        /// How many came.
+        found: usize,
+    },
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::Timeout => write!(f, "the daemon did not answer in time"),
+            Self::Closed => write!(f, "the daemon ended the connection; is it still running?"),
+            Self::Io(error) => write!(f, "the control socket failed: {error}"),
+            Self::Frame(error) => error.fmt(f),
+            Self::Malformed(error) => write!(f, "the daemon sent an unknown message: {error}"),
+            Self::Unexpected(name) => write!(f, "the daemon gave the unexpected answer {name}"),
+            Self::Descriptors { expected, found } => write!(
+                f,
+                "{expected} descriptors were to come from the daemon, {found} did; \
+                 see the limit of open files (ulimit -n)"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Io(error) => Some(error),
+            Self::Frame(error) => Some(error),
+            Self::Malformed(error) => Some(error),
+            Self::Timeout | Self::Closed | Self::Unexpected(_) | Self::Descriptors { .. } => None,
+        }
+    }
+}
+
+impl From<Errno> for CallError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::PIPE | Errno::CONNRESET => Self::Closed,
+            other => Self::Io(other),
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Nobody listens at the path.
+    NoDaemon(PathBuf),
+    /// The path is not usable.
+    Path(SocketPathError),
+    /// The daemon does not take connections in time.
+    Busy(PathBuf),
+    /// A system call failed.
+    Io(PathBuf, Errno),
+    /// The handshake failed.
+    Handshake(CallError),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDaemon(path) => write!(
+                f,
+                "no AgentFS daemon listens at {}; start one with: agentfs daemon",
+                path.display()
+            ),
+            Self::Path(error) => error.fmt(f),
+            Self::Busy(path) => {
+                write!(
+                    f,
+                    "the daemon at {} takes no connection; is it stopped?",
+                    path.display()
+                )
+            }
+            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Handshake(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Path(error) => Some(error),
+            Self::Io(_, error) => Some(error),
+            Self::Handshake(error) => Some(error),
+            Self::NoDaemon(_) | Self::Busy(_) => None,
+        }
+    }
+}
+
+impl Hello {
+    /// The greeting of this version of the crate, for the branch `main`.
+    #[must_use]
+    pub fn new(program: &str) -> Self {
+        Self {
+            version_min: VERSION_MIN,
+            version_max: VERSION_MAX,
+            program: program.to_owned(),
+            token: None,
+            branch: String::new(),
+        }
+    }
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub struct Answer {
+    /// The number of the request, or 0.
+    pub request: u64,
+    /// What the daemon says.
+    pub reply: Reply,
+    /// What came with it.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// A queue with its descriptors, as [`QueueOpened`] explains them.
+#[derive(Debug)]
+pub struct OpenQueue {
+    /// The queue.
+    pub opened: QueueOpened,
+    /// The ring, for the consumer to map.
+    pub ring: OwnedFd,
+    /// Written by the program when a full ring has room again.
+    pub refill: OwnedFd,
+    /// Rung by the daemon when a record waits and the program sleeps.
+    pub doorbell: OwnedFd,
+}
+
+/// A session with the daemon. It ends when this is dropped, with everything it had.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    last_request: u64,
+    outgoing: Vec<u8>,
+    sent: usize,
+    incoming: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    truncated: bool,
+    broadcasts: VecDeque<FsEventBroadcast>,
+}
+
+impl Client {
+    /// Connects to the daemon at [`socket::default_path`] and shakes hands. Unless the environment
+    /// named the path, its directory must be safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] when there is no daemon, or it refuses.
+    pub fn connect_default(
+        hello: Hello,
+        deadline: Deadline,
+    ) -> Result<(Self, Welcome), ConnectError> {
+        let path = socket::default_path();
+        let is_named = std::env::var_os(socket::SOCKET_VARIABLE).is_some_and(|it| !it.is_empty());
+        if !is_named && path.exists() {
+            socket::check(&path).map_err(ConnectError::Path)?;
+        }
+        Self::connect(&path, hello, deadline)
+    }
+
+    /// Connects to the daemon that listens at `path` and shakes hands.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] when there is no daemon, or it refuses.
+    pub fn connect(
+        path: &Path,
+        hello: Hello,
+        deadline: Deadline,
+    ) -> Result<(Self, Welcome), ConnectError> {
+        let socket = open_socket(path, deadline)?;
+        let mut client = Self::over(socket);
+        let welcome = client
+            .call(hello, deadline)
+            .map_err(ConnectError::Handshake)?;
+        Ok((client, welcome))
+    }
+
+    /// Speaks over a socket that is connected and non-blocking, before the handshake.
+    #[must_use]
+    pub fn over(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            last_request: 0,
+            outgoing: Vec::new(),
+            sent: 0,
+            incoming: Vec::new(),
+            descriptors: Vec::new(),
+            truncated: false,
+            broadcasts: VecDeque::new(),
+        }
+    }
+
+    /// Sends a request and waits for its answer. Answers to earlier requests of [`send`](Self::send)
+    /// are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; after [`Refused`](CallError::Refused) and [`Timeout`](CallError::Timeout) the
+    /// session goes on.
+    pub fn call<C: Call>(
+        &mut self,
+        request: C,
+        deadline: Deadline,
+    ) -> Result<C::Answer, CallError> {
+        self.call_for_descriptors(request, deadline)
+            .map(|(answer, _)| answer)
+    }
+
+    /// As [`call`](Self::call), with the descriptors that came along.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn call_for_descriptors<C: Call>(
+        &mut self,
+        request: C,
+        deadline: Deadline,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
+        let number = self.send(request.into(), deadline)?;
+        loop {
+            let answer = self.receive(deadline)?;
+            if let Reply::FsEventBroadcast(event) = answer.reply {
+                self.broadcasts.push_back(event);
+            } else if answer.request == number || answer.request == 0 {
+                if let Reply::Error(error) = answer.reply {
+                    return Err(CallError::Refused(error));
+                }
+                let reply = C::Answer::try_from(answer.reply)
+                    .map_err(|reply| CallError::Unexpected(reply.name()))?;
+                return Ok((reply, answer.descriptors));
+            }
+        }
+    }
+
+    /// Opens a queue and takes its three descriptors.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn open_queue(
+        &mut self,
+        request: QueueOpen,
+        deadline: Deadline,
+    ) -> Result<OpenQueue, CallError> {
+        let (opened, descriptors) = self.call_for_descriptors(request, deadline)?;
+        let [ring, refill, doorbell] =
+            <[OwnedFd; 3]>::try_from(descriptors).map_err(|descriptors| {
+                CallError::Descriptors {
+                    expected: 3,
+                    found: descriptors.len(),
+                }
+            })?;
+        Ok(OpenQueue {
+            opened,
+            ring,
+            refill,
+            doorbell,
+        })
+    }
+
+    /// Sends a request without waiting for its answer, and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]. After [`Timeout`](CallError::Timeout) the rest of the frame goes out with the
+    /// next request.
+    pub fn send(&mut self, request: Request, deadline: Deadline) -> Result<u64, CallError> {
+        let number = self.last_request + 1;
+        if self.sent == self.outgoing.len() {
+            self.outgoing.clear();
+            self.sent = 0;
+        }
+        frame::append(
+            &ToDaemon {
+                request: number,
+                body: request,
+            },
+            &mut self.outgoing,
+        )
+        .map_err(CallError::Frame)?;
+        self.last_request = number;
+        while let Some(rest) = self
+            .outgoing
+            .get(self.sent..)
+            .filter(|rest| !rest.is_empty())
+        {
+            match descriptor::send(&self.socket, rest, &[]) {
+                Ok(len) => self.sent += len,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(number)
+    }
+
+    /// Waits for the next answer or broadcast.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; after [`Timeout`](CallError::Timeout) nothing is lost.
+    pub fn receive(&mut self, deadline: Deadline) -> Result<Answer, CallError> {
+        // First the length word alone, then the rest: so nothing of the next frame is read, and
+        // descriptors cannot be taken for those of another frame.
+        self.fill(LENGTH_WORD, deadline)?;
+        let word = self.incoming.first_chunk().copied().unwrap_or_default();
+        let len = frame::frame_len(word).map_err(CallError::Frame)?;
+        self.fill(len, deadline)?;
+        let message = FromDaemon::from_ssz(self.incoming.get(LENGTH_WORD..).unwrap_or_default());
+        self.incoming.clear();
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let truncated = std::mem::take(&mut self.truncated);
+        let message = message.map_err(CallError::Malformed)?;
+        let expected = usize::from(message.descriptors);
+        if descriptors.len() != expected || truncated {
+            return Err(CallError::Descriptors {
+                expected,
+                found: descriptors.len(),
+            });
+        }
+        Ok(Answer {
+            request: message.request,
+            reply: message.body,
+            descriptors,
+        })
+    }
+
+    /// The next change that an [`EventsSubscribe`](crate::message::EventsSubscribe) asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`receive`](Self::receive). Answers that nobody waits for are passed over.
+    pub fn next_broadcast(&mut self, deadline: Deadline) -> Result<FsEventBroadcast, CallError> {
+        loop {
+            if let Some(event) = self.broadcasts.pop_front() {
+                return Ok(event);
+            }
+            if let Reply::FsEventBroadcast(event) = self.receive(deadline)?.reply {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// Reads until `incoming` has `target` bytes.
+    fn fill(&mut self, target: usize, deadline: Deadline) -> Result<(), CallError> {
+        while self.incoming.len() < target {
+            let have = self.incoming.len();
+            self.incoming.resize(target, 0);
+            let got = descriptor::receive(
+                &self.socket,
+                self.incoming.get_mut(have..).unwrap_or_default(),
+            );
+            self.incoming
+                .truncate(have + got.as_ref().map_or(0, |got| got.len));
+            match got {
+                Ok(got) => {
+                    self.descriptors.extend(got.descriptors);
+                    self.truncated |= got.truncated;
+                    if got.len == 0 {
+                        return Err(CallError::Closed);
+                    }
+                }
+                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, what: PollFlags, deadline: Deadline) -> Result<(), CallError> {
+        loop {
+            let remaining = deadline.remaining();
+            let timeout = remaining.and_then(|left| Timespec::try_from(left).ok());
+            match poll(&mut [PollFd::new(&self.socket, what)], timeout.as_ref()) {
+                Ok(0) => return Err(CallError::Timeout),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(CallError::Io(error)),
+            }
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn open_socket(path: &Path, deadline: Deadline) -> Result<OwnedFd, ConnectError> {
+    if path.as_os_str().len() > socket::MAX_PATH {
+        return Err(ConnectError::Path(SocketPathError::TooLong(
+            path.to_owned(),
+        )));
+    }
+    let failed = |error| ConnectError::Io(path.to_owned(), error);
+    let address = SocketAddrUnix::new(path).map_err(failed)?;
+    let socket = new_socket().map_err(failed)?;
+    // A full backlog makes connect wait, and a non-blocking connect fail at once: a timeout is in
+    // between.
+    if let Some(remaining) = deadline.remaining() {
+        let wait = remaining.max(Duration::from_millis(1));
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(wait)).map_err(failed)?;
+    }
+    rustix::io::retry_on_intr(|| connect(&socket, &address)).map_err(|error| match error {
+        Errno::NOENT | Errno::CONNREFUSED => ConnectError::NoDaemon(path.to_owned()),
+        Errno::AGAIN => ConnectError::Busy(path.to_owned()),
+        other => failed(other),
+    })?;
+    rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
+    Ok(socket)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn new_socket() -> rustix::io::Result<OwnedFd> {
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+#[cfg(target_vendor = "apple")]
+fn new_socket() -> rustix::io::Result<OwnedFd> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    sockopt::set_socket_nosigpipe(&socket, true)?;
+    Ok(socket)
+}

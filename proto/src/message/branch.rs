@@ -1,0 +1,242 @@
+//! Branches and snapshots.
+
+use super::session::Token;
+use crate::bytes::Bytes;
+use crate::ssz::{Ssz, SszError, container};
+
+/// How two states of one path differ. Numbers without a name are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
+pub enum DiffKind {
+    /// Only the branch has it.
+    Added,
+    /// Only the other side has it.
+    Removed,
+    /// Content or target differ.
+    Content,
+    /// Only mode, owner, times or extended attributes differ.
+    Attributes,
+    /// It has another path in the branch.
+    Renamed,
+}
+
+impl DiffKind {
+    const ALL: [Self; 5] = [
+        Self::Added,
+        Self::Removed,
+        Self::Content,
+        Self::Attributes,
+        Self::Renamed,
+    ];
+}
+
+impl Ssz for DiffKind {
+    const FIXED_LEN: Option<usize> = Some(1);
+
+    fn ssz_len(&self) -> usize {
+        1
+    }
+
+    fn ssz_append(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::Added => 0,
+            Self::Removed => 1,
+            Self::Content => 2,
+            Self::Attributes => 3,
+            Self::Renamed => 4,
+        });
+    }
+
+    fn from_ssz(bytes: &[u8]) -> Result<Self, SszError> {
+        let number = u8::from_ssz(bytes)?;
+        Self::ALL
+            .get(usize::from(number))
+            .copied()
+            .ok_or(SszError::Selector(number))
+    }
+}
+
+container! {
+    /// Makes a branch.
+    pub struct BranchCreate {
+        /// Its name.
+        pub name: String,
+        /// The branch it starts from; empty for the session's own. Ignored with a snapshot.
+        pub from_branch: String,
+        /// The snapshot it starts from, by name or number; empty for none.
+        pub from_snapshot: String,
+    }
+
+    /// The branch is made.
+    pub struct BranchCreated {
+        /// Its number.
+        pub id: u64,
+    }
+
+    /// Lists the branches, those numbered higher than `after`.
+    pub struct BranchList {
+        /// The number of the last branch read, or 0 for the first page.
+        pub after: u64,
+    }
+
+    /// One branch.
+    pub struct BranchInfo {
+        /// Its number.
+        pub id: u64,
+        /// Its name.
+        pub name: String,
+        /// The number of the branch or snapshot it was made from, or 0.
+        pub parent: u64,
+        /// The position of its last event.
+        pub seq: u64,
+        /// When it was made, nanoseconds since the epoch.
+        pub created_ns: u64,
+    }
+
+    /// A page of the list of branches.
+    pub struct Branches {
+        /// The branches, by number.
+        pub branches: Vec<BranchInfo>,
+        /// Whether there are more.
+        pub more: bool,
+    }
+
+    /// Deletes a branch.
+    pub struct BranchDelete {
+        /// Its name.
+        pub name: String,
+    }
+
+    /// Compares a branch with another state.
+    pub struct BranchDiff {
+        /// The branch's name; empty for the session's own.
+        pub name: String,
+        /// A branch or snapshot to compare with; empty for what the branch was made from.
+        pub against: String,
+    }
+
+    /// One difference.
+    pub struct DiffEntry {
+        /// How the path differs.
+        pub kind: DiffKind,
+        /// Type and permission bits in the branch (for a removed path: on the other side).
+        pub mode: u32,
+        /// Bytes in the branch.
+        pub size: u64,
+        /// The path.
+        pub path: Bytes,
+        /// For a renamed one: its path on the other side.
+        pub from: Bytes,
+    }
+
+    /// A page of differences, parents before children.
+    pub struct Diff {
+        /// The differences.
+        pub entries: Vec<DiffEntry>,
+        /// For [`PageNext`]; 0 when this is the last page.
+        pub next: u64,
+    }
+
+    /// Carries the changes of a branch over.
+    pub struct BranchApply {
+        /// The branch's name; empty for the session's own.
+        pub name: String,
+        /// The branch that takes them; empty for the directory below.
+        pub onto: String,
+        /// Only tell what would be done.
+        pub dry_run: bool,
+        /// Take the branch's side where both changed.
+        pub force: bool,
+    }
+
+    /// One path that a [`BranchApply`] did not carry over, or would not.
+    pub struct Conflict {
+        /// The path.
+        pub path: Bytes,
+        /// Why.
+        pub reason: String,
+    }
+
+    /// What a [`BranchApply`] did. With conflicts it did nothing.
+    pub struct Applied {
+        /// Paths carried over.
+        pub applied: u64,
+        /// How many paths both sides disagree on.
+        pub conflict_count: u64,
+        /// The first of them.
+        pub conflicts: Vec<Conflict>,
+    }
+
+    /// Asks for the next page of a [`Diff`].
+    pub struct PageNext {
+        /// What the last page said.
+        pub page: u64,
+    }
+
+    /// Makes a token that binds sessions to a branch.
+    pub struct BranchToken {
+        /// The branch's name; empty for the session's own.
+        pub name: String,
+    }
+
+    /// The token is made.
+    pub struct TokenMade {
+        /// The token.
+        pub token: Token,
+    }
+
+    /// Makes a snapshot of a branch.
+    pub struct SnapshotCreate {
+        /// The snapshot's name; may be empty.
+        pub name: String,
+        /// The branch; empty for the session's own.
+        pub branch: String,
+    }
+
+    /// The snapshot is made.
+    pub struct SnapshotCreated {
+        /// Its number.
+        pub id: u64,
+    }
+
+    /// Lists the snapshots, those numbered higher than `after`.
+    pub struct SnapshotList {
+        /// The number of the last snapshot read, or 0 for the first page.
+        pub after: u64,
+    }
+
+    /// One snapshot.
+    pub struct SnapshotInfo {
+        /// Its number.
+        pub id: u64,
+        /// Its name, or nothing.
+        pub name: String,
+        /// The branch it was made of.
+        pub branch: u64,
+        /// When, nanoseconds since the epoch.
+        pub created_ns: u64,
+    }
+
+    /// A page of the list of snapshots.
+    pub struct Snapshots {
+        /// The snapshots, by number.
+        pub snapshots: Vec<SnapshotInfo>,
+        /// Whether there are more.
+        pub more: bool,
+    }
+
+    /// Sets a branch back to a snapshot. Watchers hear the difference.
+    pub struct SnapshotRestore {
+        /// The snapshot, by name or number.
+        pub snapshot: String,
+        /// The branch; empty for the session's own.
+        pub branch: String,
+    }
+
+    /// Deletes a snapshot.
+    pub struct SnapshotDelete {
+        /// The snapshot, by name or number.
+        pub snapshot: String,
+    }
+}

@@ -1,0 +1,113 @@
+//! What the daemon says of itself.
+
+use super::watch::QueueKind;
+use crate::bytes::Bytes;
+use crate::ssz::container;
+
+container! {
+    /// Lists the mounts, those numbered higher than `after`.
+    pub struct MountList {
+        /// The number of the last mount read, or 0 for the first page.
+        pub after: u64,
+    }
+
+    /// One mount of a branch.
+    pub struct MountInfo {
+        /// Its number.
+        pub id: u64,
+        /// Its branch.
+        pub branch: u64,
+        /// The branch's name.
+        pub branch_name: String,
+        /// Its device, as `st_dev`.
+        pub st_dev: u64,
+        /// Where it was mounted, in the mount namespace of who mounted it.
+        pub path: Bytes,
+    }
+
+    /// A page of the mount table. A bound session sees the mounts of its branch.
+    pub struct Mounts {
+        /// The mounts, by number.
+        pub mounts: Vec<MountInfo>,
+        /// Whether there are more.
+        pub more: bool,
+    }
+
+    /// Asks for sessions, queues and counters.
+    pub struct Status {
+        /// Only sessions numbered higher: the last one of the page before, or 0.
+        pub after: u64,
+    }
+
+    /// A number that only grows, or a fill level.
+    pub struct Counter {
+        /// Its name.
+        pub name: String,
+        /// Its value.
+        pub value: u64,
+    }
+
+    /// One queue.
+    pub struct QueueStatus {
+        /// Its number in the session.
+        pub queue: u32,
+        /// What the program waits on.
+        pub kind: QueueKind,
+        /// Watches it has.
+        pub watches: u32,
+        /// Bytes of the ring.
+        pub ring_capacity: u32,
+        /// Bytes written and not yet read.
+        pub ring_unread: u32,
+        /// Records that wait because the ring is full.
+        pub spilled: u32,
+        /// Whether a difference will be told instead of events.
+        pub healing: bool,
+        /// The ident of the reserved knote, or 0.
+        pub doorbell_ident: u64,
+    }
+
+    /// One session.
+    pub struct SessionStatus {
+        /// Its number.
+        pub session: u64,
+        /// Its process.
+        pub pid: u32,
+        /// What the program calls itself.
+        pub program: String,
+        /// Its branch.
+        pub branch: u64,
+        /// Whether a token binds it to the branch.
+        pub bound: bool,
+        /// Files it has open by request.
+        pub handles: u32,
+        /// Requests it made.
+        pub requests: u64,
+        /// Its queues; at most the first 64.
+        pub queues: Vec<QueueStatus>,
+    }
+
+    /// What the daemon says of itself.
+    pub struct StatusReport {
+        /// Its process.
+        pub pid: u32,
+        /// Its version.
+        pub version: String,
+        /// The directory below the branches; empty when there is none.
+        pub lower: Bytes,
+        /// Seconds since it started.
+        pub uptime_s: u64,
+        /// The counters.
+        pub counters: Vec<Counter>,
+        /// The sessions, by number. A bound session sees itself.
+        pub sessions: Vec<SessionStatus>,
+        /// Whether there are more.
+        pub more: bool,
+    }
+
+    /// Ends the daemon.
+    pub struct Shutdown {
+        /// Why, for the log.
+        pub reason: String,
+    }
+}

@@ -1,0 +1,279 @@
+//! Queues and watches.
+
+use crate::bytes::Bytes;
+use crate::ssz::{Ssz, SszError, container, union};
+
+/// What a program waits on. A number without a name is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
+pub enum QueueKind {
+    /// A kqueue with `EVFILT_VNODE` knotes as XNU posts them.
+    KqueueXnu,
+    /// A kqueue with `EVFILT_VNODE` knotes as FreeBSD posts them.
+    KqueueFreeBsd,
+    /// An inotify instance.
+    Inotify,
+    /// An FSEvents stream.
+    FsEvents,
+    /// A native subscription.
+    Native,
+}
+
+impl QueueKind {
+    const ALL: [Self; 5] = [
+        Self::KqueueXnu,
+        Self::KqueueFreeBsd,
+        Self::Inotify,
+        Self::FsEvents,
+        Self::Native,
+    ];
+}
+
+impl Ssz for QueueKind {
+    const FIXED_LEN: Option<usize> = Some(1);
+
+    fn ssz_len(&self) -> usize {
+        1
+    }
+
+    fn ssz_append(&self, out: &mut Vec<u8>) {
+        out.push(match self {
+            Self::KqueueXnu => 0,
+            Self::KqueueFreeBsd => 1,
+            Self::Inotify => 2,
+            Self::FsEvents => 3,
+            Self::Native => 4,
+        });
+    }
+
+    fn from_ssz(bytes: &[u8]) -> Result<Self, SszError> {
+        let number = u8::from_ssz(bytes)?;
+        Self::ALL
+            .get(usize::from(number))
+            .copied()
+            .ok_or(SszError::Selector(number))
+    }
+}
+
+container! {
+    /// Makes a queue and its channel.
+    pub struct QueueOpen {
+        /// What the program waits on.
+        pub kind: QueueKind,
+        /// Bytes of the ring, a power of two from 4 KiB to 1 GiB; 0 for the default.
+        pub capacity: u32,
+        /// For inotify: how many events may be unread before `IN_Q_OVERFLOW`, 0 for no such bound.
+        /// A program that counts on the kernel's bound gets it; others lose nothing.
+        pub max_queued: u32,
+    }
+
+    /// The queue is open. Three descriptors come along: the ring; the refill doorbell, an eventfd
+    /// (elsewhere a pipe) that the program writes when a full ring has room again; and the doorbell
+    /// that the daemon rings: for inotify the file to put the hidden watch on, otherwise the read
+    /// end of a pipe.
+    pub struct QueueOpened {
+        /// The number of the queue in its session.
+        pub queue: u32,
+        /// Bytes of the ring.
+        pub capacity: u32,
+    }
+
+    /// Ends a queue and all its watches.
+    pub struct QueueClose {
+        /// The queue.
+        pub queue: u32,
+    }
+
+    /// An object by its path in the session's branch.
+    pub struct ByPath {
+        /// Absolute, as the branch shows it.
+        pub path: Bytes,
+        /// Whether a last component that is a symbolic link is followed.
+        pub follow: bool,
+    }
+
+    /// An object by what `fstat` says of it on a mount.
+    pub struct ByInode {
+        /// The device of the mount.
+        pub st_dev: u64,
+        /// The node.
+        pub st_ino: u64,
+    }
+
+    /// A knote of `EVFILT_VNODE`.
+    pub struct WatchRegisterKqueue {
+        /// The queue.
+        pub queue: u32,
+        /// The number by which records name the watch. The program chooses it; a number that is in
+        /// use changes that watch.
+        pub watch: u64,
+        /// The descriptor that the program registered, for people.
+        pub fd: u32,
+        /// `NOTE_*` bits wanted.
+        pub fflags: u32,
+        /// The object.
+        pub target: Target,
+    }
+
+    /// A watch of an inotify instance.
+    pub struct WatchRegisterInotify {
+        /// The queue.
+        pub queue: u32,
+        /// The watch descriptor, as the kernel or the program gave it. A number that is in use
+        /// changes that watch.
+        pub wd: u32,
+        /// `IN_*` bits as given to `inotify_add_watch`, with `IN_ONESHOT`, `IN_EXCL_UNLINK` and
+        /// `IN_MASK_ADD`.
+        pub mask: u32,
+        /// The object.
+        pub target: Target,
+    }
+
+    /// The watch of an FSEvents stream.
+    pub struct WatchRegisterFSEvents {
+        /// The queue.
+        pub queue: u32,
+        /// The number by which records name the watch.
+        pub watch: u64,
+        /// The directories, absolute in the session's branch.
+        pub paths: Vec<Bytes>,
+        /// `kFSEventStreamCreateFlag*` bits.
+        pub flags: u32,
+        /// Nanoseconds in which events of one path become one.
+        pub latency_ns: u64,
+        /// The event id after which to start, or `u64::MAX` for now.
+        pub since: u64,
+    }
+
+    /// A native watch of everything at and below a path.
+    pub struct WatchRegisterTree {
+        /// The queue.
+        pub queue: u32,
+        /// The number by which records name the watch.
+        pub watch: u64,
+        /// Absolute, in the session's branch. It need not exist.
+        pub path: Bytes,
+        /// Whether opening, reading and closing are told too.
+        pub activity: bool,
+    }
+
+    /// Many registrations and unregistrations at once, in order; each succeeds or fails by itself.
+    pub struct WatchBatch {
+        /// What to do.
+        pub items: Vec<WatchItem>,
+    }
+
+    /// Answers [`WatchBatch`], item by item.
+    pub struct WatchBatched {
+        /// What became of each item.
+        pub outcomes: Vec<WatchOutcome>,
+    }
+
+    /// What became of one item of a [`WatchBatch`].
+    pub struct WatchOutcome {
+        /// 0, or the [`Code`](super::Code) of the error.
+        pub code: u32,
+        /// As [`ErrorReply::errno`](super::ErrorReply::errno).
+        pub errno: u32,
+        /// The node that is watched now; 0 for a tree.
+        pub node: u64,
+    }
+
+    /// The watch is registered: every change that is committed from now on is heard.
+    pub struct WatchRegistered {
+        /// The node that is watched; 0 for a tree.
+        pub node: u64,
+    }
+
+    /// Ends a watch. Records already in the ring stay. An inotify queue gets no `IN_IGNORED` from
+    /// here: the program's own `inotify_rm_watch` makes the kernel send it.
+    pub struct WatchUnregister {
+        /// The queue.
+        pub queue: u32,
+        /// The watch.
+        pub watch: u64,
+    }
+
+    /// Asks for a new doorbell of a queue, for a program that lost its own. The old one is rung no
+    /// more.
+    pub struct WatchDoorbell {
+        /// The queue.
+        pub queue: u32,
+    }
+
+    /// The new doorbell comes along as a descriptor, as in [`QueueOpened`]. It is rung when a record
+    /// is unread already.
+    pub struct DoorbellGiven {
+        /// The queue.
+        pub queue: u32,
+    }
+
+    /// Tells which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only for
+    /// people who look at the status.
+    pub struct UpdateDoorbellIdent {
+        /// The queue.
+        pub queue: u32,
+        /// The ident.
+        pub ident: u64,
+    }
+
+    /// Asks for [`FsEventBroadcast`]s of everything at and below a path.
+    pub struct EventsSubscribe {
+        /// Absolute, in the session's branch.
+        pub path: Bytes,
+        /// Whether opening, reading and closing are told too.
+        pub activity: bool,
+    }
+
+    /// Ends a subscription.
+    pub struct EventsUnsubscribe {
+        /// What [`Done::value`](super::Done::value) answered to the subscription.
+        pub subscription: u64,
+    }
+
+    /// A change, on the socket. Slower than a ring; for programs that cannot map one.
+    pub struct FsEventBroadcast {
+        /// The subscription.
+        pub subscription: u64,
+        /// The number of a [`Kind`](crate::record::Kind). `Overflow` says that events are lost
+        /// because this session read too slowly.
+        pub kind: u32,
+        /// Bits of [`flags`](crate::record::flags).
+        pub flags: u32,
+        /// Commit order in the branch.
+        pub seqno: u64,
+        /// Nanoseconds since the epoch.
+        pub ts_nanos: u64,
+        /// The object.
+        pub node: u64,
+        /// The process that acted, or 0.
+        pub pid: u64,
+        /// The path.
+        pub path: Bytes,
+        /// The new path of a rename.
+        pub aux: Bytes,
+    }
+}
+
+union! {
+    /// How a program names the object of a watch.
+    pub enum Target {
+        /// By path.
+        0 => Path(ByPath),
+        /// By device and inode.
+        1 => Inode(ByInode),
+    }
+}
+
+union! {
+    /// One item of a [`WatchBatch`].
+    pub enum WatchItem {
+        /// A watch of a kqueue.
+        0 => Kqueue(WatchRegisterKqueue),
+        /// A watch of an inotify instance.
+        1 => Inotify(WatchRegisterInotify),
+        /// The end of a watch.
+        2 => Unregister(WatchUnregister),
+    }
+}
