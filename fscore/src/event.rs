@@ -347,6 +347,9 @@ pub enum Change {
         at: Option<Place>,
         /// Whether the handle could write.
         write: bool,
+        /// Whether anything was written or truncated through it (`O_TRUNC` on a file that existed
+        /// counts): when XNU says `FSE_CONTENT_MODIFIED` (`vfs_vnops.c: vn_close`).
+        written: bool,
     },
 }
 
