@@ -9,7 +9,7 @@ use core::ops::{Deref, DerefMut};
 
 use crate::layout::{FrameHeader, frame_len};
 use crate::ordering;
-use crate::position::{Capacity, Position};
+use crate::position::{ALIGN, Capacity, Position};
 use crate::region::{Region, SlotMut};
 use crate::sync::Ordering;
 
@@ -164,16 +164,15 @@ impl Producer {
         if len > capacity.bytes() || frame > capacity.max_frame() {
             return Ok(Reserve::TooLong);
         }
-        let to_end = capacity.to_end(self.tail);
-        let padding = if frame <= to_end { 0 } else { to_end };
-        if self.free() < padding + frame {
+        let needed = self.needed(frame);
+        if self.free() < needed {
             self.observe_head()?;
-            if self.free() < padding + frame {
+            if self.free() < needed {
                 return Ok(Reserve::Full);
             }
         }
-        if padding > 0 {
-            self.pad(padding);
+        if needed > frame {
+            self.pad(needed - frame);
         }
         let record = self.tail.advanced(FrameHeader::SIZE);
         // SAFETY: `frame` bytes from the tail are free (checked against a head that is at most the
@@ -191,6 +190,17 @@ impl Producer {
             header,
             slot,
         }))
+    }
+
+    /// What a frame takes at the tail: itself, and the padding before it if it would wrap.
+    #[inline]
+    fn needed(&self, frame: u64) -> u64 {
+        let to_end = self.capacity().to_end(self.tail);
+        if frame <= to_end {
+            frame
+        } else {
+            to_end + frame
+        }
     }
 
     /// Fills the ring up to its end, so that the next record starts at its beginning.
@@ -260,21 +270,23 @@ impl Producer {
         Ok(self.head <= at)
     }
 
-    /// Asks the consumer to ring back when at least half of the ring is free, or, if that is so
-    /// already, when it releases anything.
+    /// Asks the consumer to ring back when there is room for a record of `len` bytes and half of the
+    /// ring is free, whichever comes later: a producer that is rung for every record freed would
+    /// be rung all the time. Publish first: the consumer cannot free what it does not see.
     ///
     /// # Errors
     /// [`PeerError`] when the consumer's head is impossible.
-    pub fn request_refill(&mut self) -> Result<Refill, PeerError> {
-        self.observe_head()?;
-        let half = Position::new(self.tail.get().saturating_sub(self.capacity().get() / 2));
-        let refill_at = half.max(self.head);
-        self.region
-            .refill_at()
-            .store(refill_at.get(), Ordering::Relaxed);
+    pub fn request_refill(&mut self, len: usize) -> Result<Refill, PeerError> {
+        debug_assert_eq!(self.tail, self.published, "publish before asking for room");
+        let capacity = self.capacity();
+        let needed = self.needed(frame_len(len as u64)).min(capacity.get());
+        let wanted = needed.max(capacity.get() / 2);
+        // The ring is full, so the tail is beyond; a head beyond this position leaves `wanted` free.
+        let beyond = (self.tail.get() + wanted).saturating_sub(capacity.get() + ALIGN);
+        self.region.refill_at().store(beyond, Ordering::Relaxed);
         ordering::refill_fence();
         self.observe_head()?;
-        Ok(if self.head > refill_at {
+        Ok(if self.free() >= needed {
             Refill::SpaceNow
         } else {
             Refill::Requested
