@@ -29,5 +29,6 @@ pub mod descriptor;
 pub mod frame;
 pub mod message;
 pub mod record;
+pub mod registration;
 pub mod socket;
 pub mod ssz;

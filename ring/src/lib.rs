@@ -83,6 +83,8 @@ mod sync;
 pub mod doorbell;
 #[cfg(not(loom))]
 mod mapping;
+#[cfg(not(loom))]
+pub mod requests;
 
 pub use consumer::{ArmOutcome, Claim, Consumer, Corrupt, OwnerId, Record};
 #[cfg(not(loom))]

@@ -26,7 +26,7 @@ pub struct MapError {
 }
 
 impl MapError {
-    fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self {
             step,
             source: source.into(),
@@ -203,7 +203,7 @@ impl Consumer {
 }
 
 #[cfg(target_os = "linux")]
-fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
+pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     use rustix::fs::{MemfdFlags, memfd_create};
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let fd = memfd_create("agentfs-ring", flags).map_err(MapError::at("make a memfd"))?;
@@ -213,14 +213,14 @@ fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
 
 /// `F_SEAL_SHRINK` and `F_SEAL_GROW`: nobody can make a mapping reach beyond the memory.
 #[cfg(target_os = "linux")]
-fn seal(fd: &OwnedFd) -> Result<(), MapError> {
+pub(crate) fn seal(fd: &OwnedFd) -> Result<(), MapError> {
     use rustix::fs::{SealFlags, fcntl_add_seals};
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(fd, seals).map_err(MapError::at("seal a memfd"))
 }
 
 #[cfg(target_os = "linux")]
-fn check_seals(fd: &OwnedFd) -> Result<(), OpenError> {
+pub(crate) fn check_seals(fd: &OwnedFd) -> Result<(), OpenError> {
     use rustix::fs::{SealFlags, fcntl_get_seals};
     match fcntl_get_seals(fd) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => Ok(()),
@@ -229,20 +229,20 @@ fn check_seals(fd: &OwnedFd) -> Result<(), OpenError> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
+pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     shm_object(len)
 }
 
 /// Other systems have no seals; there the object is out of everybody's reach but the two ends'.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the Linux twin")]
-fn seal(_fd: &OwnedFd) -> Result<(), MapError> {
+pub(crate) fn seal(_fd: &OwnedFd) -> Result<(), MapError> {
     Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the Linux twin")]
-fn check_seals(_fd: &OwnedFd) -> Result<(), OpenError> {
+pub(crate) fn check_seals(_fd: &OwnedFd) -> Result<(), OpenError> {
     Ok(())
 }
 

@@ -78,6 +78,8 @@ union! {
         12 => EventsSubscribe(EventsSubscribe),
         /// Ends [`FsEventBroadcast`]s.
         13 => EventsUnsubscribe(EventsUnsubscribe),
+        /// Makes the session's request channel.
+        14 => RequestChannelOpen(RequestChannelOpen),
         /// An operation of the filesystem.
         32 => Fs(FsRequest),
         /// Makes a branch.
@@ -130,6 +132,8 @@ union! {
         6 => DoorbellGiven(DoorbellGiven),
         /// A change, for a session that asked by [`EventsSubscribe`]. Its request number is 0.
         7 => FsEventBroadcast(FsEventBroadcast),
+        /// Answers [`RequestChannelOpen`]; descriptor: the channel.
+        8 => RequestChannelOpened(RequestChannelOpened),
         /// Answers [`FsRequest`].
         32 => Fs(FsReply),
         /// Answers [`BranchCreate`].
@@ -194,6 +198,7 @@ calls! {
     UpdateDoorbellIdent => Done,
     EventsSubscribe => Done,
     EventsUnsubscribe => Done,
+    RequestChannelOpen => RequestChannelOpened,
     FsRequest => FsReply,
     BranchCreate => BranchCreated,
     BranchList => Branches,
@@ -218,6 +223,7 @@ answers! {
     WatchBatched(WatchBatched),
     WatchRegistered(WatchRegistered),
     DoorbellGiven(DoorbellGiven),
+    RequestChannelOpened(RequestChannelOpened),
     Fs(FsReply),
     BranchCreated(BranchCreated),
     Branches(Branches),

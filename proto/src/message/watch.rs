@@ -209,6 +209,22 @@ container! {
         pub queue: u32,
     }
 
+    /// Makes the session's request channel: shared memory through which the program registers
+    /// inotify watches without a round trip, see [`crate::registration`]. One for each session;
+    /// another call gives a new one and ends the old.
+    pub struct RequestChannelOpen {
+        /// 0. For later versions.
+        pub flags: u32,
+    }
+
+    /// The channel comes along as a descriptor. From now on the daemon looks into it before it
+    /// routes any event and before it carries out any request of this session; a program that
+    /// finds it full sends a [`Ping`](super::Ping).
+    pub struct RequestChannelOpened {
+        /// How many requests fit.
+        pub slots: u32,
+    }
+
     /// Tells which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only for
     /// people who look at the status.
     pub struct UpdateDoorbellIdent {

@@ -4,6 +4,7 @@
 mod client;
 mod message;
 mod record;
+mod registration;
 mod samples;
 mod socket;
 mod ssz;

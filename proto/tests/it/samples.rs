@@ -81,6 +81,7 @@ fn session_requests() -> Vec<Request> {
         .into(),
         unregister.into(),
         WatchDoorbell { queue: 1 }.into(),
+        RequestChannelOpen { flags: 0 }.into(),
         UpdateDoorbellIdent {
             queue: 1,
             ident: 0xAFFE_0000_1234_5678,
@@ -306,6 +307,7 @@ fn session_replies() -> Vec<Reply> {
         .into(),
         WatchRegistered { node: 12 }.into(),
         DoorbellGiven { queue: 1 }.into(),
+        RequestChannelOpened { slots: 4096 }.into(),
         FsEventBroadcast {
             subscription: 1,
             kind: 3,
