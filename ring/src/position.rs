@@ -129,11 +129,11 @@ impl Capacity {
         self.get() - self.offset(at) as u64
     }
 
-    /// The largest frame. Half the ring, so that an empty ring takes it wherever its head stands:
-    /// with the padding before it, it then still fits.
+    /// The longest record: its frame takes half the ring, so that an empty ring has room for it
+    /// wherever its head stands, behind the padding that it may need.
     #[inline]
-    pub(crate) const fn max_frame(self) -> u64 {
-        self.get() / 2
+    pub(crate) const fn max_record(self) -> usize {
+        self.bytes() / 2 - 8
     }
 }
 

@@ -114,6 +114,7 @@ impl Producer {
 
     /// The size of the record area.
     #[must_use]
+    #[inline]
     pub fn capacity(&self) -> Capacity {
         self.region.capacity()
     }
@@ -121,8 +122,9 @@ impl Producer {
     /// The longest record in bytes: half the ring less the frame header, so that it fits an empty
     /// ring wherever that happens to start.
     #[must_use]
+    #[inline]
     pub fn max_record(&self) -> usize {
-        (self.capacity().bytes() / 2).saturating_sub(8)
+        self.capacity().max_record()
     }
 
     /// Where the next record's frame starts if it needs no padding: the end of what is committed.
@@ -159,11 +161,10 @@ impl Producer {
     /// ```
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<Reserve<'_>, PeerError> {
-        let capacity = self.region.capacity();
-        let frame = frame_len(len as u64);
-        if len > capacity.bytes() || frame > capacity.max_frame() {
+        if len > self.max_record() {
             return Ok(Reserve::TooLong);
         }
+        let frame = frame_len(len as u64);
         let needed = self.needed(frame);
         if self.free() < needed {
             self.observe_head()?;
@@ -279,7 +280,8 @@ impl Producer {
     pub fn request_refill(&mut self, len: usize) -> Result<Refill, PeerError> {
         debug_assert_eq!(self.tail, self.published, "publish before asking for room");
         let capacity = self.capacity();
-        let needed = self.needed(frame_len(len as u64)).min(capacity.get());
+        let frame = frame_len(len.min(self.max_record()) as u64);
+        let needed = self.needed(frame);
         let wanted = needed.max(capacity.get() / 2);
         // The ring is full, so the tail is beyond; a head beyond this position leaves `wanted` free.
         let beyond = (self.tail.get() + wanted).saturating_sub(capacity.get() + ALIGN);

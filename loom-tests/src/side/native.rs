@@ -4,6 +4,7 @@
     unsafe_code,
     reason = "maps the counters and takes over inherited descriptors"
 )]
+#![expect(clippy::cast_ptr_alignment, reason = "mappings are page-aligned")]
 
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU64, Ordering};

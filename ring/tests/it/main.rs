@@ -1,0 +1,10 @@
+//! The ring through its public interface, over real shared memory and between real processes.
+#![cfg(not(loom))]
+
+mod abi;
+mod hostile;
+mod killed;
+mod naive;
+mod room;
+mod sharing;
+mod support;
