@@ -42,16 +42,17 @@ impl Memory {
         Self(MmapOptions::new().len(len).map_raw(fd).expect("mapped"))
     }
 
+    fn at(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset + len <= self.0.len());
+        // SAFETY: inside the mapping (asserted).
+        unsafe { self.0.as_mut_ptr().add(offset) }
+    }
+
     pub(crate) fn poke(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= self.0.len());
         for (index, byte) in bytes.iter().enumerate() {
-            // SAFETY: inside the mapping (asserted); no other thread uses this ring.
-            unsafe {
-                self.0
-                    .as_mut_ptr()
-                    .add(offset + index)
-                    .write_volatile(*byte)
-            };
+            let at = self.at(offset + index, 1);
+            // SAFETY: a byte of the mapping; no other thread uses this ring.
+            unsafe { at.write_volatile(*byte) };
         }
     }
 
@@ -60,11 +61,12 @@ impl Memory {
     }
 
     pub(crate) fn peek(&self, offset: usize, len: usize) -> Vec<u8> {
-        assert!(offset + len <= self.0.len());
-        // SAFETY: inside the mapping (asserted).
-        (offset..offset + len)
-            .map(|at| unsafe { self.0.as_ptr().add(at).read_volatile() })
-            .collect()
+        let byte = |at| {
+            let at = self.at(at, 1);
+            // SAFETY: a byte of the mapping.
+            unsafe { at.read_volatile() }
+        };
+        (offset..offset + len).map(byte).collect()
     }
 
     pub(crate) fn peek_word(&self, offset: usize) -> u64 {
