@@ -1,0 +1,337 @@
+//! One call of the program, hooked: the steps of kevent(2) with posted events among the kernel's
+//! (`xnu: bsd/kern/kern_event.c`).
+//!
+//! A queue without AgentFS watches costs a look into a table. For one with watches:
+//!
+//! 1. Changes that concern EVFILT_VNODE or a hidden knote are applied one by one, so that it is known
+//!    which the kernel accepted; receipts and errors go into slots as the kernel would put them.
+//! 2. The kernel waits and fetches, with our doorbell among the program's knotes.
+//! 3. Hidden events go out, records go from the ring into the mirror, posted events go in.
+//! 4. If nothing is left for the program, the call waits on, without changes, for the remaining time.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use libc::timespec;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::abi::{self, Event, Layout};
+use super::daemon::Daemon;
+use super::deliver::Eventlist;
+use super::engine::Engine;
+use super::kernel::{self, Call, Errno, Manner, Real};
+use super::queue::{Interrupted, Queue};
+
+impl<D: Daemon> Engine<D> {
+    /// The hooked kevent, kevent64 or kevent_qos. Returns what the program gets; -1 with errno set.
+    #[inline]
+    pub fn call<L: Layout + Real>(&self, call: Call<L>) -> c_int {
+        if self.ours.contains(call.kq()) || call.changes() != 0 && self.adds_a_watch(&call) {
+            return self.hooked(call);
+        }
+        let start = (!call.manner().timeout.is_null()).then(now);
+        let count = call.unchanged(&self.originals);
+        // Another thread may have added the first watch while this one slept.
+        if count <= 0 || !self.ours.contains(call.kq()) {
+            return count;
+        }
+        self.finish(call, start, |engine, call, start| {
+            let count = usize::try_from(count).unwrap_or(0);
+            match engine.settle(call, count)? {
+                0 => engine.wait(call, start, true),
+                count => Ok(count),
+            }
+        })
+    }
+
+    #[cold]
+    fn hooked<L: Layout + Real>(&self, call: Call<L>) -> c_int {
+        let start = (!call.manner().timeout.is_null()).then(now);
+        self.finish(call, start, |engine, call, start| {
+            let queue = engine.find(call.kq());
+            if !concerns_us(call, queue.as_deref()) && queue.is_some() {
+                return engine.wait(call, start, false);
+            }
+            call.check(&engine.originals)?;
+            let slots = engine.change(call, queue)?;
+            let errors_only = call.manner().flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
+            if slots > 0 || call.room() == 0 || errors_only {
+                return Ok(slots);
+            }
+            engine.wait(call, start, true)
+        })
+    }
+
+    /// Runs `steps` and turns its result into that of a C function. errno changes only by an error.
+    fn finish<L: Layout + Real>(
+        &self,
+        mut call: Call<L>,
+        start: Option<Timespec>,
+        steps: impl FnOnce(&Self, &mut Call<L>, Option<Timespec>) -> Result<usize, Errno>,
+    ) -> c_int {
+        let errno = Errno::last();
+        match steps(self, &mut call, start) {
+            Ok(count) => {
+                errno.set();
+                c_int::try_from(count).unwrap_or(c_int::MAX)
+            }
+            Err(errno) => {
+                errno.set();
+                -1
+            }
+        }
+    }
+
+    /// Step 1: the changelist, one by one. Returns the number of slots that receipts and errors took.
+    fn change<L: Layout + Real>(
+        &self,
+        call: &mut Call<L>,
+        mut queue: Option<Arc<Queue>>,
+    ) -> Result<usize, Errno> {
+        let mut slots = 0;
+        let mut outcome = Ok(());
+        for index in 0..call.changes() {
+            let Some(change) = call.change(index) else {
+                break;
+            };
+            let has_slot = slots < call.room();
+            let (receipt, result) = self.change_one(call, &mut queue, &change, has_slot)?;
+            match (receipt, result) {
+                (Some(receipt), _) => {
+                    call.put(slots, receipt);
+                    slots += 1;
+                }
+                (None, Ok(())) => {}
+                (None, Err(Errno(errno))) if has_slot => {
+                    let error = Event {
+                        flags: refused_flags(&change.event()) | abi::EV_ERROR,
+                        data: errno.into(),
+                        ..change.event()
+                    };
+                    call.put(slots, L::from_event(&error));
+                    slots += 1;
+                }
+                (None, Err(errno)) => {
+                    outcome = Err(errno);
+                    break;
+                }
+            }
+        }
+        if let Some(queue) = queue {
+            queue.tell(&self.daemon);
+        }
+        outcome.map(|()| slots)
+    }
+
+    /// One change: the kernel first, then the mirror. With a slot and EV_RECEIPT, the kernel writes the
+    /// receipt.
+    fn change_one<L: Layout + Real>(
+        &self,
+        call: &Call<L>,
+        queue: &mut Option<Arc<Queue>>,
+        change: &L,
+        has_slot: bool,
+    ) -> Result<(Option<L>, Result<(), Errno>), Errno> {
+        let kq = call.kq();
+        let event = change.event().simplified();
+        let real = || {
+            if !(has_slot && event.has(abi::EV_RECEIPT)) {
+                return (None, kernel::change(&self.originals, kq, change));
+            }
+            match kernel::change_with_receipt(&self.originals, kq, change) {
+                Ok(receipt) => {
+                    let result = match c_int::try_from(receipt.event().data) {
+                        Ok(0) => Ok(()),
+                        Ok(errno) => Err(Errno(errno)),
+                        Err(_) => Err(Errno(libc::EINVAL)),
+                    };
+                    (Some(receipt), result)
+                }
+                Err(errno) => (None, Err(errno)),
+            }
+        };
+        let adds = event.filter == abi::EVFILT_VNODE && event.has(abi::EV_ADD);
+        let node = if adds { self.node(event.ident) } else { None };
+        if queue.is_none() && node.is_some() {
+            // The kernel's opinion first: what it refuses needs no queue.
+            let (receipt, result) = real();
+            if result.is_ok() {
+                *queue = self.find_or_open(kq, L::FLAVOUR);
+            }
+            if let Some(queue) = queue {
+                self.mirror(queue, &event, node, || ((), result))?;
+            }
+            return Ok((receipt, result));
+        }
+        match queue {
+            Some(queue) => self.mirror(queue, &event, node, || {
+                let (receipt, result) = real();
+                ((receipt, result), result)
+            }),
+            None => Ok(real()),
+        }
+    }
+
+    fn mirror<T>(
+        &self,
+        queue: &Queue,
+        event: &Event,
+        node: Option<super::daemon::Node>,
+        real: impl FnOnce() -> (T, Result<(), Errno>),
+    ) -> Result<T, Errno> {
+        if node.is_some()
+            && let Ok(fd) = i32::try_from(event.ident)
+        {
+            self.watched.insert(fd);
+        }
+        queue
+            .apply((&self.originals, &self.daemon), event, node, real)
+            .map_err(|Interrupted| Errno(libc::EINTR))
+    }
+
+    /// Steps 2 to 4. `changed`: the changelist was applied already.
+    fn wait<L: Layout + Real>(
+        &self,
+        call: &mut Call<L>,
+        start: Option<Timespec>,
+        changed: bool,
+    ) -> Result<usize, Errno> {
+        let mut left = timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let mut again = changed.then(|| *call.manner());
+        if changed && let (Some(start), Some(timeout)) = (start, call.timeout()) {
+            // The changes may have taken long; the deadline stands.
+            left = remaining(start, timeout).unwrap_or(left);
+            again = Some(Manner {
+                timeout: &raw const left,
+                ..*call.manner()
+            });
+        }
+        loop {
+            let count = call.wait(&self.originals, again.as_ref())?;
+            if count == 0 || call.room() == 0 {
+                return Ok(count);
+            }
+            let count = self.settle(call, count)?;
+            if count > 0 || call.manner().is_immediate() {
+                return Ok(count);
+            }
+            // Only hidden events, and they are dealt with.
+            let mut manner = *call.manner();
+            if let (Some(start), Some(timeout)) = (start, call.timeout()) {
+                match remaining(start, timeout) {
+                    Some(time) => left = time,
+                    None => return Ok(0),
+                }
+                manner.timeout = &raw const left;
+            }
+            again = Some(manner);
+        }
+    }
+
+    /// Step 3: what the kernel returned becomes what the program gets.
+    fn settle<L: Layout + Real>(&self, call: &mut Call<L>, count: usize) -> Result<usize, Errno> {
+        let Some(first) = call.event(0) else {
+            return Ok(count);
+        };
+        // Receipts and errors: the kernel fetched nothing.
+        if first.head().2 & abi::EV_ERROR != 0 {
+            return Ok(count);
+        }
+        let Some(queue) = self.find(call.kq()) else {
+            return Ok(count);
+        };
+        let hidden = queue.hidden();
+        let concerned = (0..count)
+            .filter_map(|index| call.event(index))
+            .any(|event| {
+                let (ident, filter, _) = event.head();
+                filter == abi::EVFILT_VNODE || hidden.is(ident, filter)
+            });
+        if !concerned {
+            return Ok(count);
+        }
+        queue
+            .merge(&self.originals, &self.daemon, call, count)
+            .or_else(|Interrupted| {
+                // In a signal handler that interrupted this very code: it gets what the kernel gave.
+                let (kept, _) = super::deliver::strip(call, count, hidden);
+                if kept > 0 {
+                    Ok(kept)
+                } else {
+                    Err(Errno(libc::EINTR))
+                }
+            })
+    }
+}
+
+/// Whether the changelist has anything to do with the mirror or a hidden knote.
+fn concerns_us<L: Layout + Real>(call: &Call<L>, queue: Option<&Queue>) -> bool {
+    let hidden = queue.map(Queue::hidden);
+    (0..call.changes())
+        .filter_map(|index| call.change(index))
+        .any(|change| {
+            let (ident, filter, _) = change.head();
+            filter == abi::EVFILT_VNODE || hidden.is_some_and(|hidden| hidden.is(ident, filter))
+        })
+}
+
+/// The flags in the error slot of a refused change: simplified, unless the kernel refused it before it
+/// came to that (`xnu: kevent_register`).
+fn refused_flags(change: &Event) -> u16 {
+    let given = change.flags & !abi::EV_SYSFLAGS;
+    let vanish = abi::EV_ADD | abi::EV_DISPATCH2;
+    if change.has(abi::EV_VANISHED) && given & vanish != vanish || change.filter >= 0 {
+        return given;
+    }
+    change.simplified().flags
+}
+
+impl<L: Layout + Real> Eventlist for Call<L> {
+    fn room(&self) -> usize {
+        Call::room(self)
+    }
+
+    fn get(&self, index: usize) -> Option<Event> {
+        self.event(index).map(|event| event.event())
+    }
+
+    fn shift(&mut self, from: usize, to: usize) {
+        if let Some(event) = self.event(from) {
+            self.put(to, event);
+        }
+    }
+
+    fn merge(&mut self, index: usize, fflags: u32) {
+        if let Some(event) = self.event(index) {
+            let mut event = event;
+            event.add_fflags(fflags);
+            self.put(index, event);
+        }
+    }
+
+    fn put(&mut self, index: usize, event: &Event) {
+        Call::put(self, index, L::from_event(event));
+    }
+}
+
+fn now() -> Timespec {
+    clock_gettime(ClockId::Monotonic)
+}
+
+/// What is left of `timeout`, `None` when it is over.
+fn remaining(start: Timespec, timeout: timespec) -> Option<timespec> {
+    let now = now();
+    let nanos = |sec: i64, nsec: i64| i128::from(sec) * 1_000_000_000 + i128::from(nsec);
+    let spent = nanos(now.tv_sec, now.tv_nsec) - nanos(start.tv_sec, start.tv_nsec);
+    let left = nanos(timeout.tv_sec, timeout.tv_nsec) - spent;
+    if left <= 0 {
+        return None;
+    }
+    Some(timespec {
+        tv_sec: i64::try_from(left / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(left % 1_000_000_000).unwrap_or(0),
+    })
+}

@@ -1,0 +1,124 @@
+//! What a program finds in its eventlist: the kernel's events without ours, with posted bits in them,
+//! and posted events behind them. No system calls of its own; what must happen in the kernel is asked
+//! of the caller.
+
+use super::abi::{self, Event};
+use super::daemon::WatchOp;
+use super::kernel::Errno;
+use super::knote::{Confirm, Knotes};
+
+/// The program's eventlist.
+pub(crate) trait Eventlist {
+    /// How many events fit.
+    fn room(&self) -> usize;
+    /// The event number `index`.
+    fn get(&self, index: usize) -> Option<Event>;
+    /// Moves an event to a lower number.
+    fn shift(&mut self, from: usize, to: usize);
+    /// Adds bits to the fflags of the event number `index`.
+    fn merge(&mut self, index: usize, fflags: u32);
+    /// Writes the event number `index`.
+    fn put(&mut self, index: usize, event: &Event);
+}
+
+/// The knotes that the shim put into the program's queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Hidden {
+    /// ident of the EVFILT_USER knote.
+    pub(crate) user: u64,
+    /// ident of the EVFILT_READ knote: the doorbell.
+    pub(crate) doorbell: Option<u64>,
+}
+
+/// What the hidden events told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Rung {
+    /// The doorbell is readable.
+    pub(crate) doorbell: bool,
+    /// Its other end is closed.
+    pub(crate) closed: bool,
+    /// Posted events were left over.
+    pub(crate) user: bool,
+}
+
+impl Hidden {
+    /// Whether a change or event with this ident and filter concerns a hidden knote.
+    #[inline]
+    pub(crate) fn is(&self, ident: u64, filter: i16) -> bool {
+        match filter {
+            abi::EVFILT_USER => ident == self.user,
+            abi::EVFILT_READ => Some(ident) == self.doorbell,
+            _ => false,
+        }
+    }
+}
+
+/// Takes the hidden events out of the first `count`; how many are left.
+pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> (usize, Rung) {
+    let mut rung = Rung::default();
+    let mut kept = 0;
+    for index in 0..count {
+        let Some(event) = list.get(index) else {
+            break;
+        };
+        if hidden.is(event.ident, event.filter) {
+            rung.user |= event.filter == abi::EVFILT_USER;
+            rung.doorbell |= event.filter == abi::EVFILT_READ;
+            rung.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
+            continue;
+        }
+        if kept != index {
+            list.shift(index, kept);
+        }
+        kept += 1;
+    }
+    (kept, rung)
+}
+
+/// Joins posted bits into the kernel's `count` events and adds the others behind them, as far as there
+/// is room. Each knote has one event. Returns the number of events.
+pub(crate) fn merge(
+    list: &mut impl Eventlist,
+    count: usize,
+    knotes: &mut Knotes,
+    mut confirm: impl FnMut(&Event, Confirm) -> Result<(), Errno>,
+    mut tell: impl FnMut(WatchOp),
+) -> usize {
+    knotes.begin_delivery();
+    for index in 0..count {
+        let Some(event) = list.get(index).filter(|e| e.filter == abi::EVFILT_VNODE) else {
+            continue;
+        };
+        let (bits, op) = knotes.delivered_by_kernel(&event);
+        if bits != 0 {
+            list.merge(index, bits);
+        }
+        op.map(&mut tell);
+    }
+    let mut count = count;
+    while count < list.room() {
+        let Some((index, wanted)) = knotes.next_ready() else {
+            break;
+        };
+        let Some(knote) = knotes.get(index) else {
+            break;
+        };
+        match confirm(&knote.registered, wanted) {
+            Ok(()) => {
+                if let Some((event, op)) = knotes.deliver(index) {
+                    list.put(count, &event);
+                    count += 1;
+                    op.map(&mut tell);
+                }
+            }
+            // Closed where no hook saw it.
+            Err(Errno(libc::ENOENT | libc::EBADF)) if wanted != Confirm::Delete => {
+                knotes.forget(index).map(&mut tell);
+            }
+            // One-shot, and gone: another thread has the kernel's event of it in hand and will find
+            // the bits here.
+            Err(_) => knotes.set_aside(index),
+        }
+    }
+    count
+}

@@ -1,0 +1,363 @@
+//! The calls of the system, and one call of the program with its buffers.
+
+#![expect(
+    unsafe_code,
+    reason = "the program's buffers are raw pointers, and so are the arguments of the real calls"
+)]
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::os::fd::RawFd;
+use std::ptr;
+
+use libc::timespec;
+
+use super::abi::{self, Event, Flavour, Kevent, Kevent64, KeventQos, Layout};
+
+/// `int kevent(...)`
+pub type KeventFn =
+    unsafe extern "C" fn(c_int, *const Kevent, c_int, *mut Kevent, c_int, *const timespec) -> c_int;
+
+/// `int kevent64(...)`
+pub type Kevent64Fn = unsafe extern "C" fn(
+    c_int,
+    *const Kevent64,
+    c_int,
+    *mut Kevent64,
+    c_int,
+    c_uint,
+    *const timespec,
+) -> c_int;
+
+/// `int kevent_qos(...)`
+pub type KeventQosFn = unsafe extern "C" fn(
+    c_int,
+    *const KeventQos,
+    c_int,
+    *mut KeventQos,
+    c_int,
+    *mut c_void,
+    *mut usize,
+    c_uint,
+) -> c_int;
+
+/// The real functions. Where a system lacks one, a function that fails with ENOSYS stands for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Originals {
+    /// The real kevent.
+    pub kevent: KeventFn,
+    /// The real kevent64.
+    pub kevent64: Kevent64Fn,
+    /// The real kevent_qos.
+    pub kevent_qos: KeventQosFn,
+}
+
+/// An error number of the system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub c_int);
+
+impl Errno {
+    /// What the last failed call of this thread left behind.
+    pub(crate) fn last() -> Self {
+        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+
+    /// Makes it what the program reads.
+    pub fn set(self) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: no preconditions.
+        let location = unsafe { libc::__errno_location() };
+        #[cfg(not(target_os = "linux"))]
+        // SAFETY: no preconditions.
+        let location = unsafe { libc::__error() };
+        // SAFETY: it points to this thread's errno.
+        unsafe { *location = self.0 };
+    }
+}
+
+/// What a call has beside its buffers, as the program gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// kevent and kevent64: null waits without end.
+    pub timeout: *const timespec,
+    /// kevent64 and kevent_qos.
+    pub flags: c_uint,
+    /// kevent_qos.
+    pub data_out: *mut c_void,
+    /// kevent_qos.
+    pub data_available: *mut usize,
+}
+
+impl Manner {
+    /// Waits as `timeout` says, and nothing special.
+    #[must_use]
+    pub const fn waiting(timeout: *const timespec) -> Self {
+        Self {
+            timeout,
+            flags: 0,
+            data_out: ptr::null_mut(),
+            data_available: ptr::null_mut(),
+        }
+    }
+
+    pub(crate) fn is_immediate(&self) -> bool {
+        self.flags & abi::KEVENT_FLAG_IMMEDIATE != 0
+    }
+}
+
+/// One call of the program. The buffers may be the same memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<L> {
+    kq: RawFd,
+    changes: *const L,
+    nchanges: c_int,
+    events: *mut L,
+    nevents: c_int,
+    manner: Manner,
+}
+
+impl<L: Layout + Real> Call<L> {
+    /// # Safety
+    ///
+    /// While the call exists:
+    /// * `changes` is null or has `nchanges` readable structures,
+    /// * `events` is null or has `nevents` writable ones,
+    /// * the pointers in `manner` are what the real function may be given.
+    #[must_use]
+    pub unsafe fn new(
+        kq: RawFd,
+        (changes, nchanges): (*const L, c_int),
+        (events, nevents): (*mut L, c_int),
+        manner: Manner,
+    ) -> Self {
+        Self {
+            kq,
+            changes,
+            nchanges,
+            events,
+            nevents,
+            manner,
+        }
+    }
+
+    pub(crate) fn kq(&self) -> RawFd {
+        self.kq
+    }
+
+    pub(crate) fn manner(&self) -> &Manner {
+        &self.manner
+    }
+
+    /// Number of changes; none where there is no memory, about which the real call complains.
+    #[inline]
+    pub(crate) fn changes(&self) -> usize {
+        match self.changes.is_null() {
+            true => 0,
+            false => usize::try_from(self.nchanges).unwrap_or(0),
+        }
+    }
+
+    /// Room for events.
+    pub(crate) fn room(&self) -> usize {
+        match self.events.is_null() {
+            true => 0,
+            false => usize::try_from(self.nevents).unwrap_or(0),
+        }
+    }
+
+    /// The change number `index`.
+    #[inline]
+    pub(crate) fn change(&self, index: usize) -> Option<L> {
+        if index >= self.changes() {
+            return None;
+        }
+        // SAFETY: inside the changelist by the contract of `new`.
+        let at = unsafe { self.changes.add(index) };
+        // SAFETY: as above; nothing is assumed about the alignment.
+        Some(unsafe { at.read_unaligned() })
+    }
+
+    /// The event number `index` of those that a call has filled in.
+    pub(crate) fn event(&self, index: usize) -> Option<L> {
+        if index >= self.room() {
+            return None;
+        }
+        // SAFETY: inside the eventlist by the contract of `new`.
+        let at = unsafe { self.events.add(index) };
+        // SAFETY: as above, and the integers of these structures have no invalid values.
+        Some(unsafe { at.read_unaligned() })
+    }
+
+    /// Writes the event number `index`, if there is room for it.
+    pub(crate) fn put(&mut self, index: usize, event: L) {
+        if index >= self.room() {
+            return;
+        }
+        // SAFETY: inside the eventlist by the contract of `new`.
+        let at = unsafe { self.events.add(index) };
+        // SAFETY: as above.
+        unsafe { at.write_unaligned(event) };
+    }
+
+    /// The call as the program made it. -1 leaves errno behind.
+    #[inline]
+    pub(crate) fn unchanged(&self, originals: &Originals) -> c_int {
+        let changes = (self.changes, self.nchanges);
+        let events = (self.events, self.nevents);
+        // SAFETY: the program's own arguments.
+        unsafe { L::real(originals, self.kq, changes, events, &self.manner) }
+    }
+
+    /// Changes and waiting as given, or no changes any more and a timeout of ours.
+    pub(crate) fn wait(
+        &self,
+        originals: &Originals,
+        again: Option<&Manner>,
+    ) -> Result<usize, Errno> {
+        let Some(manner) = again else {
+            return count(self.unchanged(originals));
+        };
+        let events = (self.events, self.nevents);
+        // SAFETY: no changes, the program's own eventlist, and pointers of ours or the program's.
+        count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, manner) })
+    }
+
+    /// Lets the kernel check descriptor, flavour and timeout, and do nothing.
+    pub(crate) fn check(&self, originals: &Originals) -> Result<(), Errno> {
+        let none = (ptr::null_mut(), 0);
+        // SAFETY: no changes and no room; what else there is the program gave.
+        let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.manner) };
+        count(result).map(drop)
+    }
+
+    /// The timeout, once the kernel has found it good.
+    pub(crate) fn timeout(&self) -> Option<timespec> {
+        if self.manner.timeout.is_null() {
+            return None;
+        }
+        // SAFETY: the kernel has read it in this call.
+        Some(unsafe { self.manner.timeout.read_unaligned() })
+    }
+}
+
+fn count(result: c_int) -> Result<usize, Errno> {
+    usize::try_from(result).map_err(|_| Errno::last())
+}
+
+/// Applies one change to the kernel's queue. It does not wait and fetches nothing.
+pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> Result<(), Errno> {
+    let manner = Manner::waiting(ptr::null());
+    // SAFETY: one change, no room.
+    let result = unsafe {
+        L::real(
+            originals,
+            kq,
+            (ptr::from_ref(change), 1),
+            (ptr::null_mut(), 0),
+            &manner,
+        )
+    };
+    count(result).map(drop)
+}
+
+/// Applies one change that carries EV_RECEIPT; the receipt as the kernel writes it.
+pub(crate) fn change_with_receipt<L: Layout + Real>(
+    originals: &Originals,
+    kq: RawFd,
+    change: &L,
+) -> Result<L, Errno> {
+    let manner = Manner::waiting(ptr::null());
+    let mut receipt = L::default();
+    // SAFETY: one change and room for one receipt, so nothing is fetched and nothing waits.
+    let result = unsafe {
+        let room = (&raw mut receipt, 1);
+        L::real(originals, kq, (ptr::from_ref(change), 1), room, &manner)
+    };
+    count(result).map(|_| receipt)
+}
+
+/// Applies one change through the family of calls that the queue accepts.
+pub(crate) fn change_as(
+    originals: &Originals,
+    flavour: Flavour,
+    kq: RawFd,
+    event: &Event,
+) -> Result<(), Errno> {
+    match flavour {
+        Flavour::Legacy => change(originals, kq, &Kevent::from_event(event)),
+        Flavour::Modern => change(originals, kq, &Kevent64::from_event(event)),
+    }
+}
+
+/// A structure and the real function that takes it.
+pub trait Real: Sized {
+    /// Calls it.
+    ///
+    /// # Safety
+    ///
+    /// * What kevent(2) asks of its arguments.
+    unsafe fn real(
+        originals: &Originals,
+        kq: RawFd,
+        changes: (*const Self, c_int),
+        events: (*mut Self, c_int),
+        manner: &Manner,
+    ) -> c_int;
+}
+
+impl Real for Kevent {
+    #[inline]
+    unsafe fn real(
+        originals: &Originals,
+        kq: RawFd,
+        changes: (*const Self, c_int),
+        events: (*mut Self, c_int),
+        manner: &Manner,
+    ) -> c_int {
+        let Originals { kevent, .. } = originals;
+        // SAFETY: the caller's promise.
+        unsafe { kevent(kq, changes.0, changes.1, events.0, events.1, manner.timeout) }
+    }
+}
+
+impl Real for Kevent64 {
+    #[inline]
+    unsafe fn real(
+        originals: &Originals,
+        kq: RawFd,
+        (changes, nchanges): (*const Self, c_int),
+        (events, nevents): (*mut Self, c_int),
+        manner: &Manner,
+    ) -> c_int {
+        let Originals { kevent64, .. } = originals;
+        let (flags, timeout) = (manner.flags, manner.timeout);
+        // SAFETY: the caller's promise.
+        unsafe { kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
+    }
+}
+
+impl Real for KeventQos {
+    #[inline]
+    unsafe fn real(
+        originals: &Originals,
+        kq: RawFd,
+        (changes, nchanges): (*const Self, c_int),
+        (events, nevents): (*mut Self, c_int),
+        manner: &Manner,
+    ) -> c_int {
+        let Originals { kevent_qos, .. } = originals;
+        let (out, available) = (manner.data_out, manner.data_available);
+        // SAFETY: the caller's promise.
+        unsafe {
+            kevent_qos(
+                kq,
+                changes,
+                nchanges,
+                events,
+                nevents,
+                out,
+                available,
+                manner.flags,
+            )
+        }
+    }
+}

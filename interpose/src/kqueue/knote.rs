@@ -1,0 +1,393 @@
+//! A mirror of the EVFILT_VNODE knotes that hang on AgentFS files: what the kernel has registered, and
+//! the bits that the daemon posted and the program has not fetched.
+//!
+//! It changes only by changes that the kernel accepted, so both agree. The rules are those of a
+//! kernel knote (`xnu: knote_process`, `filt_vntouch`); the kernel keeps its own pending bits, the
+//! mirror the posted ones, and a delivery joins them.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::abi::{self, Event};
+use super::daemon::{Node, WatchId, WatchOp};
+
+/// The place of a knote in the mirror.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Index(u32);
+
+#[derive(Debug)]
+pub(crate) struct Knote {
+    /// ident, udata, qos, ext; `flags` is the word latched at creation, `fflags` the interest.
+    pub(crate) registered: Event,
+    node: Node,
+    watch: WatchId,
+    /// Posted bits (the kernel's own are in the kernel).
+    pending: u32,
+    disabled: bool,
+    /// Is in `ready`.
+    queued: bool,
+    /// The delivery it last took part in.
+    delivered_in: u64,
+    /// Next knote of the same ident (EV_UDATA_SPECIFIC).
+    next: Option<Index>,
+}
+
+impl Knote {
+    /// What the daemon has to know of it.
+    fn as_told(&self) -> WatchOp {
+        WatchOp::Set {
+            watch: self.watch,
+            node: self.node,
+            ident: self.registered.ident,
+            fflags: self.registered.fflags,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    knote: Option<Knote>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Knotes {
+    slots: Vec<Slot>,
+    free: Vec<Index>,
+    by_ident: HashMap<u64, Index, BuildHasherDefault<IdentHasher>>,
+    /// Enabled knotes with posted bits, oldest activation first.
+    ready: VecDeque<Index>,
+    delivery: u64,
+}
+
+/// Descriptor numbers are small and dense: one multiplication spreads them.
+#[derive(Default)]
+pub(crate) struct IdentHasher(u64);
+
+impl Hasher for IdentHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// What has to happen in the kernel before posted bits may be delivered without an event of its own.
+/// Each fails with ENOENT when the kernel has no such knote any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Confirm {
+    /// Nothing but being there.
+    Exists,
+    /// EV_DISPATCH: disabled.
+    Disable,
+    /// EV_ONESHOT: deleted.
+    Delete,
+    /// EV_ONESHOT with EV_DISPATCH2: disabled, and deleted when it is enabled.
+    Retire,
+}
+
+impl Knotes {
+    /// The knote that a change or an event of the kernel speaks of.
+    pub(crate) fn find(&self, event: &Event) -> Option<Index> {
+        let specific = event.has(abi::EV_UDATA_SPECIFIC);
+        let mut at = self.by_ident.get(&event.ident).copied();
+        while let Some(index) = at {
+            let knote = self.get(index)?;
+            if knote.registered.has(abi::EV_UDATA_SPECIFIC) == specific
+                && (!specific || knote.registered.udata == event.udata)
+            {
+                return Some(index);
+            }
+            at = knote.next;
+        }
+        None
+    }
+
+    pub(crate) fn get(&self, index: Index) -> Option<&Knote> {
+        self.slots.get(index.0 as usize)?.knote.as_ref()
+    }
+
+    fn get_mut(&mut self, index: Index) -> Option<&mut Knote> {
+        self.slots.get_mut(index.0 as usize)?.knote.as_mut()
+    }
+
+    /// Mirrors a change that the kernel accepted. `node` is the AgentFS file behind the ident, if it is
+    /// one and the change carries EV_ADD. Returns what the daemon has to be told: at most two things.
+    pub(crate) fn apply(&mut self, change: &Event, node: Option<Node>) -> [Option<WatchOp>; 2] {
+        let change = change.simplified();
+        let found = self.find(&change);
+        if change.has(abi::EV_DELETE) {
+            return [found.and_then(|index| self.remove(index)), None];
+        }
+        match (found, node) {
+            (None, None) => [None, None],
+            (None, Some(node)) => [self.insert(&change, node), None],
+            (Some(index), node) => {
+                let same = self.get(index).map(|knote| knote.node);
+                if change.has(abi::EV_ADD) && node != same {
+                    // The number was closed where no hook saw it: this is another file.
+                    let removed = self.remove(index);
+                    return [removed, node.and_then(|node| self.insert(&change, node))];
+                }
+                [self.touch(index, &change), None]
+            }
+        }
+    }
+
+    fn insert(&mut self, change: &Event, node: Node) -> Option<WatchOp> {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = Index(u32::try_from(self.slots.len()).ok()?);
+                self.slots.push(Slot::default());
+                index
+            }
+        };
+        let slot = self.slots.get_mut(index.0 as usize)?;
+        let watch = WatchId(u64::from(slot.generation) << 32 | u64::from(index.0));
+        let mut registered = *change;
+        registered.flags &= !abi::EV_VANISHED;
+        slot.knote = Some(Knote {
+            registered,
+            node,
+            watch,
+            pending: 0,
+            disabled: change.has(abi::EV_DISABLE),
+            queued: false,
+            delivered_in: 0,
+            next: self.by_ident.insert(change.ident, index),
+        });
+        self.get(index).map(Knote::as_told)
+    }
+
+    fn touch(&mut self, index: Index, change: &Event) -> Option<WatchOp> {
+        let knote = self.get_mut(index)?;
+        let interest = std::mem::replace(&mut knote.registered.fflags, change.fflags);
+        if !knote.registered.has(abi::EV_UDATA_SPECIFIC) {
+            knote.registered.udata = change.udata;
+        }
+        if change.has(abi::EV_DISABLE) {
+            knote.disabled = true;
+        } else if change.has(abi::EV_ENABLE) {
+            knote.disabled = false;
+        }
+        let update = knote.as_told();
+        self.activate(index);
+        (interest != change.fflags).then_some(update)
+    }
+
+    fn remove(&mut self, index: Index) -> Option<WatchOp> {
+        let slot = self.slots.get_mut(index.0 as usize)?;
+        let knote = slot.knote.take()?;
+        let ident = knote.registered.ident;
+        self.unlink(ident, index, knote.next);
+        if knote.queued {
+            self.ready.retain(|queued| *queued != index);
+        }
+        let slot = self.slots.get_mut(index.0 as usize)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(index);
+        Some(WatchOp::Remove { watch: knote.watch })
+    }
+
+    /// Takes `index` out of the chain of its ident.
+    fn unlink(&mut self, ident: u64, index: Index, next: Option<Index>) {
+        let Some(&first) = self.by_ident.get(&ident) else {
+            return;
+        };
+        if first == index {
+            match next {
+                Some(next) => self.by_ident.insert(ident, next),
+                None => self.by_ident.remove(&ident),
+            };
+            return;
+        }
+        let mut at = Some(first);
+        while let Some(before) = at {
+            let Some(knote) = self.get_mut(before) else {
+                return;
+            };
+            if knote.next == Some(index) {
+                knote.next = next;
+                return;
+            }
+            at = knote.next;
+        }
+    }
+
+    /// The descriptor `ident` was closed: one watch to remove, until there is none.
+    pub(crate) fn close(&mut self, ident: u64) -> Option<WatchOp> {
+        let index = self.by_ident.get(&ident).copied()?;
+        self.remove(index)
+    }
+
+    /// Whether any knote hangs on the descriptor `ident`.
+    pub(crate) fn has_ident(&self, ident: u64) -> bool {
+        self.by_ident.contains_key(&ident)
+    }
+
+    /// A record of the daemon. The daemon has applied the filter rule, with the interest that held
+    /// when it happened; bits stay pending whatever the interest becomes.
+    pub(crate) fn post(&mut self, watch: WatchId, hint: u32) {
+        let Ok(index) = u32::try_from(watch.0 & 0xFFFF_FFFF) else {
+            return;
+        };
+        let index = Index(index);
+        if let Some(knote) = self.get_mut(index)
+            && knote.watch == watch
+        {
+            knote.pending |= hint;
+            self.activate(index);
+        }
+    }
+
+    /// Something may have been missed: everybody looks again.
+    pub(crate) fn post_all(&mut self, hint: u32) {
+        for index in 0..u32::try_from(self.slots.len()).unwrap_or(0) {
+            if let Some(knote) = self.get_mut(Index(index)) {
+                knote.pending |= hint;
+                self.activate(Index(index));
+            }
+        }
+    }
+
+    /// All watches, as a daemon that knows nothing has to be told.
+    pub(crate) fn all(&self) -> Vec<WatchOp> {
+        let knotes = self.slots.iter().filter_map(|slot| slot.knote.as_ref());
+        knotes.map(Knote::as_told).collect()
+    }
+
+    /// Keeps "is in `ready`" and "has posted bits and is enabled" the same.
+    fn activate(&mut self, index: Index) {
+        let Some(knote) = self.get_mut(index) else {
+            return;
+        };
+        let wanted = knote.pending != 0 && !knote.disabled;
+        if wanted == knote.queued {
+            return;
+        }
+        knote.queued = wanted;
+        if wanted {
+            self.ready.push_back(index);
+        } else {
+            self.ready.retain(|queued| *queued != index);
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Begins the delivery of one call: each knote takes part once.
+    pub(crate) fn begin_delivery(&mut self) {
+        self.delivery += 1;
+    }
+
+    /// The kernel delivered `event` and has changed the knote accordingly. Returns the posted bits that
+    /// belong into that event, and what the daemon has to be told.
+    pub(crate) fn delivered_by_kernel(&mut self, event: &Event) -> (u32, Option<WatchOp>) {
+        // The flags of an event are the latched word, so the identity is in it.
+        let Some(index) = self.find(event) else {
+            return (0, None);
+        };
+        // EV_VANISHED and the late deletion of EV_DISPATCH2 are events of the kernel's own making.
+        let fate = abi::EV_DELETE | abi::EV_VANISHED;
+        if event.flags & fate != 0 && event.flags & abi::EV_ADD == 0 {
+            return (0, self.remove(index));
+        }
+        let bits = self.get(index).map_or(0, |knote| knote.pending);
+        // NOTE_REVOKE sets EV_ONESHOT where it was not.
+        let ended = event.has(abi::EV_ONESHOT);
+        (bits, self.settle(index, ended))
+    }
+
+    /// The oldest ready knote that has not taken part in this delivery. Who took part and stays ready
+    /// is behind all others. Give it to [`deliver`](Self::deliver), [`forget`](Self::forget) or
+    /// [`set_aside`](Self::set_aside).
+    pub(crate) fn next_ready(&self) -> Option<(Index, Confirm)> {
+        let index = *self.ready.front()?;
+        let knote = self.get(index)?;
+        if knote.delivered_in == self.delivery {
+            return None;
+        }
+        let flags = knote.registered.flags;
+        let confirm = if flags & abi::EV_ONESHOT != 0 {
+            if flags & abi::EV_DISPATCH2 == abi::EV_DISPATCH2 {
+                Confirm::Retire
+            } else {
+                Confirm::Delete
+            }
+        } else if flags & abi::EV_DISPATCH != 0 {
+            Confirm::Disable
+        } else {
+            Confirm::Exists
+        };
+        Some((index, confirm))
+    }
+
+    /// The event of a ready knote, after the kernel did what [`Confirm`] asks.
+    pub(crate) fn deliver(&mut self, index: Index) -> Option<(Event, Option<WatchOp>)> {
+        let knote = self.get(index)?;
+        let event = Event {
+            fflags: knote.pending,
+            data: 0,
+            ..knote.registered
+        };
+        let ended = event.has(abi::EV_ONESHOT);
+        Some((event, self.settle(index, ended)))
+    }
+
+    /// The kernel has no such knote any more.
+    pub(crate) fn forget(&mut self, index: Index) -> Option<WatchOp> {
+        self.remove(index)
+    }
+
+    /// Out of the queue with its bits, until something new is posted or the kernel delivers the knote.
+    pub(crate) fn set_aside(&mut self, index: Index) {
+        if let Some(knote) = self.get_mut(index) {
+            knote.queued = false;
+        }
+        if self.ready.front() == Some(&index) {
+            self.ready.pop_front();
+        } else {
+            self.ready.retain(|queued| *queued != index);
+        }
+    }
+
+    /// What a delivery leaves behind (`xnu: knote_process`).
+    fn settle(&mut self, index: Index, ended: bool) -> Option<WatchOp> {
+        if ended {
+            return self.remove(index);
+        }
+        let delivery = self.delivery;
+        let knote = self.get_mut(index)?;
+        knote.delivered_in = delivery;
+        let flags = knote.registered.flags;
+        if flags & abi::EV_CLEAR != 0 {
+            knote.pending = 0;
+        }
+        if flags & abi::EV_DISPATCH != 0 {
+            knote.disabled = true;
+        }
+        let stays = knote.pending != 0 && !knote.disabled;
+        if std::mem::replace(&mut knote.queued, stays) {
+            if self.ready.front() == Some(&index) {
+                self.ready.pop_front();
+            } else {
+                self.ready.retain(|queued| *queued != index);
+            }
+        }
+        if stays {
+            self.ready.push_back(index);
+        }
+        None
+    }
+}

@@ -1,0 +1,495 @@
+//! One kqueue of the program that has AgentFS watches: the mirror of its knotes, its channel, and the
+//! hidden knotes that wake it.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use agentfs_proto::record::{EventRef, Kind};
+use agentfs_ring::doorbell::{BellKind, Waiter};
+use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
+
+use super::abi::{self, Event, Flavour};
+use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
+use super::deliver::{self, Eventlist, Hidden, Rung};
+use super::fd_set::HIDDEN;
+use super::kernel::{self, Errno, Originals};
+use super::knote::{Confirm, Knotes};
+use super::lock::{self, Guard, Lock};
+
+/// The upper half of the ident of the reserved EVFILT_USER knote; the lower is random.
+pub const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
+
+/// How often a call looks at the ring again when records keep coming. Then it leaves the queue
+/// readable and lets the program run.
+const ROUNDS: usize = 4;
+
+/// A queue with AgentFS watches.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// The daemon's name for it: another one after a reconnection.
+    id: AtomicU32,
+    flavour: Flavour,
+    /// [`Hidden`], to be read without a lock: ident of the user knote, ident of the doorbell.
+    user: AtomicU64,
+    doorbell: AtomicU64,
+    state: Lock<State>,
+    /// Held while the daemon is told, so that it hears things in order.
+    sender: Lock<()>,
+}
+
+const NO_DOORBELL: u64 = u64::MAX;
+
+#[derive(Debug)]
+struct State {
+    kq: RawFd,
+    me: OwnerId,
+    knotes: Knotes,
+    channel: Option<Channel>,
+    /// The reserved EVFILT_USER knote is triggered.
+    user_is_up: bool,
+    /// Records were left in the ring.
+    more: bool,
+    /// What the daemon has not been told yet, in order.
+    outbox: Vec<WatchOp>,
+}
+
+/// The lock was held by the code that a signal handler interrupted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Interrupted;
+
+impl Queue {
+    /// Puts the hidden knotes into the program's queue `kq`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says against the hidden knotes.
+    pub(crate) fn new(
+        originals: &Originals,
+        kq: RawFd,
+        flavour: Flavour,
+        id: QueueId,
+        channel: Channel,
+    ) -> Result<Self, Errno> {
+        let state = State {
+            kq,
+            me: OwnerId::this_process(),
+            knotes: Knotes::default(),
+            channel: Some(channel),
+            user_is_up: false,
+            more: false,
+            outbox: Vec::new(),
+        };
+        let queue = Self {
+            id: AtomicU32::new(id.0),
+            flavour,
+            user: AtomicU64::new(new_ident()),
+            doorbell: AtomicU64::new(NO_DOORBELL),
+            state: Lock::new(lock::STATE, state),
+            sender: Lock::new(lock::SENDER, ()),
+        };
+        kernel::change_as(originals, flavour, kq, &user_knote(queue.hidden().user))?;
+        if let Some(mut state) = queue.state.lock() {
+            queue.connect(&mut state, originals)?;
+        }
+        Ok(queue)
+    }
+
+    pub(crate) fn id(&self) -> QueueId {
+        QueueId(self.id.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn hidden(&self) -> Hidden {
+        let doorbell = self.doorbell.load(Ordering::Acquire);
+        Hidden {
+            user: self.user.load(Ordering::Acquire),
+            doorbell: (doorbell != NO_DOORBELL).then_some(doorbell),
+        }
+    }
+
+    /// The descriptor of the doorbell.
+    pub(crate) fn doorbell_fd(&self) -> Option<RawFd> {
+        RawFd::try_from(self.hidden().doorbell?).ok()
+    }
+
+    /// Watches the doorbell of the channel and takes what is in the ring already.
+    fn connect(&self, state: &mut State, originals: &Originals) -> Result<(), Errno> {
+        let Some(channel) = &state.channel else {
+            return Ok(());
+        };
+        let fd = channel.doorbell.as_fd().as_raw_fd();
+        let ident = u64::try_from(fd).map_err(|_| Errno(libc::EBADF))?;
+        kernel::change_as(originals, self.flavour, state.kq, &doorbell_knote(ident))?;
+        HIDDEN.insert(fd);
+        self.doorbell.store(ident, Ordering::Release);
+        // A ring nobody has armed does not ring.
+        self.take_records(state, false);
+        self.show_leftovers(state, originals);
+        Ok(())
+    }
+
+    /// Applies one change of the program through `real` and mirrors it if the kernel accepted it.
+    /// Kernel and mirror change together: no delivery comes between.
+    pub(crate) fn apply<T>(
+        &self,
+        (originals, daemon): (&Originals, &impl Daemon),
+        change: &Event,
+        node: Option<Node>,
+        real: impl FnOnce() -> (T, Result<(), Errno>),
+    ) -> Result<T, Interrupted> {
+        let mut state = self.state.lock().ok_or(Interrupted)?;
+        let collides = change.filter == abi::EVFILT_USER && change.ident == self.hidden().user;
+        if collides {
+            self.move_user_knote(&mut state, originals);
+        }
+        let (answer, result) = real();
+        // EINPROGRESS: deleted as soon as it is enabled; the kernel will tell.
+        let accepted = matches!(result, Ok(()) | Err(Errno(libc::EINPROGRESS)));
+        if accepted && change.filter == abi::EVFILT_VNODE {
+            let ops = state.knotes.apply(change, node);
+            state.outbox.extend(ops.into_iter().flatten());
+            self.show_leftovers(&mut state, originals);
+        }
+        drop(state);
+        if collides {
+            daemon.reserved_ident(self.id(), self.hidden().user);
+        }
+        Ok(answer)
+    }
+
+    /// Turns the kernel's `count` events into the program's: ours out, posted ones in.
+    pub(crate) fn merge(
+        &self,
+        originals: &Originals,
+        daemon: &impl Daemon,
+        list: &mut impl Eventlist,
+        count: usize,
+    ) -> Result<usize, Interrupted> {
+        let (count, rung) = deliver::strip(list, count, self.hidden());
+        let mut state = self.state.lock().ok_or(Interrupted)?;
+        let lost = self.hear(&mut state, originals, rung);
+        let State {
+            kq, knotes, outbox, ..
+        } = &mut *state;
+        let confirm =
+            |registered: &Event, wanted| confirm(originals, self.flavour, *kq, registered, wanted);
+        let count = deliver::merge(list, count, knotes, confirm, |op| outbox.push(op));
+        self.show_leftovers(&mut state, originals);
+        let has_news = !state.outbox.is_empty();
+        drop(state);
+        if lost {
+            daemon.lost(self.id());
+        }
+        if has_news {
+            self.tell(daemon);
+        }
+        Ok(count)
+    }
+
+    /// Takes what the daemon posted. True when the channel is of no use any more.
+    fn hear(&self, state: &mut State, originals: &Originals, rung: Rung) -> bool {
+        let works = self.take_records(state, rung.doorbell);
+        if works && !rung.closed {
+            return false;
+        }
+        self.disconnect(state, originals);
+        true
+    }
+
+    /// Moves all records of the ring into the mirror and arms the doorbell. False when the channel is
+    /// broken.
+    fn take_records(&self, state: &mut State, rung: bool) -> bool {
+        let State {
+            channel: Some(channel),
+            knotes,
+            more,
+            me,
+            ..
+        } = state
+        else {
+            return true;
+        };
+        // Before popping, never after, or a ring in between is lost.
+        let cleared = !rung || channel.doorbell.clear().is_ok();
+        *more = false;
+        let Some(mut claim) = channel.ring.claim(*me, |_| true) else {
+            return cleared;
+        };
+        let mut take = || -> Result<bool, Corrupt> {
+            for _ in 0..ROUNDS {
+                while let Some(record) = claim.next()? {
+                    note(knotes, &record);
+                }
+                if claim.release() == Bell::Ring
+                    && let Some(refill) = &channel.refill
+                {
+                    // The producer that is gone needs no space.
+                    let _gone = refill.ring();
+                }
+                if claim.arm()? == ArmOutcome::MaySleep {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        };
+        match take() {
+            Ok(left) => {
+                *more = left;
+                cleared
+            }
+            Err(_corrupt) => false,
+        }
+    }
+
+    /// Keeps the queue readable exactly while posted events wait.
+    fn show_leftovers(&self, state: &mut State, originals: &Originals) {
+        let wanted = state.knotes.is_ready() || state.more;
+        if wanted == state.user_is_up {
+            return;
+        }
+        let user = user_knote(self.hidden().user);
+        let change = |event: &Event| kernel::change_as(originals, self.flavour, state.kq, event);
+        let result = if wanted {
+            change(&Event {
+                flags: 0,
+                fflags: abi::NOTE_TRIGGER,
+                ..user
+            })
+        } else {
+            // Without EV_CLEAR it stays triggered until it is deleted.
+            let delete = Event {
+                flags: abi::EV_DELETE,
+                ..user
+            };
+            change(&delete).and_then(|()| change(&user))
+        };
+        if result.is_ok() {
+            state.user_is_up = wanted;
+        }
+    }
+
+    /// The program uses our ident: ours becomes another one.
+    fn move_user_knote(&self, state: &mut State, originals: &Originals) {
+        let old = self.hidden().user;
+        let mut new = new_ident();
+        while new == old {
+            new = new_ident();
+        }
+        let change = |event: &Event| kernel::change_as(originals, self.flavour, state.kq, event);
+        if change(&user_knote(new)).is_err() {
+            return;
+        }
+        self.user.store(new, Ordering::Release);
+        // Gone is gone: an error leaves nothing to undo.
+        let _deleted = change(&Event {
+            flags: abi::EV_DELETE,
+            ..user_knote(old)
+        });
+        state.user_is_up = false;
+        self.show_leftovers(state, originals);
+    }
+
+    /// Nothing comes through the channel any more.
+    fn disconnect(&self, state: &mut State, originals: &Originals) {
+        if let Some(ident) = self.hidden().doorbell {
+            let delete = Event {
+                flags: abi::EV_DELETE,
+                ..doorbell_knote(ident)
+            };
+            // Gone is gone: an error leaves nothing to undo.
+            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+        }
+        self.doorbell.store(NO_DOORBELL, Ordering::Release);
+        state.more = false;
+        if let Some(channel) = state.channel.take() {
+            close_doorbell(channel.doorbell);
+        }
+    }
+
+    /// Goes on with a new channel after the daemon came back: everything is registered again, and as
+    /// changes may have been missed, every knote is told to look.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says against the hidden knote.
+    pub(crate) fn reconnect(
+        &self,
+        originals: &Originals,
+        daemon: &impl Daemon,
+        (id, channel): (QueueId, Channel),
+    ) -> Result<(), Errno> {
+        let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
+        self.disconnect(&mut state, originals);
+        self.id.store(id.0, Ordering::Relaxed);
+        state.channel = Some(channel);
+        state.outbox = state.knotes.all();
+        self.connect(&mut state, originals)?;
+        drop(state);
+        self.tell(daemon);
+        if let Some(mut state) = self.state.lock() {
+            state.knotes.post_all(abi::NOTE_WRITE);
+            self.show_leftovers(&mut state, originals);
+        }
+        Ok(())
+    }
+
+    /// The program closes the descriptor `fd`, which may have knotes here.
+    pub(crate) fn descriptor_closes(&self, daemon: &impl Daemon, fd: RawFd) {
+        let Ok(ident) = u64::try_from(fd) else {
+            return;
+        };
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        if !state.knotes.has_ident(ident) {
+            return;
+        }
+        while let Some(op) = state.knotes.close(ident) {
+            state.outbox.push(op);
+        }
+        drop(state);
+        self.tell(daemon);
+    }
+
+    /// The program closed the number it was known by; it has another one.
+    pub(crate) fn renumber(&self, kq: RawFd) {
+        if let Some(mut state) = self.state.lock() {
+            state.kq = kq;
+        }
+    }
+
+    /// Takes the hidden knotes out of the program's queue again.
+    pub(crate) fn withdraw(&self, originals: &Originals) {
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        self.disconnect(&mut state, originals);
+        let delete = Event {
+            flags: abi::EV_DELETE,
+            ..user_knote(self.hidden().user)
+        };
+        // Gone is gone: an error leaves nothing to undo.
+        let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+    }
+
+    /// The program closed the queue, and the kernel's knotes with it.
+    pub(crate) fn close(&self) {
+        self.doorbell.store(NO_DOORBELL, Ordering::Release);
+        if let Some(mut state) = self.state.lock()
+            && let Some(channel) = state.channel.take()
+        {
+            close_doorbell(channel.doorbell);
+        }
+    }
+
+    /// The program needs the number of the doorbell: it moves to another one.
+    pub(crate) fn yield_doorbell(&self, originals: &Originals) -> Result<(), Errno> {
+        let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
+        let Some(channel) = &mut state.channel else {
+            return Ok(());
+        };
+        let copy = rustix::io::fcntl_dupfd_cloexec(&channel.doorbell, 3)?;
+        let moved = Waiter::from_fd(copy, BellKind::Pipe);
+        let old = std::mem::replace(&mut channel.doorbell, moved);
+        self.connect(&mut state, originals)?;
+        close_doorbell(old);
+        Ok(())
+    }
+
+    /// Tells the daemon what it has not been told. When it returns, everything that was to be told when
+    /// it was called is in force.
+    pub(crate) fn tell(&self, daemon: &impl Daemon) {
+        let Some(_sender) = self.sender.lock() else {
+            return;
+        };
+        let Some(ops) = self.lock_outbox() else {
+            return;
+        };
+        if !ops.is_empty() {
+            daemon.apply(self.id(), &ops);
+        }
+    }
+
+    fn lock_outbox(&self) -> Option<Vec<WatchOp>> {
+        let mut state: Guard<'_, State> = self.state.lock()?;
+        Some(std::mem::take(&mut state.outbox))
+    }
+}
+
+/// One record of the ring.
+fn note(knotes: &mut Knotes, bytes: &[u8]) {
+    // A record of a newer writer that we cannot read is as good as none.
+    let Ok(record) = EventRef::parse(bytes) else {
+        return;
+    };
+    let head = record.head();
+    match head.kind {
+        Kind::OVERFLOW | Kind::RESCAN => knotes.post_all(abi::NOTE_WRITE),
+        Kind::PADDING | Kind::IGNORED => {}
+        _ => knotes.post(WatchId(head.watch), head.mask),
+    }
+}
+
+/// What [`Confirm`] asks for. A change replaces interest and udata: both are repeated.
+fn confirm(
+    originals: &Originals,
+    flavour: Flavour,
+    kq: RawFd,
+    registered: &Event,
+    wanted: Confirm,
+) -> Result<(), Errno> {
+    let identity = match registered.has(abi::EV_UDATA_SPECIFIC) {
+        true => registered.flags & abi::EV_DISPATCH2,
+        false => 0,
+    };
+    let change = |flags: u16| {
+        let change = Event {
+            flags: flags | identity,
+            ..*registered
+        };
+        kernel::change_as(originals, flavour, kq, &change)
+    };
+    match wanted {
+        Confirm::Exists => change(0),
+        Confirm::Disable => change(abi::EV_DISABLE),
+        Confirm::Delete => change(abi::EV_DELETE),
+        Confirm::Retire => match change(abi::EV_DISABLE).and_then(|()| change(abi::EV_DELETE)) {
+            Err(Errno(libc::EINPROGRESS)) => Ok(()),
+            other => other,
+        },
+    }
+}
+
+/// Closes a descriptor of ours past the hook of close(2), which protects it.
+fn close_doorbell(doorbell: Waiter) {
+    let fd = OwnedFd::from(doorbell).into_raw_fd();
+    HIDDEN.remove(fd);
+    #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
+    // SAFETY: we own the descriptor, and nobody holds it any more.
+    unsafe {
+        rustix::io::close(fd);
+    }
+}
+
+fn new_ident() -> u64 {
+    RESERVED_IDENT | RandomState::new().hash_one(0) & 0xFFFF_FFFF
+}
+
+fn user_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_USER,
+        flags: abi::EV_ADD,
+        ..Event::default()
+    }
+}
+
+fn doorbell_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_READ,
+        flags: abi::EV_ADD,
+        ..Event::default()
+    }
+}

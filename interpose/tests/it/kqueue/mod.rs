@@ -1,0 +1,11 @@
+//! The kevent hooks over the user-space kqueue: what the kernel posts and what the daemon posts must
+//! look the same to the program.
+
+mod calls;
+mod descriptors;
+mod flags;
+mod layouts;
+mod model;
+mod reconnect;
+mod support;
+mod threads;
