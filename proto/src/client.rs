@@ -16,8 +16,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
 use crate::descriptor;
 use crate::frame::{self, FrameError, LENGTH_WORD};
 use crate::message::{
-    Call, ErrorReply, FromDaemon, FsEventBroadcast, Hello, QueueOpen, QueueOpened, Reply, Request,
-    ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
+    Call, ErrorReply, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, QueueOpen,
+    QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
 };
 use crate::socket::{self, SocketPathError};
 use crate::ssz::{Ssz as _, SszError};
@@ -301,6 +301,25 @@ impl Client {
                 return Ok((reply, answer.descriptors));
             }
         }
+    }
+
+    /// Carries out an operation of the filesystem in a branch; an empty name is the session's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn fs<C: FsCall>(
+        &mut self,
+        branch: &str,
+        op: C,
+        deadline: Deadline,
+    ) -> Result<C::Answer, CallError> {
+        let request = FsRequest {
+            branch: branch.to_owned(),
+            op: op.into(),
+        };
+        C::Answer::try_from(self.call(request, deadline)?)
+            .map_err(|reply| CallError::Unexpected(reply.name()))
     }
 
     /// Opens a queue and takes its three descriptors.

@@ -152,7 +152,8 @@ pub fn check(path: &Path) -> Result<(), SocketPathError> {
 ///
 /// [`SocketPathError`] when it cannot be made or is not safe.
 pub fn prepare(path: &Path) -> Result<(), SocketPathError> {
-    if path.as_os_str().len() > MAX_PATH {
+    // The daemon binds to a name 4 bytes longer first.
+    if path.as_os_str().len() + 4 > MAX_PATH {
         return Err(SocketPathError::TooLong(path.to_owned()));
     }
     let directory = directory_of(path)?;

@@ -391,3 +391,41 @@ union! {
         8 => Xattrs(FsXattrs),
     }
 }
+
+/// An operation with the type of its answer.
+pub trait FsCall: Into<FsOp> {
+    /// What [`FsReply`] holds when the operation was carried out.
+    type Answer: TryFrom<FsReply, Error = FsReply>;
+}
+
+macro_rules! fs_answers {
+    ($( $variant:ident($answer:ident) to $( $op:ident )+, )+) => {$(
+        impl TryFrom<FsReply> for $answer {
+            type Error = FsReply;
+
+            fn try_from(reply: FsReply) -> Result<Self, FsReply> {
+                if let FsReply::$variant(answer) = reply { Ok(answer) } else { Err(reply) }
+            }
+        }
+
+        $(
+            impl FsCall for $op {
+                type Answer = $answer;
+            }
+        )+
+    )+};
+}
+
+fs_answers! {
+    Done(FsDone) to
+        FsClose FsTruncate FsMkdir FsMknod FsSymlink FsLink FsUnlink FsRmdir FsRename FsChmod
+        FsChown FsUtimens FsSetXattr FsRemoveXattr,
+    Attr(Attr) to FsStat,
+    Entries(FsEntries) to FsReadDir,
+    LinkTarget(FsLinkTarget) to FsReadLink,
+    Opened(FsOpened) to FsOpen,
+    Data(FsData) to FsRead,
+    Written(FsWritten) to FsWrite,
+    Xattr(FsXattr) to FsGetXattr,
+    Xattrs(FsXattrs) to FsListXattr,
+}

@@ -1,0 +1,133 @@
+//! `agentfs doctor`: what this machine allows, and what to do about the rest.
+
+mod checks;
+
+use agentfs_proto::client::{Client, ConnectError, Deadline};
+use agentfs_proto::message::Hello;
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+
+use super::output::Table;
+use super::{Common, Failure, Output};
+
+/// Show what this machine allows and what to do about the rest
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs doctor
+  agentfs doctor --json | jq '.[] | select(.state == \"missing\")'")]
+pub(crate) struct DoctorArgs {}
+
+/// How well something works here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It works.
+    Ok,
+    /// It works within bounds.
+    Limited,
+    /// It does not work.
+    Missing,
+}
+
+/// One thing looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    state: State,
+    /// What was found.
+    found: String,
+    /// What to do, when something is to do.
+    advice: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: &'static str, found: impl Into<String>) -> Self {
+        Self {
+            what,
+            state: State::Ok,
+            found: found.into(),
+            advice: None,
+        }
+    }
+
+    fn with(
+        what: &'static str,
+        state: State,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            what,
+            state,
+            found: found.into(),
+            advice: Some(advice.into()),
+        }
+    }
+}
+
+pub(crate) fn run(common: &Common, _: DoctorArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut findings = checks::all();
+    findings.push(socket(common));
+    findings.push(daemon(common));
+    if output.is_json() {
+        return output.json(&findings);
+    }
+    let mut table = Table::default();
+    for finding in &findings {
+        let state = match finding.state {
+            State::Ok => "ok",
+            State::Limited => "limited",
+            State::Missing => "MISSING",
+        };
+        table.row([
+            state.to_owned(),
+            finding.what.to_owned(),
+            finding.found.clone(),
+        ]);
+    }
+    output.line(table)?;
+    for finding in findings {
+        if let Some(advice) = finding.advice {
+            output.line(format_args!("\n{}: {advice}", finding.what))?;
+        }
+    }
+    Ok(())
+}
+
+fn socket(common: &Common) -> Finding {
+    let what = "control socket";
+    let path = common
+        .socket
+        .clone()
+        .unwrap_or_else(agentfs_proto::socket::default_path);
+    let found = path.display().to_string();
+    match agentfs_proto::socket::check(&path) {
+        Ok(()) => Finding::ok(what, found),
+        Err(agentfs_proto::socket::SocketPathError::Io(_, error))
+            if error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Finding::ok(what, format!("{found} (to be made)"))
+        }
+        Err(error) => Finding::with(what, State::Missing, found, error.to_string()),
+    }
+}
+
+fn daemon(common: &Common) -> Finding {
+    let what = "daemon";
+    let path = common
+        .socket
+        .clone()
+        .unwrap_or_else(agentfs_proto::socket::default_path);
+    let deadline = Deadline::after(Duration::from_secs(2));
+    match Client::connect(&path, Hello::new("agentfs doctor"), deadline) {
+        Ok((_, welcome)) => Finding::ok(what, format!("running, process {}", welcome.daemon_pid)),
+        Err(ConnectError::NoDaemon(_)) => Finding::with(
+            what,
+            State::Limited,
+            "not running",
+            "start one with: agentfs daemon --lower DIR",
+        ),
+        Err(error) => Finding::with(what, State::Missing, "does not answer", error.to_string()),
+    }
+}

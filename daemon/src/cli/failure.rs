@@ -1,0 +1,81 @@
+//! Why a command failed.
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use agentfs_proto::client::{CallError, ConnectError};
+
+use crate::server::StartError;
+
+/// A failure, with a text for people.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// There is no session.
+    Connect(ConnectError),
+    /// A request failed; the text says about what.
+    Call(String, CallError),
+    /// Standard output does not take more.
+    Output(io::Error),
+    /// Standard input cannot be read.
+    Input(io::Error),
+    /// The daemon does not start.
+    Start(StartError),
+    /// Something else.
+    Other(String),
+}
+
+impl Failure {
+    /// Tells the failure on standard error, and what the process exits with.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        if let Self::Output(error) = self
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            // The reader has what it wanted.
+            return ExitCode::SUCCESS;
+        }
+        let text = if json {
+            let refused = if let Self::Call(_, CallError::Refused(error)) = self {
+                Some(error)
+            } else {
+                None
+            };
+            serde_json::json!({
+                "error": self.to_string(),
+                "code": refused.map(|error| error.code.to_string()),
+                "errno": refused.map(|error| error.errno).filter(|errno| *errno != 0),
+            })
+            .to_string()
+        } else {
+            format!("agentfs: {self}")
+        };
+        // There is nobody left to tell when this fails.
+        writeln!(io::stderr(), "{text}").map_or(ExitCode::FAILURE, |()| ExitCode::FAILURE)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => error.fmt(f),
+            Self::Call(about, error) if about.is_empty() => error.fmt(f),
+            Self::Call(about, error) => write!(f, "{about}: {error}"),
+            Self::Output(error) => write!(f, "standard output: {error}"),
+            Self::Input(error) => write!(f, "standard input: {error}"),
+            Self::Start(error) => error.fmt(f),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self::Call(String::new(), error)
+    }
+}

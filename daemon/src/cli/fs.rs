@@ -1,0 +1,496 @@
+//! `agentfs fs`: files of a branch without a mount.
+
+mod file;
+mod tree;
+
+use std::convert::Infallible;
+
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::client::{CallError, Deadline};
+use agentfs_proto::message::{
+    Attr, FsCall, FsChmod, FsChown, FsDone, FsGetXattr, FsLink, FsListXattr, FsMkdir, FsMknod,
+    FsReadLink, FsRemoveXattr, FsRename, FsRmdir, FsSetXattr, FsStat, FsSymlink, FsTruncate,
+    rename_flags,
+};
+use clap::{Args, Subcommand};
+
+use super::output::{mode_text, time_text};
+use super::session::{PATIENCE, Session};
+use super::{Common, Failure, Output};
+
+/// Read and change files of a branch, without a mount
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs fs ls -l /src
+  echo hello | agentfs fs write /src/greeting
+  agentfs fs cat /src/greeting --branch attempt-1
+  agentfs fs mv /src/a /src/b
+  agentfs fs stat /src --json
+  agentfs fs xattr set /src/b user.note checked")]
+pub(crate) struct FsArgs {
+    /// The branch, instead of main
+    #[arg(long, global = true, value_name = "NAME", default_value = "")]
+    branch: String,
+    #[command(subcommand)]
+    command: FsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FsCommand {
+    /// List a directory
+    Ls {
+        /// The directory
+        #[arg(value_parser = path_argument, default_value = "/")]
+        path: Bytes,
+        /// With mode, links, owner, size and time
+        #[arg(short, long)]
+        long: bool,
+    },
+    /// Print a file
+    Cat {
+        /// The file
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Write standard input to a file, which is made or emptied first
+    Write {
+        /// The file
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// Write behind what is there
+        #[arg(short, long)]
+        append: bool,
+        /// Permission bits of a new file, octal
+        #[arg(short, long, value_parser = octal, default_value = "644")]
+        mode: u32,
+    },
+    /// Change permission bits
+    Chmod {
+        /// Octal
+        #[arg(value_parser = octal)]
+        mode: u32,
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Change owner and group
+    Chown {
+        /// UID, UID:GID or :GID, as numbers
+        #[arg(value_parser = owner)]
+        owner: (u32, u32),
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Print what stat(2) says
+    Stat {
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// Of what a symbolic link points to
+        #[arg(short = 'L', long)]
+        follow: bool,
+    },
+    /// Set the times to now; make the file when it is not there
+    Touch {
+        /// The file
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Set the size
+    Truncate {
+        /// The file
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// Bytes
+        #[arg(short, long)]
+        size: u64,
+    },
+    #[command(flatten)]
+    Names(NameCommand),
+    /// Extended attributes
+    Xattr {
+        #[command(subcommand)]
+        command: XattrCommand,
+    },
+}
+
+/// What changes names.
+#[derive(Debug, Subcommand)]
+enum NameCommand {
+    /// Make a directory
+    Mkdir {
+        /// The directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// Parents too; a directory that is there is no error
+        #[arg(short, long)]
+        parents: bool,
+        /// Permission bits, octal
+        #[arg(short, long, value_parser = octal, default_value = "755")]
+        mode: u32,
+    },
+    /// Remove an empty directory
+    Rmdir {
+        /// The directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Rename, over what is there
+    Mv {
+        /// The old name
+        #[arg(value_parser = path_argument)]
+        from: Bytes,
+        /// The new name
+        #[arg(value_parser = path_argument)]
+        to: Bytes,
+        /// Fail when the new name is taken
+        #[arg(short, long, conflicts_with = "exchange")]
+        no_replace: bool,
+        /// Let the two change places
+        #[arg(short = 'x', long)]
+        exchange: bool,
+    },
+    /// Remove names
+    Rm {
+        /// The names
+        #[arg(value_parser = path_argument, required = true)]
+        paths: Vec<Bytes>,
+        /// Directories with everything in them
+        #[arg(short, long)]
+        recursive: bool,
+        /// A name that is not there is no error
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Make a link
+    Ln {
+        /// The file; with -s any text
+        target: String,
+        /// The new name
+        #[arg(value_parser = path_argument)]
+        link: Bytes,
+        /// A symbolic link
+        #[arg(short, long)]
+        symbolic: bool,
+    },
+    /// Print what a symbolic link says
+    Readlink {
+        /// The link
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Make a named pipe
+    Mkfifo {
+        /// The new name
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum XattrCommand {
+    /// Print a value
+    Get {
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// As user.note
+        name: String,
+    },
+    /// Set a value
+    Set {
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// As user.note
+        name: String,
+        /// The value
+        value: String,
+    },
+    /// List the names
+    List {
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+    },
+    /// Remove an attribute
+    Rm {
+        /// The file or directory
+        #[arg(value_parser = path_argument)]
+        path: Bytes,
+        /// As user.note
+        name: String,
+    },
+}
+
+/// A session that works in one branch.
+#[derive(Debug)]
+pub(crate) struct Files {
+    session: Session,
+    branch: String,
+}
+
+impl Files {
+    pub(crate) fn open(common: &Common, branch: String) -> Result<Self, Failure> {
+        let session = Session::open(common, &branch)?;
+        Ok(Self { session, branch })
+    }
+
+    /// Carries out one operation.
+    pub(crate) fn try_op<C: FsCall>(&mut self, op: C) -> Result<C::Answer, CallError> {
+        self.session
+            .client
+            .fs(&self.branch, op, Deadline::after(PATIENCE))
+    }
+
+    /// Carries out one operation; a failure names `about`.
+    pub(crate) fn op<C: FsCall>(&mut self, about: &Bytes, op: C) -> Result<C::Answer, Failure> {
+        self.try_op(op)
+            .map_err(|error| Failure::Call(about.to_string(), error))
+    }
+
+    pub(crate) fn stat(&mut self, path: &Bytes, follow: bool) -> Result<Attr, Failure> {
+        self.op(
+            path,
+            FsStat {
+                path: path.clone(),
+                follow,
+            },
+        )
+    }
+
+    /// Carries out an operation that has nothing to tell.
+    fn change(
+        &mut self,
+        about: &Bytes,
+        op: impl FsCall<Answer = FsDone>,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let done = self.op(about, op)?;
+        if output.is_json() {
+            output.json(&done)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// `errno` of a refused operation.
+pub(crate) fn errno_of(error: &CallError) -> u32 {
+    if let CallError::Refused(refused) = error {
+        refused.errno
+    } else {
+        0
+    }
+}
+
+/// A path as typed: relative ones are of the branch's root.
+fn absolute(path: &str) -> Bytes {
+    if path.starts_with('/') {
+        path.into()
+    } else {
+        format!("/{path}").as_str().into()
+    }
+}
+
+/// As [`absolute`], for the command line.
+pub(crate) fn path_argument(path: &str) -> Result<Bytes, Infallible> {
+    Ok(absolute(path))
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        _ => Err("permission bits are up to four octal digits, as 644".to_owned()),
+    }
+}
+
+fn owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, ""));
+    let number = |text: &str| match text {
+        "" => Ok(u32::MAX),
+        text => text.parse().map_err(|_| format!("{text} is not a number")),
+    };
+    Ok((number(uid)?, number(gid)?))
+}
+
+pub(crate) fn run(common: &Common, args: FsArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut files = Files::open(common, args.branch)?;
+    let files = &mut files;
+    match args.command {
+        FsCommand::Ls { path, long } => tree::list(files, &path, long, output),
+        FsCommand::Cat { path } => file::cat(files, &path, output),
+        FsCommand::Write { path, append, mode } => file::write(files, &path, append, mode, output),
+        FsCommand::Touch { path } => file::touch(files, &path, output),
+        FsCommand::Truncate { path, size } => {
+            files.change(&path.clone(), FsTruncate { path, size }, output)
+        }
+        FsCommand::Stat { path, follow } => {
+            let attr = files.stat(&path, follow)?;
+            if output.is_json() {
+                output.json(&attr)
+            } else {
+                output.line(stat_text(&path, &attr))
+            }
+        }
+        FsCommand::Chmod { mode, path } => {
+            files.change(&path.clone(), FsChmod { path, mode }, output)
+        }
+        FsCommand::Chown {
+            owner: (uid, gid),
+            path,
+        } => files.change(
+            &path.clone(),
+            FsChown {
+                path,
+                uid,
+                gid,
+                follow: true,
+            },
+            output,
+        ),
+        FsCommand::Xattr { command } => xattr(files, command, output),
+        FsCommand::Names(command) => names(files, command, output),
+    }
+}
+
+/// What changes names.
+fn names(files: &mut Files, command: NameCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        NameCommand::Mkdir {
+            path,
+            parents: true,
+            mode,
+        } => tree::make_all(files, &path, mode, output),
+        NameCommand::Mkdir {
+            path,
+            parents: false,
+            mode,
+        } => files.change(&path.clone(), FsMkdir { path, mode }, output),
+        NameCommand::Rmdir { path } => files.change(&path.clone(), FsRmdir { path }, output),
+        NameCommand::Rm {
+            paths,
+            recursive,
+            force,
+        } => tree::remove(files, &paths, recursive, force, output),
+        NameCommand::Mv {
+            from,
+            to,
+            no_replace,
+            exchange,
+        } => {
+            let no_replace = if no_replace {
+                rename_flags::NO_REPLACE
+            } else {
+                0
+            };
+            let exchange = if exchange { rename_flags::EXCHANGE } else { 0 };
+            let rename = FsRename {
+                from: from.clone(),
+                to,
+                flags: no_replace | exchange,
+            };
+            files.change(&from, rename, output)
+        }
+        NameCommand::Ln {
+            target,
+            link,
+            symbolic: true,
+        } => {
+            let path = link;
+            let target = target.as_str().into();
+            files.change(&path.clone(), FsSymlink { path, target }, output)
+        }
+        NameCommand::Ln {
+            target,
+            link,
+            symbolic: false,
+        } => {
+            let to = link;
+            files.change(
+                &to.clone(),
+                FsLink {
+                    from: absolute(&target),
+                    to,
+                },
+                output,
+            )
+        }
+        NameCommand::Mkfifo { path } => files.change(
+            &path.clone(),
+            FsMknod {
+                path,
+                mode: 0o010_644,
+                rdev: 0,
+            },
+            output,
+        ),
+        NameCommand::Readlink { path } => {
+            let link = files.op(&path.clone(), FsReadLink { path })?;
+            if output.is_json() {
+                output.json(&link)
+            } else {
+                output.line(link.target)
+            }
+        }
+    }
+}
+
+fn xattr(files: &mut Files, command: XattrCommand, output: &mut Output) -> Result<(), Failure> {
+    match command {
+        XattrCommand::Get { path, name } => {
+            let name = name.as_str().into();
+            let xattr = files.op(&path.clone(), FsGetXattr { path, name })?;
+            if output.is_json() {
+                return output.json(&xattr);
+            }
+            output.raw(&xattr.value)?;
+            output.raw(b"\n")
+        }
+        XattrCommand::Set { path, name, value } => {
+            let (name, value) = (name.as_str().into(), value.as_str().into());
+            files.change(
+                &path.clone(),
+                FsSetXattr {
+                    path,
+                    name,
+                    value,
+                    flags: 0,
+                },
+                output,
+            )
+        }
+        XattrCommand::List { path } => {
+            let xattrs = files.op(&path.clone(), FsListXattr { path })?;
+            if output.is_json() {
+                return output.json(&xattrs);
+            }
+            xattrs.names.iter().try_for_each(|name| output.line(name))
+        }
+        XattrCommand::Rm { path, name } => {
+            let name = name.as_str().into();
+            files.change(&path.clone(), FsRemoveXattr { path, name }, output)
+        }
+    }
+}
+
+fn stat_text(path: &Bytes, attr: &Attr) -> String {
+    let Attr {
+        ino,
+        nlink,
+        uid,
+        gid,
+        size,
+        ..
+    } = attr;
+    format!(
+        "{path}\n  {mode} ({bits:04o})  links {nlink}  owner {uid}:{gid}  size {size}  inode {ino}\n  \
+         changed {mtime}  status {ctime}  read {atime} (UTC)",
+        mode = mode_text(attr.mode),
+        bits = attr.mode & 0o7777,
+        mtime = time_text(attr.mtime_ns),
+        ctime = time_text(attr.ctime_ns),
+        atime = time_text(attr.atime_ns),
+    )
+}

@@ -1,0 +1,90 @@
+//! The `agentfs` program.
+
+mod branch;
+mod daemon;
+mod doctor;
+mod failure;
+mod fs;
+mod output;
+mod session;
+mod snapshot;
+mod status;
+mod top;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::failure::Failure;
+use self::output::Output;
+
+/// Branches of a directory for programs that work side by side, with change notification.
+///
+/// One daemon holds the branches. Every other command speaks with it over its control socket:
+/// $AGENTFS_SOCKET, else $XDG_RUNTIME_DIR/agentfs/control.sock, else
+/// /tmp/agentfs-UID/control.sock.
+#[derive(Debug, Parser)]
+#[command(name = "agentfs", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  agentfs daemon --lower ~/project        serve branches over a directory
+  agentfs watch /src                      print changes as they happen
+  echo hello | agentfs fs write /src/a    change something
+  agentfs branch create attempt-1         start a branch
+  agentfs branch diff attempt-1           see what it changed
+  agentfs doctor                          see what this machine allows";
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// The control socket, instead of the default one
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Daemon(daemon::DaemonArgs),
+    Watch(watch::WatchArgs),
+    Fs(fs::FsArgs),
+    Branch(branch::BranchArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Status(status::StatusArgs),
+    Top(top::TopArgs),
+    Shutdown(session::ShutdownArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Carries out the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let mut output = Output::new(common.json);
+    let result = match command {
+        Command::Daemon(args) => daemon::run(&common, args),
+        Command::Watch(args) => watch::run(&common, args, &mut output),
+        Command::Fs(args) => fs::run(&common, args, &mut output),
+        Command::Branch(args) => branch::run(&common, args, &mut output),
+        Command::Snapshot(args) => snapshot::run(&common, args, &mut output),
+        Command::Status(args) => status::run(&common, args, &mut output),
+        Command::Top(args) => top::run(&common, args, &mut output),
+        Command::Shutdown(args) => session::shut_down(&common, args, &mut output),
+        Command::Doctor(args) => doctor::run(&common, args, &mut output),
+    };
+    match result.and_then(|()| output.flush().map_err(Failure::Output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(common.json),
+    }
+}

@@ -1,0 +1,103 @@
+//! `agentfs snapshot`
+
+use agentfs_proto::message::{
+    SnapshotCreate, SnapshotDelete, SnapshotInfo, SnapshotList, SnapshotRestore,
+};
+use clap::{Args, Subcommand};
+
+use super::output::{Table, time_text};
+use super::session::Session;
+use super::{Common, Failure, Output};
+
+/// Make and restore snapshots
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs snapshot create before-lunch
+  agentfs snapshot restore before-lunch --branch attempt-1
+  agentfs snapshot list")]
+pub(crate) struct SnapshotArgs {
+    /// The branch, instead of main
+    #[arg(long, global = true, value_name = "NAME", default_value = "")]
+    branch: String,
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Freeze the branch as it is now
+    Create {
+        /// The snapshot's name
+        name: String,
+    },
+    /// List the snapshots
+    List,
+    /// Set the branch back to a snapshot; watchers hear the difference
+    Restore {
+        /// Its name or number
+        snapshot: String,
+    },
+    /// Delete a snapshot
+    Delete {
+        /// Its name or number
+        snapshot: String,
+    },
+}
+
+pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut session = Session::open(common, "")?;
+    let branch = args.branch;
+    let done = match args.command {
+        SnapshotCommand::Create { name } => {
+            let made = session
+                .call(SnapshotCreate {
+                    name: name.clone(),
+                    branch,
+                })
+                .map_err(|error| Failure::Call(name.clone(), error))?;
+            if output.is_json() {
+                return output.json(&made);
+            }
+            return output.line(format_args!("snapshot {name} is number {}", made.id));
+        }
+        SnapshotCommand::List => return list(&mut session, output),
+        SnapshotCommand::Restore { snapshot } => {
+            let about = snapshot.clone();
+            session
+                .call(SnapshotRestore { snapshot, branch })
+                .map_err(|error| Failure::Call(about, error))?
+        }
+        SnapshotCommand::Delete { snapshot } => {
+            let about = snapshot.clone();
+            session
+                .call(SnapshotDelete { snapshot })
+                .map_err(|error| Failure::Call(about, error))?
+        }
+    };
+    if output.is_json() {
+        output.json(&done)
+    } else {
+        Ok(())
+    }
+}
+
+fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+    let mut snapshots: Vec<SnapshotInfo> = Vec::new();
+    loop {
+        let after = snapshots.last().map_or(0, |snapshot| snapshot.id);
+        let page = session.call(SnapshotList { after })?;
+        snapshots.extend(page.snapshots);
+        if !page.more {
+            break;
+        }
+    }
+    if output.is_json() {
+        return output.json(&snapshots);
+    }
+    let mut table = Table::new(&["ID", "NAME", "BRANCH", "MADE (UTC)"]);
+    for it in snapshots {
+        let made = time_text(i64::try_from(it.created_ns).unwrap_or(i64::MAX));
+        table.row([it.id.to_string(), it.name, it.branch.to_string(), made]);
+    }
+    output.line(table)
+}

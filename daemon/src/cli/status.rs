@@ -1,0 +1,105 @@
+//! `agentfs status`
+
+use agentfs_proto::message::{SessionStatus, Status, StatusReport};
+use clap::Args;
+
+use super::output::Table;
+use super::session::Session;
+use super::{Common, Failure, Output};
+
+/// Show sessions, queues and counters of the daemon
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs status
+  agentfs status --json | jq .counters")]
+pub(crate) struct StatusArgs {}
+
+pub(crate) fn run(common: &Common, _: StatusArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut session = Session::open(common, "")?;
+    let report = fetch(&mut session)?;
+    if output.is_json() {
+        output.json(&report)
+    } else {
+        output.line(text(&report))
+    }
+}
+
+/// All pages as one report.
+pub(crate) fn fetch(session: &mut Session) -> Result<StatusReport, Failure> {
+    let mut report = session.call(Status { after: 0 })?;
+    while report.more {
+        let after = report.sessions.last().map_or(0, |session| session.session);
+        let page = session.call(Status { after })?;
+        report.sessions.extend(page.sessions);
+        report.more = page.more;
+    }
+    Ok(report)
+}
+
+pub(crate) fn text(report: &StatusReport) -> String {
+    let StatusReport {
+        pid,
+        version,
+        uptime_s,
+        ..
+    } = report;
+    let (hours, minutes, seconds) = (uptime_s / 3600, uptime_s / 60 % 60, uptime_s % 60);
+    let lower = if report.lower.is_empty() {
+        "an empty tree".to_owned()
+    } else {
+        report.lower.to_string()
+    };
+    let mut sessions = Table::new(&["SESSION", "PID", "PROGRAM", "BRANCH", "REQUESTS", "FILES"]);
+    let mut queues = Table::new(&["QUEUE", "KIND", "WATCHES", "RING", "UNREAD", "SPILLED", ""]);
+    for it in &report.sessions {
+        let SessionStatus {
+            session,
+            pid,
+            program,
+            branch,
+            requests,
+            handles,
+            ..
+        } = it;
+        let bound = if it.bound { " (bound)" } else { "" };
+        let branch = format!("{branch}{bound}");
+        let (requests, handles) = (requests.to_string(), handles.to_string());
+        let program = program.clone();
+        sessions.row([
+            session.to_string(),
+            pid.to_string(),
+            program,
+            branch,
+            requests,
+            handles,
+        ]);
+        for queue in &it.queues {
+            queues.row([
+                format!("{session}.{}", queue.queue),
+                format!("{:?}", queue.kind),
+                queue.watches.to_string(),
+                queue.ring_capacity.to_string(),
+                queue.ring_unread.to_string(),
+                queue.spilled.to_string(),
+                if queue.healing { "healing" } else { "" }.to_owned(),
+            ]);
+        }
+    }
+    let mut counters = Table::default();
+    for counter in &report.counters {
+        counters.row([counter.name.clone(), counter.value.to_string()]);
+    }
+    let has_queues = report
+        .sessions
+        .iter()
+        .any(|session| !session.queues.is_empty());
+    let queues = if has_queues {
+        format!("{queues}\n\n")
+    } else {
+        String::new()
+    };
+    format!(
+        "agentfs {version}, process {pid}, up {hours}:{minutes:02}:{seconds:02}, over {lower}\n\n\
+         {sessions}\n\n{queues}{counters}"
+    )
+}

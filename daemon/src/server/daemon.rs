@@ -1,0 +1,195 @@
+//! A daemon inside a process: its thread, its start and its end.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::event_loop::{Control, EventLoop};
+use super::limits::Limits;
+use super::listener::{ListenError, Listener};
+use super::services::Services;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Whether a socket that systemd passed to this process is used instead.
+    pub use_systemd_socket: bool,
+    /// The directory below the branches; an empty tree without one.
+    pub lower: Option<PathBuf>,
+    /// What one session may have.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// A daemon over an empty tree that listens at `socket`.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            use_systemd_socket: false,
+            lower: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a daemon does not start, or ended by itself.
+#[derive(Debug)]
+pub enum StartError {
+    /// It cannot listen.
+    Listen(ListenError),
+    /// The directory below the branches cannot be used.
+    Lower(PathBuf, io::Error),
+    /// The system refused a thread, memory or descriptors, or waiting failed.
+    Io(io::Error),
+    /// The server thread panicked; its message is in the log.
+    Panicked,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Lower(path, error) => {
+                write!(
+                    f,
+                    "the lower directory {} cannot be used: {error}",
+                    path.display()
+                )
+            }
+            Self::Io(error) => write!(f, "the daemon cannot run: {error}"),
+            Self::Panicked => write!(f, "the daemon failed; its log says where"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen(error) => Some(error),
+            Self::Lower(_, error) | Self::Io(error) => Some(error),
+            Self::Panicked => None,
+        }
+    }
+}
+
+/// A daemon that serves from a thread of this process. It ends when this is dropped.
+///
+/// ```
+/// use agentfs_daemon::server::{Config, Daemon};
+/// use agentfs_proto::client::{Client, Deadline};
+/// use agentfs_proto::message::{Hello, Ping};
+///
+/// let directory = tempfile::Builder::new().permissions(private()).tempdir()?;
+/// let daemon = Daemon::start(Config::new(directory.path().join("control.sock")))?;
+/// let (mut client, _) = Client::connect(daemon.socket(), Hello::new("example"), Deadline::NEVER)?;
+/// assert_eq!(client.call(Ping { nonce: 7 }, Deadline::NEVER)?.value, 7);
+/// # fn private() -> std::fs::Permissions { std::os::unix::fs::PermissionsExt::from_mode(0o700) }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Daemon {
+    thread: Option<JoinHandle<io::Result<()>>>,
+    control: Arc<Control>,
+    socket: PathBuf,
+}
+
+/// Ends a daemon from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Control>);
+
+impl Stopper {
+    /// Makes the daemon end. Returns at once; [`Daemon::wait`] waits.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Daemon {
+    /// Listens, and serves from a new thread. When it returns, connections are taken.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when it cannot listen or run.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let passed = if config.use_systemd_socket {
+            Listener::from_systemd().map_err(StartError::Listen)?
+        } else {
+            None
+        };
+        let listener = match passed {
+            Some(listener) => listener,
+            None => Listener::bind(&config.socket).map_err(StartError::Listen)?,
+        };
+        let socket = listener.path().to_owned();
+        raise_descriptor_limit();
+        let services = Arc::new(Services::new(&config)?);
+        let event_loop = EventLoop::new(listener, services).map_err(StartError::Io)?;
+        let control = Arc::clone(event_loop.control());
+        let thread = std::thread::Builder::new()
+            .name("agentfs-server".to_owned())
+            .spawn(move || event_loop.run())
+            .map_err(StartError::Io)?;
+        tracing::info!(socket = %socket.display(), "listening");
+        Ok(Self {
+            thread: Some(thread),
+            control,
+            socket,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What ends it from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.control))
+    }
+
+    /// Waits until the daemon has ended: by a [`Stopper`], or by a request.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when it failed.
+    pub fn wait(mut self) -> Result<(), StartError> {
+        match self.thread.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(StartError::Io(error)),
+            Some(Err(_)) => Err(StartError::Panicked),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.control.stop();
+        if let Some(thread) = self.thread.take()
+            && !matches!(thread.join(), Ok(Ok(())))
+        {
+            tracing::error!("the server thread failed");
+        }
+    }
+}
+
+/// Every queue takes descriptors, and the usual soft limit is far below the hard one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,291 @@
+//! One thread that waits for all connections and answers them in turns.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use agentfs_core::id::SessionId;
+use agentfs_proto::frame::MAX_FRAME;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::listener::Listener;
+use super::peer::Peer;
+use super::refusal::Refusal;
+use super::services::Services;
+use super::session::{Served, Session};
+
+const LISTENER: Token = Token(0);
+const WAKER: Token = Token(1);
+/// Session n has the token n + 1: sessions count from 1.
+const SESSIONS_FROM: u64 = 1;
+
+/// Connections accepted in one turn, so that a flood of them does not starve who is connected.
+const ACCEPTS_PER_TURN: usize = 32;
+
+/// How long to wait after the system refused a descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What other threads may do with the event loop.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stop: AtomicBool,
+    waker: Waker,
+}
+
+impl Control {
+    /// Makes the event loop end after its turn.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "the event loop cannot be woken");
+        }
+    }
+}
+
+pub(crate) struct EventLoop {
+    poll: Poll,
+    listener: Listener,
+    control: Arc<Control>,
+    services: Arc<Services>,
+    sessions: HashMap<SessionId, Session>,
+    last_session: u64,
+    /// Sessions with something to do, each at most once.
+    ready: VecDeque<SessionId>,
+    /// Sessions that sent too much, until when they wait.
+    paused: BTreeSet<(Instant, SessionId)>,
+    /// Connections without handshake, oldest first.
+    greeting: VecDeque<(Instant, SessionId)>,
+    /// Connections may be waiting.
+    acceptable: bool,
+    /// No descriptors: when to try again.
+    accept_at: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+impl EventLoop {
+    pub(crate) fn new(listener: Listener, services: Arc<Services>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let fd = listener.socket().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        let control = Arc::new(Control {
+            stop: AtomicBool::new(false),
+            waker,
+        });
+        Ok(Self {
+            poll,
+            listener,
+            services,
+            control,
+            sessions: HashMap::new(),
+            last_session: 0,
+            ready: VecDeque::new(),
+            paused: BTreeSet::new(),
+            greeting: VecDeque::new(),
+            acceptable: true,
+            accept_at: None,
+            buffer: vec![0; MAX_FRAME],
+        })
+    }
+
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// Serves until it is told to stop.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            match self.poll.poll(&mut events, self.timeout(Instant::now())) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            if self.control.stop.load(Ordering::Acquire) {
+                tracing::info!(sessions = self.sessions.len(), "ending");
+                return Ok(());
+            }
+            for event in &events {
+                match event.token() {
+                    LISTENER => self.acceptable = true,
+                    WAKER => {}
+                    token => self.make_ready(session_of(token)),
+                }
+            }
+            events.clear();
+            let now = Instant::now();
+            self.resume_paused(now);
+            self.drop_silent(now);
+            self.accept(now);
+            self.serve_ready(now);
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() || (self.acceptable && self.accept_at.is_none()) {
+            return Some(Duration::ZERO);
+        }
+        let paused = self.paused.first().map(|(until, _)| *until);
+        let greeting = self.greeting.front().map(|(until, _)| *until);
+        let next = [paused, greeting, self.accept_at]
+            .into_iter()
+            .flatten()
+            .min()?;
+        // mio rounds up to milliseconds, so nothing spins until the time has come.
+        Some(next.saturating_duration_since(now))
+    }
+
+    fn make_ready(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.mark_ready()
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn resume_paused(&mut self, now: Instant) {
+        while let Some((until, id)) = self.paused.first().copied() {
+            if until > now {
+                return;
+            }
+            self.paused.pop_first();
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.resume();
+            }
+            self.make_ready(id);
+        }
+    }
+
+    /// Ends connections that never said hello.
+    fn drop_silent(&mut self, now: Instant) {
+        while let Some((until, id)) = self.greeting.front().copied() {
+            let is_greeting = self.sessions.get(&id).is_some_and(Session::is_greeting);
+            if is_greeting && until > now {
+                return;
+            }
+            self.greeting.pop_front();
+            if is_greeting {
+                tracing::debug!(session = %id, "no handshake in time");
+                self.end(id);
+            }
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        if self.accept_at.is_some_and(|at| at > now) || !self.acceptable {
+            return;
+        }
+        self.accept_at = None;
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listener.socket().accept() {
+                Ok((stream, _)) => {
+                    if let Err(error) = self.admit(stream, now) {
+                        tracing::warn!(%error, "a connection could not be set up");
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.acceptable = false;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection can be taken now");
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, now: Instant) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        let peer = Peer::of(&stream)?;
+        let limits = self.services.limits();
+        if !peer.is_trusted() {
+            tracing::warn!(
+                pid = peer.pid,
+                uid = peer.uid,
+                "a process of another user was refused"
+            );
+            return Ok(());
+        }
+        let is_full = self.sessions.len() >= limits.sessions;
+        self.last_session += 1;
+        let id = SessionId(self.last_session);
+        let greet_until = now + limits.handshake;
+        let mut session = Session::new(id, stream, peer, &limits, now);
+        if is_full {
+            let text = format!(
+                "the daemon has its {} sessions; end one, or raise --max-sessions",
+                limits.sessions
+            );
+            session.refuse(Refusal::limit(text));
+            return Ok(());
+        }
+        let fd = session.raw_fd();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), token_of(id), interest)?;
+        self.sessions.insert(id, session);
+        self.greeting.push_back((greet_until, id));
+        self.services.counters().sessions_opened();
+        // What came with the connection raises no further event.
+        self.make_ready(id);
+        Ok(())
+    }
+
+    /// Gives every ready session one turn.
+    fn serve_ready(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            match session.serve(&self.services, &mut self.buffer, now) {
+                Served::Idle => {}
+                Served::More => self.make_ready(id),
+                Served::Until(until) => {
+                    self.paused.insert((until, id));
+                }
+                Served::Gone => self.end(id),
+            }
+            if self.services.wants_stop() {
+                self.control.stop();
+            }
+        }
+    }
+
+    fn end(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        let fd = session.raw_fd();
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            tracing::warn!(session = %id, %error, "a connection cannot be forgotten");
+        }
+        session.end(&self.services);
+    }
+}
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        for (_, session) in self.sessions.drain() {
+            session.end(&self.services);
+        }
+    }
+}
+
+fn token_of(id: SessionId) -> Token {
+    Token(usize::try_from(id.0 + SESSIONS_FROM).unwrap_or(usize::MAX))
+}
+
+fn session_of(token: Token) -> SessionId {
+    SessionId((token.0 as u64).saturating_sub(SESSIONS_FROM))
+}

@@ -1,0 +1,104 @@
+//! What one session may have, so that none can take what the others need.
+
+use std::time::{Duration, Instant};
+
+/// Bounds of every session. What would exceed one is refused with [`Code::LIMIT`], but for the frame
+/// rate, which only makes the session wait.
+///
+/// [`Code::LIMIT`]: agentfs_proto::message::Code::LIMIT
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub sessions: usize,
+    /// Time for the handshake.
+    pub handshake: Duration,
+    /// Queues of a session.
+    pub queues: u32,
+    /// Watches of a session, over all its queues.
+    pub watches: u32,
+    /// Bytes of all rings of a session.
+    pub ring_bytes: u64,
+    /// Files that a session has open by request.
+    pub handles: usize,
+    /// Broadcast subscriptions of a session.
+    pub subscriptions: usize,
+    /// Frames a second, on average.
+    pub frame_rate: u32,
+    /// Frames at once, after a pause.
+    pub frame_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sessions: 1024,
+            handshake: Duration::from_secs(5),
+            queues: 1024,
+            watches: 1 << 20,
+            ring_bytes: 256 << 20,
+            handles: 1024,
+            subscriptions: 64,
+            frame_rate: 50_000,
+            frame_burst: 10_000,
+        }
+    }
+}
+
+/// Frames that a session may still send: a bucket that fills at the frame rate.
+#[derive(Debug)]
+pub(crate) struct FrameBudget {
+    rate: f64,
+    burst: f64,
+    left: f64,
+    filled_at: Instant,
+}
+
+impl FrameBudget {
+    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+        let burst = f64::from(limits.frame_burst.max(1));
+        Self {
+            rate: f64::from(limits.frame_rate.max(1)),
+            burst,
+            left: burst,
+            filled_at: now,
+        }
+    }
+
+    /// Takes one frame, or says when there will be one.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
+        self.left = (self.left + passed * self.rate).min(self.burst);
+        self.filled_at = now;
+        if self.left < 1.0 {
+            let wait = Duration::from_secs_f64((1.0 - self.left) / self.rate);
+            return Err(now + wait.max(Duration::from_millis(1)));
+        }
+        self.left -= 1.0;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FrameBudget, Limits};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_flood_gets_its_burst_and_then_the_rate() {
+        let start = Instant::now();
+        let limits = Limits {
+            frame_rate: 100,
+            frame_burst: 5,
+            ..Limits::default()
+        };
+        let mut budget = FrameBudget::new(&limits, start);
+        let at_once = (0..50).filter(|_| budget.take(start).is_ok()).count();
+        assert_eq!(at_once, 5);
+        let again = budget.take(start).unwrap_err();
+        assert_eq!(again, start + Duration::from_millis(10));
+        assert_eq!(budget.take(again), Ok(()));
+        let later = start + Duration::from_secs(60);
+        let after_a_pause = (0..50).filter(|_| budget.take(later).is_ok()).count();
+        assert_eq!(after_a_pause, 5);
+    }
+}

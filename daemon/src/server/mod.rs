@@ -1,0 +1,22 @@
+//! The control server: connections in, answers out, one thread.
+//!
+//! It waits for all connections at once and answers in turns, a bounded number of frames each, so
+//! that a session that floods, stalls or stops costs the others no more than its turn. What a
+//! session had is given back when its connection ends, however it ends.
+
+mod answer;
+mod counters;
+mod daemon;
+mod event_loop;
+mod limits;
+mod link;
+mod listener;
+mod open_session;
+mod peer;
+mod refusal;
+mod services;
+mod session;
+
+pub use self::daemon::{Config, Daemon, StartError, Stopper};
+pub use self::limits::Limits;
+pub use self::listener::ListenError;

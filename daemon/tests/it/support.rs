@@ -1,0 +1,167 @@
+//! Daemons to test against.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use agentfs_daemon::server::{Config, Daemon, Limits};
+use agentfs_proto::client::{Client, Deadline};
+use agentfs_proto::message::{Hello, Ping};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything takes here: who waits so long waits for ever.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) fn soon() -> Deadline {
+    Deadline::after(PATIENCE)
+}
+
+/// A directory for this user alone.
+pub(crate) fn private_directory() -> TempDir {
+    let private = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new()
+        .permissions(private)
+        .tempdir()
+        .unwrap()
+}
+
+/// A daemon in a process of its own.
+pub(crate) struct DaemonProcess {
+    pub(crate) directory: TempDir,
+    child: Child,
+    /// Told once more when it ends.
+    _ready: Ready,
+}
+
+impl DaemonProcess {
+    /// Starts it and waits until it listens.
+    pub(crate) fn start() -> Self {
+        Self::start_in(private_directory(), &[])
+    }
+
+    pub(crate) fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        let ready = Ready::new();
+        let child = agentfs(directory.path())
+            .arg("daemon")
+            .args(arguments)
+            .env("NOTIFY_SOCKET", ready.path())
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        ready.wait();
+        Self {
+            directory,
+            child,
+            _ready: ready,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        connect(&self.socket())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `agentfs` with this daemon.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        agentfs(self.directory.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Kills it. Its directory stays.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.signal(Signal::KILL);
+        self.wait();
+        let empty = private_directory();
+        std::mem::replace(&mut self.directory, empty)
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+}
+
+impl Drop for DaemonProcess {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::KILL);
+            self.wait();
+        }
+    }
+}
+
+/// Where a process that is started says that it is ready, as to systemd.
+pub(crate) struct Ready {
+    directory: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Ready {
+    pub(crate) fn new() -> Self {
+        let directory = private_directory();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { directory, socket }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    pub(crate) fn wait(&self) {
+        let mut state = [0; 64];
+        let len = self.socket.recv(&mut state).unwrap();
+        assert_eq!(&state[..len], b"READY=1");
+    }
+}
+
+/// The program, with its socket in `directory`.
+pub(crate) fn agentfs(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentfs"));
+    command.env("AGENTFS_SOCKET", directory.join("control.sock"));
+    command
+}
+
+/// A daemon in this process, with limits of its own.
+pub(crate) fn daemon_with(limits: Limits) -> (Daemon, TempDir) {
+    let directory = private_directory();
+    let mut config = Config::new(directory.path().join("control.sock"));
+    config.limits = limits;
+    (Daemon::start(config).unwrap(), directory)
+}
+
+pub(crate) fn connect(socket: &Path) -> Client {
+    Client::connect(socket, Hello::new("test"), soon())
+        .unwrap()
+        .0
+}
+
+/// The daemon answers this session.
+pub(crate) fn assert_answers(client: &mut Client) {
+    assert_eq!(client.call(Ping { nonce: 99 }, soon()).unwrap().value, 99);
+}
