@@ -3,9 +3,35 @@
 //! A branching, snapshotting in-memory overlay filesystem over a host directory.
 #![forbid(unsafe_code)]
 
+mod attr;
+mod branch;
+mod bus;
+mod caller;
+mod config;
+mod content;
+mod dir;
+mod errno;
 pub mod event;
+mod flags;
+mod fs;
+mod handle;
 pub mod id;
+mod inode;
+mod lower;
+mod ops;
+mod perm;
+mod tree;
+mod trie;
+mod walk;
 
-/// The filesystem.
-#[derive(Debug)]
-pub struct FsCore {}
+pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
+pub use branch::Branch;
+pub use bus::{EventsDisabled, SubscriptionId};
+pub use caller::Caller;
+pub use config::{
+    BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
+};
+pub use errno::{Errno, Result};
+pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
+pub use fs::FsCore;
+pub use handle::HandleId;

@@ -1,0 +1,214 @@
+//! From a commit to the sinks.
+//!
+//! A change gets its number and goes into its branch's outbox under the branch's lock. After
+//! unlocking, the thread that finds the outbox idle delivers everything in it, also what others put
+//! there meanwhile; the others go on. So every sink hears a branch in commit order, holding no lock
+//! of the filesystem, and a sink that changes the branch again is not called inside itself: its
+//! change waits in the outbox until it returns.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::event::{Change, Envelope, EventSink, Origin};
+use crate::id::{BranchId, Seq};
+
+/// A subscription, for [`FsCore::unsubscribe_events`](crate::FsCore::unsubscribe_events).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SubscriptionId(u64);
+
+/// Subscribing makes no sense: the filesystem was set up with `track_events` off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventsDisabled;
+
+impl std::fmt::Display for EventsDisabled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("events are disabled; set track_events in the FsConfig")
+    }
+}
+
+impl std::error::Error for EventsDisabled {}
+
+type Sinks = Arc<Vec<(SubscriptionId, Arc<dyn EventSink>)>>;
+
+/// The sinks of a filesystem.
+pub(crate) struct EventBus {
+    enabled: bool,
+    /// Whether there is any sink: what an operation asks first.
+    listening: AtomicBool,
+    sinks: RwLock<Sinks>,
+    last: Mutex<u64>,
+}
+
+impl std::fmt::Debug for EventBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventBus")
+            .field("enabled", &self.enabled)
+            .field("sinks", &self.sinks().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl EventBus {
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self {
+            enabled,
+            listening: AtomicBool::new(false),
+            sinks: RwLock::default(),
+            last: Mutex::new(0),
+        }
+    }
+
+    /// Whether anybody would hear a change.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wants_activity(&self) -> bool {
+        self.is_listening() && self.sinks().iter().any(|(_, sink)| sink.wants_activity())
+    }
+
+    pub(crate) fn subscribe(
+        &self,
+        sink: Arc<dyn EventSink>,
+    ) -> Result<SubscriptionId, EventsDisabled> {
+        if !self.enabled {
+            return Err(EventsDisabled);
+        }
+        let mut last = lock(&self.last);
+        *last += 1;
+        let id = SubscriptionId(*last);
+        drop(last);
+        self.change(|sinks| sinks.push((id, sink)));
+        Ok(id)
+    }
+
+    pub(crate) fn unsubscribe(&self, id: SubscriptionId) -> Result<bool, EventsDisabled> {
+        if !self.enabled {
+            return Err(EventsDisabled);
+        }
+        let mut found = false;
+        self.change(|sinks| {
+            let before = sinks.len();
+            sinks.retain(|(other, _)| *other != id);
+            found = sinks.len() < before;
+        });
+        Ok(found)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<(SubscriptionId, Arc<dyn EventSink>)>)) {
+        let mut guard = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
+        let old = guard.clone();
+        let mut sinks = old.to_vec();
+        change(&mut sinks);
+        self.listening.store(!sinks.is_empty(), Ordering::Relaxed);
+        *guard = Arc::new(sinks);
+        // The sinks that went are dropped without the lock: a sink's drop may call back.
+        drop(guard);
+        drop(old);
+    }
+
+    fn sinks(&self) -> Sinks {
+        self.sinks
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Calls every sink; one that panics is removed.
+    fn deliver(&self, sinks: &Sinks, call: impl Fn(&dyn EventSink)) {
+        for (id, sink) in sinks.iter() {
+            if catch_unwind(AssertUnwindSafe(|| call(&**sink))).is_err() {
+                tracing::error!(subscription = id.0, "an event sink panicked and is removed");
+                self.change(|sinks| sinks.retain(|(other, _)| other != id));
+            }
+        }
+    }
+}
+
+/// What a change carries besides itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    pub(crate) time_ns: u64,
+    pub(crate) pid: u32,
+    pub(crate) origin: Origin,
+}
+
+/// The changes of one branch that are committed and not yet told.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    branch: BranchId,
+    state: Mutex<OutboxState>,
+}
+
+#[derive(Debug, Default)]
+struct OutboxState {
+    seq: u64,
+    waiting: VecDeque<Envelope>,
+    /// An emptied queue, kept for its memory.
+    spare: VecDeque<Envelope>,
+    delivering: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(branch: BranchId) -> Self {
+        Self {
+            branch,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Numbers a change. Called under the branch's lock.
+    pub(crate) fn push(&self, circumstances: Circumstances, change: Change) {
+        let mut state = lock(&self.state);
+        state.seq += 1;
+        let seq = Seq(state.seq);
+        state.waiting.push_back(Envelope {
+            seq,
+            time_ns: circumstances.time_ns,
+            branch: self.branch,
+            pid: circumstances.pid,
+            origin: circumstances.origin,
+            change,
+        });
+    }
+
+    /// The number of the last change.
+    pub(crate) fn last_seq(&self) -> Seq {
+        Seq(lock(&self.state).seq)
+    }
+
+    /// Tells the sinks what waits, unless another call is doing so. Called without a lock.
+    pub(crate) fn deliver(&self, bus: &EventBus) {
+        let mut state = lock(&self.state);
+        if state.delivering || state.waiting.is_empty() {
+            return;
+        }
+        state.delivering = true;
+        loop {
+            let spare = std::mem::take(&mut state.spare);
+            let mut batch = std::mem::replace(&mut state.waiting, spare);
+            drop(state);
+            for envelope in batch.drain(..) {
+                bus.deliver(&bus.sinks(), |sink| sink.on_envelope(&envelope));
+            }
+            state = lock(&self.state);
+            state.spare = batch;
+            if state.waiting.is_empty() {
+                drop(state);
+                bus.deliver(&bus.sinks(), |sink| sink.on_batch_end());
+                state = lock(&self.state);
+            }
+            if state.waiting.is_empty() {
+                state.delivering = false;
+                return;
+            }
+        }
+    }
+}
+
+/// No code of others runs under these locks, so a poisoned one is sound.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

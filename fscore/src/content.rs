@@ -1,0 +1,364 @@
+//! The content of a regular file: copy-on-write pages over an optional file of the lower layer.
+
+use std::sync::Arc;
+
+use crate::errno::Result;
+use crate::trie::Trie;
+
+/// Bytes in a page: the kernel's, so that sparse files count and seek as on tmpfs.
+pub(crate) const PAGE: u64 = 4096;
+const PAGE_LEN: usize = 4096;
+/// Units of 512 bytes in a page.
+const PAGE_BLOCKS: u64 = PAGE / 512;
+/// The largest size of a file.
+pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
+
+#[derive(Clone, Debug)]
+enum Page {
+    /// The page's first bytes; the rest of it is zero.
+    Data(Arc<Vec<u8>>),
+    /// Allocated by fallocate and never written.
+    Allocated,
+    /// Punched: hides the lower file's bytes.
+    Hole,
+}
+
+impl Page {
+    fn is_counted(&self) -> bool {
+        !matches!(self, Self::Hole)
+    }
+}
+
+/// What shows where there is no page.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    /// How many of the lower file's bytes still show.
+    len: u64,
+    /// Pages of the branch that lie over those.
+    covered: u64,
+    /// The lower file as it was when the branch copied it up.
+    pub(crate) stamp: Stamp,
+}
+
+/// By which a change of a lower file is noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) size: u64,
+    pub(crate) mtime: i64,
+    pub(crate) ctime: i64,
+}
+
+/// Reads bytes of the lower file at an offset, filling the buffer.
+pub(crate) type ReadBase<'a> = &'a dyn Fn(&Stamp, u64, &mut [u8]) -> Result<()>;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct File {
+    size: u64,
+    pages: Trie<Page>,
+    /// Pages that take room, holes not among them.
+    counted: u64,
+    base: Option<Box<Base>>,
+}
+
+/// Page numbers that `[start, end)` touches.
+fn pages_of(start: u64, end: u64) -> std::ops::Range<u64> {
+    start / PAGE..end.div_ceil(PAGE)
+}
+
+/// A length that is at most one page.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "at most PAGE, or the length of a buffer"
+)]
+fn small(length: u64) -> usize {
+    length as usize
+}
+
+impl File {
+    pub(crate) fn over_lower(stamp: Stamp) -> Self {
+        Self {
+            size: stamp.size,
+            base: Some(Box::new(Base {
+                len: stamp.size,
+                covered: 0,
+                stamp,
+            })),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Pages this file takes from the branch's limit.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    pub(crate) fn blocks(&self) -> u64 {
+        let below = self
+            .base
+            .as_ref()
+            .map_or(0, |base| base.len.div_ceil(PAGE) - base.covered);
+        (self.counted + below) * PAGE_BLOCKS
+    }
+
+    /// Whether the two certainly hold the same bytes.
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
+        let bases = match (&self.base, &other.base) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.len == b.len && a.stamp == b.stamp,
+            _ => false,
+        };
+        if self.size != other.size || !bases {
+            return false;
+        }
+        let mut same = true;
+        crate::trie::diff(&self.pages, &other.pages, &mut |_, old, new| {
+            same &= match (old, new) {
+                (Some(Page::Data(a)), Some(Page::Data(b))) => Arc::ptr_eq(a, b) || a == b,
+                (Some(Page::Hole), Some(Page::Hole))
+                | (Some(Page::Allocated), Some(Page::Allocated)) => true,
+                _ => false,
+            };
+        });
+        same
+    }
+
+    /// Reads up to the end of the file; gives how many bytes.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
+        let end = self.size.min(offset.saturating_add(buffer.len() as u64));
+        let mut at = offset;
+        while at < end {
+            let stop = end.min((at / PAGE + 1) * PAGE);
+            let part = &mut buffer[small(at - offset)..small(stop - offset)];
+            self.read_page(at, part, base)?;
+            at = stop;
+        }
+        Ok(small(end.saturating_sub(offset)))
+    }
+
+    /// Fills `part` with bytes at `at`; they lie in one page.
+    fn read_page(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<()> {
+        let from = small(at % PAGE);
+        match (self.pages.get(at / PAGE), &self.base) {
+            (Some(Page::Data(bytes)), _) => {
+                let have = bytes.get(from..).unwrap_or(&[]);
+                let n = have.len().min(part.len());
+                part[..n].copy_from_slice(&have[..n]);
+                part[n..].fill(0);
+            }
+            (None, Some(below)) if at < below.len => {
+                let n = part.len().min(small((below.len - at).min(PAGE)));
+                base(&below.stamp, at, &mut part[..n])?;
+                part[n..].fill(0);
+            }
+            _ => part.fill(0),
+        }
+        Ok(())
+    }
+
+    /// How many pages a write to `[start, end)` would add.
+    pub(crate) fn new_pages(&self, start: u64, end: u64) -> u64 {
+        pages_of(start, end)
+            .filter(|page| !self.pages.get(*page).is_some_and(Page::is_counted))
+            .count() as u64
+    }
+
+    /// Brings up what a later write to, or punch of, `[start, end)` keeps of the lower file's bytes:
+    /// the only part of it that can fail.
+    pub(crate) fn prepare(&mut self, start: u64, end: u64, base: ReadBase<'_>) -> Result<()> {
+        if self.base.is_none() || start >= end {
+            return Ok(());
+        }
+        let edges = [
+            (start / PAGE, start % PAGE != 0),
+            ((end - 1) / PAGE, end % PAGE != 0),
+        ];
+        for (page, _) in edges.into_iter().filter(|(_, partial)| *partial) {
+            let below = self.base.as_ref().map_or(0, |base| base.len);
+            if self.pages.get(page).is_none() && page * PAGE < below {
+                let mut bytes = vec![0; small((below - page * PAGE).min(PAGE))];
+                self.read_page(page * PAGE, &mut bytes, base)?;
+                self.put(page, Page::Data(Arc::new(bytes)));
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, page: u64, content: Page) {
+        self.counted += u64::from(content.is_counted());
+        match self.pages.insert(page, content) {
+            Some(old) => self.counted -= u64::from(old.is_counted()),
+            None => self.cover(page, true),
+        }
+    }
+
+    fn take(&mut self, page: u64) {
+        if let Some(old) = self.pages.remove(page) {
+            self.counted -= u64::from(old.is_counted());
+            self.cover(page, false);
+        }
+    }
+
+    fn cover(&mut self, page: u64, covered: bool) {
+        if let Some(base) = &mut self.base
+            && page < base.len.div_ceil(PAGE)
+        {
+            base.covered = if covered {
+                base.covered + 1
+            } else {
+                base.covered - 1
+            };
+        }
+    }
+
+    /// Writes; needs [`prepare`](Self::prepare) of the range.
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
+        let end = offset + data.len() as u64;
+        for page in pages_of(offset, end) {
+            let start = offset.max(page * PAGE);
+            let stop = end.min((page + 1) * PAGE);
+            let part = &data[small(start - offset)..small(stop - offset)];
+            self.write_page(page, small(start % PAGE), part);
+        }
+        self.size = self.size.max(end);
+    }
+
+    fn write_page(&mut self, page: u64, from: usize, part: &[u8]) {
+        if let Some(Page::Data(bytes)) = self.pages.get_mut(page) {
+            if part.len() < PAGE_LEN || Arc::get_mut(bytes).is_some() {
+                overwrite(Arc::make_mut(bytes), from, part);
+            } else {
+                *bytes = Arc::new(part.to_vec());
+            }
+            return;
+        }
+        let mut bytes = Vec::new();
+        overwrite(&mut bytes, from, part);
+        self.put(page, Page::Data(Arc::new(bytes)));
+    }
+
+    /// Sets the size. A cut page's rest is forgotten, so that growing again shows zeros.
+    pub(crate) fn resize(&mut self, size: u64) {
+        if size < self.size {
+            self.cut(size);
+        }
+        self.size = size;
+    }
+
+    fn cut(&mut self, size: u64) {
+        let keep = size.div_ceil(PAGE);
+        if keep == 0 {
+            self.pages = Trie::default();
+            self.counted = 0;
+            self.base = None;
+            return;
+        }
+        let gone: Vec<u64> = self.pages.range_from(keep).map(|(page, _)| page).collect();
+        for page in gone {
+            self.take(page);
+        }
+        if size % PAGE != 0
+            && let Some(Page::Data(bytes)) = self.pages.get_mut(keep - 1)
+        {
+            Arc::make_mut(bytes).truncate(small(size % PAGE));
+        }
+        if let Some(base) = &mut self.base {
+            base.len = base.len.min(size);
+        }
+    }
+
+    /// Makes every page of the range take room, without changing a byte.
+    pub(crate) fn allocate(&mut self, start: u64, end: u64) {
+        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
+        for page in pages_of(start, end) {
+            match self.pages.get(page) {
+                None if page >= below => self.put(page, Page::Allocated),
+                Some(Page::Hole) => self.put(page, Page::Allocated),
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes the range zero and gives whole pages back; needs [`prepare`](Self::prepare).
+    pub(crate) fn punch(&mut self, start: u64, end: u64) {
+        let end = end.min(self.size.next_multiple_of(PAGE));
+        if start >= end {
+            return;
+        }
+        for page in pages_of(start, end) {
+            let from = start.max(page * PAGE);
+            let stop = end.min((page + 1) * PAGE);
+            if stop - from < PAGE {
+                self.zero(page, small(from % PAGE), small(stop - from));
+                continue;
+            }
+            let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
+            if page < below {
+                self.put(page, Page::Hole);
+            } else {
+                self.take(page);
+            }
+        }
+    }
+
+    fn zero(&mut self, page: u64, from: usize, len: usize) {
+        if let Some(Page::Data(bytes)) = self.pages.get_mut(page) {
+            let bytes = Arc::make_mut(bytes);
+            let end = bytes.len().min(from + len);
+            if let Some(range) = bytes.get_mut(from..end) {
+                range.fill(0);
+            }
+        }
+    }
+
+    /// The first offset not before `offset` that holds data, or a hole when `data` is false. The
+    /// end of the file counts as a hole; there is no data at or after it.
+    pub(crate) fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        if offset >= self.size {
+            return None;
+        }
+        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
+        let end = self.size.div_ceil(PAGE);
+        let mut page = offset / PAGE;
+        while page < end {
+            let is_data = match self.pages.get(page) {
+                Some(Page::Data(_)) => true,
+                Some(Page::Hole | Page::Allocated) => false,
+                None => page < below,
+            };
+            if is_data == data {
+                return Some(offset.max(page * PAGE));
+            }
+            page = if !data || page < below || self.pages.get(page).is_some() {
+                page + 1
+            } else {
+                // Nothing here and nothing below: go to the next page that the branch holds.
+                self.pages
+                    .range_from(page)
+                    .next()
+                    .map_or(end, |(next, _)| next)
+            };
+        }
+        (!data).then_some(self.size)
+    }
+}
+
+/// Puts `part` into a page's bytes, growing them to at most a page.
+fn overwrite(bytes: &mut Vec<u8>, from: usize, part: &[u8]) {
+    let end = from + part.len();
+    if end > bytes.capacity() {
+        let capacity = end.next_power_of_two().min(PAGE_LEN);
+        bytes.reserve_exact(capacity - bytes.len());
+    }
+    if from == bytes.len() {
+        bytes.extend_from_slice(part);
+        return;
+    }
+    if end > bytes.len() {
+        bytes.resize(end, 0);
+    }
+    bytes[from..end].copy_from_slice(part);
+}

@@ -1,0 +1,123 @@
+//! The filesystem: its branches, its snapshots, and who listens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::branch::{Branch, BranchInner, now};
+use crate::bus::{EventBus, EventsDisabled, SubscriptionId};
+use crate::config::{ConfigError, FsConfig};
+use crate::errno::{Errno, Result};
+use crate::event::EventSink;
+use crate::id::BranchId;
+use crate::lower::Lower;
+use crate::tree::{Shared, Tree};
+
+/// The filesystem. Cheap to clone; the clones are one filesystem.
+#[derive(Clone, Debug)]
+pub struct FsCore {
+    pub(crate) core: Arc<Core>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) bus: EventBus,
+    pub(crate) registry: RwLock<Registry>,
+}
+
+/// All branches.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
+}
+
+impl FsCore {
+    /// A filesystem with one branch, [`MAIN`](Self::MAIN), which shows the lower directory or is
+    /// empty.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that cannot work.
+    pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let lower = config
+            .overlay
+            .as_ref()
+            .map(|overlay| {
+                Lower::open(&overlay.lower).map_err(|errno| ConfigError::Lower {
+                    path: overlay.lower.clone(),
+                    errno,
+                })
+            })
+            .transpose()?;
+        let bus = EventBus::new(config.track_events);
+        let lower_path = config.overlay.as_ref().map(|overlay| overlay.lower.clone());
+        let shared = Arc::new(Shared::new(config, lower));
+        let tree = Tree::new(shared.clone(), now()).map_err(|errno| ConfigError::Lower {
+            path: lower_path.unwrap_or_default(),
+            errno,
+        })?;
+        let main = Arc::new(BranchInner::new(Self::MAIN, Arc::from("main"), tree));
+        Ok(Self {
+            core: Arc::new(Core {
+                shared,
+                bus,
+                registry: RwLock::new(Registry {
+                    branches: BTreeMap::from([(Self::MAIN, main)]),
+                }),
+            }),
+        })
+    }
+
+    /// The branch that every filesystem starts with.
+    pub const MAIN: BranchId = BranchId(1);
+
+    /// How it was set up.
+    #[must_use]
+    pub fn config(&self) -> &FsConfig {
+        &self.core.shared.config
+    }
+
+    /// A branch.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` when there is none of that number.
+    pub fn branch(&self, id: BranchId) -> Result<Branch> {
+        let registry = self.core.registry();
+        let inner = registry.branches.get(&id).ok_or(Errno::ENOENT)?.clone();
+        Ok(Branch {
+            core: self.core.clone(),
+            inner,
+        })
+    }
+
+    /// Tells `sink` of every change from now on, in all branches; those of one branch in commit
+    /// order.
+    ///
+    /// # Errors
+    ///
+    /// [`EventsDisabled`] when `track_events` is off.
+    pub fn subscribe_events(
+        &self,
+        sink: Arc<dyn EventSink>,
+    ) -> Result<SubscriptionId, EventsDisabled> {
+        self.core.bus.subscribe(sink)
+    }
+
+    /// Ends a subscription and gives whether there was one. A call into the sink that is under way
+    /// in another thread may still end after this.
+    ///
+    /// # Errors
+    ///
+    /// [`EventsDisabled`] when `track_events` is off.
+    pub fn unsubscribe_events(&self, id: SubscriptionId) -> Result<bool, EventsDisabled> {
+        self.core.bus.unsubscribe(id)
+    }
+}
+
+impl Core {
+    pub(crate) fn registry(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}

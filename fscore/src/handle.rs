@@ -1,0 +1,135 @@
+//! Open handles of a branch. A handle follows the name it was opened by through renames, as the
+//! kernel's dcache does, and keeps its object alive when the last name is gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::event::Name;
+use crate::flags::OpenFlags;
+use crate::id::NodeId;
+use crate::tree::Found;
+
+/// An open file or directory of one branch. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct HandleId(pub u64);
+
+/// The name by which a handle was opened, as it is now.
+#[derive(Clone, Debug)]
+pub(crate) struct Dentry {
+    pub(crate) parent: NodeId,
+    pub(crate) name: Name,
+    /// Once the name is gone: the directory's path at that moment, for when the directory goes too.
+    pub(crate) gone_from: Option<Arc<[u8]>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) node: NodeId,
+    pub(crate) flags: OpenFlags,
+    pub(crate) dentry: Option<Dentry>,
+    /// Where `read` and `write` go on.
+    pub(crate) position: Mutex<u64>,
+    /// A merged directory as it was when its reading began.
+    pub(crate) listing: Mutex<Option<Arc<Vec<(u64, Found)>>>>,
+    /// Whether anything was written or truncated through it.
+    pub(crate) written: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Handles {
+    handles: HashMap<HandleId, Handle>,
+    by_node: HashMap<NodeId, Vec<HandleId>>,
+    last: u64,
+}
+
+impl Handles {
+    pub(crate) fn len(&self) -> u64 {
+        self.handles.len() as u64
+    }
+
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        self.by_node.contains_key(&node)
+    }
+
+    pub(crate) fn get(&self, id: HandleId) -> Option<&Handle> {
+        self.handles.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: HandleId) -> Option<&mut Handle> {
+        self.handles.get_mut(&id)
+    }
+
+    pub(crate) fn open_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.by_node.keys().copied()
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        node: NodeId,
+        flags: OpenFlags,
+        dentry: Option<Dentry>,
+    ) -> HandleId {
+        self.last += 1;
+        let id = HandleId(self.last);
+        self.handles.insert(
+            id,
+            Handle {
+                node,
+                flags,
+                dentry,
+                position: Mutex::new(0),
+                listing: Mutex::new(None),
+                written: false,
+            },
+        );
+        self.by_node.entry(node).or_default().push(id);
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: HandleId) -> Option<Handle> {
+        let handle = self.handles.remove(&id)?;
+        if let Some(all) = self.by_node.get_mut(&handle.node) {
+            all.retain(|other| *other != id);
+            if all.is_empty() {
+                self.by_node.remove(&handle.node);
+            }
+        }
+        Some(handle)
+    }
+
+    /// Calls `change` for the name of every handle of `node` that was opened by this name.
+    pub(crate) fn for_name(
+        &mut self,
+        node: NodeId,
+        parent: NodeId,
+        name: &[u8],
+        mut change: impl FnMut(&mut Dentry),
+    ) {
+        let Some(ids) = self.by_node.get(&node) else {
+            return;
+        };
+        for id in ids {
+            if let Some(handle) = self.handles.get_mut(id)
+                && let Some(dentry) = &mut handle.dentry
+                && dentry.gone_from.is_none()
+                && dentry.parent == parent
+                && *dentry.name == *name
+            {
+                change(dentry);
+            }
+        }
+    }
+
+    /// Gives every handle of `node` a new name, or none.
+    pub(crate) fn rename_all(&mut self, node: NodeId, new: Option<(NodeId, Name)>) {
+        for id in self.by_node.get(&node).into_iter().flatten() {
+            if let Some(handle) = self.handles.get_mut(id) {
+                handle.dentry = new.clone().map(|(parent, name)| Dentry {
+                    parent,
+                    name,
+                    gone_from: None,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One object of a branch: metadata, names, and what it holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::attr::{Attr, Nanos};
+use crate::content::File;
+use crate::dir::Dir;
+use crate::event::{Name, ObjectKind};
+use crate::id::NodeId;
+
+/// Extended attributes, in the order in which they are listed.
+pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Inode {
+    /// Permission bits: `mode & 0o7777`.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    pub(crate) times: Times,
+    pub(crate) names: Names,
+    pub(crate) xattrs: Option<Arc<Xattrs>>,
+    pub(crate) body: Body,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Times {
+    pub(crate) atime: Nanos,
+    pub(crate) mtime: Nanos,
+    pub(crate) ctime: Nanos,
+    pub(crate) btime: Nanos,
+}
+
+impl Times {
+    pub(crate) fn at(now: Nanos) -> Self {
+        Self {
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    File(File),
+    Dir(Box<Dir>),
+    Symlink(Arc<[u8]>),
+    CharDevice(u64),
+    BlockDevice(u64),
+    Fifo,
+    Socket,
+}
+
+impl Body {
+    pub(crate) fn kind(&self) -> ObjectKind {
+        match self {
+            Self::File(_) => ObjectKind::File,
+            Self::Dir(_) => ObjectKind::Directory,
+            Self::Symlink(_) => ObjectKind::Symlink,
+            Self::CharDevice(_) => ObjectKind::CharDevice,
+            Self::BlockDevice(_) => ObjectKind::BlockDevice,
+            Self::Fifo => ObjectKind::Fifo,
+            Self::Socket => ObjectKind::Socket,
+        }
+    }
+}
+
+impl Inode {
+    pub(crate) fn kind(&self) -> ObjectKind {
+        self.body.kind()
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Dir(_))
+    }
+
+    pub(crate) fn as_dir(&self) -> Option<&Dir> {
+        match &self.body {
+            Body::Dir(dir) => Some(dir),
+            Body::File(_)
+            | Body::Symlink(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => None,
+        }
+    }
+
+    pub(crate) fn as_dir_mut(&mut self) -> Option<&mut Dir> {
+        match &mut self.body {
+            Body::Dir(dir) => Some(dir),
+            Body::File(_)
+            | Body::Symlink(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => None,
+        }
+    }
+
+    pub(crate) fn as_file(&self) -> Option<&File> {
+        match &self.body {
+            Body::File(file) => Some(file),
+            Body::Dir(_)
+            | Body::Symlink(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => None,
+        }
+    }
+
+    pub(crate) fn as_file_mut(&mut self) -> Option<&mut File> {
+        match &mut self.body {
+            Body::File(file) => Some(file),
+            Body::Dir(_)
+            | Body::Symlink(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => None,
+        }
+    }
+
+    pub(crate) fn attr(&self, node: NodeId) -> Attr {
+        let (size, blocks, rdev) = match &self.body {
+            Body::File(file) => (file.size(), file.blocks(), 0),
+            Body::Dir(dir) => (dir.size(), 0, 0),
+            Body::Symlink(target) => (target.len() as u64, 0, 0),
+            Body::CharDevice(rdev) | Body::BlockDevice(rdev) => (0, 0, *rdev),
+            Body::Fifo | Body::Socket => (0, 0, 0),
+        };
+        Attr {
+            node,
+            kind: self.kind(),
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            nlink: self.nlink,
+            rdev,
+            size,
+            blocks,
+            atime: self.times.atime,
+            mtime: self.times.mtime,
+            ctime: self.times.ctime,
+            btime: self.times.btime,
+        }
+    }
+
+    /// Content or entries changed.
+    pub(crate) fn touch(&mut self, now: Nanos) {
+        self.times.mtime = now;
+        self.times.ctime = now;
+    }
+}
+
+/// The names of an object, for whoever reaches it by number. Nearly every object has one.
+///
+/// An object of the lower layer with several hard links lists those that were seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Names {
+    #[default]
+    None,
+    One(NodeId, Name),
+    Many(Arc<Vec<(NodeId, Name)>>),
+}
+
+impl Names {
+    pub(crate) fn first(&self) -> Option<(NodeId, &Name)> {
+        match self {
+            Self::None => None,
+            Self::One(parent, name) => Some((*parent, name)),
+            Self::Many(all) => all.first().map(|(parent, name)| (*parent, name)),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<(NodeId, Name)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(parent, name) => vec![(*parent, name.clone())],
+            Self::Many(all) => all.to_vec(),
+        }
+    }
+
+    pub(crate) fn contains(&self, parent: NodeId, name: &[u8]) -> bool {
+        match self {
+            Self::None => false,
+            Self::One(own, its) => *own == parent && **its == *name,
+            Self::Many(all) => all
+                .iter()
+                .any(|(own, its)| *own == parent && **its == *name),
+        }
+    }
+
+    pub(crate) fn add(&mut self, parent: NodeId, name: Name) {
+        if self.contains(parent, &name) {
+            return;
+        }
+        match self {
+            Self::None => *self = Self::One(parent, name),
+            Self::One(own, its) => {
+                *self = Self::Many(Arc::new(vec![(*own, its.clone()), (parent, name)]));
+            }
+            Self::Many(all) => Arc::make_mut(all).push((parent, name)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, parent: NodeId, name: &[u8]) {
+        match self {
+            Self::None => {}
+            Self::One(own, its) => {
+                if *own == parent && **its == *name {
+                    *self = Self::None;
+                }
+            }
+            Self::Many(all) => {
+                let all = Arc::make_mut(all);
+                all.retain(|(own, its)| !(*own == parent && **its == *name));
+                if let [(parent, name)] = all.as_slice() {
+                    *self = Self::One(*parent, name.clone());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! New objects: mkdir, mknod, symlink, and what open with `O_CREAT` makes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bytes;
+use crate::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
+use crate::branch::{Branch, Txn};
+use crate::caller::Caller;
+use crate::config::PATH_MAX;
+use crate::content::File;
+use crate::dir::Dir;
+use crate::errno::{Errno, Result};
+use crate::event::{Change, CreatedBy, Name, ObjectKind};
+use crate::id::NodeId;
+use crate::inode::{Body, Inode, Names, Times};
+use crate::walk::Spot;
+
+impl Branch {
+    /// mkdir(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn mkdir(&self, caller: &Caller, path: impl AsRef<Path>, mode: u32) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let spot = txn
+                .walk()
+                .parent(bytes(path.as_ref()))?
+                .spot(Errno::EEXIST)?;
+            txn.mkdir(spot, mode)
+        })
+    }
+
+    /// mkdirat(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn mkdir_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        mode: u32,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            txn.mkdir(Spot::new(parent, name, Errno::EEXIST)?, mode)
+        })
+    }
+
+    /// mknod(2): a regular file, fifo, socket or device node, as `mode & S_IFMT` says.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn mknod(
+        &self,
+        caller: &Caller,
+        path: impl AsRef<Path>,
+        mode: u32,
+        rdev: u64,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let body = special(mode, rdev)?;
+            let spot = txn
+                .walk()
+                .parent(bytes(path.as_ref()))?
+                .spot(Errno::EEXIST)?;
+            txn.mknod(spot, mode, body)
+        })
+    }
+
+    /// mknodat(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn mknod_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        mode: u32,
+        rdev: u64,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let body = special(mode, rdev)?;
+            txn.mknod(Spot::new(parent, name, Errno::EEXIST)?, mode, body)
+        })
+    }
+
+    /// symlink(2): makes `path` a link that says `text`.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        text: impl AsRef<Path>,
+        path: impl AsRef<Path>,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let body = symlink_body(bytes(text.as_ref()))?;
+            let spot = txn
+                .walk()
+                .parent(bytes(path.as_ref()))?
+                .spot(Errno::EEXIST)?;
+            txn.make_free(spot, file_type(ObjectKind::Symlink) | 0o777, body)
+        })
+    }
+
+    /// symlinkat(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn symlink_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        text: &[u8],
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let body = symlink_body(text)?;
+            let spot = Spot::new(parent, name, Errno::EEXIST)?;
+            txn.make_free(spot, file_type(ObjectKind::Symlink) | 0o777, body)
+        })
+    }
+}
+
+/// What mknod makes (`may_mknod`).
+fn special(mode: u32, rdev: u64) -> Result<Body> {
+    if mode & TYPE_MASK == 0 {
+        return Ok(Body::File(File::default()));
+    }
+    match kind_of_mode(mode) {
+        Some(ObjectKind::File) => Ok(Body::File(File::default())),
+        Some(ObjectKind::Fifo) => Ok(Body::Fifo),
+        Some(ObjectKind::Socket) => Ok(Body::Socket),
+        Some(ObjectKind::CharDevice) => Ok(Body::CharDevice(rdev)),
+        Some(ObjectKind::BlockDevice) => Ok(Body::BlockDevice(rdev)),
+        Some(ObjectKind::Directory) => Err(Errno::EPERM),
+        Some(ObjectKind::Symlink) | None => Err(Errno::EINVAL),
+    }
+}
+
+fn symlink_body(text: &[u8]) -> Result<Body> {
+    if text.is_empty() {
+        return Err(Errno::ENOENT);
+    }
+    if text.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    Ok(Body::Symlink(Arc::from(text)))
+}
+
+impl Txn<'_> {
+    fn mkdir(&mut self, spot: Spot<'_>, mode: u32) -> Result<Attr> {
+        if self.walk().lookup_at(spot)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let body = Body::Dir(Box::<Dir>::default());
+        self.make(spot, mode & (0o777 | STICKY), body)
+    }
+
+    fn mknod(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
+        let is_device = matches!(body, Body::CharDevice(_) | Body::BlockDevice(_));
+        if is_device && !self.walk().rights.is_privileged() {
+            // What the name and the directory say comes first.
+            self.check_free(spot)?;
+            let dir = self.tree.inode(spot.dir)?;
+            self.walk().rights.change_dir(&dir)?;
+            return Err(Errno::EPERM);
+        }
+        self.make_free(spot, mode & 0o7777, body)
+    }
+
+    /// Makes an object that is no directory, at a name that must be free and have no slash after it.
+    fn make_free(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
+        self.check_free(spot)?;
+        self.make(spot, mode & 0o7777, body)
+    }
+
+    /// `filename_create`: the name must not exist, nor ask for a directory.
+    pub(crate) fn check_free(&self, spot: Spot<'_>) -> Result<()> {
+        match self.walk().lookup_at(spot)? {
+            Some(_) => Err(Errno::EEXIST),
+            None if spot.slash => Err(Errno::ENOENT),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a name may be added to the directory, and everything that adding it needs.
+    pub(crate) fn prepare_name(&mut self, spot: Spot<'_>) -> Result<()> {
+        let dir = self.tree.inode(spot.dir)?;
+        if dir.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        self.walk().rights.change_dir(&dir)?;
+        let case = self.tree.shared.config.case_sensitivity;
+        let has_room = dir
+            .as_dir()
+            .is_some_and(|dir| dir.has_room(spot.name, case));
+        if !has_room {
+            return Err(Errno::ENOSPC);
+        }
+        self.tree.copy_up(spot.dir)
+    }
+
+    /// Makes an object at a name known to be free.
+    pub(crate) fn make(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
+        self.prepare_name(spot)?;
+        self.tree.room_for_node()?;
+        let node = self.tree.shared.new_node();
+        let name: Name = Arc::from(spot.name);
+        let mut inode = self.new_inode(spot.dir, mode, body)?;
+        inode.names = Names::One(spot.dir, name.clone());
+        let kind = inode.kind();
+        let attr = inode.attr(node);
+
+        self.tree.add(node, inode);
+        self.tree.set_entry(spot.dir, &name, node, kind)?;
+        let now = self.now;
+        let dir = self.tree.inode_mut(spot.dir)?;
+        dir.touch(now);
+        dir.nlink += u32::from(kind.is_dir());
+
+        self.emit(|txn| {
+            Ok(Change::Created {
+                node: txn.node_ref(node)?,
+                at: txn.place(spot.dir, &name),
+                by: CreatedBy::New,
+            })
+        })?;
+        Ok(attr)
+    }
+
+    /// An object without a name, owned as `inode_init_owner` does, with the mode that
+    /// `vfs_prepare_mode` gives.
+    pub(crate) fn new_inode(&self, dir: NodeId, mode: u32, body: Body) -> Result<Inode> {
+        let rights = self.walk().rights;
+        let caller = self.caller;
+        let dir = self.tree.inode(dir)?;
+        let inherits = dir.mode & SETGID != 0;
+        let is_dir = matches!(body, Body::Dir(_));
+        let is_link = matches!(body, Body::Symlink(_));
+        let mut mode = mode;
+        if inherits
+            && !is_dir
+            && mode & (SETGID | GROUP_EXECUTE) == SETGID | GROUP_EXECUTE
+            && !rights.may_set_group_id(dir.gid)
+        {
+            mode &= !SETGID;
+        }
+        if !is_link {
+            mode &= !caller.umask;
+        }
+        if inherits && is_dir {
+            mode |= SETGID;
+        }
+        Ok(Inode {
+            mode,
+            uid: caller.uid,
+            gid: if inherits { dir.gid } else { caller.gid },
+            nlink: if is_dir { 2 } else { 1 },
+            times: Times::at(self.now),
+            names: Names::None,
+            xattrs: None,
+            body,
+        })
+    }
+}

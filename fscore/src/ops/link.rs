@@ -1,0 +1,99 @@
+//! link: a further name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bytes;
+use crate::attr::Attr;
+use crate::branch::{Branch, Txn};
+use crate::caller::Caller;
+use crate::errno::{Errno, Result};
+use crate::event::{Change, CreatedBy, Name};
+use crate::id::NodeId;
+use crate::walk::Spot;
+
+impl Branch {
+    /// link(2): a symbolic link at `old` is not followed.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn link(
+        &self,
+        caller: &Caller,
+        old: impl AsRef<Path>,
+        new: impl AsRef<Path>,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let target = txn.walk().resolve(bytes(old.as_ref()), false)?;
+            let spot = txn
+                .walk()
+                .parent(bytes(new.as_ref()))?
+                .spot(Errno::EEXIST)?;
+            txn.link(target.node, spot)
+        })
+    }
+
+    /// linkat(2) of a node; also how a file made with [`tmpfile_at`](Self::tmpfile_at) gets a name.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn link_node(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            txn.link(node, Spot::new(parent, name, Errno::EEXIST)?)
+        })
+    }
+}
+
+impl Txn<'_> {
+    fn link(&mut self, node: NodeId, spot: Spot<'_>) -> Result<Attr> {
+        self.check_free(spot)?;
+        let dir = self.tree.inode(spot.dir)?;
+        if dir.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        self.walk().rights.change_dir(&dir)?;
+        let inode = self.tree.inode(node)?;
+        if inode.is_dir() {
+            return Err(Errno::EPERM);
+        }
+        let nameless = inode.nlink == 0;
+        if nameless && self.tree.orphans().get(node.0) != Some(&true) {
+            return Err(Errno::ENOENT);
+        }
+        let kind = inode.kind();
+        self.prepare_name(spot)?;
+        self.tree.copy_up(node)?;
+
+        let name: Name = Arc::from(spot.name);
+        let now = self.now;
+        self.tree.set_entry(spot.dir, &name, node, kind)?;
+        self.tree.inode_mut(spot.dir)?.touch(now);
+        self.tree.clear_orphan(node);
+        let inode = self.tree.inode_mut(node)?;
+        inode.nlink += 1;
+        inode.times.ctime = now;
+        inode.names.add(spot.dir, name.clone());
+        let attr = inode.attr(node);
+
+        self.emit(|txn| {
+            Ok(Change::Created {
+                node: txn.node_ref(node)?,
+                at: txn.place(spot.dir, &name),
+                by: if nameless {
+                    CreatedBy::LinkTmpfile
+                } else {
+                    CreatedBy::Link
+                },
+            })
+        })?;
+        Ok(attr)
+    }
+}

@@ -1,0 +1,170 @@
+//! Questions about objects: lookup, stat, readlink, access, statfs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::bytes;
+use crate::attr::{Attr, StatFs};
+use crate::branch::Branch;
+use crate::caller::Caller;
+use crate::content::PAGE;
+use crate::errno::{Errno, Result};
+use crate::flags::Access;
+use crate::id::NodeId;
+use crate::inode::{Body, Inode};
+use crate::walk::{Spot, Walk};
+
+impl Branch {
+    /// The object of a name in a directory; `.` and `..` too.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`, `ENOTDIR`, `EACCES`, `ENAMETOOLONG`.
+    pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<Attr> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            let node = match name {
+                b"" => return Err(Errno::ENOENT),
+                b"." => parent,
+                b".." => walk.parent_of(parent)?,
+                _ => {
+                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
+                    walk.lookup_at(spot)?.ok_or(Errno::ENOENT)?.node
+                }
+            };
+            attr(walk, node)
+        })
+    }
+
+    /// stat(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn stat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            attr(walk, walk.resolve(bytes(path.as_ref()), true)?.node)
+        })
+    }
+
+    /// lstat(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn lstat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            attr(walk, walk.resolve(bytes(path.as_ref()), false)?.node)
+        })
+    }
+
+    /// The metadata of a node.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the branch has no such node (any more).
+    pub fn getattr(&self, node: NodeId) -> Result<Attr> {
+        let state = self.inner.read();
+        Ok(state.tree.inode(node)?.attr(node))
+    }
+
+    /// readlink(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn readlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Arc<[u8]>> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            let target = walk.resolve(bytes(path.as_ref()), false)?;
+            link_text(&*walk.tree.inode(target.node)?)
+        })
+    }
+
+    /// The text of a symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when it is something else.
+    pub fn readlink_node(&self, node: NodeId) -> Result<Arc<[u8]>> {
+        let state = self.inner.read();
+        link_text(&*state.tree.inode(node)?)
+    }
+
+    /// access(2), with the caller's ids as they are (`AT_EACCESS`).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn access(&self, caller: &Caller, path: impl AsRef<Path>, wanted: Access) -> Result<()> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            let target = walk.resolve(bytes(path.as_ref()), true)?;
+            walk.rights.check(&*walk.tree.inode(target.node)?, wanted)
+        })
+    }
+
+    /// Whether the caller may do that with a node.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` when not.
+    pub fn access_node(&self, caller: &Caller, node: NodeId, wanted: Access) -> Result<()> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            walk.rights.check(&*walk.tree.inode(node)?, wanted)
+        })
+    }
+
+    /// A canonical path of the node: of a hard-linked file one of them, `None` when no name leads
+    /// there.
+    #[must_use]
+    pub fn path_of(&self, node: NodeId) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStringExt as _;
+        let state = self.inner.read();
+        if node == NodeId::ROOT {
+            return Some(PathBuf::from("/"));
+        }
+        let inode = state.tree.inode(node).ok()?;
+        let (dir, name) = inode.names.first()?;
+        let mut path = state.tree.dir_path(dir)?;
+        path.push(b'/');
+        path.extend_from_slice(name);
+        Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
+    }
+
+    /// statfs(2): what the branch holds, against its limits.
+    #[must_use]
+    pub fn statfs(&self) -> StatFs {
+        let state = self.inner.read();
+        let limits = &state.tree.shared.config.limits;
+        let blocks = limits.bytes / PAGE;
+        let files = state.tree.inodes().len() as u64;
+        StatFs {
+            block_size: 4096,
+            blocks,
+            blocks_free: blocks.saturating_sub(state.tree.pages()),
+            files: limits.nodes,
+            files_free: limits.nodes.saturating_sub(files),
+            name_max: limits.name_length,
+        }
+    }
+}
+
+fn attr(walk: Walk<'_>, node: NodeId) -> Result<Attr> {
+    Ok(walk.tree.inode(node)?.attr(node))
+}
+
+fn link_text(inode: &Inode) -> Result<Arc<[u8]>> {
+    match &inode.body {
+        Body::Symlink(text) => Ok(text.clone()),
+        Body::File(_)
+        | Body::Dir(_)
+        | Body::CharDevice(_)
+        | Body::BlockDevice(_)
+        | Body::Fifo
+        | Body::Socket => Err(Errno::EINVAL),
+    }
+}

@@ -1,0 +1,19 @@
+//! The operations: each validates, then commits, then emits.
+
+mod create;
+mod link;
+mod lookup;
+mod open;
+mod readdir;
+mod rename;
+mod setattr;
+mod unlink;
+mod write;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// A path as bytes.
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}

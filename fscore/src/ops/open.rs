@@ -1,0 +1,340 @@
+//! open, close, and `O_TMPFILE`.
+
+use std::path::Path;
+
+use super::bytes;
+use crate::attr::Attr;
+use crate::branch::{Branch, Txn};
+use crate::caller::Caller;
+use crate::content::File;
+use crate::errno::{Errno, Result};
+use crate::event::{Change, ObjectKind, ResizedBy};
+use crate::flags::{Access, OpenFlags};
+use crate::handle::{Dentry, HandleId};
+use crate::id::NodeId;
+use crate::inode::Body;
+use crate::walk::{Last, Spot, Target};
+
+impl Branch {
+    /// open(2). `mode` is used when the file is made.
+    ///
+    /// # Errors
+    ///
+    /// As the system call; `ENXIO` for fifos, sockets and device nodes, which a mount leaves to the
+    /// kernel.
+    pub fn open(
+        &self,
+        caller: &Caller,
+        path: impl AsRef<Path>,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<HandleId> {
+        self.change(caller, |txn| {
+            txn.check_open(flags)?;
+            txn.open_path(NodeId::ROOT, bytes(path.as_ref()), flags, mode, &mut 0)
+        })
+    }
+
+    /// open(2) of an object that exists, by number. `O_CREAT` and `O_EXCL` mean nothing here.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn open_node(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
+        self.change(caller, |txn| {
+            txn.check_open(flags)?;
+            let target = txn.walk().target(node)?;
+            txn.open_existing(&target, flags)
+        })
+    }
+
+    /// openat(2) with `O_CREAT`, of one name in a directory: makes the file when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As the system call; a symbolic link is `ELOOP`, with `O_EXCL` `EEXIST`.
+    pub fn create_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<(HandleId, Attr)> {
+        self.change(caller, |txn| {
+            let flags = flags | OpenFlags::CREATE | OpenFlags::NOFOLLOW;
+            txn.check_open(flags)?;
+            let spot = Spot::new(parent, name, Errno::EISDIR)?;
+            txn.walk()
+                .rights
+                .check(&*txn.tree.inode(parent)?, Access::EXECUTE)?;
+            let handle = txn.open_last(spot, flags, mode, &mut 0)?;
+            let node = txn.handle(handle)?.node;
+            Ok((handle, txn.tree.inode(node)?.attr(node)))
+        })
+    }
+
+    /// open(2) with `O_TMPFILE`: a regular file without a name, in the directory `parent`, which
+    /// [`link_node`](Self::link_node) may give one.
+    ///
+    /// # Errors
+    ///
+    /// As the system call; `EINVAL` without write access.
+    pub fn tmpfile_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        flags: OpenFlags,
+        mode: u32,
+    ) -> Result<(HandleId, Attr)> {
+        self.change(caller, |txn| {
+            txn.check_open(flags)?;
+            if !flags.can_write() {
+                return Err(Errno::EINVAL);
+            }
+            let dir = txn.tree.inode(parent)?;
+            if !dir.is_dir() {
+                return Err(Errno::ENOTDIR);
+            }
+            txn.walk().rights.change_dir(&dir)?;
+            txn.tree.room_for_node()?;
+            let mut inode = txn.new_inode(parent, mode & 0o7777, Body::File(File::default()))?;
+            inode.nlink = 0;
+            let node = txn.tree.shared.new_node();
+            let attr = inode.attr(node);
+            txn.tree.add(node, inode);
+            txn.tree
+                .set_orphan(node, !flags.contains(OpenFlags::EXCLUSIVE));
+            let target = Target {
+                node,
+                kind: ObjectKind::File,
+                at: None,
+            };
+            Ok((txn.open_handle(&target, flags)?, attr))
+        })
+    }
+
+    /// close(2). The last handle of an object without names takes it along.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn close(&self, caller: &Caller, handle: HandleId) -> Result<()> {
+        self.change(caller, |txn| txn.close(handle))
+    }
+
+    /// fsync(2): nothing to wait for, everything is in memory.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn fsync(&self, handle: HandleId) -> Result<()> {
+        let state = self.inner.read();
+        state.handles.get(handle).map(|_| ()).ok_or(Errno::EBADF)
+    }
+
+    /// fstat(2).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn fstat(&self, handle: HandleId) -> Result<Attr> {
+        let state = self.inner.read();
+        let node = state.handles.get(handle).ok_or(Errno::EBADF)?.node;
+        Ok(state.tree.inode(node)?.attr(node))
+    }
+
+    /// The node a handle holds.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub fn node_of(&self, handle: HandleId) -> Result<NodeId> {
+        let state = self.inner.read();
+        state
+            .handles
+            .get(handle)
+            .map(|handle| handle.node)
+            .ok_or(Errno::EBADF)
+    }
+}
+
+/// The access that the flags ask for (`ACC_MODE` in `fs/open.c`): truncating is writing.
+fn access_of(flags: OpenFlags) -> Access {
+    let read = if flags.can_read() {
+        Access::READ
+    } else {
+        Access::EXISTS
+    };
+    let both = flags.bits() & 3 == 3;
+    if flags.can_write() || flags.contains(OpenFlags::TRUNCATE) || both {
+        let read = if both { Access::READ } else { read };
+        read | Access::WRITE
+    } else {
+        read
+    }
+}
+
+impl Txn<'_> {
+    fn check_open(&self, flags: OpenFlags) -> Result<()> {
+        if flags.contains(OpenFlags::CREATE | OpenFlags::DIRECTORY) {
+            return Err(Errno::EINVAL);
+        }
+        if self.handles.len() >= self.tree.shared.config.limits.open_handles {
+            return Err(Errno::EMFILE);
+        }
+        Ok(())
+    }
+
+    /// `open_last_lookups` and `do_open`.
+    fn open_path(
+        &mut self,
+        start: NodeId,
+        path: &[u8],
+        flags: OpenFlags,
+        mode: u32,
+        links: &mut u32,
+    ) -> Result<HandleId> {
+        let parent = self.walk().parent_from(start, path, links)?;
+        let create = flags.contains(OpenFlags::CREATE);
+        let Last::Name(name) = parent.last else {
+            let dir = match parent.last {
+                Last::DotDot => self.walk().parent_of(parent.dir)?,
+                Last::Dot | Last::Root | Last::Name(_) => parent.dir,
+            };
+            return match (create, flags.contains(OpenFlags::EXCLUSIVE)) {
+                (true, true) => Err(Errno::EEXIST),
+                (true, false) => Err(Errno::EISDIR),
+                _ => {
+                    let target = self.walk().target(dir)?;
+                    self.open_existing(&target, flags)
+                }
+            };
+        };
+        if create && parent.slash {
+            return Err(Errno::EISDIR);
+        }
+        let spot = Spot {
+            dir: parent.dir,
+            name,
+            slash: parent.slash,
+        };
+        self.open_last(spot, flags, mode, links)
+    }
+
+    fn open_last(
+        &mut self,
+        spot: Spot<'_>,
+        flags: OpenFlags,
+        mode: u32,
+        links: &mut u32,
+    ) -> Result<HandleId> {
+        let create = flags.contains(OpenFlags::CREATE);
+        let Some(found) = self.walk().lookup(spot.dir, spot.name)? else {
+            if !create {
+                return Err(Errno::ENOENT);
+            }
+            return self.open_new(spot, flags, mode);
+        };
+        if create && flags.contains(OpenFlags::EXCLUSIVE) {
+            return Err(Errno::EEXIST);
+        }
+        let flags = if spot.slash {
+            flags | OpenFlags::DIRECTORY
+        } else {
+            flags
+        };
+        if found.kind == ObjectKind::Symlink && (spot.slash || !flags.contains(OpenFlags::NOFOLLOW))
+        {
+            let text = self.walk().link_text(found.node, links)?;
+            return self.open_path(spot.dir, &text, flags, mode, links);
+        }
+        if create && found.kind.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        let target = Target {
+            node: found.node,
+            kind: found.kind,
+            at: Some((spot.dir, found.name)),
+        };
+        self.open_existing(&target, flags)
+    }
+
+    fn open_new(&mut self, spot: Spot<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {
+        let attr = self.make(spot, mode & 0o7777, Body::File(File::default()))?;
+        // Whatever its mode, who makes a file may use it as asked.
+        let target = self.walk().target(attr.node)?;
+        self.open_handle(&target, flags)
+    }
+
+    /// `may_open` and `handle_truncate`.
+    fn open_existing(&mut self, target: &Target, flags: OpenFlags) -> Result<HandleId> {
+        if flags.contains(OpenFlags::DIRECTORY) && !target.kind.is_dir() {
+            return Err(Errno::ENOTDIR);
+        }
+        let access = access_of(flags);
+        match target.kind {
+            ObjectKind::Symlink => return Err(Errno::ELOOP),
+            ObjectKind::Directory if access.contains(Access::WRITE) => return Err(Errno::EISDIR),
+            _ => {}
+        }
+        let walk = self.walk();
+        walk.rights.check(&*self.tree.inode(target.node)?, access)?;
+        match target.kind {
+            ObjectKind::File if flags.contains(OpenFlags::TRUNCATE) => {
+                self.prepare_resize(target.node, 0)?;
+                let handle = self.open_handle(target, flags)?;
+                if let Some(handle) = self.handles.get_mut(handle) {
+                    handle.written = true;
+                }
+                self.resize(target, 0, ResizedBy::OpenTruncate, true)?;
+                Ok(handle)
+            }
+            ObjectKind::File | ObjectKind::Directory => self.open_handle(target, flags),
+            ObjectKind::Symlink
+            | ObjectKind::Fifo
+            | ObjectKind::Socket
+            | ObjectKind::CharDevice
+            | ObjectKind::BlockDevice => Err(Errno::ENXIO),
+        }
+    }
+
+    fn open_handle(&mut self, target: &Target, flags: OpenFlags) -> Result<HandleId> {
+        let dentry = target.at.clone().map(|(parent, name)| Dentry {
+            parent,
+            name,
+            gone_from: None,
+        });
+        let handle = self.handles.insert(target.node, flags, dentry);
+        if self.wants_activity() {
+            self.emit(|txn| {
+                Ok(Change::Opened {
+                    node: txn.node_ref(target.node)?,
+                    at: txn.place_of(target),
+                })
+            })?;
+        }
+        Ok(handle)
+    }
+
+    fn close(&mut self, id: HandleId) -> Result<()> {
+        let handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
+        let node = handle.node;
+        let is_gone = self.tree.inode(node).is_ok_and(|inode| inode.nlink == 0)
+            && !self.handles.is_open(node);
+        if is_gone || self.wants_activity() {
+            self.emit(|txn| {
+                Ok(Change::Closed {
+                    node: txn.node_ref(node)?,
+                    at: txn.handle_place(&handle),
+                    write: handle.flags.can_write(),
+                    written: handle.written,
+                })
+            })?;
+        }
+        if is_gone {
+            self.tree.forget(node);
+        }
+        Ok(())
+    }
+}

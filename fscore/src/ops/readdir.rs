@@ -1,0 +1,145 @@
+//! readdir.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bytes;
+use crate::attr::DirEntry;
+use crate::branch::{Branch, View};
+use crate::bus::lock;
+use crate::caller::Caller;
+use crate::dir::{FIRST_KEY, Link};
+use crate::errno::{Errno, Result};
+use crate::event::ObjectKind;
+use crate::flags::Access;
+use crate::handle::{Handle, HandleId};
+use crate::id::NodeId;
+use crate::tree::Found;
+
+/// Cookies after `.` and `..`.
+const AFTER_DOT: u64 = 1;
+const AFTER_DOT_DOT: u64 = 2;
+
+impl Branch {
+    /// getdents(2): up to `max` entries after `cookie` (0 is the start), with `.` and `..`. Nothing
+    /// means the end. An entry that stays is given exactly once in a pass, whatever is added or
+    /// removed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`, `ENOTDIR`; `ENOENT` in a directory that is removed.
+    pub fn readdir(
+        &self,
+        caller: &Caller,
+        handle: HandleId,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<DirEntry>> {
+        let (entries, told) = self.view(caller, |view| {
+            let handle = view.handle(handle)?;
+            let entries = view.read_entries(handle, cookie, max)?;
+            let told = !entries.is_empty() && view.tell_read(handle)?;
+            Ok((entries, told))
+        })?;
+        if told {
+            self.deliver();
+        }
+        Ok(entries)
+    }
+
+    /// All entries of the directory at a path, without `.` and `..`, in no particular order.
+    ///
+    /// # Errors
+    ///
+    /// As opening the directory for reading.
+    pub fn list(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            let node = walk.resolve(bytes(path.as_ref()), true)?.node;
+            let inode = view.tree.inode(node)?;
+            if !inode.is_dir() {
+                return Err(Errno::ENOTDIR);
+            }
+            walk.rights.check(&inode, Access::READ)?;
+            let all = view.tree.list(node, &inode)?;
+            Ok(all
+                .into_iter()
+                .map(|(cookie, found)| entry(cookie, found))
+                .collect())
+        })
+    }
+}
+
+fn entry(cookie: u64, found: Found) -> DirEntry {
+    DirEntry {
+        name: found.name,
+        node: found.node,
+        kind: found.kind,
+        cookie,
+    }
+}
+
+impl View<'_> {
+    fn read_entries(&self, handle: &Handle, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
+        let node = handle.node;
+        let inode = self.tree.inode(node)?;
+        let dir = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        if inode.nlink == 0 {
+            return Err(Errno::ENOENT);
+        }
+        let mut entries = self.dots(node, cookie)?;
+        entries.truncate(max);
+        let left = max - entries.len();
+        let from = cookie.max(FIRST_KEY - 1) + 1;
+        if dir.merges_lower {
+            let listing = self.listing(handle, cookie == 0)?;
+            let start = listing.partition_point(|(key, _)| *key < from);
+            let part = listing[start..].iter().take(left);
+            entries.extend(part.map(|(key, found)| entry(*key, found.clone())));
+            return Ok(entries);
+        }
+        let visible =
+            dir.entries()
+                .range_from(from)
+                .filter_map(|(key, stored)| match stored.link {
+                    Link::To(node, kind) => Some(DirEntry {
+                        name: stored.name.clone(),
+                        node,
+                        kind,
+                        cookie: key,
+                    }),
+                    Link::Whiteout => None,
+                });
+        entries.extend(visible.take(left));
+        Ok(entries)
+    }
+
+    fn dots(&self, node: NodeId, cookie: u64) -> Result<Vec<DirEntry>> {
+        let dot = |name: &[u8], node, cookie| DirEntry {
+            name: Arc::from(name),
+            node,
+            kind: ObjectKind::Directory,
+            cookie,
+        };
+        let mut dots = Vec::new();
+        if cookie < AFTER_DOT {
+            dots.push(dot(b".", node, AFTER_DOT));
+        }
+        if cookie < AFTER_DOT_DOT {
+            dots.push(dot(b"..", self.walk().parent_of(node)?, AFTER_DOT_DOT));
+        }
+        Ok(dots)
+    }
+
+    /// A merged directory is listed once a pass: the host is not asked for every part of it.
+    fn listing(&self, handle: &Handle, anew: bool) -> Result<Arc<Vec<(u64, Found)>>> {
+        let mut kept = lock(&handle.listing);
+        if let Some(listing) = kept.as_ref().filter(|_| !anew) {
+            return Ok(listing.clone());
+        }
+        let inode = self.tree.inode(handle.node)?;
+        let listing = Arc::new(self.tree.list(handle.node, &inode)?);
+        *kept = Some(listing.clone());
+        Ok(listing)
+    }
+}

@@ -1,0 +1,378 @@
+//! rename: `do_renameat2` and `vfs_rename` of Linux's `fs/namei.c`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bytes;
+use crate::branch::{Branch, Txn};
+use crate::caller::Caller;
+use crate::errno::{Errno, Result};
+use crate::event::{Change, Name, RenameHow};
+use crate::flags::{Access, RenameFlags};
+use crate::id::NodeId;
+use crate::tree::Found;
+use crate::walk::{Last, Parent, Spot};
+
+impl Branch {
+    /// renameat2(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        old: impl AsRef<Path>,
+        new: impl AsRef<Path>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.change(caller, |txn| {
+            check_flags(flags)?;
+            let old = txn.walk().parent(bytes(old.as_ref()))?;
+            let new = txn.walk().parent(bytes(new.as_ref()))?;
+            let old = old.spot(Errno::EBUSY)?;
+            let new = new.spot(taken(new, flags))?;
+            txn.rename(old, new, flags)
+        })
+    }
+
+    /// renameat2(2) of names in directories.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn rename_at(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+        new_parent: NodeId,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.change(caller, |txn| {
+            check_flags(flags)?;
+            let old = Spot::new(parent, name, Errno::EBUSY)?;
+            let new = Spot::new(new_parent, new_name, Errno::EBUSY)?;
+            txn.rename(old, new, flags)
+        })
+    }
+}
+
+fn check_flags(flags: RenameFlags) -> Result<()> {
+    let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE;
+    if !known.contains(flags) || flags == known {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// What a new name that is no name gives.
+fn taken(new: Parent<'_>, flags: RenameFlags) -> Errno {
+    let is_name = matches!(new.last, Last::Name(_));
+    if !is_name && flags.contains(RenameFlags::NOREPLACE) {
+        Errno::EEXIST
+    } else {
+        Errno::EBUSY
+    }
+}
+
+/// A rename that was found to be possible.
+struct Move {
+    from: NodeId,
+    to: NodeId,
+    old: Found,
+    new_name: Name,
+    /// What is at the new name.
+    target: Option<Found>,
+}
+
+impl Txn<'_> {
+    fn rename(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<()> {
+        let Some(plan) = self.plan(old, new, flags)? else {
+            return Ok(());
+        };
+        if flags.contains(RenameFlags::EXCHANGE) {
+            if let Some(other) = plan.target.clone() {
+                self.exchange(&plan, &other)?;
+            }
+            return Ok(());
+        }
+        self.move_name(&plan)
+    }
+
+    /// Validates. `None` means success without a change: both names are one object.
+    fn plan(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<Option<Move>> {
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let source = self.walk().lookup_at(old)?.ok_or(Errno::ENOENT)?;
+        let mut target = self.walk().lookup_at(new)?;
+        if flags.contains(RenameFlags::NOREPLACE) && target.is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if exchange && target.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        self.check_slashes(old, new, &source, target.as_ref(), exchange)?;
+        self.check_loops(old, new, &source, target.as_ref(), exchange)?;
+        if let Some(found) = &target
+            && found.node == source.node
+        {
+            // Only a case-insensitive directory has one entry under two spellings.
+            let same_entry = old.dir == new.dir && found.name == source.name;
+            if !same_entry || *source.name == *new.name {
+                return Ok(None);
+            }
+            target = None;
+        }
+        self.check_rename_rights(old, new, &source, target.as_ref(), exchange)?;
+        self.prepare_rename(old, new, &source, target.as_ref(), exchange)?;
+        Ok(Some(Move {
+            from: old.dir,
+            to: new.dir,
+            old: source,
+            new_name: match &target {
+                Some(found) if exchange => found.name.clone(),
+                _ => Arc::from(new.name),
+            },
+            target,
+        }))
+    }
+
+    /// Only a directory may be named with a slash after it.
+    fn check_slashes(
+        &self,
+        old: Spot<'_>,
+        new: Spot<'_>,
+        source: &Found,
+        target: Option<&Found>,
+        exchange: bool,
+    ) -> Result<()> {
+        let target_is_dir = target.is_some_and(|found| found.kind.is_dir());
+        let bad = if source.kind.is_dir() {
+            exchange && !target_is_dir && new.slash
+        } else {
+            old.slash || (!exchange && new.slash) || (exchange && !target_is_dir && new.slash)
+        };
+        if bad { Err(Errno::ENOTDIR) } else { Ok(()) }
+    }
+
+    /// Neither may be moved into itself.
+    fn check_loops(
+        &self,
+        old: Spot<'_>,
+        new: Spot<'_>,
+        source: &Found,
+        target: Option<&Found>,
+        exchange: bool,
+    ) -> Result<()> {
+        if old.dir == new.dir {
+            return Ok(());
+        }
+        let walk = self.walk();
+        if source.kind.is_dir() && walk.is_above(source.node, new.dir)? {
+            return Err(Errno::EINVAL);
+        }
+        if let Some(found) = target
+            && found.kind.is_dir()
+            && walk.is_above(found.node, old.dir)?
+        {
+            return Err(if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            });
+        }
+        Ok(())
+    }
+
+    fn check_rename_rights(
+        &self,
+        old: Spot<'_>,
+        new: Spot<'_>,
+        source: &Found,
+        target: Option<&Found>,
+        exchange: bool,
+    ) -> Result<()> {
+        self.may_remove(old.dir, source.node)?;
+        let rights = self.walk().rights;
+        let is_dir = source.kind.is_dir();
+        match target {
+            None => {
+                let dir = self.tree.inode(new.dir)?;
+                if dir.nlink == 0 {
+                    return Err(Errno::ENOENT);
+                }
+                rights.change_dir(&dir)?;
+            }
+            Some(found) => {
+                self.may_remove(new.dir, found.node)?;
+                match (is_dir, found.kind.is_dir()) {
+                    (true, false) if !exchange => return Err(Errno::ENOTDIR),
+                    (false, true) if !exchange => return Err(Errno::EISDIR),
+                    _ => {}
+                }
+            }
+        }
+        // The entry `..` of a directory that changes its parent is written.
+        if old.dir != new.dir {
+            if is_dir {
+                rights.check(&*self.tree.inode(source.node)?, Access::WRITE)?;
+            }
+            if let Some(found) = target.filter(|found| exchange && found.kind.is_dir()) {
+                rights.check(&*self.tree.inode(found.node)?, Access::WRITE)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare_rename(
+        &mut self,
+        old: Spot<'_>,
+        new: Spot<'_>,
+        source: &Found,
+        target: Option<&Found>,
+        exchange: bool,
+    ) -> Result<()> {
+        if let Some(found) = target {
+            let inode = self.tree.inode(found.node)?;
+            if !exchange && inode.is_dir() && !self.tree.is_empty_dir(found.node, &inode)? {
+                return Err(Errno::ENOTEMPTY);
+            }
+        }
+        let case = self.tree.shared.config.case_sensitivity;
+        let dir = self.tree.inode(new.dir)?;
+        if !dir.as_dir().is_some_and(|dir| dir.has_room(new.name, case)) {
+            return Err(Errno::ENOSPC);
+        }
+        let nodes = [Some(old.dir), Some(new.dir), Some(source.node)];
+        for node in nodes
+            .into_iter()
+            .chain([target.map(|found| found.node)])
+            .flatten()
+        {
+            self.tree.copy_up(node)?;
+        }
+        Ok(())
+    }
+
+    fn move_name(&mut self, plan: &Move) -> Result<()> {
+        let Move {
+            from,
+            to,
+            old,
+            new_name,
+            target,
+        } = plan;
+        let whiteout = self.tree.needs_whiteout(*from, &old.name)?;
+        if let Some(target) = target {
+            self.replace(*to, target)?;
+        }
+        self.tree.remove_entry(*from, &old.name, whiteout)?;
+        self.tree.set_entry(*to, new_name, old.node, old.kind)?;
+        self.moved(old, *from, *to, new_name)?;
+        if old.kind.is_dir() {
+            self.count_dir(*from, -1)?;
+            self.count_dir(*to, 1)?;
+            self.forget_dir_paths();
+        }
+        self.stamp_dirs(*from, *to)?;
+
+        let replaced = target.as_ref();
+        self.emit(|txn| {
+            let how = match replaced {
+                Some(target) => RenameHow::Replaced(txn.node_ref(target.node)?),
+                None => RenameHow::Free,
+            };
+            txn.renamed(old, *from, (*to, new_name), how)
+        })?;
+        match target {
+            Some(target) => self.drop_if_gone(target.node),
+            None => Ok(()),
+        }
+    }
+
+    /// The object at the new name loses it.
+    fn replace(&mut self, to: NodeId, target: &Found) -> Result<()> {
+        self.detach_handles(target.node, to, &target.name);
+        let now = self.now;
+        let inode = self.tree.inode_mut(target.node)?;
+        inode.names.remove(to, &target.name);
+        inode.times.ctime = now;
+        if inode.is_dir() {
+            inode.nlink = 0;
+            self.count_dir(to, -1)?;
+        } else {
+            inode.nlink = inode.nlink.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, plan: &Move, other: &Found) -> Result<()> {
+        let Move { from, to, old, .. } = plan;
+        self.tree
+            .set_entry(*from, &old.name, other.node, other.kind)?;
+        self.tree.set_entry(*to, &other.name, old.node, old.kind)?;
+        self.moved(old, *from, *to, &other.name)?;
+        self.moved(other, *to, *from, &old.name)?;
+        let change = i32::from(other.kind.is_dir()) - i32::from(old.kind.is_dir());
+        self.count_dir(*from, change)?;
+        self.count_dir(*to, -change)?;
+        if old.kind.is_dir() || other.kind.is_dir() {
+            self.forget_dir_paths();
+        }
+        self.stamp_dirs(*from, *to)?;
+
+        self.emit(|txn| {
+            let how = RenameHow::ExchangeFirst(txn.node_ref(other.node)?);
+            txn.renamed(old, *from, (*to, &other.name), how)
+        })?;
+        self.emit(|txn| {
+            let how = RenameHow::ExchangeSecond(txn.node_ref(old.node)?);
+            txn.renamed(other, *to, (*from, &old.name), how)
+        })
+    }
+
+    /// The object and its handles get the new name.
+    fn moved(&mut self, object: &Found, from: NodeId, to: NodeId, name: &Name) -> Result<()> {
+        let now = self.now;
+        let inode = self.tree.inode_mut(object.node)?;
+        inode.names.remove(from, &object.name);
+        inode.names.add(to, name.clone());
+        inode.times.ctime = now;
+        self.handles
+            .for_name(object.node, from, &object.name, |dentry| {
+                dentry.parent = to;
+                dentry.name = name.clone();
+            });
+        Ok(())
+    }
+
+    /// A directory gains or loses subdirectories.
+    fn count_dir(&mut self, dir: NodeId, change: i32) -> Result<()> {
+        let inode = self.tree.inode_mut(dir)?;
+        inode.nlink = inode.nlink.saturating_add_signed(change);
+        Ok(())
+    }
+
+    fn stamp_dirs(&mut self, from: NodeId, to: NodeId) -> Result<()> {
+        let now = self.now;
+        self.tree.inode_mut(from)?.touch(now);
+        self.tree.inode_mut(to)?.touch(now);
+        Ok(())
+    }
+
+    fn renamed(
+        &self,
+        object: &Found,
+        from: NodeId,
+        to: (NodeId, &Name),
+        how: RenameHow,
+    ) -> Result<Change> {
+        Ok(Change::Renamed {
+            node: self.node_ref(object.node)?,
+            from: self.place(from, &object.name),
+            to: self.place(to.0, to.1),
+            how,
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! chmod, chown, utimens: `notify_change` of Linux's `fs/attr.c`.
+
+use std::path::Path;
+
+use super::bytes;
+use crate::attr::{Attr, SETGID, SetAttr, SetTime};
+use crate::branch::{Branch, Txn};
+use crate::caller::Caller;
+use crate::errno::{Errno, Result};
+use crate::event::{Attributes, Change, ObjectKind};
+use crate::flags::Access;
+use crate::handle::HandleId;
+use crate::id::NodeId;
+use crate::inode::Inode;
+use crate::walk::Target;
+
+impl Branch {
+    /// chmod(2).
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn chmod(&self, caller: &Caller, path: impl AsRef<Path>, mode: u32) -> Result<()> {
+        let set = SetAttr {
+            mode: Some(mode),
+            ..SetAttr::default()
+        };
+        self.setattr(caller, path, true, &set).map(|_| ())
+    }
+
+    /// chown(2); `None` leaves the id as it is.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn chown(
+        &self,
+        caller: &Caller,
+        path: impl AsRef<Path>,
+        follow: bool,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    ) -> Result<()> {
+        self.change(caller, |txn| {
+            let target = txn.walk().resolve(bytes(path.as_ref()), follow)?;
+            txn.chown(&target, uid, gid)
+        })
+    }
+
+    /// utimensat(2); `None` is `UTIME_OMIT`.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn utimens(
+        &self,
+        caller: &Caller,
+        path: impl AsRef<Path>,
+        follow: bool,
+        atime: Option<SetTime>,
+        mtime: Option<SetTime>,
+    ) -> Result<()> {
+        let set = SetAttr {
+            atime,
+            mtime,
+            ..SetAttr::default()
+        };
+        self.setattr(caller, path, follow, &set).map(|_| ())
+    }
+
+    /// Everything that can be set, of the object at a path.
+    ///
+    /// # Errors
+    ///
+    /// As the system call that sets it.
+    pub fn setattr(
+        &self,
+        caller: &Caller,
+        path: impl AsRef<Path>,
+        follow: bool,
+        set: &SetAttr,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let target = txn.walk().resolve(bytes(path.as_ref()), follow)?;
+            txn.setattr(&target, None, set)
+        })
+    }
+
+    /// Everything that can be set, of a node. With a handle the size is set as ftruncate(2) does.
+    ///
+    /// # Errors
+    ///
+    /// As the system call that sets it.
+    pub fn setattr_node(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        handle: Option<HandleId>,
+        set: &SetAttr,
+    ) -> Result<Attr> {
+        self.change(caller, |txn| {
+            let mut target = txn.walk().target(node)?;
+            if let Some(handle) = handle {
+                let dentry = &txn.handle(handle)?.dentry;
+                let named = dentry
+                    .as_ref()
+                    .map(|dentry| (dentry.parent, dentry.name.clone()));
+                target.at = named.or(target.at);
+            }
+            txn.setattr(&target, handle, set)
+        })
+    }
+}
+
+impl Txn<'_> {
+    fn setattr(
+        &mut self,
+        target: &Target,
+        handle: Option<HandleId>,
+        set: &SetAttr,
+    ) -> Result<Attr> {
+        let rest = SetAttr { size: None, ..*set };
+        if rest != SetAttr::default() {
+            self.check_setattr(target, &rest)?;
+        }
+        if let Some(size) = set.size {
+            match handle {
+                Some(handle) => self.ftruncate(handle, size)?,
+                None => self.truncate(target, size)?,
+            }
+        }
+        if rest != SetAttr::default() {
+            self.commit_setattr(target, &rest)?;
+        }
+        Ok(self.tree.inode(target.node)?.attr(target.node))
+    }
+
+    /// `setattr_prepare`.
+    fn check_setattr(&mut self, target: &Target, set: &SetAttr) -> Result<()> {
+        let inode = self.tree.inode(target.node)?;
+        let rights = self.walk().rights;
+        let caller = self.caller;
+        if target.kind == ObjectKind::Symlink && set.mode.is_some() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let owns = caller.uid == inode.uid;
+        if !rights.is_privileged() {
+            let uid_ok = set.uid.is_none_or(|uid| owns && uid == inode.uid);
+            let gid_ok = set
+                .gid
+                .is_none_or(|gid| owns && (gid == inode.gid || caller.is_in_group(gid)));
+            if !uid_ok || !gid_ok || (set.mode.is_some() && !owns) {
+                return Err(Errno::EPERM);
+            }
+            check_times(rights, &inode, set)?;
+        }
+        self.tree.copy_up(target.node)
+    }
+
+    fn commit_setattr(&mut self, target: &Target, set: &SetAttr) -> Result<()> {
+        let now = self.now;
+        let mode = {
+            let inode = self.tree.inode(target.node)?;
+            self.new_mode(&inode, set)
+        };
+        let time = |time: SetTime| match time {
+            SetTime::Now => now,
+            SetTime::To(moment) => moment,
+        };
+        let inode = self.tree.inode_mut(target.node)?;
+        inode.uid = set.uid.unwrap_or(inode.uid);
+        inode.gid = set.gid.unwrap_or(inode.gid);
+        inode.mode = mode;
+        inode.times.atime = set.atime.map_or(inode.times.atime, time);
+        inode.times.mtime = set.mtime.map_or(inode.times.mtime, time);
+        inode.times.ctime = now;
+        self.emit_attributes(
+            target,
+            Attributes {
+                mode: set.mode.is_some(),
+                owner: set.uid.is_some() || set.gid.is_some(),
+                atime: set.atime.is_some(),
+                mtime: set.mtime.is_some(),
+            },
+        )
+    }
+
+    /// The mode after this call: chown of what can be executed takes setuid and setgid away, and
+    /// setgid is only for members of the group.
+    fn new_mode(&self, inode: &Inode, set: &SetAttr) -> u32 {
+        let rights = self.walk().rights;
+        let group = set.gid.unwrap_or(inode.gid);
+        match set.mode {
+            Some(mode) if rights.may_set_group_id(group) => mode & 0o7777,
+            Some(mode) => mode & 0o7777 & !SETGID,
+            None if (set.uid.is_some() || set.gid.is_some()) && !inode.is_dir() => {
+                rights.without_set_ids(inode)
+            }
+            None => inode.mode,
+        }
+    }
+
+    /// chown(2), which changes setuid and setgid and tells of it even when both ids stay.
+    fn chown(&mut self, target: &Target, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let set = SetAttr {
+            uid,
+            gid,
+            ..SetAttr::default()
+        };
+        self.check_setattr(target, &set)?;
+        let now = self.now;
+        let rights = self.walk().rights;
+        let mode = {
+            let inode = self.tree.inode(target.node)?;
+            if inode.is_dir() {
+                inode.mode
+            } else {
+                rights.without_set_ids(&inode)
+            }
+        };
+        let inode = self.tree.inode_mut(target.node)?;
+        inode.uid = uid.unwrap_or(inode.uid);
+        inode.gid = gid.unwrap_or(inode.gid);
+        inode.mode = mode;
+        inode.times.ctime = now;
+        self.emit_attributes(
+            target,
+            Attributes {
+                owner: true,
+                ..Attributes::default()
+            },
+        )
+    }
+
+    fn emit_attributes(&self, target: &Target, set: Attributes) -> Result<()> {
+        self.emit(|txn| {
+            Ok(Change::Attributes {
+                node: txn.node_ref(target.node)?,
+                at: txn.place_of(target),
+                set,
+            })
+        })
+    }
+}
+
+/// Any moment is for the owner; "now", for both times, also for those who may write.
+fn check_times(rights: crate::perm::Rights<'_>, inode: &Inode, set: &SetAttr) -> Result<()> {
+    let times = [set.atime, set.mtime];
+    if times == [None, None] || rights.owns(inode) {
+        return Ok(());
+    }
+    if times == [Some(SetTime::Now); 2] {
+        return rights.check(inode, Access::WRITE);
+    }
+    Err(Errno::EPERM)
+}

@@ -1,0 +1,335 @@
+//! All objects of one branch or snapshot. Cloning one is O(1): that is what a snapshot is.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::FsConfig;
+use crate::content::ReadBase;
+use crate::dir::{Dir, Entry, Link};
+use crate::errno::{Errno, Result};
+use crate::event::{Name, ObjectKind};
+use crate::id::NodeId;
+use crate::inode::{Body, Inode, Names, Times};
+use crate::lower::Lower;
+use crate::trie::Trie;
+
+/// What all branches of a filesystem have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: FsConfig,
+    pub(crate) lower: Option<Lower>,
+    next_node: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(config: FsConfig, lower: Option<Lower>) -> Self {
+        Self {
+            config,
+            lower,
+            next_node: AtomicU64::new(NodeId::ROOT.0 + 1),
+        }
+    }
+
+    /// A number that no node ever had.
+    pub(crate) fn new_node(&self) -> NodeId {
+        NodeId(self.next_node.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// An entry found in a directory, in the branch or below it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub(crate) node: NodeId,
+    pub(crate) kind: ObjectKind,
+    /// The stored spelling.
+    pub(crate) name: Name,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    pub(crate) shared: Arc<Shared>,
+    /// Every object that is not just what the lower layer says of it.
+    inodes: Trie<Arc<Inode>>,
+    /// Objects without a name that a handle holds, and whether link may give them one (`O_TMPFILE`).
+    orphans: Trie<bool>,
+    /// Pages of content in use.
+    pages: u64,
+}
+
+impl Tree {
+    /// The root directory alone.
+    pub(crate) fn new(shared: Arc<Shared>, now: i64) -> Result<Self> {
+        let root = match &shared.lower {
+            Some(lower) => lower.inode(NodeId::ROOT, &shared)?,
+            None => Inode {
+                mode: shared.config.permissions.root_mode,
+                uid: shared.config.permissions.root_uid,
+                gid: shared.config.permissions.root_gid,
+                nlink: 2,
+                times: Times::at(now),
+                names: Names::None,
+                xattrs: None,
+                body: Body::Dir(Box::<Dir>::default()),
+            },
+        };
+        let mut inodes = Trie::default();
+        inodes.insert(NodeId::ROOT.0, Arc::new(root));
+        Ok(Self {
+            shared,
+            inodes,
+            orphans: Trie::default(),
+            pages: 0,
+        })
+    }
+
+    pub(crate) fn inodes(&self) -> &Trie<Arc<Inode>> {
+        &self.inodes
+    }
+
+    pub(crate) fn orphans(&self) -> &Trie<bool> {
+        &self.orphans
+    }
+
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// The object, `ESTALE` when there is none of that number (any more).
+    pub(crate) fn inode(&self, node: NodeId) -> Result<Cow<'_, Inode>> {
+        if let Some(inode) = self.inodes.get(node.0) {
+            return Ok(Cow::Borrowed(inode));
+        }
+        let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
+        Ok(Cow::Owned(lower.inode(node, &self.shared)?))
+    }
+
+    /// Makes the object the branch's own, so that it can be changed. The only step of a change of
+    /// metadata that can fail.
+    pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
+        if self.inodes.get(node.0).is_some() {
+            return Ok(());
+        }
+        let inode = self.inode(node)?.into_owned();
+        self.room_for_node()?;
+        self.inodes.insert(node.0, Arc::new(inode));
+        Ok(())
+    }
+
+    /// The object, to be changed. Needs [`copy_up`](Self::copy_up).
+    pub(crate) fn inode_mut(&mut self, node: NodeId) -> Result<&mut Inode> {
+        self.inodes
+            .get_mut(node.0)
+            .map(Arc::make_mut)
+            .ok_or(Errno::ESTALE)
+    }
+
+    /// Whether one more object fits.
+    pub(crate) fn room_for_node(&self) -> Result<()> {
+        if self.inodes.len() as u64 >= self.shared.config.limits.nodes {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
+    }
+
+    /// Whether so many more pages fit.
+    pub(crate) fn room_for_pages(&self, pages: u64) -> Result<()> {
+        let most = self.shared.config.limits.bytes / crate::content::PAGE;
+        if pages > most.saturating_sub(self.pages) {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
+    }
+
+    /// Changes a file's content and keeps count of its pages.
+    pub(crate) fn change_file<T>(
+        &mut self,
+        node: NodeId,
+        change: impl FnOnce(&mut crate::content::File, ReadBase<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
+        let before = file.counted();
+        let result = change(file, &read_base(&shared, node));
+        let after = file.counted();
+        self.pages = self.pages - before + after;
+        result
+    }
+
+    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        file.read(offset, buffer, &read_base(&self.shared, node))
+    }
+
+    /// The object of that name, in the branch or below it.
+    pub(crate) fn lookup(&self, dir: NodeId, inode: &Inode, name: &[u8]) -> Result<Option<Found>> {
+        let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        if let Some((_, entry)) = entries.find(name, self.shared.config.case_sensitivity) {
+            return Ok(match entry.link {
+                Link::To(node, kind) => Some(Found {
+                    node,
+                    kind,
+                    name: entry.name.clone(),
+                }),
+                Link::Whiteout => None,
+            });
+        }
+        match &self.shared.lower {
+            Some(lower) if entries.merges_lower => lower.lookup(dir, name, &self.shared),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the lower directory below `dir` has that name.
+    fn lower_has(&self, dir: NodeId, entries: &Dir, name: &[u8]) -> Result<bool> {
+        match &self.shared.lower {
+            Some(lower) if entries.merges_lower => {
+                Ok(lower.lookup(dir, name, &self.shared)?.is_some())
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts a new object in.
+    pub(crate) fn add(&mut self, node: NodeId, inode: Inode) {
+        self.pages += inode.as_file().map_or(0, crate::content::File::counted);
+        self.inodes.insert(node.0, Arc::new(inode));
+    }
+
+    /// Forgets an object that has no name and no handle.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.orphans.remove(node.0);
+        if let Some(inode) = self.inodes.remove(node.0) {
+            self.pages -= inode.as_file().map_or(0, crate::content::File::counted);
+        }
+    }
+
+    /// Remembers that only handles hold this object, and whether link may give it a name.
+    pub(crate) fn set_orphan(&mut self, node: NodeId, linkable: bool) {
+        self.orphans.insert(node.0, linkable);
+    }
+
+    /// The object has a name (again).
+    pub(crate) fn clear_orphan(&mut self, node: NodeId) {
+        self.orphans.remove(node.0);
+    }
+
+    /// Makes `name` in `dir` lead to `node`, over what is there. The directory must be copied up.
+    pub(crate) fn set_entry(
+        &mut self,
+        dir: NodeId,
+        name: &Name,
+        node: NodeId,
+        kind: ObjectKind,
+    ) -> Result<()> {
+        let case = self.shared.config.case_sensitivity;
+        let entries = self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)?;
+        entries.set(
+            Entry {
+                name: name.clone(),
+                link: Link::To(node, kind),
+            },
+            case,
+        );
+        Ok(())
+    }
+
+    /// Whether taking `name` out of `dir` leaves a whiteout: to be asked before anything changes,
+    /// because the host may fail to answer.
+    pub(crate) fn needs_whiteout(&self, dir: NodeId, name: &[u8]) -> Result<bool> {
+        let inode = self.inode(dir)?;
+        let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        self.lower_has(dir, entries, name)
+    }
+
+    /// Takes `name` out of `dir`. The directory must be copied up.
+    pub(crate) fn remove_entry(&mut self, dir: NodeId, name: &Name, whiteout: bool) -> Result<()> {
+        let case = self.shared.config.case_sensitivity;
+        let entries = self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)?;
+        if whiteout {
+            entries.set(
+                Entry {
+                    name: name.clone(),
+                    link: Link::Whiteout,
+                },
+                case,
+            );
+        } else {
+            entries.remove(name, case);
+        }
+        Ok(())
+    }
+
+    /// Everything in a directory, in cookie order: the branch's entries and what shows from below.
+    pub(crate) fn list(&self, dir: NodeId, inode: &Inode) -> Result<Vec<(u64, Found)>> {
+        let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        let mut all: Vec<(u64, Found)> = entries
+            .entries()
+            .iter()
+            .filter_map(|(key, entry)| match entry.link {
+                Link::To(node, kind) => Some((
+                    key,
+                    Found {
+                        node,
+                        kind,
+                        name: entry.name.clone(),
+                    },
+                )),
+                Link::Whiteout => None,
+            })
+            .collect();
+        if let Some(lower) = self.shared.lower.as_ref().filter(|_| entries.merges_lower) {
+            let case = self.shared.config.case_sensitivity;
+            for found in lower.list(dir, &self.shared)? {
+                if entries.find(&found.name, case).is_none() {
+                    all.push((crate::dir::key_of(&found.name, case), found));
+                }
+            }
+            all.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
+            for at in 1..all.len() {
+                // Two names with one hash: the later one takes the next free place.
+                all[at].0 = all[at].0.max(all[at - 1].0 + 1);
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn is_empty_dir(&self, dir: NodeId, inode: &Inode) -> Result<bool> {
+        let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        if entries.visible() > 0 {
+            return Ok(false);
+        }
+        Ok(!entries.merges_lower || self.list(dir, inode)?.is_empty())
+    }
+
+    /// The canonical path of a directory, without a trailing slash; `None` when it is not reached
+    /// from the root any more.
+    pub(crate) fn dir_path(&self, dir: NodeId) -> Option<Vec<u8>> {
+        let mut names: Vec<Name> = Vec::new();
+        let mut at = dir;
+        while at != NodeId::ROOT {
+            let inode = self.inode(at).ok()?;
+            let (parent, name) = inode.names.first()?;
+            names.push(name.clone());
+            at = parent;
+        }
+        let mut path = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        Some(path)
+    }
+}
+
+/// Reads the lower file under `node`.
+fn read_base(
+    shared: &Shared,
+    node: NodeId,
+) -> impl Fn(&crate::content::Stamp, u64, &mut [u8]) -> Result<()> {
+    move |stamp, offset, buffer| match &shared.lower {
+        Some(lower) => lower.read(node, stamp, offset, buffer),
+        None => Err(Errno::ESTALE),
+    }
+}

@@ -1,0 +1,3 @@
+//! Behaviour of the filesystem and of the events it tells.
+
+mod basics;
