@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 /// How a doorbell is made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -88,9 +87,30 @@ pub fn eventfd() -> io::Result<(Ringer, Waiter)> {
 /// # Errors
 /// When the system refuses a descriptor.
 pub fn pipe() -> io::Result<(Ringer, Waiter)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let (read, write) = quiet_pipe()?;
     let kind = BellKind::Pipe;
     Ok((Ringer { fd: write, kind }, Waiter { fd: read, kind }))
+}
+
+/// A pipe that neither blocks nor is inherited.
+#[cfg(not(target_vendor = "apple"))]
+fn quiet_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::pipe::{PipeFlags, pipe_with};
+    Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
+}
+
+/// A pipe that neither blocks nor is inherited, where `pipe2` does not exist: a child forked by
+/// another thread between these calls inherits it.
+#[cfg(target_vendor = "apple")]
+fn quiet_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use rustix::io::{FdFlags, fcntl_setfd};
+    let (read, write) = rustix::pipe::pipe()?;
+    for end in [&read, &write] {
+        fcntl_setfd(end, FdFlags::CLOEXEC)?;
+        fcntl_setfl(end, OFlags::NONBLOCK)?;
+    }
+    Ok((read, write))
 }
 
 impl Ringer {

@@ -1,3 +1,78 @@
-//! The one way to run this project's checks.
+//! The one way to run this project's checks. `cargo xtask --help` lists them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people"
+)]
 
-fn main() {}
+mod bench;
+mod lint;
+mod loom;
+mod macos;
+mod report;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// Runs this project's checks. Every command says what it runs, how long it took, and closes with a
+/// summary; the exit status is 0 only if everything passed.
+#[derive(Parser)]
+#[command(
+    bin_name = "cargo xtask",
+    after_help = "Examples:\n  \
+    cargo xtask test             everything a fresh machine can check\n  \
+    cargo xtask lint             what a change must pass before it is looked at\n  \
+    cargo xtask loom --mutants   prove that the models catch each weakened ordering\n  \
+    cargo xtask bench ring       measure the ring beside its peers\n  \
+    cargo xtask ci               lint, test, loom --mutants and macos: what CI runs"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Unit, integration, end-to-end and documentation tests, and the ring's models
+    Test(test::Args),
+    /// The models of the ring and its doorbell: every interleaving of a few records
+    Loom(loom::Args),
+    /// Type-check for macOS and FreeBSD, link the shim, and prove its hooks, without a Mac
+    Macos(macos::Args),
+    /// Run a benchmark and print its table
+    Bench(bench::Args),
+    /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
+    Lint(lint::Args),
+    /// Everything: lint, test, loom --mutants, macos
+    #[command(after_help = "Example:\n  cargo xtask ci")]
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = std::env::set_current_dir(tools::root()) {
+        eprintln!("{}: {error}", tools::root().display());
+        return ExitCode::FAILURE;
+    }
+    let mut report = Report::new();
+    match &cli.command {
+        Command::Test(args) => test::run(&mut report, args),
+        Command::Loom(args) => loom::run(&mut report, args),
+        Command::Macos(args) => macos::run(&mut report, args),
+        Command::Bench(args) => bench::run(&mut report, args),
+        Command::Lint(args) => lint::run(&mut report, args),
+        Command::Ci => {
+            lint::run(&mut report, &lint::Args::default());
+            test::run(&mut report, &test::Args::default());
+            loom::mutants(&mut report);
+            macos::run(&mut report, &macos::Args::default());
+        }
+    }
+    report.finish()
+}

@@ -1,0 +1,270 @@
+//! Steps: what is run, how long it took, and what came of it.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// Why a step failed, with the way out.
+#[derive(Debug)]
+pub(crate) struct Failure(String);
+
+impl Failure {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A step that did not fail.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done,
+    /// Done, with something worth a place in the summary.
+    Note(String),
+    /// There was nothing to check, and why.
+    Skipped(String),
+}
+
+pub(crate) type StepResult = Result<Outcome, Failure>;
+
+/// How many tests ran, summed over test binaries.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Tally {
+    /// Adds libtest's closing line, `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    fn add_line(&mut self, line: &str) {
+        let Some(rest) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let words: Vec<&str> = rest.split([' ', ';']).collect();
+        for pair in words.windows(2) {
+            let [count, what] = pair else { continue };
+            let Ok(count) = count.parse::<u64>() else {
+                continue;
+            };
+            match *what {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.ignored += count,
+                _ => {}
+            }
+        }
+    }
+}
+
+struct Step {
+    name: String,
+    took: Duration,
+    result: StepResult,
+}
+
+/// The steps of one run.
+pub(crate) struct Report {
+    started: Instant,
+    steps: Vec<Step>,
+    tally: Option<Tally>,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            steps: Vec::new(),
+            tally: None,
+        }
+    }
+
+    /// Runs a step; later steps run whatever came of it. True if it did not fail.
+    pub(crate) fn step(&mut self, name: &str, body: impl FnOnce() -> StepResult) -> bool {
+        println!("\n== {name}");
+        let started = Instant::now();
+        let result = body();
+        let took = started.elapsed();
+        let step = Step {
+            name: name.to_owned(),
+            took,
+            result,
+        };
+        println!("== {step}");
+        let passed = step.result.is_ok();
+        self.steps.push(step);
+        passed
+    }
+
+    /// Runs a step that is a test command, and counts its tests.
+    pub(crate) fn test_step(&mut self, name: &str, command: &mut Command) -> bool {
+        let mut tally = Tally::default();
+        let passed = self.step(name, || {
+            stream(command, |line| tally.add_line(line))?;
+            if tally.passed + tally.failed == 0 {
+                return Err(Failure::new(format!("{} ran no test", show(command))));
+            }
+            Ok(Outcome::Note(format!("{} tests", tally.passed)))
+        });
+        let total = self.tally.get_or_insert_default();
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+        total.ignored += tally.ignored;
+        passed
+    }
+
+    /// Prints the summary.
+    pub(crate) fn finish(self) -> ExitCode {
+        println!("\n== summary");
+        for step in &self.steps {
+            println!("{step}");
+        }
+        println!(
+            "{:<8} {:>7.1} s",
+            "total",
+            self.started.elapsed().as_secs_f64()
+        );
+        if let Some(tally) = self.tally {
+            let Tally {
+                passed,
+                failed,
+                ignored,
+            } = tally;
+            println!("tests: {passed} passed, {failed} failed, {ignored} skipped");
+        }
+        if self.steps.iter().all(|step| step.result.is_ok()) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, why) = match &self.result {
+            Ok(Outcome::Done) => ("ok", None),
+            Ok(Outcome::Note(note)) => ("ok", Some(note.as_str())),
+            Ok(Outcome::Skipped(why)) => ("skipped", Some(why.as_str())),
+            Err(Failure(why)) => ("FAILED", Some(why.as_str())),
+        };
+        write!(
+            f,
+            "{word:<8} {:>7.1} s  {}",
+            self.took.as_secs_f64(),
+            self.name
+        )?;
+        why.map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+}
+
+/// The command as one would type it, without the environment.
+fn show(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program());
+    let mut text = program
+        .file_name()
+        .unwrap_or_default()
+        .display()
+        .to_string();
+    for arg in command.get_args() {
+        text.push(' ');
+        text.push_str(&arg.to_string_lossy());
+    }
+    text
+}
+
+fn announce(command: &Command) {
+    let mut env = String::new();
+    for (key, value) in command.get_envs() {
+        if let Some(value) = value
+            && key != "PATH"
+        {
+            env.push_str(&format!("{}={:?} ", key.display(), value));
+        }
+    }
+    println!("$ {env}{}", show(command));
+}
+
+/// Runs a command, letting its output through.
+pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
+    announce(command);
+    let status = command
+        .status()
+        .map_err(|error| Failure::new(format!("{}: {error}", show(command))))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!(
+            "`{}` ended with {status}",
+            show(command)
+        )))
+    }
+}
+
+/// Runs a command, letting its output through and showing every line of it to `look`.
+fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failure> {
+    announce(command);
+    let failure = |error: io::Error| Failure::new(error.to_string());
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(failure)?;
+    let output = child
+        .stdout
+        .take()
+        .into_iter()
+        .flat_map(|pipe| BufReader::new(pipe).split(b'\n'));
+    let mut stdout = io::stdout().lock();
+    for line in output {
+        let line = line.map_err(failure)?;
+        let text = String::from_utf8_lossy(&line);
+        look(&text);
+        writeln!(stdout, "{text}").map_err(failure)?;
+    }
+    let status = child.wait().map_err(failure)?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!(
+            "`{}` ended with {status}",
+            show(command)
+        )))
+    }
+}
+
+/// Runs a command and returns what it wrote to its standard output.
+pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
+    announce(command);
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::new(format!("{}: {error}", show(command))))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        println!("{text}");
+        Err(Failure::new(format!(
+            "`{}` ended with {}",
+            show(command),
+            output.status
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tally_sums_the_closing_lines_of_libtest() {
+        let mut tally = Tally::default();
+        tally.add_line("test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 3 filtered out; finished in 1.20s");
+        tally.add_line("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s");
+        tally.add_line("running 3 tests");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (13, 1, 2));
+    }
+}

