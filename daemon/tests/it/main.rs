@@ -1,7 +1,11 @@
 //! Behaviour of the daemon and of the `agentfs` program.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod changes;
 mod hostile;
 mod lifecycle;
 mod sessions;
 mod support;
+mod synth_fsevents;
+mod synth_inotify;
+mod synth_vnode;

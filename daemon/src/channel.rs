@@ -1,0 +1,356 @@
+//! One queue's way out: into the ring while there is room, into the spill while there is not.
+
+use std::sync::Arc;
+
+use agentfs_core::id::Seq;
+use agentfs_proto::record::{AgentFsEvent, HEAD_LEN, Kind, encoded_len, write_to};
+use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
+
+use crate::counters::Counts;
+use crate::doorbell::Doorbell;
+use crate::heal::{Base, Freeze, Replay};
+use crate::spill::{Ordinal, Pool, Spill};
+
+/// Where a record was put, to ask later whether it is still unread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Place {
+    /// Nowhere.
+    #[default]
+    Nowhere,
+    /// Into the ring.
+    Ring(Position),
+    /// Into the spill. Once it has left for the ring it counts as read.
+    Spill(Ordinal),
+}
+
+/// How much a queue may hold back in the daemon's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// Records of this queue.
+    pub(crate) records: usize,
+    /// Bytes of all queues.
+    pub(crate) pool: Arc<Pool>,
+}
+
+/// What waits because the ring is full, in the order in which it will be told: the rest of a
+/// difference, then records, then the difference to a frozen state.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pub(crate) replay: Option<Replay>,
+    pub(crate) spill: Spill,
+    pub(crate) heal: Option<Base>,
+    /// Changes up to here were or will be told by a difference.
+    pub(crate) told_through: Seq,
+    /// Events are dropped, as the overflow record at the end of the spill says.
+    pub(crate) lossy: bool,
+}
+
+/// The ring, its doorbell, and what waits for room.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    producer: Producer,
+    pub(crate) doorbell: Doorbell,
+    pub(crate) backlog: Backlog,
+    bounds: Bounds,
+    /// What the overflow record of the queue's API says.
+    overflow_mask: u32,
+    /// Where the last record is, also after it left the spill.
+    pub(crate) last: Place,
+    pub(crate) counters: Counts,
+    broken: Option<PeerError>,
+}
+
+/// What became of an attempt to put a record into the ring.
+enum Put {
+    At(Position),
+    Full,
+    TooLong,
+}
+
+impl Channel {
+    pub(crate) fn new(
+        producer: Producer,
+        doorbell: Doorbell,
+        bounds: Bounds,
+        overflow_mask: u32,
+    ) -> Self {
+        Self {
+            producer,
+            doorbell,
+            backlog: Backlog {
+                replay: None,
+                spill: Spill::new(Arc::clone(&bounds.pool)),
+                heal: None,
+                told_through: Seq(0),
+                lossy: false,
+            },
+            bounds,
+            overflow_mask,
+            last: Place::Nowhere,
+            counters: Counts::default(),
+            broken: None,
+        }
+    }
+
+    /// What the consumer did wrong, if it did. Nothing is sent to it any more.
+    pub(crate) fn broken(&self) -> Option<PeerError> {
+        self.broken
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.producer.capacity().bytes()
+    }
+
+    pub(crate) fn unread_bytes(&mut self) -> usize {
+        let observed = self.producer.observe_head();
+        self.check(observed.map(drop));
+        self.producer.used()
+    }
+
+    fn check(&mut self, outcome: Result<(), PeerError>) {
+        if let Err(error) = outcome {
+            self.broken.get_or_insert(error);
+        }
+    }
+
+    /// Whether a change is to be told now, and not by a difference later or before.
+    #[inline]
+    pub(crate) fn admits(&self, seq: Seq) -> bool {
+        let Backlog {
+            replay,
+            heal,
+            told_through,
+            ..
+        } = &self.backlog;
+        replay.as_ref().is_some_and(Replay::is_speaking)
+            || seq > *told_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
+    }
+
+    /// Whether the reader has not read the record yet, so that what is added to it now is seen.
+    #[inline]
+    pub(crate) fn is_unread(&mut self, place: Place) -> bool {
+        match place {
+            Place::Nowhere => false,
+            Place::Spill(ordinal) => self.backlog.spill.holds(ordinal),
+            Place::Ring(at) => match self.producer.is_unread(at) {
+                Ok(unread) => unread,
+                Err(error) => {
+                    self.check(Err(error));
+                    false
+                }
+            },
+        }
+    }
+
+    /// Sends a record: into the ring, or behind what waits already. `freeze` is asked for the state
+    /// of the branch when nothing more may wait.
+    pub(crate) fn send(
+        &mut self,
+        event: &AgentFsEvent,
+        path: &[u8],
+        aux: &[u8],
+        freeze: Freeze<'_>,
+    ) -> Place {
+        if self.broken.is_some() {
+            return Place::Nowhere;
+        }
+        if let Some(replay) = &mut self.backlog.replay
+            && replay.is_speaking()
+        {
+            replay.wait(event, path, aux);
+            self.last = Place::Nowhere;
+            return self.last;
+        }
+        let straight = self.backlog.spill.is_empty() && self.backlog.replay.is_none();
+        let place = if straight {
+            match self.put(event, path, aux) {
+                Ok(Put::At(at)) => Place::Ring(at),
+                Ok(Put::TooLong) => return self.overflow(),
+                Ok(Put::Full) => self.hold_back(event, path, aux, freeze),
+                Err(error) => {
+                    self.check(Err(error));
+                    Place::Nowhere
+                }
+            }
+        } else {
+            self.hold_back(event, path, aux, freeze)
+        };
+        self.last = place;
+        place
+    }
+
+    /// Into the ring, asking the reader to ring back if there is no room.
+    fn put(&mut self, event: &AgentFsEvent, path: &[u8], aux: &[u8]) -> Result<Put, PeerError> {
+        let Ok(len) = encoded_len(path, aux) else {
+            return Ok(Put::TooLong);
+        };
+        self.put_with(len, |slot| write_record(slot, event, path, aux))
+    }
+
+    fn put_with(&mut self, len: usize, write: impl Fn(&mut [u8])) -> Result<Put, PeerError> {
+        loop {
+            match self.producer.reserve(len)? {
+                Reserve::Slot(mut slot) => {
+                    write(&mut slot);
+                    let at = slot.commit();
+                    self.counters.published += 1;
+                    return Ok(Put::At(at));
+                }
+                Reserve::TooLong => return Ok(Put::TooLong),
+                // What is committed and not published can never be read, so nor ring back.
+                Reserve::Full => match self.publish_and_ask(len)? {
+                    Refill::SpaceNow => {}
+                    Refill::Requested => return Ok(Put::Full),
+                },
+            }
+        }
+    }
+
+    #[cold]
+    fn publish_and_ask(&mut self, len: usize) -> Result<Refill, PeerError> {
+        self.publish()?;
+        self.producer.request_refill(len)
+    }
+
+    #[cold]
+    fn hold_back(
+        &mut self,
+        event: &AgentFsEvent,
+        path: &[u8],
+        aux: &[u8],
+        freeze: Freeze<'_>,
+    ) -> Place {
+        if self.backlog.lossy {
+            return Place::Nowhere;
+        }
+        let full = self.backlog.spill.len() >= self.bounds.records || !self.bounds.pool.has_room();
+        if full && self.backlog.heal.is_none() {
+            match freeze() {
+                // The state is as new as this change or newer: what it holds beyond is still on its
+                // way as events, and those few are kept.
+                Some(base) => self.backlog.heal = Some(base),
+                None => return self.overflow(),
+            }
+        }
+        self.counters.spilled += 1;
+        Place::Spill(wait_in(&mut self.backlog.spill, event, path, aux))
+    }
+
+    /// Says once that events are lost, and loses them until there is room.
+    fn overflow(&mut self) -> Place {
+        if !std::mem::replace(&mut self.backlog.lossy, true) {
+            self.counters.overflowed += 1;
+            let event = AgentFsEvent {
+                kind: Kind::OVERFLOW,
+                watch: u64::MAX,
+                mask: self.overflow_mask,
+                ..AgentFsEvent::default()
+            };
+            self.last = match self.put_overflow(&event) {
+                Some(at) => Place::Ring(at),
+                None => Place::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[])),
+            };
+        }
+        Place::Nowhere
+    }
+
+    /// Straight into the ring if nothing waits: then nothing is lost any more either.
+    fn put_overflow(&mut self, event: &AgentFsEvent) -> Option<Position> {
+        if !self.backlog.spill.is_empty() || self.backlog.replay.is_some() {
+            return None;
+        }
+        match self.put(event, &[], &[]) {
+            Ok(Put::At(at)) => {
+                self.backlog.lossy = false;
+                Some(at)
+            }
+            Ok(Put::Full | Put::TooLong) => None,
+            Err(error) => {
+                self.check(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Moves what waits into the ring, as far as there is room. True when nothing waits any more.
+    pub(crate) fn drain(&mut self) -> bool {
+        self.drain_replay() && self.drain_spill()
+    }
+
+    /// Moves what the replay has said and could not be put yet.
+    pub(crate) fn drain_replay(&mut self) -> bool {
+        let Some(mut replay) = self.backlog.replay.take() else {
+            return true;
+        };
+        let last = self.last;
+        let empty = self.move_all(replay.waiting());
+        self.last = last;
+        self.backlog.replay = Some(replay);
+        empty
+    }
+
+    fn drain_spill(&mut self) -> bool {
+        if self.backlog.replay.is_some() {
+            return false;
+        }
+        let empty_spill = Spill::new(Arc::clone(&self.bounds.pool));
+        let mut spill = std::mem::replace(&mut self.backlog.spill, empty_spill);
+        let empty = self.move_all(&mut spill);
+        if spill.len() <= self.bounds.records / 2 {
+            self.backlog.lossy = false;
+        }
+        self.backlog.spill = spill;
+        empty
+    }
+
+    fn move_all(&mut self, spill: &mut Spill) -> bool {
+        while let Some((ordinal, record)) = spill.front() {
+            let put = self.put_with(record.len(), |slot| slot.copy_from_slice(record));
+            match put {
+                Ok(Put::At(at)) => {
+                    if self.last == Place::Spill(ordinal) {
+                        self.last = Place::Ring(at);
+                    }
+                }
+                Ok(Put::TooLong) => {}
+                Ok(Put::Full) => return false,
+                Err(error) => {
+                    self.check(Err(error));
+                    return false;
+                }
+            }
+            spill.pop();
+        }
+        true
+    }
+
+    /// Shows the reader what was sent, and wakes it if it sleeps.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        if self.broken.is_none() {
+            let outcome = self.publish();
+            self.check(outcome);
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) -> Result<(), PeerError> {
+        if self.producer.publish()? == Bell::Ring {
+            self.counters.doorbells += 1;
+            self.doorbell.ring();
+        }
+        Ok(())
+    }
+}
+
+/// Appends a record to a spill.
+pub(crate) fn wait_in(spill: &mut Spill, event: &AgentFsEvent, path: &[u8], aux: &[u8]) -> Ordinal {
+    let len = encoded_len(path, aux).unwrap_or(HEAD_LEN);
+    spill.push(len, |slot| write_record(slot, event, path, aux))
+}
+
+fn write_record(slot: &mut [u8], event: &AgentFsEvent, path: &[u8], aux: &[u8]) {
+    // The slot has the encoded length, so nothing can be wrong with it.
+    let written = write_to(slot, event, path, aux);
+    debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
+}

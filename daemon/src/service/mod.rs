@@ -1,0 +1,373 @@
+//! The watch service: sessions, their queues and watches, and the sink that hears every change.
+
+mod error;
+mod register;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::id::{BranchId, SessionId};
+use agentfs_ring::Capacity;
+use agentfs_ring::doorbell::{self, Ringer, Waiter};
+
+pub use self::error::WatchError;
+pub use self::register::{NodeInterest, TreeInterest};
+use crate::channel::{Bounds, Channel};
+use crate::counters::Counts;
+use crate::doorbell::Doorbell;
+use crate::heal::Base;
+use crate::queue::{Open, Queue, QueueId};
+use crate::route::{Hit, Router};
+use crate::spill::Pool;
+use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
+use crate::synth::inotify::IN_Q_OVERFLOW;
+use crate::synth::vnode::NOTE_WRITE;
+use crate::tell::News;
+use crate::watch::Api;
+
+/// What sessions may have, and how much may wait for slow readers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Queues of one session.
+    pub queues: usize,
+    /// Watches of one queue.
+    pub watches: usize,
+    /// Records of one queue that may wait in memory when its ring is full. What comes then is told
+    /// as a difference.
+    pub spill_records: usize,
+    /// Bytes that may wait in memory for all queues.
+    pub spill_bytes: usize,
+    /// A directory on tmpfs, for the hidden files that ring inotify queues.
+    pub doorbell_directory: PathBuf,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queues: 1024,
+            watches: 4 << 20,
+            spill_records: 65_536,
+            spill_bytes: 256 << 20,
+            doorbell_directory: PathBuf::from("/dev/shm"),
+        }
+    }
+}
+
+/// What a new queue gives to the program, and what stays here.
+#[derive(Debug)]
+pub struct OpenedQueue {
+    /// The queue.
+    pub queue: Arc<Queue>,
+    /// For the program: the ring.
+    pub ring: OwnedFd,
+    /// For the program: written when a full ring has room again.
+    pub refill_ringer: OwnedFd,
+    /// For the program: what is rung when a record waits and the program sleeps.
+    pub doorbell: OwnedFd,
+    /// Stays here: when it is readable, clear it and call [`WatchService::refill`].
+    pub refill: Waiter,
+}
+
+#[derive(Debug)]
+struct Session {
+    branch: BranchId,
+    queues: BTreeMap<QueueId, Arc<Queue>>,
+    next_queue: u32,
+}
+
+/// The sessions' watches, and the sink that tells them. Give it to
+/// `FsCore::subscribe_events`.
+#[derive(Debug)]
+pub struct WatchService {
+    router: Router,
+    limits: Limits,
+    pool: Arc<Pool>,
+    sessions: Mutex<HashMap<SessionId, Session>>,
+    /// Sessions whose consumer lies about its ring, to be ended by whoever holds their socket.
+    condemned: Mutex<Vec<SessionId>>,
+    attention: (Ringer, Waiter),
+    /// What queues that are closed have counted.
+    retired: Mutex<Counts>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl WatchService {
+    /// A service without sessions.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no descriptors.
+    pub fn new(limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            router: Router::new(),
+            pool: Arc::new(Pool::new(limits.spill_bytes)),
+            limits,
+            sessions: Mutex::default(),
+            condemned: Mutex::default(),
+            attention: doorbell::pipe()?,
+            retired: Mutex::default(),
+        })
+    }
+
+    /// Opens a session whose watches look at a branch.
+    pub fn open_session(&self, id: SessionId, branch: BranchId) {
+        let session = Session {
+            branch,
+            queues: BTreeMap::new(),
+            next_queue: 1,
+        };
+        lock(&self.sessions).insert(id, session);
+    }
+
+    /// Ends a session with everything it had.
+    pub fn close_session(&self, id: SessionId) {
+        let session = lock(&self.sessions).remove(&id);
+        for queue in session.iter().flat_map(|session| session.queues.values()) {
+            self.close(queue);
+        }
+    }
+
+    /// Makes a queue and its channel.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: no such session, too many queues, or no memory or descriptors.
+    pub fn open_queue(
+        &self,
+        session: SessionId,
+        api: Api,
+        capacity: Capacity,
+    ) -> Result<OpenedQueue, WatchError> {
+        let (producer, ring) = agentfs_ring::create(capacity).map_err(WatchError::Ring)?;
+        let (bell, doorbell) = self.make_doorbell(api).map_err(WatchError::Doorbell)?;
+        let (refill_ringer, refill) = make_refill().map_err(WatchError::Doorbell)?;
+        let bounds = Bounds {
+            records: self.limits.spill_records,
+            pool: Arc::clone(&self.pool),
+        };
+        let channel = Channel::new(producer, bell, bounds, overflow_mask(api));
+        let mut sessions = lock(&self.sessions);
+        let open = sessions
+            .get_mut(&session)
+            .ok_or(WatchError::NoSession(session))?;
+        if open.queues.len() >= self.limits.queues {
+            return Err(WatchError::Limit("queues of a session", self.limits.queues));
+        }
+        let id = QueueId(open.next_queue);
+        open.next_queue += 1;
+        let queue = Arc::new(Queue::new((session, id), api, open.branch, channel));
+        open.queues.insert(id, Arc::clone(&queue));
+        Ok(OpenedQueue {
+            queue,
+            ring,
+            refill_ringer: refill_ringer.into(),
+            doorbell,
+            refill,
+        })
+    }
+
+    fn make_doorbell(&self, api: Api) -> io::Result<crate::doorbell::Ends> {
+        match api {
+            #[cfg(target_os = "linux")]
+            Api::Inotify => Doorbell::hidden_file(&self.limits.doorbell_directory),
+            _ => Doorbell::pipe(),
+        }
+    }
+
+    /// Gives a queue a new doorbell; the old one is rung no more. Rings it, in case the program
+    /// missed something meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: no such queue, or no descriptor.
+    pub fn renew_doorbell(
+        &self,
+        session: SessionId,
+        queue: QueueId,
+    ) -> Result<OwnedFd, WatchError> {
+        let queue = self.queue(session, queue)?;
+        let (bell, theirs) = self
+            .make_doorbell(queue.api)
+            .map_err(WatchError::Doorbell)?;
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        bell.ring();
+        open.channel.doorbell = bell;
+        Ok(theirs)
+    }
+
+    /// Ends a queue with its watches.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: no such queue.
+    pub fn close_queue(&self, session: SessionId, queue: QueueId) -> Result<(), WatchError> {
+        let removed = lock(&self.sessions)
+            .get_mut(&session)
+            .ok_or(WatchError::NoSession(session))?
+            .queues
+            .remove(&queue)
+            .ok_or(WatchError::NoQueue(queue))?;
+        self.close(&removed);
+        Ok(())
+    }
+
+    fn close(&self, queue: &Arc<Queue>) {
+        if let Some((watches, counts)) = queue.close() {
+            for (slot, state) in watches.iter() {
+                self.router
+                    .remove(queue, slot, &state.target, state.interest);
+            }
+            *lock(&self.retired) += counts;
+        }
+    }
+
+    /// A queue of a session.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: no such queue.
+    pub fn queue(&self, session: SessionId, queue: QueueId) -> Result<Arc<Queue>, WatchError> {
+        lock(&self.sessions)
+            .get(&session)
+            .ok_or(WatchError::NoSession(session))?
+            .queues
+            .get(&queue)
+            .map(Arc::clone)
+            .ok_or(WatchError::NoQueue(queue))
+    }
+
+    /// The queues of a session.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: no such session.
+    pub fn queues(&self, session: SessionId) -> Result<Vec<Arc<Queue>>, WatchError> {
+        let sessions = lock(&self.sessions);
+        let session = sessions
+            .get(&session)
+            .ok_or(WatchError::NoSession(session))?;
+        Ok(session.queues.values().map(Arc::clone).collect())
+    }
+
+    /// Moves what waits into the queue's ring, as far as there is room. For when the program rings
+    /// the refill doorbell.
+    pub fn refill(&self, queue: &Arc<Queue>) {
+        let mut guard = queue.lock();
+        if let Some(open) = guard.as_mut() {
+            open.channel.drain();
+            open.channel.flush();
+            self.judge(queue, open);
+        }
+    }
+
+    /// Readable when [`condemned`](Self::condemned) has something to say.
+    #[must_use]
+    pub fn attention(&self) -> BorrowedFd<'_> {
+        self.attention.1.as_fd()
+    }
+
+    /// The sessions that must be ended because a consumer of theirs broke its ring, each once.
+    pub fn condemned(&self) -> Vec<SessionId> {
+        // It cannot fail but for a descriptor that is not ours.
+        drop(self.attention.1.clear());
+        std::mem::take(&mut *lock(&self.condemned))
+    }
+
+    fn judge(&self, queue: &Queue, open: &Open) {
+        if open.channel.broken().is_some() {
+            let mut condemned = lock(&self.condemned);
+            if !condemned.contains(&queue.session) {
+                condemned.push(queue.session);
+                drop(self.attention.0.ring());
+            }
+        }
+    }
+
+    /// What happened so far, in all queues that are or were.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = *lock(&self.retired);
+        for session in lock(&self.sessions).values() {
+            for queue in session.queues.values() {
+                if let Some(open) = queue.lock().as_ref() {
+                    counts += open.channel.counters;
+                }
+            }
+        }
+        counts
+    }
+
+    /// How many watches there are, on nodes and on trees.
+    #[must_use]
+    pub fn watches(&self) -> (usize, usize) {
+        (self.router.nodes.len(), self.router.trees.len())
+    }
+
+    /// Bytes of records that wait in memory.
+    #[must_use]
+    pub fn spilled_bytes(&self) -> usize {
+        self.pool.bytes()
+    }
+
+    fn deliver(&self, queue: &Queue, hits: &[Hit], news: News<'_>) {
+        let freeze = || self.freeze(queue.branch);
+        let mut guard = queue.lock();
+        let Some(open) = guard.as_mut() else { return };
+        open.tell_all(hits, news, &freeze, |slot, state| {
+            if let Some(hit) = hits.first() {
+                self.router
+                    .remove(&hit.home.queue, slot, &state.target, state.interest);
+            }
+        });
+        open.channel.flush();
+        self.judge(queue, open);
+    }
+
+    fn freeze(&self, _branch: BranchId) -> Option<Base> {
+        None
+    }
+}
+
+impl EventSink for WatchService {
+    /// Nothing: [`on_envelope`](Self::on_envelope) says all.
+    fn on_event(&self, _event: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        let mut news = None;
+        self.router.route(envelope, |queue, hits| {
+            let news = *news.get_or_insert_with(|| self.router.news(envelope, 0));
+            self.deliver(queue, hits, news);
+        });
+    }
+
+    fn wants_activity(&self) -> bool {
+        self.router.wants_activity()
+    }
+}
+
+fn overflow_mask(api: Api) -> u32 {
+    match api {
+        Api::Inotify => IN_Q_OVERFLOW,
+        Api::KqueueXnu | Api::KqueueFreeBsd => NOTE_WRITE,
+        Api::FsEvents => MUST_SCAN_SUB_DIRS | USER_DROPPED,
+        Api::Native => 0,
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn make_refill() -> io::Result<(Ringer, Waiter)> {
+    doorbell::eventfd()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_refill() -> io::Result<(Ringer, Waiter)> {
+    doorbell::pipe()
+}

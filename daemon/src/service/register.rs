@@ -1,0 +1,182 @@
+//! Making, changing and ending watches.
+
+use std::sync::Arc;
+
+use agentfs_core::id::{MountId, NodeId, Seq};
+
+use super::{WatchError, WatchService};
+use crate::channel::Place;
+use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
+use crate::synth::inotify::IN_MASK_ADD;
+use crate::watch::{Api, Home, NodeWatch, Since, TreeWatch};
+
+/// What a watch on a node is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeInterest {
+    /// `NOTE_*` bits, or `IN_*` bits as given to `inotify_add_watch`.
+    pub mask: u32,
+    /// The mount on which the watch was made, if it was: what is done there the kernel tells.
+    pub mount: Option<MountId>,
+    /// The last change of the branch that the watch does not hear, by the time of registration.
+    pub after: Seq,
+}
+
+/// What a watch of trees is told.
+#[derive(Clone, Debug)]
+pub struct TreeInterest {
+    /// Absolute canonical paths in the branch.
+    pub paths: Vec<Vec<u8>>,
+    /// FSEvents: `kFSEventStreamCreateFlag*` bits; 0 for a native watch.
+    pub flags: u32,
+    /// Native: opening, reading and closing too.
+    pub activity: bool,
+    /// As [`NodeInterest::mount`].
+    pub mount: Option<MountId>,
+    /// As [`NodeInterest::after`].
+    pub after: Seq,
+}
+
+impl WatchService {
+    /// Puts a knote or an inotify watch on a node, or changes the one that has this number. Every
+    /// change that is committed after the return is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: the queue is gone or of another API, or has too many watches.
+    pub fn watch_node(
+        &self,
+        queue: &Arc<Queue>,
+        id: WatchId,
+        node: NodeId,
+        interest: NodeInterest,
+    ) -> Result<(), WatchError> {
+        match queue.api {
+            Api::Inotify | Api::KqueueXnu | Api::KqueueFreeBsd => {}
+            other @ (Api::FsEvents | Api::Native) => return Err(WatchError::OtherApi(other)),
+        }
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        let known = open.watches.find(id);
+        if let Some((slot, state)) = known.and_then(|slot| Some((slot, open.watches.get(slot)?))) {
+            if matches!(state.target, Target::Node(on) if on == node) {
+                let old = state.interest;
+                state.interest = merged(queue.api, old, interest.mask);
+                let new = state.interest;
+                self.router.set_interest(node, (queue, slot), old, new);
+                return Ok(());
+            }
+            self.remove(queue, open, slot);
+        }
+        if open.watches.len() >= self.limits.watches {
+            return Err(WatchError::Limit("watches of a queue", self.limits.watches));
+        }
+        let mask = merged(queue.api, 0, interest.mask);
+        let slot = open.watches.insert(WatchState {
+            id,
+            target: Target::Node(node),
+            interest: mask,
+            unread_bits: 0,
+            first_unread: Place::Nowhere,
+        });
+        let watch = NodeWatch {
+            home: Home {
+                queue: Arc::clone(queue),
+                slot,
+            },
+            api: queue.api,
+            interest: mask,
+            since: Since {
+                after: interest.after,
+                mount: interest.mount,
+            },
+        };
+        self.router.add_node(queue.branch, node, watch);
+        Ok(())
+    }
+
+    /// Watches everything at and below some paths, instead of what the watch of this number watched.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: the queue is gone or of another API, or has too many watches.
+    pub fn watch_trees(
+        &self,
+        queue: &Arc<Queue>,
+        id: WatchId,
+        interest: &TreeInterest,
+    ) -> Result<(), WatchError> {
+        match queue.api {
+            Api::FsEvents | Api::Native => {}
+            other @ (Api::Inotify | Api::KqueueXnu | Api::KqueueFreeBsd) => {
+                return Err(WatchError::OtherApi(other));
+            }
+        }
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        if let Some(slot) = open.watches.find(id) {
+            self.remove(queue, open, slot);
+        }
+        if open.watches.len() >= self.limits.watches {
+            return Err(WatchError::Limit("watches of a queue", self.limits.watches));
+        }
+        let slot = open.watches.insert(WatchState {
+            id,
+            target: Target::Trees(Vec::new()),
+            interest: 0,
+            unread_bits: 0,
+            first_unread: Place::Nowhere,
+        });
+        let watches = interest.paths.iter().map(|path| TreeWatch {
+            home: Home {
+                queue: Arc::clone(queue),
+                slot,
+            },
+            api: queue.api,
+            branch: queue.branch,
+            path: path.strip_suffix(b"/").unwrap_or(path).into(),
+            activity: interest.activity,
+            flags: interest.flags,
+            since: Since {
+                after: interest.after,
+                mount: interest.mount,
+            },
+        });
+        let watches: Vec<TreeWatch> = watches.collect();
+        watches
+            .iter()
+            .for_each(|watch| self.router.add_tree(watch.clone()));
+        if let Some(state) = open.watches.get(slot) {
+            state.target = Target::Trees(watches);
+        }
+        Ok(())
+    }
+
+    /// Ends a watch. Records that are sent already stay; none is sent after the return.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: the queue is gone, or has no such watch.
+    pub fn unwatch(&self, queue: &Arc<Queue>, id: WatchId) -> Result<(), WatchError> {
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        let slot = open.watches.find(id).ok_or(WatchError::NoWatch(id))?;
+        self.remove(queue, open, slot);
+        Ok(())
+    }
+
+    fn remove(&self, queue: &Arc<Queue>, open: &mut Open, slot: Slot) {
+        if let Some(state) = open.watches.remove(slot) {
+            self.router
+                .remove(queue, slot, &state.target, state.interest);
+        }
+    }
+}
+
+/// What `IN_MASK_ADD` makes of the old and the new interest.
+fn merged(api: Api, old: u32, new: u32) -> u32 {
+    if api == Api::Inotify && new & IN_MASK_ADD != 0 {
+        old | (new & !IN_MASK_ADD)
+    } else {
+        new
+    }
+}

@@ -1,0 +1,211 @@
+//! Event x watch -> what the watch's API says, as pure tables.
+//!
+//! A change touches at most four nodes, each in one [`Role`]. Every API has a function from a change
+//! to a short list of what a kernel would tell the watchers of which role, in the kernel's order,
+//! and a rule that says which of it one watch hears. Nothing here allocates, locks or looks at the
+//! filesystem.
+
+pub mod fsevents;
+pub mod inotify;
+pub mod native;
+pub mod vnode;
+pub mod vnode_freebsd;
+pub mod vnode_xnu;
+
+use std::ops::Deref;
+
+use agentfs_core::event::{Change, NodeRef, Place, RenameHow};
+use agentfs_core::id::NodeId;
+use agentfs_proto::record::{Kind, flags};
+
+/// What a node is to a change.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Role {
+    /// The node that was changed.
+    #[default]
+    Object,
+    /// The directory of its name; for a rename of the old name.
+    Parent,
+    /// The directory of the new name of a rename.
+    NewParent,
+    /// The node that lost its name to a rename, or the other node of an exchange.
+    Replaced,
+}
+
+impl Role {
+    /// All of them, by [`index`](Self::index).
+    pub const ALL: [Self; 4] = [Self::Object, Self::Parent, Self::NewParent, Self::Replaced];
+
+    /// A number below 4.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Object => 0,
+            Self::Parent => 1,
+            Self::NewParent => 2,
+            Self::Replaced => 3,
+        }
+    }
+}
+
+/// The nodes of a change, by [`Role::index`].
+#[must_use]
+pub fn nodes(change: &Change) -> [Option<NodeId>; 4] {
+    match change {
+        Change::Renamed {
+            node,
+            from,
+            to,
+            how,
+        } => {
+            let replaced = match how {
+                RenameHow::Free => None,
+                RenameHow::Replaced(other)
+                | RenameHow::ExchangeFirst(other)
+                | RenameHow::ExchangeSecond(other) => Some(other.id),
+            };
+            [Some(node.id), Some(from.parent), Some(to.parent), replaced]
+        }
+        Change::Created { .. }
+        | Change::Removed { .. }
+        | Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Attributes { .. }
+        | Change::Xattr { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::Closed { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. } => {
+            let parent = place(change).map(|place| place.parent);
+            [object(change).map(|node| node.id), parent, None, None]
+        }
+    }
+}
+
+/// The node that was changed.
+#[must_use]
+pub fn object(change: &Change) -> Option<&NodeRef> {
+    match change {
+        Change::Created { node, .. }
+        | Change::Removed { node, .. }
+        | Change::Written { node, .. }
+        | Change::Resized { node, .. }
+        | Change::Attributes { node, .. }
+        | Change::Xattr { node, .. }
+        | Change::Renamed { node, .. }
+        | Change::Opened { node, .. }
+        | Change::Read { node, .. }
+        | Change::Closed { node, .. } => Some(node),
+        Change::BranchCreated { .. } | Change::SnapshotCreated { .. } => None,
+    }
+}
+
+/// The name by which it was reached; for a rename the old one.
+#[must_use]
+pub fn place(change: &Change) -> Option<&Place> {
+    match change {
+        Change::Created { at, .. } | Change::Removed { at, .. } => Some(at),
+        Change::Renamed { from, .. } => Some(from),
+        Change::Written { at, .. }
+        | Change::Resized { at, .. }
+        | Change::Attributes { at, .. }
+        | Change::Xattr { at, .. }
+        | Change::Opened { at, .. }
+        | Change::Read { at, .. }
+        | Change::Closed { at, .. } => at.as_ref(),
+        Change::BranchCreated { .. } | Change::SnapshotCreated { .. } => None,
+    }
+}
+
+/// What a record says of a change, whatever the API.
+#[must_use]
+pub fn kind(change: &Change) -> Kind {
+    match change {
+        Change::Created { .. } => Kind::CREATED,
+        Change::Removed { .. } => Kind::REMOVED,
+        Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Attributes { .. }
+        | Change::Xattr { .. } => Kind::MODIFIED,
+        Change::Renamed { .. } => Kind::RENAMED,
+        Change::BranchCreated { .. } => Kind::BRANCH_CREATED,
+        Change::SnapshotCreated { .. } => Kind::SNAPSHOT_CREATED,
+        Change::Opened { .. } => Kind::OPENED,
+        Change::Read { .. } => Kind::READ,
+        Change::Closed { .. } => Kind::CLOSED,
+    }
+}
+
+/// The [`flags`] of a record of a change.
+#[must_use]
+pub fn record_flags(change: &Change) -> u32 {
+    let of_node = object(change).map_or(0, |node| {
+        let directory = if node.kind.is_dir() {
+            flags::DIRECTORY
+        } else {
+            0
+        };
+        let last_name = if node.nlink == 0 { flags::LAST_NAME } else { 0 };
+        directory | last_name
+    });
+    let of_change = match change {
+        Change::Attributes { .. } | Change::Xattr { .. } => flags::ATTRIBUTES,
+        Change::Created { .. }
+        | Change::Removed { .. }
+        | Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Renamed { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::Closed { .. } => 0,
+    };
+    of_node | of_change
+}
+
+/// A list of at most `N` values that lives on the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Short<T, const N: usize> {
+    items: [T; N],
+    len: usize,
+}
+
+impl<T: Copy + Default, const N: usize> Short<T, N> {
+    /// A list of these.
+    ///
+    /// # Panics
+    ///
+    /// When there are more than `N`: the tables know how many they have.
+    #[must_use]
+    pub fn of(items: &[T]) -> Self {
+        let mut list = Self::default();
+        for item in items {
+            list.push(*item);
+        }
+        list
+    }
+
+    pub(crate) fn push(&mut self, item: T) {
+        self.items[self.len] = item;
+        self.len += 1;
+    }
+}
+
+impl<T: Copy + Default, const N: usize> Default for Short<T, N> {
+    fn default() -> Self {
+        Self {
+            items: [T::default(); N],
+            len: 0,
+        }
+    }
+}
+
+impl<T, const N: usize> Deref for Short<T, N> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items[..self.len]
+    }
+}

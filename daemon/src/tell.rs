@@ -1,0 +1,343 @@
+//! What one watch hears -> one record, unless an unread one says it already.
+
+use agentfs_core::event::{Change, Envelope, Place as Name};
+use agentfs_core::id::NodeId;
+use agentfs_proto::record::{AgentFsEvent, Kind};
+
+use crate::channel::Place;
+use crate::heal::Freeze;
+use crate::queue::{Open, Slot, WatchId};
+use crate::synth::fsevents::{self, CREATE_FILE_EVENTS, ROOT_CHANGED};
+use crate::synth::inotify::{EntryName, Heard, IN_IGNORED, Step};
+use crate::synth::{self, Role};
+use crate::watch::path_hash;
+
+/// What a watch hears of a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signal {
+    /// An inotify event, and whether the watch survives it.
+    Inotify(Step, Heard),
+    /// `NOTE_*` bits posted together.
+    Vnode(Role, u32),
+    /// An FSEvents entry, in a stream with these create flags.
+    FsEvents(fsevents::Entry, u32),
+    /// `kFSEventStreamEventFlagRootChanged`.
+    RootChanged,
+    /// A native record.
+    Native,
+    /// The watch is over, and the watcher knows.
+    Ended,
+}
+
+/// What happened, for all that hear of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct News<'a> {
+    pub(crate) envelope: &'a Envelope,
+    /// For the two halves of a rename.
+    pub(crate) cookie: u32,
+    /// Record flags beyond those of the change.
+    pub(crate) flags: u32,
+}
+
+impl News<'_> {
+    fn record(&self, watch: WatchId, node: Option<NodeId>) -> AgentFsEvent {
+        AgentFsEvent {
+            seqno: self.envelope.seq.0,
+            ts_nanos: self.envelope.time_ns,
+            node: node.map_or(0, |node| node.0),
+            watch: watch.0,
+            kind: synth::kind(&self.envelope.change),
+            flags: synth::record_flags(&self.envelope.change) | self.flags,
+            ..AgentFsEvent::default()
+        }
+    }
+
+    fn node(&self, role: Role) -> Option<NodeId> {
+        synth::nodes(&self.envelope.change)[role.index()]
+    }
+
+    fn names(&self) -> (Option<&Name>, Option<&Name>) {
+        let change = &self.envelope.change;
+        let new = match change {
+            Change::Renamed { to, .. } => Some(to),
+            Change::Created { .. }
+            | Change::Removed { .. }
+            | Change::Written { .. }
+            | Change::Resized { .. }
+            | Change::Attributes { .. }
+            | Change::Xattr { .. }
+            | Change::BranchCreated { .. }
+            | Change::SnapshotCreated { .. }
+            | Change::Opened { .. }
+            | Change::Read { .. }
+            | Change::Closed { .. } => None,
+        };
+        (synth::place(change), new)
+    }
+}
+
+/// What the last record of a queue said, and which paths have unread records.
+#[derive(Debug, Default)]
+pub(crate) struct Recent {
+    watch: u64,
+    kind: Kind,
+    mask: u32,
+    flags: u32,
+    path: Vec<u8>,
+    /// The path of the record that is being made, and the new path of a rename.
+    scratch: (Vec<u8>, Vec<u8>),
+    /// FSEvents: unread flags by path, in the places that their hashes choose.
+    unread: Vec<PathFlags>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PathFlags {
+    hash: u64,
+    watch: u64,
+    flags: u32,
+    first: Place,
+}
+
+/// How many paths of an FSEvents stream are remembered at a time.
+const PATHS: usize = 256;
+
+impl Open {
+    /// Tells a watch. True when the watch is over and must leave the indexes.
+    pub(crate) fn tell(
+        &mut self,
+        slot: Slot,
+        signal: &Signal,
+        news: News<'_>,
+        freeze: Freeze<'_>,
+    ) -> bool {
+        if !self.channel.admits(news.envelope.seq) {
+            return false;
+        }
+        let Some(watch) = self.watches.get(slot) else {
+            return false;
+        };
+        let id = watch.id;
+        match signal {
+            Signal::Inotify(step, heard) => self.tell_inotify(id, step, *heard, news, freeze),
+            Signal::Vnode(role, hint) => {
+                self.tell_vnode(slot, *hint, news.record(id, news.node(*role)), freeze);
+                false
+            }
+            Signal::FsEvents(entry, create) => {
+                self.tell_fsevents(id, *entry, *create, news, freeze);
+                false
+            }
+            Signal::RootChanged => {
+                let event = AgentFsEvent {
+                    mask: ROOT_CHANGED,
+                    ..news.record(id, None)
+                };
+                self.channel.send(&event, &[], &[], freeze);
+                false
+            }
+            Signal::Native => {
+                self.tell_native(id, news, freeze);
+                false
+            }
+            Signal::Ended => true,
+        }
+    }
+
+    fn tell_inotify(
+        &mut self,
+        id: WatchId,
+        step: &Step,
+        heard: Heard,
+        news: News<'_>,
+        freeze: Freeze<'_>,
+    ) -> bool {
+        let record = news.record(id, news.node(step.role));
+        let ignored = AgentFsEvent {
+            kind: Kind::IGNORED,
+            mask: IN_IGNORED,
+            ..record
+        };
+        if heard == Heard::Ignored {
+            self.recent.remember(&ignored, &[]);
+            self.channel.send(&ignored, &[], &[], freeze);
+            return true;
+        }
+        let (old, new) = news.names();
+        let name = match step.name {
+            EntryName::None => None,
+            EntryName::Old => old,
+            EntryName::New => new,
+        };
+        let name: &[u8] = name.map_or(&[], |place| &place.name);
+        let event = AgentFsEvent {
+            mask: step.mask,
+            cookie: if step.has_cookie() { news.cookie } else { 0 },
+            ..record
+        };
+        // `event_compare`: the last event of the queue says it already. The cookie is not compared.
+        let repeats = self.recent.watch == event.watch
+            && self.recent.mask == event.mask
+            && self.recent.path == name
+            && self.channel.is_unread(self.channel.last);
+        if repeats {
+            self.channel.counters.coalesced += 1;
+        } else {
+            self.recent.remember(&event, name);
+            self.channel.send(&event, name, &[], freeze);
+        }
+        if heard == Heard::LastEvent {
+            self.recent.remember(&ignored, &[]);
+            self.channel.send(&ignored, &[], &[], freeze);
+        }
+        heard == Heard::LastEvent
+    }
+
+    fn tell_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent, freeze: Freeze<'_>) {
+        let Some(watch) = self.watches.get(slot) else {
+            return;
+        };
+        // Records are read in order: while the first is unread, all of them are.
+        let unread = self.channel.is_unread(watch.first_unread);
+        if unread && hint & !watch.unread_bits == 0 {
+            self.channel.counters.coalesced += 1;
+            return;
+        }
+        let event = AgentFsEvent {
+            mask: hint,
+            ..record
+        };
+        let place = self.channel.send(&event, &[], &[], freeze);
+        if unread {
+            watch.unread_bits |= hint;
+        } else {
+            watch.unread_bits = hint;
+            watch.first_unread = place;
+        }
+    }
+
+    fn tell_fsevents(
+        &mut self,
+        id: WatchId,
+        entry: fsevents::Entry,
+        create: u32,
+        news: News<'_>,
+        freeze: Freeze<'_>,
+    ) {
+        let (old, new) = news.names();
+        let name = match entry.at {
+            fsevents::At::Old => old,
+            fsevents::At::New => new,
+        };
+        let path = &mut self.recent.scratch.0;
+        path.clear();
+        let mask = if create & CREATE_FILE_EVENTS != 0 {
+            append_path(path, name);
+            entry.flags
+        } else {
+            path.extend_from_slice(name.map_or(&[], |place| &place.dir));
+            path.push(b'/');
+            0
+        };
+        let hash = path_hash([path, &[]]);
+        if self.recent.unread.is_empty() {
+            self.recent.unread = vec![PathFlags::default(); PATHS];
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "masked to a few bits")]
+        let known = &mut self.recent.unread[hash as usize & (PATHS - 1)];
+        let same = known.hash == hash && known.watch == id.0;
+        let unread = same && self.channel.is_unread(known.first);
+        if unread && mask & !known.flags == 0 {
+            self.channel.counters.coalesced += 1;
+            return;
+        }
+        let event = AgentFsEvent {
+            mask,
+            data: news.envelope.seq.0,
+            ..news.record(id, news.node(Role::Object))
+        };
+        let place = self.channel.send(&event, path, &[], freeze);
+        if unread {
+            known.flags |= mask;
+        } else {
+            *known = PathFlags {
+                hash,
+                watch: id.0,
+                flags: mask,
+                first: place,
+            };
+        }
+    }
+
+    fn tell_native(&mut self, id: WatchId, news: News<'_>, freeze: Freeze<'_>) {
+        let (old, new) = news.names();
+        let mut event = AgentFsEvent {
+            data: u64::from(news.envelope.pid),
+            ..news.record(id, news.node(Role::Object))
+        };
+        let (path, aux) = &mut self.recent.scratch;
+        path.clear();
+        aux.clear();
+        match &news.envelope.change {
+            Change::BranchCreated { id, name } => {
+                path.extend_from_slice(name.as_bytes());
+                event.data = id.0;
+            }
+            Change::SnapshotCreated { id, name } => {
+                path.extend_from_slice(name.as_bytes());
+                event.data = id.0;
+            }
+            Change::Created { .. }
+            | Change::Removed { .. }
+            | Change::Written { .. }
+            | Change::Resized { .. }
+            | Change::Attributes { .. }
+            | Change::Xattr { .. }
+            | Change::Renamed { .. }
+            | Change::Opened { .. }
+            | Change::Read { .. }
+            | Change::Closed { .. } => append_path(path, old),
+        }
+        if new.is_some() {
+            append_path(aux, new);
+        }
+        let repeats = event.kind == Kind::MODIFIED
+            && self.recent.kind == event.kind
+            && self.recent.watch == event.watch
+            && self.recent.flags == event.flags
+            && self.recent.path == *path
+            && self.channel.is_unread(self.channel.last);
+        if repeats {
+            self.channel.counters.coalesced += 1;
+            return;
+        }
+        self.channel.send(&event, path, aux, freeze);
+        std::mem::swap(&mut self.recent.path, path);
+        self.recent.key(&event);
+    }
+}
+
+impl Recent {
+    fn key(&mut self, event: &AgentFsEvent) {
+        self.watch = event.watch;
+        self.kind = event.kind;
+        self.mask = event.mask;
+        self.flags = event.flags;
+    }
+
+    fn remember(&mut self, event: &AgentFsEvent, path: &[u8]) {
+        self.key(event);
+        self.path.clear();
+        self.path.extend_from_slice(path);
+    }
+}
+
+/// The path of a name; of none, the root.
+fn append_path(path: &mut Vec<u8>, name: Option<&Name>) {
+    if let Some(name) = name {
+        path.extend_from_slice(&name.dir);
+    }
+    path.push(b'/');
+    if let Some(name) = name {
+        path.extend_from_slice(&name.name);
+    }
+}

@@ -1,0 +1,71 @@
+//! Watches, and the indexes that find those which must hear a change.
+//!
+//! A kqueue or inotify watch sits on a node ([`NodeIndex`]), an FSEvents or native watch on a path
+//! and everything below it ([`TreeIndex`]).
+
+mod hash;
+mod node_index;
+mod tree_index;
+
+use std::sync::Arc;
+
+use agentfs_core::event::{Envelope, Origin};
+use agentfs_core::id::{MountId, Seq};
+
+pub(crate) use self::node_index::{NodeIndex, NodeWatch};
+pub(crate) use self::tree_index::{TreeIndex, TreeWatch, path_hash};
+use crate::queue::{Queue, Slot};
+
+/// Whose notifications a queue speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Api {
+    /// `EVFILT_VNODE` knotes as XNU posts them.
+    KqueueXnu,
+    /// `EVFILT_VNODE` knotes as FreeBSD posts them.
+    KqueueFreeBsd,
+    /// inotify.
+    Inotify,
+    /// FSEvents.
+    FsEvents,
+    /// Records without an API to imitate.
+    Native,
+}
+
+/// Which changes a watch leaves out, whatever it is interested in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Since {
+    /// Changes up to here were committed before the watch was registered.
+    pub(crate) after: Seq,
+    /// The mount on which the watch was made: the kernel announces there what is done there.
+    pub(crate) mount: Option<MountId>,
+}
+
+impl Since {
+    /// Whether the change is older than the watch.
+    #[inline]
+    pub(crate) fn is_too_old(&self, envelope: &Envelope) -> bool {
+        envelope.seq <= self.after
+    }
+
+    /// Whether the kernel has told the watcher already.
+    #[inline]
+    pub(crate) fn is_told(&self, envelope: &Envelope) -> bool {
+        match envelope.origin {
+            Origin::Mount(mount) => self.mount == Some(mount),
+            Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => false,
+        }
+    }
+}
+
+/// Where the state of a watch is.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) slot: Slot,
+}
+
+impl Home {
+    pub(crate) fn is(&self, queue: &Arc<Queue>, slot: Slot) -> bool {
+        self.slot == slot && Arc::ptr_eq(&self.queue, queue)
+    }
+}

@@ -1,0 +1,170 @@
+//! (branch, node) -> watches.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+use agentfs_core::id::{BranchId, NodeId};
+
+use super::hash::BuildMix;
+use super::{Api, Home, Since};
+use crate::queue::{Queue, Slot};
+
+/// A watch on a node, as far as it takes to see whether it must hear a change.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeWatch {
+    pub(crate) home: Home,
+    pub(crate) api: Api,
+    /// `NOTE_*` or `IN_*` bits.
+    pub(crate) interest: u32,
+    pub(crate) since: Since,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Key {
+    branch: BranchId,
+    node: NodeId,
+}
+
+/// The watches of one node. Most have one.
+#[derive(Debug)]
+enum List {
+    One(NodeWatch),
+    Many(Vec<NodeWatch>),
+}
+
+impl List {
+    fn watches(&self) -> &[NodeWatch] {
+        match self {
+            Self::One(watch) => std::slice::from_ref(watch),
+            Self::Many(watches) => watches,
+        }
+    }
+
+    fn find(&mut self, queue: &Arc<Queue>, slot: Slot) -> Option<&mut NodeWatch> {
+        let watches = match self {
+            Self::One(watch) => std::slice::from_mut(watch),
+            Self::Many(watches) => watches,
+        };
+        watches.iter_mut().find(|watch| watch.home.is(queue, slot))
+    }
+
+    fn and(self, watch: NodeWatch) -> Self {
+        Self::Many(match self {
+            Self::One(first) => vec![first, watch],
+            Self::Many(mut watches) => {
+                watches.push(watch);
+                watches
+            }
+        })
+    }
+}
+
+type Table = HashMap<Key, List, BuildMix>;
+type Shard = RwLock<Table>;
+
+/// All node watches. A lookup costs one hash and one shared lock, whatever the number of watches.
+#[derive(Debug)]
+pub(crate) struct NodeIndex {
+    shards: Box<[Shard]>,
+    hasher: BuildMix,
+    len: AtomicUsize,
+}
+
+/// A power of two, so that a few bits of the hash choose one.
+const SHARDS: usize = 64;
+
+impl NodeIndex {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            hasher: BuildMix::default(),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many watches there are.
+    ///
+    /// # Staleness
+    /// A watch that was registered before the asking thread committed is counted.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn shard(&self, key: Key) -> &Shard {
+        // The table inside takes the low and the highest bits of the hash.
+        let bits = self.hasher.hash_one(key) >> 40;
+        let at = (bits % SHARDS as u64) as usize;
+        &self.shards[at]
+    }
+
+    /// Calls `found` for every watch on a node. It runs under the lock of a part of the index: it
+    /// must not come back here or wait.
+    #[inline]
+    pub(crate) fn find(&self, branch: BranchId, node: NodeId, found: impl FnMut(&NodeWatch)) {
+        let key = Key { branch, node };
+        let shard = self.shard(key).read();
+        let shard = shard.unwrap_or_else(PoisonError::into_inner);
+        if let Some(list) = shard.get(&key) {
+            list.watches().iter().for_each(found);
+        }
+    }
+
+    pub(crate) fn insert(&self, branch: BranchId, node: NodeId, watch: NodeWatch) {
+        let key = Key { branch, node };
+        let mut shard = self.write(key);
+        let list = match shard.remove(&key) {
+            None => List::One(watch),
+            Some(list) => list.and(watch),
+        };
+        shard.insert(key, list);
+        self.len.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove(&self, branch: BranchId, node: NodeId, queue: &Arc<Queue>, slot: Slot) {
+        let key = Key { branch, node };
+        let mut shard = self.write(key);
+        let removed = match shard.get_mut(&key) {
+            Some(List::One(watch)) if watch.home.is(queue, slot) => shard.remove(&key),
+            Some(List::Many(watches)) => {
+                let at = watches.iter().position(|watch| watch.home.is(queue, slot));
+                let removed = at.map(|at| List::One(watches.remove(at)));
+                if watches.is_empty() {
+                    shard.remove(&key);
+                }
+                removed
+            }
+            Some(List::One(_)) | None => None,
+        };
+        if removed.is_some() {
+            self.len.fetch_sub(1, Ordering::AcqRel);
+        }
+        drop(shard);
+        // The last reference to a queue may go here, and with it its memory: not under the lock.
+        drop(removed);
+    }
+
+    /// Gives a watch another interest.
+    pub(crate) fn set_interest(
+        &self,
+        branch: BranchId,
+        node: NodeId,
+        (queue, slot): (&Arc<Queue>, Slot),
+        interest: u32,
+    ) {
+        let key = Key { branch, node };
+        let mut shard = self.write(key);
+        if let Some(watch) = shard.get_mut(&key).and_then(|list| list.find(queue, slot)) {
+            watch.interest = interest;
+        }
+    }
+
+    fn write(&self, key: Key) -> RwLockWriteGuard<'_, Table> {
+        self.shard(key)
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
