@@ -25,7 +25,8 @@ pub struct Attr {
     pub nlink: u32,
     /// Device number of a device node (Linux encoding), otherwise 0.
     pub rdev: u64,
-    /// Bytes. Of a symbolic link the length of its target, of a directory 20 per entry, as on tmpfs.
+    /// Bytes. Of a symbolic link the length of its target, of a directory 20 per entry, with
+    /// `.` and `..`, as on tmpfs.
     pub size: u64,
     /// Allocated units of 512 bytes.
     pub blocks: u64,

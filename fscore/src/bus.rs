@@ -6,13 +6,15 @@
 //! of the filesystem, and a sink that changes the branch again is not called inside itself: its
 //! change waits in the outbox until it returns.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
 use crate::event::{Change, Envelope, EventSink, Origin};
 use crate::id::{BranchId, Seq};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, thread_local};
 
 /// A subscription, for [`FsCore::unsubscribe_events`](crate::FsCore::unsubscribe_events).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -30,7 +32,21 @@ impl std::fmt::Display for EventsDisabled {
 
 impl std::error::Error for EventsDisabled {}
 
-type Sinks = Arc<Vec<(SubscriptionId, Arc<dyn EventSink>)>>;
+struct Subscription {
+    id: SubscriptionId,
+    sink: Arc<dyn EventSink>,
+    /// How many calls into the sink are under way, and [`CLOSED`] once there may be no new one.
+    calls: AtomicUsize,
+}
+
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+thread_local! {
+    /// How many sinks this thread is inside of.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+}
+
+type Sinks = Arc<Vec<Arc<Subscription>>>;
 
 /// The sinks of a filesystem.
 pub(crate) struct EventBus {
@@ -39,6 +55,8 @@ pub(crate) struct EventBus {
     listening: AtomicBool,
     sinks: RwLock<Sinks>,
     last: Mutex<u64>,
+    /// Rung, under the lock of `last`, when the last call into a closed subscription ends.
+    quiet: Condvar,
 }
 
 impl std::fmt::Debug for EventBus {
@@ -57,6 +75,7 @@ impl EventBus {
             listening: AtomicBool::new(false),
             sinks: RwLock::default(),
             last: Mutex::new(0),
+            quiet: Condvar::new(),
         }
     }
 
@@ -66,7 +85,7 @@ impl EventBus {
     }
 
     pub(crate) fn wants_activity(&self) -> bool {
-        self.is_listening() && self.sinks().iter().any(|(_, sink)| sink.wants_activity())
+        self.is_listening() && self.sinks().iter().any(|one| one.sink.wants_activity())
     }
 
     pub(crate) fn subscribe(
@@ -80,7 +99,8 @@ impl EventBus {
         *last += 1;
         let id = SubscriptionId(*last);
         drop(last);
-        self.change(|sinks| sinks.push((id, sink)));
+        let calls = AtomicUsize::new(0);
+        self.change(|sinks| sinks.push(Arc::new(Subscription { id, sink, calls })));
         Ok(id)
     }
 
@@ -88,16 +108,30 @@ impl EventBus {
         if !self.enabled {
             return Err(EventsDisabled);
         }
-        let mut found = false;
-        self.change(|sinks| {
-            let before = sinks.len();
-            sinks.retain(|(other, _)| *other != id);
-            found = sinks.len() < before;
-        });
+        let Some(one) = self.sinks().iter().find(|one| one.id == id).cloned() else {
+            return Ok(false);
+        };
+        let found = self.close(&one);
+        if INSIDE.with(Cell::get) == 0 {
+            let mut guard = lock(&self.last);
+            while one.calls.load(Ordering::SeqCst) != CLOSED {
+                guard = self
+                    .quiet
+                    .wait(guard)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
         Ok(found)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<(SubscriptionId, Arc<dyn EventSink>)>)) {
+    /// Lets no new call into the sink begin; gives whether this was the call that ended it.
+    fn close(&self, one: &Subscription) -> bool {
+        let was_open = one.calls.fetch_or(CLOSED, Ordering::SeqCst) & CLOSED == 0;
+        self.change(|sinks| sinks.retain(|other| other.id != one.id));
+        was_open
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Subscription>>)) {
         let mut guard = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
         let old = guard.clone();
         let mut sinks = old.to_vec();
@@ -118,10 +152,22 @@ impl EventBus {
 
     /// Calls every sink; one that panics is removed.
     fn deliver(&self, sinks: &Sinks, call: impl Fn(&dyn EventSink)) {
-        for (id, sink) in sinks.iter() {
-            if catch_unwind(AssertUnwindSafe(|| call(&**sink))).is_err() {
-                tracing::error!(subscription = id.0, "an event sink panicked and is removed");
-                self.change(|sinks| sinks.retain(|(other, _)| other != id));
+        for one in sinks.iter() {
+            if one.calls.fetch_add(1, Ordering::SeqCst) & CLOSED == 0 {
+                INSIDE.with(|inside| inside.set(inside.get() + 1));
+                let outcome = catch_unwind(AssertUnwindSafe(|| call(&*one.sink)));
+                INSIDE.with(|inside| inside.set(inside.get() - 1));
+                if outcome.is_err() {
+                    tracing::error!(
+                        subscription = one.id.0,
+                        "an event sink panicked and is removed"
+                    );
+                    self.close(one);
+                }
+            }
+            if one.calls.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1 {
+                let _guard = lock(&self.last);
+                self.quiet.notify_all();
             }
         }
     }

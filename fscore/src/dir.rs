@@ -80,7 +80,8 @@ impl Dir {
     }
 
     pub(crate) fn size(&self) -> u64 {
-        u64::from(self.visible) * ENTRY_SIZE
+        // With `.` and `..`.
+        (u64::from(self.visible) + 2) * ENTRY_SIZE
     }
 
     /// Entries of the branch itself that are no whiteouts.

@@ -105,8 +105,9 @@ impl FsCore {
         self.core.bus.subscribe(sink)
     }
 
-    /// Ends a subscription and gives whether there was one. A call into the sink that is under way
-    /// in another thread may still end after this.
+    /// Ends a subscription and gives whether there was one. Once this has returned the sink is not
+    /// called any more, and no call into it is under way. Only when a sink itself calls this, it does
+    /// not wait for calls that other threads are making.
     ///
     /// # Errors
     ///

@@ -20,6 +20,7 @@ mod inode;
 mod lower;
 mod ops;
 mod perm;
+mod sync;
 mod tree;
 mod trie;
 mod walk;

@@ -99,6 +99,9 @@ impl Branch {
     ///
     /// As the system call.
     pub fn access(&self, caller: &Caller, path: impl AsRef<Path>, wanted: Access) -> Result<()> {
+        if wanted.bits() & !7 != 0 {
+            return Err(Errno::EINVAL);
+        }
         self.view(caller, |view| {
             let walk = view.walk();
             let target = walk.resolve(bytes(path.as_ref()), true)?;
