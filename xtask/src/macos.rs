@@ -11,15 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::report::{Failure, Outcome, Report, StepResult, capture, run as run_command};
 use crate::tools::{cargo, find, from_apt, from_pip, python_env, target_dir};
 
 const MACOS: &str = "aarch64-apple-darwin";
 const FREEBSD: &str = "x86_64-unknown-freebsd";
 const SHIM: &str = "agentfs-interpose-shim";
-const DYLIB: &str = "libagentfs_interpose.dylib";
+const SECTION: &str = "__interpose";
+const DYLIB: &str = "libagentfs_interpose_shim.dylib";
 
 /// Debian's compiler and the source of its library.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -139,9 +138,9 @@ fn has_library(target: &str) -> bool {
 }
 
 fn link_and_prove() -> StepResult {
-    if !is_cdylib(SHIM)? {
+    if !declares_hooks(Path::new("interpose/src"))? {
         return Ok(Outcome::Skipped(format!(
-            "{SHIM} builds no dynamic library yet, so there is nothing to link"
+            "{SHIM} declares no {SECTION} tuples yet, so there is nothing to prove"
         )));
     }
     let objdump = objdump()?;
@@ -151,17 +150,21 @@ fn link_and_prove() -> StepResult {
     Ok(Outcome::Note(format!("hooks {}", names.join(" "))))
 }
 
-fn is_cdylib(package: &str) -> Result<bool, Failure> {
-    let metadata = capture(cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
-    let metadata: Value = serde_json::from_str(&metadata)
-        .map_err(|error| Failure::new(format!("cargo metadata: {error}")))?;
-    let packages = metadata["packages"].as_array().into_iter().flatten();
-    let targets = packages
-        .filter(|found| found["name"] == package)
-        .flat_map(|found| found["targets"].as_array().into_iter().flatten());
-    Ok(targets
-        .flat_map(|target| target["crate_types"].as_array().into_iter().flatten())
-        .any(|kind| kind == "cdylib"))
+/// Whether any source of the shim puts something into the section.
+fn declares_hooks(dir: &Path) -> Result<bool, Failure> {
+    let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", dir.display()));
+    for entry in fs::read_dir(dir).map_err(failure)? {
+        let path = entry.map_err(failure)?.path();
+        let declared = if path.is_dir() {
+            declares_hooks(&path)?
+        } else {
+            fs::read_to_string(&path).is_ok_and(|text| text.contains("__DATA,__interpose"))
+        };
+        if declared {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn link() -> Result<PathBuf, Failure> {
@@ -216,15 +219,15 @@ fn prove(objdump: &Path, dylib: &Path) -> Result<BTreeSet<String>, Failure> {
             .args(["--macho", "--section-headers"])
             .arg(dylib),
     )?;
-    let size = section_size(&headers, "__interpose")
+    let size = section_size(&headers, SECTION)
         .filter(|size| *size > 0)
-        .ok_or_else(|| Failure::new(format!("{}: no __interpose section", dylib.display())))?;
+        .ok_or_else(|| Failure::new(format!("{}: no {SECTION} section", dylib.display())))?;
     let binds = capture(Command::new(objdump).args(["--macho", "--bind"]).arg(dylib))?;
-    let hooked = bound_in(&binds, "__interpose");
+    let hooked = bound_in(&binds, SECTION);
     let tuples = size / 16;
     if hooked.len() as u64 != tuples {
         return Err(Failure::new(format!(
-            "{}: __interpose has room for {tuples} tuples but binds {} functions: {hooked:?}",
+            "{}: {SECTION} has room for {tuples} tuples but binds {} functions: {hooked:?}",
             dylib.display(),
             hooked.len()
         )));

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use agentfs_ring::doorbell::{self, BellKind, Ringer, Waiter};
 use agentfs_ring::{Capacity, Consumer, OwnerId, Producer, create};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::{Tally, Woken};
@@ -175,6 +175,27 @@ impl Side {
     }
 }
 
+#[cfg(target_os = "linux")]
+use doorbell::eventfd as bell;
+#[cfg(target_os = "linux")]
+const BELL: BellKind = BellKind::EventFd;
+
+#[cfg(not(target_os = "linux"))]
+use doorbell::pipe as bell;
+#[cfg(not(target_os = "linux"))]
+const BELL: BellKind = BellKind::Pipe;
+
+/// Two connected sockets that no process inherits. Set afterwards, because not every system can at
+/// once; the caller starts no process meanwhile.
+fn lifeline() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::empty();
+    let ends = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    for end in [&ends.0, &ends.1] {
+        fcntl_setfd(end, FdFlags::CLOEXEC)?;
+    }
+    Ok(ends)
+}
+
 /// A ring and the descriptors around it, before its ends go their ways.
 #[derive(Debug)]
 pub struct World {
@@ -192,15 +213,14 @@ impl World {
     /// When the system refuses memory or descriptors.
     pub fn new(capacity: Capacity) -> Result<(Self, Producer), Box<dyn std::error::Error>> {
         let (producer, ring) = create(capacity)?;
-        let shared = memfd_create("agentfs-model", MemfdFlags::CLOEXEC)?;
-        ftruncate(&shared, size_of::<Shared>() as u64)?;
-        let flags = SocketFlags::CLOEXEC;
+        let shared = tempfile::tempfile()?;
+        shared.set_len(size_of::<Shared>() as u64)?;
         let world = Self {
             ring,
-            data: doorbell::eventfd()?,
-            refill: doorbell::eventfd()?,
-            lifeline: socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?,
-            shared,
+            data: bell()?,
+            refill: bell()?,
+            lifeline: lifeline()?,
+            shared: shared.into(),
         };
         Ok((world, producer))
     }
@@ -250,8 +270,8 @@ impl World {
         let own = |fd: RawFd| unsafe { OwnedFd::from_raw_fd(fd) };
         let [ring, data, refill, lifeline, shared] = fds.map(own);
         let consumer = Consumer::open(ring)?;
-        let refill = Ringer::from_fd(refill, BellKind::EventFd);
-        let data = Waiter::from_fd(data, BellKind::EventFd);
+        let refill = Ringer::from_fd(refill, BELL);
+        let data = Waiter::from_fd(data, BELL);
         let side = Side::new(vec![refill], data, lifeline, &shared, (items, id))?;
         Ok((consumer, side))
     }
