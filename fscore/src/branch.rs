@@ -145,7 +145,7 @@ impl Branch {
                 bus: &self.core.bus,
             })
         };
-        self.deliver();
+        self.deliver_for(caller);
         result
     }
 
@@ -165,7 +165,17 @@ impl Branch {
         })
     }
 
-    pub(crate) fn deliver(&self) {
+    pub(crate) fn deliver_for(&self, caller: &Caller) {
+        if !caller.behind_kernel {
+            self.deliver();
+        }
+    }
+
+    /// Tells the event sinks what was committed and not yet told, unless another thread is at it.
+    ///
+    /// Only for who asks [behind a kernel](Caller::behind_kernel): after every operation, when the
+    /// kernel has its answer. Every other operation does this itself.
+    pub fn deliver(&self) {
         if self.core.bus.is_listening() {
             self.inner.outbox.deliver(&self.core.bus);
         }

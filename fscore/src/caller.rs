@@ -20,6 +20,11 @@ pub struct Caller {
     pub pid: u32,
     /// By which way it came. Only told to event sinks.
     pub origin: Origin,
+    /// Whether a kernel asks on its behalf, as a mount's does. It has checked the rights already, so
+    /// they are not checked again; and it waits for the answer with locks held, so the operation
+    /// does not tell event sinks: [`Branch::deliver`](crate::Branch::deliver) does, once the answer
+    /// is given.
+    pub behind_kernel: bool,
 }
 
 impl Caller {
@@ -39,6 +44,7 @@ impl Caller {
             umask: 0,
             pid: 0,
             origin: Origin::Local,
+            behind_kernel: false,
         }
     }
 
@@ -46,6 +52,15 @@ impl Caller {
     #[must_use]
     pub fn with_origin(self, origin: Origin) -> Self {
         Self { origin, ..self }
+    }
+
+    /// The same caller, asking through a kernel: see [`behind_kernel`](Self::behind_kernel).
+    #[must_use]
+    pub fn behind_kernel(self) -> Self {
+        Self {
+            behind_kernel: true,
+            ..self
+        }
     }
 
     /// The same caller with another process id.

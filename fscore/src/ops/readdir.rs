@@ -42,7 +42,7 @@ impl Branch {
             Ok((entries, told))
         })?;
         if told {
-            self.deliver();
+            self.deliver_for(caller);
         }
         Ok(entries)
     }

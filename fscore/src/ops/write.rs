@@ -68,7 +68,7 @@ impl Branch {
             Ok((read, told))
         })?;
         if told {
-            self.deliver();
+            self.deliver_for(caller);
         }
         Ok(read)
     }
