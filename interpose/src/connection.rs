@@ -1,0 +1,264 @@
+//! The session with the daemon: made at the first watch on AgentFS, one for each process.
+//!
+//! Requests that need an answer are made under a lock and with a deadline. A child of fork leaves its
+//! parent's session alone and makes its own when it needs one; what its parent registered goes on.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use agentfs_proto::client::{CallError, Client, Deadline, OpenQueue};
+use agentfs_proto::message::{
+    Hello, MountInfo, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
+};
+use agentfs_proto::socket;
+use agentfs_ring::requests::RequestWriter;
+
+use crate::config::config;
+use crate::fd_table::{self, Owner};
+use crate::lock::Lock;
+
+/// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A session.
+#[derive(Debug)]
+struct Session {
+    client: Client,
+    /// What tells the socket from a file that got its number.
+    socket: rustix::fs::Stat,
+    requests: Option<Arc<RequestWriter>>,
+    /// Tells it from the sessions before, whatever the daemon calls it.
+    number: u64,
+}
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+static SESSION: Lock<Option<Session>> = Lock::new(None);
+
+/// A mount of the daemon.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Mount {
+    pub(crate) st_dev: u64,
+    pub(crate) branch: String,
+}
+
+/// A queue as the daemon gave it.
+#[derive(Debug)]
+pub(crate) struct NewQueue {
+    pub(crate) queue: OpenQueue,
+    pub(crate) requests: Arc<RequestWriter>,
+    /// The number of the session that it belongs to.
+    pub(crate) session: u64,
+}
+
+impl Session {
+    fn open() -> Option<Self> {
+        let path = socket_path()?;
+        let fd = connect(&path)?;
+        let socket = rustix::fs::fstat(&fd).ok()?;
+        fd_table::set(fd.as_raw_fd(), Owner::Hidden);
+        let mut client = Client::over(fd);
+        let hello = Hello {
+            token: config().token().and_then(Token::from_hex),
+            ..Hello::new(&program_name())
+        };
+        let welcome = client.call(hello, deadline());
+        let session = Self {
+            client,
+            socket,
+            requests: None,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+        };
+        match welcome {
+            Ok(_) => Some(session),
+            Err(_) => {
+                session.end();
+                None
+            }
+        }
+    }
+
+    /// Whether the socket's number still is the socket.
+    fn is_intact(&self) -> bool {
+        rustix::fs::fstat(&self.client)
+            .is_ok_and(|it| (it.st_dev, it.st_ino) == (self.socket.st_dev, self.socket.st_ino))
+    }
+
+    /// Closes the connection, unless its number belongs to the program by now.
+    fn end(self) {
+        if self.is_intact() {
+            fd_table::set(self.client.as_fd().as_raw_fd(), Owner::Foreign);
+        } else {
+            self.abandon();
+        }
+    }
+
+    fn abandon(self) {
+        let _ = std::mem::ManuallyDrop::new(self);
+    }
+
+    fn requests(&mut self) -> Result<Arc<RequestWriter>, CallError> {
+        if let Some(requests) = &self.requests {
+            return Ok(Arc::clone(requests));
+        }
+        let request = RequestChannelOpen { flags: 0 };
+        let (_, descriptors) = self.client.call_for_descriptors(request, deadline())?;
+        let found = descriptors.len();
+        let failed = CallError::Descriptors { expected: 1, found };
+        let [fd] = <[OwnedFd; 1]>::try_from(descriptors).map_err(|_| failed)?;
+        let writer = RequestWriter::open(fd)
+            .map_err(|_| CallError::Unexpected("a descriptor of no request channel"))?;
+        let requests = Arc::new(writer);
+        self.requests = Some(Arc::clone(&requests));
+        Ok(requests)
+    }
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(PATIENCE)
+}
+
+fn socket_path() -> Option<PathBuf> {
+    let config = config();
+    let named = config.socket();
+    let is_named = named.is_some();
+    let uid = rustix::process::geteuid().as_raw();
+    let path = socket::path_for(named, config.runtime_dir(), uid);
+    // A directory that somebody else may write is no place to look for the daemon.
+    (is_named || socket::check(&path).is_ok()).then_some(path)
+}
+
+/// The directory in which a new daemon makes its socket.
+pub(crate) fn socket_directory() -> Option<CString> {
+    let path = socket_path()?;
+    CString::new(path.parent()?.as_os_str().as_bytes()).ok()
+}
+
+/// A connected socket with a high number.
+fn connect(path: &Path) -> Option<OwnedFd> {
+    use rustix::net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
+    };
+    let address = SocketAddrUnix::new(path).ok()?;
+    let flags = SocketFlags::CLOEXEC;
+    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    // A full backlog makes connect wait, and a non-blocking connect fail at once.
+    sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
+    rustix::io::retry_on_intr(|| connect(&fd, &address)).ok()?;
+    rustix::io::ioctl_fionbio(&fd, true).ok()?;
+    Some(crate::hidden::move_up(fd))
+}
+
+/// What the program is called, for people who look at the daemon's status.
+fn program_name() -> String {
+    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
+    let path = OsStr::from_bytes(path.to_bytes()).to_owned();
+    Path::new(&path)
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Asks in the session, which is made when there is none and made once more when the daemon of the
+/// old one is gone.
+fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Option<R> {
+    SESSION.with(|session| {
+        for _ in 0..2 {
+            let is_usable = session.as_ref().is_some_and(Session::is_intact);
+            if !is_usable {
+                if let Some(old) = session.take() {
+                    old.end();
+                }
+                *session = Session::open();
+            }
+            match request(session.as_mut()?) {
+                Ok(answer) => return Some(answer),
+                Err(CallError::Refused(_)) => return None,
+                Err(_) => {
+                    if let Some(old) = session.take() {
+                        old.end();
+                    }
+                }
+            }
+        }
+        None
+    })?
+}
+
+/// The mounts that the session may see. `None` when there is no daemon.
+pub(crate) fn mounts() -> Option<Vec<Mount>> {
+    ask(|session| {
+        let mut mounts = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = session.client.call(MountList { after }, deadline())?;
+            after = page.mounts.last().map_or(after, |it| it.id);
+            let is_last = !page.more || page.mounts.is_empty();
+            mounts.extend(page.mounts.into_iter().map(mount));
+            if is_last {
+                return Ok(mounts);
+            }
+        }
+    })
+}
+
+fn mount(info: MountInfo) -> Mount {
+    Mount {
+        st_dev: info.st_dev,
+        branch: info.branch_name,
+    }
+}
+
+/// Makes the queue of an inotify instance.
+pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
+    ask(|session| {
+        let requests = session.requests()?;
+        let request = QueueOpen {
+            kind: QueueKind::Inotify,
+            capacity: 0,
+            max_queued: 0,
+        };
+        let queue = session.client.open_queue(request, deadline())?;
+        Ok(NewQueue {
+            queue,
+            requests,
+            session: session.number,
+        })
+    })
+}
+
+/// Makes the daemon look into the request channels. Whether it did.
+pub(crate) fn flush_requests() -> bool {
+    ask(|session| session.client.call(Ping { nonce: 0 }, deadline())).is_some()
+}
+
+/// Whether the process that the socket leads to has closed it.
+pub(crate) fn is_lost(session: u64) -> bool {
+    SESSION
+        .with(|current| {
+            current
+                .as_ref()
+                .filter(|it| it.number == session && it.is_intact())
+                .is_none_or(|it| has_hung_up(it.client.as_fd()))
+        })
+        .unwrap_or(false)
+}
+
+fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    agentfs_ring::doorbell::peer_is_gone(socket).unwrap_or(true)
+}
+
+/// In a child of fork: the session is the parent's.
+pub(crate) fn in_forked_child() {
+    SESSION.break_open();
+    SESSION.with(|session| {
+        if let Some(parents) = session.take() {
+            parents.abandon();
+        }
+    });
+}

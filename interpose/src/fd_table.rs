@@ -1,0 +1,87 @@
+//! Which descriptors of the program are ours to look after: one word for each number.
+//!
+//! The hooks look here first, in assembly, and jump to the original when the word is 0.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Descriptors below this number are looked after. 512 KiB of zeros that are never touched.
+pub(crate) const LEN: usize = 65_536;
+
+/// 0 for a descriptor that is none of ours.
+pub(crate) static TABLE: [AtomicUsize; LEN] = [const { AtomicUsize::new(0) }; LEN];
+
+/// What a descriptor is to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// Nothing.
+    Foreign,
+    /// One that the shim opened for itself. The program does not know it.
+    Hidden,
+    /// An inotify instance with a watch on AgentFS: the address of its state.
+    Inotify(usize),
+}
+
+const HIDDEN: usize = 1;
+
+fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
+    TABLE.get(usize::try_from(fd).ok()?)
+}
+
+/// What is known of a descriptor.
+pub(crate) fn get(fd: RawFd) -> Owner {
+    // Acquire: pairs with `set`; the state behind the address is complete.
+    match slot(fd).map_or(0, |slot| slot.load(Ordering::Acquire)) {
+        0 => Owner::Foreign,
+        HIDDEN => Owner::Hidden,
+        address => Owner::Inotify(address),
+    }
+}
+
+/// Notes what a descriptor is. False when its number is too large.
+pub(crate) fn set(fd: RawFd, owner: Owner) -> bool {
+    let word = match owner {
+        Owner::Foreign => 0,
+        Owner::Hidden => HIDDEN,
+        Owner::Inotify(address) => address,
+    };
+    slot(fd)
+        .map(|slot| slot.store(word, Ordering::Release))
+        .is_some()
+}
+
+/// Forgets a descriptor and says what it was.
+pub(crate) fn take(fd: RawFd) -> Owner {
+    let owner = get(fd);
+    let is_taken = slot(fd).is_some_and(|slot| {
+        let word = match owner {
+            Owner::Foreign => 0,
+            Owner::Hidden => HIDDEN,
+            Owner::Inotify(address) => address,
+        };
+        slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    });
+    if is_taken { owner } else { Owner::Foreign }
+}
+
+/// The hidden descriptors from `first` to `last`.
+pub(crate) fn hidden_between(first: u32, last: u32) -> impl Iterator<Item = u32> {
+    numbers(first, last)
+        .filter(|(_, word)| *word == HIDDEN)
+        .map(|(fd, _)| fd)
+}
+
+/// The program's descriptors from `first` to `last` that are looked after.
+pub(crate) fn owned_between(first: u32, last: u32) -> impl Iterator<Item = u32> {
+    numbers(first, last)
+        .filter(|(_, word)| *word > HIDDEN)
+        .map(|(fd, _)| fd)
+}
+
+fn numbers(first: u32, last: u32) -> impl Iterator<Item = (u32, usize)> {
+    (first..=last).map_while(|fd| {
+        let slot = TABLE.get(usize::try_from(fd).ok()?)?;
+        Some((fd, slot.load(Ordering::Acquire)))
+    })
+}

@@ -1,0 +1,86 @@
+//! The ways to give a descriptor another number: an inotify instance stays what it is under both.
+#![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
+
+use std::ffi::c_int;
+
+use crate::config::{Hook, config};
+use crate::context::{self, guarded};
+use crate::fd_table::{self, Owner};
+use crate::hooks::by_descriptor;
+use crate::inotify;
+use crate::real;
+
+by_descriptor! {
+    /// dup(2)
+    dup => DUP, dup_owned
+}
+by_descriptor! {
+    /// fcntl(2), for `F_DUPFD`.
+    fcntl => FCNTL, fcntl_owned
+}
+by_descriptor! {
+    /// fcntl(2) in a program built for large files.
+    fcntl64 => FCNTL64, fcntl_owned
+}
+
+unsafe extern "C" fn dup_owned(fd: c_int) -> c_int {
+    // SAFETY: the program's own argument.
+    duplicated(fd, unsafe { real::dup(fd) })
+}
+
+unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument: usize) -> c_int {
+    // SAFETY: the program's own arguments.
+    let result = unsafe { real::fcntl(fd, command, argument) };
+    if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
+        duplicated(fd, result)
+    } else {
+        result
+    }
+}
+
+fn duplicated(from: c_int, to: c_int) -> c_int {
+    if to >= 0 && from != to && is_concerned() {
+        guarded(|| inotify::duplicated(from, to));
+    }
+    to
+}
+
+fn is_concerned() -> bool {
+    !config().is_off(Hook::Dup) && context::is_home()
+}
+
+/// dup2(2)
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
+    if are_foreign(from, to) || !is_concerned() {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::dup2(from, to) };
+    }
+    replacing(from, to);
+    // SAFETY: as above.
+    duplicated(from, unsafe { real::dup2(from, to) })
+}
+
+/// dup3(2)
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
+    if are_foreign(from, to) || !is_concerned() {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::dup3(from, to, flags) };
+    }
+    replacing(from, to);
+    // SAFETY: as above.
+    duplicated(from, unsafe { real::dup3(from, to, flags) })
+}
+
+fn are_foreign(from: c_int, to: c_int) -> bool {
+    fd_table::get(from) == Owner::Foreign && fd_table::get(to) == Owner::Foreign
+}
+
+/// `to` is about to be closed. When it is one that the shim opened, the program takes the number away
+/// from us: whoever uses it notices, because they look before they write.
+fn replacing(from: c_int, to: c_int) {
+    if from != to {
+        guarded(|| inotify::closing(to));
+    }
+}

@@ -1,0 +1,59 @@
+//! The calls of inotify(7) but for read.
+#![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
+
+use std::ffi::{c_char, c_int};
+
+use crate::config::{Hook, config};
+use crate::context::guarded;
+use crate::hooks::by_descriptor;
+use crate::inotify;
+use crate::real;
+
+/// inotify_init(2)
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn inotify_init() -> c_int {
+    // SAFETY: no preconditions.
+    made(unsafe { real::inotify_init() })
+}
+
+/// inotify_init1(2)
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn inotify_init1(flags: c_int) -> c_int {
+    // SAFETY: no preconditions.
+    made(unsafe { real::inotify_init1(flags) })
+}
+
+fn made(fd: c_int) -> c_int {
+    if fd >= 0 && !config().is_off(Hook::Inotify) {
+        guarded(|| inotify::made(fd));
+    }
+    fd
+}
+
+/// inotify_add_watch(2)
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn inotify_add_watch(
+    fd: c_int,
+    path: *const c_char,
+    mask: u32,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    let wd = unsafe { real::inotify_add_watch(fd, path, mask) };
+    if wd >= 0 && !config().is_off(Hook::Inotify) {
+        // SAFETY: the kernel has read the path in this call.
+        let path = unsafe { std::ffi::CStr::from_ptr(path) };
+        guarded(|| inotify::watched(fd, path, mask, wd));
+    }
+    wd
+}
+
+by_descriptor! {
+    /// inotify_rm_watch(2)
+    inotify_rm_watch => INOTIFY_RM_WATCH, rm_watch_owned
+}
+
+pub(crate) unsafe extern "C" fn rm_watch_owned(fd: c_int, wd: c_int) -> c_int {
+    guarded(|| inotify::unwatching(fd, wd));
+    // SAFETY: the program's own arguments.
+    unsafe { real::inotify_rm_watch(fd, wd) }
+}

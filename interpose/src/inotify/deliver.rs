@@ -1,0 +1,324 @@
+//! A read of the program: what the kernel gave, less what is ours, and what is in the ring.
+//!
+//! One hidden event of the bell is the token to pop. Its holder pops until the ring is empty and
+//! armed, or rings when something is left. So the descriptor is readable exactly when a read returns
+//! something.
+
+use std::os::fd::BorrowedFd;
+
+use agentfs_proto::record::{EventRef, Kind};
+use agentfs_proto::registration::Registration;
+use agentfs_ring::{ArmOutcome, Bell, Claim};
+use rustix::fs::inotify;
+
+use crate::inotify::event::{
+    Buffer, HEADER, Head, IN_IGNORED, IN_MODIFY, IN_Q_OVERFLOW, MAX_EVENT, NAME_MAX, Verdict,
+    event_len,
+};
+use crate::inotify::instance::State;
+use crate::inotify::queue::Queue;
+use crate::inotify::register;
+use crate::inotify::shared::{HiddenWatch, Known};
+
+/// What a read of the kernel's queue became.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// So many bytes for the program.
+    Bytes(usize),
+    /// The first event does not fit: EINVAL.
+    TooSmall,
+    /// Nothing of it was for the program: read again.
+    Again,
+}
+
+/// Makes of what the kernel gave what the program gets.
+pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>) -> Outcome {
+    let mut from = 0;
+    let mut is_too_small = false;
+    loop {
+        let mut is_restarted = false;
+        let token = buffer.sift(from, |head| judge(state, head, &mut is_restarted));
+        if is_restarted {
+            register::reconnect(fd, state);
+        }
+        // After a restart the overflow is the whole of it, and the new ring has rung or will.
+        let mut at = match token {
+            Some(at) => at,
+            None if is_restarted => buffer.filled(),
+            None => break,
+        };
+        if state.shared.has_overflow() {
+            if buffer.insert(&mut at, Head::OVERFLOW, &[]) {
+                state.shared.set_overflow(false);
+            } else {
+                ring(state);
+                is_too_small = true;
+                break;
+            }
+        }
+        if token.is_none() {
+            break;
+        }
+        let mut ended = Ended::default();
+        is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
+        from = buffer.filled();
+        if !ended.remove(fd) || !read_more(fd, buffer) {
+            break;
+        }
+    }
+    match buffer.filled() {
+        0 if is_too_small => Outcome::TooSmall,
+        0 => Outcome::Again,
+        filled => Outcome::Bytes(filled),
+    }
+}
+
+fn judge(state: &State, head: Head, is_restarted: &mut bool) -> Verdict {
+    match state.shared.hidden(head.wd) {
+        Some(HiddenWatch::Bell) if head.mask & IN_MODIFY != 0 => return Verdict::Token,
+        Some(HiddenWatch::Bell) => return Verdict::Strip,
+        Some(HiddenWatch::Directory) => {
+            *is_restarted = true;
+            return Verdict::Strip;
+        }
+        None => {}
+    }
+    if head.mask & IN_Q_OVERFLOW != 0 && head.wd == -1 {
+        // A bell may have been lost in it.
+        return Verdict::KeepToken;
+    }
+    if head.mask & IN_IGNORED == 0 {
+        return Verdict::Keep;
+    }
+    match state.shared.known(head.wd) {
+        Known::No => Verdict::Keep,
+        Known::Told => {
+            state.shared.forget(head.wd);
+            Verdict::Strip
+        }
+        Known::Live => {
+            state.shared.forget(head.wd);
+            if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(head.wd)) {
+                queue.register(|queue| Registration::Remove { queue, wd });
+            }
+            Verdict::Keep
+        }
+    }
+}
+
+fn ring(state: &State) {
+    if let Some(queue) = state.queue() {
+        queue.ring();
+    }
+}
+
+/// Watches of whose end the ring told: the kernel's are to be removed.
+#[derive(Debug, Default)]
+struct Ended {
+    wds: [i32; 16],
+    len: usize,
+}
+
+impl Ended {
+    fn is_full(&self) -> bool {
+        self.len == self.wds.len()
+    }
+
+    fn push(&mut self, wd: i32) {
+        if let Some(place) = self.wds.get_mut(self.len) {
+            *place = wd;
+            self.len += 1;
+        }
+    }
+
+    /// Removes the kernel's watches. Whether there were any.
+    fn remove(&self, fd: BorrowedFd<'_>) -> bool {
+        let wds = self.wds.get(..self.len).unwrap_or_default();
+        for wd in wds {
+            let _ = inotify::remove_watch(fd, *wd);
+        }
+        !wds.is_empty()
+    }
+}
+
+/// Reads what the kernel has at once, to take its `IN_IGNORED` out before the program is told that
+/// there is something to read.
+fn read_more(fd: BorrowedFd<'_>, buffer: &mut Buffer<'_>) -> bool {
+    let is_ready = buffer.room() >= HEADER && rustix::io::ioctl_fionread(fd).is_ok_and(|n| n > 0);
+    if !is_ready {
+        return false;
+    }
+    let Ok((read, _)) = rustix::io::read(fd, buffer.free()) else {
+        return false;
+    };
+    let len = read.len();
+    buffer.count_filled(len);
+    len > 0
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Popped {
+    /// The ring is empty and armed, or what is left will be told by a bell.
+    Done,
+    /// There is an event that does not fit.
+    TooSmall,
+}
+
+fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Ended) -> Popped {
+    let Some(queue) = state.queue() else {
+        return Popped::Done;
+    };
+    let Some(mut claim) = queue.claim() else {
+        // Somebody else has it for long: give the token back.
+        queue.ring();
+        return Popped::Done;
+    };
+    let popped = pop_claimed(state, queue, &mut claim, buffer, at, ended);
+    drop(claim);
+    match popped {
+        Left::Nothing => Popped::Done,
+        Left::Something => {
+            queue.ring();
+            Popped::Done
+        }
+        Left::TooLong => {
+            queue.ring();
+            Popped::TooSmall
+        }
+    }
+}
+
+enum Left {
+    Nothing,
+    Something,
+    TooLong,
+}
+
+fn pop_claimed(
+    state: &State,
+    queue: &Queue,
+    claim: &mut Claim<'_>,
+    buffer: &mut Buffer<'_>,
+    at: &mut usize,
+    ended: &mut Ended,
+) -> Left {
+    // Records that are for nobody are passed over, but not without end.
+    const MOST: u32 = 1 << 20;
+    for _ in 0..MOST {
+        if buffer.room() < MAX_EVENT || ended.is_full() {
+            // The next one may not fit: what was handed out before is freed without it.
+            release(queue, claim);
+        }
+        let record = match claim.next() {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                release(queue, claim);
+                match claim.arm() {
+                    Ok(ArmOutcome::WorkPending) => continue,
+                    Ok(ArmOutcome::MaySleep) | Err(_) => return Left::Nothing,
+                }
+            }
+            // A broken ring stays silent until the queue is made anew.
+            Err(_) => return Left::Nothing,
+        };
+        let Some(event) = Event::of(&record) else {
+            continue;
+        };
+        if event.is_for_nobody(state) {
+            continue;
+        }
+        if ended.is_full() {
+            return Left::Something;
+        }
+        if !buffer.insert(at, event.head, event.name) {
+            return Left::TooLong;
+        }
+        if event.is_end() {
+            state.shared.mark_told(event.head.wd);
+            ended.push(event.head.wd);
+        }
+    }
+    release(queue, claim);
+    Left::Something
+}
+
+fn release(queue: &Queue, claim: &mut Claim<'_>) {
+    if claim.release() == Bell::Ring {
+        queue.ask_for_more();
+    }
+}
+
+/// A record as an event of inotify.
+struct Event<'a> {
+    head: Head,
+    name: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// `None` for what is no event of inotify.
+    fn of(record: &'a [u8]) -> Option<Self> {
+        let record = EventRef::parse(record).ok()?;
+        let (head, name) = (record.head(), record.path());
+        match head.kind {
+            Kind::PADDING => return None,
+            Kind::OVERFLOW => {
+                return Some(Self {
+                    head: Head::OVERFLOW,
+                    name: &[],
+                });
+            }
+            _ => {}
+        }
+        let mask = if head.kind == Kind::IGNORED {
+            IN_IGNORED
+        } else {
+            head.mask
+        };
+        if mask & IN_Q_OVERFLOW != 0 {
+            return Some(Self {
+                head: Head::OVERFLOW,
+                name: &[],
+            });
+        }
+        let head = Head {
+            wd: i32::try_from(head.watch).ok().filter(|wd| *wd > 0)?,
+            mask,
+            cookie: head.cookie,
+        };
+        (mask != 0 && name.len() <= NAME_MAX).then_some(Self { head, name })
+    }
+
+    fn is_end(&self) -> bool {
+        self.head.mask & IN_IGNORED != 0
+    }
+
+    /// Of a watch that the kernel or the daemon has already ended.
+    fn is_for_nobody(&self, state: &State) -> bool {
+        self.head.wd > 0 && state.shared.known(self.head.wd) != Known::Live
+    }
+}
+
+/// Bytes that a read would return: what the kernel counts, less the bell, and what the ring has.
+pub(crate) fn readable_bytes(state: &State, kernel: usize) -> usize {
+    // Without a bell nothing of the ring can be read yet.
+    if kernel < HEADER {
+        return kernel;
+    }
+    let Some(queue) = state.queue() else {
+        return kernel;
+    };
+    // Popped and not released: handed out again to who reads.
+    let Some(mut claim) = queue.claim() else {
+        return kernel;
+    };
+    let mut bytes = 0;
+    while let Ok(Some(record)) = claim.next() {
+        let event = Event::of(&record).filter(|it| !it.is_for_nobody(state));
+        bytes += event.map_or(0, |it| event_len(it.name.len()));
+    }
+    if bytes > 0 {
+        kernel - HEADER + bytes
+    } else {
+        kernel
+    }
+}

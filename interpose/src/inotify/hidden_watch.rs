@@ -1,0 +1,82 @@
+//! Watches of ours in the program's own instance, with wds that do not disturb the program's.
+//!
+//! The kernel numbers watches upwards (`inotify_user.c: inotify_add_to_idr`, a cyclic allocator), and
+//! there are programs that count on it. Where the kernel can set the next number (`INOTIFY_IOC_SETNEXTWD`,
+//! for checkpoints), ours are the highest there are and the program's go on where they were.
+#![expect(unsafe_code, reason = "an ioctl that has no wrapper")]
+
+use std::ffi::CStr;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use rustix::fs::inotify::{self, WatchFlags};
+
+use crate::fd_table;
+use crate::real;
+
+/// `_IOW('I', 0, __s32)`
+const INOTIFY_IOC_SETNEXTWD: std::ffi::c_ulong = 0x4004_4900;
+
+/// The wd that an instance gives next, by descriptor: 0 when we have not seen all of them.
+static NEXT: [AtomicI32; fd_table::LEN] = [const { AtomicI32::new(0) }; fd_table::LEN];
+
+/// The wd for our next watch, from the highest down.
+static OURS: AtomicI32 = AtomicI32::new(i32::MAX - 1);
+
+fn next(fd: RawFd) -> Option<&'static AtomicI32> {
+    NEXT.get(usize::try_from(fd).ok()?)
+}
+
+/// A new instance: its first wd will be 1.
+pub(crate) fn instance_made(fd: RawFd) {
+    if let Some(next) = next(fd) {
+        next.store(1, Ordering::Relaxed);
+    }
+}
+
+/// The program got a wd.
+pub(crate) fn wd_given(fd: RawFd, wd: i32) {
+    if let Some(next) = next(fd).filter(|it| it.load(Ordering::Relaxed) != 0) {
+        next.fetch_max(wd.saturating_add(1), Ordering::Relaxed);
+    }
+}
+
+/// The instance has another number, too.
+pub(crate) fn duplicated(from: RawFd, to: RawFd) {
+    if let (Some(from), Some(to)) = (next(from), next(to)) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Adds a watch of ours.
+pub(crate) fn add(fd: BorrowedFd<'_>, path: &CStr, mask: WatchFlags) -> Option<i32> {
+    use std::os::fd::AsRawFd as _;
+    let number = fd.as_raw_fd();
+    let next = next(number).map_or(0, |it| it.load(Ordering::Relaxed));
+    let is_moved = next > 0 && set_next(number, OURS.fetch_sub(1, Ordering::Relaxed));
+    // MASK_CREATE: a watch that the program has stays as it is.
+    let wd = inotify::add_watch(
+        fd,
+        path,
+        mask | WatchFlags::from_bits_retain(IN_MASK_CREATE),
+    );
+    if is_moved {
+        set_next(number, next);
+    }
+    let wd = wd.ok()?;
+    if !is_moved {
+        wd_given(number, wd);
+    }
+    Some(wd)
+}
+
+const IN_MASK_CREATE: u32 = 0x1000_0000;
+
+fn set_next(fd: RawFd, wd: i32) -> bool {
+    let Ok(wd) = usize::try_from(wd) else {
+        return false;
+    };
+    let argument = std::ptr::without_provenance_mut(wd);
+    // SAFETY: the argument is a number.
+    unsafe { real::ioctl(fd, INOTIFY_IOC_SETNEXTWD, argument) == 0 }
+}

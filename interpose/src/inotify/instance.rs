@@ -1,0 +1,196 @@
+//! The state of one inotify instance of the program, found by descriptor.
+//!
+//! The place of a state is never given back to the allocator but used again, so a thread may look at
+//! it while another closes the descriptor; a count says whether it is alive.
+#![expect(
+    unsafe_code,
+    reason = "follows an address of the table to memory that is never freed"
+)]
+
+use std::os::fd::RawFd;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use agentfs_proto::registration::Registration;
+
+use crate::fd_table::{self, Owner};
+use crate::inotify::queue::Queue;
+use crate::inotify::shared::Shared;
+
+/// The place of a state.
+#[derive(Debug)]
+struct Place {
+    /// Descriptors that lead here, and threads that look.
+    uses: AtomicU32,
+    state: AtomicPtr<State>,
+    next: AtomicPtr<Place>,
+}
+
+/// The state of an instance.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) shared: Shared,
+    /// The queue in force, and behind it those before it, which a thread may still look at.
+    queue: AtomicPtr<Chained>,
+}
+
+#[derive(Debug)]
+struct Chained {
+    queue: Queue,
+    older: *mut Chained,
+}
+
+static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
+
+fn places() -> impl Iterator<Item = &'static Place> {
+    let mut at = PLACES.load(Ordering::Acquire);
+    std::iter::from_fn(move || {
+        // SAFETY: null, or a place, which is never freed.
+        let place = unsafe { at.as_ref() }?;
+        at = place.next.load(Ordering::Acquire);
+        Some(place)
+    })
+}
+
+/// Holds a state while a thread works with it.
+#[derive(Debug)]
+pub(crate) struct Instance(&'static Place);
+
+impl Instance {
+    /// The state of a descriptor, if it is an instance with a watch on AgentFS.
+    pub(crate) fn of(fd: RawFd) -> Option<Self> {
+        let Owner::Inotify(address) = fd_table::get(fd) else {
+            return None;
+        };
+        // SAFETY: the table has only addresses of places, which are never freed.
+        let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
+        let more = |uses: u32| (uses > 0).then_some(uses + 1);
+        place
+            .uses
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
+            .ok()?;
+        let instance = Self(place);
+        // The place may have been closed and used again in between.
+        (fd_table::get(fd) == Owner::Inotify(address)).then_some(instance)
+    }
+
+    /// Makes the state of a descriptor that has none.
+    pub(crate) fn new(fd: RawFd, shared: Shared) -> Option<Self> {
+        let place = free_place();
+        let state = Box::new(State {
+            shared,
+            queue: AtomicPtr::new(ptr::null_mut()),
+        });
+        place.state.store(Box::into_raw(state), Ordering::Release);
+        // One for the descriptor and one for the result.
+        place.uses.store(2, Ordering::Release);
+        let instance = Self(place);
+        if fd_table::set(fd, Owner::Inotify(instance.address())) {
+            Some(instance)
+        } else {
+            instance.give_back();
+            None
+        }
+    }
+
+    fn address(&self) -> usize {
+        ptr::from_ref(self.0).expose_provenance()
+    }
+
+    /// The state.
+    pub(crate) fn state(&self) -> &State {
+        // SAFETY: while a use is counted there is a state, and it is not freed.
+        unsafe { &*self.0.state.load(Ordering::Acquire) }
+    }
+
+    /// Another descriptor leads here.
+    pub(crate) fn also_at(&self, fd: RawFd) {
+        self.0.uses.fetch_add(1, Ordering::Relaxed);
+        if !fd_table::set(fd, Owner::Inotify(self.address())) {
+            self.give_back();
+        }
+    }
+
+    /// A descriptor leads here no more.
+    pub(crate) fn forget(&self, fd: RawFd) {
+        if fd_table::take(fd) == Owner::Inotify(self.address()) {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&self) {
+        if self.0.uses.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let state = self.0.state.swap(ptr::null_mut(), Ordering::AcqRel);
+            if !state.is_null() {
+                // SAFETY: made by Box::into_raw, and nobody else counts as a user.
+                drop(unsafe { Box::from_raw(state) });
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// A place without a state. Called under the lock of [`register`](super::register).
+fn free_place() -> &'static Place {
+    let is_free = |place: &&Place| {
+        place.uses.load(Ordering::Acquire) == 0 && place.state.load(Ordering::Acquire).is_null()
+    };
+    if let Some(place) = places().find(is_free) {
+        return place;
+    }
+    let place = Box::leak(Box::new(Place {
+        uses: AtomicU32::new(0),
+        state: AtomicPtr::new(ptr::null_mut()),
+        next: AtomicPtr::new(PLACES.load(Ordering::Acquire)),
+    }));
+    PLACES.store(place, Ordering::Release);
+    place
+}
+
+impl State {
+    /// The queue in force, unless another process has taken the instance over.
+    pub(crate) fn queue(&self) -> Option<&Queue> {
+        // SAFETY: null, or a queue that lives as long as the state.
+        let chained = unsafe { self.queue.load(Ordering::Acquire).as_ref() }?;
+        let queue = &chained.queue;
+        (queue.generation == self.shared.generation()).then_some(queue)
+    }
+
+    /// Puts a queue in force.
+    pub(crate) fn set_queue(&self, queue: Queue) {
+        let older = self.queue.load(Ordering::Acquire);
+        let chained = Box::into_raw(Box::new(Chained { queue, older }));
+        self.queue.store(chained, Ordering::Release);
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        let is_last = self.shared.leave();
+        if let Some(queue) = self.queue().filter(|_| is_last) {
+            queue.register(|queue| Registration::Close { queue });
+        }
+        let mut at = *self.queue.get_mut();
+        while !at.is_null() {
+            // SAFETY: made by Box::into_raw in `set_queue`, and nobody looks any more.
+            let chained = unsafe { Box::from_raw(at) };
+            at = chained.older;
+        }
+    }
+}
+
+/// In a child of fork: it has every instance that its parent has. Uses that threads of the parent
+/// counted stay counted, so such a state is kept a little too long, never freed too early.
+pub(crate) fn in_forked_child() {
+    for place in places() {
+        // SAFETY: null, or the state of an instance; there is one thread.
+        if let Some(state) = unsafe { place.state.load(Ordering::Acquire).as_ref() } {
+            state.shared.join();
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! inotify: events of AgentFS among those of the kernel, in the program's own reads.
+//!
+//! The program keeps its real descriptor and the kernel's watches. What the kernel cannot know comes
+//! through a ring, and a hidden watch makes the descriptor readable when something is in it.
+#![expect(unsafe_code, reason = "works on the buffers of the program")]
+
+mod deliver;
+mod event;
+mod hidden_watch;
+mod instance;
+mod queue;
+mod register;
+mod shared;
+
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use crate::context::{self, guarded};
+use crate::fd_table::{self, Owner};
+use crate::real;
+use deliver::Outcome;
+use event::Buffer;
+use instance::Instance;
+
+/// A descriptor of the program, for the length of one call.
+fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: not -1; the program keeps it open during its own call, and if another thread closes it
+    // meanwhile, a system call on it fails as the program's own would.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// A new instance. Its number may have been that of one whose end we did not see.
+pub(crate) fn made(fd: RawFd) {
+    hidden_watch::instance_made(fd);
+    closing(fd);
+}
+
+/// `inotify_add_watch` has succeeded.
+pub(crate) fn watched(fd: RawFd, path: &CStr, mask: u32, wd: c_int) {
+    if let Some(fd) = borrow(fd) {
+        register::watched(fd, path, mask, wd);
+    }
+}
+
+/// `inotify_rm_watch` is about to be called.
+pub(crate) fn unwatching(fd: RawFd, wd: c_int) {
+    if let Some(instance) = Instance::of(fd) {
+        register::unwatching(&instance, wd);
+    }
+}
+
+/// A descriptor is about to be closed.
+pub(crate) fn closing(fd: RawFd) {
+    if let Some(instance) = Instance::of(fd) {
+        instance.forget(fd);
+    } else if fd_table::get(fd) == Owner::Hidden {
+        fd_table::set(fd, Owner::Foreign);
+    }
+}
+
+/// An instance has another number, too.
+pub(crate) fn duplicated(from: RawFd, to: RawFd) {
+    hidden_watch::duplicated(from, to);
+    if let Some(instance) = Instance::of(from) {
+        instance.also_at(to);
+    }
+}
+
+/// What `FIONREAD` says.
+pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
+    let all = guarded(|| {
+        let instance = Instance::of(fd)?;
+        let kernel = usize::try_from(kernel).ok()?;
+        c_int::try_from(deliver::readable_bytes(instance.state(), kernel)).ok()
+    });
+    all.flatten().unwrap_or(kernel)
+}
+
+/// read(2). The real call comes first and blocks, fails and is interrupted as ever; nothing of ours is
+/// held meanwhile, and no frame up to here has anything to clean up when the thread is cancelled.
+///
+/// # Safety
+/// As read(2).
+pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
+    loop {
+        // SAFETY: the caller's promise.
+        let read = unsafe { real::read(fd, buffer, len) };
+        let Some(filled) = usize::try_from(read).ok().filter(|n| *n > 0) else {
+            return read;
+        };
+        let outcome = guarded(|| {
+            // SAFETY: the kernel has just written the first `filled` bytes.
+            unsafe { after(fd, buffer, len, filled) }
+        });
+        match outcome {
+            Some(Outcome::Bytes(bytes)) => return isize::try_from(bytes).unwrap_or(read),
+            Some(Outcome::TooSmall) => {
+                context::set_errno(libc::EINVAL);
+                return -1;
+            }
+            Some(Outcome::Again) => {}
+            None => return read,
+        }
+    }
+}
+
+/// # Safety
+/// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
+unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Outcome {
+    let (Some(instance), Some(fd)) = (Instance::of(fd), borrow(fd)) else {
+        return Outcome::Bytes(filled);
+    };
+    let bytes = buffer.cast::<MaybeUninit<u8>>();
+    // SAFETY: the caller's promise; the program does not touch it during its own call.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(bytes, len) };
+    // SAFETY: the caller's promise.
+    let mut buffer = unsafe { Buffer::new(bytes, filled) };
+    deliver::deliver(fd, instance.state(), &mut buffer)
+}
+
+/// In a child of fork.
+pub(crate) fn in_forked_child() {
+    register::in_forked_child();
+    instance::in_forked_child();
+}

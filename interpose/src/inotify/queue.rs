@@ -1,0 +1,98 @@
+//! What serves one inotify instance: the ring, the doorbells, and the way to register watches.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use agentfs_proto::registration::Registration;
+use agentfs_ring::requests::{RequestWriter, Sent};
+use agentfs_ring::{Claim, Consumer};
+
+use crate::connection::{self, NewQueue};
+use crate::context;
+use crate::hidden::Hidden;
+
+/// A queue of the daemon, as this process has it.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    ring: Consumer,
+    refill: Hidden,
+    bell: Hidden,
+    requests: Arc<RequestWriter>,
+    number: u32,
+    pub(crate) session: u64,
+    /// Which of the instance's queues it is; see [`Shared::generation`].
+    ///
+    /// [`Shared::generation`]: super::shared::Shared::generation
+    pub(crate) generation: u32,
+}
+
+impl Queue {
+    /// Maps a new queue and hides its descriptors.
+    pub(crate) fn new(new: NewQueue, generation: u32) -> Option<Self> {
+        Some(Self {
+            ring: Consumer::open(new.queue.ring).ok()?,
+            refill: Hidden::new(new.queue.refill)?,
+            bell: Hidden::new(new.queue.doorbell)?,
+            requests: new.requests,
+            number: new.queue.opened.queue,
+            session: new.session,
+            generation,
+        })
+    }
+
+    /// The right to pop, when no other thread or process has it. Waits for a moment: who has it is
+    /// about to give it back.
+    pub(crate) fn claim(&self) -> Option<Claim<'_>> {
+        const PATIENCE: u32 = 1000;
+        for _ in 0..PATIENCE {
+            let claim = self
+                .ring
+                .claim(context::this_thread(), context::is_owner_alive);
+            if claim.is_some() {
+                return claim;
+            }
+            rustix::thread::sched_yield();
+        }
+        None
+    }
+
+    /// The file that the daemon writes.
+    pub(crate) fn bell_file(&self) -> &Hidden {
+        &self.bell
+    }
+
+    /// Makes the program's descriptor readable, as the daemon does.
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            let _ = rustix::io::retry_on_intr(|| rustix::io::pwrite(bell, &[1], 0));
+        }
+    }
+
+    /// Tells the daemon that a full ring has room again.
+    pub(crate) fn ask_for_more(&self) {
+        if let Some(refill) = self.refill.get() {
+            let _ = rustix::io::retry_on_intr(|| ring_eventfd(refill));
+        }
+    }
+
+    /// Says something of this queue to the daemon.
+    pub(crate) fn register(&self, make: impl FnOnce(u32) -> Registration) {
+        const TRIES: u32 = 1000;
+        let words = make(self.number).to_words();
+        let mut is_flushed = false;
+        for _ in 0..TRIES {
+            let me = context::this_thread();
+            match self.requests.send(words, me, context::is_owner_alive) {
+                Sent::Sent | Sent::Reentered => return,
+                Sent::Busy => rustix::thread::sched_yield(),
+                // Still full after the daemon has looked: it is another daemon.
+                Sent::Full if is_flushed => return,
+                Sent::Full => is_flushed = connection::flush_requests(),
+            }
+        }
+    }
+}
+
+fn ring_eventfd(fd: BorrowedFd<'_>) -> rustix::io::Result<usize> {
+    rustix::io::write(fd, &1_u64.to_ne_bytes())
+}

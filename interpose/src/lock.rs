@@ -1,0 +1,86 @@
+//! A lock for short work, which a signal handler may find held by the thread it interrupted, and a
+//! child of fork by a thread that does not exist there.
+#![expect(unsafe_code, reason = "lends out what the lock protects")]
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::context;
+
+/// A value and who works on it.
+#[derive(Debug)]
+pub(crate) struct Lock<T> {
+    holder: AtomicU64,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached only by the thread that holds the lock, one at a time.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+const FREE: u64 = 0;
+
+impl<T> Lock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self {
+            holder: AtomicU64::new(FREE),
+            value: UnsafeCell::new(value),
+        }
+    }
+
+    /// Runs `work` alone. `None` when this thread is inside already: it is in a signal handler.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let me = context::this_thread().get();
+        loop {
+            // Acquire and, in `Held`, Release: what the last holder did is seen.
+            match self
+                .holder
+                .compare_exchange_weak(FREE, me, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => break,
+                Err(holder) if holder == me => return None,
+                Err(_) => rustix::thread::sched_yield(),
+            }
+        }
+        let held = Held(&self.holder);
+        // SAFETY: this thread holds the lock, and is not inside already.
+        let value = unsafe { &mut *self.value.get() };
+        let result = work(value);
+        drop(held);
+        Some(result)
+    }
+
+    /// In a child of fork: whoever held it is not here.
+    pub(crate) fn break_open(&self) {
+        self.holder.store(FREE, Ordering::Relaxed);
+    }
+}
+
+/// Frees the lock, also when the work panics.
+struct Held<'a>(&'a AtomicU64);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(FREE, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lock;
+
+    #[test]
+    fn one_thread_at_a_time_and_never_twice_the_same() {
+        let lock = Lock::new(0_u32);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1000 {
+                        lock.with(|value| *value += 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(lock.with(|value| *value), Some(4000));
+        assert_eq!(lock.with(|_| lock.with(|_| ())), Some(None));
+    }
+}

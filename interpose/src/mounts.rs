@@ -1,0 +1,135 @@
+//! Whether an object lies on a mount of the daemon.
+//!
+//! Almost every watch of almost every program does not. Then it costs one statx, for a disk's
+//! filesystem a look at its device number, and for others a look into a small table.
+
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::config::config;
+use crate::connection;
+
+/// What a path led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Object {
+    pub(crate) st_dev: u64,
+    pub(crate) st_ino: u64,
+    /// The mount, by a number that is not used twice (Linux 6.8), or not at the same time.
+    mount: u64,
+}
+
+const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
+/// Looks a path up as `inotify_add_watch` did.
+pub(crate) fn object(path: &CStr, follow: bool) -> Option<Object> {
+    let mut flags = AtFlags::STATX_DONT_SYNC;
+    if !follow {
+        flags |= AtFlags::SYMLINK_NOFOLLOW;
+    }
+    let wanted =
+        StatxFlags::INO | StatxFlags::MNT_ID | StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
+    let found = statx(CWD, path, flags, wanted).ok()?;
+    Some(Object {
+        st_dev: makedev(found.stx_dev_major, found.stx_dev_minor),
+        st_ino: found.stx_ino,
+        mount: found.stx_mnt_id,
+    })
+}
+
+/// Whether the daemon serves the mount of the object.
+pub(crate) fn is_agentfs(object: Object, path: &CStr) -> bool {
+    let is_virtual = rustix::fs::major(object.st_dev) == 0 || config().any_filesystem();
+    if !is_virtual {
+        return false;
+    }
+    let slot = Slot::of(object);
+    if let Some(known) = slot.known() {
+        return known;
+    }
+    let is_candidate = config().any_filesystem() || is_fuse(path);
+    if !is_candidate {
+        slot.learn(false, Until::End);
+        return false;
+    }
+    match connection::mounts() {
+        // No daemon may be one that starts later.
+        None => false,
+        Some(mounts) => {
+            let is_ours = mounts.iter().any(|it| it.st_dev == object.st_dev);
+            slot.learn(is_ours, if is_ours { Until::End } else { Until::Soon });
+            is_ours
+        }
+    }
+}
+
+fn is_fuse(path: &CStr) -> bool {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a 32-bit number, whatever its type"
+    )]
+    rustix::fs::statfs(path).is_ok_and(|it| it.f_type as u32 == FUSE_SUPER_MAGIC)
+}
+
+/// How long an answer holds. A mount that the daemon does not know yet may be in its table in a
+/// moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Until {
+    End,
+    Soon,
+}
+
+const SLOTS: usize = 16;
+
+/// Mount and answer in one word (63 bits of a hash are as good as the mount), and until when.
+static KNOWN: [(AtomicU64, AtomicU64); SLOTS] =
+    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; SLOTS];
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    key: u64,
+    words: Option<&'static (AtomicU64, AtomicU64)>,
+}
+
+impl Slot {
+    fn of(object: Object) -> Self {
+        let mixed = (object.mount ^ object.st_dev.rotate_left(32))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            | 1 << 63;
+        let index = usize::try_from(mixed >> 56).unwrap_or(0) % SLOTS;
+        Self {
+            key: mixed & !1,
+            words: KNOWN.get(index),
+        }
+    }
+
+    fn known(self) -> Option<bool> {
+        let (word, until) = self.words?;
+        let word = word.load(Ordering::Acquire);
+        let is_fresh = word & !1 == self.key && now() < until.load(Ordering::Relaxed);
+        is_fresh.then_some(word & 1 == 1)
+    }
+
+    fn learn(self, is_ours: bool, until: Until) {
+        let Some((word, end)) = self.words else {
+            return;
+        };
+        let until = match until {
+            Until::End => u64::MAX,
+            Until::Soon => now() + 2,
+        };
+        // Nobody takes the old answer for the new mount meanwhile.
+        word.store(0, Ordering::Release);
+        end.store(until, Ordering::Relaxed);
+        word.store(self.key | u64::from(is_ours), Ordering::Release);
+    }
+}
+
+/// Seconds since the machine started.
+fn now() -> u64 {
+    u64::try_from(clock_gettime(ClockId::MonotonicCoarse).tv_sec).unwrap_or(0)
+}
