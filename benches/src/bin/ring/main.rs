@@ -1,0 +1,84 @@
+//! The ring beside what else carries records between two processes.
+//!
+//! `ring [--quick] [--json] [--only PART]`: parts are throughput, wake, fetch, burst. `--quick` runs
+//! little and keeps every run: to see that it works, not to quote.
+
+mod body;
+mod burst;
+mod fetch;
+#[cfg(feature = "peers")]
+mod peers;
+mod streams;
+mod throughput;
+mod wake;
+
+use std::io::Write as _;
+
+use agentfs_benches::placement::Judge;
+use agentfs_benches::table::{Table, machine};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    records: u64,
+    wakes: u64,
+    rounds: usize,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let quick = has("--quick");
+    let size = if quick {
+        Size {
+            records: 100_000,
+            wakes: 500,
+            rounds: 3,
+        }
+    } else {
+        Size {
+            records: 2_000_000,
+            wakes: 5_000,
+            rounds: 9,
+        }
+    };
+    let only = args
+        .iter()
+        .position(|arg| arg == "--only")
+        .and_then(|at| args.get(at + 1));
+    let wanted = |part: &str| only.is_none_or(|only| only == part);
+
+    let mut judge = Judge::new(!quick);
+    let mut tables: Vec<Table> = Vec::new();
+    for (part, run) in [
+        (
+            "throughput",
+            throughput::tables as fn(Size, &mut Judge) -> Vec<Table>,
+        ),
+        ("wake", wake::tables),
+        ("fetch", fetch::tables),
+        ("burst", burst::tables),
+    ] {
+        if wanted(part) {
+            writeln!(std::io::stderr(), "ring: {part}")?;
+            tables.extend(run(size, &mut judge));
+        }
+    }
+
+    let text = if has("--json") {
+        serde_json::to_string_pretty(&tables)? + "\n"
+    } else {
+        let head = format!(
+            "Machine: {}. Cores {:?}; {} runs counted, {} dropped because the cores had moved or \
+             something else ran. Cells are medians (min to max) over the runs; ratios are taken \
+             round by round.\n",
+            machine(),
+            judge.usual(),
+            judge.kept,
+            judge.dropped,
+        );
+        head + &tables.iter().map(Table::markdown).collect::<String>()
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}

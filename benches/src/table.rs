@@ -1,0 +1,113 @@
+//! The report: where, when, with what, and the rows.
+
+use core::fmt::Write as _;
+
+use crate::Spread;
+
+/// A measured case beside its reference.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// The figure, in the table's unit.
+    pub figure: Spread,
+    /// A second figure, where the table has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub also: Option<Spread>,
+    /// Against the reference, round by round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<Ratio>,
+}
+
+/// A figure by that of a reference in the same round.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Ratio {
+    /// The reference.
+    pub of: String,
+    /// Ours by theirs.
+    pub spread: Spread,
+    /// What it should be at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub goal: Option<f64>,
+}
+
+/// Rows with one heading.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Table {
+    /// What they have in common.
+    pub title: String,
+    /// Of the figures.
+    pub unit: String,
+    /// Of the second figures, or nothing.
+    pub also: String,
+    /// In the order of the runs.
+    pub rows: Vec<Row>,
+}
+
+impl Table {
+    /// For people.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut text = format!("\n### {}\n\n| case | {} | ", self.title, self.unit);
+        let also = !self.also.is_empty();
+        if also {
+            // Writing to a String cannot fail.
+            let _written = write!(text, "{} | ", self.also);
+        }
+        let _written = writeln!(
+            text,
+            "ratio | goal |\n|---|---|{}---|---|",
+            if also { "---|" } else { "" }
+        );
+        for row in &self.rows {
+            let _written = write!(text, "| {} | {} | ", row.what, row.figure);
+            if also {
+                let _written = write!(
+                    text,
+                    "{} | ",
+                    row.also.map_or(String::new(), |s| s.to_string())
+                );
+            }
+            let _written = match &row.ratio {
+                Some(ratio) => writeln!(
+                    text,
+                    "{} of {} | {} |",
+                    ratio.spread,
+                    ratio.of,
+                    ratio.verdict()
+                ),
+                None => writeln!(text, "| |"),
+            };
+        }
+        text
+    }
+}
+
+impl Ratio {
+    fn verdict(&self) -> String {
+        match self.goal {
+            Some(goal) if self.spread.median <= goal => format!("<= {goal}: met"),
+            Some(goal) => format!("<= {goal}: **missed**"),
+            None => String::new(),
+        }
+    }
+}
+
+/// The machine, in one line.
+#[must_use]
+pub fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    let cores = cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{model}, {cores} cores, Linux {}", kernel.trim())
+}
