@@ -15,12 +15,24 @@ mod daemon;
 mod deliver;
 mod engine;
 mod fd_set;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod hooks;
 mod kernel;
 mod knote;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod link;
 mod lock;
 mod queue;
+#[cfg(target_os = "linux")]
+#[path = "linux.rs"]
+mod system;
+#[cfg(target_os = "macos")]
+#[path = "macos.rs"]
+mod system;
 
 pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
 pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub use link::{Link, attach, engine};
 pub use queue::RESERVED_IDENT;

@@ -1,0 +1,114 @@
+//! The functions that programs call instead of the real ones.
+
+#![expect(unsafe_code, reason = "C functions with C pointers")]
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use libc::timespec;
+
+use super::abi::{KEVENT_FLAG_WORKQ, Kevent, Kevent64, KeventQos, Layout};
+use super::kernel::{Call, Manner, Real};
+use super::{engine, system};
+
+/// A hooked call of the kevent family; if our code panics, the real one.
+///
+/// # Safety
+///
+/// As [`Call::new`].
+unsafe fn hooked<L: Layout + Real>(
+    kq: c_int,
+    changes: (*const L, c_int),
+    events: (*mut L, c_int),
+    manner: Manner,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let call = unsafe { Call::new(kq, changes, events, manner) };
+    catch_unwind(AssertUnwindSafe(|| engine().call(call)))
+        .unwrap_or_else(|_| call.unchanged(&system::ORIGINALS))
+}
+
+/// Runs what the engine has to know of a descriptor; a panic of ours stays here.
+pub(crate) fn note(what: impl FnOnce()) {
+    // There is nothing to fall back to: the real call follows anyway.
+    let _panicked = catch_unwind(AssertUnwindSafe(what));
+}
+
+/// `int kevent(...)`
+///
+/// # Safety
+///
+/// As kevent(2).
+pub(crate) unsafe extern "C" fn kevent(
+    kq: c_int,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout: *const timespec,
+) -> c_int {
+    let manner = Manner::waiting(timeout);
+    // SAFETY: the program's own arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+}
+
+/// `int kevent64(...)`
+///
+/// # Safety
+///
+/// As kevent64(2).
+pub(crate) unsafe extern "C" fn kevent64(
+    kq: c_int,
+    changes: *const Kevent64,
+    nchanges: c_int,
+    events: *mut Kevent64,
+    nevents: c_int,
+    flags: c_uint,
+    timeout: *const timespec,
+) -> c_int {
+    let manner = Manner {
+        flags,
+        ..Manner::waiting(timeout)
+    };
+    // SAFETY: the program's own arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+}
+
+/// `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ it speaks of another queue and not of `kq`.
+///
+/// # Safety
+///
+/// As kevent_qos in `xnu: bsd/sys/event_private.h`.
+pub(crate) unsafe extern "C" fn kevent_qos(
+    kq: c_int,
+    changes: *const KeventQos,
+    nchanges: c_int,
+    events: *mut KeventQos,
+    nevents: c_int,
+    data_out: *mut c_void,
+    data_available: *mut usize,
+    flags: c_uint,
+) -> c_int {
+    let manner = Manner {
+        flags,
+        data_out,
+        data_available,
+        ..Manner::waiting(std::ptr::null())
+    };
+    if flags & KEVENT_FLAG_WORKQ != 0 {
+        // SAFETY: the program's own arguments.
+        let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), manner) };
+        return call.unchanged(&system::ORIGINALS);
+    }
+    // SAFETY: the program's own arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+}
+
+/// `int kqueue(void)`
+pub(crate) extern "C" fn kqueue() -> c_int {
+    let kq = system::kqueue();
+    if kq >= 0 {
+        note(|| engine().opened(kq));
+    }
+    kq
+}

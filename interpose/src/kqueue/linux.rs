@@ -1,0 +1,182 @@
+//! Linux: kqueue comes from whichever library the program has it from, if any.
+
+#![expect(
+    unsafe_code,
+    reason = "symbols of other libraries, and C names for ours"
+)]
+
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libc::timespec;
+
+use super::abi::{Kevent, Kevent64, KeventQos};
+use super::hooks;
+use super::kernel::{Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals};
+
+/// The functions behind ours in the order of symbol look-up.
+pub(crate) const ORIGINALS: Originals = Originals {
+    kevent: next_kevent,
+    kevent64: next_kevent64,
+    kevent_qos: next_kevent_qos,
+};
+
+/// A symbol behind ours, looked up once.
+struct Next {
+    name: &'static CStr,
+    found: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Self {
+        Self {
+            name,
+            found: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    fn get(&self) -> Option<*mut c_void> {
+        let known = self.found.load(Ordering::Relaxed);
+        if !known.is_null() {
+            return Some(known);
+        }
+        // SAFETY: a C string; RTLD_NEXT searches behind this library.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        self.found.store(found, Ordering::Relaxed);
+        (!found.is_null()).then_some(found)
+    }
+}
+
+fn missing() -> c_int {
+    Errno(libc::ENOSYS).set();
+    -1
+}
+
+pub(crate) fn kqueue() -> c_int {
+    static NEXT: Next = Next::new(c"kqueue");
+    let Some(next) = NEXT.get() else {
+        return missing();
+    };
+    // SAFETY: the symbol of that name has this type.
+    let next: extern "C" fn() -> c_int = unsafe { std::mem::transmute(next) };
+    next()
+}
+
+unsafe extern "C" fn next_kevent(
+    kq: c_int,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout: *const timespec,
+) -> c_int {
+    static NEXT: Next = Next::new(c"kevent");
+    let Some(next) = NEXT.get() else {
+        return missing();
+    };
+    // SAFETY: the symbol of that name has this type.
+    let next: KeventFn = unsafe { std::mem::transmute(next) };
+    // SAFETY: the caller's promise.
+    unsafe { next(kq, changes, nchanges, events, nevents, timeout) }
+}
+
+unsafe extern "C" fn next_kevent64(
+    kq: c_int,
+    changes: *const Kevent64,
+    nchanges: c_int,
+    events: *mut Kevent64,
+    nevents: c_int,
+    flags: c_uint,
+    timeout: *const timespec,
+) -> c_int {
+    static NEXT: Next = Next::new(c"kevent64");
+    let Some(next) = NEXT.get() else {
+        return missing();
+    };
+    // SAFETY: the symbol of that name has this type.
+    let next: Kevent64Fn = unsafe { std::mem::transmute(next) };
+    // SAFETY: the caller's promise.
+    unsafe { next(kq, changes, nchanges, events, nevents, flags, timeout) }
+}
+
+unsafe extern "C" fn next_kevent_qos(
+    kq: c_int,
+    changes: *const KeventQos,
+    nchanges: c_int,
+    events: *mut KeventQos,
+    nevents: c_int,
+    out: *mut c_void,
+    available: *mut usize,
+    flags: c_uint,
+) -> c_int {
+    static NEXT: Next = Next::new(c"kevent_qos");
+    let Some(next) = NEXT.get() else {
+        return missing();
+    };
+    // SAFETY: the symbol of that name has this type.
+    let next: KeventQosFn = unsafe { std::mem::transmute(next) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        next(
+            kq, changes, nchanges, events, nevents, out, available, flags,
+        )
+    }
+}
+
+/// The hooks under their C names. They take precedence over a kqueue library because the shim is
+/// loaded first.
+mod exports {
+    use super::{Kevent, Kevent64, KeventQos, c_int, c_uint, c_void, hooks, timespec};
+
+    #[unsafe(no_mangle)]
+    extern "C" fn kqueue() -> c_int {
+        hooks::kqueue()
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn kevent(
+        kq: c_int,
+        changes: *const Kevent,
+        nchanges: c_int,
+        events: *mut Kevent,
+        nevents: c_int,
+        timeout: *const timespec,
+    ) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { hooks::kevent(kq, changes, nchanges, events, nevents, timeout) }
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn kevent64(
+        kq: c_int,
+        changes: *const Kevent64,
+        nchanges: c_int,
+        events: *mut Kevent64,
+        nevents: c_int,
+        flags: c_uint,
+        timeout: *const timespec,
+    ) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { hooks::kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
+    }
+
+    #[unsafe(no_mangle)]
+    unsafe extern "C" fn kevent_qos(
+        kq: c_int,
+        changes: *const KeventQos,
+        nchanges: c_int,
+        events: *mut KeventQos,
+        nevents: c_int,
+        out: *mut c_void,
+        available: *mut usize,
+        flags: c_uint,
+    ) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe {
+            hooks::kevent_qos(
+                kq, changes, nchanges, events, nevents, out, available, flags,
+            )
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! macOS: the `__interpose` section, and the real functions.
+//!
+//! dyld rebinds every use of a replacee to its replacement, but not in this image: here the plain
+//! name is the real function (`dyld: Loader::applyInterposing`). dlsym() must not be used for that, it
+//! returns the replacement to everybody.
+//!
+//! poll(2) with the vnode bits POLLEXTEND to POLLWRITE goes past every kevent call and is not hooked;
+//! vfork(2) neither: its child shares this memory and may only exec.
+
+#![expect(
+    unsafe_code,
+    reason = "the functions of libSystem, and the table that dyld reads"
+)]
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use libc::{pid_t, timespec};
+
+use super::abi::{Kevent, Kevent64, KeventQos};
+use super::kernel::{Errno, Originals};
+use super::{engine, hooks};
+
+/// `guardid_t` of `<sys/guarded.h>`.
+type GuardId = u64;
+
+unsafe extern "C" {
+    #[link_name = "kqueue"]
+    safe fn real_kqueue() -> c_int;
+    #[link_name = "guarded_kqueue_np"]
+    fn real_guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> c_int;
+    #[link_name = "kevent"]
+    fn real_kevent(
+        kq: c_int,
+        changes: *const Kevent,
+        nchanges: c_int,
+        events: *mut Kevent,
+        nevents: c_int,
+        timeout: *const timespec,
+    ) -> c_int;
+    #[link_name = "kevent64"]
+    fn real_kevent64(
+        kq: c_int,
+        changes: *const Kevent64,
+        nchanges: c_int,
+        events: *mut Kevent64,
+        nevents: c_int,
+        flags: c_uint,
+        timeout: *const timespec,
+    ) -> c_int;
+    #[link_name = "kevent_qos"]
+    fn real_kevent_qos(
+        kq: c_int,
+        changes: *const KeventQos,
+        nchanges: c_int,
+        events: *mut KeventQos,
+        nevents: c_int,
+        data_out: *mut c_void,
+        data_available: *mut usize,
+        flags: c_uint,
+    ) -> c_int;
+    #[link_name = "close"]
+    safe fn real_close(fd: c_int) -> c_int;
+    #[link_name = "close$NOCANCEL"]
+    safe fn real_close_nocancel(fd: c_int) -> c_int;
+    #[link_name = "guarded_close_np"]
+    fn real_guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int;
+    #[link_name = "dup"]
+    safe fn real_dup(fd: c_int) -> c_int;
+    #[link_name = "dup2"]
+    safe fn real_dup2(old: c_int, new: c_int) -> c_int;
+    #[link_name = "fork"]
+    fn real_fork() -> pid_t;
+}
+
+pub(crate) const ORIGINALS: Originals = Originals {
+    kevent: real_kevent,
+    kevent64: real_kevent64,
+    kevent_qos: real_kevent_qos,
+};
+
+pub(crate) fn kqueue() -> c_int {
+    real_kqueue()
+}
+
+unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> c_int {
+    // SAFETY: the program's own arguments.
+    let kq = unsafe { real_guarded_kqueue_np(guard, flags) };
+    if kq >= 0 {
+        hooks::note(|| engine().opened(kq));
+    }
+    kq
+}
+
+/// Refuses the program our descriptors, which it has not opened.
+fn may_close(fd: c_int) -> bool {
+    if engine().hides(fd) {
+        Errno(libc::EBADF).set();
+        return false;
+    }
+    hooks::note(|| engine().closing(fd));
+    true
+}
+
+extern "C" fn close(fd: c_int) -> c_int {
+    if may_close(fd) { real_close(fd) } else { -1 }
+}
+
+extern "C" fn close_nocancel(fd: c_int) -> c_int {
+    if may_close(fd) {
+        real_close_nocancel(fd)
+    } else {
+        -1
+    }
+}
+
+unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int {
+    // A wrong guard ends the process or fails: then a queue is forgotten too early, at worst.
+    if !may_close(fd) {
+        return -1;
+    }
+    // SAFETY: the program's own arguments.
+    unsafe { real_guarded_close_np(fd, guard) }
+}
+
+extern "C" fn dup(fd: c_int) -> c_int {
+    let new = real_dup(fd);
+    if new >= 0 {
+        hooks::note(|| engine().duplicated(fd, new));
+    }
+    new
+}
+
+extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    if old == new {
+        return real_dup2(old, new);
+    }
+    hooks::note(|| {
+        engine().vacate(new);
+        engine().closing(new);
+    });
+    let result = real_dup2(old, new);
+    if result >= 0 {
+        hooks::note(|| engine().duplicated(old, new));
+    }
+    result
+}
+
+unsafe extern "C" fn fork() -> pid_t {
+    // SAFETY: the program asked for it; the engine's own state is ready for it.
+    engine().fork(|| unsafe { real_fork() })
+}
+
+/// One entry of the table.
+#[repr(C)]
+struct Tuple {
+    replacement: *const c_void,
+    replacee: *const c_void,
+}
+
+// SAFETY: two addresses of functions, read by dyld before anything runs.
+unsafe impl Sync for Tuple {}
+
+macro_rules! tuples {
+    ($($replacement:path => $replacee:path),+ $(,)?) => {
+        #[used]
+        #[unsafe(link_section = "__DATA,__interpose")]
+        static TUPLES: [Tuple; [$(stringify!($replacee)),+].len()] = [$(Tuple {
+            replacement: $replacement as *const c_void,
+            replacee: $replacee as *const c_void,
+        }),+];
+    };
+}
+
+tuples! {
+    hooks::kqueue => real_kqueue,
+    guarded_kqueue_np => real_guarded_kqueue_np,
+    hooks::kevent => real_kevent,
+    hooks::kevent64 => real_kevent64,
+    hooks::kevent_qos => real_kevent_qos,
+    close => real_close,
+    close_nocancel => real_close_nocancel,
+    guarded_close_np => real_guarded_close_np,
+    dup => real_dup,
+    dup2 => real_dup2,
+    fork => real_fork,
+}
