@@ -192,6 +192,18 @@ impl Open {
         heard == Heard::LastEvent
     }
 
+    /// Tells the reader that a watch is gone, for no reason in the filesystem.
+    pub(crate) fn tell_ignored(&mut self, id: WatchId, freeze: Freeze<'_>) {
+        let ignored = AgentFsEvent {
+            watch: id.0,
+            kind: Kind::IGNORED,
+            mask: IN_IGNORED,
+            ..AgentFsEvent::default()
+        };
+        self.recent.remember(&ignored, &[]);
+        self.channel.send(&ignored, &[], &[], freeze);
+    }
+
     fn tell_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent, freeze: Freeze<'_>) {
         let Some(watch) = self.watches.get(slot) else {
             return;

@@ -164,6 +164,25 @@ impl WatchService {
         Ok(())
     }
 
+    /// Ends an inotify watch as the kernel's `inotify_rm_watch` does: the reader gets `IN_IGNORED`.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: the queue is gone or of another API, or has no such watch.
+    pub fn ignore(&self, queue: &Arc<Queue>, id: WatchId) -> Result<(), WatchError> {
+        if queue.api != Api::Inotify {
+            return Err(WatchError::OtherApi(queue.api));
+        }
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        let slot = open.watches.find(id).ok_or(WatchError::NoWatch(id))?;
+        open.tell_ignored(id, &|| self.freeze(queue.branch));
+        self.remove(queue, open, slot);
+        open.channel.flush();
+        self.judge(queue, open);
+        Ok(())
+    }
+
     fn remove(&self, queue: &Arc<Queue>, open: &mut Open, slot: Slot) {
         if let Some(state) = open.watches.remove(slot) {
             self.router

@@ -1,0 +1,110 @@
+//! Runs a sequence on both sides and compares every answer.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use agentfs_ring::Capacity;
+
+use crate::core::Core;
+use crate::generate::sequence;
+use crate::kernel::Kernel;
+use crate::op::{Answer, INSTANCES, Op};
+use crate::shrink::shrink;
+
+/// What all sequences met together, to see that they meet anything.
+#[derive(Debug, Default)]
+struct Met {
+    records: AtomicU64,
+    merged: AtomicU64,
+    spilled: AtomicU64,
+}
+
+/// The first step whose answers differ: its number, what it was, the kernel's answer and ours.
+type Difference = (usize, Op, Answer, Answer);
+
+fn compare(
+    kernel: &mut Kernel,
+    capacity: Capacity,
+    ops: &[Op],
+    met: &Met,
+) -> Result<(), Box<Difference>> {
+    let mut real = kernel.start();
+    let mut ours = Core::start(capacity);
+    let read_all = (0..INSTANCES).map(|instance| Op::Drain {
+        instance,
+        room: 65_536,
+    });
+    let mut alike = true;
+    for (step, op) in ops.iter().copied().chain(read_all).enumerate() {
+        alike &= !real.parts_ways(op);
+        if !alike && step < ops.len() {
+            continue;
+        }
+        let (expected, wd) = real.run(op);
+        let got = ours.run(op, wd);
+        if expected != got {
+            return Err(Box::new((step, op, expected, got)));
+        }
+    }
+    let counts = ours.counts();
+    met.records.fetch_add(counts.published, Ordering::Relaxed);
+    met.merged.fetch_add(counts.coalesced, Ordering::Relaxed);
+    met.spilled.fetch_add(counts.spilled, Ordering::Relaxed);
+    Ok(())
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// The smallest ring for every third sequence: what does not fit waits in the daemon's memory.
+fn capacity(seed: u64) -> Capacity {
+    if seed.is_multiple_of(3) {
+        Capacity::MIN
+    } else {
+        Capacity::DEFAULT
+    }
+}
+
+fn check(kernel: &mut Kernel, seed: u64, met: &Met) -> Option<String> {
+    let ops = sequence(seed);
+    let mut compare = |ops: &[Op]| compare(kernel, capacity(seed), ops, met);
+    compare(&ops).err()?;
+    let small = shrink(ops, |ops| compare(ops).is_err());
+    let difference = compare(&small);
+    Some(format!("seed {seed}\n{small:#?}\n{difference:#?}"))
+}
+
+#[test]
+fn both_readers_get_the_same_records() {
+    let first = number("AGENTFS_ORACLE_SEED", 1);
+    let sequences = number("AGENTFS_ORACLE_SEQUENCES", 10_000);
+    let next = AtomicU64::new(first);
+    let failures = Mutex::new(Vec::new());
+    let met = Met::default();
+    let work = || {
+        let mut kernel = Kernel::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + sequences || failures.lock().unwrap().len() >= 3 {
+                return;
+            }
+            if let Some(failure) = check(&mut kernel, seed, &met) {
+                failures.lock().unwrap().push(failure);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let each = |counter: &AtomicU64| counter.load(Ordering::Relaxed) / sequences;
+    assert!(each(&met.records) >= 10, "too little to compare: {met:?}");
+    if sequences >= 1000 {
+        assert!(met.merged.into_inner() > 0, "nothing was merged");
+        assert!(met.spilled.into_inner() > 0, "no ring was ever full");
+    }
+}

@@ -1,0 +1,34 @@
+//! Makes a failing sequence small.
+
+use crate::op::Op;
+
+/// Leaves out operations, in halves first and one by one at the end, as long as `fails` says that
+/// the rest still fails.
+pub(crate) fn shrink(mut ops: Vec<Op>, mut fails: impl FnMut(&[Op]) -> bool) -> Vec<Op> {
+    let mut chunk = ops.len() / 2;
+    while chunk > 0 {
+        let before = ops.len();
+        let mut at = 0;
+        while at < ops.len() {
+            let mut fewer = ops.clone();
+            drop(fewer.drain(at..(at + chunk).min(ops.len())));
+            if fails(&fewer) {
+                ops = fewer;
+            } else {
+                at += chunk;
+            }
+        }
+        if chunk > 1 || ops.len() == before {
+            chunk /= 2;
+        }
+    }
+    ops
+}
+
+#[test]
+fn shrinking_keeps_what_is_needed_to_fail() {
+    let ops: Vec<Op> = (0..100).map(|slot| Op::Close { slot }).collect();
+    let needed = [Op::Close { slot: 17 }, Op::Close { slot: 60 }];
+    let small = shrink(ops, |ops| needed.iter().all(|op| ops.contains(op)));
+    assert_eq!(small, needed);
+}
