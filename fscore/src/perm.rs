@@ -22,6 +22,11 @@ impl<'a> Rights<'a> {
         }
     }
 
+    /// Whether rights are checked at all.
+    pub(crate) fn is_enforced(self) -> bool {
+        self.enforce
+    }
+
     /// Whether the caller can do everything that the superuser can.
     pub(crate) fn is_privileged(self) -> bool {
         !self.enforce || self.caller.is_root()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::Attr;
+use crate::attr::{Attr, STICKY};
 use crate::branch::{Branch, Txn};
 use crate::caller::Caller;
 use crate::content::File;
@@ -252,12 +252,28 @@ impl Txn<'_> {
         if create && found.kind.is_dir() {
             return Err(Errno::EISDIR);
         }
+        if create {
+            self.may_create_in_sticky(spot.dir, found.node)?;
+        }
         let target = Target {
             node: found.node,
             kind: found.kind,
             at: Some((spot.dir, found.name)),
         };
         self.open_existing(&target, flags)
+    }
+
+    /// `may_create_in_sticky`, with `fs.protected_regular` and `fs.protected_fifos` off.
+    fn may_create_in_sticky(&self, dir: NodeId, node: NodeId) -> Result<()> {
+        let dir = self.tree.inode(dir)?;
+        let inode = self.tree.inode(node)?;
+        let harmless = matches!(inode.kind(), ObjectKind::File | ObjectKind::Fifo);
+        let open_to_all = dir.mode & STICKY != 0 && dir.mode & 0o002 != 0;
+        let own = inode.uid == dir.uid || inode.uid == self.caller.uid;
+        if harmless || !open_to_all || own || !self.walk().rights.is_enforced() {
+            return Ok(());
+        }
+        Err(Errno::EACCES)
     }
 
     fn open_new(&mut self, spot: Spot<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {

@@ -60,6 +60,10 @@ impl Branch {
         atime: Option<SetTime>,
         mtime: Option<SetTime>,
     ) -> Result<()> {
+        if atime.is_none() && mtime.is_none() {
+            // As the system call, which does not even look for the path then.
+            return Ok(());
+        }
         let set = SetAttr {
             atime,
             mtime,
@@ -193,10 +197,22 @@ impl Txn<'_> {
         match set.mode {
             Some(mode) if rights.may_set_group_id(group) => mode & 0o7777,
             Some(mode) => mode & 0o7777 & !SETGID,
-            None if (set.uid.is_some() || set.gid.is_some()) && !inode.is_dir() => {
-                rights.without_set_ids(inode)
-            }
+            None if set.uid.is_some() || set.gid.is_some() => self.mode_after_chown(inode, group),
             None => inode.mode,
+        }
+    }
+
+    /// `chown_common`: setuid and setgid go, except from directories.
+    fn mode_after_chown(&self, inode: &Inode, group: u32) -> u32 {
+        let rights = self.walk().rights;
+        if inode.is_dir() {
+            return inode.mode;
+        }
+        let mode = rights.without_set_ids(inode);
+        if mode != inode.mode && !rights.may_set_group_id(group) {
+            mode & !SETGID
+        } else {
+            mode
         }
     }
 
@@ -209,14 +225,13 @@ impl Txn<'_> {
         };
         self.check_setattr(target, &set)?;
         let now = self.now;
-        let rights = self.walk().rights;
         let mode = {
             let inode = self.tree.inode(target.node)?;
-            if inode.is_dir() {
-                inode.mode
-            } else {
-                rights.without_set_ids(&inode)
+            let mode = self.mode_after_chown(&inode, gid.unwrap_or(inode.gid));
+            if mode != inode.mode && !self.walk().rights.owns(&inode) {
+                return Err(Errno::EPERM);
             }
+            mode
         };
         let inode = self.tree.inode_mut(target.node)?;
         inode.uid = uid.unwrap_or(inode.uid);

@@ -109,7 +109,7 @@ impl Txn<'_> {
         let now = self.now;
         let inode = self.tree.inode_mut(found.node)?;
         inode.nlink = 0;
-        inode.touch(now);
+        inode.times.ctime = now;
         let parent = self.tree.inode_mut(spot.dir)?;
         parent.nlink = parent.nlink.saturating_sub(1);
 

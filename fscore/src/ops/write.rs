@@ -47,15 +47,19 @@ impl Branch {
         buffer: &mut [u8],
     ) -> Result<usize> {
         let (read, told) = self.view(caller, |view| {
+            check_offset(offset)?;
             let handle = view.handle(handle)?;
             if !handle.flags.can_read() {
                 return Err(Errno::EBADF);
             }
+            check_range(
+                offset.unwrap_or_else(|| *lock(&handle.position)),
+                buffer.len(),
+            )?;
             if view.tree.inode(handle.node)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
             let read = match offset {
-                Some(offset) if offset > MAX_SIZE => return Err(Errno::EINVAL),
                 Some(offset) => view.tree.read(handle.node, offset, buffer)?,
                 None => {
                     let mut position = lock(&handle.position);
@@ -137,6 +141,7 @@ impl Branch {
 
 impl Txn<'_> {
     fn write(&mut self, id: HandleId, offset: Option<u64>, data: &[u8]) -> Result<usize> {
+        check_offset(offset)?;
         let handle = self.handle(id)?;
         if !handle.flags.can_write() {
             return Err(Errno::EBADF);
@@ -144,15 +149,15 @@ impl Txn<'_> {
         let node = handle.node;
         let append = handle.flags.contains(OpenFlags::APPEND);
         let position = *lock(&handle.position);
+        check_range(offset.unwrap_or(position), data.len())?;
         if data.is_empty() {
             return Ok(0);
         }
         let before = self.file_size(node)?;
-        let start = match offset {
-            _ if append => before,
-            Some(offset) if offset > MAX_SIZE => return Err(Errno::EINVAL),
-            Some(offset) => offset,
-            None => position,
+        let start = if append {
+            before
+        } else {
+            offset.unwrap_or(position)
         };
         let room = MAX_SIZE.saturating_sub(start);
         if room == 0 {
@@ -202,14 +207,19 @@ impl Txn<'_> {
 
     /// What every change of content does to the metadata.
     pub(crate) fn content_changed(&mut self, node: NodeId) -> Result<()> {
+        self.drop_set_ids(node)?;
+        let now = self.now;
+        self.tree.inode_mut(node)?.touch(now);
+        Ok(())
+    }
+
+    /// `file_remove_privs`.
+    fn drop_set_ids(&mut self, node: NodeId) -> Result<()> {
         let mode = {
             let inode = self.tree.inode(node)?;
             self.walk().rights.mode_after_write(&inode)
         };
-        let now = self.now;
-        let inode = self.tree.inode_mut(node)?;
-        inode.mode = mode;
-        inode.touch(now);
+        self.tree.inode_mut(node)?.mode = mode;
         Ok(())
     }
 
@@ -271,8 +281,8 @@ impl Txn<'_> {
     }
 
     /// Resizes a file; needs [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to
-    /// the same size leaves the times alone and the other ways (`stamp`) do not
-    /// (`mm/shmem.c: shmem_setattr`).
+    /// the same size leaves the times of a file without pages alone, and the other ways (`stamp`)
+    /// do not (`mm/shmem.c: shmem_setattr`).
     pub(crate) fn resize(
         &mut self,
         target: &Target,
@@ -281,7 +291,12 @@ impl Txn<'_> {
         stamp: bool,
     ) -> Result<()> {
         let before = self.file_size(target.node)?;
-        self.set_size(target.node, size, stamp || before != size)?;
+        let has_pages = self
+            .tree
+            .inode(target.node)?
+            .as_file()
+            .is_some_and(|file| file.blocks() > 0);
+        self.set_size(target.node, size, stamp || before != size || has_pages)?;
         self.emit(|txn| {
             Ok(Change::Resized {
                 node: txn.node_ref(target.node)?,
@@ -298,9 +313,26 @@ impl Txn<'_> {
             Ok(())
         })?;
         if stamp {
-            self.content_changed(node)?;
+            self.content_changed(node)
+        } else {
+            self.drop_set_ids(node)
         }
-        Ok(())
+    }
+}
+
+/// `ksys_pread64`: what is negative as an `off_t` is refused before anything else.
+fn check_offset(offset: Option<u64>) -> Result<()> {
+    match offset {
+        Some(offset) if offset > MAX_SIZE => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
+/// `rw_verify_area`: the end of the range must be an `off_t` too.
+fn check_range(start: u64, len: usize) -> Result<()> {
+    match start.checked_add(len as u64) {
+        Some(end) if end <= MAX_SIZE => Ok(()),
+        _ => Err(Errno::EINVAL),
     }
 }
 
