@@ -240,7 +240,8 @@ impl Txn<'_> {
             return Err(Errno::EEXIST);
         }
         let flags = if spot.slash {
-            flags | OpenFlags::DIRECTORY
+            // From here on every link is followed, also at the end of another link's text.
+            flags.without(OpenFlags::NOFOLLOW) | OpenFlags::DIRECTORY
         } else {
             flags
         };
