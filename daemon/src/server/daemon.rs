@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use agentfs_core::{ConfigError, FsCore};
+
 use super::event_loop::{Control, EventLoop};
 use super::limits::Limits;
 use super::listener::{ListenError, Listener};
+use super::mounts::MountTable;
 use super::services::Services;
+use crate::service::WatchService;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub enum StartError {
     Listen(ListenError),
     /// The directory below the branches cannot be used.
     Lower(PathBuf, io::Error),
+    /// The filesystem cannot be set up.
+    Filesystem(ConfigError),
     /// The system refused a thread, memory or descriptors, or waiting failed.
     Io(io::Error),
     /// The server thread panicked; its message is in the log.
@@ -61,6 +67,7 @@ impl fmt::Display for StartError {
                     path.display()
                 )
             }
+            Self::Filesystem(error) => error.fmt(f),
             Self::Io(error) => write!(f, "the daemon cannot run: {error}"),
             Self::Panicked => write!(f, "the daemon failed; its log says where"),
         }
@@ -72,6 +79,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Listen(error) => Some(error),
             Self::Lower(_, error) | Self::Io(error) => Some(error),
+            Self::Filesystem(error) => Some(error),
             Self::Panicked => None,
         }
     }
@@ -95,6 +103,7 @@ impl std::error::Error for StartError {
 pub struct Daemon {
     thread: Option<JoinHandle<io::Result<()>>>,
     control: Arc<Control>,
+    services: Arc<Services>,
     socket: PathBuf,
 }
 
@@ -127,9 +136,10 @@ impl Daemon {
         };
         let socket = listener.path().to_owned();
         raise_descriptor_limit();
-        let services = Arc::new(Services::new(&config)?);
-        let event_loop = EventLoop::new(listener, services).map_err(StartError::Io)?;
+        let make = |control: &Arc<Control>, registry| Services::new(&config, control, registry);
+        let event_loop = EventLoop::new(listener, make)?;
         let control = Arc::clone(event_loop.control());
+        let services = Arc::clone(event_loop.services());
         let thread = std::thread::Builder::new()
             .name("agentfs-server".to_owned())
             .spawn(move || event_loop.run())
@@ -138,6 +148,7 @@ impl Daemon {
         Ok(Self {
             thread: Some(thread),
             control,
+            services,
             socket,
         })
     }
@@ -146,6 +157,24 @@ impl Daemon {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The filesystem it serves.
+    #[must_use]
+    pub fn core(&self) -> &FsCore {
+        self.services.core()
+    }
+
+    /// Its watches and queues.
+    #[must_use]
+    pub fn watches(&self) -> &WatchService {
+        self.services.watches()
+    }
+
+    /// Where its branches are mounted.
+    #[must_use]
+    pub fn mounts(&self) -> &MountTable {
+        self.services.mounts()
     }
 
     /// What ends it from elsewhere.

@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use agentfs_core::id::SessionId;
 use agentfs_proto::frame::MAX_FRAME;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
+use super::daemon::StartError;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::Services;
 use super::session::{Served, Session};
+use super::watches::RefillId;
 
 const LISTENER: Token = Token(0);
-const WAKER: Token = Token(1);
-/// Session n has the token n + 1: sessions count from 1.
-const SESSIONS_FROM: u64 = 1;
+const WAKER: Token = Token(usize::MAX);
+const ATTENTION: Token = Token(usize::MAX - 1);
 
 /// Connections accepted in one turn, so that a flood of them does not starve who is connected.
 const ACCEPTS_PER_TURN: usize = 32;
@@ -41,6 +42,11 @@ impl Control {
     /// Makes the event loop end after its turn.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Makes the event loop look at what the sinks left for it.
+    pub(crate) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             tracing::error!(%error, "the event loop cannot be woken");
         }
@@ -68,16 +74,29 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(listener: Listener, services: Arc<Services>) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        let fd = listener.socket().as_raw_fd();
-        poll.registry()
-            .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+    /// A loop that listens, and what `make_services` makes for it.
+    pub(crate) fn new(
+        listener: Listener,
+        make_services: impl FnOnce(&Arc<Control>, Registry) -> Result<Services, StartError>,
+    ) -> Result<Self, StartError> {
+        let poll = Poll::new().map_err(StartError::Io)?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::Io)?;
         let control = Arc::new(Control {
             stop: AtomicBool::new(false),
             waker,
         });
+        let registry = poll.registry().try_clone().map_err(StartError::Io)?;
+        let services = Arc::new(make_services(&control, registry)?);
+        let attention = services.watches().attention();
+        for (fd, token) in [
+            (listener.socket().as_raw_fd(), LISTENER),
+            (attention.as_raw_fd(), ATTENTION),
+        ] {
+            let register = poll
+                .registry()
+                .register(&mut SourceFd(&fd), token, Interest::READABLE);
+            register.map_err(StartError::Io)?;
+        }
         Ok(Self {
             poll,
             listener,
@@ -98,6 +117,10 @@ impl EventLoop {
         &self.control
     }
 
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
@@ -113,8 +136,9 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    WAKER => {}
-                    token => self.make_ready(session_of(token)),
+                    WAKER => self.collect_broadcasts(),
+                    ATTENTION => self.end_condemned(),
+                    token => self.dispatch(token),
                 }
             }
             events.clear();
@@ -138,6 +162,31 @@ impl EventLoop {
             .min()?;
         // mio rounds up to milliseconds, so nothing spins until the time has come.
         Some(next.saturating_duration_since(now))
+    }
+
+    fn dispatch(&mut self, token: Token) {
+        if let Some(refill) = RefillId::from_token(token) {
+            if let Some(queue) = self.services.refills().rung(refill) {
+                self.services.watches().refill(&queue);
+            }
+        } else {
+            self.make_ready(session_of(token));
+        }
+    }
+
+    fn collect_broadcasts(&mut self) {
+        for id in self.services.broadcasts().sessions_with_events() {
+            self.make_ready(id);
+        }
+    }
+
+    /// Ends sessions whose program wrote nonsense into a ring.
+    fn end_condemned(&mut self) {
+        for id in self.services.watches().condemned() {
+            tracing::warn!(session = %id, "the program damaged its ring");
+            self.services.counters().sessions_refused();
+            self.end(id);
+        }
     }
 
     fn make_ready(&mut self, id: SessionId) {
@@ -282,10 +331,11 @@ impl Drop for EventLoop {
     }
 }
 
+/// Even tokens; those of refill doorbells are odd.
 fn token_of(id: SessionId) -> Token {
-    Token(usize::try_from(id.0 + SESSIONS_FROM).unwrap_or(usize::MAX))
+    Token(usize::try_from(id.0 * 2).unwrap_or(usize::MAX))
 }
 
 fn session_of(token: Token) -> SessionId {
-    SessionId((token.0 as u64).saturating_sub(SESSIONS_FROM))
+    SessionId(token.0 as u64 / 2)
 }

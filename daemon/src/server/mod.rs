@@ -5,18 +5,25 @@
 //! session had is given back when its connection ends, however it ends.
 
 mod answer;
+mod branches;
+mod broadcast;
 mod counters;
 mod daemon;
 mod event_loop;
+mod files;
 mod limits;
 mod link;
 mod listener;
+mod mounts;
 mod open_session;
 mod peer;
+mod refills;
 mod refusal;
 mod services;
 mod session;
+mod watches;
 
 pub use self::daemon::{Config, Daemon, StartError, Stopper};
 pub use self::limits::Limits;
 pub use self::listener::ListenError;
+pub use self::mounts::{Mount, MountTable};

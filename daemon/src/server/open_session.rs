@@ -1,20 +1,35 @@
 //! A session after its handshake: what it may ask, and what it has.
 
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use agentfs_core::id::{BranchId, SessionId};
-use agentfs_proto::message::{Code, Done, Request, SessionStatus};
+use agentfs_core::event::Origin;
+use agentfs_core::id::{BranchId, MountId, SessionId};
+use agentfs_core::{Branch, Caller};
+use agentfs_proto::message::{
+    Code, Done, EventsSubscribe, FsRequest, MountInfo, MountList, Mounts, QueueStatus, Request,
+    SessionStatus,
+};
 
 use super::answer::Answer;
+use super::branches;
+use super::broadcast::Subscription;
+use super::files::{Files, Handles};
+use super::link::Link;
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::services::Services;
+use super::services::{Services, lock};
+use super::watches::{Queues, WatchRequest, Watches, cleaned};
 
 /// What a session has.
 #[derive(Debug)]
 pub(crate) struct OpenSession {
     public: Arc<PublicSession>,
+    caller: Caller,
+    handles: Handles,
+    last_subscription: u64,
+    subscriptions: usize,
 }
 
 /// What others may see of a session.
@@ -27,6 +42,7 @@ pub(crate) struct PublicSession {
     bound: bool,
     requests: AtomicU64,
     handles: AtomicU32,
+    queues: Mutex<Queues>,
 }
 
 impl PublicSession {
@@ -40,6 +56,7 @@ impl PublicSession {
     }
 
     pub(crate) fn status(&self) -> SessionStatus {
+        let queues: Vec<QueueStatus> = lock(&self.queues).status();
         SessionStatus {
             session: self.id.0,
             pid: self.peer.pid,
@@ -48,7 +65,7 @@ impl PublicSession {
             bound: self.bound,
             handles: self.handles.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
-            queues: Vec::new(),
+            queues,
         }
     }
 }
@@ -63,6 +80,9 @@ impl OpenSession {
     ) -> Self {
         // It is shown to people: a name, not a text.
         program.truncate(program.floor_char_boundary(64));
+        let caller = Caller::new(peer.uid, peer.gid)
+            .with_pid(peer.pid)
+            .with_origin(Origin::Session(id));
         let public = PublicSession {
             id,
             peer,
@@ -71,14 +91,28 @@ impl OpenSession {
             bound,
             requests: AtomicU64::new(1),
             handles: AtomicU32::new(0),
+            queues: Mutex::default(),
         };
         Self {
             public: Arc::new(public),
+            caller,
+            handles: Handles::default(),
+            last_subscription: 0,
+            subscriptions: 0,
         }
     }
 
-    pub(crate) fn public(&self) -> (SessionId, Arc<PublicSession>) {
-        (self.public.id, Arc::clone(&self.public))
+    pub(crate) fn public(&self) -> &Arc<PublicSession> {
+        &self.public
+    }
+
+    /// Moves broadcasts to the connection, while it takes them.
+    pub(crate) fn take_broadcasts(&self, services: &Services, link: &mut Link) {
+        if self.subscriptions > 0 && !link.is_stalled() {
+            for frame in services.broadcasts().take(self.public.id) {
+                link.push_frame(frame, Vec::new());
+            }
+        }
     }
 
     /// Carries out a request.
@@ -88,33 +122,23 @@ impl OpenSession {
         services: &Services,
     ) -> Result<Answer, Refusal> {
         self.public.requests.fetch_add(1, Ordering::Relaxed);
-        let name = request.name();
         match request {
+            // The session is open already; the connection has refused it.
+            Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
             Request::Ping(ping) => Ok(Done { value: ping.nonce }.into()),
+            Request::Fs(request) => self.files(request, services),
+            Request::EventsSubscribe(it) => self.subscribe(it, services),
+            Request::EventsUnsubscribe(it) => self.unsubscribe(it.subscription, services),
+            Request::MountList(list) => Ok(self.mounts(&list, services).into()),
             Request::Status(status) => Ok(services.report(&status, &self.public).into()),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
-                tracing::info!(session = %self.public.id, reason = shutdown.reason, "asked to end");
+                let session = self.public.id;
+                tracing::info!(%session, reason = shutdown.reason, "asked to end");
                 services.ask_stop();
                 Ok(Answer::done())
             }
-            // Matched by name, so that a new request is not forgotten here.
-            Request::Hello(_)
-            | Request::QueueOpen(_)
-            | Request::QueueClose(_)
-            | Request::WatchRegisterKqueue(_)
-            | Request::WatchRegisterInotify(_)
-            | Request::WatchRegisterFSEvents(_)
-            | Request::WatchRegisterTree(_)
-            | Request::WatchBatch(_)
-            | Request::WatchUnregister(_)
-            | Request::WatchDoorbell(_)
-            | Request::UpdateDoorbellIdent(_)
-            | Request::EventsSubscribe(_)
-            | Request::EventsUnsubscribe(_)
-            | Request::RequestChannelOpen(_)
-            | Request::Fs(_)
-            | Request::BranchCreate(_)
+            request @ (Request::BranchCreate(_)
             | Request::BranchList(_)
             | Request::BranchDelete(_)
             | Request::BranchDiff(_)
@@ -124,11 +148,142 @@ impl OpenSession {
             | Request::SnapshotCreate(_)
             | Request::SnapshotList(_)
             | Request::SnapshotRestore(_)
-            | Request::SnapshotDelete(_)
-            | Request::MountList(_) => Err(Refusal::unsupported(format!(
-                "this daemon does not serve {name}"
-            ))),
+            | Request::SnapshotDelete(_)) => self.branches(request, services),
+            Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
+            Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
+            Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
+            Request::WatchRegisterInotify(it) => self.watches(WatchRequest::Inotify(it), services),
+            Request::WatchRegisterFSEvents(it) => {
+                self.watches(WatchRequest::FsEvents(it), services)
+            }
+            Request::WatchRegisterTree(it) => self.watches(WatchRequest::Tree(it), services),
+            Request::WatchBatch(it) => self.watches(WatchRequest::Batch(it), services),
+            Request::WatchUnregister(it) => self.watches(WatchRequest::Unregister(it), services),
+            Request::WatchDoorbell(it) => self.watches(WatchRequest::Doorbell(it), services),
+            Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
+            Request::RequestChannelOpen(_) => Err(Refusal::unsupported(
+                "this daemon has no request channels yet",
+            )),
         }
+    }
+
+    fn files(&mut self, request: FsRequest, services: &Services) -> Result<Answer, Refusal> {
+        let branch = self.branch(&request.branch, services)?;
+        let mut files = Files {
+            branch,
+            caller: &self.caller,
+            handles: &mut self.handles,
+            max_handles: services.limits().handles,
+        };
+        let reply = files.answer(request.op)?;
+        let open = u32::try_from(self.handles.len()).unwrap_or(u32::MAX);
+        self.public.handles.store(open, Ordering::Relaxed);
+        Ok(reply.into())
+    }
+
+    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Answer, Refusal> {
+        let branch = services.core().branch(self.public.branch)?;
+        let mut queues = lock(&self.public.queues);
+        let mut watches = Watches {
+            session: self.public.id,
+            branch: &branch,
+            caller: &self.caller,
+            queues: &mut queues,
+            services,
+        };
+        watches.answer(&request)
+    }
+
+    fn branches(&self, request: Request, services: &Services) -> Result<Answer, Refusal> {
+        let (core, caller, own) = (services.core(), &self.caller, self.public.branch);
+        if let Request::BranchList(list) = &request {
+            return Ok(branches::list(core, list).into());
+        }
+        if let Request::SnapshotList(list) = &request {
+            return Ok(branches::snapshots(core, list).into());
+        }
+        self.require_owner("change branches and snapshots")?;
+        branches::change(core, caller, own, services, &request)
+    }
+
+    fn subscribe(
+        &mut self,
+        request: EventsSubscribe,
+        services: &Services,
+    ) -> Result<Answer, Refusal> {
+        let limit = services.limits().subscriptions;
+        if self.subscriptions >= limit {
+            let text = format!("the session has its {limit} subscriptions; end some");
+            return Err(Refusal::limit(text));
+        }
+        let mut path = cleaned(&request.path);
+        if path == b"/" {
+            path.clear();
+        }
+        self.last_subscription += 1;
+        self.subscriptions += 1;
+        let (branch, activity) = (self.public.branch, request.activity);
+        let subscription = Subscription {
+            branch,
+            path,
+            activity,
+        };
+        services
+            .broadcasts()
+            .subscribe(self.public.id, self.last_subscription, subscription);
+        Ok(Done {
+            value: self.last_subscription,
+        }
+        .into())
+    }
+
+    fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Answer, Refusal> {
+        if !services.broadcasts().unsubscribe(self.public.id, number) {
+            let text = format!("the session has no subscription {number}");
+            return Err(Refusal::not_found(text));
+        }
+        self.subscriptions -= 1;
+        Ok(Answer::done())
+    }
+
+    fn mounts(&self, request: &MountList, services: &Services) -> Mounts {
+        let shown = services.mounts().after(MountId(request.after)).into_iter();
+        let mut shown =
+            shown.filter(|(_, it)| !self.public.bound || it.branch == self.public.branch);
+        let name = |branch| {
+            services
+                .core()
+                .branch(branch)
+                .map(|it| it.name().to_owned())
+        };
+        let mounts = shown
+            .by_ref()
+            .take(MOUNTS_PER_PAGE)
+            .map(|(id, mount)| MountInfo {
+                id: id.0,
+                branch: mount.branch.0,
+                branch_name: name(mount.branch).unwrap_or_default(),
+                st_dev: mount.st_dev,
+                path: mount.path.as_path().into(),
+            })
+            .collect();
+        Mounts {
+            mounts,
+            more: shown.next().is_some(),
+        }
+    }
+
+    /// The branch that a request names, if the session may use it.
+    fn branch(&self, name: &str, services: &Services) -> Result<Branch, Refusal> {
+        let own = self.public.branch;
+        if name.is_empty() {
+            return Ok(services.core().branch(own)?);
+        }
+        let named = branches::branch_named(services.core(), name)?;
+        if named != own {
+            self.require_owner("work in another branch")?;
+        }
+        Ok(services.core().branch(named)?)
     }
 
     /// Refuses what only a session without a token may do.
@@ -141,7 +296,18 @@ impl OpenSession {
     }
 
     /// Gives back everything.
-    pub(crate) fn end(self, services: &Services) {
-        services.sessions().remove(&self.public.id);
+    pub(crate) fn end(mut self, services: &Services) {
+        let id = self.public.id;
+        services.sessions().remove(&id);
+        services.watches().close_session(id);
+        lock(&self.public.queues).end(services);
+        for number in 1..=self.last_subscription {
+            services.broadcasts().unsubscribe(id, number);
+        }
+        services.broadcasts().forget(id);
+        self.handles.close_all(&self.caller);
     }
 }
+
+/// Mounts on one page: with the longest paths they fit a frame.
+const MOUNTS_PER_PAGE: usize = 12;

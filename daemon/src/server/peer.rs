@@ -10,6 +10,8 @@ pub(crate) struct Peer {
     pub(crate) pid: u32,
     /// Its effective user when it connected.
     pub(crate) uid: u32,
+    /// Its effective group.
+    pub(crate) gid: u32,
 }
 
 impl Peer {
@@ -21,13 +23,14 @@ impl Peer {
         Ok(Self {
             pid,
             uid: found.uid.as_raw(),
+            gid: found.gid.as_raw(),
         })
     }
 
     /// Asks the kernel (getpeereid(3)).
     #[cfg(not(target_os = "linux"))]
     pub(crate) fn of(stream: &UnixStream) -> io::Result<Self> {
-        let (uid, _) = nix::unistd::getpeereid(stream)?;
+        let (uid, gid) = nix::unistd::getpeereid(stream)?;
         #[cfg(target_vendor = "apple")]
         let pid = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::LocalPeerPid)
             .ok()
@@ -38,6 +41,7 @@ impl Peer {
         Ok(Self {
             pid,
             uid: uid.as_raw(),
+            gid: gid.as_raw(),
         })
     }
 

@@ -19,6 +19,10 @@ impl Refusal {
         Self::new(Code::INVALID, message)
     }
 
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Code::NOT_FOUND, message)
+    }
+
     pub(crate) fn limit(message: impl Into<String>) -> Self {
         Self::new(Code::LIMIT, message)
     }

@@ -2,25 +2,39 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
+use agentfs_core::{FsConfig, FsCore, Overlay};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
+use mio::Registry;
 
+use super::branches::branch_named;
+use super::broadcast::Broadcasts;
 use super::counters::Counters;
 use super::daemon::{Config, StartError};
+use super::event_loop::Control;
 use super::limits::Limits;
+use super::mounts::MountTable;
 use super::open_session::PublicSession;
+use super::refills::Refills;
 use super::refusal::Refusal;
+use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
-const SESSIONS_PER_PAGE: usize = 32;
+const SESSIONS_PER_PAGE: usize = 8;
 
 /// Shared by the sessions and the sinks.
 pub(crate) struct Services {
+    core: FsCore,
+    watches: Arc<WatchService>,
+    broadcasts: Arc<Broadcasts>,
+    mounts: MountTable,
+    refills: Refills,
     limits: Limits,
     counters: Counters,
     tokens: Mutex<HashMap<Token, BranchId>>,
@@ -39,10 +53,43 @@ impl fmt::Debug for Services {
 }
 
 impl Services {
-    pub(crate) fn new(config: &Config) -> Result<Self, StartError> {
-        let lower = config.lower.as_deref().map(std::path::absolute).transpose();
-        let lower = lower.map_err(StartError::Io)?;
+    pub(crate) fn new(
+        config: &Config,
+        control: &Arc<Control>,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
+        let lower = config
+            .lower
+            .as_deref()
+            .map(std::fs::canonicalize)
+            .transpose();
+        let lower = lower
+            .map_err(|error| StartError::Lower(config.lower.clone().unwrap_or_default(), error))?;
+        let mut fs = FsConfig {
+            overlay: None,
+            ..FsConfig::default()
+        };
+        fs.permissions.root_uid = rustix::process::geteuid().as_raw();
+        fs.permissions.root_gid = rustix::process::getegid().as_raw();
+        fs.overlay = lower.clone().map(|lower| Overlay { lower });
+        let core = FsCore::new(fs).map_err(StartError::Filesystem)?;
+        let limits = service::Limits {
+            queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
+            watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
+            ..service::Limits::default()
+        };
+        let watches = Arc::new(WatchService::new(limits).map_err(StartError::Io)?);
+        let broadcasts = Arc::new(Broadcasts::new(control));
+        let disabled = |error| StartError::Io(io::Error::other(error));
+        core.subscribe_events(watches.clone()).map_err(disabled)?;
+        core.subscribe_events(broadcasts.clone())
+            .map_err(disabled)?;
         Ok(Self {
+            core,
+            watches,
+            broadcasts,
+            mounts: MountTable::default(),
+            refills: Refills::new(registry),
             limits: config.limits,
             counters: Counters::default(),
             tokens: Mutex::default(),
@@ -51,6 +98,26 @@ impl Services {
             started: Instant::now(),
             stop_wanted: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn core(&self) -> &FsCore {
+        &self.core
+    }
+
+    pub(crate) fn watches(&self) -> &WatchService {
+        &self.watches
+    }
+
+    pub(crate) fn broadcasts(&self) -> &Broadcasts {
+        &self.broadcasts
+    }
+
+    pub(crate) fn mounts(&self) -> &MountTable {
+        &self.mounts
+    }
+
+    pub(crate) fn refills(&self) -> &Refills {
+        &self.refills
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -81,13 +148,45 @@ impl Services {
 
     /// The branch that a greeting asks for.
     pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
-        match &hello.token {
-            Some(token) if !lock(&self.tokens).contains_key(token) => Err(Refusal::new(
-                Code::FORBIDDEN,
-                "the token is not known to this daemon; make one with: agentfs branch token NAME",
-            )),
-            _ => Ok((BranchId(1), "main".to_owned())),
-        }
+        let id = match &hello.token {
+            Some(token) => lock(&self.tokens).get(token).copied().ok_or_else(|| {
+                let text = "the token is not known to this daemon; make one with: \
+                            agentfs branch token NAME";
+                Refusal::new(Code::FORBIDDEN, text)
+            })?,
+            None if hello.branch.is_empty() => FsCore::MAIN,
+            None => branch_named(&self.core, &hello.branch)?,
+        };
+        let branch = self.core.branch(id)?;
+        Ok((id, branch.name().to_owned()))
+    }
+
+    /// Makes a token that binds sessions to a branch.
+    pub(crate) fn make_token(&self, branch: BranchId) -> io::Result<Token> {
+        let mut token = Token([0; 16]);
+        // The kernel's random numbers, on every system.
+        io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut token.0)?;
+        lock(&self.tokens).insert(token, branch);
+        Ok(token)
+    }
+
+    /// What is counted, here and in the watch service.
+    pub(crate) fn all_counters(&self) -> Vec<(&'static str, u64)> {
+        let mut counters = self.counters.values();
+        let (nodes, trees) = self.watches.watches();
+        let counts = self.watches.counts();
+        counters.extend([
+            ("records_published", counts.published),
+            ("records_coalesced", counts.coalesced),
+            ("records_spilled", counts.spilled),
+            ("differences_told", counts.healed),
+            ("overflows_told", counts.overflowed),
+            ("doorbells_rung", counts.doorbells),
+            ("node_watches", nodes as u64),
+            ("tree_watches", trees as u64),
+            ("spilled_bytes", self.watches.spilled_bytes() as u64),
+        ]);
+        counters
     }
 
     /// One page of the status. A bound session sees itself.
@@ -102,7 +201,7 @@ impl Services {
             .map(|(_, it)| it.status())
             .collect();
         let more = after.next().is_some();
-        let counters = self.counters.values();
+        let counters = self.all_counters();
         StatusReport {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -119,6 +218,16 @@ impl Services {
             more,
         }
     }
+}
+
+/// As [`lock`].
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`].
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A panic while the lock was held leaves data that is valid by itself.

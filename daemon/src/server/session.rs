@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 use agentfs_core::id::SessionId;
@@ -112,6 +113,9 @@ impl Session {
     /// Reads, answers and sends, for one turn.
     pub(crate) fn serve(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         self.turn = Turn::Waiting;
+        if let State::Open(open) = &self.state {
+            open.take_broadcasts(services, &mut self.link);
+        }
         let served = self.answer_frames(services, buffer, now);
         let was_stalled = self.link.is_stalled();
         if let Err(error) = self.link.flush() {
@@ -222,8 +226,10 @@ impl Session {
         tracing::debug!(session = %self.id, pid = self.peer.pid, program = hello.program, branch = branch_name, "session");
         let bound = hello.token.is_some();
         let open = OpenSession::new(self.id, self.peer, hello.program, branch, bound);
-        let (id, public) = open.public();
-        services.sessions().insert(id, public);
+        services
+            .sessions()
+            .insert(self.id, Arc::clone(open.public()));
+        services.watches().open_session(self.id, branch);
         self.state = State::Open(Box::new(open));
         Ok(Welcome {
             version,

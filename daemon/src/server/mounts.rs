@@ -1,0 +1,76 @@
+//! Where branches are mounted.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use agentfs_core::id::{BranchId, MountId};
+
+use super::services::lock;
+
+/// The mounts of this daemon's branches. Whoever mounts tells them here; programs name the objects
+/// they watch by the device of the mount.
+#[derive(Clone, Debug, Default)]
+pub struct MountTable(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    mounts: BTreeMap<MountId, Mount>,
+    last: u64,
+}
+
+/// One mount of a branch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mount {
+    /// The branch it shows.
+    pub branch: BranchId,
+    /// Its device, as `st_dev`.
+    pub st_dev: u64,
+    /// Where it is, in the mount namespace of who mounted it.
+    pub path: PathBuf,
+}
+
+impl MountTable {
+    /// The number for a mount that is about to be made: its operations are to carry it as their
+    /// origin from the first on.
+    #[must_use]
+    pub fn reserve(&self) -> MountId {
+        let mut table = lock(&self.0);
+        table.last += 1;
+        MountId(table.last)
+    }
+
+    /// The mount is there.
+    pub fn insert(&self, id: MountId, branch: BranchId, st_dev: u64, path: &Path) {
+        let mount = Mount {
+            branch,
+            st_dev,
+            path: path.to_owned(),
+        };
+        lock(&self.0).mounts.insert(id, mount);
+    }
+
+    /// The mount is gone.
+    pub fn remove(&self, id: MountId) {
+        lock(&self.0).mounts.remove(&id);
+    }
+
+    /// The mount that has this device.
+    #[must_use]
+    pub fn by_device(&self, st_dev: u64) -> Option<(MountId, BranchId)> {
+        let table = lock(&self.0);
+        let found = table
+            .mounts
+            .iter()
+            .find(|(_, mount)| mount.st_dev == st_dev);
+        found.map(|(id, mount)| (*id, mount.branch))
+    }
+
+    /// The mounts numbered higher than `after`.
+    #[must_use]
+    pub fn after(&self, after: MountId) -> Vec<(MountId, Mount)> {
+        let table = lock(&self.0);
+        let rest = table.mounts.range(MountId(after.0.saturating_add(1))..);
+        rest.map(|(id, mount)| (*id, mount.clone())).collect()
+    }
+}
