@@ -45,7 +45,6 @@ pub(crate) struct Base {
 pub(crate) struct Stamp {
     pub(crate) size: u64,
     pub(crate) mtime: i64,
-    pub(crate) ctime: i64,
 }
 
 /// Reads bytes of the lower file at an offset, filling the buffer.

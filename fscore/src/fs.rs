@@ -1,15 +1,17 @@
 //! The filesystem: its branches, its snapshots, and who listens.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::branch::{Branch, BranchInner, now};
 use crate::bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::config::{ConfigError, FsConfig};
 use crate::errno::{Errno, Result};
 use crate::event::EventSink;
-use crate::id::BranchId;
+use crate::id::{BranchId, SnapshotId};
 use crate::lower::Lower;
+use crate::process::Bound;
+use crate::snapshot::Snapshot;
 use crate::tree::{Shared, Tree};
 
 /// The filesystem. Cheap to clone; the clones are one filesystem.
@@ -25,10 +27,14 @@ pub(crate) struct Core {
     pub(crate) registry: RwLock<Registry>,
 }
 
-/// All branches.
+/// All branches and snapshots. Its lock is taken before a branch's, never after.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
+    pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    pub(crate) processes: HashMap<u32, Bound>,
+    pub(crate) last_branch: u64,
+    pub(crate) last_snapshot: u64,
 }
 
 impl FsCore {
@@ -64,6 +70,8 @@ impl FsCore {
                 bus,
                 registry: RwLock::new(Registry {
                     branches: BTreeMap::from([(Self::MAIN, main)]),
+                    last_branch: Self::MAIN.0,
+                    ..Registry::default()
                 }),
             }),
         })
@@ -118,7 +126,13 @@ impl FsCore {
 }
 
 impl Core {
-    pub(crate) fn registry(&self) -> std::sync::RwLockReadGuard<'_, Registry> {
+    pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::event::Name;
 use crate::flags::OpenFlags;
 use crate::id::NodeId;
+use crate::inode::Names;
 use crate::tree::Found;
 
 /// An open file or directory of one branch. Never reused.
@@ -120,15 +121,23 @@ impl Handles {
         }
     }
 
-    /// Gives every handle of `node` a new name, or none.
-    pub(crate) fn rename_all(&mut self, node: NodeId, new: Option<(NodeId, Name)>) {
+    /// After a restore: a handle keeps its name where the object still has it, and gets another of
+    /// its names where not. With `gone_from` all names are gone.
+    pub(crate) fn follow(&mut self, node: NodeId, names: &Names, gone_from: Option<Arc<[u8]>>) {
         for id in self.by_node.get(&node).into_iter().flatten() {
-            if let Some(handle) = self.handles.get_mut(id) {
-                handle.dentry = new.clone().map(|(parent, name)| Dentry {
+            let Some(dentry) = self.handles.get_mut(id).and_then(|h| h.dentry.as_mut()) else {
+                continue;
+            };
+            if gone_from.is_some() {
+                dentry.gone_from = dentry.gone_from.take().or_else(|| gone_from.clone());
+            } else if !names.contains(dentry.parent, &dentry.name)
+                && let Some((parent, name)) = names.first()
+            {
+                *dentry = Dentry {
                     parent,
-                    name,
+                    name: name.clone(),
                     gone_from: None,
-                });
+                };
             }
         }
     }

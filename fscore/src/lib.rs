@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod beneath;
 mod branch;
 mod bus;
 mod caller;
+mod changes;
 mod config;
 mod content;
+mod diff;
 mod dir;
 mod errno;
 pub mod event;
@@ -21,6 +24,9 @@ mod lower;
 mod ops;
 mod perm;
 mod sync;
+mod process;
+mod restore;
+mod snapshot;
 mod tree;
 mod trie;
 mod walk;
@@ -29,10 +35,13 @@ pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type,
 pub use branch::Branch;
 pub use bus::{EventsDisabled, SubscriptionId};
 pub use caller::Caller;
+pub use changes::{Diff, Frozen, PathChange, Version};
 pub use config::{
     BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
 };
+pub use diff::Differs;
 pub use errno::{Errno, Result};
 pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
+pub use snapshot::{BranchInfo, SnapshotInfo};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::FsConfig;
-use crate::content::ReadBase;
+use crate::content::{ReadBase, Stamp};
 use crate::dir::{Dir, Entry, Link};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times};
+use crate::inode::{Body, Inode, Names, Times, Xattrs};
 use crate::lower::Lower;
 use crate::trie::Trie;
 
@@ -61,7 +61,7 @@ impl Tree {
     /// The root directory alone.
     pub(crate) fn new(shared: Arc<Shared>, now: i64) -> Result<Self> {
         let root = match &shared.lower {
-            Some(lower) => lower.inode(NodeId::ROOT, &shared)?,
+            Some(lower) => lower.inode(NodeId::ROOT)?,
             None => Inode {
                 mode: shared.config.permissions.root_mode,
                 uid: shared.config.permissions.root_uid,
@@ -91,6 +91,15 @@ impl Tree {
         &self.orphans
     }
 
+    /// The same tree for somebody who has no handles.
+    pub(crate) fn without_orphans(&self) -> Self {
+        let mut tree = self.clone();
+        for (node, _) in self.orphans.iter() {
+            tree.forget(NodeId(node));
+        }
+        tree
+    }
+
     pub(crate) fn pages(&self) -> u64 {
         self.pages
     }
@@ -101,7 +110,7 @@ impl Tree {
             return Ok(Cow::Borrowed(inode));
         }
         let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
-        Ok(Cow::Owned(lower.inode(node, &self.shared)?))
+        Ok(Cow::Owned(lower.inode(node)?))
     }
 
     /// Makes the object the branch's own, so that it can be changed. The only step of a change of
@@ -110,10 +119,24 @@ impl Tree {
         if self.inodes.get(node.0).is_some() {
             return Ok(());
         }
-        let inode = self.inode(node)?.into_owned();
+        let mut inode = self.inode(node)?.into_owned();
+        inode.xattrs = self.xattrs(node, &inode)?;
         self.room_for_node()?;
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
+    }
+
+    /// The extended attributes of an object that [`inode`](Self::inode) gave.
+    pub(crate) fn xattrs(&self, node: NodeId, inode: &Inode) -> Result<Option<Arc<Xattrs>>> {
+        match &self.shared.lower {
+            Some(lower) if !self.is_own(node) => lower.xattrs(node),
+            _ => Ok(inode.xattrs.clone()),
+        }
+    }
+
+    /// Whether the branch holds the object itself; otherwise it is just what the lower layer says.
+    pub(crate) fn is_own(&self, node: NodeId) -> bool {
+        self.inodes.get(node.0).is_some()
     }
 
     /// The object, to be changed. Needs [`copy_up`](Self::copy_up).
@@ -150,7 +173,7 @@ impl Tree {
         let shared = self.shared.clone();
         let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
         let before = file.counted();
-        let result = change(file, &read_base(&shared, node));
+        let result = change(file, &read_base(&shared, node, true));
         let after = file.counted();
         self.pages = self.pages - before + after;
         result
@@ -159,7 +182,8 @@ impl Tree {
     pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let inode = self.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        file.read(offset, buffer, &read_base(&self.shared, node))
+        let base = read_base(&self.shared, node, self.is_own(node));
+        file.read(offset, buffer, &base)
     }
 
     /// The object of that name, in the branch or below it.
@@ -323,13 +347,15 @@ impl Tree {
     }
 }
 
-/// Reads the lower file under `node`.
+/// Reads the lower file under `node`; when it is part of a branch's file, only as long as the host
+/// has not changed it.
 fn read_base(
     shared: &Shared,
     node: NodeId,
-) -> impl Fn(&crate::content::Stamp, u64, &mut [u8]) -> Result<()> {
+    unchanged: bool,
+) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<()> {
     move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) => lower.read(node, stamp, offset, buffer),
+        Some(lower) => lower.read(node, unchanged.then_some(stamp), offset, buffer),
         None => Err(Errno::ESTALE),
     }
 }

@@ -4,11 +4,13 @@ mod create;
 mod link;
 mod lookup;
 mod open;
+mod range;
 mod readdir;
 mod rename;
 mod setattr;
 mod unlink;
 mod write;
+mod xattr;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;

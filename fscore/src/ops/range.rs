@@ -1,0 +1,207 @@
+//! Operations on ranges of a file: fallocate, copy_file_range, lseek.
+
+use crate::attr::Seek;
+use crate::branch::{Branch, Txn};
+use crate::bus::lock;
+use crate::caller::Caller;
+use crate::content::MAX_SIZE;
+use crate::errno::{Errno, Result};
+use crate::event::{Change, ResizedBy};
+use crate::flags::{AllocateFlags, OpenFlags};
+use crate::handle::HandleId;
+use crate::id::NodeId;
+
+/// Bytes that are held in between while copying.
+const COPY_STEP: usize = 1 << 20;
+
+impl Branch {
+    /// fallocate(2): allocates, or punches a hole.
+    ///
+    /// # Errors
+    ///
+    /// As the system call on tmpfs, which neither zeroes, collapses nor inserts ranges.
+    pub fn fallocate(
+        &self,
+        caller: &Caller,
+        handle: HandleId,
+        flags: AllocateFlags,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        self.change(caller, |txn| txn.fallocate(handle, flags, offset, len))
+    }
+
+    /// copy_file_range(2) with both offsets given. Gives how many bytes.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn copy_range(
+        &self,
+        caller: &Caller,
+        from: (HandleId, u64),
+        to: (HandleId, u64),
+        len: u64,
+    ) -> Result<u64> {
+        self.change(caller, |txn| txn.copy_range(from, to, len))
+    }
+
+    /// lseek(2): sets the handle's position and gives it.
+    ///
+    /// # Errors
+    ///
+    /// As the system call.
+    pub fn seek(&self, handle: HandleId, seek: Seek) -> Result<u64> {
+        let state = self.inner.read();
+        let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
+        let inode = state.tree.inode(handle.node)?;
+        let file = inode.as_file();
+        let mut position = lock(&handle.position);
+        let size = file.map_or(0, crate::content::File::size);
+        let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
+        let find = |offset: i64, data: bool| {
+            let file = file.ok_or(Errno::EINVAL)?;
+            let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            file.seek(offset, data).ok_or(Errno::ENXIO)
+        };
+        let new = match seek {
+            Seek::Set(offset) => relative(0, offset)?,
+            Seek::Current(by) => relative(*position, by)?,
+            Seek::End(by) => relative(size, by)?,
+            Seek::Data(offset) => find(offset, true)?,
+            Seek::Hole(offset) => find(offset, false)?,
+        };
+        if new > MAX_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        *position = new;
+        Ok(new)
+    }
+}
+
+impl Txn<'_> {
+    /// `vfs_fallocate` and `shmem_fallocate`.
+    fn fallocate(
+        &mut self,
+        id: HandleId,
+        flags: AllocateFlags,
+        offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        if offset > MAX_SIZE || len == 0 || len > MAX_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        let punch = flags.contains(AllocateFlags::PUNCH_HOLE);
+        let keep = flags.contains(AllocateFlags::KEEP_SIZE);
+        let known = AllocateFlags::PUNCH_HOLE | AllocateFlags::KEEP_SIZE;
+        let later =
+            AllocateFlags::ZERO_RANGE | AllocateFlags::COLLAPSE_RANGE | AllocateFlags::INSERT_RANGE;
+        if !(known | later).contains(flags) || (punch && !keep) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let handle = self.handle(id)?;
+        if !handle.flags.can_write() {
+            return Err(Errno::EBADF);
+        }
+        let node = handle.node;
+        let end = offset.checked_add(len).filter(|end| *end <= MAX_SIZE);
+        let end = end.ok_or(Errno::EFBIG)?;
+        if !known.contains(flags) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let before = self.file_size(node)?;
+        self.tree.copy_up(node)?;
+        if !punch {
+            self.room_to_write(node, offset, end)?;
+        }
+        self.tree.change_file(node, |file, base| {
+            if punch {
+                file.prepare(offset, end, base)?;
+                file.punch(offset, end);
+            } else {
+                file.allocate(offset, end);
+                if !keep && end > file.size() {
+                    file.resize(end);
+                }
+            }
+            Ok(())
+        })?;
+        self.content_changed(node)?;
+        self.emit(|txn| {
+            let handle = txn.handle(id)?;
+            Ok(Change::Resized {
+                node: txn.node_ref(node)?,
+                at: txn.handle_place(handle),
+                size: super::write::compare(before, txn.file_size(node)?),
+                by: ResizedBy::Allocate,
+            })
+        })
+    }
+
+    fn copy_range(&mut self, from: (HandleId, u64), to: (HandleId, u64), len: u64) -> Result<u64> {
+        let (source, target) = (self.handle(from.0)?, self.handle(to.0)?);
+        let readable = source.flags.can_read();
+        let writable = target.flags.can_write() && !target.flags.contains(OpenFlags::APPEND);
+        let (source, target) = (source.node, target.node);
+        for node in [source, target] {
+            if self.tree.inode(node)?.is_dir() {
+                return Err(Errno::EISDIR);
+            }
+        }
+        if !readable || !writable {
+            return Err(Errno::EBADF);
+        }
+        if from.1 > MAX_SIZE || to.1 > MAX_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        let before = self.file_size(target)?;
+        let len = len
+            .min(self.file_size(source)?.saturating_sub(from.1))
+            .min(MAX_SIZE - to.1);
+        let overlap = from.1 < to.1 + len && to.1 < from.1 + len;
+        if source == target && overlap {
+            return Err(Errno::EINVAL);
+        }
+        if len == 0 {
+            return Ok(0);
+        }
+        self.tree.copy_up(target)?;
+        self.room_to_write(target, to.1, to.1 + len)?;
+        let copied = self.copy_bytes((source, from.1), (target, to.1), len)?;
+        if let Some(handle) = self.handles.get_mut(to.0) {
+            handle.written = true;
+        }
+        if self.wants_activity() {
+            self.emit(|txn| {
+                Ok(Change::Read {
+                    node: txn.node_ref(source)?,
+                    at: txn.handle_place(txn.handle(from.0)?),
+                })
+            })?;
+        }
+        self.emit_written(to.0, before)?;
+        Ok(copied)
+    }
+
+    /// Copies in steps. When the lower layer fails after the first, what was copied counts.
+    fn copy_bytes(&mut self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
+        let mut done = 0;
+        let mut buffer = vec![0; COPY_STEP.min(usize::try_from(len).unwrap_or(COPY_STEP))];
+        while done < len {
+            let step = buffer
+                .len()
+                .min(usize::try_from(len - done).unwrap_or(COPY_STEP));
+            let part = &mut buffer[..step];
+            let result = self
+                .tree
+                .read(from.0, from.1 + done, part)
+                .and_then(|_| self.write_node(to.0, to.1 + done, part));
+            match result {
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+                Ok(()) => done += step as u64,
+            }
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,73 @@
+//! Setting a branch back to a snapshot.
+
+use crate::branch::Branch;
+use crate::caller::Caller;
+use crate::changes::changes;
+use crate::diff::{steps, visible};
+use crate::errno::Result;
+use crate::event::Origin;
+use crate::fs::FsCore;
+use crate::id::{BranchId, NodeId, SnapshotId};
+use crate::inode::{Body, Names};
+use crate::tree::Tree;
+
+impl FsCore {
+    /// Makes the branch show what the snapshot shows. The difference is told with
+    /// [`Origin::Restore`], as if it had been made step by step. Open handles stay: on an object that
+    /// the snapshot has they show it as it was then, on another they keep it as if it had been
+    /// unlinked.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` without such a branch or snapshot; what the host says of the lower layer.
+    pub fn restore(&self, caller: &Caller, branch: BranchId, snapshot: SnapshotId) -> Result<()> {
+        let snapshot = self.snapshot(snapshot)?;
+        let branch = self.branch(branch)?;
+        branch.replace(caller, snapshot.tree.clone())
+    }
+}
+
+impl Branch {
+    fn replace(&self, caller: &Caller, new: Tree) -> Result<()> {
+        let old = self.change(caller, |txn| {
+            let steps = steps(&txn.tree.without_orphans(), &new)?;
+            let handles = &*txn.handles;
+            let events = changes(txn.tree, &new, steps, &|node| handles.is_open(node));
+            let old = std::mem::replace(txn.tree, new);
+            txn.forget_dir_paths();
+            keep_open(txn.tree, &old, txn.handles);
+            for change in events {
+                txn.emit_from(Origin::Restore, change);
+            }
+            Ok(old)
+        })?;
+        // Freed here, without the lock: it may be large.
+        drop(old);
+        Ok(())
+    }
+}
+
+/// Handles go on: to the same object where it is shown, to one without a name where it is not.
+fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::handle::Handles) {
+    let open: Vec<NodeId> = handles.open_nodes().collect();
+    for node in open {
+        if let Some(inode) = visible(tree, node) {
+            let names = inode.names.clone();
+            handles.follow(node, &names, None);
+            continue;
+        }
+        let Ok(inode) = old.inode(node) else {
+            continue;
+        };
+        let mut inode = inode.into_owned();
+        inode.nlink = 0;
+        let names = std::mem::replace(&mut inode.names, Names::None);
+        if let Body::Dir(dir) = &mut inode.body {
+            **dir = crate::dir::Dir::default();
+        }
+        let path = names.first().and_then(|(dir, _)| old.dir_path(dir));
+        tree.add(node, inode);
+        tree.set_orphan(node, old.orphans().get(node.0) == Some(&true));
+        handles.follow(node, &names, Some(path.unwrap_or_default().into()));
+    }
+}
