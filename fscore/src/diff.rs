@@ -219,25 +219,21 @@ impl Collector<'_> {
         };
         let removed = name(self.old, self.removed);
         let added = name(self.new, self.added);
-        let (mut removed, renamed, mut added) = pair(removed, added);
-        let renamed = untangle(renamed, &mut removed, &mut added);
+        let (mut removed, renamed, added) = pair(removed, added);
+        let left: HashSet<NodeId> = renamed.iter().map(|(from, _)| from.dir).collect();
+        let (dirs, mut files): (Vec<_>, Vec<_>) = added.into_iter().partition(|named| named.is_dir);
+        let arrivals = arrivals(dirs, renamed, &mut removed, &mut files);
 
         let mut steps = Vec::new();
-        let left: HashSet<NodeId> = renamed.iter().map(|(from, _)| from.dir).collect();
         // Children before parents; a directory that something is moved out of goes last.
         removed.sort_by_key(|named| std::cmp::Reverse(named.path()));
         let (late, early): (Vec<_>, Vec<_>) = removed
             .into_iter()
             .partition(|named| left.contains(&named.node));
         steps.extend(early.into_iter().map(Step::Removed));
-        let (dirs, others): (Vec<_>, Vec<_>) = added.into_iter().partition(|named| named.is_dir);
-        steps.extend(dirs.into_iter().map(Step::Added));
-        steps.extend(
-            renamed
-                .into_iter()
-                .map(|(from, to)| Step::Renamed(from, to)),
-        );
-        steps.extend(others.into_iter().map(Step::Added));
+        steps.extend(arrivals);
+        files.sort();
+        steps.extend(files.into_iter().map(Step::Added));
         steps.extend(late.into_iter().map(Step::Removed));
         steps.extend(
             self.modified
@@ -266,26 +262,44 @@ fn pair(removed: Vec<Named>, added: Vec<Named>) -> (Vec<Named>, Moves, Vec<Named
     (lost.into_values().flatten().collect(), renamed, fresh)
 }
 
-/// Puts a rename after the one that frees its new name. Of a circle, one object is removed and made
-/// again.
-fn untangle(moves: Moves, removed: &mut Vec<Named>, added: &mut Vec<Named>) -> Moves {
-    let mut waiting = moves;
+/// Orders new directories and renames: a directory before what comes into it, and the rename that
+/// frees a name before the one that takes it. Where that is a circle, one object is removed first and
+/// made again at the end.
+fn arrivals(
+    dirs: Vec<Named>,
+    moves: Moves,
+    removed: &mut Vec<Named>,
+    made_last: &mut Vec<Named>,
+) -> Vec<Step> {
+    let new = dirs.into_iter().map(|named| (None, named));
+    let moved = moves.into_iter().map(|(from, to)| (Some(from), to));
+    let mut waiting: Vec<(Option<Named>, Named)> = new.chain(moved).collect();
     let mut done = Vec::new();
     while !waiting.is_empty() {
-        let taken: HashSet<Vec<u8>> = waiting.iter().map(|(from, _)| from.path()).collect();
-        let (blocked, free): (Moves, Moves) = waiting
-            .into_iter()
-            .partition(|(from, to)| taken.contains(&to.path()) && from.path() != to.path());
+        let arriving: HashSet<NodeId> = waiting.iter().map(|(_, to)| to.node).collect();
+        let taken: HashSet<Vec<u8>> = waiting
+            .iter()
+            .filter_map(|(from, _)| from.as_ref().map(Named::path))
+            .collect();
+        let (ready, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(from, to)| {
+            let own_name = from.as_ref().is_some_and(|from| from.path() == to.path());
+            !arriving.contains(&to.dir) && (own_name || !taken.contains(&to.path()))
+        });
         waiting = blocked;
-        if free.is_empty()
-            && let Some((from, to)) = waiting.pop()
-        {
-            removed.push(from);
-            added.push(to);
+        if ready.is_empty() {
+            let Some(at) = waiting.iter().position(|(from, _)| from.is_some()) else {
+                break;
+            };
+            let (from, to) = waiting.remove(at);
+            removed.extend(from);
+            made_last.push(to);
         }
-        done.extend(free);
+        done.extend(ready.into_iter().map(|(from, to)| match from {
+            Some(from) => Step::Renamed(from, to),
+            None => Step::Added(to),
+        }));
     }
-    added.sort();
+    done.extend(waiting.into_iter().map(|(_, to)| Step::Added(to)));
     done
 }
 

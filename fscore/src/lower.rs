@@ -47,6 +47,7 @@ struct Index {
 #[derive(Clone, Debug)]
 struct Known {
     object: Object,
+    kind: ObjectKind,
     /// Relative to the lower root, without leading slash.
     path: Arc<[u8]>,
     names: Names,
@@ -130,6 +131,7 @@ impl Lower {
         let object = object_of(&rustix::fs::fstat(&root)?);
         let known = Known {
             object,
+            kind: ObjectKind::Directory,
             path: Arc::from([]),
             names: Names::None,
         };
@@ -178,10 +180,10 @@ impl Lower {
         }
         let dir = self.open_dir(dir).map_err(vanished)?;
         let stat = stat_at(&dir, name).map_err(vanished)?;
-        if object_of(&stat) != known.object {
+        if object_of(&stat) != known.object || stat_kind(&stat) != Some(known.kind) {
             return Err(Errno::ESTALE);
         }
-        let body = match stat_kind(&stat).ok_or(Errno::ESTALE)? {
+        let body = match known.kind {
             ObjectKind::File => Body::File(File::over_lower(stamp_of(&stat))),
             ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
             ObjectKind::Symlink => {
@@ -311,13 +313,15 @@ impl Lower {
         let name: Name = Arc::from(name);
         let mut index = lock(&self.index);
         let index = &mut *index;
-        let node = *index
-            .by_object
-            .entry(object)
-            .or_insert_with(|| shared.new_node());
+        // Another kind of object with a number used before is another object.
+        let same = index.by_object.get(&object).copied();
+        let same = same.filter(|node| index.nodes.get(node).is_some_and(|it| it.kind == kind));
+        let node = same.unwrap_or_else(|| shared.new_node());
+        index.by_object.insert(object, node);
         let path = join(&known.path, &name);
         let place = index.nodes.entry(node).or_insert_with(|| Known {
             object,
+            kind,
             path: path.clone(),
             names: Names::None,
         });

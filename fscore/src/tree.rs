@@ -113,14 +113,28 @@ impl Tree {
         Ok(Cow::Owned(lower.inode(node)?))
     }
 
-    /// Makes the object the branch's own, so that it can be changed. The only step of a change of
-    /// metadata that can fail.
+    /// Makes the object the branch's own, so that it can be changed: it and its names stay, whatever
+    /// the host does to its own later. The only step of a change of metadata that can fail.
     pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
-        if self.inodes.get(node.0).is_some() {
+        if self.is_own(node) {
             return Ok(());
         }
         let mut inode = self.inode(node)?.into_owned();
         inode.xattrs = self.xattrs(node, &inode)?;
+        let names = inode.names.all();
+        let kind = inode.kind();
+        let mut shown = Names::None;
+        for (dir, name) in names {
+            // The index may remember a name that the host has given to something else since.
+            let parent = self.inode(dir)?;
+            let found = self.lookup(dir, &parent, &name)?;
+            if found.is_some_and(|found| found.node == node) {
+                self.copy_up(dir)?;
+                self.set_entry(dir, &name, node, kind)?;
+                shown.add(dir, name);
+            }
+        }
+        inode.names = shown;
         self.room_for_node()?;
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())

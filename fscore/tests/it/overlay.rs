@@ -1,1 +1,259 @@
-//! To come.
+//! A host directory below: shown lazily, never written, copied up piece by piece.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::Path;
+
+use agentfs_core::{Caller, Errno, FsCore, OpenFlags, RenameFlags, XattrFlags};
+
+use crate::support::{World, get, names};
+
+/// `f` ("lower"), `dir/{a,b}`, `dir/sub/deep`, `link` to `dir/a`, and `hard`, a second name of `f`.
+fn lower() -> (tempfile::TempDir, World) {
+    let host = tempfile::tempdir().unwrap();
+    let at = |path: &str| host.path().join(path);
+    fs::create_dir_all(at("dir/sub")).unwrap();
+    for (path, text) in [
+        ("f", "lower"),
+        ("dir/a", "A"),
+        ("dir/b", "B"),
+        ("dir/sub/deep", "D"),
+    ] {
+        fs::write(at(path), text).unwrap();
+    }
+    fs::hard_link(at("f"), at("hard")).unwrap();
+    symlink("dir/a", at("link")).unwrap();
+    let world = World::over(host.path());
+    (host, world)
+}
+
+fn host_names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_host_shows_and_is_not_written() {
+    let (host, w) = lower();
+    assert_eq!(w.names("/"), ["dir", "f", "hard", "link"]);
+    assert_eq!(w.get("/link"), "A");
+    let attr = w.b.stat(&w.root, "/f").unwrap();
+    let real = fs::metadata(host.path().join("f")).unwrap();
+    assert_eq!((attr.size, attr.nlink, attr.uid), (5, 2, real.uid()));
+    assert_eq!(attr.mtime, real.mtime() * 1_000_000_000 + real.mtime_nsec());
+
+    w.put("/f", "upper");
+    w.put("/dir/new", "N");
+    w.b.unlink(&w.root, "/dir/a").unwrap();
+    w.b.rename(&w.root, "/dir/b", "/moved", RenameFlags::REPLACE)
+        .unwrap();
+    w.b.chmod(&w.root, "/dir/sub", 0o700).unwrap();
+    assert_eq!(w.names("/dir"), ["new", "sub"]);
+    assert_eq!(w.get("/moved"), "B");
+    assert_eq!(w.b.stat(&w.root, "/link"), Err(Errno::ENOENT));
+
+    assert_eq!(fs::read_to_string(host.path().join("f")).unwrap(), "lower");
+    assert_eq!(host_names(&host.path().join("dir")), ["a", "b", "sub"]);
+}
+
+#[test]
+fn hard_links_below_are_one_node_in_all_branches() {
+    let (_host, w) = lower();
+    let node = w.b.stat(&w.root, "/f").unwrap().node;
+    assert_eq!(w.b.stat(&w.root, "/hard").unwrap().node, node);
+    w.put("/hard", "changed");
+    assert_eq!(w.get("/f"), "changed");
+    w.b.unlink(&w.root, "/f").unwrap();
+    assert_eq!(w.b.stat(&w.root, "/hard").unwrap().nlink, 1);
+    assert_eq!(w.get("/hard"), "changed");
+}
+
+#[test]
+fn a_node_of_the_host_has_one_number_in_all_branches() {
+    let (_host, w) = lower();
+    let id =
+        w.fs.branch_create_from_current(&w.root, FsCore::MAIN, "side")
+            .unwrap();
+    let side = w.fs.branch(id).unwrap();
+    let there = side.stat(&w.root, "/dir/a").unwrap().node;
+    w.put("/dir/a", "mine");
+    assert_eq!(w.b.stat(&w.root, "/dir/a").unwrap().node, there);
+    assert_eq!(get(&side, "/dir/a"), "A");
+}
+
+#[test]
+fn a_renamed_directory_takes_its_lower_children_along() {
+    let (_host, w) = lower();
+    let deep = w.b.stat(&w.root, "/dir/sub/deep").unwrap().node;
+    w.b.rename(&w.root, "/dir", "/other", RenameFlags::REPLACE)
+        .unwrap();
+    assert_eq!(w.names("/other"), ["a", "b", "sub"]);
+    assert_eq!(w.get("/other/sub/deep"), "D");
+    assert_eq!(w.b.stat(&w.root, "/other/sub/deep").unwrap().node, deep);
+    assert_eq!(w.b.path_of(deep).unwrap(), Path::new("/other/sub/deep"));
+    assert_eq!(w.names("/"), ["f", "hard", "link", "other"]);
+    // A new directory of the old name is empty: what is below does not show through.
+    w.mkdir("/dir");
+    assert!(w.names("/dir").is_empty());
+    assert_eq!(w.b.rmdir(&w.root, "/dir"), Ok(()));
+}
+
+#[test]
+fn a_removed_and_remade_name_hides_the_lower_one() {
+    let (_host, w) = lower();
+    w.b.unlink(&w.root, "/dir/sub/deep").unwrap();
+    w.b.rmdir(&w.root, "/dir/sub").unwrap();
+    assert_eq!(w.names("/dir"), ["a", "b"]);
+    w.mkdir("/dir/sub");
+    assert!(w.names("/dir/sub").is_empty());
+    assert_eq!(w.b.stat(&w.root, "/dir").unwrap().nlink, 3);
+}
+
+#[test]
+fn appending_to_a_large_file_does_not_copy_it() {
+    let host = tempfile::tempdir().unwrap();
+    let big = fs::File::create(host.path().join("big")).unwrap();
+    big.set_len(1 << 30).unwrap();
+    let w = World::over(host.path());
+    let before = w.b.statfs().blocks_free;
+    let h =
+        w.b.open(
+            &w.root,
+            "/big",
+            OpenFlags::WRITE_ONLY | OpenFlags::APPEND,
+            0,
+        )
+        .unwrap();
+    w.b.write(&w.root, h, b"tail").unwrap();
+    let h = w.open("/big");
+    w.b.write_at(&w.root, h, 5000, b"middle").unwrap();
+    assert_eq!(before - w.b.statfs().blocks_free, 2);
+    let mut buffer = [9; 8];
+    assert_eq!(w.b.read_at(&w.root, h, (1 << 30) - 2, &mut buffer), Ok(6));
+    assert_eq!(&buffer[..6], b"\0\0tail");
+    assert_eq!(w.b.read_at(&w.root, h, 4999, &mut buffer), Ok(8));
+    assert_eq!(&buffer, b"\0middle\0");
+}
+
+#[test]
+fn cutting_and_growing_again_shows_zeros_and_not_the_host() {
+    let (_host, w) = lower();
+    w.b.truncate(&w.root, "/f", 2).unwrap();
+    w.b.truncate(&w.root, "/f", 4).unwrap();
+    assert_eq!(w.get("/f"), "lo\0\0");
+}
+
+#[test]
+fn what_changes_or_vanishes_below_is_a_clear_error() {
+    let (host, w) = lower();
+    // Partly copied up: the rest must still be what the branch saw.
+    let page = "x".repeat(4096);
+    fs::write(host.path().join("long"), page.repeat(3)).unwrap();
+    let h = w.open("/long");
+    w.b.write(&w.root, h, b"mine").unwrap();
+    let mut buffer = [0; 4];
+    assert_eq!(w.b.read_at(&w.root, h, 8192, &mut buffer), Ok(4));
+    fs::write(host.path().join("long"), "replaced").unwrap();
+    assert_eq!(
+        w.b.read_at(&w.root, h, 8192, &mut buffer),
+        Err(Errno::ESTALE)
+    );
+    assert_eq!(w.b.read_at(&w.root, h, 0, &mut buffer), Ok(4));
+    assert_eq!(&buffer, b"mine");
+    // Never copied up: gone is gone.
+    let node = w.b.stat(&w.root, "/dir/a").unwrap().node;
+    fs::remove_file(host.path().join("dir/a")).unwrap();
+    assert_eq!(w.b.stat(&w.root, "/dir/a"), Err(Errno::ENOENT));
+    assert_eq!(w.b.getattr(node), Err(Errno::ESTALE));
+    // What the branch put into a directory outlives it.
+    w.put("/dir/mine", "1");
+    fs::remove_dir_all(host.path().join("dir")).unwrap();
+    assert_eq!(w.names("/dir"), ["mine"]);
+}
+
+#[test]
+fn an_untouched_file_shows_the_host_as_it_is() {
+    let (host, w) = lower();
+    fs::write(host.path().join("dir/a"), "edited").unwrap();
+    fs::write(host.path().join("dir/c"), "new").unwrap();
+    assert_eq!(w.get("/dir/a"), "edited");
+    assert_eq!(w.names("/dir"), ["a", "b", "c", "sub"]);
+}
+
+#[test]
+fn nothing_leads_out_of_the_lower_directory() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "s").unwrap();
+    let (host, w) = lower();
+    symlink(outside.path(), host.path().join("out")).unwrap();
+    // A link is walked inside the branch, where that path does not exist.
+    assert_eq!(w.b.stat(&w.root, "/out/secret"), Err(Errno::ENOENT));
+    assert_eq!(w.b.stat(&w.root, "/dir/../../../f").unwrap().size, 5);
+    // A directory that the host swaps for a link behind our back.
+    let node = w.b.stat(&w.root, "/dir").unwrap().node;
+    fs::remove_dir_all(host.path().join("dir")).unwrap();
+    symlink(outside.path(), host.path().join("dir")).unwrap();
+    assert_eq!(w.b.lookup(&w.root, node, b"secret"), Err(Errno::ESTALE));
+}
+
+#[test]
+fn special_files_and_attributes_below() {
+    let (host, w) = lower();
+    let fifo = host.path().join("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    let attr = w.b.lstat(&w.root, "/fifo").unwrap();
+    assert_eq!(attr.kind, agentfs_core::event::ObjectKind::Fifo);
+    w.b.rename(&w.root, "/fifo", "/dir/pipe", RenameFlags::REPLACE)
+        .unwrap();
+    assert_eq!(w.b.lstat(&w.root, "/dir/pipe").unwrap().node, attr.node);
+    fs::set_permissions(host.path().join("f"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(w.b.stat(&w.root, "/f").unwrap().mode, 0o640);
+    w.b.setxattr(&w.root, "/f", true, b"user.k", b"v", XattrFlags::ANY)
+        .unwrap();
+    assert_eq!(
+        &*w.b.getxattr(&w.root, "/hard", true, b"user.k").unwrap(),
+        b"v"
+    );
+}
+
+#[test]
+fn listing_in_small_parts_gives_every_entry_once() {
+    let (host, w) = lower();
+    for n in 0..100 {
+        fs::write(host.path().join(format!("dir/n{n}")), "").unwrap();
+        w.put(&format!("/dir/m{n}"), "");
+    }
+    let h = w.b.open(&w.root, "/dir", OpenFlags::DIRECTORY, 0).unwrap();
+    let (mut cookie, mut seen) = (0, Vec::new());
+    loop {
+        let part = w.b.readdir(&w.root, h, cookie, 7).unwrap();
+        let Some(last) = part.last() else { break };
+        cookie = last.cookie;
+        seen.extend(part.iter().map(|entry| entry.name.to_vec()));
+    }
+    assert_eq!(seen.len(), 2 + 3 + 200);
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 2 + 3 + 200);
+}
+
+#[test]
+fn rights_of_the_host_hold() {
+    let (host, w) = lower();
+    fs::set_permissions(host.path().join("dir"), fs::Permissions::from_mode(0o700)).unwrap();
+    let user = Caller::new(4711, 4711);
+    assert_eq!(w.b.stat(&user, "/dir/a"), Err(Errno::EACCES));
+    assert_eq!(w.b.unlink(&user, "/f"), Err(Errno::EACCES));
+    assert_eq!(names(&w.b, "/dir"), ["a", "b", "sub"]);
+}
