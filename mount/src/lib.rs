@@ -1,3 +1,42 @@
 //! **actor** -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! FsCore over FUSE.
+//! A branch of FsCore as a FUSE mount, so that any program can work in it. [`Mounts`] holds all
+//! mounts of a filesystem. Programs on a mount are the actors; what they do becomes operations of
+//! FsCore with [`Origin::Mount`](agentfs_core::event::Origin::Mount), and what others do is taken out
+//! of the kernel's caches before anybody is told of it.
+//!
+//! It does not decide who may do what (the kernel does, by `default_permissions`), and it does not
+//! lock files (the kernel does, among the processes of one mount). The kernel's writeback cache is
+//! not used: the kernel would trust its own sizes and times. Nor is its passthrough of reads: a file
+//! that is open in this way cannot be turned to the branch's own content when somebody writes to it.
+//!
+//! ```no_run
+//! use agentfs_core::{FsConfig, FsCore};
+//! use agentfs_mount::{MountOptions, Mounts};
+//!
+//! let fs = FsCore::new(FsConfig::default())?;
+//! let mounts = Mounts::new(&fs)?;
+//! let mount = mounts.mount(FsCore::MAIN, "/mnt/work".as_ref(), &MountOptions::default())?;
+//! std::fs::write("/mnt/work/hello", "from any program")?;
+//! mount.unmount(false)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+mod adapter;
+mod answer;
+mod convert;
+mod error;
+mod guardian;
+mod kernel_cache;
+mod options;
+mod requests;
+mod server;
+mod session;
+mod table;
+
+pub use error::{MountError, UnmountError};
+pub use options::MountOptions;
+pub use session::check_device;
+pub use table::{MountHandle, MountInfo, Mounts};

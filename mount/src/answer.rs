@@ -1,0 +1,54 @@
+//! Numbers of the protocol as FsCore's, and results of FsCore as answers.
+
+use agentfs_core::HandleId;
+use agentfs_core::id::NodeId;
+use fuser::{Errno, FileHandle, INodeNo, OpenFlags, ReplyEmpty, ReplyWrite, ReplyXattr};
+
+use crate::convert::errno;
+
+pub(crate) fn node(number: INodeNo) -> NodeId {
+    NodeId(number.0)
+}
+
+pub(crate) fn handle(handle: FileHandle) -> HandleId {
+    HandleId(handle.0)
+}
+
+pub(crate) fn open_flags(flags: OpenFlags) -> agentfs_core::OpenFlags {
+    agentfs_core::OpenFlags::from_bits(flags.0.cast_unsigned())
+}
+
+pub(crate) fn answer_empty(result: agentfs_core::Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+pub(crate) fn answer_written(result: agentfs_core::Result<u64>, reply: ReplyWrite) {
+    match result {
+        // No request is for more than the protocol's 32 bits can answer.
+        Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+/// getxattr and listxattr: a question for the size, or the bytes.
+pub(crate) fn answer_xattr(
+    result: agentfs_core::Result<impl AsRef<[u8]>>,
+    room: u32,
+    reply: ReplyXattr,
+) {
+    let value = match &result {
+        Ok(value) => value.as_ref(),
+        Err(error) => return reply.error(errno(*error)),
+    };
+    let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    if room == 0 {
+        reply.size(length);
+    } else if length > room {
+        reply.error(Errno::ERANGE);
+    } else {
+        reply.data(value);
+    }
+}

@@ -1,0 +1,113 @@
+//! Between FsCore's words and those of the FUSE protocol.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use agentfs_core::event::ObjectKind;
+use agentfs_core::{Attr, Nanos, SetTime};
+use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
+
+/// What stat calls the best size of a read.
+const BLOCK_SIZE: u32 = 4096;
+
+pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.node.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.btime),
+        kind: file_type(attr.kind),
+        // Only the twelve permission bits are set.
+        perm: u16::try_from(attr.mode & 0o7777).unwrap_or_default(),
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: kernel_device(attr.rdev),
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// The answer to a lookup that tells the kernel to remember that there is nothing: node 0.
+pub(crate) fn no_entry() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: UNIX_EPOCH,
+        mtime: UNIX_EPOCH,
+        ctime: UNIX_EPOCH,
+        crtime: UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+pub(crate) fn file_type(kind: ObjectKind) -> FileType {
+    match kind {
+        ObjectKind::File => FileType::RegularFile,
+        ObjectKind::Directory => FileType::Directory,
+        ObjectKind::Symlink => FileType::Symlink,
+        ObjectKind::Fifo => FileType::NamedPipe,
+        ObjectKind::Socket => FileType::Socket,
+        ObjectKind::CharDevice => FileType::CharDevice,
+        ObjectKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+pub(crate) fn errno(errno: agentfs_core::Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.raw())
+}
+
+fn system_time(moment: Nanos) -> SystemTime {
+    let distance = Duration::from_nanos(moment.unsigned_abs());
+    if moment < 0 {
+        UNIX_EPOCH - distance
+    } else {
+        UNIX_EPOCH + distance
+    }
+}
+
+/// A moment of the kernel, clamped to what [`Nanos`] can say.
+fn nanos(time: SystemTime) -> Nanos {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Nanos::try_from(after.as_nanos()).unwrap_or(Nanos::MAX),
+        Err(before) => {
+            let distance = Nanos::try_from(before.duration().as_nanos()).unwrap_or(Nanos::MAX);
+            -distance
+        }
+    }
+}
+
+pub(crate) fn set_time(time: TimeOrNow) -> SetTime {
+    match time {
+        TimeOrNow::Now => SetTime::Now,
+        TimeOrNow::SpecificTime(time) => SetTime::To(nanos(time)),
+    }
+}
+
+/// The protocol has 32 bits for a device number (`new_encode_dev`): twelve for the major one and
+/// twenty for the minor one, where the system calls put them too.
+fn kernel_device(rdev: u64) -> u32 {
+    u32::try_from(rdev & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{nanos, system_time};
+
+    #[test]
+    fn moments_before_the_epoch_survive() {
+        for moment in [-1, -1_500_000_000, 0, 1, i64::MAX, -i64::MAX] {
+            assert_eq!(nanos(system_time(moment)), moment);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Why a mount cannot be made or taken away.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a branch cannot be mounted. The text names the way out.
+#[derive(Debug)]
+pub enum MountError {
+    /// There is no `/dev/fuse`.
+    NoDevice,
+    /// This process may not open `/dev/fuse`.
+    DeviceDenied(io::Error),
+    /// The mount point is missing or is no directory.
+    NotADirectory(PathBuf, io::Error),
+    /// `fusermount3`, which mounts for ordinary users, is missing.
+    NoHelper,
+    /// The kernel or the helper refused.
+    Refused(PathBuf, io::Error),
+    /// There is no such branch.
+    NoBranch,
+    /// A thread or a process could not be started.
+    Io(io::Error),
+}
+
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDevice => f.write_str(
+                "there is no /dev/fuse: run `modprobe fuse` as root \
+                 (a container needs `--device /dev/fuse --cap-add SYS_ADMIN`)",
+            ),
+            Self::DeviceDenied(error) => write!(
+                f,
+                "/dev/fuse cannot be opened ({error}): run `chmod 666 /dev/fuse` as root"
+            ),
+            Self::NotADirectory(path, error) => {
+                write!(f, "{} cannot be mounted on: {error}", path.display())
+            }
+            Self::NoHelper => f.write_str(
+                "an ordinary user mounts by fusermount3, and there is none: \
+                 install the package fuse3, or use `unshare -Urm`",
+            ),
+            Self::Refused(path, error) => {
+                write!(f, "mounting on {} was refused: {error}", path.display())
+            }
+            Self::NoBranch => f.write_str("there is no such branch"),
+            Self::Io(error) => write!(f, "the mount cannot be served: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for MountError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::DeviceDenied(error)
+            | Self::NotADirectory(_, error)
+            | Self::Refused(_, error)
+            | Self::Io(error) => Some(error),
+            Self::NoDevice | Self::NoHelper | Self::NoBranch => None,
+        }
+    }
+}
+
+/// Why a mount cannot be taken away.
+#[derive(Debug)]
+pub enum UnmountError {
+    /// A program has a file open or its working directory in it.
+    Busy(PathBuf),
+    /// Nothing of this process is mounted there.
+    NotMounted(PathBuf),
+    /// The kernel or the helper refused.
+    Refused(PathBuf, io::Error),
+}
+
+impl fmt::Display for UnmountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy(path) => write!(
+                f,
+                "{} is in use: end the programs in it (`fuser -vm` lists them), or detach it",
+                path.display()
+            ),
+            Self::NotMounted(path) => write!(f, "no branch is mounted on {}", path.display()),
+            Self::Refused(path, error) => {
+                write!(f, "unmounting {} was refused: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for UnmountError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Refused(_, error) => Some(error),
+            Self::Busy(_) | Self::NotMounted(_) => None,
+        }
+    }
+}

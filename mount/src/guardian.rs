@@ -1,0 +1,74 @@
+//! A process that takes a mount away when the one that serves it dies.
+//!
+//! The kernel does not: a FUSE mount without server stays, and answers `ENOTCONN`. Worse, a thread
+//! of the server can be waiting inside the kernel for a lock that a request in flight holds, which
+//! nobody will answer any more; the connection then stays open, and whoever waits for it hangs. So
+//! the guardian first aborts the connection, which wakes all of them with an error, and then
+//! detaches the mount.
+//!
+//! It notices the death by the end of its input, and, since the descriptors of a process with a
+//! thread stuck in the kernel are not closed, by the death of the thread that started it.
+
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Arguments: the mount point and its device as mountinfo writes it. A line of input means that the
+/// mount is gone already.
+const SCRIPT: &str = r#"
+end() {
+  while read -r _ _ device _; do
+    [ "$device" = "$2" ] || continue
+    echo 1 >"/sys/fs/fuse/connections/${2#*:}/abort"
+    umount -f -- "$1"
+    umount -l -- "$1" || fusermount3 -u -z -q -- "$1"
+    exit 0
+  done </proc/self/mountinfo
+  exit 0
+}
+trap 'end "$1" "$2"' TERM
+trap '' INT HUP QUIT
+read -r _ && exit 0
+end "$1" "$2"
+"#;
+
+#[derive(Debug)]
+pub(crate) struct Guardian {
+    process: Child,
+}
+
+impl Guardian {
+    /// Guards a mount until this is [dismissed](Self::dismiss), or the calling thread is gone.
+    pub(crate) fn start(point: &Path, device: u64) -> io::Result<Self> {
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let device = format!("{major}:{minor}");
+        let shell = |command: &mut Command| {
+            command
+                .args(["-c", SCRIPT, "agentfs-guardian"])
+                .arg(point)
+                .arg(&device)
+                .current_dir("/")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                // What interrupts the server from a terminal is not for the guardian.
+                .process_group(0)
+                .spawn()
+        };
+        let process = shell(Command::new("setpriv").args(["--pdeathsig", "TERM", "sh"]))
+            .or_else(|_| shell(&mut Command::new("sh")))?;
+        Ok(Self { process })
+    }
+
+    /// The mount is gone; there is nothing to guard.
+    pub(crate) fn dismiss(mut self) {
+        let told = match self.process.stdin.take() {
+            Some(mut input) => input.write_all(b"gone\n"),
+            None => Ok(()),
+        };
+        if let Err(error) = told.and_then(|()| self.process.wait().map(|_| ())) {
+            tracing::debug!(%error, "the guardian of a mount was gone before it");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What the kernel may remember of a branch through one mount, and how it is made to forget.
+//!
+//! Names and attributes are answered with long lifetimes, so a change that comes from elsewhere has
+//! to be taken out of the kernel's caches. What the kernel guards by itself:
+//!
+//! * *Names and listings*: the kernel looks up and lists under the lock of the directory, and
+//!   invalidating an entry takes that lock (`fs/fuse/dir.c: fuse_reverse_inval_entry`), so it comes
+//!   after every answer that was given before. Listings are dropped after that.
+//! * *Content*: pages are locked while a read is answered, and invalidating waits for them.
+//! * *Attributes of an inode that it has*: invalidating moves the inode's `attr_version` on, and an
+//!   answer to a request that is older is thrown away (`fuse_change_attributes`).
+//!
+//! What is left is an answer that makes a new inode, and is on its way while the change happens: to
+//! invalidate an inode that does not exist yet does nothing. Hence every such answer is
+//! [admitted](KernelCache::admit): the node is registered first and looked at again if anything was
+//! invalidated since, and who invalidates a node registered since the last time first waits for the
+//! lock of the directory through which it was answered.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use agentfs_core::event::{Change, Place, RenameHow};
+use agentfs_core::id::{MountId, NodeId};
+use agentfs_core::{Attr, Branch};
+use fuser::{INodeNo, Notifier};
+
+/// Shards of the table of known nodes: more than there are worker threads.
+const SHARDS: usize = 16;
+
+/// A name that no directory has: invalidating it only waits for the directory's lock.
+const NO_NAME: &str = "..";
+
+/// Which invalidations an answer may have missed: see [`KernelCache::mark`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark(u64);
+
+#[derive(Debug)]
+pub(crate) struct KernelCache {
+    mount: MountId,
+    notifier: OnceLock<Notifier>,
+    /// Changes from elsewhere that were or are being invalidated.
+    changes: AtomicU64,
+    known: [Mutex<HashMap<NodeId, Known>>; SHARDS],
+}
+
+/// A node that the kernel has, or is about to have.
+#[derive(Debug)]
+struct Known {
+    /// Answers that named it, less what the kernel forgot.
+    lookups: u64,
+    /// The directory of the last such answer, until the kernel has certainly taken it in.
+    arriving_in: Option<NodeId>,
+    /// How a removed object was, for who still stands in it (`O_PATH`, a working directory).
+    ghost: Option<Box<Attr>>,
+}
+
+impl KernelCache {
+    pub(crate) fn new(mount: MountId) -> Self {
+        Self {
+            mount,
+            notifier: OnceLock::new(),
+            changes: AtomicU64::new(0),
+            known: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+
+    pub(crate) fn mount(&self) -> MountId {
+        self.mount
+    }
+
+    /// From here on there is a kernel that remembers.
+    pub(crate) fn connect(&self, notifier: Notifier) {
+        // Called once, by who made the session.
+        drop(self.notifier.set(notifier));
+    }
+
+    fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Known>> {
+        let index = usize::try_from(node.0).unwrap_or_default() % SHARDS;
+        self.known[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_known(&self, node: NodeId) -> bool {
+        node == NodeId::ROOT || self.shard(node).contains_key(&node)
+    }
+
+    /// Taken before the branch is asked for what will be [admitted](Self::admit).
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.changes.load(Ordering::SeqCst))
+    }
+
+    /// Counts an answer that names a node of `parent`, and gives its attributes as they may be
+    /// answered.
+    pub(crate) fn admit(&self, mark: Mark, branch: &Branch, parent: NodeId, attr: Attr) -> Attr {
+        {
+            let mut shard = self.shard(attr.node);
+            let known = shard.entry(attr.node).or_insert(Known {
+                lookups: 0,
+                arriving_in: None,
+                ghost: None,
+            });
+            known.lookups += 1;
+            known.arriving_in = Some(parent);
+            known.ghost = None;
+        }
+        // Who invalidates counts first and looks for the node then. So either it finds the node, or
+        // its count is seen here; and the change it was about is in what is read now.
+        if self.changes.load(Ordering::SeqCst) == mark.0 {
+            return attr;
+        }
+        branch.getattr(attr.node).unwrap_or(attr)
+    }
+
+    /// FORGET.
+    pub(crate) fn forget(&self, node: NodeId, lookups: u64) {
+        let mut shard = self.shard(node);
+        if let Some(known) = shard.get_mut(&node) {
+            known.lookups = known.lookups.saturating_sub(lookups);
+            if known.lookups == 0 {
+                shard.remove(&node);
+            }
+        }
+    }
+
+    /// Remembers an object that is gone from the branch while the kernel still has it.
+    pub(crate) fn keep_ghost(&self, attr: &Attr) {
+        if let Some(known) = self.shard(attr.node).get_mut(&attr.node) {
+            known.ghost = Some(Box::new(Attr { nlink: 0, ..*attr }));
+        }
+    }
+
+    pub(crate) fn ghost(&self, node: NodeId) -> Option<Attr> {
+        self.shard(node).get(&node)?.ghost.as_deref().copied()
+    }
+
+    /// Makes the kernel forget what a change elsewhere made wrong. When it returns, whoever asks
+    /// sees the change.
+    ///
+    /// May wait for locks that requests in flight hold, so it must not be called by a thread whose
+    /// answer the kernel waits for.
+    pub(crate) fn invalidate(&self, change: &Change) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        match change {
+            Change::Created { node, at, .. } | Change::Removed { node, at } => {
+                self.drop_entry(at);
+                self.drop_attributes(node.id);
+            }
+            Change::Written { node, .. } | Change::Resized { node, .. } => {
+                self.drop_content(node.id);
+            }
+            Change::Attributes { node, .. } | Change::Xattr { node, .. } => {
+                self.drop_attributes(node.id);
+            }
+            Change::Renamed {
+                node,
+                from,
+                to,
+                how,
+            } => {
+                self.drop_entry(from);
+                self.drop_entry(to);
+                self.drop_attributes(node.id);
+                match how {
+                    RenameHow::Replaced(other)
+                    | RenameHow::ExchangeFirst(other)
+                    | RenameHow::ExchangeSecond(other) => self.drop_attributes(other.id),
+                    RenameHow::Free => {}
+                }
+            }
+            Change::BranchCreated { .. }
+            | Change::SnapshotCreated { .. }
+            | Change::Opened { .. }
+            | Change::Read { .. }
+            | Change::Closed { .. } => {}
+        }
+    }
+
+    /// A name, and the listing and the attributes of its directory. The kernel has nothing of a
+    /// directory that it does not have.
+    fn drop_entry(&self, place: &Place) {
+        let Some(notifier) = self.notifier.get() else {
+            return;
+        };
+        if !self.is_known(place.parent) {
+            return;
+        }
+        let parent = INodeNo(place.parent.0);
+        report(notifier.inval_entry(parent, OsStr::from_bytes(&place.name)));
+        self.drop_content(place.parent);
+    }
+
+    fn drop_attributes(&self, node: NodeId) {
+        // A negative offset leaves the pages.
+        self.drop_inode(node, -1);
+    }
+
+    /// The pages and the attributes of a node. The caller must not hold up an answer.
+    pub(crate) fn drop_content(&self, node: NodeId) {
+        self.drop_inode(node, 0);
+    }
+
+    fn drop_inode(&self, node: NodeId, offset: i64) {
+        let Some(notifier) = self.notifier.get() else {
+            return;
+        };
+        if let Some(parent) = self.arriving_in(node) {
+            report(notifier.inval_entry(INodeNo(parent.0), OsStr::new(NO_NAME)));
+        }
+        if self.is_known(node) {
+            report(notifier.inval_inode(INodeNo(node.0), offset, 0));
+        }
+    }
+
+    fn arriving_in(&self, node: NodeId) -> Option<NodeId> {
+        self.shard(node).get_mut(&node)?.arriving_in.take()
+    }
+}
+
+/// What the kernel does not have is no error; otherwise only a connection that ended gives one, and
+/// with it went the caches.
+fn report(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "the kernel did not take an invalidation");
+    }
+}

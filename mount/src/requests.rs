@@ -1,0 +1,569 @@
+//! Every request of the protocol is one operation of FsCore.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use agentfs_core::{AllocateFlags, RenameFlags, Seek, SetAttr, XattrFlags};
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::adapter::{Adapter, BUFFER, ENTRIES_AT_A_TIME, GENERATION, LONG, NEVER, ask_kernel};
+use crate::answer::{answer_empty, answer_written, answer_xattr, handle, node, open_flags};
+use crate::convert::{errno, file_attr, file_type, no_entry, set_time};
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        ask_kernel(config);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mark = self.cache.mark();
+        let caller = self.caller(request);
+        match self.branch.lookup(&caller, node(parent), name.as_bytes()) {
+            Err(agentfs_core::Errno::ENOENT) if self.entry_lifetime > NEVER => {
+                reply.entry_with_ttls(&LONG, &LONG, &no_entry(), GENERATION);
+            }
+            found => self.answer_entry(mark, parent, found, reply),
+        }
+    }
+
+    fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
+        self.cache.forget(node(inode), lookups);
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let found = self.branch.getattr(node(inode));
+        match found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error)) {
+            Ok(attr) => reply.attr(&LONG, &file_attr(&attr)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        file: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let _told = self.tell_after();
+        let set = SetAttr {
+            size,
+            mode: mode.map(|mode| mode & 0o7777),
+            uid,
+            gid,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        let caller = self.caller(request);
+        let handle = file.map(handle);
+        match self.branch.setattr_node(&caller, node(inode), handle, &set) {
+            Ok(attr) => reply.attr(&NEVER, &file_attr(&attr)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
+        match self.branch.readlink_node(node(inode)) {
+            Ok(text) => reply.data(&text),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let rdev = u64::from(rdev);
+        let made = self
+            .branch
+            .mknod_at(&caller, node(parent), name, mode, rdev);
+        self.answer_entry(mark, parent, made, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let made = self.branch.mkdir_at(&caller, node(parent), name, mode);
+        self.answer_entry(mark, parent, made, reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let seen = self.last_sight(&caller, parent, name);
+        let result = self
+            .branch
+            .unlink_at(&caller, node(parent), name.as_bytes());
+        self.keep_ghost(seen.filter(|_| result.is_ok()));
+        answer_empty(result, reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let seen = self.last_sight(&caller, parent, name);
+        let result = self.branch.rmdir_at(&caller, node(parent), name.as_bytes());
+        self.keep_ghost(seen.filter(|_| result.is_ok()));
+        answer_empty(result, reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        text: &Path,
+        reply: ReplyEntry,
+    ) {
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let text = text.as_os_str().as_bytes();
+        let made = self.branch.symlink_at(&caller, node(parent), name, text);
+        self.answer_entry(mark, parent, made, reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let seen = self.last_sight(&caller, new_parent, new_name);
+        let result = self.branch.rename_at(
+            &caller,
+            node(parent),
+            name.as_bytes(),
+            node(new_parent),
+            new_name.as_bytes(),
+            RenameFlags::from_bits(flags.bits()),
+        );
+        self.keep_ghost(seen.filter(|_| result.is_ok()));
+        answer_empty(result, reply);
+    }
+
+    fn link(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let made = self
+            .branch
+            .link_node(&caller, node(inode), node(parent), name);
+        self.answer_entry(mark, parent, made, reply);
+    }
+
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        match self
+            .branch
+            .open_node(&caller, node(inode), open_flags(flags))
+        {
+            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let flags = open_flags(OpenFlags(flags));
+        match self
+            .branch
+            .create_at(&caller, node(parent), name, flags, mode & 0o7777)
+        {
+            Ok((handle, attr)) => {
+                let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
+                reply.created(
+                    &self.entry_lifetime,
+                    &file_attr(&attr),
+                    GENERATION,
+                    FileHandle(handle.0),
+                    FopenFlags::FOPEN_KEEP_CACHE,
+                );
+            }
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let size = usize::try_from(size).unwrap_or_default();
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let part = &mut buffer[..size];
+            match self.branch.read_at(&caller, handle(file), offset, part) {
+                Ok(read) => reply.data(&part[..read]),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let appends = open_flags(flags).contains(agentfs_core::OpenFlags::APPEND);
+        let written = if appends && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            self.write_back(&caller, inode, offset, data)
+        } else {
+            self.branch.write_at(&caller, handle(file), offset, data)
+        };
+        answer_written(written.map(|written| written as u64), reply);
+        if appends {
+            self.forget_misplaced(file, offset, written);
+        }
+    }
+
+    fn release(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        answer_empty(self.branch.close(&caller, handle(file)), reply);
+    }
+
+    fn opendir(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        match self
+            .branch
+            .open_node(&caller, node(inode), open_flags(flags))
+        {
+            Ok(handle) => reply.opened(
+                FileHandle(handle.0),
+                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+            ),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let mut cookie = offset;
+        loop {
+            let entries =
+                match self
+                    .branch
+                    .readdir(&caller, handle(file), cookie, ENTRIES_AT_A_TIME)
+                {
+                    Ok(entries) => entries,
+                    Err(error) if cookie == offset => return reply.error(errno(error)),
+                    Err(_) => return reply.ok(),
+                };
+            let Some(last) = entries.last() else {
+                return reply.ok();
+            };
+            cookie = last.cookie;
+            for entry in &entries {
+                let name = OsStr::from_bytes(&entry.name);
+                let inode = INodeNo(entry.node.0);
+                if reply.add(inode, entry.cookie, file_type(entry.kind), name) {
+                    return reply.ok();
+                }
+            }
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let mut cookie = offset;
+        loop {
+            let entries =
+                match self
+                    .branch
+                    .readdir(&caller, handle(file), cookie, ENTRIES_AT_A_TIME)
+                {
+                    Ok(entries) => entries,
+                    Err(error) if cookie == offset => return reply.error(errno(error)),
+                    Err(_) => return reply.ok(),
+                };
+            let Some(last) = entries.last() else {
+                return reply.ok();
+            };
+            cookie = last.cookie;
+            for entry in &entries {
+                if self.add_with_attributes(inode, entry, &mut reply) {
+                    return reply.ok();
+                }
+            }
+        }
+    }
+
+    fn releasedir(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        answer_empty(self.branch.close(&caller, handle(file)), reply);
+    }
+
+    // Everything is in memory, and there is nothing to wait for. After this answer the kernel does
+    // not ask again and lets the calls succeed.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
+        let all = self.branch.statfs();
+        reply.statfs(
+            all.blocks,
+            all.blocks_free,
+            all.blocks_free,
+            all.files,
+            all.files_free,
+            all.block_size,
+            all.name_max,
+            all.block_size,
+        );
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let _told = self.tell_after();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let flags = XattrFlags::from_bits(flags.cast_unsigned());
+        let set = self
+            .branch
+            .setxattr_node(&caller, node(inode), name, value, flags);
+        answer_empty(set, reply);
+    }
+
+    fn getxattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let value = self.branch.getxattr_node(&caller, node(inode), name);
+        answer_xattr(value, size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = self.caller(request);
+        let names = self.branch.listxattr_node(&caller, node(inode));
+        let list = names.map(|names| {
+            let mut list = Vec::new();
+            for name in names {
+                list.extend_from_slice(&name);
+                list.push(0);
+            }
+            list
+        });
+        answer_xattr(list, size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let _told = self.tell_after();
+        let (caller, name) = (self.caller(request), name.as_bytes());
+        let removed = self.branch.removexattr_node(&caller, node(inode), name);
+        answer_empty(removed, reply);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let flags = AllocateFlags::from_bits(mode.cast_unsigned());
+        let done = self
+            .branch
+            .fallocate(&caller, handle(file), flags, offset, length);
+        answer_empty(done, reply);
+    }
+
+    fn lseek(
+        &self,
+        _: &Request,
+        _inode: INodeNo,
+        file: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        // The kernel does the other ones itself.
+        let seek = match whence {
+            SEEK_DATA => Seek::Data(offset),
+            SEEK_HOLE => Seek::Hole(offset),
+            _ => return reply.error(Errno::EINVAL),
+        };
+        match self.branch.seek(handle(file), seek) {
+            Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _from_inode: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _to_inode: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let _told = self.tell_after();
+        let caller = self.caller(request);
+        let from = (handle(from), from_offset);
+        let to = (handle(to), to_offset);
+        let length = length.min(u64::from(u32::MAX));
+        answer_written(self.branch.copy_range(&caller, from, to, length), reply);
+    }
+}

@@ -1,0 +1,121 @@
+//! Making and taking away mounts.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use fuser::Session;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::adapter::Adapter;
+use crate::error::MountError;
+use crate::options::MountOptions;
+
+const DEVICE: &str = "/dev/fuse";
+/// Dead mounts on top of each other that are cleared away.
+const DEAD_MOUNTS: usize = 16;
+/// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
+const READ_AHEAD: &str = "1024";
+
+/// Mounts, and gives the session to be run.
+pub(crate) fn open(
+    adapter: Adapter,
+    point: &Path,
+    options: &MountOptions,
+) -> Result<Session<Adapter>, MountError> {
+    check_device()?;
+    clear_dead_mounts(point);
+    let is_dir = fs::metadata(point).and_then(|found| {
+        if found.is_dir() {
+            Ok(())
+        } else {
+            Err(ErrorKind::NotADirectory.into())
+        }
+    });
+    is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))?;
+    Session::new(adapter, point, &options.config()).map_err(|error| {
+        // fuser only starts programs when the kernel has refused an ordinary user.
+        if error.kind() == ErrorKind::NotFound {
+            MountError::NoHelper
+        } else {
+            MountError::Refused(point.to_owned(), error)
+        }
+    })
+}
+
+/// Whether this process can mount at all, as far as `/dev/fuse` goes.
+///
+/// # Errors
+///
+/// [`MountError::NoDevice`] and [`MountError::DeviceDenied`], whose texts name the way out.
+pub fn check_device() -> Result<(), MountError> {
+    match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(MountError::NoDevice),
+        Err(error) => Err(MountError::DeviceDenied(error)),
+    }
+}
+
+/// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one.
+fn clear_dead_mounts(point: &Path) {
+    for _ in 0..DEAD_MOUNTS {
+        match rustix::fs::stat(point) {
+            Err(Errno::NOTCONN | Errno::CONNABORTED) => {}
+            _ => return,
+        }
+        tracing::info!(point = %point.display(), "clearing away a dead mount");
+        if let Err(error) = unmount(point, true) {
+            tracing::warn!(point = %point.display(), %error, "a dead mount stays");
+            return;
+        }
+    }
+}
+
+/// Unmounts; `detach` takes away what is in use too.
+pub(crate) fn unmount(point: &Path, detach: bool) -> io::Result<()> {
+    let flags = if detach {
+        UnmountFlags::DETACH | UnmountFlags::NOFOLLOW
+    } else {
+        UnmountFlags::NOFOLLOW
+    };
+    match rustix::mount::unmount(point, flags) {
+        Err(Errno::PERM) => unmount_by_helper(point, detach),
+        other => Ok(other?),
+    }
+}
+
+fn unmount_by_helper(point: &Path, detach: bool) -> io::Result<()> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u");
+    if detach {
+        command.arg("-z");
+    }
+    let output = command
+        .arg("--")
+        .arg(point)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    let is_busy = text.contains("busy");
+    let kind = if is_busy {
+        ErrorKind::ResourceBusy
+    } else {
+        ErrorKind::PermissionDenied
+    };
+    Err(io::Error::new(kind, text))
+}
+
+/// Lets the kernel read further ahead than FUSE's default; only root can, and nothing depends on it.
+pub(crate) fn raise_read_ahead(device: u64) {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = fs::write(path, READ_AHEAD) {
+        tracing::debug!(%error, "read-ahead stays as it is");
+    }
+}

@@ -1,0 +1,218 @@
+//! All mounts of a filesystem.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
+use agentfs_core::id::{BranchId, MountId};
+use agentfs_core::{EventsDisabled, FsCore, SubscriptionId};
+
+use crate::adapter::Adapter;
+use crate::error::{MountError, UnmountError};
+use crate::kernel_cache::KernelCache;
+use crate::options::MountOptions;
+use crate::server::Server;
+use crate::session;
+
+/// A mount, as listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MountInfo {
+    /// Its number: what [`Origin::Mount`] carries for changes made through it.
+    pub id: MountId,
+    /// Which branch it shows.
+    pub branch: BranchId,
+    /// Where.
+    pub point: PathBuf,
+    /// The device number of its files: `st_dev`.
+    pub device: u64,
+}
+
+/// The mounts of one filesystem.
+///
+/// It listens to the changes and takes what they made wrong out of the kernel's caches, so it has to
+/// be made **before** any other sink subscribes: sinks are told in the order in which they
+/// subscribed, and whoever hears of a change must find it when it looks.
+#[derive(Debug)]
+pub struct Mounts {
+    fs: FsCore,
+    table: Arc<Table>,
+    subscription: SubscriptionId,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last: AtomicU64,
+    mounts: RwLock<Arc<Vec<Entry>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    info: MountInfo,
+    cache: Arc<KernelCache>,
+}
+
+impl Mounts {
+    /// No mounts yet.
+    ///
+    /// # Errors
+    ///
+    /// [`EventsDisabled`] when the filesystem does not track events.
+    pub fn new(fs: &FsCore) -> Result<Self, EventsDisabled> {
+        let table = Arc::new(Table::default());
+        let sink = Arc::new(Invalidator(Arc::clone(&table)));
+        let subscription = fs.subscribe_events(sink)?;
+        Ok(Self {
+            fs: fs.clone(),
+            table,
+            subscription,
+        })
+    }
+
+    /// Mounts a branch on a directory. A dead mount that is there is cleared away first.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`]; nothing is mounted then.
+    pub fn mount(
+        &self,
+        branch: BranchId,
+        point: &Path,
+        options: &MountOptions,
+    ) -> Result<MountHandle, MountError> {
+        let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
+        let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let cache = Arc::new(KernelCache::new(id));
+        let case = self.fs.config().case_sensitivity;
+        let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache));
+        let session = session::open(adapter, point, options)?;
+        cache.connect(session.notifier());
+        // From here on changes are invalidated; nobody has asked anything yet.
+        self.table.change(|all| {
+            all.push(Entry {
+                info: MountInfo {
+                    id,
+                    branch: branch.id(),
+                    point: point.to_owned(),
+                    device: 0,
+                },
+                cache,
+            });
+        });
+        let table = Arc::clone(&self.table);
+        let served = Server::start(session, id, point, options.guarded, move || {
+            table.change(|all| all.retain(|entry| entry.info.id != id));
+        });
+        let server = served.map_err(|error| MountError::Refused(point.to_owned(), error))?;
+        let info = MountInfo {
+            id,
+            branch: branch.id(),
+            point: server.point().to_owned(),
+            device: server.device(),
+        };
+        self.table.change(|all| {
+            for old in all.iter_mut().filter(|old| old.info.id == id) {
+                old.info = info.clone();
+            }
+        });
+        tracing::info!(mount = %id, branch = %info.branch, point = %info.point.display(), "mounted");
+        Ok(MountHandle { info, server })
+    }
+
+    /// What is mounted now, in the order of mounting.
+    #[must_use]
+    pub fn list(&self) -> Vec<MountInfo> {
+        let all = self.table.all();
+        all.iter().map(|entry| entry.info.clone()).collect()
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        if let Err(error) = self.fs.unsubscribe_events(self.subscription) {
+            tracing::debug!(%error, "the mounts had no subscription");
+        }
+    }
+}
+
+impl Table {
+    fn all(&self) -> Arc<Vec<Entry>> {
+        self.mounts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
+        let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut mounts));
+    }
+}
+
+/// The first of the event sinks: every other one hears of a change when no mount hides it any more.
+#[derive(Debug)]
+struct Invalidator(Arc<Table>);
+
+impl EventSink for Invalidator {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        // No lock is held while invalidating: it may wait for requests.
+        for entry in self.0.all().iter() {
+            let is_own = envelope.origin == Origin::Mount(entry.info.id);
+            if entry.info.branch == envelope.branch && !is_own {
+                entry.cache.invalidate(&envelope.change);
+            }
+        }
+    }
+}
+
+/// A mount. It is taken away when this is dropped, in use or not.
+#[derive(Debug)]
+pub struct MountHandle {
+    info: MountInfo,
+    server: Server,
+}
+
+impl MountHandle {
+    /// What [`Mounts::list`] says of it.
+    #[must_use]
+    pub fn info(&self) -> &MountInfo {
+        &self.info
+    }
+
+    /// Whether it is still mounted: `umount` may have been used on it.
+    #[must_use]
+    pub fn is_mounted(&self) -> bool {
+        !self.server.wait(Duration::ZERO)
+    }
+
+    /// Waits until it is unmounted, by whomever; gives whether it is.
+    #[must_use]
+    pub fn wait_unmounted(&self, at_most: Duration) -> bool {
+        self.server.wait(at_most)
+    }
+
+    /// Unmounts it if nothing uses it. With `detach` what uses it may go on: it only loses its name.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmountError`]; it is still mounted then.
+    pub fn unmount(&self, detach: bool) -> Result<(), UnmountError> {
+        self.server.unmount(detach)
+    }
+}
+
+impl Drop for MountHandle {
+    fn drop(&mut self) {
+        let result = match self.unmount(false) {
+            Err(UnmountError::Busy(_)) => self.unmount(true),
+            other => other,
+        };
+        match result {
+            Ok(()) | Err(UnmountError::NotMounted(_)) => {}
+            Err(error) => tracing::warn!(%error, "a mount stays"),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Behaviour of a mounted branch, as the programs in it see it.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "what is left out is said")]
+
+mod basics;
+mod support;

@@ -1,0 +1,88 @@
+//! A mounted branch to work in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use agentfs_core::id::BranchId;
+use agentfs_core::{Branch, FsConfig, FsCore, Overlay};
+use agentfs_mount::{MountHandle, MountOptions, Mounts};
+use tempfile::TempDir;
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
+pub(crate) fn can_mount() -> bool {
+    static SAID: Once = Once::new();
+    let Err(error) = agentfs_mount::check_device() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+    );
+    SAID.call_once(|| eprintln!("LEFT OUT ({SKIP} is set): no mount is tested, since {error}"));
+    false
+}
+
+/// A filesystem and its mounts.
+pub(crate) struct Fixture {
+    pub(crate) fs: FsCore,
+    pub(crate) mounts: Mounts,
+}
+
+impl Fixture {
+    /// Over nothing; `None` when mounting is left out.
+    pub(crate) fn empty() -> Option<Self> {
+        Self::new(FsConfig::default())
+    }
+
+    /// Over a host directory.
+    pub(crate) fn over(lower: &Path) -> Option<Self> {
+        Self::new(FsConfig {
+            overlay: Some(Overlay {
+                lower: lower.to_owned(),
+            }),
+            ..FsConfig::default()
+        })
+    }
+
+    pub(crate) fn new(config: FsConfig) -> Option<Self> {
+        if !can_mount() {
+            return None;
+        }
+        let fs = FsCore::new(config).unwrap();
+        let mounts = Mounts::new(&fs).unwrap();
+        Some(Self { fs, mounts })
+    }
+
+    pub(crate) fn main(&self) -> Branch {
+        self.fs.branch(FsCore::MAIN).unwrap()
+    }
+
+    /// Mounts the first branch.
+    pub(crate) fn mount(&self) -> Mounted {
+        self.mount_branch(FsCore::MAIN)
+    }
+
+    pub(crate) fn mount_branch(&self, branch: BranchId) -> Mounted {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = self
+            .mounts
+            .mount(branch, dir.path(), &MountOptions::default())
+            .unwrap();
+        Mounted { handle, dir }
+    }
+}
+
+/// A mount; the fields are dropped in this order.
+pub(crate) struct Mounted {
+    pub(crate) handle: MountHandle,
+    pub(crate) dir: TempDir,
+}
+
+impl Mounted {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join(below)
+    }
+}
