@@ -136,7 +136,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    WAKER => self.collect_broadcasts(),
+                    WAKER => self.collect_from_sinks(),
                     ATTENTION => self.end_condemned(),
                     token => self.dispatch(token),
                 }
@@ -174,19 +174,27 @@ impl EventLoop {
         }
     }
 
-    fn collect_broadcasts(&mut self) {
+    /// What the sinks left for this thread.
+    fn collect_from_sinks(&mut self) {
         for id in self.services.broadcasts().sessions_with_events() {
             self.make_ready(id);
+        }
+        for id in self.services.registrations().broken() {
+            self.end_damaged(id);
         }
     }
 
     /// Ends sessions whose program wrote nonsense into a ring.
     fn end_condemned(&mut self) {
         for id in self.services.watches().condemned() {
-            tracing::warn!(session = %id, "the program damaged its ring");
-            self.services.counters().sessions_refused();
-            self.end(id);
+            self.end_damaged(id);
         }
+    }
+
+    fn end_damaged(&mut self, id: SessionId) {
+        tracing::warn!(session = %id, "the program damaged its shared memory");
+        self.services.counters().sessions_refused();
+        self.end(id);
     }
 
     fn make_ready(&mut self, id: SessionId) {

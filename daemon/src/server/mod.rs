@@ -19,6 +19,7 @@ mod open_session;
 mod peer;
 mod refills;
 mod refusal;
+mod registrations;
 mod services;
 mod session;
 mod watches;

@@ -9,8 +9,10 @@ use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_core::{Branch, Caller};
 use agentfs_proto::message::{
     Code, Done, EventsSubscribe, FsRequest, MountInfo, MountList, Mounts, QueueStatus, Request,
-    SessionStatus,
+    RequestChannelOpened, SessionStatus,
 };
+
+use agentfs_ring::requests::SLOTS;
 
 use super::answer::Answer;
 use super::branches;
@@ -122,6 +124,7 @@ impl OpenSession {
         services: &Services,
     ) -> Result<Answer, Refusal> {
         self.public.requests.fetch_add(1, Ordering::Relaxed);
+        services.registrations().look(self.public.id);
         match request {
             // The session is open already; the connection has refused it.
             Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
@@ -161,9 +164,7 @@ impl OpenSession {
             Request::WatchUnregister(it) => self.watches(WatchRequest::Unregister(it), services),
             Request::WatchDoorbell(it) => self.watches(WatchRequest::Doorbell(it), services),
             Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
-            Request::RequestChannelOpen(_) => Err(Refusal::unsupported(
-                "this daemon has no request channels yet",
-            )),
+            Request::RequestChannelOpen(_) => self.open_requests(services),
         }
     }
 
@@ -204,6 +205,18 @@ impl OpenSession {
         }
         self.require_owner("change branches and snapshots")?;
         branches::change(core, caller, own, services, &request)
+    }
+
+    fn open_requests(&self, services: &Services) -> Result<Answer, Refusal> {
+        let (id, branch) = (self.public.id, self.public.branch);
+        let channel = services
+            .registrations()
+            .open(id, branch)
+            .map_err(|error| Refusal::new(Code::RESOURCES, error.to_string()))?;
+        Ok(Answer::with(
+            RequestChannelOpened { slots: SLOTS },
+            vec![channel],
+        ))
     }
 
     fn subscribe(
@@ -299,6 +312,7 @@ impl OpenSession {
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id;
         services.sessions().remove(&id);
+        services.registrations().close(id);
         services.watches().close_session(id);
         lock(&self.public.queues).end(services);
         for number in 1..=self.last_subscription {

@@ -23,6 +23,7 @@ use super::mounts::MountTable;
 use super::open_session::PublicSession;
 use super::refills::Refills;
 use super::refusal::Refusal;
+use super::registrations::Registrations;
 use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
@@ -33,6 +34,7 @@ pub(crate) struct Services {
     core: FsCore,
     watches: Arc<WatchService>,
     broadcasts: Arc<Broadcasts>,
+    registrations: Arc<Registrations>,
     mounts: MountTable,
     refills: Refills,
     limits: Limits,
@@ -81,6 +83,11 @@ impl Services {
         let watches = Arc::new(WatchService::new(limits).map_err(StartError::Io)?);
         let broadcasts = Arc::new(Broadcasts::new(control));
         let disabled = |error| StartError::Io(io::Error::other(error));
+        let mounts = MountTable::default();
+        let registrations = Arc::new(Registrations::new(&watches, &mounts, control));
+        // In front of the watch service: a watch that is registered hears the event.
+        core.subscribe_events(registrations.clone())
+            .map_err(disabled)?;
         core.subscribe_events(watches.clone()).map_err(disabled)?;
         core.subscribe_events(broadcasts.clone())
             .map_err(disabled)?;
@@ -88,7 +95,8 @@ impl Services {
             core,
             watches,
             broadcasts,
-            mounts: MountTable::default(),
+            registrations,
+            mounts,
             refills: Refills::new(registry),
             limits: config.limits,
             counters: Counters::default(),
@@ -110,6 +118,10 @@ impl Services {
 
     pub(crate) fn broadcasts(&self) -> &Broadcasts {
         &self.broadcasts
+    }
+
+    pub(crate) fn registrations(&self) -> &Registrations {
+        &self.registrations
     }
 
     pub(crate) fn mounts(&self) -> &MountTable {

@@ -6,6 +6,7 @@ mod files;
 mod hostile;
 mod killed;
 mod lifecycle;
+mod registering;
 mod sessions;
 mod subscriber;
 mod support;

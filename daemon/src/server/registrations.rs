@@ -1,0 +1,212 @@
+//! Request channels: inotify watches that programs register by writing into shared memory.
+//!
+//! Nobody is woken by a registration. The daemon looks for them before any event is routed: this
+//! sink is subscribed in front of the watch service. `docs/shim-protocol.md` has the reasons.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
+use agentfs_proto::registration::Registration;
+use agentfs_ring::MapError;
+use agentfs_ring::requests::{self, RequestReader, SLOTS};
+
+use super::event_loop::Control;
+use super::mounts::MountTable;
+use super::services::{lock, read, write};
+use crate::service::{NodeInterest, WatchError, WatchService};
+use crate::synth::inotify::ACTIVITY;
+use crate::{QueueId, WatchId};
+
+/// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
+/// the program finds it full and asks for an answer.
+const MAX_PENDING: usize = 16 * SLOTS as usize;
+
+/// All request channels.
+pub(crate) struct Registrations {
+    channels: RwLock<Vec<Arc<Channel>>>,
+    /// How many there are, so that an event without any costs one load.
+    count: AtomicUsize,
+    watches: Arc<WatchService>,
+    mounts: MountTable,
+    broken: Mutex<Vec<SessionId>>,
+    control: Arc<Control>,
+}
+
+/// The channel of one session.
+struct Channel {
+    session: SessionId,
+    branch: BranchId,
+    inbox: Mutex<Inbox>,
+}
+
+struct Inbox {
+    reader: RequestReader,
+    /// Read, and to be carried out when no lock of the filesystem is held.
+    pending: VecDeque<Registration>,
+    is_broken: bool,
+}
+
+impl fmt::Debug for Registrations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registrations")
+            .field("channels", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registrations {
+    pub(crate) fn new(
+        watches: &Arc<WatchService>,
+        mounts: &MountTable,
+        control: &Arc<Control>,
+    ) -> Self {
+        Self {
+            channels: RwLock::default(),
+            count: AtomicUsize::new(0),
+            watches: Arc::clone(watches),
+            mounts: mounts.clone(),
+            broken: Mutex::default(),
+            control: Arc::clone(control),
+        }
+    }
+
+    /// Gives a session a channel. One that it had is read to its end first.
+    pub(crate) fn open(&self, session: SessionId, branch: BranchId) -> Result<OwnedFd, MapError> {
+        self.close(session);
+        let (reader, fd) = requests::create()?;
+        let inbox = Inbox {
+            reader,
+            pending: VecDeque::new(),
+            is_broken: false,
+        };
+        let channel = Arc::new(Channel {
+            session,
+            branch,
+            inbox: Mutex::new(inbox),
+        });
+        let mut channels = write(&self.channels);
+        channels.push(channel);
+        self.count.store(channels.len(), Ordering::Release);
+        Ok(fd)
+    }
+
+    /// Carries out what a session's channel holds, and ends the channel.
+    pub(crate) fn close(&self, session: SessionId) {
+        self.look(session);
+        let mut channels = write(&self.channels);
+        channels.retain(|channel| channel.session != session);
+        self.count.store(channels.len(), Ordering::Release);
+    }
+
+    /// Carries out what a session's channel holds.
+    pub(crate) fn look(&self, session: SessionId) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let channels = read(&self.channels);
+            channels
+                .iter()
+                .filter(|it| it.session == session)
+                .for_each(|it| self.carry_out(it));
+        }
+    }
+
+    /// Sessions whose channel makes no sense, each once.
+    pub(crate) fn broken(&self) -> Vec<SessionId> {
+        std::mem::take(&mut *lock(&self.broken))
+    }
+
+    fn carry_out(&self, channel: &Channel) {
+        let mut inbox = lock(&channel.inbox);
+        self.receive(channel, &mut inbox);
+        while let Some(request) = inbox.pending.pop_front() {
+            if let Err(error) = self.register(channel, request) {
+                // The program keeps its kernel's watch.
+                tracing::debug!(session = %channel.session, %error, "registration passed over");
+            }
+        }
+    }
+
+    /// Reads the channel, at most once round, so that a program that writes without end holds nobody.
+    fn receive(&self, channel: &Channel, inbox: &mut Inbox) {
+        for _ in 0..SLOTS {
+            if inbox.is_broken || inbox.pending.len() >= MAX_PENDING {
+                return;
+            }
+            match inbox.reader.next() {
+                Ok(None) => return,
+                Ok(Some(words)) => inbox.pending.extend(Registration::from_words(words)),
+                Err(error) => {
+                    tracing::warn!(session = %channel.session, %error, "a damaged request channel");
+                    inbox.is_broken = true;
+                    lock(&self.broken).push(channel.session);
+                    self.control.wake();
+                }
+            }
+        }
+    }
+
+    fn register(&self, channel: &Channel, request: Registration) -> Result<(), WatchError> {
+        let session = channel.session;
+        match request {
+            Registration::Set {
+                queue,
+                wd,
+                mask,
+                st_dev,
+                st_ino,
+            } => {
+                let queue = self.watches.queue(session, QueueId(queue))?;
+                let shown = self.mounts.by_device(st_dev);
+                let Some((mount, _)) = shown.filter(|(_, of)| *of == channel.branch) else {
+                    return Ok(());
+                };
+                // Everything that is routed from now on: of what was committed before the program
+                // registered, everything else has been routed already.
+                let interest = NodeInterest {
+                    mask,
+                    mount: Some(mount),
+                    after: Seq(0),
+                };
+                let wd = WatchId(u64::from(wd));
+                self.watches
+                    .watch_node(&queue, wd, NodeId(st_ino), interest)
+            }
+            Registration::Remove { queue, wd } => {
+                let queue = self.watches.queue(session, QueueId(queue))?;
+                self.watches.unwatch(&queue, WatchId(u64::from(wd)))
+            }
+            Registration::Close { queue } => self.watches.close_queue(session, QueueId(queue)),
+        }
+    }
+}
+
+impl EventSink for Registrations {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        if self.count.load(Ordering::Acquire) > 0 {
+            let channels = read(&self.channels);
+            let concerned = channels.iter().filter(|it| it.branch == envelope.branch);
+            concerned.for_each(|it| self.carry_out(it));
+        }
+    }
+
+    /// Whether a watch that is still to be registered wants activity. Asked under locks of the
+    /// filesystem, which delivering to a queue may need: so nothing is carried out here.
+    fn wants_activity(&self) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        read(&self.channels).iter().any(|channel| {
+            let mut inbox = lock(&channel.inbox);
+            self.receive(channel, &mut inbox);
+            inbox.pending.iter().any(
+                |request| matches!(request, Registration::Set { mask, .. } if mask & ACTIVITY != 0),
+            )
+        })
+    }
+}

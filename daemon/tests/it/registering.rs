@@ -1,0 +1,190 @@
+//! Inotify watches registered through shared memory, without asking.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use agentfs_core::{Caller, FsCore};
+use agentfs_daemon::server::{Daemon, Limits};
+use agentfs_proto::client::{CallError, Client, OpenQueue};
+use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen};
+use agentfs_proto::record::EventRef;
+use agentfs_proto::registration::Registration;
+use agentfs_ring::requests::{RequestWriter, Sent};
+use agentfs_ring::{Consumer, OwnerId};
+
+use crate::support::{assert_answers, connect, daemon_with, soon};
+
+const DEVICE: u64 = 4242;
+const IN_OPEN: u32 = 0x20;
+const IN_CREATE: u32 = 0x100;
+const ROOT: u64 = 1;
+
+/// A program with one inotify queue and a request channel.
+struct Program {
+    client: Client,
+    consumer: Consumer,
+    queue: u32,
+    requests: RequestWriter,
+}
+
+impl Program {
+    fn new(daemon: &Daemon) -> Self {
+        let mut client = connect(daemon.socket());
+        let open = QueueOpen {
+            kind: QueueKind::Inotify,
+            capacity: 0,
+            max_queued: 0,
+        };
+        let OpenQueue { opened, ring, .. } = client.open_queue(open, soon()).unwrap();
+        let (_, channel) = client
+            .call_for_descriptors(RequestChannelOpen { flags: 0 }, soon())
+            .unwrap();
+        let [channel] = <[OwnedFd; 1]>::try_from(channel).unwrap();
+        Self {
+            client,
+            consumer: Consumer::open(ring).unwrap(),
+            queue: opened.queue,
+            requests: RequestWriter::open(channel).unwrap(),
+        }
+    }
+
+    fn send(&self, request: Registration) -> Sent {
+        self.requests
+            .send(request.to_words(), OwnerId::this_process(), |_| true)
+    }
+
+    fn watch(&self, wd: u32, mask: u32, st_ino: u64) -> Sent {
+        self.send(Registration::Set {
+            queue: self.queue,
+            wd,
+            mask,
+            st_dev: DEVICE,
+            st_ino,
+        })
+    }
+
+    /// `wd mask name` of what is in the ring.
+    fn heard(&self) -> Vec<(u64, u32, String)> {
+        let mut claim = self
+            .consumer
+            .claim(OwnerId::this_process(), |_| true)
+            .unwrap();
+        let mut heard = Vec::new();
+        while let Some(record) = claim.next().unwrap() {
+            let event = EventRef::parse(&record).unwrap();
+            let name = String::from_utf8(event.path().to_vec()).unwrap();
+            heard.push((event.head().watch, event.head().mask, name));
+        }
+        let _ = claim.release();
+        heard
+    }
+}
+
+fn daemon_with_a_mount() -> (Daemon, tempfile::TempDir) {
+    let (daemon, directory) = daemon_with(Limits::default());
+    let id = daemon.mounts().reserve();
+    daemon
+        .mounts()
+        .insert(id, FsCore::MAIN, DEVICE, Path::new("/mnt"));
+    (daemon, directory)
+}
+
+#[test]
+fn a_watch_hears_the_very_next_change() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let root = Caller::root();
+    for wd in 1..=50 {
+        assert_eq!(program.watch(wd, IN_CREATE, ROOT), Sent::Sent);
+        main.mknod(&root, format!("/f{wd}"), 0o100_644, 0).unwrap();
+        let heard = program.heard();
+        assert_eq!(heard.len(), usize::try_from(wd).unwrap(), "{heard:?}");
+        assert!(heard.contains(&(u64::from(wd), IN_CREATE, format!("f{wd}"))));
+    }
+}
+
+#[test]
+fn a_watch_for_activity_hears_the_very_next_open() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let root = Caller::root();
+    main.mknod(&root, "/f", 0o100_644, 0).unwrap();
+    assert_eq!(program.watch(1, IN_OPEN, ROOT), Sent::Sent);
+    main.open(&root, "/f", agentfs_core::OpenFlags::READ, 0)
+        .unwrap();
+    assert_eq!(program.heard(), [(1, IN_OPEN, "f".to_owned())]);
+}
+
+#[test]
+fn a_watch_that_was_taken_back_hears_nothing() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    assert_eq!(program.watch(1, IN_CREATE, ROOT), Sent::Sent);
+    let remove = Registration::Remove {
+        queue: program.queue,
+        wd: 1,
+    };
+    assert_eq!(program.send(remove), Sent::Sent);
+    main.mknod(&Caller::root(), "/f", 0o100_644, 0).unwrap();
+    assert_eq!(program.heard(), []);
+}
+
+#[test]
+fn nonsense_is_passed_over_and_a_full_channel_is_emptied_by_a_ping() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let mut program = Program::new(&daemon);
+    let me = OwnerId::this_process();
+    let mut sent = 0_u64;
+    while program
+        .requests
+        .send([sent, u64::MAX, sent, sent], me, |_| true)
+        == Sent::Sent
+    {
+        sent += 1;
+    }
+    assert!(sent >= 4096);
+    assert_answers(&mut program.client);
+    assert_eq!(program.watch(1, IN_CREATE, ROOT), Sent::Sent);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    main.mknod(&Caller::root(), "/f", 0o100_644, 0).unwrap();
+    assert_eq!(program.heard().len(), 1);
+}
+
+#[test]
+fn another_branch_or_device_is_not_watched() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    let elsewhere = Registration::Set {
+        queue: program.queue,
+        wd: 1,
+        mask: IN_CREATE,
+        st_dev: DEVICE + 1,
+        st_ino: ROOT,
+    };
+    assert_eq!(program.send(elsewhere), Sent::Sent);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    main.mknod(&Caller::root(), "/f", 0o100_644, 0).unwrap();
+    assert_eq!(program.heard(), []);
+}
+
+#[test]
+fn a_second_channel_replaces_the_first() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let mut program = Program::new(&daemon);
+    assert_eq!(program.watch(1, IN_CREATE, ROOT), Sent::Sent);
+    let again = program
+        .client
+        .call_for_descriptors(RequestChannelOpen { flags: 0 }, soon());
+    let [channel] = <[OwnedFd; 1]>::try_from(again.unwrap().1).unwrap();
+    let first = std::mem::replace(&mut program.requests, RequestWriter::open(channel).unwrap());
+    assert_eq!(program.watch(2, IN_CREATE, ROOT), Sent::Sent);
+    drop(first);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    main.mknod(&Caller::root(), "/f", 0o100_644, 0).unwrap();
+    assert_eq!(program.heard().len(), 2);
+    let pong = program.client.call(Ping { nonce: 1 }, soon());
+    assert!(!matches!(pong, Err(CallError::Closed)));
+}
