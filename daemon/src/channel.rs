@@ -165,7 +165,10 @@ impl Channel {
         let place = if straight {
             match self.put(event, path, aux) {
                 Ok(Put::At(at)) => Place::Ring(at),
-                Ok(Put::TooLong) => return self.overflow(),
+                Ok(Put::TooLong) => {
+                    self.overflow();
+                    Place::Nowhere
+                }
                 Ok(Put::Full) => self.hold_back(event, path, aux, freeze),
                 Err(error) => {
                     self.check(Err(error));
@@ -229,7 +232,10 @@ impl Channel {
                 // The state is as new as this change or newer: what it holds beyond is still on its
                 // way as events, and those few are kept.
                 Some(base) => self.backlog.heal = Some(base),
-                None => return self.overflow(),
+                None => {
+                    self.overflow();
+                    return Place::Nowhere;
+                }
             }
         }
         self.counters.spilled += 1;
@@ -237,7 +243,7 @@ impl Channel {
     }
 
     /// Says once that events are lost, and loses them until there is room.
-    fn overflow(&mut self) -> Place {
+    pub(crate) fn overflow(&mut self) {
         if !std::mem::replace(&mut self.backlog.lossy, true) {
             self.counters.overflowed += 1;
             let event = AgentFsEvent {
@@ -251,7 +257,6 @@ impl Channel {
                 None => Place::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[])),
             };
         }
-        Place::Nowhere
     }
 
     /// Straight into the ring if nothing waits: then nothing is lost any more either.
@@ -272,12 +277,8 @@ impl Channel {
         }
     }
 
-    /// Moves what waits into the ring, as far as there is room. True when nothing waits any more.
-    pub(crate) fn drain(&mut self) -> bool {
-        self.drain_replay() && self.drain_spill()
-    }
-
-    /// Moves what the replay has said and could not be put yet.
+    /// Moves what the replay has said and could not be put yet, as far as there is room. True when
+    /// nothing of it waits any more.
     pub(crate) fn drain_replay(&mut self) -> bool {
         let Some(mut replay) = self.backlog.replay.take() else {
             return true;
@@ -289,10 +290,13 @@ impl Channel {
         empty
     }
 
-    fn drain_spill(&mut self) -> bool {
-        if self.backlog.replay.is_some() {
-            return false;
-        }
+    /// Whether a difference was told to its end just now.
+    pub(crate) fn end_replay(&mut self) -> bool {
+        self.backlog.replay.take().is_some()
+    }
+
+    /// Moves the records that wait, as far as there is room. True when none waits any more.
+    pub(crate) fn drain_spill(&mut self) -> bool {
         let empty_spill = Spill::new(Arc::clone(&self.bounds.pool));
         let mut spill = std::mem::replace(&mut self.backlog.spill, empty_spill);
         let empty = self.move_all(&mut spill);

@@ -1,16 +1,13 @@
 //! What a queue is told instead of events when it reads too slowly: the difference between the
 //! branch as its reader last knew it and the branch as it is.
 
-#![expect(
-    dead_code,
-    reason = "no branch can be frozen yet, so that slow readers get an overflow record"
-)]
-
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use agentfs_core::event::Envelope;
-use agentfs_core::id::Seq;
+use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
+use agentfs_core::id::{BranchId, Seq};
+use agentfs_core::{Branch, Frozen, Result};
 use agentfs_proto::record::AgentFsEvent;
 
 use crate::channel::wait_in;
@@ -21,20 +18,47 @@ pub(crate) type Freeze<'a> = &'a dyn Fn() -> Option<Base>;
 
 /// A branch as a reader last knew it.
 #[derive(Debug)]
-pub(crate) struct Base {
-    seq: Seq,
-}
+pub(crate) struct Base(Frozen);
 
 impl Base {
+    pub(crate) fn of(branch: &Branch) -> Self {
+        Self(branch.freeze())
+    }
+
     /// The last change that it holds.
     pub(crate) fn seq(&self) -> Seq {
-        self.seq
+        self.0.seq()
+    }
+
+    /// What is different now.
+    ///
+    /// # Errors
+    ///
+    /// What the host says of the lower layer.
+    pub(crate) fn replay(&self, branch: &Branch, pool: Arc<Pool>) -> Result<Replay> {
+        let (changes, now) = branch.changes_since(&self.0)?;
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = since.unwrap_or_default().as_nanos();
+        Ok(Replay {
+            changes: changes.into_iter(),
+            closing: None,
+            branch: branch.id(),
+            seq: now.seq(),
+            time_ns: u64::try_from(nanos).unwrap_or(u64::MAX),
+            waiting: Spill::new(pool),
+            speaking: false,
+        })
     }
 }
 
 /// A difference that is being told, change by change, as the reader makes room.
 pub(crate) struct Replay {
-    changes: Box<dyn Iterator<Item = Envelope> + Send>,
+    changes: std::vec::IntoIter<Change>,
+    closing: Option<Change>,
+    branch: BranchId,
+    /// The last change that the difference holds.
+    seq: Seq,
+    time_ns: u64,
     /// Records of the last change that found no room.
     waiting: Spill,
     speaking: bool,
@@ -43,18 +67,16 @@ pub(crate) struct Replay {
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay")
+            .field("changes", &self.changes.len())
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
     }
 }
 
 impl Replay {
-    pub(crate) fn new(changes: Box<dyn Iterator<Item = Envelope> + Send>, pool: Arc<Pool>) -> Self {
-        Self {
-            changes,
-            waiting: Spill::new(pool),
-            speaking: false,
-        }
+    /// The last change that the difference holds.
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
     }
 
     /// Whether what is sent now comes from here.
@@ -66,11 +88,20 @@ impl Replay {
         wait_in(&mut self.waiting, event, path, aux);
     }
 
-    /// The next change to tell. Until [`fall_silent`](Self::fall_silent) its records wait here.
+    /// The next change to tell. Until [`fall_silent`](Self::fall_silent) what is sent is taken for
+    /// its records, which wait here if there is no room.
     pub(crate) fn speak(&mut self) -> Option<Envelope> {
-        let change = self.changes.next();
-        self.speaking = change.is_some();
-        change
+        let change = self.closing.take().or_else(|| self.changes.next())?;
+        self.closing = closing(&change);
+        self.speaking = true;
+        Some(Envelope {
+            seq: self.seq,
+            time_ns: self.time_ns,
+            branch: self.branch,
+            pid: 0,
+            origin: Origin::Local,
+            change,
+        })
     }
 
     pub(crate) fn fall_silent(&mut self) {
@@ -79,5 +110,36 @@ impl Replay {
 
     pub(crate) fn waiting(&mut self) -> &mut Spill {
         &mut self.waiting
+    }
+}
+
+/// The close that follows new content. Many watch for nothing else, and a difference or a restore
+/// opens no file.
+pub(crate) fn closing(change: &Change) -> Option<Change> {
+    let close = |node: &NodeRef, at: &Option<Place>| {
+        Some(Change::Closed {
+            node: *node,
+            at: at.clone(),
+            write: true,
+            written: true,
+        })
+    };
+    match change {
+        Change::Created {
+            node,
+            at,
+            by: CreatedBy::New,
+        } if node.kind == ObjectKind::File => close(node, &Some(at.clone())),
+        Change::Written { node, at, .. } | Change::Resized { node, at, .. } => close(node, at),
+        Change::Created { .. }
+        | Change::Removed { .. }
+        | Change::Attributes { .. }
+        | Change::Xattr { .. }
+        | Change::Renamed { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::Closed { .. } => None,
     }
 }

@@ -2,13 +2,14 @@
 
 use agentfs_core::event::{Change, Envelope, Place as Name};
 use agentfs_core::id::NodeId;
+use agentfs_proto::record::flags::{HEALED, LAST_NAME};
 use agentfs_proto::record::{AgentFsEvent, Kind};
 
 use crate::channel::Place;
 use crate::heal::Freeze;
 use crate::queue::{Open, Slot, WatchId};
 use crate::synth::fsevents::{self, CREATE_FILE_EVENTS, ROOT_CHANGED};
-use crate::synth::inotify::{EntryName, Heard, IN_IGNORED, Step};
+use crate::synth::inotify::{EntryName, Heard, IN_DELETE_SELF, IN_IGNORED, Step};
 use crate::synth::{self, Role};
 use crate::watch::path_hash;
 
@@ -192,7 +193,23 @@ impl Open {
         heard == Heard::LastEvent
     }
 
-    /// Tells the reader that a watch is gone, for no reason in the filesystem.
+    /// Tells the reader of an inotify watch that its inode is gone.
+    pub(crate) fn tell_gone(&mut self, id: WatchId, wants: bool, freeze: Freeze<'_>) {
+        if wants {
+            let event = AgentFsEvent {
+                watch: id.0,
+                kind: Kind::REMOVED,
+                mask: IN_DELETE_SELF,
+                flags: LAST_NAME | HEALED,
+                ..AgentFsEvent::default()
+            };
+            self.recent.remember(&event, &[]);
+            self.channel.send(&event, &[], &[], freeze);
+        }
+        self.tell_ignored(id, freeze);
+    }
+
+    /// Tells the reader that a watch is gone.
     pub(crate) fn tell_ignored(&mut self, id: WatchId, freeze: Freeze<'_>) {
         let ignored = AgentFsEvent {
             watch: id.0,

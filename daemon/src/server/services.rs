@@ -80,7 +80,7 @@ impl Services {
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
             ..service::Limits::default()
         };
-        let watches = Arc::new(WatchService::new(limits).map_err(StartError::Io)?);
+        let watches = Arc::new(WatchService::new(core.clone(), limits).map_err(StartError::Io)?);
         let broadcasts = Arc::new(Broadcasts::new(control));
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();

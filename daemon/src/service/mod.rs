@@ -1,6 +1,7 @@
 //! The watch service: sessions, their queues and watches, and the sink that hears every change.
 
 mod error;
+mod refill;
 mod register;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::FsCore;
+use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, SessionId};
 use agentfs_ring::Capacity;
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
@@ -19,7 +21,7 @@ pub use self::register::{NodeInterest, TreeInterest};
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
 use crate::doorbell::Doorbell;
-use crate::heal::Base;
+use crate::heal::{Base, closing};
 use crate::queue::{Open, Queue, QueueId};
 use crate::route::{Hit, Router};
 use crate::spill::Pool;
@@ -83,6 +85,7 @@ struct Session {
 /// `FsCore::subscribe_events`.
 #[derive(Debug)]
 pub struct WatchService {
+    core: FsCore,
     router: Router,
     limits: Limits,
     pool: Arc<Pool>,
@@ -99,13 +102,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WatchService {
-    /// A service without sessions.
+    /// A service without sessions, for the branches of a filesystem.
     ///
     /// # Errors
     ///
     /// When the system gives no descriptors.
-    pub fn new(limits: Limits) -> io::Result<Self> {
+    pub fn new(core: FsCore, limits: Limits) -> io::Result<Self> {
         Ok(Self {
+            core,
             router: Router::new(),
             pool: Arc::new(Pool::new(limits.spill_bytes)),
             limits,
@@ -257,17 +261,6 @@ impl WatchService {
         Ok(session.queues.values().map(Arc::clone).collect())
     }
 
-    /// Moves what waits into the queue's ring, as far as there is room. For when the program rings
-    /// the refill doorbell.
-    pub fn refill(&self, queue: &Arc<Queue>) {
-        let mut guard = queue.lock();
-        if let Some(open) = guard.as_mut() {
-            open.channel.drain();
-            open.channel.flush();
-            self.judge(queue, open);
-        }
-    }
-
     /// Readable when [`condemned`](Self::condemned) has something to say.
     #[must_use]
     pub fn attention(&self) -> BorrowedFd<'_> {
@@ -331,8 +324,9 @@ impl WatchService {
         self.judge(queue, open);
     }
 
-    fn freeze(&self, _branch: BranchId) -> Option<Base> {
-        None
+    fn freeze(&self, branch: BranchId) -> Option<Base> {
+        let branch = self.core.branch(branch).ok()?;
+        Some(Base::of(&branch))
     }
 }
 
@@ -341,15 +335,31 @@ impl EventSink for WatchService {
     fn on_event(&self, _event: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
+        self.tell(envelope);
+        // Who brings content by no handle closes none.
+        if matches!(envelope.origin, Origin::Restore | Origin::Lower)
+            && let Some(change) = closing(&envelope.change)
+        {
+            self.tell(&Envelope {
+                change,
+                ..envelope.clone()
+            });
+        }
+    }
+
+    fn wants_activity(&self) -> bool {
+        self.router.wants_activity()
+    }
+}
+
+impl WatchService {
+    /// Tells every queue of a change.
+    fn tell(&self, envelope: &Envelope) {
         let mut news = None;
         self.router.route(envelope, |queue, hits| {
             let news = *news.get_or_insert_with(|| self.router.news(envelope, 0));
             self.deliver(queue, hits, news);
         });
-    }
-
-    fn wants_activity(&self) -> bool {
-        self.router.wants_activity()
     }
 }
 

@@ -56,7 +56,7 @@ impl Core {
             branch.write(&caller, handle, b"text").unwrap();
             branch.close(&caller, handle).unwrap();
         }
-        let service = Arc::new(WatchService::new(Limits::default()).unwrap());
+        let service = Arc::new(WatchService::new(core.clone(), Limits::default()).unwrap());
         let subscription = core.subscribe_events(Arc::<WatchService>::clone(&service));
         service.open_session(SESSION, FsCore::MAIN);
         let readers = (0..INSTANCES)
