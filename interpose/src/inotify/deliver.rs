@@ -36,8 +36,9 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     let mut from = 0;
     let mut is_too_small = false;
     loop {
-        let mut is_restarted = false;
-        let token = buffer.sift(from, |head| judge(state, head, &mut is_restarted));
+        let mut sight = Sight::default();
+        let token = buffer.sift(from, |head| sight.judge(state, head));
+        let is_restarted = sight.is_restarted;
         if is_restarted {
             register::reconnect(fd, state);
         }
@@ -45,7 +46,10 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         let mut at = match token {
             Some(at) => at,
             None if is_restarted => buffer.filled(),
-            None => break,
+            None => {
+                sight.forget_ended(state);
+                break;
+            }
         };
         if state.shared.has_overflow() {
             if buffer.insert(&mut at, Head::OVERFLOW, &[]) {
@@ -59,10 +63,11 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         if token.is_none() {
             break;
         }
-        let mut ended = Ended::default();
+        let mut ended = Wds::default();
         is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
+        sight.forget_ended(state);
         from = buffer.filled();
-        if !ended.remove(fd) || !read_more(fd, buffer) {
+        if !remove_watches(&ended, fd) || !read_more(fd, buffer) {
             break;
         }
     }
@@ -73,36 +78,64 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     }
 }
 
-fn judge(state: &State, head: Head, is_restarted: &mut bool) -> Verdict {
-    match state.shared.hidden(head.wd) {
-        Some(HiddenWatch::Bell) if head.mask & IN_MODIFY != 0 => return Verdict::Token,
-        Some(HiddenWatch::Bell) => return Verdict::Strip,
-        Some(HiddenWatch::Directory) => {
-            *is_restarted = true;
-            return Verdict::Strip;
-        }
-        None => {}
-    }
-    if head.mask & IN_Q_OVERFLOW != 0 && head.wd == -1 {
-        // A bell may have been lost in it.
-        return Verdict::KeepToken;
-    }
-    if head.mask & IN_IGNORED == 0 {
-        return Verdict::Keep;
-    }
-    match state.shared.known(head.wd) {
-        Known::No => Verdict::Keep,
-        Known::Told => {
-            state.shared.forget(head.wd);
-            Verdict::Strip
-        }
-        Known::Live => {
-            state.shared.forget(head.wd);
-            if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(head.wd)) {
-                queue.register(|queue| Registration::Remove { queue, wd });
+/// What is seen in passing among the events of the kernel.
+#[derive(Debug, Default)]
+struct Sight {
+    is_restarted: bool,
+    has_token: bool,
+    /// Watches that end behind the token: what the ring has for them comes first.
+    ended: Wds,
+}
+
+impl Sight {
+    fn judge(&mut self, state: &State, head: Head) -> Verdict {
+        match state.shared.hidden(head.wd) {
+            Some(HiddenWatch::Bell) if head.mask & IN_MODIFY != 0 => {
+                self.has_token = true;
+                return Verdict::Token;
             }
-            Verdict::Keep
+            Some(HiddenWatch::Bell) => return Verdict::Strip,
+            Some(HiddenWatch::Directory) => {
+                self.is_restarted = true;
+                return Verdict::Strip;
+            }
+            None => {}
         }
+        if head.mask & IN_Q_OVERFLOW != 0 && head.wd == -1 {
+            // A bell may have been lost in it.
+            self.has_token = true;
+            return Verdict::KeepToken;
+        }
+        if head.mask & IN_IGNORED == 0 {
+            return Verdict::Keep;
+        }
+        match state.shared.known(head.wd) {
+            Known::No => Verdict::Keep,
+            Known::Told => {
+                state.shared.forget(head.wd);
+                Verdict::Strip
+            }
+            Known::Live => {
+                if !self.has_token || !self.ended.push(head.wd) {
+                    forget(state, head.wd);
+                }
+                Verdict::Keep
+            }
+        }
+    }
+
+    fn forget_ended(&self, state: &State) {
+        for wd in self.ended.get() {
+            forget(state, *wd);
+        }
+    }
+}
+
+/// The kernel has ended a watch.
+fn forget(state: &State, wd: i32) {
+    state.shared.forget(wd);
+    if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(wd)) {
+        queue.register(|queue| Registration::Remove { queue, wd });
     }
 }
 
@@ -112,33 +145,49 @@ fn ring(state: &State) {
     }
 }
 
-/// Watches of whose end the ring told: the kernel's are to be removed.
-#[derive(Debug, Default)]
-struct Ended {
-    wds: [i32; 16],
+/// A few wds, without allocation: read(2) may be called in a signal handler.
+#[derive(Debug)]
+struct Wds {
+    wds: [i32; 64],
     len: usize,
 }
 
-impl Ended {
+impl Default for Wds {
+    fn default() -> Self {
+        Self {
+            wds: [0; 64],
+            len: 0,
+        }
+    }
+}
+
+impl Wds {
     fn is_full(&self) -> bool {
         self.len == self.wds.len()
     }
 
-    fn push(&mut self, wd: i32) {
-        if let Some(place) = self.wds.get_mut(self.len) {
+    /// False when there is no place.
+    fn push(&mut self, wd: i32) -> bool {
+        let place = self.wds.get_mut(self.len);
+        let has_place = place.is_some();
+        if let Some(place) = place {
             *place = wd;
             self.len += 1;
         }
+        has_place
     }
 
-    /// Removes the kernel's watches. Whether there were any.
-    fn remove(&self, fd: BorrowedFd<'_>) -> bool {
-        let wds = self.wds.get(..self.len).unwrap_or_default();
-        for wd in wds {
-            let _ = inotify::remove_watch(fd, *wd);
-        }
-        !wds.is_empty()
+    fn get(&self) -> &[i32] {
+        self.wds.get(..self.len).unwrap_or_default()
     }
+}
+
+/// Removes the kernel's watches of whose end the ring told. Whether there were any.
+fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
+    for wd in ended.get() {
+        let _ = inotify::remove_watch(fd, *wd);
+    }
+    !ended.get().is_empty()
 }
 
 /// Reads what the kernel has at once, to take its `IN_IGNORED` out before the program is told that
@@ -164,7 +213,7 @@ enum Popped {
     TooSmall,
 }
 
-fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Ended) -> Popped {
+fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Wds) -> Popped {
     let Some(queue) = state.queue() else {
         return Popped::Done;
     };
@@ -200,7 +249,7 @@ fn pop_claimed(
     claim: &mut Claim<'_>,
     buffer: &mut Buffer<'_>,
     at: &mut usize,
-    ended: &mut Ended,
+    ended: &mut Wds,
 ) -> Left {
     // Records that are for nobody are passed over, but not without end.
     const MOST: u32 = 1 << 20;
@@ -235,7 +284,7 @@ fn pop_claimed(
         }
         if event.is_end() {
             state.shared.mark_told(event.head.wd);
-            ended.push(event.head.wd);
+            let _ = ended.push(event.head.wd);
         }
     }
     release(queue, claim);

@@ -1,6 +1,16 @@
-//! The hooks against real and user-space kernels and a daemon made of a ring.
-
+//! Behaviour of agentfs-interpose-shim.
+//!
+//! `kqueue` runs the engine in this process; the others run unmodified programs under the preloaded
+//! library, against a daemon that does what a test says.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "in a test, a failed step ends the test")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod calls;
+mod delivery;
 mod kqueue;
+mod processes;
+mod programs_of_others;
+mod registration;
+mod restart;
+mod scripted;
+mod shim;

@@ -1,0 +1,189 @@
+// An unmodified program that does what it is told, a line at a time, and prints a line for each.
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char buffer[1 << 20];
+
+static void say(long result) {
+  if (result < 0)
+    printf("%s\n", strerrorname_np(errno));
+  else
+    printf("%ld\n", result);
+  fflush(stdout);
+}
+
+static void say_events(const char *bytes, ssize_t length) {
+  if (length < 0) {
+    say(length);
+    return;
+  }
+  ssize_t at = 0;
+  while (at < length) {
+    const struct inotify_event *event = (const void *)(bytes + at);
+    printf("%s%d:%x:%x:%s", at ? " " : "", event->wd, event->mask, event->cookie,
+           event->len ? event->name : "");
+    at += sizeof *event + event->len;
+  }
+  printf(at == length ? "\n" : " torn\n");
+  fflush(stdout);
+}
+
+static void on_signal(int number) { (void)number; }
+
+struct reader {
+  int fd, want;
+  int *got;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char seen[1 << 16];
+
+// Reads until an event is named "end", and notes the number in every other name.
+static void *read_until_end(void *argument) {
+  int fd = *(int *)argument;
+  char bytes[4096];
+  for (;;) {
+    ssize_t length = read(fd, bytes, sizeof bytes);
+    if (length < 0) return (void *)1;
+    for (ssize_t at = 0; at < length;) {
+      const struct inotify_event *event = (const void *)(bytes + at);
+      at += sizeof *event + event->len;
+      if (event->len && !strcmp(event->name, "end")) return 0;
+      pthread_mutex_lock(&lock);
+      if (event->len) seen[atoi(event->name + 1)]++;
+      pthread_mutex_unlock(&lock);
+    }
+  }
+}
+
+static void *read_once(void *argument) {
+  char bytes[4096];
+  return (void *)read(*(int *)argument, bytes, sizeof bytes);
+}
+
+int main(void) {
+  static char line[8192], word[64], path[4096];
+  struct sigaction action = {.sa_handler = on_signal};
+  sigaction(SIGUSR1, &action, 0);
+  while (fgets(line, sizeof line, stdin)) {
+    int fd = -1;
+    unsigned a = 0;
+    sscanf(line, "%63s %d %u", word, &fd, &a);
+    if (!strcmp(word, "init")) {
+      say(inotify_init1(fd));
+    } else if (!strcmp(word, "add")) {
+      sscanf(line, "%*s %d %x %4095[^\n]", &fd, &a, path);
+      say(inotify_add_watch(fd, path, a));
+    } else if (!strcmp(word, "sysadd")) {
+      sscanf(line, "%*s %d %x %4095[^\n]", &fd, &a, path);
+      say(syscall(SYS_inotify_add_watch, fd, path, a));
+    } else if (!strcmp(word, "rm")) {
+      say(inotify_rm_watch(fd, a));
+    } else if (!strcmp(word, "read")) {
+      say_events(buffer, read(fd, buffer, a));
+    } else if (!strcmp(word, "readv")) {
+      struct iovec parts[] = {{buffer, 0}, {buffer, a}, {buffer + a, a}};
+      say_events(buffer, readv(fd, parts, 3));
+    } else if (!strcmp(word, "sysread")) {
+      say_events(buffer, syscall(SYS_read, fd, buffer, a));
+    } else if (!strcmp(word, "dlread")) {
+      ssize_t (*found)(int, void *, size_t) = dlsym(dlopen("libc.so.6", RTLD_LAZY), "read");
+      say_events(buffer, found(fd, buffer, a));
+    } else if (!strcmp(word, "chkread")) {
+      extern ssize_t __read_chk(int, void *, size_t, size_t);
+      say_events(buffer, __read_chk(fd, buffer, a, sizeof buffer));
+    } else if (!strcmp(word, "poll")) {
+      struct pollfd one = {fd, POLLIN, 0};
+      int result = poll(&one, 1, a);
+      say(result < 0 ? result : one.revents);
+    } else if (!strcmp(word, "fionread")) {
+      int count = -1;
+      int result = ioctl(fd, FIONREAD, &count);
+      say(result < 0 ? result : count);
+    } else if (!strcmp(word, "nonblock")) {
+      say(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK));
+    } else if (!strcmp(word, "dup")) {
+      say(dup(fd));
+    } else if (!strcmp(word, "dup2")) {
+      say(dup2(fd, a));
+    } else if (!strcmp(word, "dupfd")) {
+      say(fcntl(fd, F_DUPFD_CLOEXEC, a));
+    } else if (!strcmp(word, "close")) {
+      say(close(fd));
+    } else if (!strcmp(word, "closefrom")) {
+      closefrom(fd);
+      say(0);
+    } else if (!strcmp(word, "opennull")) {
+      say(open("/dev/null", O_RDONLY));
+    } else if (!strcmp(word, "vfork")) {
+      // What posix_spawn of old libraries does.
+      pid_t child = vfork();
+      if (!child) {
+        for (int number = 3; number < 65536; number++) close(number);
+        _exit(7);
+      }
+      int status;
+      waitpid(child, &status, 0);
+      say(WEXITSTATUS(status));
+    } else if (!strcmp(word, "spawn")) {
+      sscanf(line, "%*s %4095[^\n]", path);
+      say(system(path));
+    } else if (!strcmp(word, "fork")) {
+      // The child goes on with the commands; the parent only waits for it.
+      pid_t child = fork();
+      if (child) {
+        int status;
+        waitpid(child, &status, 0);
+        _exit(WEXITSTATUS(status));
+      }
+      say(0);
+    } else if (!strcmp(word, "daemonize")) {
+      // The parent is gone before the child goes on.
+      int gate[2];
+      char byte;
+      if (pipe(gate)) _exit(1);
+      if (fork()) _exit(0);
+      close(gate[1]);
+      if (read(gate[0], &byte, 1)) _exit(1);
+      say(0);
+    } else if (!strcmp(word, "cancel")) {
+      // A thread that is cancelled in its read.
+      pthread_t thread;
+      void *result;
+      pthread_create(&thread, 0, read_once, &fd);
+      pthread_cancel(thread);
+      pthread_join(thread, &result);
+      say(result == PTHREAD_CANCELED);
+    } else if (!strcmp(word, "readers")) {
+      // Threads and children read one instance. The answer: numbers seen once, and seen otherwise.
+      pthread_t threads[4];
+      printf("ready\n");
+      fflush(stdout);
+      memset(seen, 0, sizeof seen);
+      for (int i = 0; i < 4; i++) pthread_create(&threads[i], 0, read_until_end, &fd);
+      for (int i = 0; i < 4; i++) pthread_join(threads[i], 0);
+      int once = 0, otherwise = 0;
+      for (unsigned i = 0; i < a; i++) seen[i] == 1 ? once++ : otherwise++;
+      printf("%d %d\n", once, otherwise);
+      fflush(stdout);
+    } else {
+      printf("unknown command\n");
+      fflush(stdout);
+    }
+  }
+  return 0;
+}
