@@ -37,7 +37,7 @@ pub(crate) struct Base {
     /// Pages of the branch that lie over those.
     covered: u64,
     /// The lower file as it was when the branch copied it up.
-    pub(crate) stamp: Stamp,
+    stamp: Stamp,
 }
 
 /// By which a change of a lower file is noticed.
@@ -101,6 +101,13 @@ impl File {
             .as_ref()
             .map_or(0, |base| base.len.div_ceil(PAGE) - base.covered);
         (self.counted + below) * PAGE_BLOCKS
+    }
+
+    /// What shows of the lower file comes from this one now.
+    pub(crate) fn rebase(&mut self, stamp: Stamp) {
+        if let Some(base) = &mut self.base {
+            base.stamp = stamp;
+        }
     }
 
     /// Whether the two certainly hold the same bytes.
@@ -172,8 +179,8 @@ impl File {
             return Ok(());
         }
         let edges = [
-            (start / PAGE, start % PAGE != 0),
-            ((end - 1) / PAGE, end % PAGE != 0),
+            (start / PAGE, !start.is_multiple_of(PAGE)),
+            ((end - 1) / PAGE, !end.is_multiple_of(PAGE)),
         ];
         for (page, _) in edges.into_iter().filter(|(_, partial)| *partial) {
             let below = self.base.as_ref().map_or(0, |base| base.len);
@@ -259,7 +266,7 @@ impl File {
         for page in gone {
             self.take(page);
         }
-        if size % PAGE != 0
+        if !size.is_multiple_of(PAGE)
             && let Some(Page::Data(bytes)) = self.pages.get_mut(keep - 1)
         {
             Arc::make_mut(bytes).truncate(small(size % PAGE));

@@ -25,6 +25,12 @@ pub(crate) struct Entry {
     pub(crate) link: Link,
 }
 
+impl Entry {
+    pub(crate) fn leads_to(&self, node: NodeId) -> bool {
+        matches!(self.link, Link::To(own, _) if own == node)
+    }
+}
+
 /// The part of a directory that the branch holds itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Dir {

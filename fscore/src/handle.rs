@@ -23,6 +23,9 @@ pub(crate) struct Dentry {
     pub(crate) gone_from: Option<Arc<[u8]>>,
 }
 
+/// The entries of a directory by cookie.
+pub(crate) type Listing = Arc<Vec<(u64, Found)>>;
+
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) node: NodeId,
@@ -31,7 +34,7 @@ pub(crate) struct Handle {
     /// Where `read` and `write` go on.
     pub(crate) position: Mutex<u64>,
     /// A merged directory as it was when its reading began.
-    pub(crate) listing: Mutex<Option<Arc<Vec<(u64, Found)>>>>,
+    pub(crate) listing: Mutex<Option<Listing>>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attr::{Attr, Nanos};
-use crate::content::File;
+use crate::content::{File, Stamp};
 use crate::dir::Dir;
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
@@ -148,6 +148,25 @@ impl Inode {
             mtime: self.times.mtime,
             ctime: self.times.ctime,
             btime: self.times.btime,
+        }
+    }
+
+    /// By which a change on the host is noticed.
+    pub(crate) fn stamp(&self) -> Stamp {
+        match &self.body {
+            Body::File(file) => Stamp {
+                size: file.size(),
+                mtime: self.times.mtime,
+            },
+            Body::Symlink(text) => Stamp {
+                size: text.len() as u64,
+                mtime: self.times.mtime,
+            },
+            Body::Dir(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => Stamp { size: 0, mtime: 0 },
         }
     }
 

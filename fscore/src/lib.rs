@@ -3,6 +3,7 @@
 //! A branching, snapshotting in-memory overlay filesystem over a host directory.
 #![forbid(unsafe_code)]
 
+mod apply;
 mod attr;
 mod beneath;
 mod branch;
@@ -21,6 +22,7 @@ mod handle;
 pub mod id;
 mod inode;
 mod lower;
+mod lower_change;
 mod ops;
 mod perm;
 mod process;
@@ -31,6 +33,7 @@ mod tree;
 mod trie;
 mod walk;
 
+pub use apply::{Action, Applied, ApplyError, ApplyMode};
 pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
 pub use branch::Branch;
 pub use bus::{EventsDisabled, SubscriptionId};
@@ -44,4 +47,5 @@ pub use errno::{Errno, Result};
 pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
+pub use lower_change::LowerChange;
 pub use snapshot::{BranchInfo, SnapshotInfo};

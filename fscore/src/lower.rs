@@ -91,7 +91,7 @@ fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
     kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
-pub(crate) fn stamp_of(stat: &Stat) -> Stamp {
+fn stamp_of(stat: &Stat) -> Stamp {
     Stamp {
         size: number(stat.st_size),
         mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
@@ -158,7 +158,7 @@ impl Lower {
             .ok_or(Errno::ESTALE)
     }
 
-    /// Where a node is on the host, relative to the root.
+    /// Where a node was seen last on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         lock(&self.index)
             .nodes
@@ -343,9 +343,16 @@ impl Lower {
         index.by_name.get(&(dir, Name::from(name))).copied()
     }
 
-    /// The host has no such name any more. With its last name goes the object: another that gets its
-    /// inode number is another node.
-    pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8]) {
+    /// The same, and what it was.
+    pub(crate) fn seen_with_kind(&self, dir: NodeId, name: &[u8]) -> Option<(NodeId, ObjectKind)> {
+        let node = self.seen_as(dir, name)?;
+        let kind = lock(&self.index).nodes.get(&node)?.kind;
+        Some((node, kind))
+    }
+
+    /// The host has no such name any more. With its last name goes the object, unless it was only
+    /// `moved`: another that gets its inode number is another node.
+    pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8], moved: bool) {
         let mut index = lock(&self.index);
         let index = &mut *index;
         let Some(node) = index.by_name.remove(&(dir, Name::from(name))) else {
@@ -353,10 +360,46 @@ impl Lower {
         };
         if let Some(known) = index.nodes.get_mut(&node) {
             known.names.remove(dir, name);
-            if known.names.first().is_none() {
+            if known.names.first().is_none() && !moved {
                 index.by_object.remove(&known.object);
             }
         }
+    }
+
+    /// The host has this object at this name now, put there for `node` by who calls; gives its
+    /// stamp.
+    pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<Stamp> {
+        let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
+        let stat = stat_at(&fd, name)?;
+        let path = join(&parent.path, name);
+        let mut index = lock(&self.index);
+        let index = &mut *index;
+        let known = Known {
+            object: object_of(&stat),
+            kind: stat_kind(&stat).ok_or(Errno::ESTALE)?,
+            path: path.clone(),
+            names: Names::None,
+        };
+        index.by_object.insert(known.object, node);
+        index.by_name.insert((dir, name.clone()), node);
+        let old = index.nodes.insert(node, known);
+        let mut names = old.as_ref().map_or(Names::None, |old| old.names.clone());
+        if let Some(old) = old.filter(|old| old.kind.is_dir() && old.path != path) {
+            names = Names::None;
+            for below in index.nodes.values_mut() {
+                if let Some(rest) = below.path.strip_prefix(&*old.path)
+                    && rest.first() == Some(&b'/')
+                {
+                    below.path = join(&path, &rest[1..]);
+                }
+            }
+        }
+        names.add(dir, name.clone());
+        if let Some(known) = index.nodes.get_mut(&node) {
+            known.names = names;
+        }
+        lock(&self.open).retain(|(other, _)| *other != node);
+        Ok(stamp_of(&stat))
     }
 
     /// Reads bytes of a lower file, all that the buffer takes. With a stamp, the file must still be

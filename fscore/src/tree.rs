@@ -55,6 +55,8 @@ pub(crate) struct Tree {
     orphans: Trie<bool>,
     /// Pages of content in use.
     pages: u64,
+    /// The lower objects that were copied up, as they were then; also when they were removed since.
+    seen: Trie<Stamp>,
 }
 
 impl Tree {
@@ -80,11 +82,24 @@ impl Tree {
             inodes,
             orphans: Trie::default(),
             pages: 0,
+            seen: Trie::default(),
         })
     }
 
     pub(crate) fn inodes(&self) -> &Trie<Arc<Inode>> {
         &self.inodes
+    }
+
+    pub(crate) fn seen(&self) -> &Trie<Stamp> {
+        &self.seen
+    }
+
+    /// The host's file was replaced by one that holds what this file shows.
+    pub(crate) fn rebase(&mut self, node: NodeId, stamp: Stamp) {
+        let inode = self.inodes.get_mut(node.0).map(Arc::make_mut);
+        if let Some(file) = inode.and_then(Inode::as_file_mut) {
+            file.rebase(stamp);
+        }
     }
 
     pub(crate) fn orphans(&self) -> &Trie<bool> {
@@ -136,6 +151,7 @@ impl Tree {
         }
         inode.names = shown;
         self.room_for_node()?;
+        self.seen.insert(node.0, inode.stamp());
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
     }

@@ -96,10 +96,6 @@ impl<V: Clone> Trie<V> {
         self.len
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     pub(crate) fn get(&self, key: u64) -> Option<&V> {
         let mut slot = self.root.as_ref()?;
         loop {
@@ -182,7 +178,7 @@ impl<V: Clone> Trie<V> {
                 whole if whole.first_key() >= from => {
                     iter.stack.push(std::slice::from_ref(whole).iter());
                 }
-                _ => {}
+                Slot::Leaf(..) | Slot::Branch(_) => {}
             }
         }
         iter

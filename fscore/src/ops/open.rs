@@ -293,7 +293,12 @@ impl Txn<'_> {
         match target.kind {
             ObjectKind::Symlink => return Err(Errno::ELOOP),
             ObjectKind::Directory if access.contains(Access::WRITE) => return Err(Errno::EISDIR),
-            _ => {}
+            ObjectKind::File
+            | ObjectKind::Directory
+            | ObjectKind::Fifo
+            | ObjectKind::Socket
+            | ObjectKind::CharDevice
+            | ObjectKind::BlockDevice => {}
         }
         let walk = self.walk();
         walk.rights.check(&*self.tree.inode(target.node)?, access)?;

@@ -12,7 +12,7 @@ use crate::dir::{FIRST_KEY, Link};
 use crate::errno::{Errno, Result};
 use crate::event::ObjectKind;
 use crate::flags::Access;
-use crate::handle::{Handle, HandleId};
+use crate::handle::{Handle, HandleId, Listing};
 use crate::id::NodeId;
 use crate::tree::Found;
 
@@ -132,7 +132,7 @@ impl View<'_> {
     }
 
     /// A merged directory is listed once a pass: the host is not asked for every part of it.
-    fn listing(&self, handle: &Handle, anew: bool) -> Result<Arc<Vec<(u64, Found)>>> {
+    fn listing(&self, handle: &Handle, anew: bool) -> Result<Listing> {
         let mut kept = lock(&handle.listing);
         if let Some(listing) = kept.as_ref().filter(|_| !anew) {
             return Ok(listing.clone());

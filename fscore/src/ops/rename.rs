@@ -148,11 +148,16 @@ impl Txn<'_> {
         exchange: bool,
     ) -> Result<()> {
         let target_is_dir = target.is_some_and(|found| found.kind.is_dir());
-        let bad = if source.kind.is_dir() {
-            exchange && !target_is_dir && new.slash
-        } else {
-            old.slash || (!exchange && new.slash) || (exchange && !target_is_dir && new.slash)
-        };
+        let source_is_dir = source.kind.is_dir();
+        // What will have the new name, and what will have the old one.
+        let old_bad = old.slash && !source_is_dir;
+        let new_bad = new.slash
+            && !if exchange {
+                target_is_dir
+            } else {
+                source_is_dir
+            };
+        let bad = old_bad || new_bad;
         if bad { Err(Errno::ENOTDIR) } else { Ok(()) }
     }
 

@@ -242,7 +242,11 @@ impl Txn<'_> {
         match target.kind {
             ObjectKind::File => {}
             ObjectKind::Directory => return Err(Errno::EISDIR),
-            _ => return Err(Errno::EINVAL),
+            ObjectKind::Symlink
+            | ObjectKind::Fifo
+            | ObjectKind::Socket
+            | ObjectKind::CharDevice
+            | ObjectKind::BlockDevice => return Err(Errno::EINVAL),
         }
         let rights = self.walk().rights;
         rights.check(&*self.tree.inode(target.node)?, Access::WRITE)?;

@@ -250,11 +250,14 @@ fn space(name: &[u8]) -> Space {
 fn resolve(name: &[u8]) -> Result<()> {
     match space(name) {
         Space::Unknown => Err(Errno::EOPNOTSUPP),
-        _ if name.ends_with(b".") && name.iter().filter(|byte| **byte == b'.').count() == 1 => {
-            Err(Errno::EINVAL)
-        }
-        _ => Ok(()),
+        Space::User | Space::Trusted | Space::Security if is_bare(name) => Err(Errno::EINVAL),
+        Space::User | Space::Trusted | Space::Security => Ok(()),
     }
+}
+
+/// Whether nothing follows the prefix.
+fn is_bare(name: &[u8]) -> bool {
+    name.iter().position(|byte| *byte == b'.') == Some(name.len() - 1)
 }
 
 /// Whether objects of that kind have `user.` attributes.

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
-use agentfs_core::{Caller, Errno, FsCore, OpenFlags, RenameFlags, XattrFlags};
+use agentfs_core::{Caller, Errno, FsCore, LowerChange, OpenFlags, RenameFlags, XattrFlags};
 
-use crate::support::{World, get, names};
+use crate::support::{World, get, line, names};
 
 /// `f` ("lower"), `dir/{a,b}`, `dir/sub/deep`, `link` to `dir/a`, and `hard`, a second name of `f`.
 fn lower() -> (tempfile::TempDir, World) {
@@ -256,4 +256,69 @@ fn rights_of_the_host_hold() {
     assert_eq!(w.b.stat(&user, "/dir/a"), Err(Errno::EACCES));
     assert_eq!(w.b.unlink(&user, "/f"), Err(Errno::EACCES));
     assert_eq!(names(&w.b, "/dir"), ["a", "b", "sub"]);
+}
+
+#[test]
+fn changes_below_are_told_where_no_branch_hides_them() {
+    let (host, w) = lower();
+    let side =
+        w.fs.branch_create_from_current(&w.root, FsCore::MAIN, "side")
+            .unwrap();
+    let side = w.fs.branch(side).unwrap();
+    assert_eq!(w.names("/dir"), ["a", "b", "sub"]);
+    w.put("/dir/a", "mine");
+    side.rename(&w.root, "/dir", "/moved", RenameFlags::REPLACE)
+        .unwrap();
+    let recorder = w.listen(false);
+    let told = |change: LowerChange| {
+        w.fs.lower_changed(&change).unwrap();
+        let heard = recorder.take();
+        assert!(
+            heard
+                .iter()
+                .all(|e| e.origin == agentfs_core::event::Origin::Lower)
+        );
+        let lines = heard
+            .iter()
+            .map(|e| format!("{}: {}", e.branch, line(&e.change)));
+        lines.collect::<Vec<_>>()
+    };
+    let at = |path: &str| host.path().join(path);
+    fs::write(at("dir/a"), "theirs").unwrap();
+    assert_eq!(
+        told(LowerChange::Written("dir/a".into())),
+        ["2: written /moved/a File1 Same"]
+    );
+    fs::write(at("dir/new"), "").unwrap();
+    assert_eq!(
+        told(LowerChange::Created("dir/new".into())),
+        ["1: created /dir/new File1", "2: created /moved/new File1",]
+    );
+    fs::rename(at("dir/new"), at("dir/newer")).unwrap();
+    let renamed = LowerChange::Renamed {
+        from: "dir/new".into(),
+        to: "dir/newer".into(),
+    };
+    assert_eq!(
+        told(renamed),
+        [
+            "1: renamed /dir/new to /dir/newer File1",
+            "2: renamed /moved/new to /moved/newer File1",
+        ]
+    );
+    fs::remove_file(at("dir/newer")).unwrap();
+    assert_eq!(
+        told(LowerChange::Removed("dir/newer".into())),
+        [
+            "1: removed /dir/newer File0",
+            "2: removed /moved/newer File0",
+        ]
+    );
+    w.b.unlink(&w.root, "/dir/b").unwrap();
+    recorder.take();
+    fs::write(at("dir/b"), "x").unwrap();
+    assert_eq!(
+        told(LowerChange::Written("dir/b".into())),
+        ["2: written /moved/b File1 Same"]
+    );
 }

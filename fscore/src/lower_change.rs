@@ -1,0 +1,276 @@
+//! Changes that somebody else makes to the lower directory, as a watcher of the host finds them.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::branch::Branch;
+use crate::caller::Caller;
+use crate::diff::visible;
+use crate::errno::Result;
+use crate::event::{Attributes, Change, CreatedBy, NodeRef, Origin, Place, RenameHow, SizeChange};
+use crate::fs::FsCore;
+use crate::id::NodeId;
+use crate::lower::{Lower, split};
+use crate::tree::{Found, Tree};
+
+/// What happened on the host; paths are relative to the lower directory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LowerChange {
+    /// A name came to be.
+    Created(PathBuf),
+    /// A name went away.
+    Removed(PathBuf),
+    /// Content changed.
+    Written(PathBuf),
+    /// Permissions, owner or times changed.
+    Attributes(PathBuf),
+    /// A name moved within the lower directory.
+    Renamed {
+        /// The old name.
+        from: PathBuf,
+        /// The new name.
+        to: PathBuf,
+    },
+}
+
+/// A name on the host, in terms of nodes.
+struct Spot<'p> {
+    dir: NodeId,
+    name: &'p [u8],
+}
+
+impl FsCore {
+    /// Tells of a change that was found below, in every branch that does not hide it, with
+    /// [`Origin::Lower`]. To be called after the host made it.
+    ///
+    /// # Errors
+    ///
+    /// What the host says when it is asked for the object.
+    pub fn lower_changed(&self, change: &LowerChange) -> Result<()> {
+        let shared = &self.core.shared;
+        let Some(lower) = &shared.lower else {
+            return Ok(());
+        };
+        match change {
+            LowerChange::Created(path) => {
+                self.with_spot(lower, path, |spot| self.lower_created(lower, spot))
+            }
+            LowerChange::Removed(path) => {
+                self.with_spot(lower, path, |spot| self.lower_removed(lower, spot))
+            }
+            LowerChange::Written(path) => self.with_spot(lower, path, |spot| {
+                self.lower_modified(spot, &|node, at| Change::Written {
+                    node,
+                    at: Some(at),
+                    size: SizeChange::Same,
+                })
+            }),
+            LowerChange::Attributes(path) => self.with_spot(lower, path, |spot| {
+                let set = Attributes {
+                    mode: true,
+                    ..Attributes::default()
+                };
+                self.lower_modified(spot, &|node, at| Change::Attributes {
+                    node,
+                    at: Some(at),
+                    set,
+                })
+            }),
+            LowerChange::Renamed { from, to } => self.with_spot(lower, from, |from| {
+                self.with_spot(lower, to, |to| self.lower_renamed(lower, &from, &to))
+            }),
+        }
+    }
+
+    /// Finds the directory's node. A directory that no branch has looked into has none, and nobody
+    /// can be waiting for a change in it.
+    fn with_spot(
+        &self,
+        lower: &Lower,
+        path: &Path,
+        then: impl FnOnce(Spot<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let (dir, name) = split(path.as_os_str().as_bytes());
+        let mut at = NodeId::ROOT;
+        for component in dir
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty())
+        {
+            match lower.seen_as(at, component) {
+                Some(node) => at = node,
+                None => return Ok(()),
+            }
+        }
+        then(Spot { dir: at, name })
+    }
+
+    fn lower_created(&self, lower: &Lower, spot: Spot<'_>) -> Result<()> {
+        let Some(found) = lower.lookup(spot.dir, spot.name, &self.core.shared)? else {
+            return Ok(());
+        };
+        self.in_branches(|branch| {
+            branch.tell_lower(|tree, is_open| {
+                let at = shown(tree, spot.dir, spot.name, Some(found.node))?;
+                let node = node_ref(tree, &found, is_open)?;
+                let by = if node.nlink > 1 && !found.kind.is_dir() {
+                    CreatedBy::Link
+                } else {
+                    CreatedBy::New
+                };
+                Some(Change::Created { node, at, by })
+            });
+        });
+        Ok(())
+    }
+
+    fn lower_removed(&self, lower: &Lower, spot: Spot<'_>) -> Result<()> {
+        let Some((node, kind)) = lower.seen_with_kind(spot.dir, spot.name) else {
+            return Ok(());
+        };
+        lower.forget_name(spot.dir, spot.name, false);
+        self.in_branches(|branch| {
+            branch.tell_lower(|tree, is_open| {
+                if tree.is_own(node) {
+                    return None;
+                }
+                let at = shown(tree, spot.dir, spot.name, None)?;
+                let nlink = visible(tree, node).map_or(0, |inode| inode.nlink);
+                let node = NodeRef {
+                    id: node,
+                    kind,
+                    nlink,
+                    open: is_open(node),
+                };
+                Some(Change::Removed { node, at })
+            });
+        });
+        Ok(())
+    }
+
+    fn lower_modified(
+        &self,
+        spot: Spot<'_>,
+        change: &dyn Fn(NodeRef, Place) -> Change,
+    ) -> Result<()> {
+        let Some(lower) = &self.core.shared.lower else {
+            return Ok(());
+        };
+        let Some(found) = lower.lookup(spot.dir, spot.name, &self.core.shared)? else {
+            return Ok(());
+        };
+        self.in_branches(|branch| {
+            branch.tell_lower(|tree, is_open| {
+                if tree.is_own(found.node) {
+                    return None;
+                }
+                let at = shown(tree, spot.dir, spot.name, Some(found.node))?;
+                Some(change(node_ref(tree, &found, is_open)?, at))
+            });
+        });
+        Ok(())
+    }
+
+    /// A move that a branch shows only one end of is told as that end.
+    fn lower_renamed(&self, lower: &Lower, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
+        let Some((node, kind)) = lower.seen_with_kind(from.dir, from.name) else {
+            return self.lower_created(
+                lower,
+                Spot {
+                    dir: to.dir,
+                    name: to.name,
+                },
+            );
+        };
+        lower.forget_name(from.dir, from.name, true);
+        let found = lower.lookup(to.dir, to.name, &self.core.shared)?;
+        let found = found.filter(|found| found.node == node);
+        self.in_branches(|branch| {
+            branch.inner.forget_dir_paths();
+            branch.tell_lower(|tree, is_open| {
+                if tree.is_own(node) {
+                    return None;
+                }
+                let old = shown(tree, from.dir, from.name, None);
+                let new = found
+                    .as_ref()
+                    .and_then(|found| shown(tree, to.dir, to.name, Some(found.node)));
+                let node = NodeRef {
+                    id: node,
+                    kind,
+                    nlink: visible(tree, node).map_or(0, |inode| inode.nlink),
+                    open: is_open(node),
+                };
+                match (old, new) {
+                    (Some(from), Some(to)) => Some(Change::Renamed {
+                        node,
+                        from,
+                        to,
+                        how: RenameHow::Free,
+                    }),
+                    (Some(at), None) => Some(Change::Removed { node, at }),
+                    (None, Some(at)) => Some(Change::Created {
+                        node,
+                        at,
+                        by: CreatedBy::New,
+                    }),
+                    (None, None) => None,
+                }
+            });
+        });
+        Ok(())
+    }
+
+    fn in_branches(&self, tell: impl Fn(&Branch)) {
+        let all: Vec<_> = self.core.registry().branches.values().cloned().collect();
+        for inner in all {
+            let branch = Branch {
+                core: self.core.clone(),
+                inner,
+            };
+            tell(&branch);
+            branch.deliver();
+        }
+    }
+}
+
+impl Branch {
+    fn tell_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
+        // The write lock: the event's place in the order is that of its number.
+        let caller = Caller::root().with_origin(Origin::Lower);
+        let result = self.change(&caller, |txn| {
+            let handles = &*txn.handles;
+            if let Some(change) = change(txn.tree, &|node| handles.is_open(node)) {
+                txn.emit_from(Origin::Lower, change);
+            }
+            Ok(())
+        });
+        debug_assert!(result.is_ok(), "telling cannot fail");
+    }
+}
+
+/// The name in a branch of what the host has in `dir`, unless the branch hides it: by an entry or a
+/// whiteout of its own, or by hiding the directory.
+fn shown(tree: &Tree, dir: NodeId, name: &[u8], node: Option<NodeId>) -> Option<Place> {
+    let inode = visible(tree, dir)?;
+    let entries = inode.as_dir().filter(|dir| dir.merges_lower)?;
+    let case = tree.shared.config.case_sensitivity;
+    match (entries.find(name, case), node) {
+        (None, _) => {}
+        (Some((_, entry)), Some(node)) if entry.leads_to(node) => {}
+        (Some(_), _) => return None,
+    }
+    Some(Place {
+        parent: dir,
+        dir: tree.dir_path(dir)?.into(),
+        name: name.into(),
+    })
+}
+
+fn node_ref(tree: &Tree, found: &Found, is_open: &dyn Fn(NodeId) -> bool) -> Option<NodeRef> {
+    Some(NodeRef {
+        id: found.node,
+        kind: found.kind,
+        nlink: tree.inode(found.node).ok()?.nlink,
+        open: is_open(found.node),
+    })
+}
