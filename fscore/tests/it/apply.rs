@@ -142,8 +142,8 @@ fn a_file_the_host_made_where_the_branch_made_one_is_a_conflict() {
 #[test]
 fn a_large_file_of_which_little_changed_arrives_whole() {
     let (host, w) = lower();
-    let text: String = (0..100_000)
-        .map(|n| char::from(b'a' + (n % 26) as u8))
+    let text: String = (0_u32..100_000)
+        .map(|n| char::from_u32(u32::from('a') + n % 26).unwrap())
         .collect();
     fs::write(host.path().join("big"), &text).unwrap();
     let h = w.open("/big");

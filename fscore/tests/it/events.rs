@@ -1,6 +1,12 @@
 //! What every operation tells: the table of the event model, and each detail that a kernel's
 //! notification depends on.
 
+#![expect(
+    clippy::too_many_lines,
+    clippy::semicolon_if_nothing_returned,
+    reason = "tables: a row is an operation and what it tells"
+)]
+
 use agentfs_core::event::{EventKind, Origin};
 use agentfs_core::id::{NodeId, SessionId};
 use agentfs_core::{

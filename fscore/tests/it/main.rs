@@ -1,5 +1,7 @@
 //! Behaviour of the filesystem and of the events it tells.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod apply;
 mod basics;
 mod behind_kernel;
