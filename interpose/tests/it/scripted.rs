@@ -246,6 +246,10 @@ fn fill(mut stream: &UnixStream, bytes: &mut [u8], from: usize) -> Option<()> {
     stream.read_exact(bytes.get_mut(from..)?).ok()
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "nothing else needs an answer of its own"
+)]
 fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<OwnedFd>) {
     let mut state = shared.lock().unwrap();
     state.look();
@@ -289,10 +293,6 @@ fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<
             (opened.into(), vec![fd])
         }
         Request::QueueOpen(_) => open_queue(&mut state, capacity),
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "nothing else needs an answer"
-        )]
         _ => (Done { value: 0 }.into(), Vec::new()),
     }
 }
