@@ -1,6 +1,66 @@
 //! actor -> **FsCore operation** -> **Event** -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! A branching, snapshotting in-memory overlay filesystem over a host directory.
+//! A branching, snapshotting in-memory filesystem over a host directory, which knows every change the
+//! moment it commits. A [`Branch`] is a persistent tree of objects behind one lock: cloning the tree
+//! is a snapshot, cloning a snapshot is a branch, and comparing two costs what they do not share.
+//! Each operation validates, commits under the branch's lock, and emits: the change gets its place in
+//! the branch's order there, and after unlocking the committing thread tells every
+//! [`EventSink`](event::EventSink). Errors are the numbers Linux gives, and everything else is as on
+//! a tmpfs mounted `noatime`.
+//!
+//! What it deliberately does not do: it knows no watcher, no socket and no mount, starts no thread,
+//! and writes to the host only in [`Branch::apply`]. Nothing survives the process yet
+//! ([`BackstoreMode`]). ACLs and byte-range locks are not there; a mount leaves locks to its kernel.
+//!
+//! # Example
+//!
+//! Branch, write, snapshot, diff, events:
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use agentfs_core::event::{EventKind, EventSink};
+//! use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags, PathChange, Version};
+//!
+//! /// Writes down what it hears.
+//! #[derive(Default)]
+//! struct Log(Mutex<Vec<EventKind>>);
+//!
+//! impl EventSink for Log {
+//!     fn on_event(&self, event: &EventKind) {
+//!         self.0.lock().unwrap().push(event.clone());
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let fs = FsCore::new(FsConfig::default())?;
+//! let me = Caller::root();
+//! let main = fs.branch(FsCore::MAIN)?;
+//! main.mkdir(&me, "/src", 0o755)?;
+//!
+//! // A branch of its own for some agent, and somebody who listens.
+//! let before = fs.snapshot_create(&me, FsCore::MAIN, "before")?;
+//! let agent = fs.branch(fs.branch_create_from_snapshot(&me, before, "agent")?)?;
+//! let log = Arc::new(Log::default());
+//! fs.subscribe_events(log.clone())?;
+//!
+//! let flags = OpenFlags::CREATE | OpenFlags::READ_WRITE;
+//! let file = agent.open(&me, "/src/main.rs", flags, 0o644)?;
+//! agent.write(&me, file, b"fn main() {}")?;
+//! agent.close(&me, file)?;
+//!
+//! assert_eq!(*log.0.lock().unwrap(), [
+//!     EventKind::Created { path: "/src/main.rs".into() },
+//!     EventKind::Modified { path: "/src/main.rs".into() },
+//! ]);
+//! // The other branch sees nothing of it, and the difference is known.
+//! assert!(main.stat(&me, "/src/main.rs").is_err());
+//! let mut diff = fs.diff(Version::Snapshot(before), Version::Branch(agent.id()))?;
+//! assert!(matches!(diff.next(), Some(PathChange::Added { path, .. }) if path.ends_with("main.rs")));
+//! assert!(diff.next().is_none());
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod apply;
