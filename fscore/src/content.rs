@@ -248,7 +248,8 @@ impl File {
 
     /// Sets the size. A cut page's rest is forgotten, so that growing again shows zeros.
     pub(crate) fn resize(&mut self, size: u64) {
-        if size < self.size {
+        if size <= self.size {
+            // Also when it stays: pages allocated beyond the end go.
             self.cut(size);
         }
         self.size = size;
@@ -283,6 +284,8 @@ impl File {
             match self.pages.get(page) {
                 None if page >= below => self.put(page, Page::Allocated),
                 Some(Page::Hole) => self.put(page, Page::Allocated),
+                // As on tmpfs, what is allocated twice counts as data from then on.
+                Some(Page::Allocated) => self.put(page, Page::Data(Arc::default())),
                 _ => {}
             }
         }
@@ -290,23 +293,29 @@ impl File {
 
     /// Makes the range zero and gives whole pages back; needs [`prepare`](Self::prepare).
     pub(crate) fn punch(&mut self, start: u64, end: u64) {
-        let end = end.min(self.size.next_multiple_of(PAGE));
-        if start >= end {
-            return;
+        let whole = start.div_ceil(PAGE)..end / PAGE;
+        if whole.start > whole.end {
+            return self.zero(start / PAGE, small(start % PAGE), small(end - start));
         }
-        for page in pages_of(start, end) {
-            let from = start.max(page * PAGE);
-            let stop = end.min((page + 1) * PAGE);
-            if stop - from < PAGE {
-                self.zero(page, small(from % PAGE), small(stop - from));
-                continue;
-            }
-            let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
-            if page < below {
-                self.put(page, Page::Hole);
-            } else {
-                self.take(page);
-            }
+        if !start.is_multiple_of(PAGE) {
+            let from = start % PAGE;
+            self.zero(start / PAGE, small(from), small(PAGE - from));
+        }
+        if !end.is_multiple_of(PAGE) {
+            self.zero(end / PAGE, 0, small(end % PAGE));
+        }
+        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
+        for page in whole.start..whole.end.min(below) {
+            self.put(page, Page::Hole);
+        }
+        let own: Vec<u64> = self
+            .pages
+            .range_from(whole.start.max(below))
+            .map(|(page, _)| page)
+            .take_while(|page| *page < whole.end)
+            .collect();
+        for page in own {
+            self.take(page);
         }
     }
 

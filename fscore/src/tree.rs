@@ -63,7 +63,10 @@ impl Tree {
     /// The root directory alone.
     pub(crate) fn new(shared: Arc<Shared>, now: i64) -> Result<Self> {
         let root = match &shared.lower {
-            Some(lower) => lower.inode(NodeId::ROOT)?,
+            Some(lower) => Inode {
+                xattrs: lower.xattrs(NodeId::ROOT)?,
+                ..lower.inode(NodeId::ROOT)?
+            },
             None => Inode {
                 mode: shared.config.permissions.root_mode,
                 uid: shared.config.permissions.root_uid,

@@ -57,7 +57,6 @@ impl Branch {
         let inode = state.tree.inode(handle.node)?;
         let file = inode.as_file();
         let mut position = lock(&handle.position);
-        let size = file.map_or(0, crate::content::File::size);
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
         let find = |offset: i64, data: bool| {
             let file = file.ok_or(Errno::EINVAL)?;
@@ -67,7 +66,8 @@ impl Branch {
         let new = match seek {
             Seek::Set(offset) => relative(0, offset)?,
             Seek::Current(by) => relative(*position, by)?,
-            Seek::End(by) => relative(size, by)?,
+            // A directory has no end (`offset_dir_llseek`).
+            Seek::End(by) => relative(file.ok_or(Errno::EINVAL)?.size(), by)?,
             Seek::Data(offset) => find(offset, true)?,
             Seek::Hole(offset) => find(offset, false)?,
         };
@@ -151,17 +151,8 @@ impl Txn<'_> {
         if !readable || !writable {
             return Err(Errno::EBADF);
         }
-        if from.1 > MAX_SIZE || to.1 > MAX_SIZE {
-            return Err(Errno::EINVAL);
-        }
         let before = self.file_size(target)?;
-        let len = len
-            .min(self.file_size(source)?.saturating_sub(from.1))
-            .min(MAX_SIZE - to.1);
-        let overlap = from.1 < to.1 + len && to.1 < from.1 + len;
-        if source == target && overlap {
-            return Err(Errno::EINVAL);
-        }
+        let len = copy_len(from.1, to.1, len, self.file_size(source)?, source == target)?;
         if len == 0 {
             return Ok(0);
         }
@@ -204,4 +195,23 @@ impl Txn<'_> {
         }
         Ok(done)
     }
+}
+
+/// `generic_copy_file_checks`: how much there is to copy. `size` is that of the source.
+fn copy_len(from: u64, to: u64, len: u64, size: u64, is_same: bool) -> Result<u64> {
+    if from.checked_add(len).is_none() || to.checked_add(len).is_none() {
+        return Err(Errno::EOVERFLOW);
+    }
+    if to == MAX_SIZE {
+        return Err(Errno::EFBIG);
+    }
+    let len = len
+        .min(size.saturating_sub(from))
+        .min(MAX_SIZE.saturating_sub(to));
+    if is_same && from < to.saturating_add(len) && to < from.saturating_add(len) {
+        return Err(Errno::EINVAL);
+    }
+    super::write::check_range(from, len)?;
+    super::write::check_range(to, len)?;
+    Ok(len)
 }

@@ -54,7 +54,7 @@ impl Branch {
             }
             check_range(
                 offset.unwrap_or_else(|| *lock(&handle.position)),
-                buffer.len(),
+                buffer.len() as u64,
             )?;
             if view.tree.inode(handle.node)?.is_dir() {
                 return Err(Errno::EISDIR);
@@ -149,7 +149,7 @@ impl Txn<'_> {
         let node = handle.node;
         let append = handle.flags.contains(OpenFlags::APPEND);
         let position = *lock(&handle.position);
-        check_range(offset.unwrap_or(position), data.len())?;
+        check_range(offset.unwrap_or(position), data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
         }
@@ -333,8 +333,8 @@ fn check_offset(offset: Option<u64>) -> Result<()> {
 }
 
 /// `rw_verify_area`: the end of the range must be an `off_t` too.
-fn check_range(start: u64, len: usize) -> Result<()> {
-    match start.checked_add(len as u64) {
+pub(super) fn check_range(start: u64, len: u64) -> Result<()> {
+    match start.checked_add(len) {
         Some(end) if end <= MAX_SIZE => Ok(()),
         _ => Err(Errno::EINVAL),
     }

@@ -35,6 +35,7 @@ impl Branch {
         flags: XattrFlags,
     ) -> Result<()> {
         self.change(caller, |txn| {
+            check_value(name, value, flags)?;
             let target = txn.walk().resolve(bytes(path.as_ref()), follow)?;
             txn.setxattr(&target, name, value, flags)
         })
@@ -73,6 +74,7 @@ impl Branch {
         name: &[u8],
     ) -> Result<Arc<[u8]>> {
         self.view(caller, |view| {
+            check_name(name)?;
             let target = view.walk().resolve(bytes(path.as_ref()), follow)?;
             get(view.walk(), target.node, name)
         })
@@ -126,6 +128,7 @@ impl Branch {
         name: &[u8],
     ) -> Result<()> {
         self.change(caller, |txn| {
+            check_name(name)?;
             let target = txn.walk().resolve(bytes(path.as_ref()), follow)?;
             txn.removexattr(&target, name)
         })
@@ -152,20 +155,10 @@ impl Txn<'_> {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<()> {
-        let known = XattrFlags::CREATE | XattrFlags::REPLACE;
-        if !known.contains(flags) {
-            return Err(Errno::EINVAL);
-        }
-        check_name(name)?;
-        if value.len() > MAX_VALUE {
-            return Err(Errno::E2BIG);
-        }
+        check_value(name, value, flags)?;
         let inode = self.tree.inode(target.node)?;
         may_write(self.walk(), &inode, name)?;
-        let exists = inode
-            .xattrs
-            .as_ref()
-            .is_some_and(|all| all.contains_key(name));
+        let exists = self.has_xattr(target.node, &inode, name)?;
         if exists && flags.contains(XattrFlags::CREATE) {
             return Err(Errno::EEXIST);
         }
@@ -185,11 +178,7 @@ impl Txn<'_> {
         check_name(name)?;
         let inode = self.tree.inode(target.node)?;
         may_write(self.walk(), &inode, name)?;
-        if !inode
-            .xattrs
-            .as_ref()
-            .is_some_and(|all| all.contains_key(name))
-        {
+        if !self.has_xattr(target.node, &inode, name)? {
             return Err(Errno::ENODATA);
         }
         self.tree.copy_up(target.node)?;
@@ -206,6 +195,11 @@ impl Txn<'_> {
         self.emit_xattr(target, true)
     }
 
+    fn has_xattr(&self, node: NodeId, inode: &Inode, name: &[u8]) -> Result<bool> {
+        let all = self.tree.xattrs(node, inode)?;
+        Ok(all.is_some_and(|all| all.contains_key(name)))
+    }
+
     fn emit_xattr(&self, target: &Target, removed: bool) -> Result<()> {
         self.emit(|txn| {
             Ok(Change::Xattr {
@@ -215,6 +209,19 @@ impl Txn<'_> {
             })
         })
     }
+}
+
+/// `setxattr_copy`: what is refused before the path is looked at.
+fn check_value(name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    let known = XattrFlags::CREATE | XattrFlags::REPLACE;
+    if !known.contains(flags) {
+        return Err(Errno::EINVAL);
+    }
+    check_name(name)?;
+    if value.len() > MAX_VALUE {
+        return Err(Errno::E2BIG);
+    }
+    Ok(())
 }
 
 fn check_name(name: &[u8]) -> Result<()> {
