@@ -3,7 +3,9 @@
 //! Requests that need an answer are made under a lock and with a deadline. A child of fork leaves its
 //! parent's session alone and makes its own when it needs one; what its parent registered goes on.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use agentfs_proto::client::{CallError, Client, Deadline, OpenQueue};
 use agentfs_proto::message::{
-    Hello, MountInfo, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
+    Call, Hello, MountInfo, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
 };
 use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
@@ -83,6 +85,15 @@ impl Session {
         }
     }
 
+    /// The number in 32 bits: a process has not that many sessions.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it wraps after 2^32 sessions of one process"
+    )]
+    fn short_number(&self) -> u32 {
+        self.number as u32
+    }
+
     /// Whether the socket's number still is the socket.
     fn is_intact(&self) -> bool {
         rustix::fs::fstat(&self.client)
@@ -141,12 +152,9 @@ pub(crate) fn socket_directory() -> Option<CString> {
 
 /// A connected socket with a high number.
 fn connect(path: &Path) -> Option<OwnedFd> {
-    use rustix::net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt,
-    };
+    use rustix::net::{SocketAddrUnix, connect, sockopt};
     let address = SocketAddrUnix::new(path).ok()?;
-    let flags = SocketFlags::CLOEXEC;
-    let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    let fd = new_socket()?;
     // A full backlog makes connect wait, and a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
     rustix::io::retry_on_intr(|| connect(&fd, &address)).ok()?;
@@ -154,11 +162,44 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(crate::hidden::move_up(fd))
 }
 
+#[cfg(target_os = "linux")]
+fn new_socket() -> Option<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .ok()
+}
+
+/// Without SOCK_CLOEXEC: a child forked by another thread between the two calls inherits it.
+#[cfg(not(target_os = "linux"))]
+fn new_socket() -> Option<OwnedFd> {
+    use rustix::io::{FdFlags, fcntl_setfd};
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).ok()?;
+    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+    Some(fd)
+}
+
+/// The path of the running program.
+#[cfg(target_os = "linux")]
+fn program_path() -> PathBuf {
+    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}
+
+/// The path of the running program.
+#[cfg(not(target_os = "linux"))]
+fn program_path() -> PathBuf {
+    std::env::current_exe().unwrap_or_default()
+}
+
 /// What the program is called, for people who look at the daemon's status.
 fn program_name() -> String {
-    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
-    let path = OsStr::from_bytes(path.to_bytes()).to_owned();
-    Path::new(&path)
+    program_path()
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -212,6 +253,25 @@ fn mount(info: MountInfo) -> Mount {
         st_dev: info.st_dev,
         branch: info.branch_name,
     }
+}
+
+/// Makes a queue, and says in which session.
+pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
+    ask(|session| {
+        let queue = session.client.open_queue(request.clone(), deadline())?;
+        Ok((session.short_number(), queue))
+    })
+}
+
+/// Asks in one session and no other. `None` when it is over, or the daemon refuses.
+pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
+    SESSION.with(|current| {
+        let current = current.as_mut()?;
+        if current.short_number() != session || !current.is_intact() {
+            return None;
+        }
+        current.client.call(request.clone(), deadline()).ok()
+    })?
 }
 
 /// Makes the queue of an inotify instance.

@@ -16,8 +16,15 @@ pub(crate) static PANICS: AtomicU64 = AtomicU64::new(0);
 /// Runs `work` with errno as it was before and after. `None` when it panicked.
 pub(crate) fn guarded<R>(work: impl FnOnce() -> R) -> Option<R> {
     let before = errno();
-    let result = catch_unwind(AssertUnwindSafe(work));
+    let result = caught(work);
     set_errno(before);
+    result
+}
+
+/// Runs `work`, which looks after errno itself. `None` when it panicked.
+#[inline]
+pub(crate) fn caught<R>(work: impl FnOnce() -> R) -> Option<R> {
+    let result = catch_unwind(AssertUnwindSafe(work));
     if result.is_err() {
         // Relaxed: a counter.
         PANICS.fetch_add(1, Ordering::Relaxed);

@@ -18,11 +18,34 @@ pub(crate) enum Owner {
     Foreign,
     /// One that the shim opened for itself. The program does not know it.
     Hidden,
+    /// A kqueue with a watch on AgentFS, or a file that such a watch hangs on.
+    Kqueue,
     /// An inotify instance with a watch on AgentFS: the address of its state.
     Inotify(usize),
 }
 
 const HIDDEN: usize = 1;
+const KQUEUE: usize = 2;
+
+impl Owner {
+    fn word(self) -> usize {
+        match self {
+            Self::Foreign => 0,
+            Self::Hidden => HIDDEN,
+            Self::Kqueue => KQUEUE,
+            Self::Inotify(address) => address,
+        }
+    }
+
+    fn of(word: usize) -> Self {
+        match word {
+            0 => Self::Foreign,
+            HIDDEN => Self::Hidden,
+            KQUEUE => Self::Kqueue,
+            address => Self::Inotify(address),
+        }
+    }
+}
 
 fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
     TABLE.get(usize::try_from(fd).ok()?)
@@ -31,22 +54,13 @@ fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
 /// What is known of a descriptor.
 pub(crate) fn get(fd: RawFd) -> Owner {
     // Acquire: pairs with `set`; the state behind the address is complete.
-    match slot(fd).map_or(0, |slot| slot.load(Ordering::Acquire)) {
-        0 => Owner::Foreign,
-        HIDDEN => Owner::Hidden,
-        address => Owner::Inotify(address),
-    }
+    Owner::of(slot(fd).map_or(0, |slot| slot.load(Ordering::Acquire)))
 }
 
 /// Notes what a descriptor is. False when its number is too large.
 pub(crate) fn set(fd: RawFd, owner: Owner) -> bool {
-    let word = match owner {
-        Owner::Foreign => 0,
-        Owner::Hidden => HIDDEN,
-        Owner::Inotify(address) => address,
-    };
     slot(fd)
-        .map(|slot| slot.store(word, Ordering::Release))
+        .map(|slot| slot.store(owner.word(), Ordering::Release))
         .is_some()
 }
 
@@ -54,12 +68,7 @@ pub(crate) fn set(fd: RawFd, owner: Owner) -> bool {
 pub(crate) fn take(fd: RawFd) -> Owner {
     let owner = get(fd);
     let is_taken = slot(fd).is_some_and(|slot| {
-        let word = match owner {
-            Owner::Foreign => 0,
-            Owner::Hidden => HIDDEN,
-            Owner::Inotify(address) => address,
-        };
-        slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed)
+        slot.compare_exchange(owner.word(), 0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     });
     if is_taken { owner } else { Owner::Foreign }

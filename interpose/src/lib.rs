@@ -17,31 +17,47 @@
 //! change files for the program; that is what the mount is for. Without a daemon every call does what
 //! it does without the library.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod config;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod connection;
-#[cfg(target_os = "linux")]
 mod context;
-#[cfg(target_os = "linux")]
 mod fd_table;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod hidden;
 #[cfg(target_os = "linux")]
 mod hooks;
 #[cfg(target_os = "linux")]
 mod inotify;
 pub mod kqueue;
-#[cfg(target_os = "linux")]
 mod lock;
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "macos"))]
 mod mounts;
 #[cfg(target_os = "linux")]
 mod real;
 
+/// A descriptor of the program is about to be closed.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn closing(fd: std::os::fd::RawFd) {
+    kqueue::closing(fd);
+    #[cfg(target_os = "linux")]
+    inotify::closing(fd);
+}
+
+/// A descriptor of the program has another number, too.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+fn duplicated(from: std::os::fd::RawFd, to: std::os::fd::RawFd) {
+    kqueue::duplicated(from, to);
+    #[cfg(target_os = "linux")]
+    inotify::duplicated(from, to);
+}
+
 /// What a child of fork does before anything else.
-#[cfg(target_os = "linux")]
 fn in_forked_child() {
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
     connection::in_forked_child();
+    #[cfg(target_os = "linux")]
     inotify::in_forked_child();
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    kqueue::in_forked_child();
 }

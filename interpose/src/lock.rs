@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "lends out what the lock protects")]
 
 use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context;
@@ -29,6 +30,11 @@ impl<T> Lock<T> {
 
     /// Runs `work` alone. `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
+        self.lock().map(|mut held| work(&mut held))
+    }
+
+    /// Takes the lock. `None` when this thread is inside already: it is in a signal handler.
+    pub(crate) fn lock(&self) -> Option<Held<'_, T>> {
         let me = context::this_thread().get();
         loop {
             // Acquire and, in `Held`, Release: what the last holder did is seen.
@@ -36,17 +42,11 @@ impl<T> Lock<T> {
                 .holder
                 .compare_exchange_weak(FREE, me, Ordering::Acquire, Ordering::Relaxed)
             {
-                Ok(_) => break,
+                Ok(_) => return Some(Held(self)),
                 Err(holder) if holder == me => return None,
                 Err(_) => rustix::thread::sched_yield(),
             }
         }
-        let held = Held(&self.holder);
-        // SAFETY: this thread holds the lock, and is not inside already.
-        let value = unsafe { &mut *self.value.get() };
-        let result = work(value);
-        drop(held);
-        Some(result)
     }
 
     /// In a child of fork: whoever held it is not here.
@@ -55,12 +55,29 @@ impl<T> Lock<T> {
     }
 }
 
-/// Frees the lock, also when the work panics.
-struct Held<'a>(&'a AtomicU64);
+/// The held lock. Frees it on drop, also when the work panics.
+#[derive(Debug)]
+pub(crate) struct Held<'a, T>(&'a Lock<T>);
 
-impl Drop for Held<'_> {
+impl<T> Deref for Held<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: this thread holds the lock, and is not inside already.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Held<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
-        self.0.store(FREE, Ordering::Release);
+        self.0.holder.store(FREE, Ordering::Release);
     }
 }
 

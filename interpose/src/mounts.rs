@@ -3,10 +3,13 @@
 //! Almost every watch of almost every program does not. Then it costs one statx, for a disk's
 //! filesystem a look at its device number, and for others a look into a small table.
 
+#[cfg(target_os = "linux")]
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+#[cfg(target_os = "linux")]
+use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::config;
@@ -21,18 +24,26 @@ pub(crate) struct Object {
     mount: u64,
 }
 
+#[cfg(target_os = "linux")]
 const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
-const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// Looks a path up as `inotify_add_watch` did.
+#[cfg(target_os = "linux")]
 pub(crate) fn object(path: &CStr, follow: bool) -> Option<Object> {
-    let mut flags = AtFlags::STATX_DONT_SYNC;
+    let mut flags = AtFlags::empty();
     if !follow {
         flags |= AtFlags::SYMLINK_NOFOLLOW;
     }
+    object_at(rustix::fs::CWD, path, flags)
+}
+
+#[cfg(target_os = "linux")]
+fn object_at(from: BorrowedFd<'_>, path: &CStr, flags: AtFlags) -> Option<Object> {
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+    let flags = flags | AtFlags::STATX_DONT_SYNC;
     let wanted =
         StatxFlags::INO | StatxFlags::MNT_ID | StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);
-    let found = statx(CWD, path, flags, wanted).ok()?;
+    let found = statx(from, path, flags, wanted).ok()?;
     Some(Object {
         st_dev: makedev(found.stx_dev_major, found.stx_dev_minor),
         st_ino: found.stx_ino,
@@ -41,16 +52,60 @@ pub(crate) fn object(path: &CStr, follow: bool) -> Option<Object> {
 }
 
 /// Whether the daemon serves the mount of the object.
+#[cfg(target_os = "linux")]
 pub(crate) fn is_agentfs(object: Object, path: &CStr) -> bool {
-    let is_virtual = rustix::fs::major(object.st_dev) == 0 || config().any_filesystem();
-    if !is_virtual {
+    is_served(object, || {
+        rustix::fs::statfs(path).is_ok_and(|it| is_fuse(&it))
+    })
+}
+
+/// Whether an open file lies on a mount that the daemon serves.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_file_on_agentfs(file: BorrowedFd<'_>) -> bool {
+    let Some(object) = object_at(file, c"", AtFlags::EMPTY_PATH) else {
+        return false;
+    };
+    is_served(object, || {
+        rustix::fs::fstatfs(file).is_ok_and(|it| is_fuse(&it))
+    })
+}
+
+/// Whether an open file lies on a mount that the daemon serves. Any filesystem may be one: what
+/// AgentFS is mounted by on macOS has no one name.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_file_on_agentfs(file: BorrowedFd<'_>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(file) else {
+        return false;
+    };
+    // dev_t is signed on macOS.
+    let object = Object {
+        st_dev: stat.st_dev as u64,
+        st_ino: stat.st_ino,
+        mount: 0,
+    };
+    is_served(object, || true)
+}
+
+/// A disk's filesystem has a major device number and is none of the daemon's.
+#[cfg(target_os = "linux")]
+fn may_be_served(object: Object) -> bool {
+    rustix::fs::major(object.st_dev) == 0 || config().any_filesystem()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn may_be_served(_object: Object) -> bool {
+    true
+}
+
+fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> bool {
+    if !may_be_served(object) {
         return false;
     }
     let slot = Slot::of(object);
     if let Some(known) = slot.known() {
         return known;
     }
-    let is_candidate = config().any_filesystem() || is_fuse(path);
+    let is_candidate = config().any_filesystem() || is_fuse();
     if !is_candidate {
         slot.learn(false, Until::End);
         return false;
@@ -66,13 +121,14 @@ pub(crate) fn is_agentfs(object: Object, path: &CStr) -> bool {
     }
 }
 
-fn is_fuse(path: &CStr) -> bool {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a 32-bit number, whatever its type"
-    )]
-    rustix::fs::statfs(path).is_ok_and(|it| it.f_type as u32 == FUSE_SUPER_MAGIC)
+#[cfg(target_os = "linux")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a 32-bit number, whatever its type"
+)]
+fn is_fuse(statfs: &rustix::fs::StatFs) -> bool {
+    statfs.f_type as u32 == FUSE_SUPER_MAGIC
 }
 
 /// How long an answer holds. A mount that the daemon does not know yet may be in its table in a

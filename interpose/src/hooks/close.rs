@@ -8,7 +8,6 @@ use crate::config::{Hook, config};
 use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
 use crate::hooks::by_descriptor;
-use crate::inotify;
 use crate::real;
 
 by_descriptor! {
@@ -29,7 +28,7 @@ pub(crate) unsafe extern "C" fn close_owned(fd: c_int) -> c_int {
         context::set_errno(libc::EBADF);
         return -1;
     }
-    guarded(|| inotify::closing(fd));
+    guarded(|| crate::closing(fd));
     // SAFETY: the program's own argument.
     unsafe { real::close(fd) }
 }
@@ -49,7 +48,7 @@ pub(crate) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: 
     }
     guarded(|| {
         for fd in fd_table::owned_between(first, last) {
-            inotify::closing(fd.cast_signed());
+            crate::closing(fd.cast_signed());
         }
     });
     let mut from = first;
@@ -80,7 +79,7 @@ pub(crate) unsafe extern "C" fn closefrom(first: c_int) {
         guarded(|| {
             for fd in fd_table::owned_between(from, c_uint::MAX) {
                 if context::is_home() {
-                    inotify::closing(fd.cast_signed());
+                    crate::closing(fd.cast_signed());
                 }
             }
         });

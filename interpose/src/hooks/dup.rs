@@ -7,7 +7,6 @@ use crate::config::{Hook, config};
 use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
 use crate::hooks::by_descriptor;
-use crate::inotify;
 use crate::real;
 
 by_descriptor! {
@@ -40,7 +39,7 @@ unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument: usize) -> 
 
 fn duplicated(from: c_int, to: c_int) -> c_int {
     if to >= 0 && from != to && is_concerned() {
-        guarded(|| inotify::duplicated(from, to));
+        guarded(|| crate::duplicated(from, to));
     }
     to
 }
@@ -81,6 +80,9 @@ fn are_foreign(from: c_int, to: c_int) -> bool {
 /// from us: whoever uses it notices, because they look before they write.
 fn replacing(from: c_int, to: c_int) {
     if from != to {
-        guarded(|| inotify::closing(to));
+        guarded(|| {
+            crate::kqueue::vacate(to);
+            crate::closing(to);
+        });
     }
 }

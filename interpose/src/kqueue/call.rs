@@ -18,7 +18,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 use super::abi::{self, Event, Layout};
 use super::daemon::Daemon;
 use super::deliver::Eventlist;
-use super::engine::Engine;
+use super::engine::{Engine, is_marked, mark};
 use super::kernel::{self, Call, Errno, Manner, Real};
 use super::queue::{Interrupted, Queue};
 
@@ -26,13 +26,13 @@ impl<D: Daemon> Engine<D> {
     /// The hooked kevent, kevent64 or kevent_qos. Returns what the program gets; -1 with errno set.
     #[inline]
     pub fn call<L: Layout + Real>(&self, call: Call<L>) -> c_int {
-        if self.ours.contains(call.kq()) || call.changes() != 0 && self.adds_a_watch(&call) {
+        if is_marked(call.kq()) || call.changes() != 0 && self.adds_a_watch(&call) {
             return self.hooked(call);
         }
         let start = (!call.manner().timeout.is_null()).then(now);
         let count = call.unchanged(&self.originals);
         // Another thread may have added the first watch while this one slept.
-        if count <= 0 || !self.ours.contains(call.kq()) {
+        if count <= 0 || !is_marked(call.kq()) {
             return count;
         }
         self.finish(call, start, |engine, call, start| {
@@ -182,7 +182,7 @@ impl<D: Daemon> Engine<D> {
         if node.is_some()
             && let Ok(fd) = i32::try_from(event.ident)
         {
-            self.watched.insert(fd);
+            mark(fd);
         }
         queue
             .apply((&self.originals, &self.daemon), event, node, real)

@@ -1,11 +1,18 @@
 //! What the kqueue side needs of the connection to the daemon.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use agentfs_ring::Consumer;
 use agentfs_ring::doorbell::{Ringer, Waiter};
 
 /// Names a queue in requests to the daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct QueueId(pub u32);
+pub struct QueueId {
+    /// The session that it belongs to; a request never goes into another one.
+    pub session: u32,
+    /// The daemon's number for it.
+    pub queue: u32,
+}
 
 /// Names one EVFILT_VNODE knote of a queue: what its records carry as `watch`. The shim chooses it
 /// and never uses one twice in a queue, so a late record of a deleted knote finds nobody.
@@ -57,9 +64,9 @@ pub struct Channel {
 /// The connection to the daemon. Calls come from the program's own threads; they may take a round
 /// trip, and must end when the daemon does.
 pub trait Daemon: Sync {
-    /// Whether files of device `dev` are on a mount of the daemon. Asked for every EVFILT_VNODE
-    /// change: a look into a table.
-    fn covers(&self, dev: u64) -> bool;
+    /// Whether the open file, which is `node`, lies on a mount of the daemon. Asked for every
+    /// EVFILT_VNODE change with EV_ADD: a look into a table.
+    fn covers(&self, file: BorrowedFd<'_>, node: Node) -> bool;
 
     /// Makes a queue; `None` when there is no daemon.
     fn open_queue(&self) -> Option<(QueueId, Channel)>;
@@ -72,6 +79,10 @@ pub trait Daemon: Sync {
 
     /// Which ident the reserved EVFILT_USER knote of the queue has, for people who look at the status.
     fn reserved_ident(&self, queue: QueueId, ident: u64);
+
+    /// What to watch while there is no daemon: a directory in which something is made when it comes
+    /// back. `None` when nobody waits for it.
+    fn herald(&self) -> Option<OwnedFd>;
 
     /// The channel of the queue is broken or its other end closed. Nothing comes through it any more.
     fn lost(&self, queue: QueueId);

@@ -28,6 +28,8 @@ pub(crate) struct Hidden {
     pub(crate) user: u64,
     /// ident of the EVFILT_READ knote: the doorbell.
     pub(crate) doorbell: Option<u64>,
+    /// ident of the EVFILT_VNODE knote on the directory where a new daemon shows.
+    pub(crate) herald: Option<u64>,
 }
 
 /// What the hidden events told.
@@ -37,8 +39,8 @@ pub(crate) struct Rung {
     pub(crate) doorbell: bool,
     /// Its other end is closed.
     pub(crate) closed: bool,
-    /// Posted events were left over.
-    pub(crate) user: bool,
+    /// A daemon may be back.
+    pub(crate) herald: bool,
 }
 
 impl Hidden {
@@ -48,6 +50,7 @@ impl Hidden {
         match filter {
             abi::EVFILT_USER => ident == self.user,
             abi::EVFILT_READ => Some(ident) == self.doorbell,
+            abi::EVFILT_VNODE => Some(ident) == self.herald,
             _ => false,
         }
     }
@@ -62,7 +65,7 @@ pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> 
             break;
         };
         if hidden.is(event.ident, event.filter) {
-            rung.user |= event.filter == abi::EVFILT_USER;
+            rung.herald |= event.filter == abi::EVFILT_VNODE;
             rung.doorbell |= event.filter == abi::EVFILT_READ;
             rung.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
             continue;

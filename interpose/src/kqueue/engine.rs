@@ -7,20 +7,16 @@ use std::sync::Arc;
 
 use super::abi::{self, Flavour, Layout};
 use super::daemon::{Daemon, Node};
-use super::fd_set::{FdSet, HIDDEN};
 use super::kernel::{Call, Errno, Originals, Real};
-use super::lock::{self, Lock};
 use super::queue::Queue;
+use crate::fd_table::{self, Owner};
+use crate::lock::Lock;
 
 /// Everything the hooks of the kevent family need to know.
 #[derive(Debug)]
 pub struct Engine<D> {
     pub(super) originals: Originals,
     pub(super) daemon: D,
-    /// Descriptors of queues with AgentFS watches: the look-up of the fast path.
-    pub(super) ours: FdSet,
-    /// Descriptors that such a watch hangs on.
-    pub(super) watched: FdSet,
     queues: Lock<BTreeMap<RawFd, Arc<Queue>>>,
 }
 
@@ -30,9 +26,7 @@ impl<D: Daemon> Engine<D> {
         Self {
             originals,
             daemon,
-            ours: FdSet::new(),
-            watched: FdSet::new(),
-            queues: Lock::new(lock::REGISTRY, BTreeMap::new()),
+            queues: Lock::new(BTreeMap::new()),
         }
     }
 
@@ -42,7 +36,7 @@ impl<D: Daemon> Engine<D> {
     }
 
     pub(super) fn find(&self, kq: RawFd) -> Option<Arc<Queue>> {
-        if !self.ours.contains(kq) {
+        if !is_marked(kq) {
             return None;
         }
         self.queues.lock()?.get(&kq).map(Arc::clone)
@@ -57,7 +51,8 @@ impl<D: Daemon> Engine<D> {
         let stat = rustix::fs::fstat(fd).ok()?;
         // The types differ between systems; dev_t is signed on macOS.
         let (dev, ino) = (stat.st_dev as u64, stat.st_ino as u64);
-        self.daemon.covers(dev).then_some(Node { dev, ino })
+        let node = Node { dev, ino };
+        self.daemon.covers(fd, node).then_some(node)
     }
 
     /// Whether any change of the call puts a watch on an AgentFS file.
@@ -87,7 +82,7 @@ impl<D: Daemon> Engine<D> {
         };
         let mut queues = self.queues.lock()?;
         let known = queues.get(&kq).map(Arc::clone);
-        if known.is_none() && self.ours.insert(kq) {
+        if known.is_none() && mark(kq) {
             queues.insert(kq, Arc::clone(&queue));
             drop(queues);
             self.daemon.reserved_ident(id, queue.hidden().user);
@@ -109,20 +104,24 @@ impl<D: Daemon> Engine<D> {
     /// Whether `fd` is a descriptor of ours: the program has not opened it and cannot close it.
     #[inline]
     pub fn hides(&self, fd: RawFd) -> bool {
-        HIDDEN.contains(fd)
+        fd_table::get(fd) == Owner::Hidden
+    }
+
+    /// Descriptors of ours that hang in the queue `kq`, for diagnostics.
+    pub fn hidden_descriptors(&self, kq: RawFd) -> Vec<RawFd> {
+        let queue = self.find(kq);
+        queue.map_or_else(Vec::new, |queue| queue.hidden_descriptors().collect())
     }
 
     /// The program is about to close `fd`, by close(2) or by dup2(2) over it.
     #[inline]
     pub fn closing(&self, fd: RawFd) {
-        if self.ours.contains(fd) {
-            self.forget_queue(fd);
+        if !is_marked(fd) {
+            return;
         }
-        if self.watched.contains(fd) {
-            self.watched.remove(fd);
-            for queue in self.all() {
-                queue.descriptor_closes(&self.daemon, fd);
-            }
+        self.forget_queue(fd);
+        for queue in self.all() {
+            queue.descriptor_closes(&self.daemon, fd);
         }
     }
 
@@ -132,7 +131,7 @@ impl<D: Daemon> Engine<D> {
             return;
         };
         if let Some(mut queues) = self.queues.lock()
-            && self.ours.insert(new)
+            && mark(new)
         {
             queues.insert(new, queue);
         }
@@ -144,26 +143,26 @@ impl<D: Daemon> Engine<D> {
             return;
         }
         for queue in self.all() {
-            if queue.doorbell_fd() == Some(fd) {
+            if queue.hidden_descriptors().any(|ours| ours == fd) {
                 // A queue that cannot move loses its doorbell, not the program its number.
-                let _moved = queue.yield_doorbell(&self.originals);
+                let _moved = queue.yield_number(&self.originals, fd);
             }
         }
     }
 
-    /// Runs fork(2). The child has no kqueues, as the kernel sees to, and no doorbells.
-    pub fn fork(&self, real: impl FnOnce() -> i32) -> i32 {
-        let guard = self.queues.lock();
-        let result = real();
-        if result != 0 {
-            return result;
-        }
-        self.ours.clear();
-        self.watched.clear();
-        if let Some(mut queues) = guard {
-            // Other threads of the parent may have been anywhere in these: they are left as they are.
-            let queues = ManuallyDrop::new(std::mem::take(&mut *queues));
-            for fd in queues.values().filter_map(|queue| queue.doorbell_fd()) {
+    /// In a child of fork(2). It has no kqueues, as the kernel sees to, and no doorbells.
+    pub fn in_forked_child(&self) {
+        // Whoever held it is not here.
+        self.queues.break_open();
+        let Some(mut queues) = self.queues.lock() else {
+            return;
+        };
+        // Other threads of the parent may have been anywhere in these: they are left as they are.
+        let queues = ManuallyDrop::new(std::mem::take(&mut *queues));
+        for (kq, queue) in queues.iter() {
+            fd_table::set(*kq, Owner::Foreign);
+            for fd in queue.hidden_descriptors() {
+                fd_table::set(fd, Owner::Foreign);
                 #[expect(unsafe_code, reason = "the owner of the descriptor is never dropped")]
                 // SAFETY: it is ours, and in this process nobody uses it any more.
                 unsafe {
@@ -171,18 +170,13 @@ impl<D: Daemon> Engine<D> {
                 }
             }
         }
-        HIDDEN.clear();
-        result
     }
 
     /// The daemon is back: each queue gets a new channel, everything is registered again and every knote
     /// is told to look.
     pub fn reconnect(&self) {
         for queue in self.all() {
-            if let Some(opened) = self.daemon.open_queue() {
-                // What the kernel refuses is closed.
-                let _refused = queue.reconnect(&self.originals, &self.daemon, opened);
-            }
+            queue.reconnect(&self.originals, &self.daemon);
         }
     }
 
@@ -199,9 +193,10 @@ impl<D: Daemon> Engine<D> {
     }
 
     fn forget_queue(&self, kq: RawFd) {
-        if !self.ours.remove(kq) {
+        if !is_marked(kq) {
             return;
         }
+        fd_table::set(kq, Owner::Foreign);
         let Some(mut queues) = self.queues.lock() else {
             return;
         };
@@ -218,6 +213,17 @@ impl<D: Daemon> Engine<D> {
             self.daemon.close_queue(queue.id());
         }
     }
+}
+
+/// Whether the number is that of a queue with AgentFS watches, or of a file that one hangs on.
+#[inline]
+pub(super) fn is_marked(fd: RawFd) -> bool {
+    fd_table::get(fd) == Owner::Kqueue
+}
+
+/// False when the number is too large to remember.
+pub(super) fn mark(fd: RawFd) -> bool {
+    fd_table::set(fd, Owner::Kqueue)
 }
 
 impl From<rustix::io::Errno> for Errno {

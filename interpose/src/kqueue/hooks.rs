@@ -3,13 +3,13 @@
 #![expect(unsafe_code, reason = "C functions with C pointers")]
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libc::timespec;
 
 use super::abi::{KEVENT_FLAG_WORKQ, Kevent, Kevent64, KeventQos, Layout};
 use super::kernel::{Call, Manner, Real};
 use super::{engine, system};
+use crate::context;
 
 /// A hooked call of the kevent family; if our code panics, the real one.
 ///
@@ -24,14 +24,7 @@ unsafe fn hooked<L: Layout + Real>(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let call = unsafe { Call::new(kq, changes, events, manner) };
-    catch_unwind(AssertUnwindSafe(|| engine().call(call)))
-        .unwrap_or_else(|_| call.unchanged(&system::ORIGINALS))
-}
-
-/// Runs what the engine has to know of a descriptor; a panic of ours stays here.
-pub(crate) fn note(what: impl FnOnce()) {
-    // There is nothing to fall back to: the real call follows anyway.
-    let _panicked = catch_unwind(AssertUnwindSafe(what));
+    context::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
 
 /// `int kevent(...)`
@@ -108,7 +101,7 @@ pub(crate) unsafe extern "C" fn kevent_qos(
 pub(crate) extern "C" fn kqueue() -> c_int {
     let kq = system::kqueue();
     if kq >= 0 {
-        note(|| engine().opened(kq));
+        context::guarded(|| engine().opened(kq));
     }
     kq
 }

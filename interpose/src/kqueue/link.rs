@@ -1,23 +1,24 @@
-//! The engine of this process, and where it finds its daemon.
+//! The engine of this process and its connection to the daemon.
 
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use super::daemon::{Channel, Daemon, QueueId, WatchOp};
+use agentfs_proto::message::{
+    ByInode, QueueClose, QueueKind, QueueOpen, Target, UpdateDoorbellIdent, WatchBatch, WatchItem,
+    WatchRegisterKqueue, WatchUnregister,
+};
+use agentfs_ring::Consumer;
+use agentfs_ring::doorbell::{BellKind, Ringer, Waiter};
+
+use super::daemon::{Channel, Daemon, Node, QueueId, WatchOp};
 use super::engine::Engine;
 use super::system;
+use crate::config::{Hook, config};
+use crate::fd_table::{self, Owner};
+use crate::{connection, context, hidden, mounts};
 
-/// The connection of this process, once somebody has made one.
-static DAEMON: OnceLock<&'static dyn Daemon> = OnceLock::new();
-
-/// The process's own connection as a [`Daemon`]. Without one, no file is covered and every call goes
-/// straight to the kernel.
+/// The process's session as a [`Daemon`].
 #[derive(Clone, Copy, Debug)]
 pub struct Link;
-
-/// Gives the engine its connection. False when it has one.
-pub fn attach(daemon: &'static dyn Daemon) -> bool {
-    DAEMON.set(daemon).is_ok()
-}
 
 /// The engine of this process.
 #[inline]
@@ -27,36 +28,126 @@ pub fn engine() -> &'static Engine<Link> {
     &ENGINE
 }
 
+/// A descriptor of the program is about to be closed.
+pub(crate) fn closing(fd: RawFd) {
+    engine().closing(fd);
+}
+
+/// A descriptor of the program has another number, too.
+pub(crate) fn duplicated(from: RawFd, to: RawFd) {
+    engine().duplicated(from, to);
+}
+
+/// The program takes the number `fd`, which may be one of ours.
+pub(crate) fn vacate(fd: RawFd) {
+    engine().vacate(fd);
+}
+
+/// In a child of fork.
+pub(crate) fn in_forked_child() {
+    engine().in_forked_child();
+}
+
+/// Requests in one message. It stays far below the largest frame.
+const BATCH: usize = 1024;
+
 impl Daemon for Link {
-    fn covers(&self, dev: u64) -> bool {
-        DAEMON.get().is_some_and(|daemon| daemon.covers(dev))
+    fn covers(&self, file: BorrowedFd<'_>, _node: Node) -> bool {
+        !config().is_off(Hook::Kqueue) && mounts::is_file_on_agentfs(file)
     }
 
     fn open_queue(&self) -> Option<(QueueId, Channel)> {
-        DAEMON.get()?.open_queue()
+        context::settle();
+        let request = QueueOpen {
+            kind: QueueKind::KqueueXnu,
+            capacity: 0,
+            max_queued: 0,
+        };
+        let (session, opened) = connection::open_queue(&request)?;
+        let id = QueueId {
+            session,
+            queue: opened.opened.queue,
+        };
+        let ring = Consumer::open(opened.ring).ok()?;
+        let refill_kind = match cfg!(target_os = "linux") {
+            true => BellKind::EventFd,
+            false => BellKind::Pipe,
+        };
+        let doorbell = hidden::move_up(opened.doorbell);
+        let refill = hidden::move_up(opened.refill);
+        fd_table::set(refill.as_raw_fd(), Owner::Hidden);
+        let channel = Channel {
+            ring,
+            doorbell: Waiter::from_fd(doorbell, BellKind::Pipe),
+            refill: Some(Ringer::from_fd(refill, refill_kind)),
+        };
+        Some((id, channel))
     }
 
     fn apply(&self, queue: QueueId, ops: &[WatchOp]) {
-        if let Some(daemon) = DAEMON.get() {
-            daemon.apply(queue, ops);
+        for ops in ops.chunks(BATCH) {
+            let items = ops.iter().map(|op| item(queue.queue, op)).collect();
+            if connection::request_in(queue.session, &WatchBatch { items }).is_none() {
+                // The daemon is gone; a new one is told everything.
+                return;
+            }
         }
     }
 
     fn close_queue(&self, queue: QueueId) {
-        if let Some(daemon) = DAEMON.get() {
-            daemon.close_queue(queue);
-        }
+        let request = QueueClose { queue: queue.queue };
+        // Without its session the queue is closed already.
+        let _closed = connection::request_in(queue.session, &request);
     }
 
     fn reserved_ident(&self, queue: QueueId, ident: u64) {
-        if let Some(daemon) = DAEMON.get() {
-            daemon.reserved_ident(queue, ident);
-        }
+        let request = UpdateDoorbellIdent {
+            queue: queue.queue,
+            ident,
+        };
+        // Only for people who look at the status.
+        let _told = connection::request_in(queue.session, &request);
     }
 
-    fn lost(&self, queue: QueueId) {
-        if let Some(daemon) = DAEMON.get() {
-            daemon.lost(queue);
-        }
+    fn herald(&self) -> Option<OwnedFd> {
+        let directory = connection::socket_directory()?;
+        open_to_watch(&directory).map(hidden::move_up)
+    }
+
+    fn lost(&self, _queue: QueueId) {}
+}
+
+/// A descriptor for EVFILT_VNODE that keeps nothing busy.
+fn open_to_watch(path: &std::ffi::CStr) -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    // O_EVTONLY on macOS: it does not keep a volume from being unmounted.
+    #[cfg(target_os = "macos")]
+    let flags = OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned());
+    #[cfg(not(target_os = "macos"))]
+    let flags = OFlags::RDONLY;
+    open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok()
+}
+
+fn item(queue: u32, op: &WatchOp) -> WatchItem {
+    match *op {
+        WatchOp::Set {
+            watch,
+            node,
+            ident,
+            fflags,
+        } => WatchItem::Kqueue(WatchRegisterKqueue {
+            queue,
+            watch: watch.0,
+            fd: u32::try_from(ident).unwrap_or(u32::MAX),
+            fflags,
+            target: Target::Inode(ByInode {
+                st_dev: node.dev,
+                st_ino: node.ino,
+            }),
+        }),
+        WatchOp::Remove { watch } => WatchItem::Unregister(WatchUnregister {
+            queue,
+            watch: watch.0,
+        }),
     }
 }

@@ -4,8 +4,8 @@
 //! name is the real function (`dyld: Loader::applyInterposing`). dlsym() must not be used for that, it
 //! returns the replacement to everybody.
 //!
-//! poll(2) with the vnode bits POLLEXTEND to POLLWRITE goes past every kevent call and is not hooked;
-//! vfork(2) neither: its child shares this memory and may only exec.
+//! fork(2) needs no entry: libSystem runs our handler in the child (pthread_atfork). poll(2) with the vnode
+//! bits POLLEXTEND to POLLWRITE goes past every kevent call and is not hooked.
 
 #![expect(
     unsafe_code,
@@ -14,11 +14,13 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use libc::{pid_t, timespec};
+use libc::timespec;
 
 use super::abi::{Kevent, Kevent64, KeventQos};
-use super::kernel::{Errno, Originals};
+use super::kernel::Originals;
 use super::{engine, hooks};
+use crate::context;
+use crate::fd_table::{self, Owner};
 
 /// `guardid_t` of `<sys/guarded.h>`.
 type GuardId = u64;
@@ -68,8 +70,6 @@ unsafe extern "C" {
     safe fn real_dup(fd: c_int) -> c_int;
     #[link_name = "dup2"]
     safe fn real_dup2(old: c_int, new: c_int) -> c_int;
-    #[link_name = "fork"]
-    fn real_fork() -> pid_t;
 }
 
 pub(crate) const ORIGINALS: Originals = Originals {
@@ -86,18 +86,22 @@ unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> 
     // SAFETY: the program's own arguments.
     let kq = unsafe { real_guarded_kqueue_np(guard, flags) };
     if kq >= 0 {
-        hooks::note(|| engine().opened(kq));
+        context::guarded(|| engine().opened(kq));
     }
     kq
 }
 
-/// Refuses the program our descriptors, which it has not opened.
+/// Refuses the program our descriptors, which it has not opened. A child of vfork closes copies, and the
+/// tables are its parent's.
 fn may_close(fd: c_int) -> bool {
+    if fd_table::get(fd) == Owner::Foreign || !context::is_home() {
+        return true;
+    }
     if engine().hides(fd) {
-        Errno(libc::EBADF).set();
+        context::set_errno(libc::EBADF);
         return false;
     }
-    hooks::note(|| engine().closing(fd));
+    context::guarded(|| crate::closing(fd));
     true
 }
 
@@ -125,29 +129,24 @@ unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int
 extern "C" fn dup(fd: c_int) -> c_int {
     let new = real_dup(fd);
     if new >= 0 {
-        hooks::note(|| engine().duplicated(fd, new));
+        context::guarded(|| crate::duplicated(fd, new));
     }
     new
 }
 
 extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    if old == new {
+    if old == new || !context::is_home() {
         return real_dup2(old, new);
     }
-    hooks::note(|| {
+    context::guarded(|| {
         engine().vacate(new);
-        engine().closing(new);
+        crate::closing(new);
     });
     let result = real_dup2(old, new);
     if result >= 0 {
-        hooks::note(|| engine().duplicated(old, new));
+        context::guarded(|| crate::duplicated(old, new));
     }
     result
-}
-
-unsafe extern "C" fn fork() -> pid_t {
-    // SAFETY: the program asked for it; the engine's own state is ready for it.
-    engine().fork(|| unsafe { real_fork() })
 }
 
 /// One entry of the table.
@@ -182,5 +181,4 @@ tuples! {
     guarded_close_np => real_guarded_close_np,
     dup => real_dup,
     dup2 => real_dup2,
-    fork => real_fork,
 }

@@ -14,14 +14,12 @@ mod call;
 mod daemon;
 mod deliver;
 mod engine;
-mod fd_set;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod hooks;
 mod kernel;
 mod knote;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod link;
-mod lock;
 mod queue;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -34,5 +32,7 @@ pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
 pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub use link::{Link, attach, engine};
+pub use link::{Link, engine};
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+pub(crate) use link::{closing, duplicated, in_forked_child, vacate};
 pub use queue::RESERVED_IDENT;

@@ -4,7 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentfs_proto::record::{EventRef, Kind};
 use agentfs_ring::doorbell::{BellKind, Waiter};
@@ -13,10 +13,10 @@ use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
 use super::abi::{self, Event, Flavour};
 use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 use super::deliver::{self, Eventlist, Hidden, Rung};
-use super::fd_set::HIDDEN;
 use super::kernel::{self, Errno, Originals};
 use super::knote::{Confirm, Knotes};
-use super::lock::{self, Guard, Lock};
+use crate::fd_table::{self, Owner};
+use crate::lock::{Held, Lock};
 
 /// The upper half of the ident of the reserved EVFILT_USER knote; the lower is random.
 pub const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
@@ -29,17 +29,19 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// The daemon's name for it: another one after a reconnection.
-    id: AtomicU32,
+    id: AtomicU64,
     flavour: Flavour,
-    /// [`Hidden`], to be read without a lock: ident of the user knote, ident of the doorbell.
+    /// [`Hidden`], to be read without a lock.
     user: AtomicU64,
     doorbell: AtomicU64,
+    herald: AtomicU64,
     state: Lock<State>,
     /// Held while the daemon is told, so that it hears things in order.
     sender: Lock<()>,
 }
 
-const NO_DOORBELL: u64 = u64::MAX;
+/// For a hidden knote that does not exist.
+const NOBODY: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct State {
@@ -47,6 +49,8 @@ struct State {
     me: OwnerId,
     knotes: Knotes,
     channel: Option<Channel>,
+    /// The directory where a new daemon shows, while there is none.
+    herald: Option<OwnedFd>,
     /// The reserved EVFILT_USER knote is triggered.
     user_is_up: bool,
     /// Records were left in the ring.
@@ -77,17 +81,19 @@ impl Queue {
             me: OwnerId::this_process(),
             knotes: Knotes::default(),
             channel: Some(channel),
+            herald: None,
             user_is_up: false,
             more: false,
             outbox: Vec::new(),
         };
         let queue = Self {
-            id: AtomicU32::new(id.0),
+            id: AtomicU64::new(pack(id)),
             flavour,
             user: AtomicU64::new(new_ident()),
-            doorbell: AtomicU64::new(NO_DOORBELL),
-            state: Lock::new(lock::STATE, state),
-            sender: Lock::new(lock::SENDER, ()),
+            doorbell: AtomicU64::new(NOBODY),
+            herald: AtomicU64::new(NOBODY),
+            state: Lock::new(state),
+            sender: Lock::new(()),
         };
         kernel::change_as(originals, flavour, kq, &user_knote(queue.hidden().user))?;
         if let Some(mut state) = queue.state.lock() {
@@ -97,20 +103,27 @@ impl Queue {
     }
 
     pub(crate) fn id(&self) -> QueueId {
-        QueueId(self.id.load(Ordering::Relaxed))
+        unpack(self.id.load(Ordering::Relaxed))
     }
 
     pub(crate) fn hidden(&self) -> Hidden {
-        let doorbell = self.doorbell.load(Ordering::Acquire);
+        let known = |ident: &AtomicU64| {
+            Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NOBODY)
+        };
         Hidden {
             user: self.user.load(Ordering::Acquire),
-            doorbell: (doorbell != NO_DOORBELL).then_some(doorbell),
+            doorbell: known(&self.doorbell),
+            herald: known(&self.herald),
         }
     }
 
-    /// The descriptor of the doorbell.
-    pub(crate) fn doorbell_fd(&self) -> Option<RawFd> {
-        RawFd::try_from(self.hidden().doorbell?).ok()
+    /// The descriptors that the hidden knotes hang on.
+    pub(crate) fn hidden_descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let Hidden {
+            doorbell, herald, ..
+        } = self.hidden();
+        let idents = [doorbell, herald].into_iter().flatten();
+        idents.filter_map(|ident| RawFd::try_from(ident).ok())
     }
 
     /// Watches the doorbell of the channel and takes what is in the ring already.
@@ -121,7 +134,7 @@ impl Queue {
         let fd = channel.doorbell.as_fd().as_raw_fd();
         let ident = u64::try_from(fd).map_err(|_| Errno(libc::EBADF))?;
         kernel::change_as(originals, self.flavour, state.kq, &doorbell_knote(ident))?;
-        HIDDEN.insert(fd);
+        fd_table::set(fd, Owner::Hidden);
         self.doorbell.store(ident, Ordering::Release);
         // A ring nobody has armed does not ring.
         self.take_records(state, false);
@@ -178,11 +191,15 @@ impl Queue {
         self.show_leftovers(&mut state, originals);
         let has_news = !state.outbox.is_empty();
         drop(state);
-        if lost {
-            daemon.lost(self.id());
-        }
         if has_news {
             self.tell(daemon);
+        }
+        if lost {
+            daemon.lost(self.id());
+            self.await_daemon(originals, daemon);
+        }
+        if lost || rung.herald {
+            self.reconnect(originals, daemon);
         }
         Ok(count)
     }
@@ -300,38 +317,81 @@ impl Queue {
             // Gone is gone: an error leaves nothing to undo.
             let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
         }
-        self.doorbell.store(NO_DOORBELL, Ordering::Release);
+        self.doorbell.store(NOBODY, Ordering::Release);
         state.more = false;
         if let Some(channel) = state.channel.take() {
-            close_doorbell(channel.doorbell);
+            close_channel(channel);
         }
     }
 
-    /// Goes on with a new channel after the daemon came back: everything is registered again, and as
-    /// changes may have been missed, every knote is told to look.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says against the hidden knote.
-    pub(crate) fn reconnect(
-        &self,
-        originals: &Originals,
-        daemon: &impl Daemon,
-        (id, channel): (QueueId, Channel),
-    ) -> Result<(), Errno> {
-        let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
+    /// Watches for a new daemon, with a hidden knote as well: the program may sleep until it comes.
+    fn await_daemon(&self, originals: &Originals, daemon: &impl Daemon) {
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        if state.herald.is_some() {
+            return;
+        }
+        let Some(directory) = daemon.herald() else {
+            return;
+        };
+        let fd = directory.as_raw_fd();
+        let Ok(ident) = u64::try_from(fd) else {
+            return;
+        };
+        let added = kernel::change_as(originals, self.flavour, state.kq, &herald_knote(ident));
+        if added.is_ok() {
+            fd_table::set(fd, Owner::Hidden);
+            self.herald.store(ident, Ordering::Release);
+            state.herald = Some(directory);
+        } else {
+            close_ours(directory);
+        }
+    }
+
+    /// Goes on with a new channel if the daemon is back: everything is registered again, and as changes may
+    /// have been missed, every knote is told to look. A queue that has its channel gets a new one, too.
+    pub(crate) fn reconnect(&self, originals: &Originals, daemon: &impl Daemon) {
+        let Some((id, channel)) = daemon.open_queue() else {
+            return;
+        };
+        let Some(mut state) = self.state.lock() else {
+            daemon.close_queue(id);
+            return;
+        };
         self.disconnect(&mut state, originals);
-        self.id.store(id.0, Ordering::Relaxed);
+        self.end_waiting(&mut state, originals);
+        self.id.store(pack(id), Ordering::Relaxed);
         state.channel = Some(channel);
         state.outbox = state.knotes.all();
-        self.connect(&mut state, originals)?;
+        if self.connect(&mut state, originals).is_err() {
+            // The program has closed the queue.
+            return;
+        }
         drop(state);
         self.tell(daemon);
+        daemon.reserved_ident(id, self.hidden().user);
         if let Some(mut state) = self.state.lock() {
             state.knotes.post_all(abi::NOTE_WRITE);
             self.show_leftovers(&mut state, originals);
         }
-        Ok(())
+    }
+
+    /// Ends what [`await_daemon`](Self::await_daemon) began.
+    fn end_waiting(&self, state: &mut State, originals: &Originals) {
+        let Some(directory) = state.herald.take() else {
+            return;
+        };
+        if let Some(ident) = self.hidden().herald {
+            let delete = Event {
+                flags: abi::EV_DELETE,
+                ..herald_knote(ident)
+            };
+            // Gone is gone: an error leaves nothing to undo.
+            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+        }
+        self.herald.store(NOBODY, Ordering::Release);
+        close_ours(directory);
     }
 
     /// The program closes the descriptor `fd`, which may have knotes here.
@@ -375,25 +435,34 @@ impl Queue {
 
     /// The program closed the queue, and the kernel's knotes with it.
     pub(crate) fn close(&self) {
-        self.doorbell.store(NO_DOORBELL, Ordering::Release);
-        if let Some(mut state) = self.state.lock()
-            && let Some(channel) = state.channel.take()
-        {
-            close_doorbell(channel.doorbell);
+        self.doorbell.store(NOBODY, Ordering::Release);
+        self.herald.store(NOBODY, Ordering::Release);
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        if let Some(channel) = state.channel.take() {
+            close_channel(channel);
+        }
+        if let Some(directory) = state.herald.take() {
+            close_ours(directory);
         }
     }
 
-    /// The program needs the number of the doorbell: it moves to another one.
-    pub(crate) fn yield_doorbell(&self, originals: &Originals) -> Result<(), Errno> {
+    /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
+    pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
         let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
+        if state.herald.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
+            self.end_waiting(&mut state, originals);
+            return Ok(());
+        }
         let Some(channel) = &mut state.channel else {
             return Ok(());
         };
-        let copy = rustix::io::fcntl_dupfd_cloexec(&channel.doorbell, 3)?;
+        let copy = rustix::io::fcntl_dupfd_cloexec(&channel.doorbell, fd.saturating_add(1))?;
         let moved = Waiter::from_fd(copy, BellKind::Pipe);
         let old = std::mem::replace(&mut channel.doorbell, moved);
         self.connect(&mut state, originals)?;
-        close_doorbell(old);
+        close_ours(old.into());
         Ok(())
     }
 
@@ -412,7 +481,7 @@ impl Queue {
     }
 
     fn lock_outbox(&self) -> Option<Vec<WatchOp>> {
-        let mut state: Guard<'_, State> = self.state.lock()?;
+        let mut state: Held<'_, State> = self.state.lock()?;
         Some(std::mem::take(&mut state.outbox))
     }
 }
@@ -462,13 +531,33 @@ fn confirm(
 }
 
 /// Closes a descriptor of ours past the hook of close(2), which protects it.
-fn close_doorbell(doorbell: Waiter) {
-    let fd = OwnedFd::from(doorbell).into_raw_fd();
-    HIDDEN.remove(fd);
+fn close_ours(fd: OwnedFd) {
+    let fd = fd.into_raw_fd();
+    fd_table::set(fd, Owner::Foreign);
     #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
     // SAFETY: we own the descriptor, and nobody holds it any more.
     unsafe {
         rustix::io::close(fd);
+    }
+}
+
+fn close_channel(channel: Channel) {
+    close_ours(channel.doorbell.into());
+    if let Some(refill) = channel.refill {
+        close_ours(refill.into());
+    }
+}
+
+/// A queue's name in one word.
+fn pack(id: QueueId) -> u64 {
+    u64::from(id.session) << 32 | u64::from(id.queue)
+}
+
+fn unpack(word: u64) -> QueueId {
+    let half = |word: u64| u32::try_from(word & 0xFFFF_FFFF).unwrap_or(0);
+    QueueId {
+        session: half(word >> 32),
+        queue: half(word),
     }
 }
 
@@ -490,6 +579,16 @@ fn doorbell_knote(ident: u64) -> Event {
         ident,
         filter: abi::EVFILT_READ,
         flags: abi::EV_ADD,
+        ..Event::default()
+    }
+}
+
+fn herald_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_VNODE,
+        flags: abi::EV_ADD | abi::EV_CLEAR,
+        fflags: abi::NOTE_WRITE,
         ..Event::default()
     }
 }

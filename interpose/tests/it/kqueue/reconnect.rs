@@ -51,6 +51,7 @@ fn a_daemon_that_comes_back_gets_every_watch_and_each_knote_is_told_to_look() {
     process.daemon().die();
     assert_eq!(kq.brief(), []);
     kq.change(vnode(&files[1], EV_ADD, DELETE | WRITE)).unwrap();
+    process.daemon().come_back();
     process.engine.reconnect();
     let bits: Vec<u32> = process.daemon().watches().iter().map(|w| w.1).collect();
     assert_eq!(bits, [WRITE, DELETE | WRITE]);
@@ -104,4 +105,29 @@ fn records_that_say_nothing_are_passed_over() {
     assert_eq!(kq.brief(), []);
     process.post(Source::Daemon, &file, WRITE);
     assert_eq!(kq.brief().len(), 1);
+}
+
+#[test]
+fn a_sleeper_hears_that_the_daemon_is_back() {
+    let process = Process::new();
+    let (kq, file) = (process.kqueue(), file());
+    let directory = std::fs::File::open(".").unwrap();
+    *process.daemon().herald.lock().unwrap() = Some(directory.try_clone().unwrap());
+    kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
+    process.daemon().die();
+    assert_eq!(kq.brief(), []);
+    std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap());
+        wait_until_asleep(kq.fd, 1);
+        // Something else is made in the directory: the program sleeps on.
+        process.post(Source::Kernel, &directory, WRITE);
+        process.daemon().come_back();
+        process.post(Source::Kernel, &directory, WRITE);
+        let events = sleeper.join().unwrap();
+        assert_eq!(events.len(), 1);
+        assert_eq!((events[0].ident, events[0].fflags), (number(&file), WRITE));
+    });
+    assert_eq!(process.daemon().watches().len(), 1);
+    process.post(Source::Kernel, &directory, WRITE);
+    assert_eq!(kq.brief(), [], "nobody waits for the daemon any more");
 }

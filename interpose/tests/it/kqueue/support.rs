@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -58,12 +58,16 @@ struct OpenQueue {
 /// A daemon on whose mount every file lies, as long as it says so.
 #[derive(Debug, Default)]
 pub(crate) struct TestDaemon {
+    /// It serves no mount.
     pub(crate) refuses: AtomicBool,
+    gone: AtomicBool,
     next: AtomicU32,
     queues: Mutex<BTreeMap<u32, OpenQueue>>,
     pub(crate) idents: Mutex<Vec<u64>>,
     pub(crate) lost: Mutex<Vec<QueueId>>,
     pub(crate) batches: AtomicU32,
+    /// The directory of the control socket.
+    pub(crate) herald: Mutex<Option<std::fs::File>>,
 }
 
 impl TestDaemon {
@@ -96,7 +100,13 @@ impl TestDaemon {
 
     /// The daemon dies: channels break, and nothing is known any more.
     pub(crate) fn die(&self) {
+        self.gone.store(true, Ordering::Relaxed);
         self.queues().clear();
+    }
+
+    /// A new one starts.
+    pub(crate) fn come_back(&self) {
+        self.gone.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn open_queues(&self) -> usize {
@@ -133,12 +143,12 @@ impl OpenQueue {
 }
 
 impl Daemon for TestDaemon {
-    fn covers(&self, _dev: u64) -> bool {
+    fn covers(&self, _file: BorrowedFd<'_>, _node: Node) -> bool {
         !self.refuses.load(Ordering::Relaxed)
     }
 
     fn open_queue(&self) -> Option<(QueueId, Channel)> {
-        if self.refuses.load(Ordering::Relaxed) {
+        if self.refuses.load(Ordering::Relaxed) || self.gone.load(Ordering::Relaxed) {
             return None;
         }
         let (producer, ring) = agentfs_ring::heap(Capacity::DEFAULT).unwrap();
@@ -155,13 +165,19 @@ impl Daemon for TestDaemon {
             doorbell: waiter,
             refill: None,
         };
-        Some((QueueId(id), channel))
+        Some((
+            QueueId {
+                session: 1,
+                queue: id,
+            },
+            channel,
+        ))
     }
 
     fn apply(&self, queue: QueueId, ops: &[WatchOp]) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let mut queues = self.queues();
-        let Some(queue) = queues.get_mut(&queue.0) else {
+        let Some(queue) = queues.get_mut(&queue.queue) else {
             return;
         };
         for op in ops {
@@ -184,11 +200,18 @@ impl Daemon for TestDaemon {
     }
 
     fn close_queue(&self, queue: QueueId) {
-        self.queues().remove(&queue.0);
+        self.queues().remove(&queue.queue);
     }
 
     fn reserved_ident(&self, _queue: QueueId, ident: u64) {
         self.idents.lock().unwrap().push(ident);
+    }
+
+    fn herald(&self) -> Option<OwnedFd> {
+        let herald = self.herald.lock().unwrap();
+        herald
+            .as_ref()
+            .map(|directory| directory.try_clone().unwrap().into())
     }
 
     fn lost(&self, queue: QueueId) {
