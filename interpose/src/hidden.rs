@@ -20,7 +20,8 @@ struct Identity(u64, u64);
 fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
     fstat(fd)
         .ok()
-        .map(|stat| Identity(stat.st_dev, stat.st_ino))
+        // dev_t is signed on macOS.
+        .map(|stat| Identity(stat.st_dev as u64, stat.st_ino))
 }
 
 /// A descriptor of ours. Closed on drop if it still is.

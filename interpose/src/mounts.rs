@@ -185,7 +185,12 @@ impl Slot {
     }
 }
 
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::MonotonicCoarse;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
 /// Seconds since the machine started.
 fn now() -> u64 {
-    u64::try_from(clock_gettime(ClockId::MonotonicCoarse).tv_sec).unwrap_or(0)
+    u64::try_from(clock_gettime(CLOCK).tv_sec).unwrap_or(0)
 }

@@ -139,7 +139,7 @@ extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
         return real_dup2(old, new);
     }
     context::guarded(|| {
-        engine().vacate(new);
+        super::vacate(new);
         crate::closing(new);
     });
     let result = real_dup2(old, new);
