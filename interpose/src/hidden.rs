@@ -13,15 +13,14 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::fd_table::{self, Owner};
 
-/// Device and inode of an open file.
+/// Device and inode of an open file. `dev_t` is signed on some systems.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Identity(u64, u64);
+struct Identity(i128, u64);
 
 fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
     fstat(fd)
         .ok()
-        // dev_t is signed on macOS.
-        .map(|stat| Identity(stat.st_dev as u64, stat.st_ino))
+        .map(|stat| Identity(i128::from(stat.st_dev), stat.st_ino))
 }
 
 /// A descriptor of ours. Closed on drop if it still is.

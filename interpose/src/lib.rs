@@ -17,6 +17,11 @@
 //! change files for the program; that is what the mount is for. Without a daemon every call does what
 //! it does without the library.
 
+#![cfg_attr(
+    not(target_os = "linux"),
+    expect(dead_code, unused_imports, reason = "some of it serves inotify only")
+)]
+
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod config;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
