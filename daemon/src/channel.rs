@@ -64,7 +64,6 @@ pub(crate) struct Channel {
 enum Put {
     At(Position),
     Full,
-    TooLong,
 }
 
 impl Channel {
@@ -142,7 +141,8 @@ impl Channel {
         }
     }
 
-    /// Sends a record: into the ring, or behind what waits already. `freeze` is asked for the state
+    /// Sends a record: into the ring, or behind what waits already. In the place of one that is too
+    /// long for any ring goes an overflow record. `freeze` is asked for the state
     /// of the branch when nothing more may wait.
     pub(crate) fn send(
         &mut self,
@@ -154,6 +154,23 @@ impl Channel {
         if self.broken.is_some() {
             return Place::Nowhere;
         }
+        if encoded_len(path, aux).is_ok_and(|len| len <= self.producer.max_record()) {
+            self.send_fitting(event, path, aux, freeze)
+        } else {
+            self.counters.overflowed += 1;
+            let event = self.overflow_record();
+            self.send_fitting(&event, &[], &[], freeze)
+        }
+    }
+
+    #[inline]
+    fn send_fitting(
+        &mut self,
+        event: &AgentFsEvent,
+        path: &[u8],
+        aux: &[u8],
+        freeze: Freeze<'_>,
+    ) -> Place {
         if let Some(replay) = &mut self.backlog.replay
             && replay.is_speaking()
         {
@@ -165,10 +182,6 @@ impl Channel {
         let place = if straight {
             match self.put(event, path, aux) {
                 Ok(Put::At(at)) => Place::Ring(at),
-                Ok(Put::TooLong) => {
-                    self.overflow();
-                    Place::Nowhere
-                }
                 Ok(Put::Full) => self.hold_back(event, path, aux, freeze),
                 Err(error) => {
                     self.check(Err(error));
@@ -184,9 +197,7 @@ impl Channel {
 
     /// Into the ring, asking the reader to ring back if there is no room.
     fn put(&mut self, event: &AgentFsEvent, path: &[u8], aux: &[u8]) -> Result<Put, PeerError> {
-        let Ok(len) = encoded_len(path, aux) else {
-            return Ok(Put::TooLong);
-        };
+        let len = encoded_len(path, aux).unwrap_or(HEAD_LEN);
         self.put_with(len, |slot| write_record(slot, event, path, aux))
     }
 
@@ -199,7 +210,8 @@ impl Channel {
                     self.counters.published += 1;
                     return Ok(Put::At(at));
                 }
-                Reserve::TooLong => return Ok(Put::TooLong),
+                // `send` has sorted out what never fits.
+                Reserve::TooLong => return Ok(Put::Full),
                 // What is committed and not published can never be read, so nor ring back.
                 Reserve::Full => match self.publish_and_ask(len)? {
                     Refill::SpaceNow => {}
@@ -242,38 +254,21 @@ impl Channel {
         Place::Spill(wait_in(&mut self.backlog.spill, event, path, aux))
     }
 
-    /// Says once that events are lost, and loses them until there is room.
+    /// Says once that events are lost, behind all that waits, and loses them until there is room.
     pub(crate) fn overflow(&mut self) {
         if !std::mem::replace(&mut self.backlog.lossy, true) {
             self.counters.overflowed += 1;
-            let event = AgentFsEvent {
-                kind: Kind::OVERFLOW,
-                watch: u64::MAX,
-                mask: self.overflow_mask,
-                ..AgentFsEvent::default()
-            };
-            self.last = match self.put_overflow(&event) {
-                Some(at) => Place::Ring(at),
-                None => Place::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[])),
-            };
+            let event = self.overflow_record();
+            self.last = Place::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[]));
         }
     }
 
-    /// Straight into the ring if nothing waits: then nothing is lost any more either.
-    fn put_overflow(&mut self, event: &AgentFsEvent) -> Option<Position> {
-        if !self.backlog.spill.is_empty() || self.backlog.replay.is_some() {
-            return None;
-        }
-        match self.put(event, &[], &[]) {
-            Ok(Put::At(at)) => {
-                self.backlog.lossy = false;
-                Some(at)
-            }
-            Ok(Put::Full | Put::TooLong) => None,
-            Err(error) => {
-                self.check(Err(error));
-                None
-            }
+    fn overflow_record(&self) -> AgentFsEvent {
+        AgentFsEvent {
+            kind: Kind::OVERFLOW,
+            watch: u64::MAX,
+            mask: self.overflow_mask,
+            ..AgentFsEvent::default()
         }
     }
 
@@ -316,7 +311,6 @@ impl Channel {
                         self.last = Place::Ring(at);
                     }
                 }
-                Ok(Put::TooLong) => {}
                 Ok(Put::Full) => return false,
                 Err(error) => {
                     self.check(Err(error));

@@ -97,6 +97,9 @@ pub mod flags {
     pub const LAST_NAME: u32 = 4;
     /// The change was of attributes or extended attributes, not of content.
     pub const ATTRIBUTES: u32 = 8;
+    /// The rename is one of the two halves of an exchange, told one after the other: what was at the
+    /// new path is at the old one now.
+    pub const EXCHANGE: u32 = 16;
 }
 
 /// The fixed head of a record. Every bit pattern is a value.

@@ -151,6 +151,10 @@ pub fn record_flags(change: &Change) -> u32 {
     });
     let of_change = match change {
         Change::Attributes { .. } | Change::Xattr { .. } => flags::ATTRIBUTES,
+        Change::Renamed {
+            how: RenameHow::ExchangeFirst(_) | RenameHow::ExchangeSecond(_),
+            ..
+        } => flags::EXCHANGE,
         Change::Created { .. }
         | Change::Removed { .. }
         | Change::Written { .. }

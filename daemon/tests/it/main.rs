@@ -2,11 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod changes;
+mod coalescing;
+mod ending;
 mod files;
+mod healing;
 mod hostile;
 mod killed;
 mod lifecycle;
 mod registering;
+mod rig;
+mod routing;
 mod sessions;
 mod subscriber;
 mod support;
@@ -14,3 +19,5 @@ mod synth_fsevents;
 mod synth_inotify;
 mod synth_vnode;
 mod watching;
+
+use agentfs_daemon::synth::inotify::ACTIVITY;
