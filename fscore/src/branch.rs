@@ -273,7 +273,11 @@ impl Txn<'_> {
         if !self.bus.is_listening() {
             return Ok(());
         }
-        let change = change(self)?;
+        let change = match change(self) {
+            // The host took the object away meanwhile: there is nothing to tell of it.
+            Err(Errno::ESTALE) => return Ok(()),
+            change => change?,
+        };
         let circumstances = circumstances(self.caller, self.now);
         self.branch.outbox.push(circumstances, change);
         Ok(())

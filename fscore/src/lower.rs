@@ -53,6 +53,19 @@ struct Known {
     names: Names,
 }
 
+impl Index {
+    /// A directory moved on the host: so did everything that was seen below it.
+    fn move_below(&mut self, old: &[u8], new: &[u8]) {
+        for below in self.nodes.values_mut() {
+            if let Some(rest) = below.path.strip_prefix(old)
+                && let [b'/', rest @ ..] = rest
+            {
+                below.path = join(new, rest);
+            }
+        }
+    }
+}
+
 /// A number of the host, whose type differs from system to system.
 fn number<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(0)
@@ -327,12 +340,15 @@ impl Lower {
         });
         if place.path != path {
             // Another hard link, or the host moved it; a directory has one name.
-            place.path = path;
+            let old = std::mem::replace(&mut place.path, path.clone());
             if kind.is_dir() {
                 place.names = Names::None;
+                index.move_below(&old, &path);
             }
         }
-        place.names.add(dir, name.clone());
+        if let Some(place) = index.nodes.get_mut(&node) {
+            place.names.add(dir, name.clone());
+        }
         index.by_name.insert((dir, name.clone()), node);
         Found { node, kind, name }
     }
@@ -386,13 +402,7 @@ impl Lower {
         let mut names = old.as_ref().map_or(Names::None, |old| old.names.clone());
         if let Some(old) = old.filter(|old| old.kind.is_dir() && old.path != path) {
             names = Names::None;
-            for below in index.nodes.values_mut() {
-                if let Some(rest) = below.path.strip_prefix(&*old.path)
-                    && rest.first() == Some(&b'/')
-                {
-                    below.path = join(&path, &rest[1..]);
-                }
-            }
+            index.move_below(&old.path, &path);
         }
         names.add(dir, name.clone());
         if let Some(known) = index.nodes.get_mut(&node) {

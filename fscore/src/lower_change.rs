@@ -7,7 +7,9 @@ use crate::branch::Branch;
 use crate::caller::Caller;
 use crate::diff::visible;
 use crate::errno::Result;
-use crate::event::{Attributes, Change, CreatedBy, NodeRef, Origin, Place, RenameHow, SizeChange};
+use crate::event::{
+    Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
+};
 use crate::fs::FsCore;
 use crate::id::NodeId;
 use crate::lower::{Lower, split};
@@ -19,7 +21,12 @@ pub enum LowerChange {
     /// A name came to be.
     Created(PathBuf),
     /// A name went away.
-    Removed(PathBuf),
+    Removed {
+        /// The name.
+        path: PathBuf,
+        /// Whether it was a directory's; the host can no longer be asked.
+        is_dir: bool,
+    },
     /// Content changed.
     Written(PathBuf),
     /// Permissions, owner or times changed.
@@ -55,8 +62,8 @@ impl FsCore {
             LowerChange::Created(path) => {
                 self.with_spot(lower, path, |spot| self.lower_created(lower, spot))
             }
-            LowerChange::Removed(path) => {
-                self.with_spot(lower, path, |spot| self.lower_removed(lower, spot))
+            LowerChange::Removed { path, is_dir } => {
+                self.with_spot(lower, path, |spot| self.lower_removed(lower, spot, *is_dir))
             }
             LowerChange::Written(path) => self.with_spot(lower, path, |spot| {
                 self.lower_modified(spot, &|node, at| Change::Written {
@@ -82,8 +89,7 @@ impl FsCore {
         }
     }
 
-    /// Finds the directory's node. A directory that no branch has looked into has none, and nobody
-    /// can be waiting for a change in it.
+    /// Finds the directory's node: one that is gone from the host by now has the node it was seen as.
     fn with_spot(
         &self,
         lower: &Lower,
@@ -96,8 +102,11 @@ impl FsCore {
             .split(|byte| *byte == b'/')
             .filter(|part| !part.is_empty())
         {
-            match lower.seen_as(at, component) {
+            let found = lower.lookup(at, component, &self.core.shared)?;
+            let node = found.map(|found| found.node);
+            match node.or_else(|| lower.seen_as(at, component)) {
                 Some(node) => at = node,
+                // Nobody ever looked into it, and nobody can any more.
                 None => return Ok(()),
             }
         }
@@ -123,10 +132,15 @@ impl FsCore {
         Ok(())
     }
 
-    fn lower_removed(&self, lower: &Lower, spot: Spot<'_>) -> Result<()> {
-        let Some((node, kind)) = lower.seen_with_kind(spot.dir, spot.name) else {
-            return Ok(());
+    fn lower_removed(&self, lower: &Lower, spot: Spot<'_>, is_dir: bool) -> Result<()> {
+        // What nobody ever looked at still had a name that a tree watch speaks of.
+        let kind = if is_dir {
+            ObjectKind::Directory
+        } else {
+            ObjectKind::File
         };
+        let seen = lower.seen_with_kind(spot.dir, spot.name);
+        let (node, kind) = seen.unwrap_or_else(|| (self.core.shared.new_node(), kind));
         lower.forget_name(spot.dir, spot.name, false);
         self.in_branches(|branch| {
             branch.tell_lower(|tree, is_open| {
@@ -181,7 +195,11 @@ impl FsCore {
                 },
             );
         };
+        let replaced = lower
+            .seen_with_kind(to.dir, to.name)
+            .filter(|(other, _)| *other != node);
         lower.forget_name(from.dir, from.name, true);
+        lower.forget_name(to.dir, to.name, false);
         let found = lower.lookup(to.dir, to.name, &self.core.shared)?;
         let found = found.filter(|found| found.node == node);
         self.in_branches(|branch| {
@@ -201,12 +219,23 @@ impl FsCore {
                     open: is_open(node),
                 };
                 match (old, new) {
-                    (Some(from), Some(to)) => Some(Change::Renamed {
-                        node,
-                        from,
-                        to,
-                        how: RenameHow::Free,
-                    }),
+                    (Some(from), Some(to)) => {
+                        let how = match replaced {
+                            Some((id, kind)) if !tree.is_own(id) => RenameHow::Replaced(NodeRef {
+                                id,
+                                kind,
+                                nlink: visible(tree, id).map_or(0, |inode| inode.nlink),
+                                open: is_open(id),
+                            }),
+                            Some(_) | None => RenameHow::Free,
+                        };
+                        Some(Change::Renamed {
+                            node,
+                            from,
+                            to,
+                            how,
+                        })
+                    }
                     (Some(at), None) => Some(Change::Removed { node, at }),
                     (None, Some(at)) => Some(Change::Created {
                         node,

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
+use agentfs_core::event::Origin;
 use agentfs_core::{Caller, Errno, FsCore, LowerChange, OpenFlags, RenameFlags, XattrFlags};
 
-use crate::support::{World, get, line, names};
+use crate::support::{Recorder, World, get, line, names};
 
 /// `f` ("lower"), `dir/{a,b}`, `dir/sub/deep`, `link` to `dir/a`, and `hard`, a second name of `f`.
 fn lower() -> (tempfile::TempDir, World) {
@@ -258,6 +259,17 @@ fn rights_of_the_host_hold() {
     assert_eq!(names(&w.b, "/dir"), ["a", "b", "sub"]);
 }
 
+/// What is heard of a change below, with the branch that it is told of.
+fn told(w: &World, recorder: &Recorder, change: &LowerChange) -> Vec<String> {
+    w.fs.lower_changed(change).unwrap();
+    let heard = recorder.take();
+    assert!(heard.iter().all(|e| e.origin == Origin::Lower));
+    heard
+        .iter()
+        .map(|e| format!("{}: {}", e.branch, line(&e.change)))
+        .collect()
+}
+
 #[test]
 fn changes_below_are_told_where_no_branch_hides_them() {
     let (host, w) = lower();
@@ -270,19 +282,7 @@ fn changes_below_are_told_where_no_branch_hides_them() {
     side.rename(&w.root, "/dir", "/moved", RenameFlags::REPLACE)
         .unwrap();
     let recorder = w.listen(false);
-    let told = |change: LowerChange| {
-        w.fs.lower_changed(&change).unwrap();
-        let heard = recorder.take();
-        assert!(
-            heard
-                .iter()
-                .all(|e| e.origin == agentfs_core::event::Origin::Lower)
-        );
-        let lines = heard
-            .iter()
-            .map(|e| format!("{}: {}", e.branch, line(&e.change)));
-        lines.collect::<Vec<_>>()
-    };
+    let told = |change| told(&w, &recorder, &change);
     let at = |path: &str| host.path().join(path);
     fs::write(at("dir/a"), "theirs").unwrap();
     assert_eq!(
@@ -307,8 +307,12 @@ fn changes_below_are_told_where_no_branch_hides_them() {
         ]
     );
     fs::remove_file(at("dir/newer")).unwrap();
+    let removed = |path: &str| LowerChange::Removed {
+        path: path.into(),
+        is_dir: false,
+    };
     assert_eq!(
-        told(LowerChange::Removed("dir/newer".into())),
+        told(removed("dir/newer")),
         [
             "1: removed /dir/newer File0",
             "2: removed /moved/newer File0",
@@ -321,4 +325,57 @@ fn changes_below_are_told_where_no_branch_hides_them() {
         told(LowerChange::Written("dir/b".into())),
         ["2: written /moved/b File1 Same"]
     );
+}
+
+#[test]
+fn handles_on_what_the_host_took_away_can_be_closed() {
+    let (host, w) = lower();
+    let recorder = w.listen(true);
+    let h = w.b.open(&w.root, "/dir/a", OpenFlags::READ, 0).unwrap();
+    fs::remove_file(host.path().join("dir/a")).unwrap();
+    assert_eq!(w.b.fstat(h), Err(Errno::ESTALE));
+    assert_eq!(w.b.close(&w.root, h), Ok(()));
+    assert_eq!(w.b.close(&w.root, h), Err(Errno::EBADF));
+    assert_eq!(recorder.lines(), ["opened /dir/a File1*"]);
+}
+
+#[test]
+fn a_directory_that_the_host_moves_keeps_its_nodes() {
+    let (host, w) = lower();
+    let deep = w.b.stat(&w.root, "/dir/sub/deep").unwrap().node;
+    fs::rename(host.path().join("dir"), host.path().join("other")).unwrap();
+    assert_eq!(w.b.getattr(deep), Err(Errno::ESTALE));
+    assert_eq!(w.names("/"), ["f", "hard", "link", "other"]);
+    assert_eq!(w.b.getattr(deep).unwrap().size, 1);
+    assert_eq!(w.b.path_of(deep).unwrap(), Path::new("/other/sub/deep"));
+}
+
+#[test]
+fn changes_below_are_told_of_what_nobody_has_looked_at() {
+    let (host, w) = lower();
+    let recorder = w.listen(false);
+    let told = |change| told(&w, &recorder, &change);
+    let at = |path: &str| host.path().join(path);
+    fs::remove_file(at("dir/sub/deep")).unwrap();
+    let removed = LowerChange::Removed {
+        path: "dir/sub/deep".into(),
+        is_dir: false,
+    };
+    assert_eq!(told(removed), ["1: removed /dir/sub/deep File0"]);
+    let node = w.b.stat(&w.root, "/dir/b").unwrap().node;
+    fs::write(at("saved~"), "new").unwrap();
+    assert_eq!(
+        told(LowerChange::Created("saved~".into())),
+        ["1: created /saved~ File1"]
+    );
+    fs::rename(at("saved~"), at("dir/b")).unwrap();
+    let saved = LowerChange::Renamed {
+        from: "saved~".into(),
+        to: "dir/b".into(),
+    };
+    assert_eq!(
+        told(saved),
+        ["1: renamed /saved~ to /dir/b File1 over File0"]
+    );
+    assert_ne!(w.b.stat(&w.root, "/dir/b").unwrap().node, node);
 }
