@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::report::{Failure, Outcome, Report, StepResult, capture, run as run_command};
 use crate::tools::cargo;
@@ -100,7 +101,15 @@ fn bench(name: &str, args: &Args) -> StepResult {
     }
     let table = capture(&mut command)?;
     println!("{table}");
-    keep(name, &table)?;
+    let date = capture(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    let rest: String = args.rest.iter().map(|arg| format!(" {arg}")).collect();
+    let rest = if rest.is_empty() {
+        rest
+    } else {
+        format!(" --{rest}")
+    };
+    let head = format!("`cargo xtask bench {name}{rest}`, {}\n\n", date.trim());
+    keep(name, &(head + &table))?;
     Ok(Outcome::Note(format!("written to {DOCUMENT}")))
 }
 
@@ -116,7 +125,7 @@ fn replaced(document: &str, name: &str, table: &str) -> String {
         format!("<!-- bench {name} -->"),
         format!("<!-- end {name} -->"),
     );
-    let part = format!("{begin}\n{}\n{end}\n", table.trim_end());
+    let part = format!("{begin}\n## {name}\n\n{}\n{end}\n", table.trim_end());
     let before_and_rest = document.split_once(&begin);
     match before_and_rest.and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1))) {
         Some((before, after)) => format!("{before}{part}{}", after.trim_start_matches('\n')),

@@ -22,17 +22,68 @@ const LIST: &[(&str, &str)] = &[
         "shares counters between processes",
     ),
     (
+        "interpose/src/hooks/",
+        "functions of the C ABI that programs call",
+    ),
+    ("interpose/src/config.rs", "walks the C environment"),
+    (
+        "interpose/src/context.rs",
+        "errno, and the handlers of fork",
+    ),
+    (
+        "interpose/src/hidden.rs",
+        "borrows a descriptor that was checked",
+    ),
+    ("interpose/src/lock.rs", "lends out what the lock protects"),
+    (
+        "interpose/src/real.rs",
+        "looks up and calls functions of libc",
+    ),
+    (
+        "interpose/src/inotify/event.rs",
+        "reads what the kernel wrote into the program's buffer",
+    ),
+    (
+        "interpose/src/inotify/hidden_watch.rs",
+        "an ioctl that has no wrapper",
+    ),
+    (
+        "interpose/src/inotify/instance.rs",
+        "follows an address to memory that is never freed",
+    ),
+    (
+        "interpose/src/inotify/mod.rs",
+        "works on the buffers of the program",
+    ),
+    (
+        "interpose/src/inotify/shared.rs",
+        "lays atomics over mapped memory",
+    ),
+    (
         "interpose/src/kqueue/engine.rs",
         "descriptor numbers come from the program",
+    ),
+    (
+        "interpose/src/kqueue/hooks.rs",
+        "C functions with C pointers",
     ),
     (
         "interpose/src/kqueue/kernel.rs",
         "the program's buffers and the real calls are raw pointers",
     ),
     (
+        "interpose/src/kqueue/linux.rs",
+        "symbols of other libraries, and C names for ours",
+    ),
+    (
+        "interpose/src/kqueue/macos.rs",
+        "the functions of libSystem, and the table that dyld reads",
+    ),
+    (
         "interpose/src/kqueue/queue.rs",
         "gives up a descriptor without closing it through the hook",
     ),
+    ("benches/", "forks, and calls what has no wrapper"),
 ];
 
 /// Code that opts in to `unsafe` must be on the list.
