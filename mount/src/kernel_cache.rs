@@ -15,14 +15,19 @@
 //! [admitted](KernelCache::admit): the node is registered first and looked at again if anything was
 //! invalidated since, and who invalidates a node registered since the last time first waits for the
 //! lock of the directory through which it was answered.
+//!
+//! One instant is the kernel's own: it declares attributes fresh before it has copied all of them
+//! (`fuse_change_attributes_common`), and stat does not lock. A stat on another processor at that
+//! very instant can see one that is older; the next one does not.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use agentfs_core::event::{Change, Place, RenameHow};
+use agentfs_core::event::{Change, Place, RenameHow, ResizedBy};
 use agentfs_core::id::{MountId, NodeId};
 use agentfs_core::{Attr, Branch};
 use fuser::{INodeNo, Notifier};
@@ -30,8 +35,9 @@ use fuser::{INodeNo, Notifier};
 /// Shards of the table of known nodes: more than there are worker threads.
 const SHARDS: usize = 16;
 
-/// A name that no directory has: invalidating it only waits for the directory's lock.
-const NO_NAME: &str = "..";
+/// A name that hardly any directory has: invalidating it only waits for the directory's lock, and
+/// harms nothing if it is there.
+const NO_NAME: &str = "\u{1}";
 
 /// Which invalidations an answer may have missed: see [`KernelCache::mark`].
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +147,7 @@ impl KernelCache {
     /// sees the change.
     ///
     /// May wait for locks that requests in flight hold, so it must not be called by a thread whose
-    /// answer the kernel waits for.
+    /// answer the kernel waits for. Another thread has to be there to answer them.
     pub(crate) fn invalidate(&self, change: &Change) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         match change {
@@ -179,6 +185,52 @@ impl KernelCache {
         }
     }
 
+    /// Waits until the kernel has carried out a change that came through this mount. It does so when
+    /// it has the answer, in the thread of the program that asked, which may run later than ours; so
+    /// another program could look and still find what was before. The kernel keeps the inode locked
+    /// all the time, and asking to invalidate an entry "in" it waits for that lock, even if it is no
+    /// directory.
+    ///
+    /// Must not be called by a thread whose answer the kernel waits for.
+    pub(crate) fn settle(&self, change: &Change) {
+        match change {
+            Change::Created { at, .. } | Change::Removed { at, .. } => self.wait_for(at.parent),
+            Change::Resized {
+                node,
+                by: ResizedBy::OpenTruncate,
+                ..
+            } => {
+                // The exception: the kernel opens a file, and cuts its pages, without the lock.
+                self.drop_content(node.id);
+            }
+            Change::Written { node, .. }
+            | Change::Resized { node, .. }
+            | Change::Attributes { node, .. }
+            | Change::Xattr { node, .. } => self.wait_for(node.id),
+            Change::Renamed { from, to, .. } => {
+                self.wait_for(from.parent);
+                if to.parent != from.parent {
+                    self.wait_for(to.parent);
+                }
+            }
+            Change::BranchCreated { .. }
+            | Change::SnapshotCreated { .. }
+            | Change::Opened { .. }
+            | Change::Read { .. }
+            | Change::Closed { .. } => {}
+        }
+    }
+
+    /// Waits for whoever has the inode locked now.
+    fn wait_for(&self, node: NodeId) {
+        if let Some(notifier) = self.notifier.get() {
+            let waited = notifier.inval_entry(INodeNo(node.0), OsStr::new(NO_NAME));
+            if !matches!(&waited, Err(error) if error.kind() == ErrorKind::NotADirectory) {
+                report(waited);
+            }
+        }
+    }
+
     /// A name, and the listing and the attributes of its directory. The kernel has nothing of a
     /// directory that it does not have.
     fn drop_entry(&self, place: &Place) {
@@ -208,7 +260,7 @@ impl KernelCache {
             return;
         };
         if let Some(parent) = self.arriving_in(node) {
-            report(notifier.inval_entry(INodeNo(parent.0), OsStr::new(NO_NAME)));
+            self.wait_for(parent);
         }
         if self.is_known(node) {
             report(notifier.inval_inode(INodeNo(node.0), offset, 0));

@@ -39,4 +39,4 @@ mod table;
 pub use error::{MountError, UnmountError};
 pub use options::MountOptions;
 pub use session::check_device;
-pub use table::{MountHandle, MountInfo, Mounts};
+pub use table::{MountHandle, MountInfo, Mounts, Settler};

@@ -120,6 +120,12 @@ impl Mounts {
         Ok(MountHandle { info, server })
     }
 
+    /// What other event sinks need before they tell somebody of a change.
+    #[must_use]
+    pub fn settler(&self) -> Settler {
+        Settler(Arc::clone(&self.table))
+    }
+
     /// What is mounted now, in the order of mounting.
     #[must_use]
     pub fn list(&self) -> Vec<MountInfo> {
@@ -164,6 +170,28 @@ impl EventSink for Invalidator {
             if entry.info.branch == envelope.branch && !is_own {
                 entry.cache.invalidate(&envelope.change);
             }
+        }
+    }
+}
+
+/// Lets a change be seen on the mount through which it was made.
+///
+/// The kernel carries such a change out when FsCore has, in the thread of the program that asked for
+/// it. It tells the watchers on that mount itself, in due time; whoever tells others has to wait.
+#[derive(Clone, Debug)]
+pub struct Settler(Arc<Table>);
+
+impl Settler {
+    /// Waits until a change is seen on every mount of its branch: usually some microseconds.
+    ///
+    /// For event sinks that are about to tell somebody of it. Sinks that have nobody to tell need
+    /// not wait.
+    pub fn settle(&self, envelope: &Envelope) {
+        let Origin::Mount(id) = envelope.origin else {
+            return;
+        };
+        for entry in self.0.all().iter().filter(|entry| entry.info.id == id) {
+            entry.cache.settle(&envelope.change);
         }
     }
 }

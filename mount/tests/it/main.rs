@@ -4,4 +4,5 @@
 #![expect(clippy::print_stderr, reason = "what is left out is said")]
 
 mod basics;
+mod coherence;
 mod support;

@@ -1,10 +1,10 @@
 //! A mounted branch to work in.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Once;
 
 use agentfs_core::id::BranchId;
-use agentfs_core::{Branch, FsConfig, FsCore, Overlay};
+use agentfs_core::{Branch, FsConfig, FsCore};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use tempfile::TempDir;
 
@@ -35,16 +35,6 @@ impl Fixture {
     /// Over nothing; `None` when mounting is left out.
     pub(crate) fn empty() -> Option<Self> {
         Self::new(FsConfig::default())
-    }
-
-    /// Over a host directory.
-    pub(crate) fn over(lower: &Path) -> Option<Self> {
-        Self::new(FsConfig {
-            overlay: Some(Overlay {
-                lower: lower.to_owned(),
-            }),
-            ..FsConfig::default()
-        })
     }
 
     pub(crate) fn new(config: FsConfig) -> Option<Self> {
@@ -84,5 +74,32 @@ pub(crate) struct Mounted {
 impl Mounted {
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.dir.path().join(below)
+    }
+}
+
+/// A small random number generator (splitmix64): a test must be repeatable, not unpredictable.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        let index = self.below(all.len() as u64);
+        &all[usize::try_from(index).unwrap()]
     }
 }
