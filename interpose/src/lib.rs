@@ -19,7 +19,7 @@
 
 #![cfg_attr(
     not(target_os = "linux"),
-    expect(dead_code, unused_imports, reason = "some of it serves inotify only")
+    expect(dead_code, reason = "some of it serves inotify only")
 )]
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
