@@ -1,13 +1,13 @@
 //! One knote: what was registered, what is pending, and how it is delivered.
 
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::sync::Weak;
 
 use rustix::event::PollFlags;
 
 use crate::abi::{self, Event};
 use crate::queue::Queue;
-use crate::sys;
+use crate::sys::{self, QuietFd};
 
 /// What makes a knote active.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub(crate) enum Source {
     /// Room to write.
     Write,
     /// A timerfd.
-    Timer(OwnedFd),
+    Timer(QuietFd),
     /// A signalfd, and signals posted by the tests.
-    Signal(OwnedFd, i64),
+    Signal(QuietFd, i64),
     /// NOTE_TRIGGER.
     User {
         /// NOTE_TRIGGER was given and not yet cleared.

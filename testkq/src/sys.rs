@@ -5,8 +5,8 @@
     reason = "raw descriptors come from C callers; signalfd is only in libc"
 )]
 
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::FileType;
@@ -60,7 +60,7 @@ pub(crate) fn watch(
 }
 
 /// A timer that fires every `period` nanoseconds, or once.
-pub(crate) fn new_timer(period: u64, once: bool) -> Result<OwnedFd, Errno> {
+pub(crate) fn new_timer(period: u64, once: bool) -> Result<QuietFd, Errno> {
     let timer = rustix::time::timerfd_create(
         TimerfdClockId::Monotonic,
         TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
@@ -71,7 +71,7 @@ pub(crate) fn new_timer(period: u64, once: bool) -> Result<OwnedFd, Errno> {
         it_value: first,
     };
     rustix::time::timerfd_settime(&timer, TimerfdTimerFlags::empty(), &spec)?;
-    Ok(timer)
+    Ok(QuietFd(ManuallyDrop::new(timer)))
 }
 
 fn timespec(nanos: u64) -> Timespec {
@@ -82,7 +82,7 @@ fn timespec(nanos: u64) -> Timespec {
 }
 
 /// Reads the counter of a timerfd or eventfd; 0 when it has not fired.
-pub(crate) fn take_count(fd: &OwnedFd) -> u64 {
+pub(crate) fn take_count(fd: impl AsFd) -> u64 {
     let mut count = [0; 8];
     match rustix::io::read(fd, &mut count) {
         Ok(8) => u64::from_ne_bytes(count),
@@ -91,7 +91,7 @@ pub(crate) fn take_count(fd: &OwnedFd) -> u64 {
 }
 
 /// Descriptor that becomes readable when the blocked signal `signo` is sent to the process.
-pub(crate) fn new_signal(signo: i32) -> Result<OwnedFd, Errno> {
+pub(crate) fn new_signal(signo: i32) -> Result<QuietFd, Errno> {
     // SAFETY: sigset_t is plain data, for which zero is a value.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is a live sigset_t.
@@ -106,17 +106,36 @@ pub(crate) fn new_signal(signo: i32) -> Result<OwnedFd, Errno> {
         return Err(Errno::INVAL);
     }
     // SAFETY: signalfd just gave this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(QuietFd(ManuallyDrop::new(fd)))
 }
 
 /// Takes what a signalfd holds; the number of signals.
-pub(crate) fn take_signals(fd: &OwnedFd) -> i64 {
+pub(crate) fn take_signals(fd: &QuietFd) -> i64 {
     let mut info = [0; size_of::<libc::signalfd_siginfo>()];
     let mut count = 0;
     while rustix::io::read(fd, &mut info).is_ok_and(|len| len > 0) {
         count += 1;
     }
     count
+}
+
+/// A descriptor that is closed past close(2): in a program that has this queue preloaded, that would
+/// come back here and want the lock of the queue.
+#[derive(Debug)]
+pub(crate) struct QuietFd(ManuallyDrop<OwnedFd>);
+
+impl AsFd for QuietFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for QuietFd {
+    fn drop(&mut self) {
+        // It was open until now.
+        let _closed = close(self.0.as_raw_fd());
+    }
 }
 
 /// Closes a descriptor number of the program.

@@ -11,21 +11,29 @@ use std::sync::{Arc, Mutex};
 use agentfs_proto::descriptor;
 use agentfs_proto::frame::{self, LENGTH_WORD};
 use agentfs_proto::message::{
-    Done, FromDaemon, MountInfo, Mounts, QueueOpened, Reply, Request, RequestChannelOpened,
-    ToDaemon, Welcome,
+    Done, FromDaemon, MountInfo, Mounts, QueueKind, QueueOpened, Reply, Request,
+    RequestChannelOpened, Target, ToDaemon, WatchBatched, WatchItem, WatchOutcome, Welcome,
 };
 use agentfs_proto::record::{AgentFsEvent, Kind, encoded_len, write_to};
 use agentfs_proto::registration::Registration;
 use agentfs_proto::ssz::Ssz as _;
-use agentfs_ring::doorbell::{Waiter, eventfd};
+use agentfs_ring::doorbell::{Ringer, Waiter, eventfd, pipe};
 use agentfs_ring::requests::{self, RequestReader};
 use agentfs_ring::{Bell, Capacity, Producer, Reserve, create};
 use tempfile::TempDir;
 
+/// How a queue is woken.
+enum QueueBell {
+    /// inotify: a file with a hidden watch on it.
+    File(File),
+    /// kqueue: a pipe.
+    Pipe(Ringer),
+}
+
 /// One queue.
 pub(crate) struct Queue {
     pub(crate) producer: Producer,
-    bell: File,
+    bell: QueueBell,
     pub(crate) refill: Waiter,
     /// How often its bell was rung.
     pub(crate) rings: u32,
@@ -36,6 +44,8 @@ struct State {
     queues: BTreeMap<u32, Queue>,
     channels: Vec<RequestReader>,
     registrations: Vec<Registration>,
+    /// Knotes: queue and watch, inode and `NOTE_*` bits.
+    knotes: BTreeMap<(u32, u64), (u64, u32)>,
     mounts: Vec<(u64, String)>,
     /// What connections there are, to be cut off.
     streams: Vec<UnixStream>,
@@ -146,6 +156,31 @@ impl Scripted {
         });
     }
 
+    /// Posts to the knotes of a file. How many there are.
+    pub(crate) fn post(&self, file: &Path, hint: u32) -> usize {
+        use std::os::unix::fs::MetadataExt as _;
+        let inode = std::fs::metadata(file).unwrap().ino();
+        let mut state = self.state.lock().unwrap();
+        let hearing: Vec<(u32, u64)> = state
+            .knotes
+            .iter()
+            .filter(|(_, (ino, fflags))| *ino == inode && fflags & hint != 0)
+            .map(|(knote, _)| *knote)
+            .collect();
+        for (number, watch) in &hearing {
+            let queue = state.queues.get_mut(number).expect("the queue is open");
+            let head = AgentFsEvent {
+                kind: Kind::MODIFIED,
+                watch: *watch,
+                mask: hint,
+                ..AgentFsEvent::default()
+            };
+            assert!(queue.write_record(&head, b""), "the ring has room");
+            queue.publish();
+        }
+        hearing.len()
+    }
+
     /// How many queues were opened.
     pub(crate) fn queues(&self) -> usize {
         self.state.lock().unwrap().queues.len()
@@ -192,7 +227,10 @@ impl Queue {
     pub(crate) fn publish(&mut self) {
         if self.producer.publish().unwrap() == Bell::Ring {
             self.rings += 1;
-            self.bell.write_at(&[1], 0).unwrap();
+            match &self.bell {
+                QueueBell::File(file) => drop(file.write_at(&[1], 0).unwrap()),
+                QueueBell::Pipe(ringer) => ringer.ring().unwrap(),
+            }
         }
     }
 }
@@ -292,17 +330,54 @@ fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<
             };
             (opened.into(), vec![fd])
         }
-        Request::QueueOpen(_) => open_queue(&mut state, capacity),
+        Request::QueueOpen(open) => open_queue(&mut state, open.kind, capacity),
+        Request::WatchBatch(batch) => {
+            let outcomes = batch.items.iter().map(|item| register(&mut state, item));
+            let outcomes = outcomes.collect();
+            (WatchBatched { outcomes }.into(), Vec::new())
+        }
         _ => (Done { value: 0 }.into(), Vec::new()),
     }
 }
 
-fn open_queue(state: &mut State, capacity: Capacity) -> (Reply, Vec<OwnedFd>) {
+fn register(state: &mut State, item: &WatchItem) -> WatchOutcome {
+    match item {
+        WatchItem::Kqueue(watch) => {
+            let Target::Inode(target) = &watch.target else {
+                panic!("the shim names knotes by inode");
+            };
+            let knote = (watch.queue, watch.watch);
+            state.knotes.insert(knote, (target.st_ino, watch.fflags));
+        }
+        WatchItem::Unregister(watch) => {
+            state.knotes.remove(&(watch.queue, watch.watch));
+        }
+        WatchItem::Inotify(_) => panic!("inotify watches come through the request channel"),
+    }
+    WatchOutcome {
+        code: 0,
+        errno: 0,
+        node: 0,
+    }
+}
+
+/// The bell that the daemon rings, and the end that the program gets.
+fn new_bell(kind: QueueKind) -> (QueueBell, OwnedFd) {
+    if kind == QueueKind::Inotify {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let handed_out = file.try_clone().unwrap().into();
+        return (QueueBell::File(file), handed_out);
+    }
+    let (ringer, waiter) = pipe().unwrap();
+    (QueueBell::Pipe(ringer), waiter.into())
+}
+
+fn open_queue(state: &mut State, kind: QueueKind, capacity: Capacity) -> (Reply, Vec<OwnedFd>) {
     let (producer, ring) = create(capacity).unwrap();
     let (ringer, refill) = eventfd().unwrap();
-    let bell = tempfile::tempfile_in("/dev/shm").unwrap();
+    let (bell, handed_out) = new_bell(kind);
     let number = u32::try_from(state.queues.len()).unwrap() + 1;
-    let descriptors = vec![ring, ringer.into(), bell.try_clone().unwrap().into()];
+    let descriptors = vec![ring, ringer.into(), handed_out];
     let queue = Queue {
         producer,
         bell,

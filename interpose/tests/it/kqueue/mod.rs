@@ -6,6 +6,7 @@ mod descriptors;
 mod flags;
 mod layouts;
 mod model;
+mod programs;
 mod reconnect;
 mod support;
 mod threads;
