@@ -1,6 +1,5 @@
 //! A branch: a tree, its open handles, one lock over both, and the way out for events.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +11,7 @@ use crate::event::{Change, Name, NodeRef, Origin, Place};
 use crate::fs::Core;
 use crate::handle::{Dentry, Handle, HandleId, Handles};
 use crate::id::{BranchId, NodeId, Seq};
+use crate::id_map::IdMap;
 use crate::inode::Inode;
 use crate::tree::Tree;
 use crate::walk::{Target, Walk};
@@ -35,7 +35,7 @@ pub(crate) struct BranchInner {
     pub(crate) outbox: Outbox,
     state: RwLock<State>,
     /// Paths of directories that events name, until a directory moves.
-    dir_paths: Mutex<HashMap<NodeId, Arc<[u8]>>>,
+    dir_paths: Mutex<IdMap<NodeId, Arc<[u8]>>>,
 }
 
 #[derive(Debug)]

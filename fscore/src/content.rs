@@ -137,16 +137,26 @@ impl File {
         let end = self.size.min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
         while at < end {
-            let stop = end.min((at / PAGE + 1) * PAGE);
+            let stop = end.min(self.run_end(at / PAGE));
             let part = &mut buffer[small(at - offset)..small(stop - offset)];
-            self.read_page(at, part, base)?;
+            self.read_run(at, part, base)?;
             at = stop;
         }
         Ok(small(end.saturating_sub(offset)))
     }
 
-    /// Fills `part` with bytes at `at`; they lie in one page.
-    fn read_page(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<()> {
+    /// Where what begins at this page ends: a page of the branch by itself, and all that lies before
+    /// the next one together, so that the host is asked once.
+    fn run_end(&self, page: u64) -> u64 {
+        if self.pages.get(page).is_some() {
+            return (page + 1) * PAGE;
+        }
+        let next = self.pages.range_from(page).next();
+        next.map_or(u64::MAX, |(next, _)| next * PAGE)
+    }
+
+    /// Fills `part` with bytes at `at`; they lie in one run.
+    fn read_run(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<()> {
         let from = small(at % PAGE);
         match (self.pages.get(at / PAGE), &self.base) {
             (Some(Page::Data(bytes)), _) => {
@@ -156,7 +166,9 @@ impl File {
                 part[n..].fill(0);
             }
             (None, Some(below)) if at < below.len => {
-                let n = part.len().min(small((below.len - at).min(PAGE)));
+                let n = part
+                    .len()
+                    .min(usize::try_from(below.len - at).unwrap_or(usize::MAX));
                 base(&below.stamp, at, &mut part[..n])?;
                 part[n..].fill(0);
             }
@@ -186,7 +198,7 @@ impl File {
             let below = self.base.as_ref().map_or(0, |base| base.len);
             if self.pages.get(page).is_none() && page * PAGE < below {
                 let mut bytes = vec![0; small((below - page * PAGE).min(PAGE))];
-                self.read_page(page * PAGE, &mut bytes, base)?;
+                self.read_run(page * PAGE, &mut bytes, base)?;
                 self.put(page, Page::Data(Arc::new(bytes)));
             }
         }

@@ -1,12 +1,12 @@
 //! Open handles of a branch. A handle follows the name it was opened by through renames, as the
 //! kernel's dcache does, and keeps its object alive when the last name is gone.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::event::Name;
 use crate::flags::OpenFlags;
 use crate::id::NodeId;
+use crate::id_map::IdMap;
 use crate::inode::Names;
 use crate::tree::Found;
 
@@ -41,8 +41,8 @@ pub(crate) struct Handle {
 
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    handles: HashMap<HandleId, Handle>,
-    by_node: HashMap<NodeId, Vec<HandleId>>,
+    handles: IdMap<HandleId, Handle>,
+    by_node: IdMap<NodeId, Vec<HandleId>>,
     last: u64,
 }
 

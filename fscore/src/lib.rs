@@ -80,6 +80,7 @@ mod flags;
 mod fs;
 mod handle;
 pub mod id;
+mod id_map;
 mod inode;
 mod lower;
 mod lower_change;

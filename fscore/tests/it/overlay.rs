@@ -379,3 +379,22 @@ fn changes_below_are_told_of_what_nobody_has_looked_at() {
     );
     assert_ne!(w.b.stat(&w.root, "/dir/b").unwrap().node, node);
 }
+
+#[test]
+fn a_host_directory_can_be_shown_without_regard_to_case() {
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir(host.path().join("Src")).unwrap();
+    fs::write(host.path().join("Src/Main.rs"), "1").unwrap();
+    let w = World::with(agentfs_core::FsConfig {
+        case_sensitivity: agentfs_core::CaseSensitivity::InsensitivePreserving,
+        overlay: Some(agentfs_core::Overlay {
+            lower: host.path().to_owned(),
+        }),
+        ..Default::default()
+    });
+    assert_eq!(w.get("/src/MAIN.RS"), "1");
+    w.put("/SRC/main.rs", "2");
+    assert_eq!(w.names("/src"), ["Main.rs"]);
+    w.b.unlink(&w.root, "/src/main.rs").unwrap();
+    assert_eq!(w.b.stat(&w.root, "/Src/Main.rs"), Err(Errno::ENOENT));
+}
