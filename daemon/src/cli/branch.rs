@@ -57,17 +57,14 @@ enum BranchCommand {
         #[arg(long, value_name = "NAME", default_value = "")]
         against: String,
     },
-    /// Carry the changes of a branch over to another branch or to the directory below
+    /// Carry the changes of a branch over to the directory below
     Apply {
         /// Its name
         name: String,
-        /// The branch that takes them, instead of the directory below
-        #[arg(long, value_name = "BRANCH", default_value = "")]
-        onto: String,
         /// Only tell what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Take the branch's side where both changed
+        /// Also where the host changed what the branch changed
         #[arg(long)]
         force: bool,
     },
@@ -114,18 +111,17 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
         BranchCommand::Diff { name, against } => diff(&mut session, name, against, output),
         BranchCommand::Apply {
             name,
-            onto,
             dry_run,
             force,
-        } => {
-            let request = BranchApply {
+        } => apply(
+            &mut session,
+            BranchApply {
                 name,
-                onto,
                 dry_run,
                 force,
-            };
-            apply(&mut session, request, output)
-        }
+            },
+            output,
+        ),
         BranchCommand::Token { name } => {
             let made = session.call(BranchToken { name })?;
             if output.is_json() {
@@ -216,22 +212,35 @@ fn diff_line(entry: &DiffEntry) -> String {
 }
 
 fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Result<(), Failure> {
-    let dry_run = request.dry_run;
+    let (dry_run, force) = (request.dry_run, request.force);
     let applied = session.call(request)?;
+    let is_refused = applied.conflict_count > 0 && !force && !dry_run;
     if output.is_json() {
         output.json(&applied)?;
     } else {
-        for conflict in &applied.conflicts {
-            output.line(format_args!("C {}: {}", conflict.path, conflict.reason))?;
+        for path in &applied.conflicts {
+            output.line(format_args!("conflict {path}"))?;
         }
-        let verb = if dry_run { "would change" } else { "changed" };
-        output.line(format_args!("{verb} {} paths", applied.applied))?;
+        if dry_run {
+            for step in &applied.steps {
+                let to = if step.to.is_empty() {
+                    String::new()
+                } else {
+                    format!(" -> {}", step.to)
+                };
+                output.line(format_args!("{:10} {}{to}", step.action, step.path))?;
+            }
+        }
+        let verb = if dry_run { "would take" } else { "took" };
+        if !is_refused {
+            output.line(format_args!("{verb} {} steps", applied.step_count))?;
+        }
     }
-    if applied.conflict_count > 0 {
+    if is_refused {
         let count = applied.conflict_count;
         return Err(Failure::Other(format!(
-            "{count} paths changed on both sides, so nothing was applied; \
-             resolve them in the branch, or use --force to take the branch's side"
+            "the host changed {count} paths that the branch changed too, so nothing was applied; \
+             look at them, then use --force to take the branch's side"
         )));
     }
     Ok(())

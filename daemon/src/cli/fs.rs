@@ -276,6 +276,10 @@ impl Files {
     }
 }
 
+/// As the protocol numbers them.
+pub(crate) const ENOENT: u32 = 2;
+pub(crate) const EEXIST: u32 = 17;
+
 /// `errno` of a refused operation.
 pub(crate) fn errno_of(error: &CallError) -> u32 {
     if let CallError::Refused(refused) = error {

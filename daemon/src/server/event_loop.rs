@@ -179,6 +179,12 @@ impl EventLoop {
         for id in self.services.broadcasts().sessions_with_events() {
             self.make_ready(id);
         }
+        for done in self.services.jobs().done() {
+            if let Some(session) = self.sessions.get_mut(&done.session) {
+                session.complete(done.request, done.result);
+                self.make_ready(done.session);
+            }
+        }
         for id in self.services.registrations().broken() {
             self.end_damaged(id);
         }
@@ -336,6 +342,7 @@ impl Drop for EventLoop {
         for (_, session) in self.sessions.drain() {
             session.end(&self.services);
         }
+        self.services.jobs().finish();
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 
-use agentfs_core::{Attr, Branch, Caller, Errno, HandleId, OpenFlags, RenameFlags, SetTime};
+use agentfs_core::{
+    Attr, Branch, Caller, Errno, HandleId, OpenFlags, RenameFlags, SetTime, XattrFlags,
+};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
-    self, Code, Entry, ErrorReply, FsData, FsDone, FsEntries, FsLinkTarget, FsOp, FsOpen, FsOpened,
-    FsRead, FsReadDir, FsReadLink, FsReply, FsStat, FsWrite, FsWritten, MAX_DATA, open_flags,
+    self, Code, Entry, ErrorReply, FsData, FsDone, FsEntries, FsGetXattr, FsLinkTarget,
+    FsListXattr, FsOp, FsOpen, FsOpened, FsRead, FsReadDir, FsReadLink, FsReply, FsStat, FsWrite,
+    FsWritten, FsXattr, FsXattrs, MAX_DATA, open_flags,
 };
 
 use super::refusal::Refusal;
@@ -84,7 +87,8 @@ impl Files<'_> {
             FsOp::ReadDir(it) => Ok(self.read_dir(&it)?.into()),
             FsOp::Stat(it) => Ok(self.stat(&it)?.into()),
             FsOp::ReadLink(it) => Ok(self.read_link(&it)?.into()),
-            FsOp::GetXattr(_) | FsOp::ListXattr(_) => Err(Errno::EOPNOTSUPP.into()),
+            FsOp::GetXattr(it) => Ok(self.get_xattr(&it)?.into()),
+            FsOp::ListXattr(it) => Ok(self.list_xattr(&it)?.into()),
             FsOp::Mkdir(it) => done(self.branch.mkdir(
                 self.caller,
                 it.path.as_path(),
@@ -144,8 +148,12 @@ impl Files<'_> {
             let (atime, mtime) = (it.atime_ns.map(SetTime::To), it.mtime_ns.map(SetTime::To));
             branch.utimens(caller, it.path.as_path(), it.follow, atime, mtime)?;
         }
-        if matches!(op, FsOp::SetXattr(_) | FsOp::RemoveXattr(_)) {
-            return Err(Errno::EOPNOTSUPP);
+        if let FsOp::SetXattr(it) = op {
+            let flags = XattrFlags::from_bits(it.flags);
+            branch.setxattr(caller, it.path.as_path(), true, &it.name, &it.value, flags)?;
+        }
+        if let FsOp::RemoveXattr(it) = op {
+            branch.removexattr(caller, it.path.as_path(), true, &it.name)?;
         }
         Ok(())
     }
@@ -193,6 +201,28 @@ impl Files<'_> {
         let target = self.branch.readlink(self.caller, request.path.as_path())?;
         Ok(FsLinkTarget {
             target: Bytes(target.to_vec()),
+        })
+    }
+
+    fn get_xattr(&self, request: &FsGetXattr) -> Result<FsXattr, Errno> {
+        let path = request.path.as_path();
+        let value = self
+            .branch
+            .getxattr(self.caller, path, true, &request.name)?;
+        Ok(FsXattr {
+            value: Bytes(value.to_vec()),
+        })
+    }
+
+    fn list_xattr(&self, request: &FsListXattr) -> Result<FsXattrs, Errno> {
+        let names = self
+            .branch
+            .listxattr(self.caller, request.path.as_path(), true)?;
+        Ok(FsXattrs {
+            names: names
+                .into_iter()
+                .map(|name| Bytes(name.into_vec()))
+                .collect(),
         })
     }
 

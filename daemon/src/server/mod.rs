@@ -5,12 +5,15 @@
 //! session had is given back when its connection ends, however it ends.
 
 mod answer;
+mod apply;
 mod branches;
 mod broadcast;
 mod counters;
 mod daemon;
+mod differences;
 mod event_loop;
 mod files;
+mod jobs;
 mod limits;
 mod link;
 mod listener;

@@ -8,16 +8,20 @@ use agentfs_core::event::Origin;
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_core::{Branch, Caller};
 use agentfs_proto::message::{
-    Code, Done, EventsSubscribe, FsRequest, MountInfo, MountList, Mounts, QueueStatus, Request,
-    RequestChannelOpened, SessionStatus,
+    BranchApply, BranchDelete, BranchDiff, BranchToken, Code, Done, EventsSubscribe, FsReply,
+    FsRequest, MountInfo, MountList, Mounts, QueueStatus, Reply, Request, RequestChannelOpened,
+    SessionStatus, SnapshotRestore, TokenMade,
 };
 
 use agentfs_ring::requests::SLOTS;
 
 use super::answer::Answer;
+use super::apply;
 use super::branches;
 use super::broadcast::Subscription;
+use super::differences::{self, Pages};
 use super::files::{Files, Handles};
+use super::jobs::Job;
 use super::link::Link;
 use super::peer::Peer;
 use super::refusal::Refusal;
@@ -32,6 +36,23 @@ pub(crate) struct OpenSession {
     handles: Handles,
     last_subscription: u64,
     subscriptions: usize,
+    pages: Arc<Mutex<Pages>>,
+}
+
+/// What becomes of a request.
+pub(crate) enum Work {
+    /// It is answered.
+    Done(Answer),
+    /// It may take long: the answer comes from elsewhere.
+    Job(Job),
+}
+
+fn done(reply: impl Into<Reply>) -> Result<Work, Refusal> {
+    Ok(Work::Done(Answer::with(reply, Vec::new())))
+}
+
+fn job(job: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static) -> Result<Work, Refusal> {
+    Ok(Work::Job(Box::new(job)))
 }
 
 /// What others may see of a session.
@@ -101,6 +122,7 @@ impl OpenSession {
             handles: Handles::default(),
             last_subscription: 0,
             subscriptions: 0,
+            pages: Arc::default(),
         }
     }
 
@@ -117,41 +139,76 @@ impl OpenSession {
         }
     }
 
-    /// Carries out a request.
+    /// Carries out a request, or says what is to be done for it elsewhere.
     pub(crate) fn answer(
         &mut self,
         request: Request,
         services: &Services,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Work, Refusal> {
         self.public.requests.fetch_add(1, Ordering::Relaxed);
         services.registrations().look(self.public.id);
         match request {
             // The session is open already; the connection has refused it.
             Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
-            Request::Ping(ping) => Ok(Done { value: ping.nonce }.into()),
-            Request::Fs(request) => self.files(request, services),
-            Request::EventsSubscribe(it) => self.subscribe(it, services),
-            Request::EventsUnsubscribe(it) => self.unsubscribe(it.subscription, services),
-            Request::MountList(list) => Ok(self.mounts(&list, services).into()),
-            Request::Status(status) => Ok(services.report(&status, &self.public).into()),
+            Request::Ping(ping) => done(Done { value: ping.nonce }),
+            Request::Fs(request) => done(self.files(request, services)?),
+            Request::EventsSubscribe(it) => done(self.subscribe(&it, services)?),
+            Request::EventsUnsubscribe(it) => done(self.unsubscribe(it.subscription, services)?),
+            Request::MountList(list) => done(self.mounts(&list, services)),
+            Request::Status(status) => done(services.report(&status, &self.public)),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
                 let session = self.public.id;
                 tracing::info!(%session, reason = shutdown.reason, "asked to end");
                 services.ask_stop();
-                Ok(Answer::done())
+                done(Done { value: 0 })
             }
-            request @ (Request::BranchCreate(_)
-            | Request::BranchList(_)
-            | Request::BranchDelete(_)
-            | Request::BranchDiff(_)
-            | Request::BranchApply(_)
-            | Request::PageNext(_)
-            | Request::BranchToken(_)
-            | Request::SnapshotCreate(_)
-            | Request::SnapshotList(_)
-            | Request::SnapshotRestore(_)
-            | Request::SnapshotDelete(_)) => self.branches(request, services),
+            Request::BranchCreate(it) => {
+                self.require_owner("make branches")?;
+                let (core, origins) = (services.core(), services.origins());
+                done(branches::create(
+                    core,
+                    origins,
+                    &self.caller,
+                    &it,
+                    self.public.branch,
+                )?)
+            }
+            Request::BranchList(it) => done(branches::list(
+                services.core(),
+                services.origins(),
+                &it,
+                self.only(),
+            )),
+            Request::BranchDelete(it) => self.delete_branch(&it, services),
+            Request::BranchDiff(it) => self.diff(it, services),
+            Request::PageNext(it) => done(lock(&self.pages).next(it.page)?),
+            Request::BranchApply(it) => self.apply(it, services),
+            Request::BranchToken(it) => done(self.make_token(&it, services)?),
+            Request::SnapshotCreate(it) => {
+                let branch = self.branch(&it.branch, services)?.id();
+                let (core, origins) = (services.core(), services.origins());
+                done(branches::snapshot(
+                    core,
+                    origins,
+                    &self.caller,
+                    branch,
+                    &it,
+                )?)
+            }
+            Request::SnapshotList(it) => done(branches::snapshots(
+                services.core(),
+                services.origins(),
+                &it,
+                self.only(),
+            )),
+            Request::SnapshotRestore(it) => self.restore(&it, services),
+            Request::SnapshotDelete(it) => {
+                self.require_owner("delete snapshots")?;
+                let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
+                branches::forget_snapshot(services.core(), services.origins(), snapshot)?;
+                done(Done { value: 0 })
+            }
             Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
             Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
             Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
@@ -168,7 +225,54 @@ impl OpenSession {
         }
     }
 
-    fn files(&mut self, request: FsRequest, services: &Services) -> Result<Answer, Refusal> {
+    fn delete_branch(&self, it: &BranchDelete, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("delete branches")?;
+        let branch = branches::branch_named(services.core(), &it.name)?;
+        branches::delete(services.core(), services.origins(), branch)?;
+        services.forget_tokens(branch);
+        done(Done { value: 0 })
+    }
+
+    fn diff(&self, request: BranchDiff, services: &Services) -> Result<Work, Refusal> {
+        let branch = self.branch(&request.name, services)?.id();
+        if !request.against.is_empty() {
+            self.require_owner("compare with another branch or snapshot")?;
+        }
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let pages = Arc::clone(&self.pages);
+        job(move || {
+            let entries = differences::find(&core, &origins, branch, &request.against)?;
+            Ok(lock(&pages).begin(entries).into())
+        })
+    }
+
+    fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("write to the directory below")?;
+        let branch = self.branch(&request.name, services)?;
+        job(move || Ok(apply::apply(&branch, &request)?.into()))
+    }
+
+    fn restore(&self, request: &SnapshotRestore, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("restore snapshots")?;
+        let branch = self.branch(&request.branch, services)?.id();
+        let snapshot = branches::snapshot_named(services.core(), &request.snapshot)?;
+        let (core, caller) = (services.core().clone(), self.caller.clone());
+        job(move || {
+            core.restore(&caller, branch, snapshot)?;
+            Ok(Answer::done())
+        })
+    }
+
+    fn make_token(&self, request: &BranchToken, services: &Services) -> Result<TokenMade, Refusal> {
+        self.require_owner("make tokens")?;
+        let branch = self.branch(&request.name, services)?.id();
+        let token = services.make_token(branch).map_err(|error| {
+            Refusal::new(Code::RESOURCES, format!("no random numbers: {error}"))
+        })?;
+        Ok(TokenMade { token })
+    }
+
+    fn files(&mut self, request: FsRequest, services: &Services) -> Result<FsReply, Refusal> {
         let branch = self.branch(&request.branch, services)?;
         let mut files = Files {
             branch,
@@ -179,10 +283,10 @@ impl OpenSession {
         let reply = files.answer(request.op)?;
         let open = u32::try_from(self.handles.len()).unwrap_or(u32::MAX);
         self.public.handles.store(open, Ordering::Relaxed);
-        Ok(reply.into())
+        Ok(reply)
     }
 
-    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Answer, Refusal> {
+    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
         let branch = services.core().branch(self.public.branch)?;
         let mut queues = lock(&self.public.queues);
         let mut watches = Watches {
@@ -192,38 +296,24 @@ impl OpenSession {
             queues: &mut queues,
             services,
         };
-        watches.answer(&request)
+        watches.answer(&request).map(Work::Done)
     }
 
-    fn branches(&self, request: Request, services: &Services) -> Result<Answer, Refusal> {
-        let (core, caller, own) = (services.core(), &self.caller, self.public.branch);
-        if let Request::BranchList(list) = &request {
-            return Ok(branches::list(core, list).into());
-        }
-        if let Request::SnapshotList(list) = &request {
-            return Ok(branches::snapshots(core, list).into());
-        }
-        self.require_owner("change branches and snapshots")?;
-        branches::change(core, caller, own, services, &request)
-    }
-
-    fn open_requests(&self, services: &Services) -> Result<Answer, Refusal> {
+    fn open_requests(&self, services: &Services) -> Result<Work, Refusal> {
         let (id, branch) = (self.public.id, self.public.branch);
         let channel = services
             .registrations()
             .open(id, branch)
             .map_err(|error| Refusal::new(Code::RESOURCES, error.to_string()))?;
-        Ok(Answer::with(
-            RequestChannelOpened { slots: SLOTS },
-            vec![channel],
-        ))
+        let opened = RequestChannelOpened { slots: SLOTS };
+        Ok(Work::Done(Answer::with(opened, vec![channel])))
     }
 
     fn subscribe(
         &mut self,
-        request: EventsSubscribe,
+        request: &EventsSubscribe,
         services: &Services,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<Done, Refusal> {
         let limit = services.limits().subscriptions;
         if self.subscriptions >= limit {
             let text = format!("the session has its {limit} subscriptions; end some");
@@ -246,17 +336,16 @@ impl OpenSession {
             .subscribe(self.public.id, self.last_subscription, subscription);
         Ok(Done {
             value: self.last_subscription,
-        }
-        .into())
+        })
     }
 
-    fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Answer, Refusal> {
+    fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Done, Refusal> {
         if !services.broadcasts().unsubscribe(self.public.id, number) {
             let text = format!("the session has no subscription {number}");
             return Err(Refusal::not_found(text));
         }
         self.subscriptions -= 1;
-        Ok(Answer::done())
+        Ok(Done { value: 0 })
     }
 
     fn mounts(&self, request: &MountList, services: &Services) -> Mounts {
@@ -297,6 +386,11 @@ impl OpenSession {
             self.require_owner("work in another branch")?;
         }
         Ok(services.core().branch(named)?)
+    }
+
+    /// The branch that a bound session is confined to.
+    fn only(&self) -> Option<BranchId> {
+        self.public.bound.then_some(self.public.branch)
     }
 
     /// Refuses what only a session without a token may do.

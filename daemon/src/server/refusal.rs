@@ -27,10 +27,6 @@ impl Refusal {
         Self::new(Code::LIMIT, message)
     }
 
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::new(Code::UNSUPPORTED, message)
-    }
-
     pub(crate) fn into_reply(self) -> Reply {
         Reply::Error(self.0)
     }

@@ -13,11 +13,12 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
 use mio::Registry;
 
-use super::branches::branch_named;
+use super::branches::{Origins, branch_named};
 use super::broadcast::Broadcasts;
 use super::counters::Counters;
 use super::daemon::{Config, StartError};
 use super::event_loop::Control;
+use super::jobs::Jobs;
 use super::limits::Limits;
 use super::mounts::MountTable;
 use super::open_session::PublicSession;
@@ -32,6 +33,8 @@ const SESSIONS_PER_PAGE: usize = 8;
 /// Shared by the sessions and the sinks.
 pub(crate) struct Services {
     core: FsCore,
+    origins: Arc<Origins>,
+    jobs: Jobs,
     watches: Arc<WatchService>,
     broadcasts: Arc<Broadcasts>,
     registrations: Arc<Registrations>,
@@ -75,6 +78,9 @@ impl Services {
         fs.permissions.root_gid = rustix::process::getegid().as_raw();
         fs.overlay = lower.clone().map(|lower| Overlay { lower });
         let core = FsCore::new(fs).map_err(StartError::Filesystem)?;
+        let origins = Arc::new(Origins::default());
+        let unusable = |errno| StartError::Io(io::Error::from(errno));
+        origins.remember(&core, FsCore::MAIN, 0).map_err(unusable)?;
         let limits = service::Limits {
             queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
@@ -93,6 +99,8 @@ impl Services {
             .map_err(disabled)?;
         Ok(Self {
             core,
+            origins,
+            jobs: Jobs::new(control),
             watches,
             broadcasts,
             registrations,
@@ -110,6 +118,14 @@ impl Services {
 
     pub(crate) fn core(&self) -> &FsCore {
         &self.core
+    }
+
+    pub(crate) fn origins(&self) -> &Arc<Origins> {
+        &self.origins
+    }
+
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.jobs
     }
 
     pub(crate) fn watches(&self) -> &WatchService {
@@ -180,6 +196,11 @@ impl Services {
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut token.0)?;
         lock(&self.tokens).insert(token, branch);
         Ok(token)
+    }
+
+    /// Forgets the tokens of a branch that is gone.
+    pub(crate) fn forget_tokens(&self, branch: BranchId) {
+        lock(&self.tokens).retain(|_, of| *of != branch);
     }
 
     /// What is counted, here and in the watch service.

@@ -12,7 +12,7 @@ use agentfs_proto::ssz::Ssz as _;
 use super::answer::Answer;
 use super::limits::{FrameBudget, Limits};
 use super::link::{Filled, Link};
-use super::open_session::OpenSession;
+use super::open_session::{OpenSession, Work};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::Services;
@@ -28,6 +28,9 @@ pub(crate) struct Session {
     peer: Peer,
     budget: FrameBudget,
     turn: Turn,
+    /// A job answers a request of this session: what comes after waits, so that answers keep the
+    /// order of the requests.
+    is_busy: bool,
     state: State,
 }
 
@@ -74,6 +77,7 @@ impl Session {
             peer,
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
+            is_busy: false,
             state: State::Greeting,
         }
     }
@@ -135,7 +139,7 @@ impl Session {
 
     fn answer_frames(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         for _ in 0..FRAMES_PER_TURN {
-            if self.link.is_stalled() {
+            if self.is_busy || self.link.is_stalled() {
                 return Served::Idle;
             }
             if let Err(until) = self.budget.take(now) {
@@ -196,19 +200,39 @@ impl Session {
             }
             State::Open(open) => {
                 let name = body.name();
-                let Answer { reply, descriptors } =
-                    open.answer(body, services).unwrap_or_else(|refusal| {
-                        let reason = &refusal.0.message;
-                        tracing::debug!(session = %self.id, request = name, reason, "refused");
-                        Answer {
-                            reply: refusal.into_reply(),
-                            descriptors: Vec::new(),
+                let answered = match open.answer(body, services) {
+                    Ok(Work::Done(answer)) => Ok(answer),
+                    Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
+                        Ok(()) => {
+                            self.is_busy = true;
+                            return Ok(());
                         }
-                    });
-                self.link.push(request, reply, descriptors);
+                        Err(refusal) => Err(refusal),
+                    },
+                    Err(refusal) => Err(refusal),
+                };
+                self.push(request, name, answered);
             }
         }
         Ok(())
+    }
+
+    fn push(&mut self, request: u64, name: &str, answered: Result<Answer, Refusal>) {
+        let Answer { reply, descriptors } = answered.unwrap_or_else(|refusal| {
+            let reason = &refusal.0.message;
+            tracing::debug!(session = %self.id, request = name, reason, "refused");
+            Answer {
+                reply: refusal.into_reply(),
+                descriptors: Vec::new(),
+            }
+        });
+        self.link.push(request, reply, descriptors);
+    }
+
+    /// A job for this session has ended.
+    pub(crate) fn complete(&mut self, request: u64, result: Result<Answer, Refusal>) {
+        self.is_busy = false;
+        self.push(request, "a long request", result);
     }
 
     fn open(&mut self, hello: Hello, services: &Services) -> Result<Welcome, Refusal> {

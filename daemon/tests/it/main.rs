@@ -1,6 +1,7 @@
 //! Behaviour of the daemon and of the `agentfs` program.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod branching;
 mod changes;
 mod coalescing;
 mod ending;

@@ -138,34 +138,36 @@ container! {
         pub next: u64,
     }
 
-    /// Carries the changes of a branch over.
+    /// Carries the changes of a branch over to the directory below.
     pub struct BranchApply {
         /// The branch's name; empty for the session's own.
         pub name: String,
-        /// The branch that takes them; empty for the directory below.
-        pub onto: String,
         /// Only tell what would be done.
         pub dry_run: bool,
         /// Take the branch's side where both changed.
         pub force: bool,
     }
 
-    /// One path that a [`BranchApply`] did not carry over, or would not.
-    pub struct Conflict {
+    /// One step of a [`BranchApply`].
+    pub struct ApplyStep {
+        /// What is done: `create`, `write`, `attributes`, `rename` or `remove`.
+        pub action: String,
         /// The path.
         pub path: Bytes,
-        /// Why.
-        pub reason: String,
+        /// Of a rename: the new path.
+        pub to: Bytes,
     }
 
-    /// What a [`BranchApply`] did. With conflicts it did nothing.
+    /// What a [`BranchApply`] did. With conflicts it did nothing, unless it was forced.
     pub struct Applied {
-        /// Paths carried over.
-        pub applied: u64,
-        /// How many paths both sides disagree on.
+        /// How many steps it took, or would take.
+        pub step_count: u64,
+        /// The first of them, in their order.
+        pub steps: Vec<ApplyStep>,
+        /// How many paths the host changed since the branch saw them.
         pub conflict_count: u64,
         /// The first of them.
-        pub conflicts: Vec<Conflict>,
+        pub conflicts: Vec<Bytes>,
     }
 
     /// Asks for the next page of a [`Diff`].

@@ -90,7 +90,7 @@ union! {
         50 => BranchDelete(BranchDelete),
         /// Compares a branch with what it came from.
         51 => BranchDiff(BranchDiff),
-        /// Carries the changes of a branch over to another or to the lower directory.
+        /// Carries the changes of a branch over to the lower directory.
         52 => BranchApply(BranchApply),
         /// The next page of a [`BranchDiff`].
         53 => PageNext(PageNext),

@@ -112,7 +112,7 @@ container! {
     pub struct ErrorReply {
         /// The class of the error.
         pub code: Code,
-        /// The `errno` of a filesystem operation on this machine; 0 for others.
+        /// The `errno` of a filesystem operation, numbered as on Linux; 0 for others.
         pub errno: u32,
         /// What failed, and the way out.
         pub message: String,

@@ -232,7 +232,6 @@ fn branch_requests() -> Vec<Request> {
         .into(),
         BranchApply {
             name: text("b"),
-            onto: text(""),
             dry_run: true,
             force: false,
         }
@@ -437,9 +436,10 @@ fn branch_replies() -> Vec<Reply> {
         path: b"/a".into(),
         from: b"".into(),
     };
-    let conflict = Conflict {
+    let step = ApplyStep {
+        action: text("rename"),
         path: b"/a".into(),
-        reason: text("changed on both sides"),
+        to: b"/b".into(),
     };
     vec![
         BranchCreated { id: 2 }.into(),
@@ -454,9 +454,10 @@ fn branch_replies() -> Vec<Reply> {
         }
         .into(),
         Applied {
-            applied: 4,
+            step_count: 4,
+            steps: vec![step],
             conflict_count: 1,
-            conflicts: vec![conflict],
+            conflicts: vec![b"/c".into()],
         }
         .into(),
         TokenMade {

@@ -7,9 +7,8 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
     FsClose, FsOpen, FsOpened, FsRead, FsUtimens, FsWrite, MAX_DATA, open_flags,
 };
-use rustix::io::Errno;
 
-use super::{Failure, Files, Output, errno_of};
+use super::{ENOENT, Failure, Files, Output, errno_of};
 
 fn open(files: &mut Files, path: &Bytes, flags: u32, mode: u32) -> Result<FsOpened, Failure> {
     files.op(
@@ -125,7 +124,7 @@ pub(crate) fn touch(files: &mut Files, path: &Bytes, output: &mut Output) -> Res
     };
     match files.try_op(set) {
         Ok(_) => {}
-        Err(error) if errno_of(&error) == Errno::NOENT.raw_os_error().cast_unsigned() => {
+        Err(error) if errno_of(&error) == ENOENT => {
             let flags = open_flags::WRITE | open_flags::CREATE;
             let file = open(files, path, flags, 0o644)?;
             close(files, path, &file)?;

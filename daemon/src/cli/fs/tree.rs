@@ -2,18 +2,13 @@
 
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Entry, FsMkdir, FsReadDir, FsReadLink, FsRmdir, FsStat, FsUnlink};
-use rustix::io::Errno;
 
-use super::{Failure, Files, Output, errno_of};
+use super::{EEXIST, ENOENT, Failure, Files, Output, errno_of};
 use crate::cli::output::{Table, mode_text, time_text};
 
 const TYPE: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
 const SYMLINK: u32 = 0o120_000;
-
-fn is(errno: Errno, found: u32) -> bool {
-    errno.raw_os_error().cast_unsigned() == found
-}
 
 fn entries(files: &mut Files, path: &Bytes) -> Result<Vec<Entry>, Failure> {
     let mut all: Vec<Entry> = Vec::new();
@@ -117,7 +112,7 @@ pub(crate) fn make_all(
             mode,
         }) {
             Ok(_) => {}
-            Err(error) if is(Errno::EXIST, errno_of(&error)) => {
+            Err(error) if errno_of(&error) == EEXIST => {
                 if files.stat(&directory, true)?.mode & TYPE != DIRECTORY {
                     return Err(Failure::Call(directory.to_string(), error));
                 }
@@ -152,7 +147,7 @@ pub(crate) fn remove(
                 files.op(path, FsUnlink { path: path.clone() })?;
                 removed += 1;
             }
-            Err(error) if force && is(Errno::NOENT, errno_of(&error)) => {}
+            Err(error) if force && errno_of(&error) == ENOENT => {}
             Err(error) => return Err(Failure::Call(path.to_string(), error)),
         }
     }

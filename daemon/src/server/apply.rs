@@ -1,0 +1,79 @@
+//! Carries a branch's changes over to the directory below.
+
+use std::path::Path;
+
+use agentfs_core::{Action, ApplyError, ApplyMode, Branch};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::{Applied, ApplyStep, BranchApply, Code};
+use agentfs_proto::ssz::Ssz;
+
+use super::refusal::Refusal;
+
+/// Bytes of steps and of conflicts that are listed.
+const LISTED_BYTES: usize = 24 * 1024;
+
+/// Carries it out, or says what would be done. With conflicts nothing is done, unless it is forced.
+pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, Refusal> {
+    let mode = match (request.dry_run, request.force) {
+        (true, _) => ApplyMode::DryRun,
+        (false, true) => ApplyMode::Force,
+        (false, false) => ApplyMode::Refuse,
+    };
+    let (actions, conflicts) = match branch.apply(mode) {
+        Ok(applied) => (applied.actions, applied.conflicts),
+        Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths),
+        Err(error) => return Err(refusal(&error)),
+    };
+    Ok(Applied {
+        step_count: actions.len() as u64,
+        steps: first(actions.iter().map(step)),
+        conflict_count: conflicts.len() as u64,
+        conflicts: first(conflicts.iter().map(|path| absolute(path))),
+    })
+}
+
+fn refusal(error: &ApplyError) -> Refusal {
+    match error {
+        ApplyError::NoLower => Refusal::invalid(
+            "there is no directory below the branches; start the daemon with: \
+             agentfs daemon --lower DIR",
+        ),
+        ApplyError::Host { errno, .. } | ApplyError::Diff(errno) => {
+            let mut refusal = Refusal::from(*errno);
+            refusal.0.message = error.to_string();
+            refusal
+        }
+        ApplyError::Conflicts(_) => Refusal::new(Code::CONFLICT, error.to_string()),
+    }
+}
+
+/// As many as fit a frame.
+fn first<T: Ssz>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut bytes = 0;
+    all.take_while(|one| {
+        bytes += one.ssz_len() + 4;
+        bytes <= LISTED_BYTES
+    })
+    .collect()
+}
+
+/// The path in the branch of one that is relative to the directory below.
+fn absolute(path: &Path) -> Bytes {
+    Path::new("/").join(path).as_path().into()
+}
+
+fn step(action: &Action) -> ApplyStep {
+    let step = |action: &str, path: &Path, to: Bytes| ApplyStep {
+        action: action.to_owned(),
+        path: absolute(path),
+        to,
+    };
+    let none = Bytes::default();
+    match action {
+        Action::Create(path, _) => step("create", path, none),
+        Action::Write(path) => step("write", path, none),
+        Action::SetAttributes(path) => step("attributes", path, none),
+        Action::Rename(from, to) => step("rename", from, absolute(to)),
+        Action::Remove(path, _) => step("remove", path, none),
+    }
+}

@@ -1,0 +1,111 @@
+//! Requests that may take long: each on a thread of its own, so that the sessions that wait for
+//! nothing of the kind are answered meanwhile.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use agentfs_core::id::SessionId;
+use agentfs_proto::message::Code;
+
+use super::answer::Answer;
+use super::event_loop::Control;
+use super::refusal::Refusal;
+use super::services::lock;
+
+/// Jobs at a time. They wait for disks more than they compute.
+const MAX_JOBS: usize = 16;
+
+/// What is done for one request.
+pub(crate) type Job = Box<dyn FnOnce() -> Result<Answer, Refusal> + Send>;
+
+/// The jobs under way, and what came of the others.
+pub(crate) struct Jobs {
+    done: Arc<Mutex<Vec<Done>>>,
+    running: Arc<AtomicUsize>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    control: Arc<Control>,
+}
+
+/// A job that has ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) session: SessionId,
+    pub(crate) request: u64,
+    pub(crate) result: Result<Answer, Refusal>,
+}
+
+impl fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jobs")
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Jobs {
+    pub(crate) fn new(control: &Arc<Control>) -> Self {
+        Self {
+            done: Arc::default(),
+            running: Arc::default(),
+            threads: Mutex::default(),
+            control: Arc::clone(control),
+        }
+    }
+
+    /// Starts a job for a request.
+    pub(crate) fn start(&self, session: SessionId, request: u64, job: Job) -> Result<(), Refusal> {
+        if self.running.fetch_add(1, Ordering::AcqRel) >= MAX_JOBS {
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            let text = format!("{MAX_JOBS} long requests are under way; try again later");
+            return Err(Refusal::new(Code::LIMIT, text));
+        }
+        let (done, running) = (Arc::clone(&self.done), Arc::clone(&self.running));
+        let control = Arc::clone(&self.control);
+        let run = move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            let result = result.unwrap_or_else(|_| {
+                Err(Refusal::new(
+                    Code::RESOURCES,
+                    "the request failed; the daemon's log says where",
+                ))
+            });
+            lock(&done).push(Done {
+                session,
+                request,
+                result,
+            });
+            running.fetch_sub(1, Ordering::AcqRel);
+            control.wake();
+        };
+        let started = std::thread::Builder::new()
+            .name("agentfs-job".to_owned())
+            .spawn(run);
+        let thread = started.map_err(|error| {
+            self.running.fetch_sub(1, Ordering::AcqRel);
+            Refusal::new(
+                Code::RESOURCES,
+                format!("no thread for the request: {error}"),
+            )
+        })?;
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// What has ended since the last call.
+    pub(crate) fn done(&self) -> Vec<Done> {
+        std::mem::take(&mut *lock(&self.done))
+    }
+
+    /// Waits until nothing is under way, so that nothing is left half done.
+    pub(crate) fn finish(&self) {
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a long request failed");
+            }
+        }
+    }
+}
