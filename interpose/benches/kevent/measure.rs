@@ -1,0 +1,259 @@
+//! The measurements.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use agentfs_interpose_shim::kqueue::abi::{self, Event, Kevent, Layout};
+use agentfs_interpose_shim::kqueue::{
+    Call, Channel, Daemon, Engine, Manner, Node, Originals, QueueId, WatchOp,
+};
+use agentfs_proto::record::{self, AgentFsEvent, Kind};
+use agentfs_ring::doorbell::{Ringer, pipe};
+use agentfs_ring::{Bell, Capacity, Producer, Reserve, heap};
+
+/// A daemon that answers at once and posts to the last watch.
+#[derive(Default)]
+struct NearDaemon {
+    covers: bool,
+    queue: Mutex<Option<(Producer, Ringer)>>,
+    watch: Mutex<u64>,
+}
+
+impl NearDaemon {
+    fn post(&self) {
+        let mut queue = self.queue.lock().unwrap();
+        let (producer, ringer) = queue.as_mut().unwrap();
+        let event = AgentFsEvent {
+            kind: Kind::MODIFIED,
+            watch: *self.watch.lock().unwrap(),
+            mask: abi::NOTE_WRITE,
+            ..AgentFsEvent::default()
+        };
+        let Reserve::Slot(mut slot) = producer.reserve(record::HEAD_LEN).unwrap() else {
+            return;
+        };
+        record::write_to(&mut slot, &event, b"", b"").unwrap();
+        slot.commit();
+        if producer.publish().unwrap() == Bell::Ring {
+            ringer.ring().unwrap();
+        }
+    }
+}
+
+impl Daemon for NearDaemon {
+    fn covers(&self, _file: BorrowedFd<'_>, _node: Node) -> bool {
+        self.covers
+    }
+
+    fn open_queue(&self) -> Option<(QueueId, Channel)> {
+        let (producer, ring) = heap(Capacity::DEFAULT).ok()?;
+        let (ringer, doorbell) = pipe().ok()?;
+        *self.queue.lock().unwrap() = Some((producer, ringer));
+        let id = QueueId {
+            session: 1,
+            queue: 1,
+        };
+        let channel = Channel {
+            ring,
+            doorbell,
+            refill: None,
+        };
+        Some((id, channel))
+    }
+
+    fn apply(&self, _queue: QueueId, ops: &[WatchOp]) {
+        for op in ops {
+            if let WatchOp::Set { watch, .. } = op {
+                *self.watch.lock().unwrap() = watch.0;
+            }
+        }
+    }
+
+    fn close_queue(&self, _queue: QueueId) {}
+
+    fn reserved_ident(&self, _queue: QueueId, _ident: u64) {}
+
+    fn herald(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    fn lost(&self, _queue: QueueId) {}
+}
+
+fn originals() -> Originals {
+    use std::mem::transmute;
+    #[expect(
+        unsafe_code,
+        clippy::missing_transmute_annotations,
+        reason = "two crates define the C structures of <sys/event.h>"
+    )]
+    // SAFETY: the structures have the same fields at the same places (both crates assert it).
+    let kevent = unsafe { transmute(agentfs_testkq::kevent as *const ()) };
+    #[expect(
+        unsafe_code,
+        clippy::missing_transmute_annotations,
+        reason = "two crates define the C structures of <sys/event.h>"
+    )]
+    // SAFETY: as above.
+    let kevent64 = unsafe { transmute(agentfs_testkq::kevent64 as *const ()) };
+    #[expect(
+        unsafe_code,
+        clippy::missing_transmute_annotations,
+        reason = "two crates define the C structures of <sys/event.h>"
+    )]
+    // SAFETY: as above.
+    let kevent_qos = unsafe { transmute(agentfs_testkq::kevent_qos as *const ()) };
+    Originals {
+        kevent,
+        kevent64,
+        kevent_qos,
+    }
+}
+
+static NOW: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// kevent() with a change or none, and room for 16 events.
+fn hooked(engine: &Engine<NearDaemon>, kq: RawFd, change: Option<&Kevent>) -> i32 {
+    let mut events = [Kevent::default(); 16];
+    let changes = change.map_or((std::ptr::null(), 0), |change| {
+        (std::ptr::from_ref(change), 1)
+    });
+    #[expect(unsafe_code, reason = "the call takes pointers")]
+    // SAFETY: one change or none, room for 16.
+    let call = unsafe {
+        let manner = Manner::waiting(&raw const NOW);
+        Call::new(kq, changes, (events.as_mut_ptr(), 16), manner)
+    };
+    black_box(engine.call(call))
+}
+
+/// The same without the hook.
+fn bare(originals: &Originals, kq: RawFd) -> i32 {
+    let mut events = [Kevent::default(); 16];
+    #[expect(unsafe_code, reason = "the call takes pointers")]
+    // SAFETY: no changes, room for 16.
+    let count = unsafe {
+        let none = std::ptr::null();
+        (originals.kevent)(kq, none, 0, events.as_mut_ptr(), 16, &raw const NOW)
+    };
+    black_box(count)
+}
+
+/// Nanoseconds of each of two things, in turns: the median of many short rounds.
+fn beside(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
+    const CALLS: u32 = 200;
+    let time = |work: &mut dyn FnMut()| {
+        let start = Instant::now();
+        for _ in 0..CALLS {
+            work();
+        }
+        start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
+    };
+    let (mut times_a, mut times_b) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        times_a.push(time(&mut a));
+        times_b.push(time(&mut b));
+    }
+    (median(times_a), median(times_b))
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn vnode(file: &File) -> Kevent {
+    Kevent::from_event(&Event {
+        ident: u64::try_from(file.as_raw_fd()).unwrap(),
+        filter: abi::EVFILT_VNODE,
+        flags: abi::EV_ADD | abi::EV_CLEAR,
+        fflags: abi::NOTE_WRITE,
+        ..Event::default()
+    })
+}
+
+/// A queue with `count` knotes on AgentFS.
+fn watching(count: usize) -> (Engine<NearDaemon>, RawFd, Vec<File>) {
+    let daemon = NearDaemon {
+        covers: true,
+        ..NearDaemon::default()
+    };
+    let engine = Engine::new(originals(), daemon);
+    let kq = agentfs_testkq::kqueue();
+    let file = tempfile::tempfile().unwrap();
+    let files: Vec<File> = (0..count).map(|_| file.try_clone().unwrap()).collect();
+    for file in &files {
+        assert_eq!(hooked(&engine, kq, Some(&vnode(file))), 0);
+    }
+    (engine, kq, files)
+}
+
+pub(crate) fn run() {
+    // `cargo test --benches` only wants to know that it runs.
+    let is_real = std::env::args().any(|arg| arg == "--bench");
+    let (rounds, many) = if is_real { (2_000, 10_000) } else { (3, 100) };
+    raise_descriptor_limit();
+    let originals = originals();
+    println!("| kevent() on a user-space kqueue | bare, ns | hooked, ns | ratio |");
+    println!("|---|---|---|---|");
+
+    let engine = Engine::new(originals, NearDaemon::default());
+    let kq = agentfs_testkq::kqueue();
+    let (without, with) = beside(
+        rounds,
+        || {
+            bare(&originals, kq);
+        },
+        || {
+            hooked(&engine, kq, None);
+        },
+    );
+    row("no watch on AgentFS, nothing ready", without, with);
+
+    let (few, few_kq, few_files) = watching(10);
+    let (lots, lots_kq, lots_files) = watching(many);
+    let (without, with) = beside(
+        rounds,
+        || {
+            bare(&originals, few_kq);
+        },
+        || {
+            hooked(&few, few_kq, None);
+        },
+    );
+    row("10 watches, nothing ready", without, with);
+
+    println!();
+    println!(
+        "| hooked kevent() that delivers one event | 10 knotes, ns | {many} knotes, ns | ratio |"
+    );
+    println!("|---|---|---|---|");
+    let deliver = |engine: &Engine<NearDaemon>, kq: RawFd| {
+        engine.daemon().post();
+        assert_eq!(hooked(engine, kq, None), 1);
+    };
+    let (of_few, of_many) = beside(rounds, || deliver(&few, few_kq), || deliver(&lots, lots_kq));
+    row("posted by the daemon", of_few, of_many);
+    drop((few_files, lots_files));
+}
+
+fn row(what: &str, a: f64, b: f64) {
+    println!("| {what} | {a:.0} | {b:.0} | {:.2} |", b / a);
+}
+
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // Without it, the large queue fails with an error that says so.
+    let _raised = setrlimit(Resource::Nofile, all);
+}
