@@ -455,11 +455,19 @@ fn mode_of(inode: &Inode) -> Mode {
     Mode::from_raw_mode(inode.mode as rustix::fs::RawMode)
 }
 
+#[cfg(not(target_vendor = "apple"))]
 fn special(dir: &OwnedFd, name: &[u8], kind: FileType, mode: Mode, rdev: u64) -> Result<()> {
     Ok(rustix::fs::mknodat(dir, name, kind, mode, device(rdev))?)
 }
 
+/// macOS makes such files by path only, which would follow links on the way.
+#[cfg(target_vendor = "apple")]
+fn special(_: &OwnedFd, _: &[u8], _: FileType, _: Mode, _: u64) -> Result<()> {
+    Err(rustix::io::Errno::OPNOTSUPP.into())
+}
+
 /// A device number in the host's type.
+#[cfg(not(target_vendor = "apple"))]
 fn device<T: TryFrom<u64> + Default>(rdev: u64) -> T {
     T::try_from(rdev).unwrap_or_default()
 }
