@@ -256,6 +256,8 @@ pub const HAND_OVER: Model = Model {
 /// first one read.
 pub const PEEK_AND_HAND_OVER: Model = Model {
     name: "peek_and_hand_over",
+    // Two processes take turns: each record costs a switch between them.
+    native_items: 500,
     capacity: 32,
     consumers: 2,
     preemption_bound: 3,
@@ -291,10 +293,12 @@ fn pop_in_turns(consumer: &Consumer, side: &Side, mine: impl Fn(u64) -> bool) {
                 let item = side.tally().popped();
                 if take(&mut claim, item) && mine(item) {
                     free(&mut claim, side);
+                    continue;
                 }
             }
-            None => side.idle(),
+            None => {}
         }
+        side.give_way();
     }
 }
 

@@ -83,7 +83,6 @@ mod sync;
 pub mod doorbell;
 #[cfg(not(loom))]
 mod mapping;
-#[cfg(not(loom))]
 pub mod requests;
 
 pub use consumer::{ArmOutcome, Claim, Consumer, Corrupt, OwnerId, Record};

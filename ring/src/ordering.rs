@@ -1,6 +1,6 @@
 //! Every memory ordering of the ring, each under a label with its partner.
 //!
-//! Five words are shared. Each has one writer at a time:
+//! Five words of a ring are shared. Each has one writer at a time:
 //!
 //! | word | writer | says |
 //! |---|---|---|
@@ -9,6 +9,9 @@
 //! | `head` | claimed consumer | everything before it is free |
 //! | `wake_at` | claimed consumer | ring once `tail` has passed this |
 //! | `owner` | whoever claims | who the consumer is |
+//!
+//! A request channel has three more: `tail` and `lock`, written by whoever holds the lock, and `head`,
+//! written by the daemon.
 //!
 //! Two kinds of edges order them. A *hand-over* is a Release store read by an Acquire load: what the
 //! writer did before is visible to the reader after. A *crossing* is two parties that each write
@@ -36,6 +39,14 @@ pub const MUTANTS: &[&str] = &[
     "release_fence",
     "refill_fence",
     "unread_fence",
+    "request_publish",
+    "request_observe",
+    "request_free",
+    "request_reuse",
+    "request_lock",
+    "request_unlock",
+    "request_fence",
+    "look_fence",
 ];
 
 #[cfg(not(loom))]
@@ -143,4 +154,61 @@ pub(crate) fn refill_fence() {
 #[inline]
 pub(crate) fn unread_fence() {
     fence_unless_dropped("unread_fence");
+}
+
+/// ORDERING\[request_publish\]: a program's store of the request channel's tail. Release: pairs with
+/// ORDERING\[request_observe\], the slot before it is written.
+#[inline]
+pub(crate) fn request_publish() -> Ordering {
+    unless_weakened("request_publish", Ordering::Release)
+}
+
+/// ORDERING\[request_observe\]: the daemon's load of the request channel's tail. Acquire: pairs with
+/// ORDERING\[request_publish\].
+#[inline]
+pub(crate) fn request_observe() -> Ordering {
+    unless_weakened("request_observe", Ordering::Acquire)
+}
+
+/// ORDERING\[request_free\]: the daemon's store of the request channel's head. Release: it has read
+/// the slot before whoever sees it free with ORDERING\[request_reuse\] writes there.
+#[inline]
+pub(crate) fn request_free() -> Ordering {
+    unless_weakened("request_free", Ordering::Release)
+}
+
+/// ORDERING\[request_reuse\]: a program's load of the request channel's head. Acquire: pairs with
+/// ORDERING\[request_free\].
+#[inline]
+pub(crate) fn request_reuse() -> Ordering {
+    unless_weakened("request_reuse", Ordering::Acquire)
+}
+
+/// ORDERING\[request_lock\]: the compare-and-swap that takes the request channel's lock. Acquire:
+/// pairs with ORDERING\[request_unlock\], so the next writer starts at the last one's tail.
+#[inline]
+pub(crate) fn request_lock() -> Ordering {
+    unless_weakened("request_lock", Ordering::Acquire)
+}
+
+/// ORDERING\[request_unlock\]: the store that gives the lock back. Release: pairs with
+/// ORDERING\[request_lock\].
+#[inline]
+pub(crate) fn request_unlock() -> Ordering {
+    unless_weakened("request_unlock", Ordering::Release)
+}
+
+/// FENCE\[request\]: between a program's store of the request channel's tail and what it does next.
+/// Crosses FENCE\[look\]: either the program sees what the daemon has changed, or the daemon sees the
+/// request.
+#[inline]
+pub(crate) fn request_fence() {
+    fence_unless_dropped("request_fence");
+}
+
+/// FENCE\[look\]: between a change and the daemon's look at the request channel's tail. Crosses
+/// FENCE\[request\].
+#[inline]
+pub(crate) fn look_fence() {
+    fence_unless_dropped("look_fence");
 }

@@ -87,6 +87,9 @@ impl Side {
         thread::yield_now();
     }
 
+    /// Lets another consumer try: loom does so anyway.
+    pub fn give_way(&self) {}
+
     /// Changes what stands for the filesystem, with no ordering of its own.
     pub fn change_file(&self, value: u64) {
         self.file.store(value, Ordering::Relaxed);

@@ -133,6 +133,14 @@ impl Side {
         self.idle_since.set((since, times));
     }
 
+    /// Lets another consumer try.
+    ///
+    /// # Panics
+    /// When nothing happens until the deadline.
+    pub fn give_way(&self) {
+        self.idle();
+    }
+
     /// Changes what stands for the filesystem, with no ordering of its own.
     pub fn change_file(&self, value: u64) {
         self.shared.get().file.store(value, Ordering::Relaxed);

@@ -14,8 +14,12 @@ const LIST: &[(&str, &str)] = &[
         "lends bytes whose bounds it has checked",
     ),
     (
-        "ring/src/requests.rs",
+        "ring/src/requests/mapped.rs",
         "offsets of a mapping become references",
+    ),
+    (
+        "ring/src/requests/model.rs",
+        "loom's cells check what Sync promises",
     ),
     (
         "loom-tests/src/side/native.rs",
