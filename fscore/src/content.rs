@@ -59,6 +59,21 @@ pub(crate) struct File {
     base: Option<Box<Base>>,
 }
 
+/// What a page holds before the zeros at its end.
+fn written(page: Option<&Page>) -> &[u8] {
+    match page {
+        Some(Page::Data(bytes)) => bytes,
+        Some(Page::Allocated | Page::Hole) | None => &[],
+    }
+}
+
+/// Whether two pages are equal when both are filled up with zeros.
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    let both = a.len().min(b.len());
+    let rest = a[both..].iter().chain(&b[both..]);
+    a[..both] == b[..both] && rest.copied().all(|byte| byte == 0)
+}
+
 /// Page numbers that `[start, end)` touches.
 fn pages_of(start: u64, end: u64) -> std::ops::Range<u64> {
     start / PAGE..end.div_ceil(PAGE)
@@ -110,7 +125,7 @@ impl File {
         }
     }
 
-    /// Whether the two certainly hold the same bytes.
+    /// Whether the two certainly hold the same bytes. A lower file is not read for it.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {
             (None, None) => true,
@@ -120,13 +135,15 @@ impl File {
         if self.size != other.size || !bases {
             return false;
         }
+        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
         let mut same = true;
-        crate::trie::diff(&self.pages, &other.pages, &mut |_, old, new| {
+        crate::trie::diff(&self.pages, &other.pages, &mut |page, old, new| {
             same &= match (old, new) {
-                (Some(Page::Data(a)), Some(Page::Data(b))) => Arc::ptr_eq(a, b) || a == b,
-                (Some(Page::Hole), Some(Page::Hole))
-                | (Some(Page::Allocated), Some(Page::Allocated)) => true,
-                _ => false,
+                (Some(Page::Data(a)), Some(Page::Data(b))) if Arc::ptr_eq(a, b) => true,
+                (Some(_), Some(_)) => same_bytes(written(old), written(new)),
+                // The one shows the lower file there.
+                _ if page < below => false,
+                _ => same_bytes(written(old), written(new)),
             };
         });
         same

@@ -2,18 +2,19 @@
 //! never looked at.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::dir::{Dir, Entry};
+use crate::dir::Dir;
 use crate::errno::Result;
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::inode::Inode;
+use crate::order::{Entry, order};
 use crate::tree::Tree;
 use crate::trie;
 
-/// A name in a tree, with the path of its directory there.
+/// A name in a tree, with the path of its directory at the moment of the step.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Named {
     pub(crate) dir_path: Arc<[u8]>,
@@ -60,8 +61,8 @@ struct Collector<'a> {
     old: &'a Tree,
     new: &'a Tree,
     seen: HashSet<(bool, NodeId, Name)>,
-    removed: Vec<(NodeId, Name, NodeId, ObjectKind)>,
-    added: Vec<(NodeId, Name, NodeId, ObjectKind)>,
+    removed: Vec<Entry>,
+    added: Vec<Entry>,
     modified: Vec<(NodeId, Differs)>,
 }
 
@@ -141,7 +142,7 @@ impl Collector<'_> {
                 names.extend(
                     a.into_iter()
                         .chain(b)
-                        .map(|entry: &Entry| entry.name.clone()),
+                        .map(|entry: &crate::dir::Entry| entry.name.clone()),
                 );
             }
         });
@@ -186,7 +187,12 @@ impl Collector<'_> {
         } else {
             &mut self.removed
         };
-        list.push((dir, name, node, kind));
+        list.push(Entry {
+            dir,
+            name,
+            node,
+            kind,
+        });
         if kind.is_dir() && visible(there, node).is_none() {
             let inode = here.inode(node)?;
             self.walk(is_new, node, &inode)?;
@@ -203,104 +209,11 @@ impl Collector<'_> {
     }
 
     fn order(self) -> Vec<Step> {
-        let name = |tree: &Tree, list: Vec<(NodeId, Name, NodeId, ObjectKind)>| {
-            let mut all: Vec<Named> = list
-                .into_iter()
-                .map(|(dir, name, node, kind)| Named {
-                    dir_path: tree.dir_path(dir).unwrap_or_default().into(),
-                    name,
-                    dir,
-                    node,
-                    is_dir: kind.is_dir(),
-                })
-                .collect();
-            all.sort();
-            all
-        };
-        let removed = name(self.old, self.removed);
-        let added = name(self.new, self.added);
-        let (mut removed, renamed, added) = pair(removed, added);
-        let left: HashSet<NodeId> = renamed.iter().map(|(from, _)| from.dir).collect();
-        let (dirs, mut files): (Vec<_>, Vec<_>) = added.into_iter().partition(|named| named.is_dir);
-        let arrivals = arrivals(dirs, renamed, &mut removed, &mut files);
-
-        let mut steps = Vec::new();
-        // Children before parents; a directory that something is moved out of goes last.
-        removed.sort_by_key(|named| std::cmp::Reverse(named.path()));
-        let (late, early): (Vec<_>, Vec<_>) = removed
-            .into_iter()
-            .partition(|named| left.contains(&named.node));
-        steps.extend(early.into_iter().map(Step::Removed));
-        steps.extend(arrivals);
-        files.sort();
-        steps.extend(files.into_iter().map(Step::Added));
-        steps.extend(late.into_iter().map(Step::Removed));
-        steps.extend(
-            self.modified
-                .into_iter()
-                .map(|(node, how)| Step::Modified(node, how)),
-        );
+        let modified = self.modified.into_iter();
+        let mut steps = order(self.old, self.new, self.removed, self.added);
+        steps.extend(modified.map(|(node, how)| Step::Modified(node, how)));
         steps
     }
-}
-
-type Moves = Vec<(Named, Named)>;
-
-/// An object that lost a name and got one was renamed.
-fn pair(removed: Vec<Named>, added: Vec<Named>) -> (Vec<Named>, Moves, Vec<Named>) {
-    let mut lost: BTreeMap<NodeId, Vec<Named>> = BTreeMap::new();
-    for named in removed {
-        lost.entry(named.node).or_default().push(named);
-    }
-    let (mut renamed, mut fresh) = (Vec::new(), Vec::new());
-    for named in added {
-        match lost.get_mut(&named.node).and_then(Vec::pop) {
-            Some(from) => renamed.push((from, named)),
-            None => fresh.push(named),
-        }
-    }
-    (lost.into_values().flatten().collect(), renamed, fresh)
-}
-
-/// Orders new directories and renames: a directory before what comes into it, and the rename that
-/// frees a name before the one that takes it. Where that is a circle, one object is removed first and
-/// made again at the end.
-fn arrivals(
-    dirs: Vec<Named>,
-    moves: Moves,
-    removed: &mut Vec<Named>,
-    made_last: &mut Vec<Named>,
-) -> Vec<Step> {
-    let new = dirs.into_iter().map(|named| (None, named));
-    let moved = moves.into_iter().map(|(from, to)| (Some(from), to));
-    let mut waiting: Vec<(Option<Named>, Named)> = new.chain(moved).collect();
-    let mut done = Vec::new();
-    while !waiting.is_empty() {
-        let arriving: HashSet<NodeId> = waiting.iter().map(|(_, to)| to.node).collect();
-        let taken: HashSet<Vec<u8>> = waiting
-            .iter()
-            .filter_map(|(from, _)| from.as_ref().map(Named::path))
-            .collect();
-        let (ready, blocked): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(from, to)| {
-            let own_name = from.as_ref().is_some_and(|from| from.path() == to.path());
-            !arriving.contains(&to.dir) && (own_name || !taken.contains(&to.path()))
-        });
-        waiting = blocked;
-        if ready.is_empty() {
-            let Some(at) = waiting.iter().position(|(from, _)| from.is_some()) else {
-                break;
-            };
-            let (from, to) = waiting.remove(at);
-            removed.extend(from);
-            made_last.push(to);
-        }
-        done.extend(ready.into_iter().map(|(from, to)| match from {
-            Some(from) => Step::Renamed(from, to),
-            None => Step::Added(to),
-        }));
-    }
-    done.extend(waiting.into_iter().map(|(_, to)| Step::Added(to)));
-    done
 }
 
 fn differs(

@@ -85,6 +85,7 @@ mod inode;
 mod lower;
 mod lower_change;
 mod ops;
+mod order;
 mod perm;
 mod process;
 mod restore;

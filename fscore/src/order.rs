@@ -1,0 +1,277 @@
+//! Puts the differences of two trees in an order in which they could be made one after the other,
+//! each with the paths that hold at its turn.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::diff::{Named, Step};
+use crate::event::{Name, ObjectKind};
+use crate::id::NodeId;
+use crate::tree::Tree;
+
+/// A name that one of the trees does not have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub(crate) dir: NodeId,
+    pub(crate) name: Name,
+    pub(crate) node: NodeId,
+    pub(crate) kind: ObjectKind,
+}
+
+#[derive(Clone, Debug)]
+enum Pending {
+    Remove(Entry),
+    Add(Entry),
+    Move(Entry, Entry),
+}
+
+/// The old tree on its way to the new one.
+struct Way<'a> {
+    old: &'a Tree,
+    new: &'a Tree,
+    /// Where directories are by now, when it is not where the old tree has them.
+    places: HashMap<NodeId, (NodeId, Name)>,
+    /// Directories that are still to be made or moved.
+    arriving: HashSet<NodeId>,
+    /// Names that objects have only to be out of the way.
+    aside: HashSet<(NodeId, Name)>,
+    /// Names that are still to be freed.
+    taken: HashSet<(NodeId, Name)>,
+    /// How many names a directory still has to lose.
+    leaving: HashMap<NodeId, usize>,
+    steps: Vec<Step>,
+}
+
+/// What goes and what comes, as steps: an object that loses a name and gets one is renamed; children
+/// go before their parents and come after them; a name is freed before it is taken. Where names take
+/// each other's place in a circle, one is moved out of the way first.
+pub(crate) fn order(old: &Tree, new: &Tree, removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Step> {
+    let mut waiting = pair(removed, added);
+    let mut way = Way::new(old, new, &waiting);
+    waiting.sort_by_cached_key(|pending| way.rank(pending));
+    while !waiting.is_empty() {
+        let before = waiting.len();
+        waiting.retain(|pending| !way.try_step(pending));
+        if waiting.len() == before && !way.break_circle(&mut waiting) {
+            break;
+        }
+    }
+    way.steps
+}
+
+/// Finds the renames.
+fn pair(removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Pending> {
+    let mut lost: BTreeMap<NodeId, Vec<Entry>> = BTreeMap::new();
+    for entry in removed {
+        lost.entry(entry.node).or_default().push(entry);
+    }
+    let mut all = Vec::new();
+    for entry in added {
+        all.push(match lost.get_mut(&entry.node).and_then(Vec::pop) {
+            Some(from) => Pending::Move(from, entry),
+            None => Pending::Add(entry),
+        });
+    }
+    all.extend(lost.into_values().flatten().map(Pending::Remove));
+    all
+}
+
+impl<'a> Way<'a> {
+    fn new(old: &'a Tree, new: &'a Tree, waiting: &[Pending]) -> Self {
+        let mut way = Self {
+            old,
+            new,
+            places: HashMap::new(),
+            arriving: HashSet::new(),
+            aside: HashSet::new(),
+            taken: HashSet::new(),
+            leaving: HashMap::new(),
+            steps: Vec::new(),
+        };
+        for pending in waiting {
+            if let Pending::Remove(entry) | Pending::Move(entry, _) = pending {
+                way.expect_to_leave(entry);
+            }
+            if let Pending::Add(entry) | Pending::Move(_, entry) = pending
+                && entry.kind.is_dir()
+            {
+                way.arriving.insert(entry.node);
+            }
+        }
+        way
+    }
+
+    fn expect_to_leave(&mut self, entry: &Entry) {
+        self.taken.insert((entry.dir, entry.name.clone()));
+        *self.leaving.entry(entry.dir).or_default() += 1;
+    }
+
+    /// What is tried first: removals from the deepest name up, then new directories, renames and
+    /// other new names, by their new paths.
+    fn rank(&self, pending: &Pending) -> (u8, std::cmp::Reverse<Vec<u8>>, Vec<u8>) {
+        let path = |tree: &Tree, entry: &Entry| {
+            let mut path = tree.dir_path(entry.dir).unwrap_or_default();
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            path
+        };
+        let nothing = std::cmp::Reverse(Vec::new());
+        match pending {
+            Pending::Remove(entry) => (0, std::cmp::Reverse(path(self.old, entry)), Vec::new()),
+            Pending::Add(entry) if entry.kind.is_dir() => (1, nothing, path(self.new, entry)),
+            Pending::Move(_, entry) => (2, nothing, path(self.new, entry)),
+            Pending::Add(entry) => (3, nothing, path(self.new, entry)),
+        }
+    }
+
+    /// Makes the step if nothing is in its way.
+    fn try_step(&mut self, pending: &Pending) -> bool {
+        let possible = match pending {
+            Pending::Remove(entry) => !entry.kind.is_dir() || !self.is_leaving(entry.node),
+            Pending::Add(entry) => self.is_open(entry),
+            Pending::Move(from, to) => {
+                let own = from.dir == to.dir && from.name == to.name;
+                (own || self.is_open(to)) && !self.is_inside(to.dir, from.node)
+            }
+        };
+        if possible {
+            self.step(pending);
+        }
+        possible
+    }
+
+    fn step(&mut self, pending: &Pending) {
+        let step = match pending {
+            Pending::Remove(entry) => {
+                let step = Step::Removed(self.named(entry));
+                self.left(entry);
+                step
+            }
+            Pending::Add(entry) => {
+                self.arrived(entry);
+                Step::Added(self.named(entry))
+            }
+            Pending::Move(from, to) => {
+                let was = self.named(from);
+                self.left(from);
+                self.arrived(to);
+                Step::Renamed(was, self.named(to))
+            }
+        };
+        self.steps.push(step);
+    }
+
+    fn left(&mut self, entry: &Entry) {
+        self.taken.remove(&(entry.dir, entry.name.clone()));
+        if let Some(count) = self.leaving.get_mut(&entry.dir) {
+            *count -= 1;
+        }
+    }
+
+    fn arrived(&mut self, entry: &Entry) {
+        if entry.kind.is_dir() {
+            self.arriving.remove(&entry.node);
+            let place = (entry.dir, entry.name.clone());
+            self.places.insert(entry.node, place);
+        }
+    }
+
+    fn is_leaving(&self, dir: NodeId) -> bool {
+        self.leaving.get(&dir).is_some_and(|count| *count > 0)
+    }
+
+    /// Whether the name can be given to something now.
+    fn is_open(&self, entry: &Entry) -> bool {
+        !self.arriving.contains(&entry.dir)
+            && !self.taken.contains(&(entry.dir, entry.name.clone()))
+    }
+
+    fn place(&self, dir: NodeId) -> Option<(NodeId, Name)> {
+        if let Some(place) = self.places.get(&dir) {
+            return Some(place.clone());
+        }
+        let inode = self.old.inode(dir).ok()?;
+        let (parent, name) = inode.names.first()?;
+        Some((parent, name.clone()))
+    }
+
+    /// Whether `dir` is `top` or lies below it by now.
+    fn is_inside(&self, dir: NodeId, top: NodeId) -> bool {
+        let mut at = dir;
+        while at != top {
+            match self.place(at) {
+                Some((parent, _)) => at = parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn named(&self, entry: &Entry) -> Named {
+        let mut names = Vec::new();
+        let mut at = entry.dir;
+        while let Some((parent, name)) = self.place(at) {
+            names.push(name);
+            at = parent;
+        }
+        let mut path = Vec::new();
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        Named {
+            dir_path: path.into(),
+            name: entry.name.clone(),
+            dir: entry.dir,
+            node: entry.node,
+            is_dir: entry.kind.is_dir(),
+        }
+    }
+
+    /// Moves one object of a circle to a name that nobody has.
+    fn break_circle(&mut self, waiting: &mut [Pending]) -> bool {
+        let movable = waiting.iter_mut().find_map(|pending| match pending {
+            Pending::Move(from, _) if !self.is_aside(from) => Some(from),
+            Pending::Move(..) | Pending::Remove(_) | Pending::Add(_) => None,
+        });
+        let Some(from) = movable else {
+            return false;
+        };
+        let aside = Entry {
+            name: self.free_name(from),
+            ..from.clone()
+        };
+        let is_arriving = self.arriving.contains(&from.node);
+        self.step(&Pending::Move(from.clone(), aside.clone()));
+        self.expect_to_leave(&aside);
+        if is_arriving {
+            self.arriving.insert(from.node);
+        }
+        self.aside.insert((aside.dir, aside.name.clone()));
+        *from = aside;
+        true
+    }
+
+    fn is_aside(&self, entry: &Entry) -> bool {
+        self.aside.contains(&(entry.dir, entry.name.clone()))
+    }
+
+    fn free_name(&self, entry: &Entry) -> Name {
+        let is_used = |tree: &Tree, name: &[u8]| {
+            let Ok(dir) = tree.inode(entry.dir) else {
+                return false;
+            };
+            !matches!(tree.lookup(entry.dir, &dir, name), Ok(None))
+        };
+        let mut name: Name = Arc::from(&b""[..]);
+        for attempt in 0_u64.. {
+            name = format!(".{}.{attempt}.moving", entry.node)
+                .into_bytes()
+                .into();
+            if !is_used(self.old, &name) && !is_used(self.new, &name) {
+                break;
+            }
+        }
+        name
+    }
+}

@@ -1,0 +1,36 @@
+//! The kernel as oracle: random sequences of operations run on FsCore and, as real system calls, on
+//! a private tmpfs. Every answer and the whole tree at the end must be the same.
+//!
+//! `AGENTFS_ORACLE_SEQUENCES` sets how many sequences run (10,000), `AGENTFS_ORACLE_BASE` from which
+//! number on the seeds count, and `AGENTFS_ORACLE_SEED` runs one sequence alone: the one that a
+//! failure names.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each function answers some operations"
+)]
+
+mod branches;
+mod fscore;
+mod generate;
+mod kernel;
+mod op;
+mod regressions;
+mod replica;
+mod rng;
+mod run;
+mod shrink;
+mod walk;
+mod world;
+
+#[test]
+fn random_sequences_give_what_the_kernel_gives() {
+    let test = "random_sequences_give_what_the_kernel_gives";
+    run::check_many(test, 10_000, generate::empty);
+}
+
+#[test]
+fn random_sequences_over_a_lower_directory_give_what_a_plain_copy_gives() {
+    let test = "random_sequences_over_a_lower_directory_give_what_a_plain_copy_gives";
+    run::check_many(test, 1_500, generate::overlay);
+}

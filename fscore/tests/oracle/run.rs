@@ -1,0 +1,282 @@
+//! Runs sequences on both sides and compares.
+
+use std::fmt::Write as _;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use agentfs_core::FsCore;
+
+use crate::fscore::{Core, filesystem};
+use crate::generate::Plan;
+use crate::kernel::{Kernel, Sandbox};
+use crate::op::{Answer, Step, Who};
+use crate::shrink::shrink;
+use crate::walk::everything;
+
+/// A test.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// Builds what is there before: FsCore's lower directory. `None` without such a layer.
+    pub(crate) lower: Option<Vec<Step>>,
+    /// What both sides are asked for.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Where the two sides differ, in words.
+type Difference = String;
+
+/// Runs the cases of the seeds that the environment asks for, on all processors. `test` is the
+/// calling test's name.
+pub(crate) fn check_many(test: &str, default: u64, plan: fn(u64) -> Plan) {
+    if !is_root() {
+        return run_again_as_root_of_a_namespace(test);
+    }
+    each_seed_with(default, || {
+        let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
+        move |seed| {
+            let case = plan(seed).carry_out(&mut sandbox.fresh("run").unwrap());
+            sandbox.clear().unwrap();
+            compare(&sandbox, &case).map_err(|_| report(&sandbox, case))
+        }
+    });
+}
+
+/// Runs a property for the seeds that the environment asks for, on all processors.
+pub(crate) fn each_seed(default: u64, property: impl Fn(u64) -> Result<(), Difference> + Sync) {
+    each_seed_with(default, || |seed| caught(|| property(seed)));
+}
+
+/// The same, with what each thread needs for itself.
+fn each_seed_with<W>(default: u64, worker: impl Fn() -> W + Sync)
+where
+    W: FnMut(u64) -> Result<(), Difference>,
+{
+    let seeds = seeds(default);
+    let next = AtomicU64::new(seeds.start);
+    let failure: Mutex<Option<(u64, Difference)>> = Mutex::new(None);
+    let work = || {
+        let mut run = worker();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || failure.lock().unwrap().is_some() {
+                break;
+            }
+            if let Err(difference) = run(seed) {
+                failure.lock().unwrap().get_or_insert((seed, difference));
+            }
+        }
+    };
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(work);
+        }
+    });
+    if let Some((seed, difference)) = failure.into_inner().unwrap() {
+        panic!("run it again with AGENTFS_ORACLE_SEED={seed}\n{difference}");
+    }
+}
+
+/// The seeds that the environment asks for, or so many.
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        let number = text.parse::<u64>();
+        Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    };
+    let base = number("AGENTFS_ORACLE_BASE").unwrap_or(0);
+    let count = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default);
+    match number("AGENTFS_ORACLE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => base..base + count,
+    }
+}
+
+/// A panic is a difference too.
+fn caught(run: impl FnOnce() -> Result<(), Difference>) -> Result<(), Difference> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", text.unwrap_or_default()))
+    })
+}
+
+/// Set in a user namespace, where root is the only user there is.
+const ALONE: &str = "AGENTFS_ORACLE_ALONE";
+
+/// Whether there are other users than root, and devices.
+pub(crate) fn has_users() -> bool {
+    std::env::var_os(ALONE).is_none()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Without root, the same test runs in a user namespace, with fewer kinds of steps.
+fn run_again_as_root_of_a_namespace(test: &str) {
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--"])
+        .arg(program)
+        .args([test, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .status()
+        .expect("unshare (util-linux) makes a user namespace");
+    assert!(
+        status.success(),
+        "the run in a user namespace failed: {status}"
+    );
+}
+
+/// Runs one fixed case. Those that need several users run only as root.
+#[track_caller]
+pub(crate) fn check(case: &Case) {
+    if !is_root() {
+        return;
+    }
+    let result = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
+            compare(&sandbox, case)
+        });
+        worker.join().unwrap()
+    });
+    if let Err(difference) = result {
+        panic!("{difference}");
+    }
+}
+
+/// The smallest case that still differs, as Rust, and how it differs.
+fn report(sandbox: &Sandbox, case: Case) -> String {
+    let Case { lower, steps } = case;
+    let with = |lower: Option<&[Step]>, steps: &[Step]| Case {
+        lower: lower.map(<[Step]>::to_vec),
+        steps: steps.to_vec(),
+    };
+    let fails = |case: &Case| compare(sandbox, case).is_err();
+    let steps = shrink(steps, |steps| fails(&with(lower.as_deref(), steps)));
+    let lower = lower.map(|lower| shrink(lower, |lower| fails(&with(Some(lower), &steps))));
+    let small = Case { lower, steps };
+    let difference = compare(sandbox, &small).expect_err("shrinking keeps the failure");
+    let mut text = String::new();
+    for Step { by, op } in small.lower.iter().flatten() {
+        writeln!(text, "below: {by:?}.does(Op::{op:?}),").unwrap();
+    }
+    for Step { by, op } in &small.steps {
+        writeln!(text, "       {by:?}.does(Op::{op:?}),").unwrap();
+    }
+    format!("{text}{difference}")
+}
+
+fn compare(sandbox: &Sandbox, case: &Case) -> Result<(), Difference> {
+    let result = caught(|| {
+        if let Some(lower) = &case.lower {
+            build(&mut sandbox.fresh("lower").unwrap(), lower);
+            sandbox.leave().unwrap();
+        }
+        let core = filesystem(case.lower.is_some().then_some("/lower"));
+        let branch = core.branch(FsCore::MAIN).unwrap();
+        let mut core = Core::new(branch, sandbox.fine_ctime);
+        let mut kernel = sandbox.fresh("run").unwrap();
+        if let Some(lower) = &case.lower {
+            build(&mut kernel, lower);
+        }
+        let lens = Lens {
+            over_lower: case.lower.is_some(),
+        };
+        compare_all(&mut kernel, &mut core, &case.steps, lens)
+    });
+    sandbox.clear().unwrap();
+    result
+}
+
+/// Runs `steps` and closes everything again.
+fn build(kernel: &mut Kernel, steps: &[Step]) {
+    for step in steps {
+        let _answer = kernel.run(*step);
+    }
+    kernel.restart();
+}
+
+/// What cannot be the same over a lower directory.
+#[derive(Clone, Copy, Debug)]
+struct Lens {
+    over_lower: bool,
+}
+
+impl Lens {
+    fn see(self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Attr(mut attr) if self.over_lower => {
+                // A merged directory is not counted through to tell its size.
+                if attr.mode & libc::S_IFMT == libc::S_IFDIR {
+                    attr.size = 0;
+                }
+                // Nor is a lower file asked where its holes are.
+                attr.blocks = 0;
+                Answer::Attr(attr)
+            }
+            other => other,
+        }
+    }
+}
+
+fn compare_all(
+    kernel: &mut Kernel,
+    core: &mut Core,
+    steps: &[Step],
+    lens: Lens,
+) -> Result<(), Difference> {
+    for (at, step) in steps.iter().enumerate() {
+        let expected = lens.see(kernel.run(*step));
+        kernel.become_caller(Who::Root).unwrap();
+        if expected == Answer::Skipped {
+            continue;
+        }
+        let got = lens.see(core.run(*step));
+        differs(&expected, &got, || format!("step {at}, {step:?}"))?;
+    }
+    let expected = everything(|step| lens.see(kernel.run(step)));
+    let got = everything(|step| lens.see(core.run(step)));
+    for (expected, got) in expected.iter().zip(&got) {
+        differs(&expected, &got, || format!("afterwards, {}", expected.path))?;
+    }
+    if expected.len() == got.len() {
+        Ok(())
+    } else {
+        Err(format!(
+            "afterwards, {} things are seen, not {}",
+            got.len(),
+            expected.len()
+        ))
+    }
+}
+
+fn differs<T: PartialEq + std::fmt::Debug>(
+    expected: &T,
+    got: &T,
+    place: impl FnOnce() -> String,
+) -> Result<(), Difference> {
+    if expected == got {
+        return Ok(());
+    }
+    let short = |value: &T| {
+        let text = format!("{value:?}");
+        let end = text
+            .char_indices()
+            .nth(1500)
+            .map_or(text.len(), |(at, _)| at);
+        text[..end].to_owned()
+    };
+    Err(format!(
+        "{}\n  kernel: {}\n  fscore: {}",
+        place(),
+        short(expected),
+        short(got)
+    ))
+}
