@@ -11,4 +11,5 @@ mod diff;
 mod events;
 mod limits;
 mod overlay;
+mod replay;
 mod support;

@@ -1,0 +1,171 @@
+//! The difference as events leads from one version to the other, whatever lies between: a property,
+//! over random operations, against a plain set of paths.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use agentfs_core::event::Change;
+use agentfs_core::id::NodeId;
+use agentfs_core::{Branch, Caller, FsCore, RenameFlags};
+
+use crate::support::World;
+
+/// A small generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % n
+    }
+
+    fn path(&mut self) -> String {
+        let depth = 1 + self.below(3);
+        (0..depth)
+            .map(|_| {
+                format!(
+                    "/{}",
+                    ["a", "b", "c"][usize::try_from(self.below(3)).unwrap()]
+                )
+            })
+            .collect()
+    }
+}
+
+/// Whatever comes of it: most of these fail at first, and the rest makes a tree.
+fn operate(b: &Branch, random: &mut Random) {
+    let root = Caller::root();
+    let (one, two) = (random.path(), random.path());
+    match random.below(8) {
+        0 | 1 => b.mkdir(&root, one, 0o755).map(|_| ()),
+        2 => b.mknod(&root, one, 0o644, 0).map(|_| ()),
+        3 => b.unlink(&root, one),
+        4 => b.rmdir(&root, one),
+        5 => b.link(&root, one, two).map(|_| ()),
+        6 => b.rename(&root, one, two, RenameFlags::EXCHANGE),
+        _ => b.rename(&root, one, two, RenameFlags::REPLACE),
+    }
+    .unwrap_or_default();
+}
+
+type Paths = BTreeMap<PathBuf, NodeId>;
+
+fn paths(b: &Branch) -> Paths {
+    let mut all = Paths::new();
+    let mut dirs = vec![PathBuf::from("/")];
+    while let Some(dir) = dirs.pop() {
+        for entry in b.list(&Caller::root(), &dir).unwrap() {
+            let path = dir.join(std::str::from_utf8(&entry.name).unwrap());
+            if entry.kind.is_dir() {
+                dirs.push(path.clone());
+            }
+            all.insert(path, entry.node);
+        }
+    }
+    all
+}
+
+/// Makes one change in the set, which must be possible there.
+fn replay(all: &mut Paths, change: &Change) {
+    let has_parent = |all: &Paths, path: &Path| {
+        let parent = path.parent().unwrap();
+        assert!(
+            parent == Path::new("/") || all.contains_key(parent),
+            "{change:?}"
+        );
+    };
+    match change {
+        Change::Created { node, at, .. } => {
+            has_parent(all, &at.path());
+            assert_eq!(all.insert(at.path(), node.id), None, "{change:?}");
+        }
+        Change::Removed { node, at } => {
+            assert_eq!(all.remove(&at.path()), Some(node.id), "{change:?}");
+            let below = all.keys().find(|path| path.starts_with(at.path()));
+            assert_eq!(below, None, "{change:?}");
+        }
+        Change::Renamed { node, from, to, .. } => {
+            let (from, to) = (from.path(), to.path());
+            assert_eq!(all.get(&from), Some(&node.id), "{change:?}");
+            assert!(!all.contains_key(&to), "{change:?}");
+            has_parent(all, &to);
+            let moved: Vec<_> = all
+                .keys()
+                .filter(|path| path.starts_with(&from))
+                .cloned()
+                .collect();
+            for path in moved {
+                let node = all.remove(&path).unwrap();
+                let rest = path.strip_prefix(&from).unwrap();
+                let new = if rest == Path::new("") {
+                    to.clone()
+                } else {
+                    to.join(rest)
+                };
+                all.insert(new, node);
+            }
+        }
+        Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Attributes { .. }
+        | Change::Xattr { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::Closed { .. } => {}
+    }
+}
+
+fn check(w: &World, seed: u64) {
+    let mut random = Random(seed);
+    for _ in 0..60 {
+        operate(&w.b, &mut random);
+    }
+    let snapshot = w.fs.snapshot_create(&w.root, FsCore::MAIN, "").unwrap();
+    let frozen = w.b.freeze();
+    let before = paths(&w.b);
+    for _ in 0..random.below(20) {
+        operate(&w.b, &mut random);
+    }
+    let after = paths(&w.b);
+    let (changes, _) = w.b.changes_since(&frozen).unwrap();
+    let mut replayed = before.clone();
+    changes
+        .iter()
+        .for_each(|change| replay(&mut replayed, change));
+    assert_eq!(replayed, after);
+
+    let recorder = w.listen(false);
+    w.fs.restore(&w.root, FsCore::MAIN, snapshot).unwrap();
+    assert_eq!(paths(&w.b), before);
+    recorder
+        .take()
+        .iter()
+        .for_each(|envelope| replay(&mut replayed, &envelope.change));
+    assert_eq!(replayed, before);
+    assert!(w.b.changes_since(&frozen).unwrap().0.is_empty());
+}
+
+#[test]
+fn the_difference_leads_from_one_version_to_the_other() {
+    for seed in 0..1500 {
+        let outcome = std::panic::catch_unwind(|| check(&World::new(), seed));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
+
+#[test]
+fn also_over_a_host_directory() {
+    let host = tempfile::tempdir().unwrap();
+    for path in ["a/a", "a/b/c", "b/a", "c/c/c"] {
+        std::fs::create_dir_all(host.path().join(path)).unwrap();
+        std::fs::write(host.path().join(path).join("b"), path).unwrap();
+    }
+    for seed in 0..150 {
+        let outcome = std::panic::catch_unwind(|| check(&World::over(host.path()), seed));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
