@@ -70,7 +70,7 @@ fn look(branch: &Branch) -> Vec<Seen> {
 }
 
 /// All names of a branch, the root not among them.
-fn names_of(branch: &Branch) -> Names {
+pub(crate) fn names_of(branch: &Branch) -> Names {
     let mut names = Names::new();
     let mut dirs = vec![PathBuf::from("/")];
     while let Some(dir) = dirs.pop() {

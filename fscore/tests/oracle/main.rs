@@ -20,6 +20,7 @@ mod replica;
 mod rng;
 mod run;
 mod shrink;
+mod stress;
 mod walk;
 mod world;
 

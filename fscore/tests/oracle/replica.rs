@@ -55,6 +55,11 @@ impl Replica {
         Self { names, last: None }
     }
 
+    /// The last change that was applied.
+    pub(crate) fn last(&self) -> Option<Seq> {
+        self.last
+    }
+
     /// # Errors
     ///
     /// When the event contradicts those before: a gap, a name that is there already or not there.
