@@ -14,6 +14,7 @@ mod call;
 mod daemon;
 mod deliver;
 mod engine;
+mod hidden_knotes;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod hooks;
 mod kernel;

@@ -1,18 +1,16 @@
 //! One kqueue of the program that has AgentFS watches: the mirror of its knotes, its channel, and the
 //! hidden knotes that wake it.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentfs_proto::record::{EventRef, Kind};
-use agentfs_ring::doorbell::{BellKind, Waiter};
 use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
 
 use super::abi::{self, Event, Flavour};
 use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 use super::deliver::{self, Eventlist, Hidden, Rung};
+use super::hidden_knotes::{doorbell_knote, new_ident, user_knote};
 use super::kernel::{self, Errno, Originals};
 use super::knote::{Confirm, Knotes};
 use crate::fd_table::{self, Owner};
@@ -29,34 +27,34 @@ const ROUNDS: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Queue {
     /// The daemon's name for it: another one after a reconnection.
-    id: AtomicU64,
-    flavour: Flavour,
+    pub(super) id: AtomicU64,
+    pub(super) flavour: Flavour,
     /// [`Hidden`], to be read without a lock.
-    user: AtomicU64,
-    doorbell: AtomicU64,
-    herald: AtomicU64,
-    state: Lock<State>,
+    pub(super) user: AtomicU64,
+    pub(super) doorbell: AtomicU64,
+    pub(super) herald: AtomicU64,
+    pub(super) state: Lock<State>,
     /// Held while the daemon is told, so that it hears things in order.
-    sender: Lock<()>,
+    pub(super) sender: Lock<()>,
 }
 
 /// For a hidden knote that does not exist.
-const NOBODY: u64 = u64::MAX;
+pub(super) const NOBODY: u64 = u64::MAX;
 
 #[derive(Debug)]
-struct State {
-    kq: RawFd,
-    me: OwnerId,
-    knotes: Knotes,
-    channel: Option<Channel>,
+pub(super) struct State {
+    pub(super) kq: RawFd,
+    pub(super) me: OwnerId,
+    pub(super) knotes: Knotes,
+    pub(super) channel: Option<Channel>,
     /// The directory where a new daemon shows, while there is none.
-    herald: Option<OwnedFd>,
+    pub(super) herald: Option<OwnedFd>,
     /// The reserved EVFILT_USER knote is triggered.
-    user_is_up: bool,
+    pub(super) user_is_up: bool,
     /// Records were left in the ring.
-    more: bool,
+    pub(super) more: bool,
     /// What the daemon has not been told yet, in order.
-    outbox: Vec<WatchOp>,
+    pub(super) outbox: Vec<WatchOp>,
 }
 
 /// The lock was held by the code that a signal handler interrupted.
@@ -127,7 +125,7 @@ impl Queue {
     }
 
     /// Watches the doorbell of the channel and takes what is in the ring already.
-    fn connect(&self, state: &mut State, originals: &Originals) -> Result<(), Errno> {
+    pub(super) fn connect(&self, state: &mut State, originals: &Originals) -> Result<(), Errno> {
         let Some(channel) = &state.channel else {
             return Ok(());
         };
@@ -260,7 +258,7 @@ impl Queue {
     }
 
     /// Keeps the queue readable exactly while posted events wait.
-    fn show_leftovers(&self, state: &mut State, originals: &Originals) {
+    pub(super) fn show_leftovers(&self, state: &mut State, originals: &Originals) {
         let wanted = state.knotes.is_ready() || state.more;
         if wanted == state.user_is_up {
             return;
@@ -286,114 +284,6 @@ impl Queue {
         }
     }
 
-    /// The program uses our ident: ours becomes another one.
-    fn move_user_knote(&self, state: &mut State, originals: &Originals) {
-        let old = self.hidden().user;
-        let mut new = new_ident();
-        while new == old {
-            new = new_ident();
-        }
-        let change = |event: &Event| kernel::change_as(originals, self.flavour, state.kq, event);
-        if change(&user_knote(new)).is_err() {
-            return;
-        }
-        self.user.store(new, Ordering::Release);
-        // Gone is gone: an error leaves nothing to undo.
-        let _deleted = change(&Event {
-            flags: abi::EV_DELETE,
-            ..user_knote(old)
-        });
-        state.user_is_up = false;
-        self.show_leftovers(state, originals);
-    }
-
-    /// Nothing comes through the channel any more.
-    fn disconnect(&self, state: &mut State, originals: &Originals) {
-        if let Some(ident) = self.hidden().doorbell {
-            let delete = Event {
-                flags: abi::EV_DELETE,
-                ..doorbell_knote(ident)
-            };
-            // Gone is gone: an error leaves nothing to undo.
-            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
-        }
-        self.doorbell.store(NOBODY, Ordering::Release);
-        state.more = false;
-        if let Some(channel) = state.channel.take() {
-            close_channel(channel);
-        }
-    }
-
-    /// Watches for a new daemon, with a hidden knote as well: the program may sleep until it comes.
-    fn await_daemon(&self, originals: &Originals, daemon: &impl Daemon) {
-        let Some(mut state) = self.state.lock() else {
-            return;
-        };
-        if state.herald.is_some() {
-            return;
-        }
-        let Some(directory) = daemon.herald() else {
-            return;
-        };
-        let fd = directory.as_raw_fd();
-        let Ok(ident) = u64::try_from(fd) else {
-            return;
-        };
-        let added = kernel::change_as(originals, self.flavour, state.kq, &herald_knote(ident));
-        if added.is_ok() {
-            fd_table::set(fd, Owner::Hidden);
-            self.herald.store(ident, Ordering::Release);
-            state.herald = Some(directory);
-        } else {
-            close_ours(directory);
-        }
-    }
-
-    /// Goes on with a new channel if the daemon is back: everything is registered again, and as changes may
-    /// have been missed, every knote is told to look. A queue that has its channel gets a new one, too.
-    pub(crate) fn reconnect(&self, originals: &Originals, daemon: &impl Daemon) {
-        let Some((id, channel)) = daemon.open_queue() else {
-            return;
-        };
-        let Some(mut state) = self.state.lock() else {
-            daemon.close_queue(id);
-            return;
-        };
-        self.disconnect(&mut state, originals);
-        self.end_waiting(&mut state, originals);
-        self.id.store(pack(id), Ordering::Relaxed);
-        state.channel = Some(channel);
-        state.outbox = state.knotes.all();
-        if self.connect(&mut state, originals).is_err() {
-            // The program has closed the queue.
-            return;
-        }
-        drop(state);
-        self.tell(daemon);
-        daemon.reserved_ident(id, self.hidden().user);
-        if let Some(mut state) = self.state.lock() {
-            state.knotes.post_all(abi::NOTE_WRITE);
-            self.show_leftovers(&mut state, originals);
-        }
-    }
-
-    /// Ends what [`await_daemon`](Self::await_daemon) began.
-    fn end_waiting(&self, state: &mut State, originals: &Originals) {
-        let Some(directory) = state.herald.take() else {
-            return;
-        };
-        if let Some(ident) = self.hidden().herald {
-            let delete = Event {
-                flags: abi::EV_DELETE,
-                ..herald_knote(ident)
-            };
-            // Gone is gone: an error leaves nothing to undo.
-            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
-        }
-        self.herald.store(NOBODY, Ordering::Release);
-        close_ours(directory);
-    }
-
     /// The program closes the descriptor `fd`, which may have knotes here.
     pub(crate) fn descriptor_closes(&self, daemon: &impl Daemon, fd: RawFd) {
         let Ok(ident) = u64::try_from(fd) else {
@@ -417,53 +307,6 @@ impl Queue {
         if let Some(mut state) = self.state.lock() {
             state.kq = kq;
         }
-    }
-
-    /// Takes the hidden knotes out of the program's queue again.
-    pub(crate) fn withdraw(&self, originals: &Originals) {
-        let Some(mut state) = self.state.lock() else {
-            return;
-        };
-        self.disconnect(&mut state, originals);
-        let delete = Event {
-            flags: abi::EV_DELETE,
-            ..user_knote(self.hidden().user)
-        };
-        // Gone is gone: an error leaves nothing to undo.
-        let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
-    }
-
-    /// The program closed the queue, and the kernel's knotes with it.
-    pub(crate) fn close(&self) {
-        self.doorbell.store(NOBODY, Ordering::Release);
-        self.herald.store(NOBODY, Ordering::Release);
-        let Some(mut state) = self.state.lock() else {
-            return;
-        };
-        if let Some(channel) = state.channel.take() {
-            close_channel(channel);
-        }
-        if let Some(directory) = state.herald.take() {
-            close_ours(directory);
-        }
-    }
-
-    /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
-    pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
-        let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
-        if state.herald.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
-            self.end_waiting(&mut state, originals);
-            return Ok(());
-        }
-        let Some(channel) = &mut state.channel else {
-            return Ok(());
-        };
-        let copy = rustix::io::fcntl_dupfd_cloexec(&channel.doorbell, fd.saturating_add(1))?;
-        let moved = Waiter::from_fd(copy, BellKind::Pipe);
-        let old = std::mem::replace(&mut channel.doorbell, moved);
-        self.connect(&mut state, originals)?;
-        close_ours(old.into());
-        Ok(())
     }
 
     /// Tells the daemon what it has not been told. When it returns, everything that was to be told when
@@ -530,26 +373,8 @@ fn confirm(
     }
 }
 
-/// Closes a descriptor of ours past the hook of close(2), which protects it.
-fn close_ours(fd: OwnedFd) {
-    let fd = fd.into_raw_fd();
-    fd_table::set(fd, Owner::Foreign);
-    #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
-    // SAFETY: we own the descriptor, and nobody holds it any more.
-    unsafe {
-        rustix::io::close(fd);
-    }
-}
-
-fn close_channel(channel: Channel) {
-    close_ours(channel.doorbell.into());
-    if let Some(refill) = channel.refill {
-        close_ours(refill.into());
-    }
-}
-
 /// A queue's name in one word.
-fn pack(id: QueueId) -> u64 {
+pub(super) fn pack(id: QueueId) -> u64 {
     u64::from(id.session) << 32 | u64::from(id.queue)
 }
 
@@ -558,37 +383,5 @@ fn unpack(word: u64) -> QueueId {
     QueueId {
         session: half(word >> 32),
         queue: half(word),
-    }
-}
-
-fn new_ident() -> u64 {
-    RESERVED_IDENT | RandomState::new().hash_one(0) & 0xFFFF_FFFF
-}
-
-fn user_knote(ident: u64) -> Event {
-    Event {
-        ident,
-        filter: abi::EVFILT_USER,
-        flags: abi::EV_ADD,
-        ..Event::default()
-    }
-}
-
-fn doorbell_knote(ident: u64) -> Event {
-    Event {
-        ident,
-        filter: abi::EVFILT_READ,
-        flags: abi::EV_ADD,
-        ..Event::default()
-    }
-}
-
-fn herald_knote(ident: u64) -> Event {
-    Event {
-        ident,
-        filter: abi::EVFILT_VNODE,
-        flags: abi::EV_ADD | abi::EV_CLEAR,
-        fflags: abi::NOTE_WRITE,
-        ..Event::default()
     }
 }

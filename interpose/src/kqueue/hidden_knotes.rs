@@ -1,0 +1,221 @@
+//! The knotes and descriptors that the shim has in a program's queue: how they come, move and go.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use agentfs_ring::doorbell::{BellKind, Waiter};
+
+use super::abi::{self, Event};
+use super::daemon::{Channel, Daemon};
+use super::kernel::{self, Errno, Originals};
+use super::queue::{NOBODY, Queue, RESERVED_IDENT, State, pack};
+use crate::fd_table::{self, Owner};
+
+impl Queue {
+    /// The program uses our ident: ours becomes another one.
+    pub(super) fn move_user_knote(&self, state: &mut State, originals: &Originals) {
+        let old = self.hidden().user;
+        let mut new = new_ident();
+        while new == old {
+            new = new_ident();
+        }
+        let change = |event: &Event| kernel::change_as(originals, self.flavour, state.kq, event);
+        if change(&user_knote(new)).is_err() {
+            return;
+        }
+        self.user.store(new, Ordering::Release);
+        // Gone is gone: an error leaves nothing to undo.
+        let _deleted = change(&Event {
+            flags: abi::EV_DELETE,
+            ..user_knote(old)
+        });
+        state.user_is_up = false;
+        self.show_leftovers(state, originals);
+    }
+
+    /// Nothing comes through the channel any more.
+    pub(super) fn disconnect(&self, state: &mut State, originals: &Originals) {
+        if let Some(ident) = self.hidden().doorbell {
+            let delete = Event {
+                flags: abi::EV_DELETE,
+                ..doorbell_knote(ident)
+            };
+            // Gone is gone: an error leaves nothing to undo.
+            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+        }
+        self.doorbell.store(NOBODY, Ordering::Release);
+        state.more = false;
+        if let Some(channel) = state.channel.take() {
+            close_channel(channel);
+        }
+    }
+
+    /// Watches for a new daemon, with a hidden knote as well: the program may sleep until it comes.
+    pub(super) fn await_daemon(&self, originals: &Originals, daemon: &impl Daemon) {
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        if state.herald.is_some() {
+            return;
+        }
+        let Some(directory) = daemon.herald() else {
+            return;
+        };
+        let fd = directory.as_raw_fd();
+        let Ok(ident) = u64::try_from(fd) else {
+            return;
+        };
+        let added = kernel::change_as(originals, self.flavour, state.kq, &herald_knote(ident));
+        if added.is_ok() {
+            fd_table::set(fd, Owner::Hidden);
+            self.herald.store(ident, Ordering::Release);
+            state.herald = Some(directory);
+        } else {
+            close_ours(directory);
+        }
+    }
+
+    /// Goes on with a new channel if the daemon is back: everything is registered again, and as changes may
+    /// have been missed, every knote is told to look. A queue that has its channel gets a new one, too.
+    pub(crate) fn reconnect(&self, originals: &Originals, daemon: &impl Daemon) {
+        let Some((id, channel)) = daemon.open_queue() else {
+            return;
+        };
+        let Some(mut state) = self.state.lock() else {
+            daemon.close_queue(id);
+            return;
+        };
+        self.disconnect(&mut state, originals);
+        self.end_waiting(&mut state, originals);
+        self.id.store(pack(id), Ordering::Relaxed);
+        state.channel = Some(channel);
+        state.outbox = state.knotes.all();
+        if self.connect(&mut state, originals).is_err() {
+            // The program has closed the queue.
+            return;
+        }
+        drop(state);
+        self.tell(daemon);
+        daemon.reserved_ident(id, self.hidden().user);
+        if let Some(mut state) = self.state.lock() {
+            state.knotes.post_all(abi::NOTE_WRITE);
+            self.show_leftovers(&mut state, originals);
+        }
+    }
+
+    /// Ends what [`await_daemon`](Self::await_daemon) began.
+    fn end_waiting(&self, state: &mut State, originals: &Originals) {
+        let Some(directory) = state.herald.take() else {
+            return;
+        };
+        if let Some(ident) = self.hidden().herald {
+            let delete = Event {
+                flags: abi::EV_DELETE,
+                ..herald_knote(ident)
+            };
+            // Gone is gone: an error leaves nothing to undo.
+            let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+        }
+        self.herald.store(NOBODY, Ordering::Release);
+        close_ours(directory);
+    }
+
+    /// Takes the hidden knotes out of the program's queue again.
+    pub(crate) fn withdraw(&self, originals: &Originals) {
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        self.disconnect(&mut state, originals);
+        let delete = Event {
+            flags: abi::EV_DELETE,
+            ..user_knote(self.hidden().user)
+        };
+        // Gone is gone: an error leaves nothing to undo.
+        let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
+    }
+
+    /// The program closed the queue, and the kernel's knotes with it.
+    pub(crate) fn close(&self) {
+        self.doorbell.store(NOBODY, Ordering::Release);
+        self.herald.store(NOBODY, Ordering::Release);
+        let Some(mut state) = self.state.lock() else {
+            return;
+        };
+        if let Some(channel) = state.channel.take() {
+            close_channel(channel);
+        }
+        if let Some(directory) = state.herald.take() {
+            close_ours(directory);
+        }
+    }
+
+    /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
+    pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
+        let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
+        if state.herald.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
+            self.end_waiting(&mut state, originals);
+            return Ok(());
+        }
+        let Some(channel) = &mut state.channel else {
+            return Ok(());
+        };
+        let copy = rustix::io::fcntl_dupfd_cloexec(&channel.doorbell, fd.saturating_add(1))?;
+        let moved = Waiter::from_fd(copy, BellKind::Pipe);
+        let old = std::mem::replace(&mut channel.doorbell, moved);
+        self.connect(&mut state, originals)?;
+        close_ours(old.into());
+        Ok(())
+    }
+}
+
+/// Closes a descriptor of ours past the hook of close(2), which protects it.
+pub(super) fn close_ours(fd: OwnedFd) {
+    let fd = fd.into_raw_fd();
+    fd_table::set(fd, Owner::Foreign);
+    #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
+    // SAFETY: we own the descriptor, and nobody holds it any more.
+    unsafe {
+        rustix::io::close(fd);
+    }
+}
+
+pub(super) fn close_channel(channel: Channel) {
+    close_ours(channel.doorbell.into());
+    if let Some(refill) = channel.refill {
+        close_ours(refill.into());
+    }
+}
+
+pub(super) fn new_ident() -> u64 {
+    RESERVED_IDENT | RandomState::new().hash_one(0) & 0xFFFF_FFFF
+}
+
+pub(super) fn user_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_USER,
+        flags: abi::EV_ADD,
+        ..Event::default()
+    }
+}
+
+pub(super) fn doorbell_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_READ,
+        flags: abi::EV_ADD,
+        ..Event::default()
+    }
+}
+
+pub(super) fn herald_knote(ident: u64) -> Event {
+    Event {
+        ident,
+        filter: abi::EVFILT_VNODE,
+        flags: abi::EV_ADD | abi::EV_CLEAR,
+        fflags: abi::NOTE_WRITE,
+        ..Event::default()
+    }
+}
