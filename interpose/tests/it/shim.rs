@@ -42,7 +42,8 @@ fn compiled() -> &'static Path {
     let (_directory, path) = PROGRAM.get_or_init(|| {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("script");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/programs/script.c");
+        let source = directory.path().join("script.c");
+        std::fs::write(&source, include_str!("programs/script.c")).unwrap();
         let status = Command::new("cc")
             .args(["-O1", "-pthread", "-o"])
             .args([&path, &source])

@@ -1,0 +1,10 @@
+//! What unmodified programs hear on a mounted branch, under the preloaded library.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod heard;
+mod mounted;
+mod sequences;
+#[path = "../../../interpose/tests/it/shim.rs"]
+#[expect(dead_code, reason = "the shim's own tests use all of it")]
+mod shim;

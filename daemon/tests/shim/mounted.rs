@@ -1,0 +1,182 @@
+//! A daemon in this process with a branch on a mount, and changes made from outside.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agentfs_core::FsCore;
+use agentfs_daemon::server::{Config, Daemon};
+use agentfs_mount::{MountHandle, MountOptions, Mounts};
+use agentfs_proto::client::{Client, Deadline};
+use agentfs_proto::message::{
+    FsChmod, FsClose, FsLink, FsMkdir, FsOp, FsOpen, FsRename, FsReply, FsRequest, FsRmdir,
+    FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, open_flags,
+};
+use tempfile::TempDir;
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
+/// The daemon, its mount, and a session.
+pub(crate) struct Mounted {
+    client: Client,
+    mount: MountHandle,
+    _mounts: Mounts,
+    point: TempDir,
+    daemon: Daemon,
+    _directory: TempDir,
+}
+
+impl Mounted {
+    /// `None` when mounting is left out.
+    pub(crate) fn new() -> Option<Self> {
+        if let Err(error) = agentfs_mount::check_device() {
+            assert!(
+                std::env::var_os(SKIP).is_some(),
+                "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+            );
+            return None;
+        }
+        let private = std::fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new()
+            .permissions(private)
+            .tempdir()
+            .unwrap();
+        let config = Config::new(directory.path().join("control.sock"));
+        let daemon = Daemon::start(config).unwrap();
+        let mounts = Mounts::new(daemon.core()).unwrap();
+        let point = TempDir::new().unwrap();
+        let mount = mounts
+            .mount(FsCore::MAIN, point.path(), &MountOptions::default())
+            .unwrap();
+        let info = mounts.list().pop().unwrap();
+        daemon
+            .mounts()
+            .insert(info.id, info.branch, info.device, point.path());
+        let (client, _) = Client::connect(daemon.socket(), Hello::new("test"), deadline()).unwrap();
+        Some(Self {
+            client,
+            mount,
+            _mounts: mounts,
+            point,
+            daemon,
+            _directory: directory,
+        })
+    }
+
+    pub(crate) fn point(&self) -> &Path {
+        self.point.path()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.daemon.socket().to_owned()
+    }
+
+    fn ask(&mut self, op: FsOp) -> FsReply {
+        let request = FsRequest {
+            branch: String::new(),
+            op,
+        };
+        self.client.call(request, deadline()).unwrap()
+    }
+
+    /// Makes a change from outside.
+    pub(crate) fn apply(&mut self, change: &Change) {
+        let path = |it: &str| format!("/{it}").as_str().into();
+        match change {
+            Change::Write(name) => {
+                let open = FsOpen {
+                    path: path(name),
+                    flags: open_flags::WRITE | open_flags::CREATE | open_flags::TRUNCATE,
+                    mode: 0o644,
+                };
+                let FsReply::Opened(opened) = self.ask(FsOp::Open(open)) else {
+                    panic!("opened");
+                };
+                let handle = opened.handle;
+                let write = FsWrite {
+                    handle,
+                    offset: 0,
+                    data: "text".into(),
+                };
+                self.ask(FsOp::Write(write));
+                self.ask(FsOp::Close(FsClose { handle }));
+            }
+            Change::Mkdir(name) => {
+                let path = path(name);
+                self.ask(FsOp::Mkdir(FsMkdir { path, mode: 0o755 }));
+            }
+            Change::Rmdir(name) => {
+                self.ask(FsOp::Rmdir(FsRmdir { path: path(name) }));
+            }
+            Change::Unlink(name) => {
+                self.ask(FsOp::Unlink(FsUnlink { path: path(name) }));
+            }
+            Change::Rename(from, to) => {
+                let (from, to) = (path(from), path(to));
+                self.ask(FsOp::Rename(FsRename { from, to, flags: 0 }));
+            }
+            Change::Link(from, to) => {
+                let (from, to) = (path(from), path(to));
+                self.ask(FsOp::Link(FsLink { from, to }));
+            }
+            Change::Symlink(name) => {
+                let (path, target) = (path(name), "target".into());
+                self.ask(FsOp::Symlink(FsSymlink { path, target }));
+            }
+            Change::Chmod(name) => {
+                let path = path(name);
+                self.ask(FsOp::Chmod(FsChmod { path, mode: 0o600 }));
+            }
+            Change::Truncate(name) => {
+                let path = path(name);
+                self.ask(FsOp::Truncate(FsTruncate { path, size: 2 }));
+            }
+        }
+    }
+
+    pub(crate) fn end(self) {
+        self.mount.unmount(true).unwrap();
+    }
+}
+
+/// A change that the kernel, too, can make.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Opens (and makes or empties), writes, closes.
+    Write(&'static str),
+    Mkdir(&'static str),
+    Rmdir(&'static str),
+    Unlink(&'static str),
+    Rename(&'static str, &'static str),
+    Link(&'static str, &'static str),
+    Symlink(&'static str),
+    Chmod(&'static str),
+    Truncate(&'static str),
+}
+
+impl Change {
+    /// Makes it as any program does.
+    pub(crate) fn apply_below(&self, root: &Path) {
+        match self {
+            Self::Write(name) => std::fs::write(root.join(name), "text").unwrap(),
+            Self::Mkdir(name) => std::fs::create_dir(root.join(name)).unwrap(),
+            Self::Rmdir(name) => std::fs::remove_dir(root.join(name)).unwrap(),
+            Self::Unlink(name) => std::fs::remove_file(root.join(name)).unwrap(),
+            Self::Rename(from, to) => std::fs::rename(root.join(from), root.join(to)).unwrap(),
+            Self::Link(from, to) => std::fs::hard_link(root.join(from), root.join(to)).unwrap(),
+            Self::Symlink(name) => {
+                std::os::unix::fs::symlink("target", root.join(name)).unwrap();
+            }
+            Self::Chmod(name) => {
+                let mode = std::fs::Permissions::from_mode(0o600);
+                std::fs::set_permissions(root.join(name), mode).unwrap();
+            }
+            Self::Truncate(name) => nix::unistd::truncate(&root.join(name), 2).unwrap(),
+        }
+    }
+}
