@@ -197,7 +197,7 @@ fn watching(count: usize) -> (Engine<NearDaemon>, RawFd, Vec<File>) {
 pub(crate) fn run() {
     // `cargo test --benches` only wants to know that it runs.
     let is_real = std::env::args().any(|arg| arg == "--bench");
-    let (rounds, many) = if is_real { (2_000, 10_000) } else { (3, 100) };
+    let (rounds, many) = if is_real { (300, 10_000) } else { (3, 100) };
     raise_descriptor_limit();
     let originals = originals();
     println!("| kevent() on a user-space kqueue | bare, ns | hooked, ns | ratio |");
