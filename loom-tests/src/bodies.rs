@@ -279,7 +279,6 @@ pub const PEEK_AND_HAND_OVER: Model = Model {
         pop_in_turns(consumer, side, |item| side.owner().get() % 2 == item % 2);
     },
     check: nothing_repeated,
-    ..TWO_ENDS
 };
 
 /// Claims for one record at a time; frees it if it is `mine`, otherwise only looks.
@@ -288,15 +287,12 @@ fn pop_in_turns(consumer: &Consumer, side: &Side, mine: impl Fn(u64) -> bool) {
         if side.tally().popped() >= side.items() {
             return;
         }
-        match consumer.claim(side.owner(), |_| true) {
-            Some(mut claim) => {
-                let item = side.tally().popped();
-                if take(&mut claim, item) && mine(item) {
-                    free(&mut claim, side);
-                    continue;
-                }
+        if let Some(mut claim) = consumer.claim(side.owner(), |_| true) {
+            let item = side.tally().popped();
+            if take(&mut claim, item) && mine(item) {
+                free(&mut claim, side);
+                continue;
             }
-            None => {}
         }
         side.give_way();
     }
