@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::daemon::StartError;
 use super::listener::Listener;
+use super::page::{self, CountersPage};
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::Services;
@@ -30,6 +32,9 @@ const ACCEPTS_PER_TURN: usize = 32;
 
 /// How long to wait after the system refused a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How old the page of counters gets.
+const PAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What other threads may do with the event loop.
 #[derive(Debug)]
@@ -124,8 +129,14 @@ impl EventLoop {
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        let mut page = PageWriter::new(self.listener.path(), &self.services);
         loop {
-            match self.poll.poll(&mut events, self.timeout(Instant::now())) {
+            let now = Instant::now();
+            let waits = [self.timeout(now), page.timeout(now)];
+            match self
+                .poll
+                .poll(&mut events, waits.into_iter().flatten().min())
+            {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -147,6 +158,7 @@ impl EventLoop {
             self.drop_silent(now);
             self.accept(now);
             self.serve_ready(now);
+            page.write(&self.services, now);
         }
     }
 
@@ -334,6 +346,46 @@ impl EventLoop {
             tracing::warn!(session = %id, %error, "a connection cannot be forgotten");
         }
         session.end(&self.services);
+    }
+}
+
+/// Writes the page of counters from time to time.
+struct PageWriter {
+    page: Option<CountersPage>,
+    next: Instant,
+}
+
+impl PageWriter {
+    fn new(socket: &Path, services: &Services) -> Self {
+        let name = page::name_for(socket);
+        let page = match CountersPage::create(&name, &services.all_counters()) {
+            Ok(page) => {
+                services.name_page(&name);
+                Some(page)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "there is no page of counters");
+                None
+            }
+        };
+        Self {
+            page,
+            next: Instant::now() + PAGE_INTERVAL,
+        }
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        self.page
+            .as_ref()
+            .map(|_| self.next.saturating_duration_since(now))
+    }
+
+    fn write(&mut self, services: &Services, now: Instant) {
+        let Some(page) = &self.page else { return };
+        if services.take_page_wanted() || now >= self.next {
+            page.write(&services.all_counters());
+            self.next = now + PAGE_INTERVAL;
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod link;
 mod listener;
 mod mounts;
 mod open_session;
+mod page;
 mod peer;
 mod refills;
 mod refusal;

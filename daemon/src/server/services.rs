@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
@@ -47,6 +49,9 @@ pub(crate) struct Services {
     lower: Bytes,
     started: Instant,
     stop_wanted: AtomicBool,
+    /// The name of the page of counters, once there is one.
+    page: OnceLock<String>,
+    page_wanted: AtomicBool,
 }
 
 impl fmt::Debug for Services {
@@ -113,6 +118,8 @@ impl Services {
             lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
             started: Instant::now(),
             stop_wanted: AtomicBool::new(false),
+            page: OnceLock::new(),
+            page_wanted: AtomicBool::new(false),
         })
     }
 
@@ -170,8 +177,19 @@ impl Services {
         self.stop_wanted.load(Ordering::Acquire)
     }
 
+    /// The name of the page of counters; empty when there is none.
     pub(crate) fn counters_name(&self) -> String {
-        String::new()
+        self.page.get().cloned().unwrap_or_default()
+    }
+
+    /// There is a page of counters now.
+    pub(crate) fn name_page(&self, name: &str) {
+        self.page.get_or_init(|| name.to_owned());
+    }
+
+    /// Whether somebody asked for counters since the last call.
+    pub(crate) fn take_page_wanted(&self) -> bool {
+        self.page_wanted.swap(false, Ordering::Relaxed)
     }
 
     /// The branch that a greeting asks for.
@@ -224,6 +242,7 @@ impl Services {
 
     /// One page of the status. A bound session sees itself.
     pub(crate) fn report(&self, request: &Status, of: &PublicSession) -> StatusReport {
+        self.page_wanted.store(true, Ordering::Relaxed);
         let sessions = self.sessions();
         let mut after = sessions
             .range(SessionId(request.after.saturating_add(1))..)

@@ -4,7 +4,8 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_proto::client::{CallError, Client};
-use agentfs_proto::message::Status;
+use agentfs_proto::message::{Hello, Status};
+use rustix::process::Signal;
 
 use crate::files::{mkdir, rmdir, write};
 use crate::subscriber::Subscriber;
@@ -12,10 +13,15 @@ use crate::support::{DaemonProcess, Random, agentfs, private_directory, soon};
 
 const ROUNDS: u64 = 200;
 
+/// What AgentFS has under a name in shared memory, but for the pages of counters of the daemons that
+/// run in other tests.
 fn shared_memory() -> Vec<String> {
     let entries = std::fs::read_dir("/dev/shm").unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.contains("agentfs")).collect()
+    let is_page = |name: &str| name.len() == 24 && name.starts_with("agentfs-");
+    names
+        .filter(|name| name.contains("agentfs") && !is_page(name))
+        .collect()
 }
 
 fn watcher(daemon: &DaemonProcess) -> Child {
@@ -96,6 +102,7 @@ fn programs_killed_at_any_moment_cost_the_daemon_and_the_others_nothing() {
 
 #[test]
 fn a_daemon_killed_at_any_moment_ends_the_waiting_of_every_program() {
+    let shared_before = shared_memory();
     let mut directory = private_directory();
     let random = &mut Random(2);
     for round in 0..ROUNDS {
@@ -120,8 +127,17 @@ fn a_daemon_killed_at_any_moment_ends_the_waiting_of_every_program() {
             assert!(!program.wait().unwrap().success());
         }
     }
-    let daemon = DaemonProcess::start_in(directory, &[]);
-    write(&mut daemon.client(), "/after", b"all is well").unwrap();
+    let mut daemon = DaemonProcess::start_in(directory, &[]);
+    let (mut client, welcome) =
+        Client::connect(&daemon.socket(), Hello::new("test"), soon()).unwrap();
+    write(&mut client, "/after", b"all is well").unwrap();
+    // All of them had the page of one name, and the last one removes it.
+    let page = std::path::Path::new("/dev/shm").join(welcome.counters);
+    assert!(page.exists());
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    assert!(!page.exists());
+    assert_eq!(shared_memory(), shared_before);
 }
 
 /// Makes changes until the daemon is gone.

@@ -206,3 +206,39 @@ fn an_embedded_daemon_ends_with_its_owner() {
         .unwrap();
     daemon.wait().unwrap();
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_counters_are_in_a_page_that_others_can_read_but_not_write() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (daemon, _directory) = daemon_with(Limits::default());
+    let (mut client, welcome) =
+        Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
+    let path = Path::new("/dev/shm").join(&welcome.counters);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o400
+    );
+    let report = client.call(Status { after: 0 }, soon()).unwrap();
+    // Answered in the next turn, so the page of the turn before is written.
+    assert_answers(&mut client);
+    let page = std::fs::read(&path).unwrap();
+    let word = |at: usize| u64::from_ne_bytes(page[at..at + 8].try_into().unwrap());
+    assert_eq!(&page[..8], b"AGFSCTR1");
+    assert_eq!(word(16), u64::from(std::process::id()));
+    let count = usize::try_from(word(8)).unwrap();
+    assert_eq!(count, report.counters.len());
+    for (counter, entry) in report.counters.iter().zip(page.chunks(64).skip(1)) {
+        let name = entry[..56].split(|byte| *byte == 0).next().unwrap();
+        assert_eq!(name, counter.name.as_bytes());
+        let value = u64::from_ne_bytes(entry[56..].try_into().unwrap());
+        assert!(
+            value >= counter.value,
+            "{}: {value} < {}",
+            counter.name,
+            counter.value
+        );
+    }
+    drop(daemon);
+    assert!(!path.exists());
+}

@@ -90,12 +90,15 @@ impl DaemonProcess {
         self.child.wait().unwrap()
     }
 
-    /// Kills it. Its directory stays.
+    /// Kills it. Its directory stays; its page of counters, which the next daemon there would
+    /// replace, is removed.
     pub(crate) fn kill(mut self) -> TempDir {
+        let hello = Hello::new("killer");
+        let (_, welcome) = Client::connect(&self.socket(), hello, soon()).unwrap();
         self.signal(Signal::KILL);
         self.wait();
-        let empty = private_directory();
-        std::mem::replace(&mut self.directory, empty)
+        std::fs::remove_file(Path::new("/dev/shm").join(welcome.counters)).unwrap();
+        std::mem::replace(&mut self.directory, private_directory())
     }
 
     /// How many descriptors it has open.
@@ -109,7 +112,7 @@ impl DaemonProcess {
 impl Drop for DaemonProcess {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal(Signal::KILL);
+            self.signal(Signal::TERM);
             self.wait();
         }
     }

@@ -22,6 +22,10 @@ const LIST: &[(&str, &str)] = &[
         "loom's cells check what Sync promises",
     ),
     (
+        "daemon/src/server/page.rs",
+        "lays atomics over mapped memory",
+    ),
+    (
         "loom-tests/src/side/native.rs",
         "shares counters between processes",
     ),
