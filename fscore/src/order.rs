@@ -231,14 +231,18 @@ impl<'a> Way<'a> {
     /// Moves one object of a circle to a name that nobody has.
     fn break_circle(&mut self, waiting: &mut [Pending]) -> bool {
         let movable = waiting.iter_mut().find_map(|pending| match pending {
-            Pending::Move(from, _) if !self.is_aside(from) => Some(from),
+            Pending::Move(from, to) if !self.is_aside(from) => Some((from, to)),
             Pending::Move(..) | Pending::Remove(_) | Pending::Add(_) => None,
         });
-        let Some(from) = movable else {
+        let Some((from, to)) = movable else {
             return false;
         };
+        // Not where it was: that directory may have to become empty first.
+        let reachable = !self.arriving.contains(&to.dir) && !self.is_inside(to.dir, from.node);
+        let dir = if reachable { to.dir } else { NodeId::ROOT };
         let aside = Entry {
-            name: self.free_name(from),
+            dir,
+            name: self.free_name(dir, from.node),
             ..from.clone()
         };
         let is_arriving = self.arriving.contains(&from.node);
@@ -256,18 +260,16 @@ impl<'a> Way<'a> {
         self.aside.contains(&(entry.dir, entry.name.clone()))
     }
 
-    fn free_name(&self, entry: &Entry) -> Name {
+    fn free_name(&self, dir: NodeId, node: NodeId) -> Name {
         let is_used = |tree: &Tree, name: &[u8]| {
-            let Ok(dir) = tree.inode(entry.dir) else {
+            let Ok(inode) = tree.inode(dir) else {
                 return false;
             };
-            !matches!(tree.lookup(entry.dir, &dir, name), Ok(None))
+            !matches!(tree.lookup(dir, &inode, name), Ok(None))
         };
         let mut name: Name = Arc::from(&b""[..]);
         for attempt in 0_u64.. {
-            name = format!(".{}.{attempt}.moving", entry.node)
-                .into_bytes()
-                .into();
+            name = format!(".{node}.{attempt}.moving").into_bytes().into();
             if !is_used(self.old, &name) && !is_used(self.new, &name) {
                 break;
             }

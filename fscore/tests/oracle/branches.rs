@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use agentfs_core::event::{Envelope, ObjectKind, Origin};
 use agentfs_core::id::{BranchId, NodeId, SnapshotId};
-use agentfs_core::{Branch, Caller, FsCore, PathChange, Version};
+use agentfs_core::{Branch, Caller, FsCore, PathChange, RenameFlags, Version};
 
 use crate::fscore::{Core, filesystem};
 use crate::generate::Actor;
@@ -479,4 +479,26 @@ fn a_restore_is_told_as_the_difference() {
     }
     assert_eq!(replica.names, before);
     assert_eq!(names_of(&branch), before);
+}
+
+#[test]
+fn a_file_that_takes_the_name_of_the_directory_it_was_in_is_told_in_order() {
+    let fs = filesystem(None);
+    let branch = fs.branch(FsCore::MAIN).unwrap();
+    branch.mkdir(&root(), "/d", 0o755).unwrap();
+    branch.mknod(&root(), "/d/f", 0o100_644, 0).unwrap();
+    let old = fs.snapshot_create(&root(), branch.id(), "").unwrap();
+    let mut names = names_of(&branch);
+    branch
+        .rename(&root(), "/d/f", "/f", RenameFlags::REPLACE)
+        .unwrap();
+    branch.rmdir(&root(), "/d").unwrap();
+    branch
+        .rename(&root(), "/f", "/d", RenameFlags::REPLACE)
+        .unwrap();
+    let new = Version::Branch(branch.id());
+    for difference in fs.diff(Version::Snapshot(old), new).unwrap() {
+        make(&mut names, &difference, &mut Vec::new()).unwrap();
+    }
+    assert_eq!(names, names_of(&branch));
 }
