@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agentfs_core::id::{Seq, SessionId};
 use agentfs_core::{
     Branch, Caller, Errno, FsConfig, FsCore, HandleId, OpenFlags, RenameFlags, SetTime,
-    SubscriptionId,
+    SubscriptionId, XattrFlags,
 };
 use agentfs_daemon::service::{Limits, NodeInterest, WatchService};
 use agentfs_daemon::{Api, Counts, Queue, WatchId};
@@ -188,6 +188,10 @@ impl Core {
                 let time = |set: bool| set.then_some(SetTime::To(1_000_000_000_000));
                 branch.utimens(caller, path, true, time(atime), time(mtime))
             }
+            Op::SetXattr { path } => {
+                branch.setxattr(caller, path, true, b"user.t", b"v", XattrFlags::ANY)
+            }
+            Op::RemoveXattr { path } => branch.removexattr(caller, path, true, b"user.t"),
             other => unreachable!("{other:?} is no change of a name"),
         }
     }

@@ -115,6 +115,8 @@ fn tree(rng: &mut Rng) -> Op {
             let (atime, mtime) = rng.pick(&[(true, true), (true, false), (false, true)]);
             Op::Utimens { path, atime, mtime }
         }
+        13 => Op::SetXattr { path },
+        14 => Op::RemoveXattr { path },
         _ => Op::Truncate {
             path,
             len: rng.pick(&[0, 3, 10]),

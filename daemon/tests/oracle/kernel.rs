@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{
     self, AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT,
+    XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -220,6 +221,10 @@ impl Run<'_> {
                 };
                 fs::utimensat(dir, relative(path), &times, AtFlags::empty())
             }
+            Op::SetXattr { path } => {
+                fs::setxattr(self.path.join(path), "user.t", b"v", XattrFlags::empty())
+            }
+            Op::RemoveXattr { path } => fs::removexattr(self.path.join(path), "user.t"),
             other => unreachable!("{other:?} is no change of a name"),
         }
     }

@@ -88,6 +88,12 @@ pub(crate) enum Op {
         atime: bool,
         mtime: bool,
     },
+    SetXattr {
+        path: Path,
+    },
+    RemoveXattr {
+        path: Path,
+    },
     /// `inotify_add_watch`.
     Watch {
         instance: usize,

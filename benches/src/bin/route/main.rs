@@ -1,0 +1,73 @@
+//! What it costs to tell watchers of a change: finding them among many, the way from the commit to
+//! the record, and bursts, beside the kernel's inotify doing the same on tmpfs.
+//!
+//! `route [--quick] [--json] [--only PART]`: parts are scale, depth, commit, burst.
+
+mod burst;
+mod commit;
+mod rig;
+mod scale;
+
+use std::io::Write as _;
+
+use agentfs_benches::table::{Table, machine};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// How much is done.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Rounds whose median counts.
+    rounds: usize,
+    /// Events in a round.
+    events: usize,
+}
+
+type Part = fn(Effort) -> Result<Vec<Table>, Failure>;
+
+const PARTS: [(&str, Part); 4] = [
+    ("scale", scale::watches),
+    ("depth", scale::depth),
+    ("commit", commit::run),
+    ("burst", burst::run),
+];
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let only = args
+        .iter()
+        .position(|arg| arg == "--only")
+        .and_then(|at| args.get(at + 1));
+    let effort = if has("--quick") {
+        Effort {
+            rounds: 3,
+            events: 20_000,
+        }
+    } else {
+        Effort {
+            rounds: 15,
+            events: 100_000,
+        }
+    };
+    let mut tables = Vec::new();
+    for (name, run) in PARTS {
+        if only.is_none_or(|only| only == name) {
+            writeln!(std::io::stderr(), "route: {name}")?;
+            tables.extend(run(effort)?);
+        }
+    }
+    let text = if has("--json") {
+        serde_json::to_string_pretty(&tables)? + "\n"
+    } else {
+        let head = format!(
+            "Machine: {}. Cells are medians (min to max) over {} rounds; ratios are taken round by \
+             round.\n",
+            machine(),
+            effort.rounds
+        );
+        head + &tables.iter().map(Table::markdown).collect::<String>()
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
