@@ -285,6 +285,12 @@ impl Channel {
         empty
     }
 
+    /// Whether a difference is being found.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        let replay = self.backlog.replay.as_ref();
+        replay.is_some_and(Replay::is_awaited)
+    }
+
     /// Whether a difference was told to its end just now.
     pub(crate) fn end_replay(&mut self) -> bool {
         self.backlog.replay.take().is_some()

@@ -30,30 +30,52 @@ impl Base {
         self.0.seq()
     }
 
-    /// What is different now.
+    /// What must be told for the reader to know the branch as it is now.
+    pub(crate) fn gap(self, branch: &Branch) -> Gap {
+        Gap {
+            old: self.0,
+            new: branch.freeze(),
+        }
+    }
+}
+
+/// Two states of a branch. Finding what differs takes time, so it is done without any lock.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    old: Frozen,
+    new: Frozen,
+}
+
+impl Gap {
+    /// The net changes.
     ///
     /// # Errors
     ///
     /// What the host says of the lower layer.
-    pub(crate) fn replay(&self, branch: &Branch, pool: Arc<Pool>) -> Result<Replay> {
-        let (changes, now) = branch.changes_since(&self.0)?;
+    pub(crate) fn changes(&self, branch: &Branch) -> Result<Vec<Change>> {
+        branch.changes_between(&self.old, &self.new)
+    }
+
+    /// The replay of the changes, which are still to be found.
+    pub(crate) fn replay(&self, branch: BranchId, pool: Arc<Pool>) -> Replay {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanos = since.unwrap_or_default().as_nanos();
-        Ok(Replay {
-            changes: changes.into_iter(),
+        Replay {
+            changes: None,
             closing: None,
-            branch: branch.id(),
-            seq: now.seq(),
+            branch,
+            seq: self.new.seq(),
             time_ns: u64::try_from(nanos).unwrap_or(u64::MAX),
             waiting: Spill::new(pool),
             speaking: false,
-        })
+        }
     }
 }
 
 /// A difference that is being told, change by change, as the reader makes room.
 pub(crate) struct Replay {
-    changes: std::vec::IntoIter<Change>,
+    /// Nothing while they are being found.
+    changes: Option<std::vec::IntoIter<Change>>,
     closing: Option<Change>,
     branch: BranchId,
     /// The last change that the difference holds.
@@ -67,7 +89,10 @@ pub(crate) struct Replay {
 impl fmt::Debug for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replay")
-            .field("changes", &self.changes.len())
+            .field(
+                "changes",
+                &self.changes.as_ref().map(ExactSizeIterator::len),
+            )
             .field("waiting", &self.waiting.len())
             .finish_non_exhaustive()
     }
@@ -77,6 +102,16 @@ impl Replay {
     /// The last change that the difference holds.
     pub(crate) fn seq(&self) -> Seq {
         self.seq
+    }
+
+    /// Whether the changes are still being found.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.changes.is_none()
+    }
+
+    /// The changes are found.
+    pub(crate) fn begin(&mut self, changes: Vec<Change>) {
+        self.changes = Some(changes.into_iter());
     }
 
     /// Whether what is sent now comes from here.
@@ -91,7 +126,8 @@ impl Replay {
     /// The next change to tell. Until [`fall_silent`](Self::fall_silent) what is sent is taken for
     /// its records, which wait here if there is no room.
     pub(crate) fn speak(&mut self) -> Option<Envelope> {
-        let change = self.closing.take().or_else(|| self.changes.next())?;
+        let next = || self.changes.as_mut()?.next();
+        let change = self.closing.take().or_else(next)?;
         self.closing = closing(&change);
         self.speaking = true;
         Some(Envelope {

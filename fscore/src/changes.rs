@@ -135,13 +135,22 @@ impl Branch {
     ///
     /// `EINVAL` for another branch's; what the host says of the lower layer.
     pub fn changes_since(&self, old: &Frozen) -> Result<(Vec<Change>, Frozen)> {
-        if old.branch != self.id() {
+        let new = self.freeze();
+        Ok((self.changes_between(old, &new)?, new))
+    }
+
+    /// As [`changes_since`](Self::changes_since), up to a moment that was kept before.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for another branch's; what the host says of the lower layer.
+    pub fn changes_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Change>> {
+        if old.branch != self.id() || new.branch != self.id() {
             return Err(Errno::EINVAL);
         }
-        let new = self.freeze();
         let steps = steps(&old.tree, &new.tree)?;
         let is_open = |node| self.inner.read().handles.is_open(node);
-        Ok((changes(&old.tree, &new.tree, steps, &is_open), new))
+        Ok(changes(&old.tree, &new.tree, steps, &is_open))
     }
 }
 

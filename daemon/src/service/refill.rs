@@ -7,26 +7,96 @@ use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::HEALED;
 
 use super::WatchService;
+use crate::heal::{Base, Gap};
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::inotify::IN_DELETE_SELF;
 use crate::watch::Api;
+
+/// How a turn at a queue ended.
+enum Turn {
+    /// Nothing waits any more, or there is no room.
+    Over,
+    /// Committers may want the queue.
+    Pause,
+    /// The difference has to be found.
+    Gap(Gap),
+}
+
+/// Changes told in one turn.
+const CHANGES: usize = 256;
 
 impl WatchService {
     /// Moves what waits into the queue's ring, as far as there is room. For when the program rings
     /// the refill doorbell.
     pub fn refill(&self, queue: &Arc<Queue>) {
+        loop {
+            match self.turn(queue) {
+                Turn::Over => return,
+                Turn::Pause => {}
+                Turn::Gap(gap) => self.find_changes(queue, &gap),
+            }
+        }
+    }
+
+    fn turn(&self, queue: &Arc<Queue>) -> Turn {
         let mut guard = queue.lock();
-        let Some(open) = guard.as_mut() else { return };
-        while open.channel.drain_replay() {
+        let Some(open) = guard.as_mut() else {
+            return Turn::Over;
+        };
+        let turn = self.take_turn(queue, open);
+        open.channel.flush();
+        self.judge(queue, open);
+        turn
+    }
+
+    fn take_turn(&self, queue: &Arc<Queue>, open: &mut Open) -> Turn {
+        for _ in 0..CHANGES {
+            if open.channel.is_awaiting() || !open.channel.drain_replay() {
+                return Turn::Over;
+            }
             if self.tell_next(queue, open) || open.channel.end_replay() {
                 continue;
             }
-            if !open.channel.drain_spill() || !self.start_replay(queue, open) {
-                break;
+            if !open.channel.drain_spill() {
+                return Turn::Over;
             }
+            return match open.channel.backlog.heal.take() {
+                Some(base) => self.open_gap(queue, open, base),
+                None => Turn::Over,
+            };
         }
-        open.channel.flush();
-        self.judge(queue, open);
+        Turn::Pause
+    }
+
+    /// From here on the reader is told of changes again, behind the difference up to here.
+    fn open_gap(&self, queue: &Queue, open: &mut Open, base: Base) -> Turn {
+        let Ok(branch) = self.core.branch(queue.branch) else {
+            // Nothing will happen in a branch that is deleted.
+            return Turn::Over;
+        };
+        let gap = base.gap(&branch);
+        let replay = gap.replay(queue.branch, Arc::clone(&self.pool));
+        open.channel.counters.healed += 1;
+        open.channel.backlog.told_through = replay.seq();
+        open.channel.backlog.replay = Some(replay);
+        Turn::Gap(gap)
+    }
+
+    /// Finds the difference without holding up who commits meanwhile.
+    fn find_changes(&self, queue: &Queue, gap: &Gap) {
+        let branch = self.core.branch(queue.branch);
+        let changes = branch.and_then(|branch| gap.changes(&branch));
+        let mut guard = queue.lock();
+        let Some(open) = guard.as_mut() else { return };
+        match (changes, &mut open.channel.backlog.replay) {
+            (Ok(changes), Some(replay)) => replay.begin(changes),
+            // The lower layer cannot be read.
+            (Err(_), _) => {
+                open.channel.end_replay();
+                open.channel.overflow();
+            }
+            (Ok(_), None) => {}
+        }
     }
 
     /// Tells the next change of a difference, if one is being told.
@@ -56,25 +126,6 @@ impl WatchService {
                 });
             }
         });
-    }
-
-    /// Begins to tell what changed since the reader fell behind, if it did.
-    fn start_replay(&self, queue: &Arc<Queue>, open: &mut Open) -> bool {
-        let Some(base) = open.channel.backlog.heal.take() else {
-            return false;
-        };
-        let branch = self.core.branch(queue.branch);
-        let pool = Arc::clone(&self.pool);
-        match branch.and_then(|branch| base.replay(&branch, pool)) {
-            Ok(replay) => {
-                open.channel.counters.healed += 1;
-                open.channel.backlog.told_through = replay.seq();
-                open.channel.backlog.replay = Some(replay);
-            }
-            // The lower layer cannot be read, or the branch is gone.
-            Err(_) => open.channel.overflow(),
-        }
-        true
     }
 
     /// Ends the inotify watches whose inode went while nothing was told: a difference does not show
