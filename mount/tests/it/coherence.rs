@@ -116,7 +116,15 @@ impl EventSink for Heard {
             Change::Created { at, .. } | Change::Removed { at, .. } => (&at.name, Kind::Presence),
             Change::Renamed { to, .. } => (&to.name, Kind::Place),
             Change::Attributes { at: Some(at), .. } => (&at.name, Kind::Mode),
-            _ => return,
+            Change::Written { .. }
+            | Change::Attributes { .. }
+            | Change::Resized { .. }
+            | Change::Xattr { .. }
+            | Change::BranchCreated { .. }
+            | Change::SnapshotCreated { .. }
+            | Change::Opened { .. }
+            | Change::Read { .. }
+            | Change::Closed { .. } => return,
         };
         if let Some(item) = self.by_name.get(&**name)
             && item.kind == kind
