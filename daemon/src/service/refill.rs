@@ -19,7 +19,7 @@ enum Turn {
     /// Committers may want the queue.
     Pause,
     /// The difference has to be found.
-    Gap(Gap),
+    Gap(Box<Gap>),
 }
 
 /// Changes told in one turn.
@@ -79,7 +79,7 @@ impl WatchService {
         open.channel.counters.healed += 1;
         open.channel.backlog.told_through = replay.seq();
         open.channel.backlog.replay = Some(replay);
-        Turn::Gap(gap)
+        Turn::Gap(Box::new(gap))
     }
 
     /// Finds the difference without holding up who commits meanwhile.
