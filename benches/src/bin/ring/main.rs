@@ -38,8 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Size {
             records: 2_000_000,
-            wakes: 5_000,
-            rounds: 9,
+            wakes: 2_000,
+            rounds: 7,
         }
     };
     let only = args
@@ -70,12 +70,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         let head = format!(
             "Machine: {}. Cores {:?}; {} runs counted, {} dropped because the cores had moved or \
-             something else ran. Cells are medians (min to max) over the runs; ratios are taken \
+             something else ran, {} of those counted disturbed all the same. Cells are medians (min to max) over the runs; ratios are taken \
              round by round.\n",
             machine(),
             judge.usual(),
             judge.kept,
             judge.dropped,
+            judge.disturbed,
         );
         head + &tables.iter().map(Table::markdown).collect::<String>()
     };
