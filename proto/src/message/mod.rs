@@ -110,10 +110,6 @@ union! {
         65 => Status(Status),
         /// Ends the daemon.
         66 => Shutdown(Shutdown),
-        /// Mounts a branch.
-        67 => Mount(Mount),
-        /// Takes a mount away.
-        68 => Unmount(Unmount),
     }
 }
 
@@ -158,8 +154,6 @@ union! {
         64 => Mounts(Mounts),
         /// Answers [`Status`].
         65 => StatusReport(StatusReport),
-        /// Answers [`Mount`].
-        67 => MountInfo(MountInfo),
     }
 }
 
@@ -220,8 +214,6 @@ calls! {
     MountList => Mounts,
     Status => StatusReport,
     Shutdown => Done,
-    Mount => MountInfo,
-    Unmount => Done,
 }
 
 answers! {
@@ -242,5 +234,4 @@ answers! {
     Snapshots(Snapshots),
     Mounts(Mounts),
     StatusReport(StatusReport),
-    MountInfo(MountInfo),
 }
