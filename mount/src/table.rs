@@ -1,5 +1,6 @@
 //! All mounts of a filesystem.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -39,6 +40,17 @@ pub struct Mounts {
     fs: FsCore,
     table: Arc<Table>,
     subscription: SubscriptionId,
+    at_end: AtEnd,
+}
+
+/// What is called when a mount has ended.
+#[derive(Clone)]
+struct AtEnd(Arc<dyn Fn(MountId) + Send + Sync>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtEnd")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +72,19 @@ impl Mounts {
     ///
     /// [`EventsDisabled`] when the filesystem does not track events.
     pub fn new(fs: &FsCore) -> Result<Self, EventsDisabled> {
+        Self::with_end(fs, |_| {})
+    }
+
+    /// No mounts yet. `at_end` is called, in some thread, with each one that has ended: unmounted
+    /// through its handle, or by whomever.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_end(
+        fs: &FsCore,
+        at_end: impl Fn(MountId) + Send + Sync + 'static,
+    ) -> Result<Self, EventsDisabled> {
         let table = Arc::new(Table::default());
         let sink = Arc::new(Invalidator(Arc::clone(&table)));
         let subscription = fs.subscribe_events(sink)?;
@@ -67,6 +92,7 @@ impl Mounts {
             fs: fs.clone(),
             table,
             subscription,
+            at_end: AtEnd(Arc::new(at_end)),
         })
     }
 
@@ -101,8 +127,10 @@ impl Mounts {
             });
         });
         let table = Arc::clone(&self.table);
+        let at_end = self.at_end.clone();
         let served = Server::start(session, id, point, options.guarded, move || {
             table.change(|all| all.retain(|entry| entry.info.id != id));
+            at_end.0(id);
         });
         let server = served.map_err(|error| MountError::Refused(point.to_owned(), error))?;
         let info = MountInfo {

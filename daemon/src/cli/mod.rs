@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod failure;
 mod fs;
+mod mount;
 mod output;
 mod session;
 mod snapshot;
@@ -40,6 +41,7 @@ Examples:
   agentfs watch /src                      print changes as they happen
   echo hello | agentfs fs write /src/a    change something
   agentfs branch create attempt-1         start a branch
+  agentfs mount attempt-1 work            let programs work in it
   agentfs branch diff attempt-1           see what it changed
   agentfs doctor                          see what this machine allows";
 
@@ -61,6 +63,8 @@ enum Command {
     Fs(fs::FsArgs),
     Branch(branch::BranchArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Mount(mount::MountArgs),
+    Umount(mount::UmountArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Shutdown(session::ShutdownArgs),
@@ -78,6 +82,8 @@ pub fn run() -> ExitCode {
         Command::Fs(args) => fs::run(&common, args, &mut output),
         Command::Branch(args) => branch::run(&common, args, &mut output),
         Command::Snapshot(args) => snapshot::run(&common, args, &mut output),
+        Command::Mount(args) => mount::mount(&common, args, &mut output),
+        Command::Umount(args) => mount::unmount(&common, args, &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => session::shut_down(&common, args, &mut output),

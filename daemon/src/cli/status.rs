@@ -1,13 +1,13 @@
 //! `agentfs status`
 
-use agentfs_proto::message::{SessionStatus, Status, StatusReport};
+use agentfs_proto::message::{MountInfo, SessionStatus, Status, StatusReport};
 use clap::Args;
 
 use super::output::Table;
 use super::session::Session;
-use super::{Common, Failure, Output};
+use super::{Common, Failure, Output, mount};
 
-/// Show sessions, queues and counters of the daemon
+/// Show sessions, queues, mounts and counters of the daemon
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs status
@@ -17,11 +17,26 @@ pub(crate) struct StatusArgs {}
 pub(crate) fn run(common: &Common, _: StatusArgs, output: &mut Output) -> Result<(), Failure> {
     let mut session = Session::open(common, "")?;
     let report = fetch(&mut session)?;
+    let mounts = mount::list(&mut session)?;
     if output.is_json() {
-        output.json(&report)
-    } else {
-        output.line(text(&report))
+        return output.json(&WithMounts {
+            report: &report,
+            mounts: &mounts,
+        });
     }
+    output.line(text(&report))?;
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    output.line(format_args!("\n{}", mount::table(&mounts)))
+}
+
+/// The report and the mount table as one object.
+#[derive(serde::Serialize)]
+struct WithMounts<'a> {
+    #[serde(flatten)]
+    report: &'a StatusReport,
+    mounts: &'a [MountInfo],
 }
 
 /// All pages as one report.

@@ -28,6 +28,8 @@ pub(crate) struct Broadcasts {
     waiting: Mutex<Waiting>,
     /// Whom to wake when there is something to send.
     control: Arc<Control>,
+    /// Called with a change before anybody is told of it.
+    before_telling: Box<dyn Fn(&Envelope) + Send + Sync>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,12 +61,16 @@ impl fmt::Debug for Broadcasts {
 }
 
 impl Broadcasts {
-    pub(crate) fn new(control: &Arc<Control>) -> Self {
+    pub(crate) fn new(
+        control: &Arc<Control>,
+        before_telling: impl Fn(&Envelope) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             subscriptions: RwLock::default(),
             activity: AtomicUsize::new(0),
             waiting: Mutex::default(),
             control: Arc::clone(control),
+            before_telling: Box::new(before_telling),
         }
     }
 
@@ -160,12 +166,16 @@ impl EventSink for Broadcasts {
             return;
         }
         let (path, aux) = paths(&envelope.change);
+        let mut settled = false;
         for ((session, number), it) in subscriptions.iter() {
             let hears =
                 is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path));
             let is_activity = envelope.kind().is_none();
             if it.branch != envelope.branch || !hears || (is_activity && !it.activity) {
                 continue;
+            }
+            if !std::mem::replace(&mut settled, true) {
+                (self.before_telling)(envelope);
             }
             self.push(
                 *session,

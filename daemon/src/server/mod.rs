@@ -17,6 +17,8 @@ mod jobs;
 mod limits;
 mod link;
 mod listener;
+#[cfg_attr(not(target_os = "linux"), path = "mounting_elsewhere.rs")]
+mod mounting;
 mod mounts;
 mod open_session;
 mod page;

@@ -9,8 +9,8 @@ use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_core::{Branch, Caller};
 use agentfs_proto::message::{
     BranchApply, BranchDelete, BranchDiff, BranchToken, Code, Done, EventsSubscribe, FsReply,
-    FsRequest, MountInfo, MountList, Mounts, QueueStatus, Reply, Request, RequestChannelOpened,
-    SessionStatus, SnapshotRestore, TokenMade,
+    FsRequest, Mount, MountInfo, MountList, Mounts, QueueStatus, Reply, Request,
+    RequestChannelOpened, SessionStatus, SnapshotRestore, TokenMade, Unmount,
 };
 
 use agentfs_ring::requests::SLOTS;
@@ -23,6 +23,7 @@ use super::differences::{self, Pages};
 use super::files::{Files, Handles};
 use super::jobs::Job;
 use super::link::Link;
+use super::mounts;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::{Services, lock};
@@ -155,6 +156,8 @@ impl OpenSession {
             Request::EventsSubscribe(it) => done(self.subscribe(&it, services)?),
             Request::EventsUnsubscribe(it) => done(self.unsubscribe(it.subscription, services)?),
             Request::MountList(list) => done(self.mounts(&list, services)),
+            Request::Mount(it) => self.mount(&it, services),
+            Request::Unmount(it) => self.unmount(it, services),
             Request::Status(status) => done(services.report(&status, &self.public)),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
@@ -348,6 +351,27 @@ impl OpenSession {
         Ok(Done { value: 0 })
     }
 
+    fn mount(&self, request: &Mount, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("mount")?;
+        let branch = self.branch(&request.branch, services)?;
+        let mounting = Arc::clone(services.mounting());
+        let path = request.path.as_path().to_owned();
+        job(move || {
+            let (id, mount) = mounting.mount(branch.id(), &path)?;
+            let name = branch.name().to_owned();
+            Ok(mount_info(id, &mount, name).into())
+        })
+    }
+
+    fn unmount(&self, request: Unmount, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("unmount")?;
+        let mounting = Arc::clone(services.mounting());
+        job(move || {
+            mounting.unmount(request.path.as_path(), request.detach)?;
+            Ok(Done { value: 0 }.into())
+        })
+    }
+
     fn mounts(&self, request: &MountList, services: &Services) -> Mounts {
         let shown = services.mounts().after(MountId(request.after)).into_iter();
         let mut shown =
@@ -361,13 +385,7 @@ impl OpenSession {
         let mounts = shown
             .by_ref()
             .take(MOUNTS_PER_PAGE)
-            .map(|(id, mount)| MountInfo {
-                id: id.0,
-                branch: mount.branch.0,
-                branch_name: name(mount.branch).unwrap_or_default(),
-                st_dev: mount.st_dev,
-                path: mount.path.as_path().into(),
-            })
+            .map(|(id, mount)| mount_info(id, &mount, name(mount.branch).unwrap_or_default()))
             .collect();
         Mounts {
             mounts,
@@ -419,3 +437,13 @@ impl OpenSession {
 
 /// Mounts on one page: with the longest paths they fit a frame.
 const MOUNTS_PER_PAGE: usize = 12;
+
+fn mount_info(id: MountId, mount: &mounts::Mount, branch_name: String) -> MountInfo {
+    MountInfo {
+        id: id.0,
+        branch: mount.branch.0,
+        branch_name,
+        st_dev: mount.st_dev,
+        path: mount.path.as_path().into(),
+    }
+}

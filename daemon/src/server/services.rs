@@ -22,6 +22,7 @@ use super::daemon::{Config, StartError};
 use super::event_loop::Control;
 use super::jobs::Jobs;
 use super::limits::Limits;
+use super::mounting::Mounting;
 use super::mounts::MountTable;
 use super::open_session::PublicSession;
 use super::refills::Refills;
@@ -41,6 +42,7 @@ pub(crate) struct Services {
     broadcasts: Arc<Broadcasts>,
     registrations: Arc<Registrations>,
     mounts: MountTable,
+    mounting: Arc<Mounting>,
     refills: Refills,
     limits: Limits,
     counters: Counters,
@@ -91,10 +93,13 @@ impl Services {
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
             ..service::Limits::default()
         };
-        let watches = Arc::new(WatchService::new(core.clone(), limits).map_err(StartError::Io)?);
-        let broadcasts = Arc::new(Broadcasts::new(control));
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
+        // The first to subscribe: who hears of a change finds it on every mount.
+        let mounting = Arc::new(Mounting::new(&core, &mounts).map_err(disabled)?);
+        let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
+        let watches = Arc::new(watches.telling_after(mounting.settler()));
+        let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&watches, &mounts, control));
         // In front of the watch service: a watch that is registered hears the event.
         core.subscribe_events(registrations.clone())
@@ -110,6 +115,7 @@ impl Services {
             broadcasts,
             registrations,
             mounts,
+            mounting,
             refills: Refills::new(registry),
             limits: config.limits,
             counters: Counters::default(),
@@ -149,6 +155,10 @@ impl Services {
 
     pub(crate) fn mounts(&self) -> &MountTable {
         &self.mounts
+    }
+
+    pub(crate) fn mounting(&self) -> &Arc<Mounting> {
+        &self.mounting
     }
 
     pub(crate) fn refills(&self) -> &Refills {

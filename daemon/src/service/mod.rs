@@ -5,6 +5,7 @@ mod refill;
 mod register;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -95,6 +96,17 @@ pub struct WatchService {
     attention: (Ringer, Waiter),
     /// What queues that are closed have counted.
     retired: Mutex<Counts>,
+    /// Called with a change before anybody is told of it.
+    before_telling: BeforeTelling,
+}
+
+/// See [`WatchService::telling_after`].
+struct BeforeTelling(Box<dyn Fn(&Envelope) + Send + Sync>);
+
+impl fmt::Debug for BeforeTelling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BeforeTelling")
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -117,7 +129,18 @@ impl WatchService {
             condemned: Mutex::default(),
             attention: doorbell::pipe()?,
             retired: Mutex::default(),
+            before_telling: BeforeTelling(Box::new(|_| {})),
         })
+    }
+
+    /// Calls this with every change that somebody is about to be told of, in the committing thread,
+    /// and tells when it returns: time for the change to be seen wherever it was made.
+    #[must_use]
+    pub fn telling_after(self, call: impl Fn(&Envelope) + Send + Sync + 'static) -> Self {
+        Self {
+            before_telling: BeforeTelling(Box::new(call)),
+            ..self
+        }
     }
 
     /// Opens a session whose watches look at a branch.
@@ -357,7 +380,10 @@ impl WatchService {
     fn tell(&self, envelope: &Envelope) {
         let mut news = None;
         self.router.route(envelope, |queue, hits| {
-            let news = *news.get_or_insert_with(|| self.router.news(envelope, 0));
+            let news = *news.get_or_insert_with(|| {
+                self.before_telling.0(envelope);
+                self.router.news(envelope, 0)
+            });
             self.deliver(queue, hits, news);
         });
     }

@@ -10,6 +10,8 @@ mod healing;
 mod hostile;
 mod killed;
 mod lifecycle;
+#[cfg(target_os = "linux")]
+mod mounting;
 mod registering;
 mod rig;
 mod routing;

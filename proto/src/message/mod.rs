@@ -110,6 +110,10 @@ union! {
         65 => Status(Status),
         /// Ends the daemon.
         66 => Shutdown(Shutdown),
+        /// Mounts a branch.
+        67 => Mount(Mount),
+        /// Takes a mount away.
+        68 => Unmount(Unmount),
     }
 }
 
@@ -154,6 +158,8 @@ union! {
         64 => Mounts(Mounts),
         /// Answers [`Status`].
         65 => StatusReport(StatusReport),
+        /// Answers [`Mount`].
+        67 => MountInfo(MountInfo),
     }
 }
 
@@ -214,6 +220,8 @@ calls! {
     MountList => Mounts,
     Status => StatusReport,
     Shutdown => Done,
+    Mount => MountInfo,
+    Unmount => Done,
 }
 
 answers! {
@@ -234,4 +242,5 @@ answers! {
     Snapshots(Snapshots),
     Mounts(Mounts),
     StatusReport(StatusReport),
+    MountInfo(MountInfo),
 }

@@ -33,6 +33,22 @@ container! {
         pub more: bool,
     }
 
+    /// Mounts a branch on a directory of the daemon's mount namespace.
+    pub struct Mount {
+        /// The branch; empty for the session's.
+        pub branch: String,
+        /// The directory, absolute.
+        pub path: Bytes,
+    }
+
+    /// Takes a mount away.
+    pub struct Unmount {
+        /// Where it is, absolute.
+        pub path: Bytes,
+        /// Also when it is in use: what uses it goes on, without a name.
+        pub detach: bool,
+    }
+
     /// Asks for sessions, queues and counters.
     pub struct Status {
         /// Only sessions numbered higher: the last one of the page before, or 0.

@@ -9,6 +9,7 @@ fn text(text: &str) -> String {
 /// One of every request, and of every filesystem operation.
 pub(crate) fn requests() -> Vec<Request> {
     let mut requests = session_requests();
+    requests.extend(mount_requests());
     requests.extend(fs_ops().into_iter().chain(fs_ops_on_names()).map(|op| {
         FsRequest {
             branch: text("agent-1"),
@@ -93,10 +94,25 @@ fn session_requests() -> Vec<Request> {
         }
         .into(),
         EventsUnsubscribe { subscription: 1 }.into(),
-        MountList { after: 0 }.into(),
         Status { after: 3 }.into(),
         Shutdown {
             reason: text("upgrade"),
+        }
+        .into(),
+    ]
+}
+
+fn mount_requests() -> Vec<Request> {
+    vec![
+        MountList { after: 0 }.into(),
+        Mount {
+            branch: text("attempt-1"),
+            path: b"/mnt/work".into(),
+        }
+        .into(),
+        Unmount {
+            path: b"/mnt/work".into(),
+            detach: true,
         }
         .into(),
     ]
@@ -471,10 +487,11 @@ fn branch_replies() -> Vec<Reply> {
         }
         .into(),
         Mounts {
-            mounts: vec![mount],
+            mounts: vec![mount.clone()],
             more: false,
         }
         .into(),
+        mount.into(),
         status_report().into(),
     ]
 }

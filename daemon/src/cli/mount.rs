@@ -1,0 +1,112 @@
+//! `agentfs mount` and `agentfs umount`
+
+use std::path::{Path, PathBuf};
+
+use agentfs_proto::message::{Mount, MountInfo, MountList, Unmount};
+use clap::Args;
+
+use super::output::Table;
+use super::session::Session;
+use super::{Common, Failure, Output};
+
+/// Mount a branch, so that any program can work in it
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mkdir work && agentfs mount attempt-1 work
+  cd work && cargo test")]
+pub(crate) struct MountArgs {
+    /// The branch; main is the first one
+    branch: String,
+    /// An existing directory
+    dir: PathBuf,
+}
+
+/// Take a mount away
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  agentfs umount work")]
+pub(crate) struct UmountArgs {
+    /// Where it is
+    dir: PathBuf,
+    /// Also when programs use it: they go on with what they have open
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(crate) fn mount(common: &Common, args: MountArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut session = Session::open(common, "")?;
+    let about = args.dir.display().to_string();
+    let request = Mount {
+        branch: args.branch,
+        path: absolute(&args.dir)?.as_path().into(),
+    };
+    let mounted = session
+        .call(request)
+        .map_err(|error| Failure::Call(about, error))?;
+    if output.is_json() {
+        return output.json(&mounted);
+    }
+    let MountInfo {
+        branch_name, path, ..
+    } = mounted;
+    output.line(format_args!("branch {branch_name} is mounted on {path}"))
+}
+
+pub(crate) fn unmount(
+    common: &Common,
+    args: UmountArgs,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut session = Session::open(common, "")?;
+    let about = args.dir.display().to_string();
+    let request = Unmount {
+        path: absolute(&args.dir)?.as_path().into(),
+        detach: args.detach,
+    };
+    let done = session
+        .call(request)
+        .map_err(|error| Failure::Call(about, error))?;
+    if output.is_json() {
+        output.json(&done)
+    } else {
+        Ok(())
+    }
+}
+
+/// All mounts that the session may see.
+pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
+    let mut mounts: Vec<MountInfo> = Vec::new();
+    loop {
+        let after = mounts.last().map_or(0, |mount| mount.id);
+        let page = session.call(MountList { after })?;
+        mounts.extend(page.mounts);
+        if !page.more {
+            return Ok(mounts);
+        }
+    }
+}
+
+/// The mount table, for people.
+pub(crate) fn table(mounts: &[MountInfo]) -> Table {
+    let mut table = Table::new(&["MOUNT", "BRANCH", "DEVICE", "DIRECTORY"]);
+    for it in mounts {
+        let (major, minor) = (rustix::fs::major(device(it)), rustix::fs::minor(device(it)));
+        table.row([
+            it.id.to_string(),
+            it.branch_name.clone(),
+            format!("{major}:{minor}"),
+            it.path.to_string(),
+        ]);
+    }
+    table
+}
+
+/// A device number as this system's functions take it.
+fn device(mount: &MountInfo) -> rustix::fs::Dev {
+    rustix::fs::Dev::try_from(mount.st_dev).unwrap_or_default()
+}
+
+/// What the daemon, which has another working directory, understands.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::fs::canonicalize(path)
+        .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
+}

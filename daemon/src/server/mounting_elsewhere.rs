@@ -1,0 +1,32 @@
+//! Branches cannot be mounted on this system.
+
+use std::path::Path;
+
+use agentfs_core::event::Envelope;
+use agentfs_core::id::{BranchId, MountId};
+use agentfs_core::{EventsDisabled, FsCore};
+
+use super::mounts::{Mount, MountTable};
+use super::refusal::Refusal;
+
+/// No mounts.
+#[derive(Debug)]
+pub(crate) struct Mounting;
+
+impl Mounting {
+    pub(crate) fn new(_: &FsCore, _: &MountTable) -> Result<Self, EventsDisabled> {
+        Ok(Self)
+    }
+
+    pub(crate) fn settler(&self) -> impl Fn(&Envelope) + Send + Sync + 'static {
+        |_| {}
+    }
+
+    pub(crate) fn mount(&self, _: BranchId, _: &Path) -> Result<(MountId, Mount), Refusal> {
+        Err(Refusal::unsupported("branches are mounted on Linux only"))
+    }
+
+    pub(crate) fn unmount(&self, _: &Path, _: bool) -> Result<(), Refusal> {
+        Err(Refusal::unsupported("branches are mounted on Linux only"))
+    }
+}
