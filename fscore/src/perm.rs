@@ -94,7 +94,14 @@ impl<'a> Rights<'a> {
     pub(crate) fn without_set_ids(self, inode: &Inode) -> u32 {
         let mode = inode.mode & !SETUID;
         let runs_as_group = inode.mode & GROUP_EXECUTE != 0;
-        if runs_as_group || !self.may_set_group_id(inode.gid) {
+        // FUSE leaves this to the filesystem (`FUSE_HANDLE_KILLPRIV_V2`), but without telling the
+        // caller's further groups: then the bit goes too often rather than too seldom.
+        let is_member = if self.caller.behind_kernel {
+            self.caller.is_root() || self.caller.is_in_group(inode.gid)
+        } else {
+            self.may_set_group_id(inode.gid)
+        };
+        if runs_as_group || !is_member {
             mode & !SETGID
         } else {
             mode

@@ -77,14 +77,21 @@ fn system_time(moment: Nanos) -> SystemTime {
 }
 
 /// A moment of the kernel, clamped to what [`Nanos`] can say.
+///
+/// Before the epoch fuser takes the protocol's nanoseconds, which count forward, backward
+/// (`time.rs: system_time_from_time`): the distance it gives has the right seconds and the right
+/// nanoseconds, and the wrong sign between them.
 fn nanos(time: SystemTime) -> Nanos {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Nanos::try_from(after.as_nanos()).unwrap_or(Nanos::MAX),
-        Err(before) => {
-            let distance = Nanos::try_from(before.duration().as_nanos()).unwrap_or(Nanos::MAX);
-            -distance
-        }
-    }
+    let distance = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => return Nanos::try_from(after.as_nanos()).unwrap_or(Nanos::MAX),
+        Err(before) => before.duration(),
+    };
+    Nanos::try_from(distance.as_secs())
+        .ok()
+        .and_then(|seconds| seconds.checked_mul(-1_000_000_000))
+        .map_or(Nanos::MIN, |start| {
+            start + Nanos::from(distance.subsec_nanos())
+        })
 }
 
 pub(crate) fn set_time(time: TimeOrNow) -> SetTime {
@@ -102,12 +109,18 @@ fn kernel_device(rdev: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::{nanos, system_time};
 
     #[test]
-    fn moments_before_the_epoch_survive() {
-        for moment in [-1, -1_500_000_000, 0, 1, i64::MAX, -i64::MAX] {
-            assert_eq!(nanos(system_time(moment)), moment);
-        }
+    fn moments_before_the_epoch_are_what_the_protocol_says() {
+        // As fuser makes it of -5 seconds and 7 nanoseconds.
+        let given = UNIX_EPOCH - Duration::new(5, 7);
+        assert_eq!(nanos(given), -5_000_000_000 + 7);
+        assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(5)), -5_000_000_000);
+        assert_eq!(nanos(UNIX_EPOCH - Duration::from_secs(1 << 40)), i64::MIN);
+        assert_eq!(system_time(-3), UNIX_EPOCH - Duration::from_nanos(3));
+        assert_eq!(nanos(system_time(i64::MAX)), i64::MAX);
     }
 }

@@ -19,6 +19,8 @@ pub enum MountError {
     Refused(PathBuf, io::Error),
     /// There is no such branch.
     NoBranch,
+    /// What was passed to be served is no descriptor of the mount it was said to be.
+    NoSuchMount,
     /// A thread or a process could not be started.
     Io(io::Error),
 }
@@ -45,6 +47,10 @@ impl fmt::Display for MountError {
                 write!(f, "mounting on {} was refused: {error}", path.display())
             }
             Self::NoBranch => f.write_str("there is no such branch"),
+            Self::NoSuchMount => f.write_str(
+                "nothing is mounted with this descriptor: \
+                 pass the /dev/fuse that was mounted, and its st_dev",
+            ),
             Self::Io(error) => write!(f, "the mount cannot be served: {error}"),
         }
     }
@@ -57,7 +63,7 @@ impl std::error::Error for MountError {
             | Self::NotADirectory(_, error)
             | Self::Refused(_, error)
             | Self::Io(error) => Some(error),
-            Self::NoDevice | Self::NoHelper | Self::NoBranch => None,
+            Self::NoDevice | Self::NoHelper | Self::NoBranch | Self::NoSuchMount => None,
         }
     }
 }

@@ -9,20 +9,23 @@
 //! It notices the death by the end of its input, and, since the descriptors of a process with a
 //! thread stuck in the kernel are not closed, by the death of the thread that started it.
 
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Arguments: the mount point and its device as mountinfo writes it. A line of input means that the
-/// mount is gone already.
+use crate::location::{Located, Location};
+
+/// Output: what ends the connection, if that is allowed. Arguments: the device of the mount as
+/// mountinfo writes it, and the mount point if it is in this namespace. A line of input means that
+/// the mount is gone already.
 const SCRIPT: &str = r#"
 end() {
+  echo 1
   while read -r _ _ device _; do
-    [ "$device" = "$2" ] || continue
-    echo 1 >"/sys/fs/fuse/connections/${2#*:}/abort"
-    umount -f -- "$1"
-    umount -l -- "$1" || fusermount3 -u -z -q -- "$1"
+    [ "$device" = "$1" ] && [ "$2" ] || continue
+    umount -f -- "$2"
+    umount -l -- "$2" || fusermount3 -u -z -q -- "$2"
     exit 0
   done </proc/self/mountinfo
   exit 0
@@ -40,21 +43,26 @@ pub(crate) struct Guardian {
 
 impl Guardian {
     /// Guards a mount until this is [dismissed](Self::dismiss), or the calling thread is gone.
-    pub(crate) fn start(point: &Path, device: u64) -> io::Result<Self> {
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    pub(crate) fn start(mount: &Located) -> io::Result<Self> {
+        let (major, minor) = (
+            rustix::fs::major(mount.device),
+            rustix::fs::minor(mount.device),
+        );
         let device = format!("{major}:{minor}");
         let shell = |command: &mut Command| {
+            let connection = mount.connection.as_ref().map(File::try_clone).transpose()?;
             command
-                .args(["-c", SCRIPT, "agentfs-guardian"])
-                .arg(point)
-                .arg(&device)
+                .args(["-c", SCRIPT, "agentfs-guardian", &device])
                 .current_dir("/")
                 .stdin(Stdio::piped())
-                .stdout(Stdio::null())
+                .stdout(connection.map_or_else(Stdio::null, Stdio::from))
                 .stderr(Stdio::null())
                 // What interrupts the server from a terminal is not for the guardian.
-                .process_group(0)
-                .spawn()
+                .process_group(0);
+            if let Location::Here(point) = &mount.location {
+                command.arg(point);
+            }
+            command.spawn()
         };
         let process = shell(Command::new("setpriv").args(["--pdeathsig", "TERM", "sh"]))
             .or_else(|_| shell(&mut Command::new("sh")))?;

@@ -27,15 +27,18 @@
 mod adapter;
 mod answer;
 mod convert;
+mod elsewhere;
 mod error;
 mod guardian;
 mod kernel_cache;
+mod location;
 mod options;
 mod requests;
 mod server;
 mod session;
 mod table;
 
+pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};
 pub use options::MountOptions;
 pub use session::check_device;

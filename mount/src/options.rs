@@ -1,6 +1,7 @@
 //! How a branch is mounted.
 
 use fuser::{Config, MountOption, SessionACL};
+use rustix::mount::MountFlags;
 
 /// How a branch is mounted. The default is right for most.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,5 +64,14 @@ impl MountOptions {
         // While one thread waits to invalidate, another has to answer what it waits for.
         config.n_threads = Some(self.threads.max(2));
         config
+    }
+
+    /// The same for mount(2).
+    pub(crate) fn flags(&self) -> MountFlags {
+        let mut flags = MountFlags::empty();
+        flags.set(MountFlags::NOSUID, !self.set_ids);
+        flags.set(MountFlags::NODEV, !self.devices);
+        flags.set(MountFlags::RDONLY, self.read_only);
+        flags
     }
 }

@@ -1,7 +1,7 @@
 //! The threads that answer the requests of one mount, and its end.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use fuser::Session;
 use crate::adapter::Adapter;
 use crate::error::UnmountError;
 use crate::guardian::Guardian;
+use crate::location::{Located, Location};
 use crate::session;
 
 /// How long unmounting waits for the threads to end: they have nothing left to do.
@@ -18,8 +19,7 @@ const END: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    point: PathBuf,
-    device: u64,
+    mount: Arc<Located>,
     end: Arc<End>,
 }
 
@@ -50,32 +50,28 @@ impl End {
 }
 
 impl Server {
-    /// Serves a session that is mounted at `point` until the kernel ends it, and calls `at_end` then.
+    /// Serves a session that is mounted at `location` until the kernel ends it, and calls `at_end` then.
     pub(crate) fn start(
         session: Session<Adapter>,
         id: MountId,
-        point: &Path,
+        location: Location,
         guarded: bool,
         at_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let end = Arc::new(End::default());
         let (started, starts) = mpsc::channel();
-        let owned_point = point.to_owned();
         let owned_end = Arc::clone(&end);
         let thread = move || {
             let serving = std::thread::Builder::new()
                 .name(format!("agentfs-serve-{id}"))
                 .spawn(move || session.run());
             // This thread lives as long as the mount, which is what the guardian goes by.
-            let (guardian, found) = match serving.as_ref().map(|_| look(&owned_point, guarded)) {
-                Ok(Ok((guardian, point, device))) => (guardian, Ok((point, device))),
+            let (guardian, found) = match serving.as_ref().map(|_| guarded_mount(location, guarded))
+            {
+                Ok(Ok((mount, guardian))) => (guardian, Ok(mount)),
                 Ok(Err(error)) => (None, Err(error)),
                 Err(error) => (None, Err(io::Error::new(error.kind(), error.to_string()))),
             };
-            if found.is_err() {
-                // When this fails too, nothing is mounted any more.
-                drop(session::unmount(&owned_point, true));
-            }
             // Whoever started this waits for it.
             drop(started.send(found));
             match serving.map(std::thread::JoinHandle::join) {
@@ -92,18 +88,18 @@ impl Server {
         std::thread::Builder::new()
             .name(format!("agentfs-mount-{id}"))
             .spawn(thread)?;
-        let (point, device) = starts
+        let mount = starts
             .recv()
-            .unwrap_or_else(|_| Err(io::ErrorKind::ConnectionAborted.into()))?;
-        Ok(Self { point, device, end })
+            .unwrap_or_else(|_| Err(ErrorKind::ConnectionAborted.into()))?;
+        Ok(Self { mount, end })
     }
 
     pub(crate) fn point(&self) -> &Path {
-        &self.point
+        self.mount.location.point()
     }
 
     pub(crate) fn device(&self) -> u64 {
-        self.device
+        self.mount.device
     }
 
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
@@ -112,32 +108,38 @@ impl Server {
 
     pub(crate) fn unmount(&self, detach: bool) -> Result<(), UnmountError> {
         if self.wait(Duration::ZERO) {
-            return Err(UnmountError::NotMounted(self.point.clone()));
+            return Err(UnmountError::NotMounted(self.point().to_owned()));
         }
-        session::unmount(&self.point, detach).map_err(|error| {
-            let point = self.point.clone();
-            if error.kind() == io::ErrorKind::ResourceBusy {
+        self.mount.unmount(detach).map_err(|error| {
+            let point = self.point().to_owned();
+            if error.kind() == ErrorKind::ResourceBusy {
                 UnmountError::Busy(point)
-            } else if error.kind() == io::ErrorKind::InvalidInput {
+            } else if error.kind() == ErrorKind::InvalidInput {
                 UnmountError::NotMounted(point)
             } else {
                 UnmountError::Refused(point, error)
             }
         })?;
         if !detach && !self.wait(END) {
-            tracing::warn!(point = %self.point.display(), "the threads of a mount go on");
+            tracing::warn!(point = %self.point().display(), "the threads of a mount go on");
         }
         Ok(())
     }
 }
 
-/// The mount as the kernel sees it, and who guards it.
-fn look(point: &Path, guarded: bool) -> io::Result<(Option<Guardian>, PathBuf, u64)> {
-    let point = point.canonicalize()?;
-    let device = rustix::fs::stat(&point)?.st_dev;
-    session::raise_read_ahead(device);
-    let guardian = guarded
-        .then(|| Guardian::start(&point, device))
-        .transpose()?;
-    Ok((guardian, point, device))
+/// The mount, and who guards it. On failure nothing is mounted any more, as far as we can help it.
+fn guarded_mount(
+    location: Location,
+    guarded: bool,
+) -> io::Result<(Arc<Located>, Option<Guardian>)> {
+    let fallback = location.clone();
+    let located = Located::find(location);
+    let started = located.and_then(|mount| {
+        let guardian = guarded.then(|| Guardian::start(&mount)).transpose()?;
+        Ok((Arc::new(mount), guardian))
+    });
+    if let (Err(_), Location::Here(point)) = (&started, fallback) {
+        drop(session::unmount(&point, true));
+    }
+    started
 }

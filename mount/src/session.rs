@@ -13,7 +13,7 @@ use crate::adapter::Adapter;
 use crate::error::MountError;
 use crate::options::MountOptions;
 
-const DEVICE: &str = "/dev/fuse";
+pub(crate) const DEVICE: &str = "/dev/fuse";
 /// Dead mounts on top of each other that are cleared away.
 const DEAD_MOUNTS: usize = 16;
 /// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
@@ -27,14 +27,7 @@ pub(crate) fn open(
 ) -> Result<Session<Adapter>, MountError> {
     check_device()?;
     clear_dead_mounts(point);
-    let is_dir = fs::metadata(point).and_then(|found| {
-        if found.is_dir() {
-            Ok(())
-        } else {
-            Err(ErrorKind::NotADirectory.into())
-        }
-    });
-    is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))?;
+    check_mount_point(point)?;
     Session::new(adapter, point, &options.config()).map_err(|error| {
         // fuser only starts programs when the kernel has refused an ordinary user.
         if error.kind() == ErrorKind::NotFound {
@@ -53,9 +46,28 @@ pub(crate) fn open(
 pub fn check_device() -> Result<(), MountError> {
     match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(MountError::NoDevice),
-        Err(error) => Err(MountError::DeviceDenied(error)),
+        Err(error) => Err(device_error(error)),
     }
+}
+
+/// Why the device cannot be opened.
+pub(crate) fn device_error(error: io::Error) -> MountError {
+    if error.kind() == ErrorKind::NotFound {
+        MountError::NoDevice
+    } else {
+        MountError::DeviceDenied(error)
+    }
+}
+
+pub(crate) fn check_mount_point(point: &Path) -> Result<(), MountError> {
+    let is_dir = fs::metadata(point).and_then(|found| {
+        if found.is_dir() {
+            Ok(())
+        } else {
+            Err(ErrorKind::NotADirectory.into())
+        }
+    });
+    is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))
 }
 
 /// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one.

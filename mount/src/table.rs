@@ -9,10 +9,13 @@ use std::time::Duration;
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore, SubscriptionId};
+use fuser::Session;
 
 use crate::adapter::Adapter;
+use crate::elsewhere::{self, Unserved};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
+use crate::location::Location;
 use crate::options::MountOptions;
 use crate::server::Server;
 use crate::session;
@@ -24,7 +27,7 @@ pub struct MountInfo {
     pub id: MountId,
     /// Which branch it shows.
     pub branch: BranchId,
-    /// Where.
+    /// Where, in the mount namespace of who mounted it.
     pub point: PathBuf,
     /// The device number of its files: `st_dev`.
     pub device: u64,
@@ -107,38 +110,76 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
+        let location = Location::Here(point.to_owned());
+        self.start(branch, location, options.guarded, |adapter| {
+            session::open(adapter, point, options)
+        })
+    }
+
+    /// Shows a branch in a mount that another process [made](crate::mount_elsewhere), in a mount
+    /// namespace of its own, where it has the name `point`. The mount ends with the last process
+    /// there. It cannot be unmounted from here, and dropping the handle cuts it off: whoever uses
+    /// it gets errors from then on. Of the options only `threads` and
+    /// `guarded` count.
+    ///
+    /// Ids are those of the user namespace in which the mount was made: it should map those of its
+    /// user to themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`]; the mount fails everything then.
+    pub fn serve(
+        &self,
+        branch: BranchId,
+        unserved: Unserved,
+        point: &Path,
+        options: &MountOptions,
+    ) -> Result<MountHandle, MountError> {
+        let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
+        self.start(branch, location, options.guarded, |adapter| {
+            elsewhere::open(adapter, unserved, options)
+        })
+    }
+
+    fn start(
+        &self,
+        branch: BranchId,
+        location: Location,
+        guarded: bool,
+        open: impl FnOnce(Adapter) -> Result<Session<Adapter>, MountError>,
+    ) -> Result<MountHandle, MountError> {
         let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
         let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
         let cache = Arc::new(KernelCache::new(id));
         let case = self.fs.config().case_sensitivity;
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache));
-        let session = session::open(adapter, point, options)?;
+        let session = open(adapter)?;
         cache.connect(session.notifier());
-        // From here on changes are invalidated; nobody has asked anything yet.
+        let mut info = MountInfo {
+            id,
+            branch: branch.id(),
+            point: location.point().to_owned(),
+            device: 0,
+        };
+        // From here on changes are invalidated; nobody has been answered anything yet.
         self.table.change(|all| {
             all.push(Entry {
-                info: MountInfo {
-                    id,
-                    branch: branch.id(),
-                    point: point.to_owned(),
-                    device: 0,
-                },
+                info: info.clone(),
                 cache,
             });
         });
         let table = Arc::clone(&self.table);
         let at_end = self.at_end.clone();
-        let served = Server::start(session, id, point, options.guarded, move || {
-            table.change(|all| all.retain(|entry| entry.info.id != id));
+        let served = Server::start(session, id, location, guarded, move || {
+            table.remove(id);
             at_end.0(id);
         });
-        let server = served.map_err(|error| MountError::Refused(point.to_owned(), error))?;
-        let info = MountInfo {
-            id,
-            branch: branch.id(),
-            point: server.point().to_owned(),
-            device: server.device(),
-        };
+        let server = served.map_err(|error| {
+            self.table.remove(id);
+            MountError::Refused(info.point.clone(), error)
+        })?;
+        server.point().clone_into(&mut info.point);
+        info.device = server.device();
         self.table.change(|all| {
             for old in all.iter_mut().filter(|old| old.info.id == id) {
                 old.info = info.clone();
@@ -181,6 +222,10 @@ impl Table {
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
         let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
         change(Arc::make_mut(&mut mounts));
+    }
+
+    fn remove(&self, id: MountId) {
+        self.change(|all| all.retain(|entry| entry.info.id != id));
     }
 }
 
@@ -251,6 +296,7 @@ impl MountHandle {
     }
 
     /// Unmounts it if nothing uses it. With `detach` what uses it may go on: it only loses its name.
+    /// A mount [elsewhere](Mounts::serve) always counts as used, and with `detach` it is cut off.
     ///
     /// # Errors
     ///

@@ -79,7 +79,9 @@ impl Mounting {
 
 fn refused(error: MountError) -> Refusal {
     let code = match error {
-        MountError::NotADirectory(..) | MountError::NoBranch => Code::NOT_FOUND,
+        MountError::NotADirectory(..) | MountError::NoBranch | MountError::NoSuchMount => {
+            Code::NOT_FOUND
+        }
         MountError::NoDevice | MountError::DeviceDenied(_) | MountError::NoHelper => {
             Code::UNSUPPORTED
         }

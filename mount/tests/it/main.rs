@@ -5,4 +5,5 @@
 
 mod basics;
 mod coherence;
+mod elsewhere;
 mod support;

@@ -1,0 +1,138 @@
+//! Mounts that another process made, in a mount namespace of its own.
+//!
+//! Such a process opens `/dev/fuse`, mounts, and passes the descriptor on: [`mount_elsewhere`]. Whoever
+//! [serves](crate::Mounts::serve) it sees nothing of that namespace. The mount ends with the last
+//! process there, and the kernel then closes the connection.
+
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use fuser::Session;
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use crate::adapter::Adapter;
+use crate::error::MountError;
+use crate::options::MountOptions;
+use crate::session::{DEVICE, check_mount_point, device_error};
+
+/// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
+/// How long to wait for the first word of a kernel that has already been told to mount.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// A mount that waits for somebody to serve it.
+#[derive(Debug)]
+pub struct Unserved {
+    /// `/dev/fuse`, to be passed on. While a copy is open the mount answers nothing and fails
+    /// nothing, so the process that mounted should close its own.
+    pub device: OwnedFd,
+    /// The device number of the mount's files: `st_dev`.
+    pub st_dev: u64,
+}
+
+/// Mounts on a directory in the calling thread's mount namespace, for another process to
+/// [serve](crate::Mounts::serve) it: until then everything there waits.
+///
+/// Asks only for what a user namespace of its own is allowed. `threads`, `others` and `guarded`
+/// of the options are not looked at: everybody in the user namespace of the mount may enter, and
+/// nobody else.
+///
+/// # Errors
+///
+/// [`MountError`]; nothing is mounted then.
+pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved, MountError> {
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .map_err(device_error)?;
+    check_mount_point(point)?;
+    let refused = |error: rustix::io::Errno| MountError::Refused(point.to_owned(), error.into());
+    // The kernel's parser of options: fs/fuse/inode.c, fuse_fs_parameters. 40000 is S_IFDIR.
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other,subtype=agentfs",
+        device.as_raw_fd(),
+        rustix::process::getuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+    );
+    // It has no zero byte.
+    let data = std::ffi::CString::new(data).unwrap_or_default();
+    let data = Some(data.as_c_str());
+    rustix::mount::mount("agentfs", point, "fuse", options.flags(), data).map_err(refused)?;
+    // Without asking the server, which is not there yet.
+    let seen = rustix::fs::statx(
+        CWD,
+        point,
+        AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT,
+        StatxFlags::empty(),
+    );
+    let seen = seen.map_err(refused)?;
+    Ok(Unserved {
+        device: device.into(),
+        st_dev: rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor),
+    })
+}
+
+/// A session of a mount that is already made.
+pub(crate) fn open(
+    adapter: Adapter,
+    unserved: Unserved,
+    options: &MountOptions,
+) -> Result<Session<Adapter>, MountError> {
+    let Unserved { device, st_dev } = unserved;
+    if !is_fuse(&device) || says_otherwise(&device, st_dev) {
+        return Err(MountError::NoSuchMount);
+    }
+    let mut config = options.config();
+    // The kernel lets in who may enter, and nobody else.
+    config.acl = fuser::SessionACL::All;
+    // The kernel's first word is there when something is mounted. Whoever passed the descriptor may
+    // have lied about that: then the thread waits in vain, and we do not.
+    let (opened, opens) = mpsc::channel();
+    let open = move || {
+        // Whoever waits for it may be gone.
+        drop(opened.send(Session::from_fd(adapter, device, config.acl, config)));
+    };
+    std::thread::Builder::new()
+        .name("agentfs-first-word".to_owned())
+        .spawn(open)
+        .map_err(MountError::Io)?;
+    match opens.recv_timeout(FIRST_WORD) {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(MountError::Io(error)),
+        Err(_) => Err(MountError::NoSuchMount),
+    }
+}
+
+fn is_fuse(device: &OwnedFd) -> bool {
+    let Ok(found) = rustix::fs::fstat(device) else {
+        return false;
+    };
+    let number = (
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev),
+    );
+    rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device() && number == DEVICE_NUMBER
+}
+
+/// Whether the kernel says that the descriptor belongs to another mount; older ones say nothing.
+fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
+    let path = format!("/proc/self/fdinfo/{}", device.as_raw_fd());
+    let mut text = String::new();
+    if File::open(path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .is_err()
+    {
+        return false;
+    }
+    let number = text
+        .lines()
+        .find_map(|line| line.strip_prefix("fuse_connection:"))
+        .and_then(|number| number.trim().parse::<u32>().ok());
+    // The kernel's own encoding (include/linux/kdev_t.h).
+    number.is_some_and(|it| rustix::fs::makedev(it >> 20, it & 0xF_FFFF) != st_dev)
+}

@@ -1,0 +1,35 @@
+//! The kernel-oracle property of FsCore, through a mount: random sequences of system calls on a
+//! mounted branch and on a private tmpfs. Every answer and the whole tree at the end must be the
+//! same.
+//!
+//! Generator and executor are those of FsCore's own test. `AGENTFS_ORACLE_SEQUENCES` sets how many
+//! sequences run (1,000), `AGENTFS_ORACLE_SEED` runs the one that a failure names.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "each function answers some operations"
+)]
+
+#[path = "../../../fscore/tests/oracle/generate/mod.rs"]
+#[expect(dead_code, reason = "other tests generate in other ways too")]
+mod generate;
+#[path = "../../../fscore/tests/oracle/kernel.rs"]
+mod kernel;
+#[path = "../../../fscore/tests/oracle/op.rs"]
+mod op;
+#[path = "../../../fscore/tests/oracle/rng.rs"]
+mod rng;
+mod run;
+#[path = "../../../fscore/tests/oracle/shrink.rs"]
+mod shrink;
+#[path = "../../../fscore/tests/oracle/walk.rs"]
+#[expect(dead_code, reason = "other tests look at the tree alone")]
+mod walk;
+#[path = "../../../fscore/tests/oracle/world.rs"]
+mod world;
+
+#[test]
+fn random_sequences_on_a_mount_give_what_tmpfs_gives() {
+    run::check_many(1_000);
+}

@@ -1,0 +1,201 @@
+//! Runs sequences on both filesystems and compares.
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use agentfs_core::{FsConfig, FsCore};
+use agentfs_mount::{MountOptions, Mounts};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{chroot, fchdir};
+
+use crate::generate;
+use crate::kernel::{Kernel, Sandbox};
+use crate::op::{Answer, Op, SLOTS, Step, Whence};
+use crate::shrink::shrink;
+use crate::walk::{Seen, everything};
+
+/// Set to leave out what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// A sequence, as the generator gives it.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// Not used here: a mount is tested over nothing.
+    pub(crate) lower: Option<Vec<Step>>,
+    /// What both sides are asked for.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Whether there are other users than root, and devices.
+pub(crate) fn has_users() -> bool {
+    true
+}
+
+/// What a filesystem answers to a sequence, and how it looks afterwards.
+#[derive(PartialEq, Debug)]
+struct Outcome {
+    answers: Vec<Answer>,
+    seen: Vec<Seen>,
+}
+
+/// A thread whose root directory is in one of the filesystems.
+struct Side {
+    asks: Sender<Vec<Step>>,
+    outcomes: Receiver<Outcome>,
+}
+
+impl Side {
+    /// On a directory of some filesystem, or on a private tmpfs.
+    fn start(directory: Option<OwnedFd>) -> Self {
+        let (asks, asked) = channel::<Vec<Step>>();
+        let (gives, outcomes) = channel();
+        std::thread::spawn(move || {
+            let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
+            for (number, steps) in asked.iter().enumerate() {
+                let mut kernel = sandbox.fresh("run").unwrap();
+                if let Some(directory) = &directory {
+                    enter(directory, &format!("run-{number}"));
+                }
+                let outcome = carry_out(&mut kernel, &steps);
+                kernel.restart();
+                drop(kernel);
+                sandbox.clear().unwrap();
+                if gives.send(outcome).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { asks, outcomes }
+    }
+
+    fn run(&self, steps: &[Step]) -> Outcome {
+        self.asks.send(steps.to_vec()).unwrap();
+        self.outcomes.recv().expect("a side panicked")
+    }
+}
+
+/// Makes a new directory the calling thread's root.
+fn enter(directory: &OwnedFd, name: &str) {
+    fchdir(directory).unwrap();
+    rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).unwrap();
+    let root = rustix::fs::openat(directory, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    fchdir(&root).unwrap();
+    chroot(".").unwrap();
+}
+
+fn carry_out(kernel: &mut Kernel, steps: &[Step]) -> Outcome {
+    Outcome {
+        answers: steps.iter().map(|step| kernel.run(*step)).collect(),
+        seen: everything(|step| kernel.run(step)),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+pub(crate) fn check_many(default: u64) {
+    if let Err(error) = agentfs_mount::check_device() {
+        assert!(
+            std::env::var_os(SKIP).is_some(),
+            "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+        );
+        return;
+    }
+    let fs = FsCore::new(FsConfig::default()).unwrap();
+    let mounts = Mounts::new(&fs).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let point = directory.path();
+    let _mount = mounts
+        .mount(FsCore::MAIN, point, &MountOptions::default())
+        .unwrap();
+    let open = |path: &Path| rustix::fs::open(path, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let (tmpfs, mounted) = (Side::start(None), Side::start(Some(open(point))));
+    let seeds = match number("AGENTFS_ORACLE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default),
+    };
+    for seed in seeds {
+        let steps = generated(seed);
+        if differs(&tmpfs.run(&steps), &mounted.run(&steps), &steps).is_some() {
+            let fails =
+                |steps: &[Step]| differs(&tmpfs.run(steps), &mounted.run(steps), steps).is_some();
+            let small = shrink(steps, fails);
+            let why = differs(&tmpfs.run(&small), &mounted.run(&small), &small);
+            let mut text = String::new();
+            for Step { by, op } in &small {
+                writeln!(text, "{by:?}.does(Op::{op:?}),").unwrap();
+            }
+            panic!(
+                "run it again with AGENTFS_ORACLE_SEED={seed}\n{text}{}",
+                why.unwrap_or_else(|| "it does not fail every time".into())
+            );
+        }
+    }
+}
+
+/// A sequence: each step depends on what a tmpfs answered to those before.
+fn generated(seed: u64) -> Vec<Step> {
+    let maker = std::thread::spawn(move || {
+        let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
+        let case = generate::empty(seed).carry_out(&mut sandbox.fresh("run").unwrap());
+        sandbox.clear().unwrap();
+        assert!(case.lower.is_none());
+        without_what_the_kernel_answers(case.steps)
+    });
+    maker.join().unwrap()
+}
+
+/// Leaves out what the kernel answers for every FUSE filesystem by itself, and other than tmpfs:
+///
+/// * chown(2) that changes nothing takes the set-id bits away, and is refused to who does not own
+///   the file. With `FUSE_HANDLE_KILLPRIV_V2` it succeeds (`fs/fuse/dir.c: fuse_setattr`).
+/// * lseek(2) from the end of a directory, or for data in one: tmpfs refuses it. So this is asked
+///   only of what is certainly a file: opened for writing.
+fn without_what_the_kernel_answers(steps: Vec<Step>) -> Vec<Step> {
+    let mut files = [None; SLOTS];
+    let mut is_asked = |step: &Step| match step.op {
+        Op::Chown { uid, gid, .. } | Op::Fchown { uid, gid, .. } => uid.is_some() || gid.is_some(),
+        Op::Open { slot, flags, .. } => {
+            // When it fails, what was there before stays.
+            let is_file = flags & libc::O_ACCMODE != libc::O_RDONLY;
+            files[slot] = Some(is_file && files[slot].unwrap_or(true));
+            true
+        }
+        Op::Close { slot } => {
+            files[slot] = None;
+            true
+        }
+        Op::Seek {
+            whence: Whence::End | Whence::Data | Whence::Hole,
+            slot,
+            ..
+        } => files[slot] == Some(true),
+        _ => true,
+    };
+    steps.into_iter().filter(|step| is_asked(step)).collect()
+}
+
+fn differs(expected: &Outcome, got: &Outcome, steps: &[Step]) -> Option<String> {
+    for (at, (expected, got)) in expected.answers.iter().zip(&got.answers).enumerate() {
+        if expected != got {
+            let step = &steps[at];
+            return Some(format!(
+                "step {at}, {step:?}\n  tmpfs: {expected:?}\n  mount: {got:?}"
+            ));
+        }
+    }
+    for (expected, got) in expected.seen.iter().zip(&got.seen) {
+        if expected != got {
+            return Some(format!(
+                "afterwards, {}\n  tmpfs: {expected:?}\n  mount: {got:?}",
+                expected.path
+            ));
+        }
+    }
+    (expected.seen.len() != got.seen.len()).then(|| "more is seen on one side".into())
+}
