@@ -1,0 +1,115 @@
+//! What a program pays for working in a mounted branch, beside a bare directory, the kernel's own
+//! overlay and fuse-overlayfs.
+//!
+//! `mount [--quick] [--json] [--only ROW]... [--rounds N]`: needs root. The lower directory is on the
+//! disk that holds the temporary directory; what is written goes to a tmpfs for the overlays, and to
+//! memory for AgentFS, which serves from a process of its own.
+
+mod place;
+mod report;
+mod serve;
+mod source;
+mod work;
+
+use std::io::Write as _;
+use std::path::Path;
+
+use place::{Kind, Place, Stage};
+use report::{Cell, Report};
+use work::{Bench, Row};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) rounds: usize,
+    /// Files of the source tree.
+    pub(crate) sources: u64,
+    /// Entries of a directory.
+    pub(crate) entries: u32,
+    /// MiB of a large file.
+    pub(crate) large: u64,
+    /// Reads or writes at random.
+    pub(crate) random: u32,
+}
+
+impl Size {
+    const FULL: Self = Self {
+        rounds: 7,
+        sources: 2_000,
+        entries: 10_000,
+        large: 64,
+        random: 20_000,
+    };
+    const QUICK: Self = Self {
+        rounds: 1,
+        sources: 100,
+        entries: 200,
+        large: 4,
+        random: 200,
+    };
+}
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [serve, lower, point] = args.as_slice()
+        && serve == "--serve"
+    {
+        return serve::serve(Path::new(lower), Path::new(point));
+    }
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let values = |flag: &str| {
+        let pairs = args.windows(2).filter(move |pair| pair[0] == flag);
+        pairs.map(|pair| pair[1].clone()).collect::<Vec<String>>()
+    };
+    let mut size = if has("--quick") {
+        Size::QUICK
+    } else {
+        Size::FULL
+    };
+    if let [rounds] = values("--rounds").as_slice() {
+        size.rounds = rounds.parse()?;
+    }
+    let only = values("--only");
+    let rows: Vec<Row> = Row::ALL
+        .into_iter()
+        .filter(|row| only.is_empty() || only.iter().any(|name| row.name().contains(name)))
+        .collect();
+    let report = measure(size, &rows)?;
+    let text = if has("--json") {
+        serde_json::to_string_pretty(&report)? + "\n"
+    } else {
+        report.markdown()
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Every round runs every row at every place, in turns.
+fn measure(size: Size, rows: &[Row]) -> Result<Report, Failure> {
+    let stage = Stage::new()?;
+    writeln!(std::io::stderr(), "mount: preparing")?;
+    source::prepare(stage.lower(), size)?;
+    let kinds = Kind::available()?;
+    let mut cells: Vec<Cell> = rows
+        .iter()
+        .flat_map(|row| kinds.iter().map(|kind| Cell::new(*row, *kind)))
+        .collect();
+    for round in 0..size.rounds {
+        for kind in &kinds {
+            writeln!(std::io::stderr(), "mount: round {round}, {}", kind.name())?;
+            let place = Place::make(&stage, *kind)?;
+            let bench = Bench::new(place.path(), stage.archive(), size, round)?;
+            for row in rows {
+                let seconds = bench
+                    .run(*row)
+                    .map_err(|error| format!("{} on {}: {error}", row.name(), kind.name()))?;
+                for cell in &mut cells {
+                    cell.add(*row, *kind, seconds);
+                }
+            }
+        }
+    }
+    Ok(Report::new(stage.lower(), size, cells))
+}

@@ -1,0 +1,153 @@
+//! The table.
+
+use core::fmt::Write as _;
+use std::path::Path;
+
+use agentfs_benches::Spread;
+use agentfs_benches::table::machine;
+
+use crate::Size;
+use crate::place::Kind;
+use crate::work::{Goal, Row};
+
+/// A row at a place: seconds, round by round.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Cell {
+    row: Row,
+    kind: Kind,
+    seconds: Vec<f64>,
+}
+
+impl Cell {
+    pub(crate) fn new(row: Row, kind: Kind) -> Self {
+        Self {
+            row,
+            kind,
+            seconds: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, row: Row, kind: Kind, seconds: f64) {
+        if self.row == row && self.kind == kind {
+            self.seconds.push(seconds);
+        }
+    }
+}
+
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Report {
+    head: String,
+    cells: Vec<Cell>,
+}
+
+impl Report {
+    pub(crate) fn new(lower: &Path, size: Size, cells: Vec<Cell>) -> Self {
+        let head = format!(
+            "Machine: {}. The lower directory is on {}. {} files of source, {} entries in a directory, \
+             large files of {} MiB, {} reads and writes at random; medians of {} rounds in \
+             milliseconds, ratios round by round with their medians (min to max).",
+            machine(),
+            filesystem(lower),
+            size.sources,
+            size.entries,
+            size.large,
+            size.random,
+            size.rounds,
+        );
+        Self { head, cells }
+    }
+
+    fn seconds(&self, row: Row, kind: Kind) -> Option<&[f64]> {
+        let cell = self
+            .cells
+            .iter()
+            .find(|cell| cell.row == row && cell.kind == kind);
+        cell.map(|cell| cell.seconds.as_slice())
+    }
+
+    pub(crate) fn markdown(&self) -> String {
+        let kinds = [
+            Kind::Tmpfs,
+            Kind::Disk,
+            Kind::Overlayfs,
+            Kind::FuseOverlayfs,
+            Kind::Agentfs,
+        ];
+        let mut text = format!("{}\n\n| what |", self.head);
+        for kind in kinds {
+            // Writing to a String cannot fail.
+            let _written = write!(text, " {} |", kind.name());
+        }
+        let _written = writeln!(
+            text,
+            " of fuse-overlayfs | goal | of the disk | goal |\n|---|{}---|---|---|---|",
+            "---|".repeat(kinds.len())
+        );
+        for row in Row::ALL {
+            let Some(ours) = self.seconds(row, Kind::Agentfs) else {
+                continue;
+            };
+            let _written = write!(text, "| {} |", row.name());
+            for kind in kinds {
+                let figure = self
+                    .seconds(row, kind)
+                    .map(|seconds| milliseconds(Spread::of(seconds.to_vec()).median));
+                let _written = write!(text, " {} |", figure.unwrap_or_default());
+            }
+            let (peer, bare) = goals(row.goal());
+            for (kind, goal) in [(Kind::FuseOverlayfs, Some(peer)), (Kind::Disk, bare)] {
+                let ratio = self
+                    .seconds(row, kind)
+                    .map(|theirs| Spread::ratio(ours, theirs));
+                let _written = match (ratio, goal) {
+                    (Some(ratio), Some(goal)) => {
+                        write!(text, " {ratio} | {} |", verdict(ratio.median, goal))
+                    }
+                    (Some(ratio), None) => write!(text, " {ratio} | |"),
+                    (None, _) => write!(text, " | |"),
+                };
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Against fuse-overlayfs, and against the bare directory.
+fn goals(goal: Goal) -> (f64, Option<f64>) {
+    match goal {
+        Goal::Metadata => (0.5, None),
+        Goal::Content => (1.0, None),
+        Goal::Unchanged => (1.0, Some(1.2)),
+    }
+}
+
+fn verdict(ratio: f64, goal: f64) -> String {
+    if ratio <= goal {
+        format!("<= {goal}: met")
+    } else {
+        format!("<= {goal}: **missed**")
+    }
+}
+
+fn milliseconds(seconds: f64) -> String {
+    let digits = if seconds < 0.1 { 1 } else { 0 };
+    format!("{:.digits$}", seconds * 1000.0)
+}
+
+/// What the mount table calls the filesystem of a directory.
+fn filesystem(dir: &Path) -> String {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (point, kind) = (fields.next()?, fields.next()?);
+            dir.starts_with(point).then_some((point.len(), kind))
+        })
+        .max()
+        .map_or_else(
+            || "an unknown filesystem".to_owned(),
+            |(_, kind)| kind.to_owned(),
+        )
+}

@@ -1,0 +1,25 @@
+//! The AgentFS side, in a process of its own as the peer's is.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_mount::{MountOptions, Mounts};
+
+use crate::Failure;
+
+/// Shows a branch of `lower` at `point` until the input ends.
+pub(crate) fn serve(lower: &Path, point: &Path) -> Result<(), Failure> {
+    let config = FsConfig {
+        overlay: Some(Overlay {
+            lower: lower.to_owned(),
+        }),
+        ..FsConfig::default()
+    };
+    let fs = FsCore::new(config)?;
+    let mounts = Mounts::new(&fs)?;
+    let _mount = mounts.mount(FsCore::MAIN, point, &MountOptions::default())?;
+    std::io::stdout().write_all(b"ready\n")?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
