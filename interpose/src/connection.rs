@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use agentfs_proto::client::{CallError, Client, Deadline, OpenQueue};
 use agentfs_proto::message::{
-    Call, Hello, MountInfo, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
+    Call, Hello, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
 };
 use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
@@ -36,18 +36,13 @@ struct Session {
     requests: Option<Arc<RequestWriter>>,
     /// Tells it from the sessions before, whatever the daemon calls it.
     number: u64,
+    /// Tells the daemon from those before.
+    instance: u64,
 }
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 static SESSION: Lock<Option<Session>> = Lock::new(None);
-
-/// A mount of the daemon.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Mount {
-    pub(crate) st_dev: u64,
-    pub(crate) branch: String,
-}
 
 /// A queue as the daemon gave it.
 #[derive(Debug)]
@@ -56,6 +51,8 @@ pub(crate) struct NewQueue {
     pub(crate) requests: Arc<RequestWriter>,
     /// The number of the session that it belongs to.
     pub(crate) session: u64,
+    /// The start of the daemon that made it.
+    pub(crate) instance: u64,
 }
 
 impl Session {
@@ -75,14 +72,13 @@ impl Session {
             socket,
             requests: None,
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            instance: welcome.as_ref().map_or(0, |it| it.instance),
         };
-        match welcome {
-            Ok(_) => Some(session),
-            Err(_) => {
-                session.end();
-                None
-            }
+        if welcome.is_err() {
+            session.end();
+            return None;
         }
+        Some(session)
     }
 
     /// The number in 32 bits: a process has not that many sessions.
@@ -231,8 +227,8 @@ fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Opti
     })?
 }
 
-/// The mounts that the session may see. `None` when there is no daemon.
-pub(crate) fn mounts() -> Option<Vec<Mount>> {
+/// `st_dev` of the mounts that the session may see. `None` when there is no daemon.
+pub(crate) fn mounts() -> Option<Vec<u64>> {
     ask(|session| {
         let mut mounts = Vec::new();
         let mut after = 0;
@@ -240,19 +236,12 @@ pub(crate) fn mounts() -> Option<Vec<Mount>> {
             let page = session.client.call(MountList { after }, deadline())?;
             after = page.mounts.last().map_or(after, |it| it.id);
             let is_last = !page.more || page.mounts.is_empty();
-            mounts.extend(page.mounts.into_iter().map(mount));
+            mounts.extend(page.mounts.iter().map(|it| it.st_dev));
             if is_last {
                 return Ok(mounts);
             }
         }
     })
-}
-
-fn mount(info: MountInfo) -> Mount {
-    Mount {
-        st_dev: info.st_dev,
-        branch: info.branch_name,
-    }
 }
 
 /// Makes a queue, and says in which session.
@@ -288,6 +277,7 @@ pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
             queue,
             requests,
             session: session.number,
+            instance: session.instance,
         })
     })
 }

@@ -114,7 +114,7 @@ fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> bool {
         // No daemon may be one that starts later.
         None => false,
         Some(mounts) => {
-            let is_ours = mounts.iter().any(|it| it.st_dev == object.st_dev);
+            let is_ours = mounts.contains(&object.st_dev);
             slot.learn(is_ours, if is_ours { Until::End } else { Until::Soon });
             is_ours
         }

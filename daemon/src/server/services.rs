@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
@@ -49,6 +50,8 @@ pub(crate) struct Services {
     tokens: Mutex<HashMap<Token, BranchId>>,
     sessions: Mutex<BTreeMap<SessionId, Arc<PublicSession>>>,
     lower: Bytes,
+    /// Tells this start of the daemon from all others.
+    instance: u64,
     started: Instant,
     stop_wanted: AtomicBool,
     /// The name of the page of counters, once there is one.
@@ -122,6 +125,8 @@ impl Services {
             tokens: Mutex::default(),
             sessions: Mutex::default(),
             lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
+            // Its keys are the system's random numbers.
+            instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
             stop_wanted: AtomicBool::new(false),
             page: OnceLock::new(),
@@ -190,6 +195,11 @@ impl Services {
     /// The name of the page of counters; empty when there is none.
     pub(crate) fn counters_name(&self) -> String {
         self.page.get().cloned().unwrap_or_default()
+    }
+
+    /// What tells this start of the daemon from all others.
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// There is a page of counters now.

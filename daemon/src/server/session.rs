@@ -261,6 +261,7 @@ impl Session {
             branch: branch.0,
             branch_name,
             daemon_pid: std::process::id(),
+            instance: services.instance(),
             max_queues: limits.queues,
             max_watches: limits.watches,
             counters: services.counters_name(),

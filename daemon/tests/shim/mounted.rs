@@ -17,6 +17,18 @@ use tempfile::TempDir;
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 
+/// Whether mounts can be tested. Not being able to is an error unless they are left out.
+pub(crate) fn can_mount() -> bool {
+    if let Err(error) = agentfs_mount::check_device() {
+        assert!(
+            std::env::var_os(SKIP).is_some(),
+            "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+        );
+        return false;
+    }
+    true
+}
+
 fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(30))
 }
@@ -34,11 +46,7 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// `None` when mounting is left out.
     pub(crate) fn new() -> Option<Self> {
-        if let Err(error) = agentfs_mount::check_device() {
-            assert!(
-                std::env::var_os(SKIP).is_some(),
-                "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-            );
+        if !can_mount() {
             return None;
         }
         let private = std::fs::Permissions::from_mode(0o700);

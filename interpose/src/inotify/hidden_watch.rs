@@ -5,11 +5,13 @@
 //! for checkpoints), ours are the highest there are and the program's go on where they were.
 #![expect(unsafe_code, reason = "an ioctl that has no wrapper")]
 
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::fs::inotify::{self, WatchFlags};
+use rustix::fs::{Mode, OFlags, open};
 
 use crate::fd_table;
 use crate::real;
@@ -68,6 +70,37 @@ pub(crate) fn add(fd: BorrowedFd<'_>, path: &CStr, mask: WatchFlags) -> Option<i
         wd_given(number, wd);
     }
     Some(wd)
+}
+
+/// The watches that the instance has now, from `/proc/self/fdinfo`.
+///
+/// A watch keeps its filesystem, and the filesystem its device number. So when a watch that was made on
+/// a device is alive after somebody said that this device is a mount of his, it is his mount that the
+/// watch is on, and not one before it that had the number.
+pub(crate) fn alive(fd: BorrowedFd<'_>) -> HashSet<u32> {
+    use std::os::fd::AsRawFd as _;
+    let read = || -> rustix::io::Result<Vec<u8>> {
+        let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = open(path, flags, Mode::empty())?;
+        let mut text = Vec::new();
+        loop {
+            text.reserve(1 << 16);
+            if rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text))? == 0 {
+                return Ok(text);
+            }
+        }
+    };
+    let text = read().unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(wd_in_line).collect()
+}
+
+/// proc_pid_fdinfo(5): `inotify wd:N ino:N sdev:N ...`, in hexadecimal digits.
+fn wd_in_line(line: &[u8]) -> Option<u32> {
+    let rest = line.strip_prefix(b"inotify wd:")?;
+    let digits = rest.split(|byte| *byte == b' ').next()?;
+    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 const IN_MASK_CREATE: u32 = 0x1000_0000;

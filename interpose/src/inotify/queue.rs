@@ -20,6 +20,7 @@ pub(crate) struct Queue {
     requests: Arc<RequestWriter>,
     number: u32,
     pub(crate) session: u64,
+    pub(crate) instance: u64,
     /// Which of the instance's queues it is; see [`Shared::generation`].
     ///
     /// [`Shared::generation`]: super::shared::Shared::generation
@@ -36,6 +37,7 @@ impl Queue {
             requests: new.requests,
             number: new.queue.opened.queue,
             session: new.session,
+            instance: new.instance,
             generation,
         })
     }

@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use agentfs_proto::registration::Registration;
 use rustix::fs::inotify::{self, WatchFlags};
 
-use crate::connection::{self, Mount};
+use crate::config::config;
+use crate::connection;
 use crate::context;
 use crate::inotify::hidden_watch;
 use crate::inotify::instance::{Instance, State};
@@ -19,10 +20,6 @@ const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
 /// Held while a state is made or gets a new queue.
 static MAKING: Lock<()> = Lock::new(());
-
-/// The branch of every device that a watch was registered for: what a mount was is not known any
-/// more when a new daemon has mounted the branch anew.
-static BRANCHES: Lock<Vec<Mount>> = Lock::new(Vec::new());
 
 /// The kernel has made or changed a watch: so do we, if it is on AgentFS.
 pub(crate) fn watched(fd: BorrowedFd<'_>, path: &CStr, mask: u32, wd: i32) {
@@ -72,7 +69,6 @@ fn make(fd: BorrowedFd<'_>) -> Option<Instance> {
     if let Some(instance) = Instance::of(fd.as_raw_fd()) {
         return Some(instance);
     }
-    remember_branches();
     let shared = Shared::new()?;
     let queue = new_queue(fd, &shared)?;
     if let Some(directory) = connection::socket_directory() {
@@ -107,16 +103,6 @@ fn new_queue(fd: BorrowedFd<'_>, shared: &Shared) -> Option<Queue> {
     armed.then_some(queue)
 }
 
-fn remember_branches() {
-    let mounts = connection::mounts().unwrap_or_default();
-    BRANCHES.with(|known| {
-        for mount in mounts {
-            known.retain(|it| it.st_dev != mount.st_dev);
-            known.push(mount);
-        }
-    });
-}
-
 /// The program is about to remove a watch: no event is sent for it from now on. What is in the ring
 /// already is delivered, and the kernel's `IN_IGNORED` comes behind it.
 pub(crate) fn unwatching(instance: &Instance, wd: i32) {
@@ -126,14 +112,12 @@ pub(crate) fn unwatching(instance: &Instance, wd: i32) {
 }
 
 /// Something happened where a new daemon makes its socket. If there is one, the instance gets a queue
-/// of it, every watch is registered anew, and the program is to be told that it may have missed
-/// something.
+/// of it, the watches on its mounts are registered anew, and the program is to be told that it may have
+/// missed something.
 pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
     MAKING.with(|()| {
-        let is_served = state
-            .queue()
-            .is_some_and(|it| !connection::is_lost(it.session));
-        if is_served {
+        let old = state.queue();
+        if old.is_some_and(|it| !connection::is_lost(it.session)) {
             return;
         }
         let Some(mounts) = connection::mounts() else {
@@ -142,34 +126,29 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
         let Some(queue) = new_queue(fd, &state.shared) else {
             return;
         };
+        let is_new_daemon = old.is_some_and(|it| it.instance != queue.instance);
+        // What lies on no mount of its then lies on a mount that nobody serves any more, though
+        // somebody may keep it from ending.
+        let are_others_dead = is_new_daemon && !config().any_filesystem();
+        // After the mounts were asked for: see `hidden_watch::alive`.
+        let alive = hidden_watch::alive(fd);
         for watch in state.shared.watches() {
-            let st_dev = device_now(watch.st_dev, &mounts);
-            set(&queue, Watch { st_dev, ..watch });
+            if !alive.contains(&watch.wd) {
+                // The kernel has told the program, or is about to.
+            } else if mounts.contains(&watch.st_dev) {
+                set(&queue, watch);
+            } else if are_others_dead {
+                // The kernel tells of the end.
+                let _ = inotify::remove_watch(fd, watch.wd.cast_signed());
+            }
         }
         // Registered before the program looks around because of this.
         state.shared.set_overflow(true);
         state.set_queue(queue);
-        remember_branches();
     });
 }
 
-/// The device on which the daemon has the branch that once was on `st_dev`.
-fn device_now(st_dev: u64, mounts: &[Mount]) -> u64 {
-    if mounts.iter().any(|it| it.st_dev == st_dev) {
-        return st_dev;
-    }
-    let branch = BRANCHES
-        .with(|known| {
-            let mount = known.iter().find(|it| it.st_dev == st_dev)?;
-            Some(mount.branch.clone())
-        })
-        .flatten();
-    let now = mounts.iter().find(|it| Some(&it.branch) == branch.as_ref());
-    now.map_or(st_dev, |it| it.st_dev)
-}
-
-/// In a child of fork: whoever held the locks is not here.
+/// In a child of fork: whoever held the lock is not here.
 pub(crate) fn in_forked_child() {
     MAKING.break_open();
-    BRANCHES.break_open();
 }

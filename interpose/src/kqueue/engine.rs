@@ -44,14 +44,7 @@ impl<D: Daemon> Engine<D> {
 
     /// The AgentFS file behind a descriptor.
     pub(super) fn node(&self, ident: u64) -> Option<Node> {
-        let fd = RawFd::try_from(ident).ok().filter(|fd| *fd >= 0)?;
-        #[expect(unsafe_code, reason = "the number comes from the program")]
-        // SAFETY: it is not -1, and only handed to fstat(2), which checks it.
-        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        let stat = rustix::fs::fstat(fd).ok()?;
-        // The types differ between systems; dev_t is signed on macOS.
-        let (dev, ino) = (stat.st_dev as u64, stat.st_ino as u64);
-        let node = Node { dev, ino };
+        let (fd, node) = file_at(ident)?;
         self.daemon.covers(fd, node).then_some(node)
     }
 
@@ -213,6 +206,18 @@ impl<D: Daemon> Engine<D> {
             self.daemon.close_queue(queue.id());
         }
     }
+}
+
+/// The file behind a descriptor of the program, for as long as the program keeps it.
+pub(super) fn file_at<'a>(ident: u64) -> Option<(BorrowedFd<'a>, Node)> {
+    let fd = RawFd::try_from(ident).ok().filter(|fd| *fd >= 0)?;
+    #[expect(unsafe_code, reason = "the number comes from the program")]
+    // SAFETY: it is not -1, and only handed to fstat(2) and its like, which check it.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    let stat = rustix::fs::fstat(fd).ok()?;
+    // The types differ between systems; dev_t is signed on macOS.
+    let (dev, ino) = (stat.st_dev as u64, stat.st_ino as u64);
+    Some((fd, Node { dev, ino }))
 }
 
 /// Whether the number is that of a queue with AgentFS watches, or of a file that one hangs on.

@@ -9,6 +9,7 @@ use agentfs_ring::doorbell::{BellKind, Waiter};
 
 use super::abi::{self, Event};
 use super::daemon::{Channel, Daemon};
+use super::engine::file_at;
 use super::kernel::{self, Errno, Originals};
 use super::queue::{NOBODY, Queue, RESERVED_IDENT, State, pack};
 use crate::fd_table::{self, Owner};
@@ -91,7 +92,10 @@ impl Queue {
         self.end_waiting(&mut state, originals);
         self.id.store(pack(id), Ordering::Relaxed);
         state.channel = Some(channel);
-        state.outbox = state.knotes.all();
+        // An open file keeps its filesystem, and that its device number: what is a mount of the new
+        // daemon under this number is the one that the file is on.
+        let is_still = |ident, node| file_at(ident).is_some_and(|(_, now)| now == node);
+        state.outbox = state.knotes.all(is_still);
         if self.connect(&mut state, originals).is_err() {
             // The program has closed the queue.
             return;

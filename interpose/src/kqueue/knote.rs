@@ -259,10 +259,14 @@ impl Knotes {
         }
     }
 
-    /// All watches, as a daemon that knows nothing has to be told.
-    pub(crate) fn all(&self) -> Vec<WatchOp> {
+    /// All watches, as a daemon that knows nothing has to be told, but for those of which `is_still`
+    /// says that the descriptor is not that file any more.
+    pub(crate) fn all(&self, is_still: impl Fn(u64, Node) -> bool) -> Vec<WatchOp> {
         let knotes = self.slots.iter().filter_map(|slot| slot.knote.as_ref());
-        knotes.map(Knote::as_told).collect()
+        knotes
+            .filter(|it| is_still(it.registered.ident, it.node))
+            .map(Knote::as_told)
+            .collect()
     }
 
     /// Keeps "is in `ready`" and "has posted bits and is enabled" the same.

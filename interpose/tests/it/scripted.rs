@@ -6,6 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agentfs_proto::descriptor;
@@ -50,6 +51,8 @@ struct State {
     /// What connections there are, to be cut off.
     streams: Vec<UnixStream>,
     sessions: u64,
+    /// As `Welcome::instance`.
+    instance: u64,
     is_gone: bool,
 }
 
@@ -82,6 +85,9 @@ pub(crate) fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
     }
 }
 
+/// The next daemon's instance.
+static INSTANCES: AtomicU64 = AtomicU64::new(1);
+
 /// The daemon.
 pub(crate) struct Scripted {
     directory: Arc<TempDir>,
@@ -99,6 +105,7 @@ impl Scripted {
     pub(crate) fn start_in(directory: Arc<TempDir>, tree: &Path) -> Self {
         let state = State {
             mounts: vec![(device(tree), "main".to_owned())],
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             ..State::default()
         };
         let daemon = Self {
@@ -300,6 +307,7 @@ fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<
                 branch: 1,
                 branch_name: "main".to_owned(),
                 daemon_pid: std::process::id(),
+                instance: state.instance,
                 max_queues: 1000,
                 max_watches: 1_000_000,
                 counters: String::new(),

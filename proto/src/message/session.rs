@@ -88,6 +88,9 @@ container! {
         pub branch_name: String,
         /// The daemon's process.
         pub daemon_pid: u32,
+        /// A random number: another one for each start of a daemon. Nodes of an earlier one are not
+        /// those of this one, whatever their numbers.
+        pub instance: u64,
         /// How many queues the session may open.
         pub max_queues: u32,
         /// How many watches the session may have.

@@ -294,6 +294,7 @@ fn session_replies() -> Vec<Reply> {
             branch: 1,
             branch_name: text("main"),
             daemon_pid: 77,
+            instance: 0x0123_4567_89ab_cdef,
             max_queues: 1024,
             max_watches: 1 << 20,
             counters: text("agentfs-77"),
