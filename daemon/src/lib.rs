@@ -15,6 +15,7 @@ mod queue;
 mod route;
 pub mod server;
 pub mod service;
+mod shim;
 mod spill;
 pub mod synth;
 mod tell;

@@ -3,6 +3,7 @@
 mod branch;
 mod daemon;
 mod doctor;
+mod exec;
 mod failure;
 mod fs;
 mod mount;
@@ -65,6 +66,7 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
+    Exec(exec::ExecArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Shutdown(session::ShutdownArgs),
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Snapshot(args) => snapshot::run(&common, args, &mut output),
         Command::Mount(args) => mount::mount(&common, args, &mut output),
         Command::Umount(args) => mount::unmount(&common, args, &mut output),
+        Command::Exec(args) => return exec::run(&common, args),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => session::shut_down(&common, args, &mut output),

@@ -1,0 +1,106 @@
+//! `agentfs exec`: a command under the preloaded library.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use agentfs_proto::message::{BranchToken, Token};
+use agentfs_proto::socket;
+use clap::Args;
+
+use super::session::Session;
+use super::{Common, Failure};
+use crate::shim;
+
+/// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
+pub(crate) const FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Run a command that hears of changes in mounted branches, from the running daemon
+///
+/// The command replaces this process: its exit status and the signals it gets are its own. Exit
+/// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  mkdir work && agentfs mount attempt-1 work
+  cd work && agentfs exec -- inotifywait -m -r .")]
+pub(crate) struct ExecArgs {
+    /// Bind the command to a branch: it hears of no other
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    /// The command with its arguments
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Carries it out; returns only when that fails.
+pub(crate) fn run(common: &Common, args: ExecArgs) -> ExitCode {
+    let prepared = prepare(common, args.branch, &args.command);
+    match prepared {
+        Ok(command) => replace(command, common.json),
+        Err(failure) => {
+            failure.report(common.json);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn prepare(
+    common: &Common,
+    branch: Option<String>,
+    words: &[OsString],
+) -> Result<Command, Failure> {
+    let mut session = Session::open(common, branch.as_deref().unwrap_or_default())?;
+    let token = match branch {
+        Some(name) => Some(session.call(BranchToken { name })?.token),
+        None => None,
+    };
+    let socket = common.socket.clone().unwrap_or_else(socket::default_path);
+    let mut command = command(words);
+    attach(&mut command, &socket, token)?;
+    Ok(command)
+}
+
+pub(crate) fn command(words: &[OsString]) -> Command {
+    let mut words = words.iter();
+    let mut command = Command::new(words.next().cloned().unwrap_or_default());
+    command.args(words);
+    command
+}
+
+/// Lets a command hear of changes from the daemon at `socket`.
+pub(crate) fn attach(
+    command: &mut Command,
+    socket: &Path,
+    token: Option<Token>,
+) -> Result<(), Failure> {
+    let library = shim::install().map_err(|error| Failure::Other(error.to_string()))?;
+    shim::preload(command, &library);
+    command.env(socket::SOCKET_VARIABLE, absolute(socket)?);
+    if let Some(token) = token {
+        command.env("AGENTFS_TOKEN", token.to_string());
+    }
+    Ok(())
+}
+
+/// The command may change its working directory.
+fn absolute(socket: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(socket)
+        .map_err(|error| Failure::Other(format!("{}: {error}", socket.display())))
+}
+
+/// Becomes the command.
+pub(crate) fn replace(mut command: Command, json: bool) -> ExitCode {
+    let error = command.exec();
+    let status = if error.kind() == io::ErrorKind::NotFound {
+        NOT_FOUND
+    } else {
+        NOT_EXECUTABLE
+    };
+    let program = command.get_program().display();
+    Failure::Other(format!("{program}: {error}")).report(json);
+    ExitCode::from(status)
+}

@@ -1,0 +1,157 @@
+//! `agentfs exec`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::program::{Program, can_mount};
+use crate::support::{DaemonProcess, agentfs, private_directory};
+
+/// `agentfs exec` with a runtime directory of its own, where the library goes.
+fn exec(daemon: &DaemonProcess, words: &[&str]) -> Command {
+    let mut command = agentfs(daemon.directory.path());
+    command
+        .env("XDG_RUNTIME_DIR", daemon.directory.path())
+        .env_remove("LD_PRELOAD")
+        .args(["exec", "--"])
+        .args(words)
+        .stdin(Stdio::null());
+    command
+}
+
+fn installed(daemon: &DaemonProcess) -> PathBuf {
+    let mut files = fs::read_dir(daemon.directory.path().join("agentfs")).unwrap();
+    let file = files.next().unwrap().unwrap().path();
+    assert!(files.next().is_none(), "one file");
+    file
+}
+
+#[track_caller]
+fn preloads(daemon: &DaemonProcess) {
+    let script = "grep -c shim- /proc/self/maps";
+    let output = exec(daemon, &["sh", "-c", script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn exit_status_and_signals_are_the_commands() {
+    let daemon = DaemonProcess::start();
+    let status = exec(&daemon, &["sh", "-c", "exit 7"]).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+    let program = Program::start(&mut exec(
+        &daemon,
+        &["sh", "-c", "echo $$; exec sleep 1000"],
+    ));
+    assert_eq!(
+        program.line(),
+        program.pid().to_string(),
+        "the same process"
+    );
+    program.signal(Signal::USR1);
+    let mut program = program;
+    let (status, _, _) = program.finish();
+    assert_eq!(status.signal(), Some(Signal::USR1.as_raw()));
+}
+
+#[test]
+fn what_cannot_be_run_has_a_status_of_its_own() {
+    let daemon = DaemonProcess::start();
+    let file = daemon.directory.path().join("data");
+    fs::write(&file, "data").unwrap();
+    let none = exec(&daemon, &["/no/such/program"]).output().unwrap();
+    assert_eq!(none.status.code(), Some(127));
+    let text = String::from_utf8(none.stderr).unwrap();
+    assert!(text.contains("/no/such/program"), "{text}");
+    let no_program = exec(&daemon, &[file.to_str().unwrap()]).output().unwrap();
+    assert_eq!(no_program.status.code(), Some(126));
+    let alone = private_directory();
+    let mut command = agentfs(alone.path());
+    let output = command.args(["exec", "--", "true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "there is no daemon");
+}
+
+#[test]
+fn the_library_is_kept_and_put_back_when_it_is_not_ours() {
+    let daemon = DaemonProcess::start();
+    preloads(&daemon);
+    let file = installed(&daemon);
+    let first = fs::metadata(&file).unwrap();
+    assert_eq!(first.mode() & 0o077, 0, "for this user alone");
+    preloads(&daemon);
+    assert_eq!(fs::metadata(&file).unwrap().ino(), first.ino(), "kept");
+
+    let library = fs::read(&file).unwrap();
+    fs::write(&file, "something else").unwrap();
+    preloads(&daemon);
+    assert_eq!(fs::read(&file).unwrap(), library);
+
+    let writable = fs::Permissions::from_mode(0o666);
+    fs::set_permissions(&file, writable).unwrap();
+    preloads(&daemon);
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o077, 0);
+
+    let elsewhere = daemon.directory.path().join("elsewhere");
+    fs::rename(&file, &elsewhere).unwrap();
+    symlink(&elsewhere, &file).unwrap();
+    preloads(&daemon);
+    assert!(fs::symlink_metadata(&file).unwrap().is_file(), "no link");
+    assert_eq!(installed(&daemon), file);
+}
+
+#[test]
+fn an_open_runtime_directory_is_refused() {
+    let daemon = DaemonProcess::start();
+    let runtime = daemon.directory.path().join("agentfs");
+    fs::create_dir(&runtime).unwrap();
+    fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).unwrap();
+    let output = exec(&daemon, &["true"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("chmod 700"), "{text}");
+}
+
+#[test]
+fn what_was_preloaded_before_still_is() {
+    let daemon = DaemonProcess::start();
+    let print = ["sh", "-c", "echo $LD_PRELOAD"];
+    let output = exec(&daemon, &print)
+        .env("LD_PRELOAD", "libc.so.6")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let shim = installed(&daemon);
+    assert_eq!(text.trim(), format!("{}:libc.so.6", shim.display()));
+    let nested = exec(&daemon, &print).env("LD_PRELOAD", &shim).output();
+    let text = String::from_utf8(nested.unwrap().stdout).unwrap();
+    assert_eq!(text.trim(), shim.to_str().unwrap(), "not twice");
+}
+
+#[test]
+fn a_stock_program_hears_a_change_from_outside() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    assert!(daemon.run(&["mount", "main", dir]).status.success());
+    let watch = ["inotifywait", "-m", "--format", "%e %f", dir];
+    let program = Program::start(&mut exec(&daemon, &watch));
+    program.complains("Watches established");
+    assert!(
+        daemon
+            .run(&["fs", "touch", "/from-outside"])
+            .status
+            .success()
+    );
+    assert_eq!(program.line(), "CREATE from-outside");
+    fs::write(Path::new(dir).join("by-mount"), "").unwrap();
+    program.expect("CREATE by-mount");
+    drop(program);
+    assert!(daemon.run(&["umount", dir]).status.success());
+}

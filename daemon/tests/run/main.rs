@@ -1,0 +1,9 @@
+//! Commands that `agentfs` runs: what they hear, see and leave behind.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod exec;
+mod program;
+#[path = "../it/support.rs"]
+#[expect(dead_code, reason = "the daemon's own tests use all of it")]
+mod support;

@@ -1,0 +1,128 @@
+//! Programs under test, and what they print.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::PATIENCE;
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
+pub(crate) fn can_mount() -> bool {
+    let Err(error) = agentfs_mount::check_device() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+    );
+    false
+}
+
+/// A running program whose lines are read as they come.
+pub(crate) struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    errors: Receiver<String>,
+}
+
+impl Program {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let errors = lines_of(child.stderr.take().unwrap());
+        Self {
+            child,
+            stdin,
+            lines,
+            errors,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its output.
+    #[track_caller]
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line in time")
+    }
+
+    /// Waits for this line; others may come before.
+    #[track_caller]
+    pub(crate) fn expect(&self, wanted: &str) {
+        until(&self.lines, wanted);
+    }
+
+    /// Waits for an error text with this in it.
+    #[track_caller]
+    pub(crate) fn complains(&self, wanted: &str) {
+        until(&self.errors, wanted);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Ends its input, and waits for its end. Gives what it said meanwhile, output and errors.
+    pub(crate) fn finish(&mut self) -> (ExitStatus, String, String) {
+        self.stdin = None;
+        let status = self.child.wait().unwrap();
+        let rest = |lines: &Receiver<String>| {
+            let mut text = String::new();
+            while let Ok(line) = lines.recv_timeout(PATIENCE) {
+                text.push_str(&line);
+                text.push('\n');
+            }
+            text
+        };
+        (status, rest(&self.lines), rest(&self.errors))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            self.stdin = None;
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+#[track_caller]
+fn until(lines: &Receiver<String>, wanted: &str) {
+    let mut seen = Vec::new();
+    while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        if line.contains(wanted) {
+            return;
+        }
+        seen.push(line);
+    }
+    panic!("{wanted:?} in time, and not only {seen:#?}");
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let Ok(line) = line else { return };
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
