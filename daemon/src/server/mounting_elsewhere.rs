@@ -5,6 +5,7 @@ use std::path::Path;
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
+use agentfs_proto::message::Code;
 
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;
@@ -23,10 +24,14 @@ impl Mounting {
     }
 
     pub(crate) fn mount(&self, _: BranchId, _: &Path) -> Result<(MountId, Mount), Refusal> {
-        Err(Refusal::unsupported("branches are mounted on Linux only"))
+        Err(unsupported())
     }
 
     pub(crate) fn unmount(&self, _: &Path, _: bool) -> Result<(), Refusal> {
-        Err(Refusal::unsupported("branches are mounted on Linux only"))
+        Err(unsupported())
     }
+}
+
+fn unsupported() -> Refusal {
+    Refusal::new(Code::UNSUPPORTED, "branches are mounted on Linux only")
 }
