@@ -145,6 +145,9 @@ impl FrameHeader {
     pub(crate) const RECORD: u32 = 1;
     pub(crate) const PADDING: u32 = 2;
 
+    /// No frame at all.
+    pub(crate) const NONE: Self = Self { len: 0, kind: 0 };
+
     /// Bytes of the header itself.
     pub(crate) const SIZE: u64 = 8;
 

@@ -10,6 +10,7 @@ use crate::{body, streams};
 const BATCH: usize = 64;
 
 fn node() -> Node<ipc::Service> {
+    set_log_level(LogLevel::Error);
     NodeBuilder::new().create::<ipc::Service>().expect("a node")
 }
 
@@ -19,6 +20,9 @@ fn service_name() -> ServiceName {
 }
 
 /// One sample a record.
+///
+/// The writer creates the service and the reader opens it after: two that create or open one at once
+/// may each end up with a service of their own, and the records with nobody.
 pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
     let page = Page::new();
     let name = service_name();
@@ -31,8 +35,9 @@ pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
                 .history_size(0)
                 .enable_safe_overflow(false)
                 .subscriber_max_buffer_size(256)
-                .open_or_create()
+                .create()
                 .expect("a service");
+            page.meet();
             let publisher = service
                 .publisher_builder()
                 .max_loaned_samples(1)
@@ -50,13 +55,11 @@ pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
         },
         || {
             let node = node();
+            page.meet();
             let service = node
                 .service_builder(&name)
                 .publish_subscribe::<[u64; WORDS]>()
-                .history_size(0)
-                .enable_safe_overflow(false)
-                .subscriber_max_buffer_size(256)
-                .open_or_create()
+                .open()
                 .expect("a service");
             let subscriber = service
                 .subscriber_builder()
@@ -102,8 +105,9 @@ pub(crate) fn slices<const WORDS: usize>(records: u64) -> f64 {
                 .history_size(0)
                 .enable_safe_overflow(false)
                 .subscriber_max_buffer_size(64)
-                .open_or_create()
+                .create()
                 .expect("a service");
+            page.meet();
             let publisher = service
                 .publisher_builder()
                 .max_loaned_samples(1)
@@ -123,13 +127,11 @@ pub(crate) fn slices<const WORDS: usize>(records: u64) -> f64 {
         },
         || {
             let node = node();
+            page.meet();
             let service = node
                 .service_builder(&name)
                 .publish_subscribe::<[[u64; WORDS]]>()
-                .history_size(0)
-                .enable_safe_overflow(false)
-                .subscriber_max_buffer_size(64)
-                .open_or_create()
+                .open()
                 .expect("a service");
             let subscriber = service
                 .subscriber_builder()

@@ -82,9 +82,19 @@ pub(crate) fn produce(producer: &mut Producer, len: usize, records: u64, batch: 
     let _: Bell = producer.publish().expect("an honest consumer");
 }
 
+/// How often a reader pauses that found nothing, before it looks again: each look takes the cache
+/// line of the tail from the writer, who then waits for it.
+pub(crate) const PAUSES: u32 = 32;
+
+fn pause(times: u32) {
+    for _ in 0..times {
+        spin_loop();
+    }
+}
+
 /// Pops every record where it lies, and frees what it has read when there is nothing more or a
-/// `batch` is full.
-pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64) -> u64 {
+/// `batch` is full. `pauses` as for [`PAUSES`].
+pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64, pauses: u32) -> u64 {
     let mut claim = consumer
         .claim(OwnerId::this_process(), |_| true)
         .expect("the only consumer");
@@ -103,7 +113,7 @@ pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64) -> u64 {
             None => {
                 unfreed = 0;
                 let _: Bell = claim.release();
-                spin_loop();
+                pause(pauses);
             }
         }
     }
@@ -112,7 +122,7 @@ pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64) -> u64 {
 }
 
 /// Our ring, between two processes.
-pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64) -> f64 {
+pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64, pauses: u32) -> f64 {
     let page = Page::new();
     let capacity = Capacity::new(capacity).expect("a power of two");
     let (mut producer, fd) = create(capacity).expect("a ring");
@@ -125,7 +135,7 @@ pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64) -> f64
         },
         || {
             page.meet();
-            let sum = consume(&consumer, records, 64);
+            let sum = consume(&consumer, records, 64, pauses);
             let end = now();
             assert_eq!(sum, body::expected(records, words), "records lost or torn");
             each(&page, end, records)
@@ -134,7 +144,7 @@ pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64) -> f64
 }
 
 /// rtrb between two threads, one record at a time.
-pub(crate) fn rtrb_single<const WORDS: usize>(records: u64) -> f64 {
+pub(crate) fn rtrb_single<const WORDS: usize>(records: u64, pauses: u32) -> f64 {
     let page = Page::new();
     let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; WORDS]>::new(4096);
     std::thread::scope(|scope| {
@@ -156,7 +166,7 @@ pub(crate) fn rtrb_single<const WORDS: usize>(records: u64) -> f64 {
             let record = loop {
                 match consumer.pop() {
                     Ok(record) => break record,
-                    Err(rtrb::PopError::Empty) => spin_loop(),
+                    Err(rtrb::PopError::Empty) => pause(pauses),
                 }
             };
             sum = sum.wrapping_add(body::sum_array(&record));

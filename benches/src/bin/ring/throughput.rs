@@ -4,6 +4,7 @@ use agentfs_benches::Spread;
 use agentfs_benches::placement::Judge;
 use agentfs_benches::table::{Ratio, Row, Table};
 
+use crate::streams::PAUSES;
 use crate::{Size, streams};
 
 /// One way to carry records.
@@ -61,10 +62,12 @@ fn table(len: usize, size: Size, judge: &mut Judge) -> Table {
 }
 
 fn cases(len: usize) -> Vec<Case> {
-    let rtrb: Box<dyn Fn(u64) -> f64> = if len == 64 {
-        Box::new(streams::rtrb_single::<8>)
-    } else {
-        Box::new(streams::rtrb_single::<32>)
+    let rtrb = move |pauses| -> Box<dyn Fn(u64) -> f64> {
+        if len == 64 {
+            Box::new(move |records| streams::rtrb_single::<8>(records, pauses))
+        } else {
+            Box::new(move |records| streams::rtrb_single::<32>(records, pauses))
+        }
     };
     let slices: Box<dyn Fn(u64) -> f64> = if len == 64 {
         Box::new(streams::rtrb_slices::<8>)
@@ -77,7 +80,7 @@ fn cases(len: usize) -> Vec<Case> {
     let mut cases = vec![
         Case {
             name: "rtrb in one process, push/pop",
-            run: rtrb,
+            run: rtrb(1),
             slower: 1,
             goals: vec![],
         },
@@ -89,19 +92,31 @@ fn cases(len: usize) -> Vec<Case> {
         },
         Case {
             name: "this ring, one publish a record",
-            run: Box::new(move |records| streams::ring(capacity, len, records, 1)),
+            run: Box::new(move |records| streams::ring(capacity, len, records, 1, PAUSES)),
             slower: 1,
             goals: vec![(0, small.then_some(1.0))],
         },
         Case {
             name: "this ring, batches of 64",
-            run: Box::new(move |records| streams::ring(capacity, len, records, 64)),
+            run: Box::new(move |records| streams::ring(capacity, len, records, 64, PAUSES)),
             slower: 1,
             goals: vec![(0, small.then_some(0.75)), (1, None)],
         },
         Case {
             name: "this ring of 64 KiB, one publish a record",
-            run: Box::new(move |records| streams::ring(64 << 10, len, records, 1)),
+            run: Box::new(move |records| streams::ring(64 << 10, len, records, 1, PAUSES)),
+            slower: 1,
+            goals: vec![(0, None)],
+        },
+        Case {
+            name: "this ring, one publish a record, the reader looking all the time",
+            run: Box::new(move |records| streams::ring(capacity, len, records, 1, 1)),
+            slower: 1,
+            goals: vec![(0, None)],
+        },
+        Case {
+            name: "rtrb in one process, push/pop, the reader pausing as ours",
+            run: rtrb(PAUSES),
             slower: 1,
             goals: vec![(0, None)],
         },
