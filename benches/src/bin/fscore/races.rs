@@ -234,42 +234,60 @@ pub(crate) fn events(size: Size) -> io::Result<Vec<Events>> {
     Ok(all)
 }
 
-/// Files made in two branches, one branch after the other against both at once.
-pub(crate) fn parallel(size: Size) -> io::Result<Race> {
+/// Files made in two branches, one branch after the other against both at once; and the same in two
+/// filesystems, which share nothing: what they gain is all that the machine gives.
+pub(crate) fn parallel(size: Size) -> io::Result<[Race; 2]> {
     let names: Vec<String> = (0..size.operations)
         .map(|n| format!("file-{n:07}"))
         .collect();
-    let mut rounds = Vec::new();
+    let (mut branches, mut filesystems) = (Vec::new(), Vec::new());
     for _ in 0..size.rounds {
-        let fs = Ours::new(true)?;
-        let mut branches = Vec::new();
-        for _ in 0..4 {
-            let id = fs
-                .fs
-                .branch_create_from_current(&fs.caller, FsCore::MAIN, "")?;
-            let (branch, caller, dir) = (fs.fs.branch(id)?, fs.caller.clone(), fs.dir);
-            branches.push(Ours {
-                fs: fs.fs.clone(),
-                branch,
-                caller,
-                dir,
-            });
-        }
-        let fill = |ours: &Ours| names.iter().try_for_each(|name| ours.create(name));
-        let (mut first, mut second) = (Ok(()), Ok(()));
-        let in_turn = nanos_each(2 * size.operations, || {
-            first = fill(&branches[0]).and_then(|()| fill(&branches[1]));
-        });
-        let at_once = nanos_each(2 * size.operations, || {
-            thread::scope(|scope| {
-                let other = scope.spawn(|| fill(&branches[2]));
-                let own = fill(&branches[3]);
-                let panicked = |_| Err(io::Error::other("a thread panicked"));
-                second = own.and(other.join().unwrap_or_else(panicked));
-            });
-        });
-        first.and(second)?;
-        rounds.push((in_turn, at_once));
+        branches.push(in_turn_and_at_once(&names, &four_branches()?)?);
+        let apart = [
+            Ours::new(true)?,
+            Ours::new(true)?,
+            Ours::new(true)?,
+            Ours::new(true)?,
+        ];
+        filesystems.push(in_turn_and_at_once(&names, &apart)?);
     }
-    Ok(Race::of("create in two branches", &rounds))
+    Ok([
+        Race::of("create in two branches", &branches),
+        Race::of("create in two filesystems", &filesystems),
+    ])
+}
+
+fn four_branches() -> io::Result<[Ours; 4]> {
+    let fs = Ours::new(true)?;
+    let branch = || -> io::Result<Ours> {
+        let id = fs
+            .fs
+            .branch_create_from_current(&fs.caller, FsCore::MAIN, "")?;
+        Ok(Ours {
+            fs: fs.fs.clone(),
+            branch: fs.fs.branch(id)?,
+            caller: fs.caller.clone(),
+            dir: fs.dir,
+        })
+    };
+    Ok([branch()?, branch()?, branch()?, branch()?])
+}
+
+/// Fills two places one after the other and two more at once; nanoseconds for one file.
+fn in_turn_and_at_once(names: &[String], places: &[Ours; 4]) -> io::Result<(f64, f64)> {
+    let files = u32::try_from(2 * names.len()).map_err(io::Error::other)?;
+    let fill = |ours: &Ours| names.iter().try_for_each(|name| ours.create(name));
+    let [a, b, c, d] = places;
+    let (mut first, mut second) = (Ok(()), Ok(()));
+    let in_turn = nanos_each(files, || first = fill(a).and_then(|()| fill(b)));
+    let at_once = nanos_each(files, || {
+        thread::scope(|scope| {
+            let other = scope.spawn(|| fill(c));
+            let own = fill(d);
+            let panicked = |_| Err(io::Error::other("a thread panicked"));
+            second = own.and(other.join().unwrap_or_else(panicked));
+        });
+    });
+    first.and(second)?;
+    Ok((in_turn, at_once))
 }

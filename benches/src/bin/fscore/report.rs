@@ -13,7 +13,8 @@ pub(crate) struct Report {
     pub(crate) scale: Vec<Scale>,
     pub(crate) memory: Memory,
     pub(crate) events: Vec<Events>,
-    pub(crate) parallel: Race,
+    /// Two branches, two filesystems.
+    pub(crate) parallel: [Race; 2],
 }
 
 /// The same operation over a small and a large tree.
@@ -80,12 +81,14 @@ impl Report {
                 format!("{} of untracked", ratio(&events.write.ratio)),
             ]);
         }
-        rows.push([
-            "create, two branches in turn against two threads at once".into(),
-            nanos(&self.parallel.ours),
-            nanos(&self.parallel.theirs),
-            format!("{} times as fast in parallel", ratio(&self.parallel.ratio)),
-        ]);
+        for race in &self.parallel {
+            rows.push([
+                format!("{}, in turn against two threads at once", race.what),
+                nanos(&race.ours),
+                nanos(&race.theirs),
+                format!("{} times as fast in parallel", ratio(&race.ratio)),
+            ]);
+        }
         let Memory {
             files,
             allocated,
