@@ -110,4 +110,5 @@ pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
 pub use lower_change::LowerChange;
+pub use ops::readdir::Pass;
 pub use snapshot::{BranchInfo, SnapshotInfo};

@@ -16,6 +16,7 @@ use fuser::{
 use crate::answer::{handle, node};
 use crate::convert::{errno, file_attr};
 use crate::kernel_cache::{KernelCache, Mark};
+use crate::listing::Readings;
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
@@ -27,8 +28,6 @@ pub(crate) const NEVER: Duration = Duration::ZERO;
 const MAX_TRANSFER: u32 = 1 << 20;
 /// Read-ahead and such requests in flight.
 const MAX_BACKGROUND: u16 = 64;
-/// Entries asked of FsCore at a time: about what a page of the kernel's buffer takes.
-pub(crate) const ENTRIES_AT_A_TIME: usize = 128;
 
 /// What is asked of the kernel, where it can.
 const CAPABILITIES: [InitFlags; 9] = [
@@ -55,6 +54,7 @@ thread_local! {
 pub(crate) struct Adapter {
     pub(crate) branch: Branch,
     pub(crate) cache: Arc<KernelCache>,
+    pub(crate) readings: Readings,
     no_groups: Arc<[u32]>,
     /// How long the kernel may remember names.
     pub(crate) entry_lifetime: Duration,
@@ -74,6 +74,7 @@ impl Adapter {
         Self {
             branch,
             cache,
+            readings: Readings::default(),
             no_groups: Arc::from([]),
             entry_lifetime: match case {
                 CaseSensitivity::Sensitive => LONG,

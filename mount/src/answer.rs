@@ -18,6 +18,14 @@ pub(crate) fn open_flags(flags: OpenFlags) -> agentfs_core::OpenFlags {
     agentfs_core::OpenFlags::from_bits(flags.0.cast_unsigned())
 }
 
+/// A directory that was removed elsewhere while somebody has it open lists as any removed one.
+pub(crate) fn listing_error(error: agentfs_core::Errno) -> Errno {
+    match error {
+        agentfs_core::Errno::ESTALE => Errno::ENOENT,
+        other => errno(other),
+    }
+}
+
 pub(crate) fn answer_empty(result: agentfs_core::Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),

@@ -81,7 +81,7 @@ fn system_time(moment: Nanos) -> SystemTime {
 /// Before the epoch fuser takes the protocol's nanoseconds, which count forward, backward
 /// (`time.rs: system_time_from_time`): the distance it gives has the right seconds and the right
 /// nanoseconds, and the wrong sign between them.
-fn nanos(time: SystemTime) -> Nanos {
+pub(crate) fn nanos(time: SystemTime) -> Nanos {
     let distance = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => return Nanos::try_from(after.as_nanos()).unwrap_or(Nanos::MAX),
         Err(before) => before.duration(),

@@ -26,11 +26,14 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use agentfs_core::event::{Change, Place, RenameHow, ResizedBy};
 use agentfs_core::id::{MountId, NodeId};
-use agentfs_core::{Attr, Branch};
+use agentfs_core::{Attr, Branch, SetAttr, SetTime};
 use fuser::{INodeNo, Notifier};
+
+use crate::convert::nanos;
 
 /// Shards of the table of known nodes: more than there are worker threads.
 const SHARDS: usize = 16;
@@ -59,7 +62,8 @@ struct Known {
     lookups: u64,
     /// The directory of the last such answer, until the kernel has certainly taken it in.
     arriving_in: Option<NodeId>,
-    /// How a removed object was, for who still stands in it (`O_PATH`, a working directory).
+    /// How a removed object was, for who still stands in it (`O_PATH`, a working directory) or has
+    /// it open as a directory.
     ghost: Option<Box<Attr>>,
 }
 
@@ -141,6 +145,24 @@ impl KernelCache {
 
     pub(crate) fn ghost(&self, node: NodeId) -> Option<Attr> {
         self.shard(node).get(&node)?.ghost.as_deref().copied()
+    }
+
+    /// Changes what is remembered of a removed object, as the kernel allowed it.
+    pub(crate) fn change_ghost(&self, node: NodeId, set: &SetAttr) -> Option<Attr> {
+        let now = nanos(SystemTime::now());
+        let moment = |time| match time {
+            SetTime::Now => now,
+            SetTime::To(moment) => moment,
+        };
+        let mut shard = self.shard(node);
+        let attr = shard.get_mut(&node)?.ghost.as_deref_mut()?;
+        attr.mode = set.mode.unwrap_or(attr.mode);
+        attr.uid = set.uid.unwrap_or(attr.uid);
+        attr.gid = set.gid.unwrap_or(attr.gid);
+        attr.atime = set.atime.map_or(attr.atime, moment);
+        attr.mtime = set.mtime.map_or(attr.mtime, moment);
+        attr.ctime = now;
+        Some(*attr)
     }
 
     /// Makes the kernel forget what a change elsewhere made wrong. When it returns, whoever asks

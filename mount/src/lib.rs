@@ -31,6 +31,7 @@ mod elsewhere;
 mod error;
 mod guardian;
 mod kernel_cache;
+mod listing;
 mod location;
 mod options;
 mod requests;

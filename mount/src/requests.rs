@@ -13,8 +13,10 @@ use fuser::{
     ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::adapter::{Adapter, BUFFER, ENTRIES_AT_A_TIME, GENERATION, LONG, NEVER, ask_kernel};
-use crate::answer::{answer_empty, answer_written, answer_xattr, handle, node, open_flags};
+use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
+use crate::answer::{
+    answer_empty, answer_written, answer_xattr, handle, listing_error, node, open_flags,
+};
 use crate::convert::{errno, file_attr, file_type, no_entry, set_time};
 
 impl Filesystem for Adapter {
@@ -75,7 +77,9 @@ impl Filesystem for Adapter {
         };
         let caller = self.caller(request);
         let handle = file.map(handle);
-        match self.branch.setattr_node(&caller, node(inode), handle, &set) {
+        let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
+        let ghost = |error| self.cache.change_ghost(node(inode), &set).ok_or(error);
+        match changed.or_else(ghost) {
             Ok(attr) => reply.attr(&NEVER, &file_attr(&attr)),
             Err(error) => reply.error(errno(error)),
         }
@@ -313,53 +317,30 @@ impl Filesystem for Adapter {
         answer_empty(self.branch.close(&caller, handle(file)), reply);
     }
 
-    fn opendir(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        match self
-            .branch
-            .open_node(&caller, node(inode), open_flags(flags))
-        {
-            Ok(handle) => reply.opened(
-                FileHandle(handle.0),
-                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
-            ),
-            Err(error) => reply.error(errno(error)),
-        }
+    // After this answer the kernel opens directories without asking, and caches them.
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn readdir(
         &self,
         request: &Request,
-        _inode: INodeNo,
-        file: FileHandle,
+        inode: INodeNo,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let _told = self.tell_after();
         let caller = self.caller(request);
-        let mut cookie = offset;
-        loop {
-            let entries =
-                match self
-                    .branch
-                    .readdir(&caller, handle(file), cookie, ENTRIES_AT_A_TIME)
-                {
-                    Ok(entries) => entries,
-                    Err(error) if cookie == offset => return reply.error(errno(error)),
-                    Err(_) => return reply.ok(),
-                };
-            let Some(last) = entries.last() else {
-                return reply.ok();
-            };
-            cookie = last.cookie;
-            for entry in &entries {
+        let read = self
+            .readings
+            .read(&self.branch, &caller, node(inode), offset, |entry| {
                 let name = OsStr::from_bytes(&entry.name);
                 let inode = INodeNo(entry.node.0);
-                if reply.add(inode, entry.cookie, file_type(entry.kind), name) {
-                    return reply.ok();
-                }
-            }
+                reply.add(inode, entry.cookie, file_type(entry.kind), name)
+            });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(listing_error(error)),
         }
     }
 
@@ -367,46 +348,20 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         inode: INodeNo,
-        file: FileHandle,
+        _: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _told = self.tell_after();
         let caller = self.caller(request);
-        let mut cookie = offset;
-        loop {
-            let entries =
-                match self
-                    .branch
-                    .readdir(&caller, handle(file), cookie, ENTRIES_AT_A_TIME)
-                {
-                    Ok(entries) => entries,
-                    Err(error) if cookie == offset => return reply.error(errno(error)),
-                    Err(_) => return reply.ok(),
-                };
-            let Some(last) = entries.last() else {
-                return reply.ok();
-            };
-            cookie = last.cookie;
-            for entry in &entries {
-                if self.add_with_attributes(inode, entry, &mut reply) {
-                    return reply.ok();
-                }
-            }
+        let read = self
+            .readings
+            .read(&self.branch, &caller, node(inode), offset, |entry| {
+                self.add_with_attributes(inode, entry, &mut reply)
+            });
+        match read {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(listing_error(error)),
         }
-    }
-
-    fn releasedir(
-        &self,
-        request: &Request,
-        _inode: INodeNo,
-        file: FileHandle,
-        _flags: OpenFlags,
-        reply: ReplyEmpty,
-    ) {
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        answer_empty(self.branch.close(&caller, handle(file)), reply);
     }
 
     // Everything is in memory, and there is nothing to wait for. After this answer the kernel does

@@ -5,7 +5,7 @@ mod link;
 mod lookup;
 mod open;
 mod range;
-mod readdir;
+pub(crate) mod readdir;
 mod rename;
 mod setattr;
 mod unlink;

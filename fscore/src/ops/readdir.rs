@@ -12,13 +12,26 @@ use crate::dir::{FIRST_KEY, Link};
 use crate::errno::{Errno, Result};
 use crate::event::ObjectKind;
 use crate::flags::Access;
-use crate::handle::{Handle, HandleId, Listing};
+use crate::handle::{HandleId, Listing};
 use crate::id::NodeId;
 use crate::tree::Found;
 
 /// Cookies after `.` and `..`.
 const AFTER_DOT: u64 = 1;
 const AFTER_DOT_DOT: u64 = 2;
+
+/// One reading of a directory from its start to its end, for who reads by node: the host is asked
+/// only at the start.
+#[derive(Clone, Default, Debug)]
+pub struct Pass(Option<Listing>);
+
+impl Pass {
+    /// Whether there is something to go on with.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 impl Branch {
     /// getdents(2): up to `max` entries after `cookie` (0 is the start), with `.` and `..`. Nothing
@@ -37,7 +50,10 @@ impl Branch {
     ) -> Result<Vec<DirEntry>> {
         let (entries, told) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
-            let entries = view.read_entries(handle, cookie, max)?;
+            let entries = {
+                let mut listing = lock(&handle.listing);
+                view.read_entries(handle.node, &mut listing, cookie, max)?
+            };
             let told = !entries.is_empty() && view.tell_read(handle)?;
             Ok((entries, told))
         })?;
@@ -45,6 +61,25 @@ impl Branch {
             self.deliver_for(caller);
         }
         Ok(entries)
+    }
+
+    /// The same without a handle, of which nobody is told. `pass` is what the last part of the same
+    /// reading left.
+    ///
+    /// # Errors
+    ///
+    /// As [`readdir`](Self::readdir); `ESTALE` when there is no such node any more.
+    pub fn readdir_node(
+        &self,
+        caller: &Caller,
+        node: NodeId,
+        pass: &mut Pass,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<DirEntry>> {
+        self.view(caller, |view| {
+            view.read_entries(node, &mut pass.0, cookie, max)
+        })
     }
 
     /// All entries of the directory at a path, without `.` and `..`, in no particular order.
@@ -80,8 +115,13 @@ fn entry(cookie: u64, found: Found) -> DirEntry {
 }
 
 impl View<'_> {
-    fn read_entries(&self, handle: &Handle, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
-        let node = handle.node;
+    fn read_entries(
+        &self,
+        node: NodeId,
+        listing: &mut Option<Listing>,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<DirEntry>> {
         let inode = self.tree.inode(node)?;
         let dir = inode.as_dir().ok_or(Errno::ENOTDIR)?;
         if inode.nlink == 0 {
@@ -92,7 +132,7 @@ impl View<'_> {
         let left = max - entries.len();
         let from = cookie.max(FIRST_KEY - 1) + 1;
         if dir.merges_lower {
-            let listing = self.listing(handle, cookie == 0)?;
+            let listing = self.listing(node, listing, cookie == 0)?;
             let start = listing.partition_point(|(key, _)| *key < from);
             let part = listing[start..].iter().take(left);
             entries.extend(part.map(|(key, found)| entry(*key, found.clone())));
@@ -132,13 +172,12 @@ impl View<'_> {
     }
 
     /// A merged directory is listed once a pass: the host is not asked for every part of it.
-    fn listing(&self, handle: &Handle, anew: bool) -> Result<Listing> {
-        let mut kept = lock(&handle.listing);
+    fn listing(&self, node: NodeId, kept: &mut Option<Listing>, anew: bool) -> Result<Listing> {
         if let Some(listing) = kept.as_ref().filter(|_| !anew) {
             return Ok(listing.clone());
         }
-        let inode = self.tree.inode(handle.node)?;
-        let listing = Arc::new(self.tree.list(handle.node, &inode)?);
+        let inode = self.tree.inode(node)?;
+        let listing = Arc::new(self.tree.list(node, &inode)?);
         *kept = Some(listing.clone());
         Ok(listing)
     }

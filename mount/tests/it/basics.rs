@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
-use agentfs_core::Caller;
+use agentfs_core::{Caller, FsConfig, Overlay};
 
 use crate::support::Fixture;
 
@@ -94,4 +94,55 @@ fn ten_thousand_entries_are_listed_once_each() {
     assert_eq!(list(), expected);
     // From the kernel's cache.
     assert_eq!(list(), expected);
+}
+
+#[test]
+fn a_merged_directory_is_listed_once_each_by_readers_at_once() {
+    let lower = tempfile::tempdir().unwrap();
+    for number in 0..3000 {
+        fs::write(lower.path().join(format!("lower-{number}")), "").unwrap();
+    }
+    let Some(fixture) = Fixture::new(FsConfig {
+        overlay: Some(Overlay {
+            lower: lower.path().to_owned(),
+        }),
+        ..FsConfig::default()
+    }) else {
+        return;
+    };
+    let mount = fixture.mount();
+    for number in 0..3000 {
+        fs::write(mount.path(&format!("upper-{number}")), "").unwrap();
+    }
+    fs::remove_file(mount.path("lower-7")).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    let mut names: Vec<_> = fs::read_dir(mount.dir.path())
+                        .unwrap()
+                        .map(|entry| entry.unwrap().file_name())
+                        .collect();
+                    assert_eq!(names.len(), 5999);
+                    names.sort();
+                    names.dedup();
+                    assert_eq!(names.len(), 5999, "a name was listed twice");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_directory_removed_elsewhere_lists_nothing_to_who_has_it_open() {
+    let Some(fixture) = Fixture::empty() else {
+        return;
+    };
+    let mount = fixture.mount();
+    fs::create_dir(mount.path("d")).unwrap();
+    let mut open = fs::read_dir(mount.path("d")).unwrap();
+    fixture.main().rmdir(&Caller::root(), "/d").unwrap();
+    assert!(open.next().is_none_or(|entry| entry.is_err()));
+    let gone = fs::read_dir(mount.path("d")).unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::NotFound);
 }

@@ -1,0 +1,76 @@
+//! Directories are read without being opened: a program that lists one asks for its parts only, and
+//! once the kernel has them, for nothing.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agentfs_core::id::NodeId;
+use agentfs_core::{Branch, Caller, DirEntry, Errno, Pass};
+
+/// Entries asked of FsCore at a time: some of the last ones do not fit into the kernel's buffer and
+/// are asked for again.
+const ENTRIES_AT_A_TIME: usize = 256;
+/// Readings that are remembered. Of those forgotten the host is asked again.
+const READINGS: usize = 32;
+
+/// The readings of merged directories that are under way.
+#[derive(Debug, Default)]
+pub(crate) struct Readings(Mutex<VecDeque<(NodeId, Pass)>>);
+
+impl Readings {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(NodeId, Pass)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, node: NodeId) -> Pass {
+        let all = self.lock();
+        let found = all.iter().find(|(other, _)| *other == node);
+        found.map(|(_, pass)| pass.clone()).unwrap_or_default()
+    }
+
+    fn keep(&self, node: NodeId, pass: Option<Pass>) {
+        let mut all = self.lock();
+        all.retain(|(other, _)| *other != node);
+        if let Some(pass) = pass.filter(Pass::is_some) {
+            if all.len() == READINGS {
+                all.pop_front();
+            }
+            all.push_back((node, pass));
+        }
+    }
+
+    /// Gives the entries after `cookie`, until `add` says that there is no more room, or to the end.
+    pub(crate) fn read(
+        &self,
+        branch: &Branch,
+        caller: &Caller,
+        node: NodeId,
+        cookie: u64,
+        mut add: impl FnMut(&DirEntry) -> bool,
+    ) -> Result<(), Errno> {
+        let mut pass = if cookie == 0 {
+            Pass::default()
+        } else {
+            self.of(node)
+        };
+        let mut at = cookie;
+        loop {
+            let entries = match branch.readdir_node(caller, node, &mut pass, at, ENTRIES_AT_A_TIME)
+            {
+                Ok(entries) => entries,
+                Err(error) if at == cookie => return Err(error),
+                // What was found so far is given first.
+                Err(_) => return Ok(()),
+            };
+            let Some(last) = entries.last() else {
+                self.keep(node, None);
+                return Ok(());
+            };
+            at = last.cookie;
+            if entries.iter().any(&mut add) {
+                self.keep(node, Some(pass));
+                return Ok(());
+            }
+        }
+    }
+}
