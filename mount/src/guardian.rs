@@ -18,14 +18,13 @@ use crate::location::{Located, Location};
 
 /// Output: what ends the connection, if that is allowed. Arguments: the device of the mount as
 /// mountinfo writes it, and the mount point if it is in this namespace. A line of input means that
-/// the mount is gone already.
+/// the mount is gone already. It unmounts at most once: what is there then is another one's.
 const SCRIPT: &str = r#"
 end() {
   echo 1
   while read -r _ _ device _; do
     [ "$device" = "$1" ] && [ "$2" ] || continue
-    umount -f -- "$2"
-    umount -l -- "$2" || fusermount3 -u -z -q -- "$2"
+    umount -f -- "$2" || umount -l -- "$2" || fusermount3 -u -z -q -- "$2"
     exit 0
   done </proc/self/mountinfo
   exit 0

@@ -1,11 +1,13 @@
 //! Making and taking away mounts.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use fuser::Session;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -16,6 +18,8 @@ use crate::options::MountOptions;
 pub(crate) const DEVICE: &str = "/dev/fuse";
 /// Dead mounts on top of each other that are cleared away.
 const DEAD_MOUNTS: usize = 16;
+/// How long a guardian may take.
+const GUARDIAN: Duration = Duration::from_secs(1);
 /// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
 const READ_AHEAD: &str = "1024";
 
@@ -70,12 +74,17 @@ pub(crate) fn check_mount_point(point: &Path) -> Result<(), MountError> {
     is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))
 }
 
-/// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one.
+/// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one. Its
+/// guardian is usually about to take it away; to do the same meanwhile could hit the new one.
 fn clear_dead_mounts(point: &Path) {
+    if is_dead(point)
+        && let Err(error) = wait_for_guardian(point)
+    {
+        tracing::debug!(%error, "nobody tells when a mount is gone");
+    }
     for _ in 0..DEAD_MOUNTS {
-        match rustix::fs::stat(point) {
-            Err(Errno::NOTCONN | Errno::CONNABORTED) => {}
-            _ => return,
+        if !is_dead(point) {
+            return;
         }
         tracing::info!(point = %point.display(), "clearing away a dead mount");
         if let Err(error) = unmount(point, true) {
@@ -83,6 +92,30 @@ fn clear_dead_mounts(point: &Path) {
             return;
         }
     }
+}
+
+fn is_dead(point: &Path) -> bool {
+    matches!(
+        rustix::fs::stat(point),
+        Err(Errno::NOTCONN | Errno::CONNABORTED)
+    )
+}
+
+/// Waits a little until the mount is not there any more.
+fn wait_for_guardian(point: &Path) -> io::Result<()> {
+    // proc_pid_mountinfo(5): a change of the mounts is an exceptional condition.
+    let mounts = File::open("/proc/self/mountinfo")?;
+    let end = Instant::now() + GUARDIAN;
+    while is_dead(point) {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut polled = [PollFd::new(&mounts, PollFlags::PRI)];
+        rustix::event::poll(&mut polled, Some(&left))?;
+    }
+    Ok(())
 }
 
 /// Unmounts; `detach` takes away what is in use too.
