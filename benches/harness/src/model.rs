@@ -1,0 +1,90 @@
+//! What a run has found: tables for people, lines for plots, and the raw numbers.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a run failed.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One or more parts, measured on one machine.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Findings {
+    /// Processor, cores, kernel.
+    pub(crate) machine: String,
+    /// What was typed.
+    pub(crate) command: String,
+    /// Seconds since the epoch.
+    pub(crate) time: u64,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What one part has found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    /// What was measured, and how to read it.
+    pub(crate) about: String,
+    pub(crate) tables: Vec<Grid>,
+    pub(crate) plots: Vec<Plot>,
+    /// Every number, for programs.
+    pub(crate) raw: serde_json::Value,
+}
+
+/// A table.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Grid {
+    pub(crate) title: String,
+    pub(crate) head: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// Lines in one system of axes, both logarithmic.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Plot {
+    /// Its file name, without an ending.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) x: String,
+    pub(crate) y: String,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+impl Grid {
+    pub(crate) fn new(title: impl Into<String>, head: &[&str]) -> Self {
+        Self {
+            title: title.into(),
+            head: head.iter().map(|it| (*it).to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// The middle value.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// A number with three digits that count.
+pub(crate) fn short(value: f64) -> String {
+    let digits = match value.abs() {
+        v if v >= 100.0 || v == 0.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.digits$}")
+}

@@ -1,0 +1,148 @@
+//! Watchers as the harness sees them: child processes, the libraries that are preloaded, the lines
+//! they say.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
+use crate::model::Failure;
+use crate::stage::Place;
+use crate::watcher::{Api, Reader};
+
+/// How long a program may stay silent before the run fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running watcher.
+#[derive(Debug)]
+pub(crate) struct Program {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+}
+
+/// What a watcher is to do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Task<'a> {
+    pub(crate) api: Api,
+    pub(crate) reader: Reader,
+    /// The directory, as the stage names it.
+    pub(crate) directory: &'a str,
+    pub(crate) files: u32,
+    /// An answer for each event.
+    pub(crate) each: bool,
+}
+
+/// A library that cargo built with this program.
+pub(crate) fn library(name: &str) -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe()?;
+    let beside = program.parent().unwrap_or(Path::new("."));
+    let places = [beside.to_owned(), beside.join("deps")];
+    let found = places
+        .iter()
+        .map(|it| it.join(name))
+        .find(|it| it.is_file());
+    found.ok_or_else(|| {
+        format!(
+            "{name} is neither beside {} nor in deps/ there: run this program from its target \
+             directory, where cargo puts both",
+            program.display()
+        )
+        .into()
+    })
+}
+
+fn preload(api: Api) -> Result<Option<String>, Failure> {
+    let shim = || library("libagentfs_interpose_shim.so");
+    Ok(match api {
+        Api::Native => None,
+        Api::Inotify => Some(shim()?.display().to_string()),
+        Api::Kqueue => {
+            let kqueue = library("libagentfs_testkq_preload.so")?;
+            Some(format!("{}:{}", shim()?.display(), kqueue.display()))
+        }
+    })
+}
+
+impl Program {
+    /// Starts a watcher, and waits until it watches.
+    pub(crate) fn start(place: &Place, task: Task<'_>) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let value = |it: Option<clap::builder::PossibleValue>| {
+            it.map_or_else(String::new, |it| it.get_name().to_owned())
+        };
+        command
+            .arg("watch")
+            .args(["--api", &value(task.api.to_possible_value())])
+            .args(["--reader", &value(task.reader.to_possible_value())])
+            .args(["--files", &task.files.to_string()])
+            .arg("--root")
+            .arg(place.seen_as(task.directory))
+            .args(task.each.then_some("--each"));
+        if let Some(socket) = place.socket() {
+            command.arg("--socket").arg(socket);
+            command.env("AGENTFS_SOCKET", socket);
+            if let Some(libraries) = preload(task.api)? {
+                command.env("LD_PRELOAD", libraries);
+            }
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take().ok_or("no standard input")?;
+        let stdout = child.stdout.take().ok_or("no standard output")?;
+        let program = Self {
+            child,
+            stdin,
+            lines: lines_of(stdout),
+        };
+        match program.line(PATIENCE)?.as_deref() {
+            Some("ready") => Ok(program),
+            other => Err(format!("a watcher did not get ready: {other:?}").into()),
+        }
+    }
+
+    /// Gives the next command.
+    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
+        Ok(self.stdin.write_all(b"\n")?)
+    }
+
+    /// The next line, or `None` when none comes in time.
+    pub(crate) fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err("a watcher ended early".into()),
+        }
+    }
+
+    /// The next line.
+    pub(crate) fn answer(&self) -> Result<String, Failure> {
+        let line = self.line(PATIENCE)?;
+        line.ok_or_else(|| format!("a watcher was silent for {PATIENCE:?}").into())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            let Ok(line) = line else { break };
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}

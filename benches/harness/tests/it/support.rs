@@ -1,0 +1,43 @@
+//! The program, and what it found.
+
+use std::process::Command;
+use std::sync::Once;
+
+use serde_json::Value;
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
+pub(crate) fn can_mount() -> bool {
+    static SAID: Once = Once::new();
+    let is_there = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    let Err(error) = is_there else { return true };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "the harness mounts, and /dev/fuse: {error}; or set {SKIP}=1 to leave it out"
+    );
+    SAID.call_once(|| eprintln!("LEFT OUT ({SKIP} is set): the harness, since /dev/fuse: {error}"));
+    false
+}
+
+/// Runs the program; its standard output.
+pub(crate) fn run(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_agentfs-bench"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs one part; its raw numbers.
+pub(crate) fn measure(arguments: &[&str]) -> Value {
+    let text = run(&[arguments, &["--json"]].concat());
+    let found: Value = serde_json::from_str(&text).unwrap();
+    found["parts"][0]["raw"].clone()
+}
