@@ -19,15 +19,12 @@ struct Raw<L> {
     nevents: usize,
 }
 
-impl<L: Copy> Buffers<L> for Raw<L> {
-    fn change(&self, index: usize) -> Option<L> {
+impl<L: Layout> Buffers<L> for Raw<L> {
+    fn change(&self, index: usize) -> Result<Option<L>, Errno> {
         if index >= self.nchanges {
-            return None;
+            return Ok(None);
         }
-        // SAFETY: the caller of the C function promises `nchanges` readable entries.
-        let at = unsafe { self.changes.add(index) };
-        // SAFETY: as above; nothing is assumed about the alignment.
-        Some(unsafe { at.read_unaligned() })
+        sys::copy_in(self.changes.wrapping_add(index)).map(Some)
     }
 
     fn room(&self) -> usize {

@@ -27,8 +27,8 @@ enum Deadline {
 
 /// Where changes come from and events go to. Both may be the same memory.
 pub(crate) trait Buffers<L> {
-    /// The change number `index`, if there is one.
-    fn change(&self, index: usize) -> Option<L>;
+    /// The change number `index`, if there is one; EFAULT when it cannot be read.
+    fn change(&self, index: usize) -> Result<Option<L>, Errno>;
     /// Room for events; `None` for a negative or zero count.
     fn room(&self) -> usize;
     /// Writes the event number `index`.
@@ -48,7 +48,7 @@ pub(crate) fn run<L: Layout>(
 
     let mut slots = 0;
     let mut index = 0;
-    while let Some(change) = buffers.change(index) {
+    while let Some(change) = buffers.change(index)? {
         index += 1;
         let mut change: abi::Event = change.into();
         change.flags &= !abi::EV_SYSFLAGS;

@@ -14,6 +14,8 @@ use crate::sys::{self, QuietFd};
 pub(crate) enum Source {
     /// Posts to the file (device, inode).
     Vnode((u64, u64)),
+    /// Posts to the directory, and an inotify instance that hears of its entries.
+    Directory((u64, u64), QuietFd),
     /// Data to read; the queue when the descriptor is one.
     Read(Option<Weak<Queue>>),
     /// Room to write.
@@ -73,11 +75,32 @@ impl Knote {
 
     pub(crate) fn ident_fd(&self) -> Option<RawFd> {
         match self.source {
-            Source::Vnode(_) | Source::Read(_) | Source::Write => {
+            Source::Vnode(_) | Source::Directory(..) | Source::Read(_) | Source::Write => {
                 RawFd::try_from(self.registered.ident).ok()
             }
             Source::Timer(_) | Source::Signal(..) | Source::User { .. } => None,
         }
+    }
+
+    /// The file of an EVFILT_VNODE knote.
+    pub(crate) fn node(&self) -> Option<(u64, u64)> {
+        match self.source {
+            Source::Vnode(node) | Source::Directory(node, _) => Some(node),
+            Source::Read(_)
+            | Source::Write
+            | Source::Timer(_)
+            | Source::Signal(..)
+            | Source::User { .. } => None,
+        }
+    }
+
+    /// Its descriptor is ready. True when the knote is active because of that.
+    pub(crate) fn hears(&mut self) -> bool {
+        let Source::Directory(_, watch) = &self.source else {
+            return true;
+        };
+        let hint = sys::take_directory_changes(watch);
+        self.post(hint)
     }
 
     /// The filter rule of EVFILT_VNODE (`xnu: filt_vnode_common`): any requested bit lets the whole
@@ -121,7 +144,9 @@ impl Knote {
     pub(crate) fn is_active(&self) -> bool {
         match (&self.source, self.life) {
             (_, Life::Deferred | Life::Vanished) => true,
-            (Source::Vnode(_), _) => self.pending != 0 || self.has(abi::EV_EOF),
+            (Source::Vnode(_) | Source::Directory(..), _) => {
+                self.pending != 0 || self.has(abi::EV_EOF)
+            }
             (Source::User { triggered }, _) => *triggered,
             (Source::Signal(_, count), _) => *count != 0,
             (Source::Read(_) | Source::Write | Source::Timer(_), _) => false,
@@ -170,7 +195,7 @@ impl Knote {
         event.data = 0;
         event.fflags = 0;
         match &mut self.source {
-            Source::Vnode(_) => {
+            Source::Vnode(_) | Source::Directory(..) => {
                 if self.pending == 0 && event.flags & abi::EV_EOF == 0 {
                     return None;
                 }

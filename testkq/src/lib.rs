@@ -2,11 +2,11 @@
 //! "the real kevent" when they are tested on Linux.
 //!
 //! It follows macOS (XNU): the same structures and constants ([`abi`]), the same order of steps in a
-//! call, the same states of a knote. Filters: EVFILT_VNODE (posted by [`testkq_post_vnode`]; nobody
-//! else knows what happened to a file), EVFILT_READ and EVFILT_WRITE on pipes, sockets and queues,
+//! call, the same states of a knote. Filters: EVFILT_VNODE (posted by [`testkq_post_vnode`], and to a
+//! directory when an entry of it is made, moved or removed), EVFILT_READ and EVFILT_WRITE on pipes, sockets and queues,
 //! EVFILT_TIMER, EVFILT_SIGNAL (of blocked signals, and of [`post_signal`]), EVFILT_USER.
 //!
-//! It deliberately does not: watch files by itself, read regular files with EVFILT_READ, know fork,
+//! It deliberately does not: hear what happens to a file by itself, read regular files with EVFILT_READ, know fork,
 //! or be fast with very many descriptors that are ready at once.
 //!
 //! ```

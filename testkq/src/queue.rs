@@ -101,7 +101,7 @@ impl Queue {
         let mut state = self.lock();
         let state = &mut *state;
         for (id, knote) in &mut state.knotes {
-            if matches!(knote.source, Source::Vnode(n) if n == node) && knote.post(hint) {
+            if knote.node() == Some(node) && knote.post(hint) {
                 activate(&mut state.active, *id, knote);
             }
         }
@@ -324,7 +324,7 @@ impl State {
                 sys::watch(&self.readers, fd, id, wanted)
             }
             (Source::Write, Some(fd)) => sys::watch(&self.writers, fd, id, EventFlags::OUT | edge),
-            (Source::Timer(fd) | Source::Signal(fd, _), _) => {
+            (Source::Timer(fd) | Source::Signal(fd, _) | Source::Directory(_, fd), _) => {
                 sys::watch(&self.readers, fd, id, EventFlags::IN)
             }
             (Source::Vnode(_) | Source::User { .. } | Source::Read(_) | Source::Write, _) => Ok(()),
@@ -353,7 +353,7 @@ impl State {
         let _gone = match (&knote.source, ident) {
             (Source::Read(_), Some(fd)) => rustix::event::epoll::delete(&self.readers, fd),
             (Source::Write, Some(fd)) => rustix::event::epoll::delete(&self.writers, fd),
-            (Source::Timer(fd) | Source::Signal(fd, _), _) => {
+            (Source::Timer(fd) | Source::Signal(fd, _) | Source::Directory(_, fd), _) => {
                 rustix::event::epoll::delete(&self.readers, fd)
             }
             (Source::Vnode(_) | Source::User { .. } | Source::Read(_) | Source::Write, _) => Ok(()),
@@ -379,7 +379,9 @@ impl State {
                 _ => continue,
             };
             for id in sys::ready_tokens(inner) {
-                if let Some(knote) = self.knotes.get_mut(&id) {
+                if let Some(knote) = self.knotes.get_mut(&id)
+                    && knote.hears()
+                {
                     activate(&mut self.active, id, knote);
                 }
             }
@@ -410,6 +412,9 @@ fn new_source(queue: &Queue, change: &Event) -> Result<Source, Errno> {
     match change.filter {
         abi::EVFILT_VNODE => match sys::identify(fd()?)? {
             (_, FileType::Fifo | FileType::Socket | FileType::Unknown) => Err(Errno::INVAL),
+            (node, FileType::Directory) => {
+                sys::new_directory_watch(fd()?).map(|watch| Source::Directory(node, watch))
+            }
             (node, _) => Ok(Source::Vnode(node)),
         },
         abi::EVFILT_READ => {

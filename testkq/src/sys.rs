@@ -10,8 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::fs::FileType;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+
+use crate::abi::{self, Layout};
 
 /// A descriptor of the program. If it is closed meanwhile, calls on it fail or see its successor, as
 /// they do for any C program.
@@ -120,6 +123,31 @@ pub(crate) fn take_signals(fd: &QuietFd) -> i64 {
     count
 }
 
+/// An inotify instance that hears of the entries of a directory.
+pub(crate) fn new_directory_watch(directory: RawFd) -> Result<QuietFd, Errno> {
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let path = format!("/proc/self/fd/{directory}");
+    let entries = WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVE;
+    inotify::add_watch(&watch, path, entries)?;
+    Ok(QuietFd(ManuallyDrop::new(watch)))
+}
+
+/// What a directory is told of the changes of its entries since the last call (`xnu: kpi_vfs.c`).
+pub(crate) fn take_directory_changes(watch: &QuietFd) -> u32 {
+    let mut bytes = [MaybeUninit::uninit(); 4096];
+    let mut changes = inotify::Reader::new(watch, &mut bytes);
+    let mut hint = 0;
+    while let Ok(change) = changes.next() {
+        let flags = change.events();
+        hint |= abi::NOTE_WRITE;
+        let is_made_or_removed = flags.intersects(ReadFlags::CREATE | ReadFlags::DELETE);
+        if flags.contains(ReadFlags::ISDIR) && is_made_or_removed {
+            hint |= abi::NOTE_LINK;
+        }
+    }
+    hint
+}
+
 /// A descriptor that is closed past close(2): in a program that has this queue preloaded, that would
 /// come back here and want the lock of the queue.
 #[derive(Debug)]
@@ -135,6 +163,26 @@ impl Drop for QuietFd {
     fn drop(&mut self) {
         // It was open until now.
         let _closed = close(self.0.as_raw_fd());
+    }
+}
+
+/// Copies a structure of the C API, or fails with EFAULT, as the kernel does.
+pub(crate) fn copy_in<L: Layout>(from: *const L) -> Result<L, Errno> {
+    let mut copy = L::from(abi::Event::default());
+    let to = libc::iovec {
+        iov_base: (&raw mut copy).cast(),
+        iov_len: size_of::<L>(),
+    };
+    let from = libc::iovec {
+        iov_base: from.cast_mut().cast(),
+        iov_len: size_of::<L>(),
+    };
+    let me = rustix::process::getpid().as_raw_nonzero().get();
+    // SAFETY: `to` is the live copy, whose integers have no invalid values; the kernel checks `from`.
+    let copied = unsafe { libc::process_vm_readv(me, &raw const to, 1, &raw const from, 1, 0) };
+    match usize::try_from(copied) {
+        Ok(len) if len == size_of::<L>() => Ok(copy),
+        _ => Err(Errno::FAULT),
     }
 }
 

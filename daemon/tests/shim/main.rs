@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod heard;
+mod kqueue;
 mod mounted;
 mod restart;
 mod sequences;
 #[path = "../../../interpose/tests/it/shim.rs"]
-#[expect(dead_code, reason = "the shim's own tests use all of it")]
 mod shim;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]

@@ -10,7 +10,7 @@ use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{
     FsChmod, FsClose, FsLink, FsMkdir, FsOp, FsOpen, FsRename, FsReply, FsRequest, FsRmdir,
-    FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, open_flags,
+    FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, Status, open_flags,
 };
 use tempfile::TempDir;
 
@@ -145,6 +145,53 @@ impl Mounted {
                 self.ask(FsOp::Truncate(FsTruncate { path, size: 2 }));
             }
         }
+    }
+
+    /// Writes into a file that is there, from outside and without making it empty first.
+    pub(crate) fn write_at(&mut self, name: &str, offset: u64, data: &str) {
+        let open = FsOpen {
+            path: format!("/{name}").as_str().into(),
+            flags: open_flags::WRITE,
+            mode: 0,
+        };
+        let FsReply::Opened(opened) = self.ask(FsOp::Open(open)) else {
+            panic!("opened");
+        };
+        let handle = opened.handle;
+        let write = FsWrite {
+            handle,
+            offset,
+            data: data.into(),
+        };
+        self.ask(FsOp::Write(write));
+        self.ask(FsOp::Close(FsClose { handle }));
+    }
+
+    /// Makes an empty file from outside.
+    pub(crate) fn make(&mut self, name: &str) {
+        let open = FsOpen {
+            path: format!("/{name}").as_str().into(),
+            flags: open_flags::WRITE | open_flags::CREATE,
+            mode: 0o644,
+        };
+        let FsReply::Opened(opened) = self.ask(FsOp::Open(open)) else {
+            panic!("opened");
+        };
+        let handle = opened.handle;
+        self.ask(FsOp::Close(FsClose { handle }));
+    }
+
+    /// Sets the size of a file from outside.
+    pub(crate) fn set_len(&mut self, name: &str, size: u64) {
+        let path = format!("/{name}").as_str().into();
+        self.ask(FsOp::Truncate(FsTruncate { path, size }));
+    }
+
+    /// The reserved idents of the queues of every other session.
+    pub(crate) fn reserved_idents(&mut self) -> Vec<u64> {
+        let report = self.client.call(Status { after: 0 }, deadline()).unwrap();
+        let queues = report.sessions.iter().flat_map(|it| &it.queues);
+        queues.map(|it| it.doorbell_ident).collect()
     }
 
     pub(crate) fn end(self) {

@@ -147,3 +147,34 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     drop(busy);
     script.end();
 }
+
+#[test]
+fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go_on() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = TempDir::new().unwrap();
+    mount(&daemon, point.path());
+    succeeds(&daemon, &["fs", "mkdir", "/a"]);
+    succeeds(&daemon, &["fs", "mkdir", "/b"]);
+    let (a, b) = (point.path().join("a"), point.path().join("b"));
+    let mut demo = Script::start_kq_demo(&daemon.socket(), &[&a, &b], |_| {});
+    succeeds(&daemon, &["fs", "mkdir", "/a/x"]);
+    assert_eq!(demo.answer(), format!("{}: WRITE LINK", a.display()));
+    let directory = daemon.kill();
+    assert_eq!(demo.ask("a line"), "stdin: a line");
+    // Its files keep the dead mount.
+    wait_until_unmounted(point.path());
+    let daemon = DaemonProcess::start_in(directory, &[]);
+    let mut told = [demo.answer(), demo.answer()];
+    told.sort();
+    assert_eq!(told, [&a, &b].map(|it| format!("{}: WRITE", it.display())));
+    // What has the old numbers now is nothing that it watches.
+    mount(&daemon, point.path());
+    succeeds(&daemon, &["fs", "mkdir", "/a"]);
+    succeeds(&daemon, &["fs", "mkdir", "/b"]);
+    succeeds(&daemon, &["fs", "mkdir", "/b/x"]);
+    assert_eq!(demo.ask("a line"), "stdin: a line");
+    demo.end();
+}

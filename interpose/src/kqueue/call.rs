@@ -26,7 +26,11 @@ impl<D: Daemon> Engine<D> {
     /// The hooked kevent, kevent64 or kevent_qos. Returns what the program gets; -1 with errno set.
     #[inline]
     pub fn call<L: Layout + Real>(&self, call: Call<L>) -> c_int {
-        if is_marked(call.kq()) || call.changes() != 0 && self.adds_a_watch(&call) {
+        let has_changes = call.changes() != 0;
+        if has_changes && !call.has_readable_changes() {
+            return call.unchanged(&self.originals);
+        }
+        if is_marked(call.kq()) || has_changes && self.adds_a_watch(&call) {
             return self.hooked(call);
         }
         let start = (!call.manner().timeout.is_null()).then(now);

@@ -119,7 +119,7 @@ impl<L: Layout + Real> Call<L> {
     /// # Safety
     ///
     /// While the call exists:
-    /// * `changes` is null or has `nchanges` readable structures,
+    /// * `changes` is null or has `nchanges` readable structures, or is no memory at all,
     /// * `events` is null or has `nevents` writable ones,
     /// * the pointers in `manner` are what the real function may be given.
     #[must_use]
@@ -154,6 +154,27 @@ impl<L: Layout + Real> Call<L> {
             true => 0,
             false => usize::try_from(self.nchanges).unwrap_or(0),
         }
+    }
+
+    /// Whether the changelist can be read. About one that cannot, the real call complains, after the
+    /// changes before the bad page.
+    pub(crate) fn has_readable_changes(&self) -> bool {
+        let start = self.changes.addr();
+        let Some(end) = self
+            .changes()
+            .checked_mul(size_of::<L>())
+            .and_then(|len| start.checked_add(len))
+        else {
+            return false;
+        };
+        let mut at = start;
+        while at < end {
+            if !is_readable(at) {
+                return false;
+            }
+            at = (at | (SMALLEST_PAGE - 1)).saturating_add(1);
+        }
+        true
     }
 
     /// Room for events.
@@ -237,6 +258,27 @@ impl<L: Layout + Real> Call<L> {
         // SAFETY: the kernel has read it in this call.
         Some(unsafe { self.manner.timeout.read_unaligned() })
     }
+}
+
+/// No system has smaller ones.
+const SMALLEST_PAGE: usize = 4096;
+
+/// Whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks at a
+/// `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).
+fn is_readable(at: usize) -> bool {
+    const NO_HOW: c_int = c_int::MAX;
+    let errno = Errno::last();
+    let set = ptr::with_exposed_provenance::<libc::sigset_t>(at);
+    // Not libc's function, which reads the set by itself.
+    #[cfg(target_os = "linux")]
+    // SAFETY: the kernel checks the address, and changes nothing for an unknown `how`.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) };
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: as above.
+    let result = unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) };
+    let is_bad = result != 0 && Errno::last() == Errno(libc::EFAULT);
+    errno.set();
+    !is_bad
 }
 
 fn count(result: c_int) -> Result<usize, Errno> {

@@ -36,25 +36,55 @@ pub(crate) fn scratch() -> TempDir {
         .unwrap()
 }
 
-/// Compiles a C program of `tests/it/programs`, once.
-fn compiled() -> &'static Path {
-    static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_directory, path) = PROGRAM.get_or_init(|| {
-        let directory = TempDir::new().unwrap();
-        let path = directory.path().join("script");
-        let source = directory.path().join("script.c");
-        std::fs::write(&source, include_str!("programs/script.c")).unwrap();
-        let status = Command::new("cc")
-            .args(["-O1", "-pthread", "-o"])
-            .args([&path, &source])
-            .args(["-ldl"])
-            .status()
-            .unwrap();
-        assert!(status.success(), "cc compiles the program");
-        (directory, path)
-    });
-    path
+/// The user-space kqueue as a library.
+pub(crate) fn kqueue_library() -> PathBuf {
+    library().with_file_name("libagentfs_testkq_preload.so")
 }
+
+/// Compiles a C program with the libraries that it names.
+pub(crate) fn compile(source: &Path, program: &Path, libraries: &[&OsStr]) {
+    let status = Command::new("cc")
+        .args(["-O1", "-Wall", "-Werror", "-pthread", "-o"])
+        .args([program, source])
+        .args(libraries)
+        .status()
+        .unwrap();
+    assert!(status.success(), "cc compiles {}", source.display());
+}
+
+/// A C program of `tests/it/programs`, compiled once.
+struct Program {
+    name: &'static str,
+    source: &'static str,
+    compiled: OnceLock<(TempDir, PathBuf)>,
+}
+
+impl Program {
+    const fn new(name: &'static str, source: &'static str) -> Self {
+        let compiled = OnceLock::new();
+        Self {
+            name,
+            source,
+            compiled,
+        }
+    }
+
+    fn path(&self, libraries: &[&OsStr]) -> &Path {
+        let (_directory, path) = self.compiled.get_or_init(|| {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join(self.name);
+            let source = path.with_extension("c");
+            std::fs::write(&source, self.source).unwrap();
+            compile(&source, &path, libraries);
+            (directory, path)
+        });
+        path
+    }
+}
+
+static SCRIPT: Program = Program::new("script", include_str!("programs/script.c"));
+static KQ_DEMO: Program = Program::new("kq_demo", include_str!("../../examples/kq_demo.c"));
+static KQUEUE: Program = Program::new("kqueue", include_str!("programs/kqueue.c"));
 
 /// A command with the library preloaded.
 pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Command {
@@ -63,7 +93,24 @@ pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A running `script.c`.
+/// A program with the user-space kqueue and, when there is a socket, with the library.
+fn with_kqueue(program: &Program, socket: Option<&Path>) -> Command {
+    let kqueue = kqueue_library();
+    let mut command = Command::new(program.path(&[kqueue.as_os_str()]));
+    let mut preload = kqueue.into_os_string();
+    if let Some(socket) = socket {
+        // In front, as a library that is preloaded is in front of the system's.
+        let mut both = library().as_os_str().to_owned();
+        both.push(":");
+        both.push(&preload);
+        preload = both;
+        command.env("AGENTFS_SOCKET", socket);
+    }
+    command.env("LD_PRELOAD", preload);
+    command
+}
+
+/// A running `script.c`, or another program that is told what to do.
 pub(crate) struct Script {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -78,12 +125,37 @@ impl Script {
 
     /// As [`start`](Self::start), with more in the environment.
     pub(crate) fn start_with(socket: &Path, more: impl FnOnce(&mut Command)) -> Self {
-        let mut command = preloaded(compiled());
+        let mut command = preloaded(SCRIPT.path(&["-ldl".as_ref()]));
         command
             .env("AGENTFS_SOCKET", socket)
             .env("AGENTFS_ANY_FILESYSTEM", "1");
         more(&mut command);
         Self::spawn(command)
+    }
+
+    /// Starts `kqueue.c` with the user-space kqueue and, when there is a socket, with the library.
+    pub(crate) fn start_kqueue(socket: Option<&Path>) -> Self {
+        let mut command = with_kqueue(&KQUEUE, socket);
+        command.env("AGENTFS_ANY_FILESYSTEM", "1");
+        Self::spawn(command)
+    }
+
+    /// Starts `kq_demo.c`, watching `paths`, and waits until it does.
+    pub(crate) fn start_kq_demo(
+        socket: &Path,
+        paths: &[&Path],
+        more: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = with_kqueue(&KQ_DEMO, Some(socket));
+        command.args(paths);
+        more(&mut command);
+        let script = Self::spawn(command);
+        assert_eq!(
+            script.answer(),
+            "ready",
+            "its own timer and user event came"
+        );
+        script
     }
 
     /// Starts any program that reads lines and answers with lines.

@@ -117,3 +117,30 @@ fn signals_are_counted() {
     assert_eq!(data, 3);
     assert_eq!(kq.brief(), []);
 }
+
+#[test]
+fn a_directory_is_told_of_its_entries() {
+    let kq = Kq::new();
+    let directory = tempfile::TempDir::new().unwrap();
+    let (entry, below) = (directory.path().join("f"), directory.path().join("d"));
+    let watched = std::fs::File::open(directory.path()).unwrap();
+    let all = NOTE_WRITE | NOTE_LINK;
+    kq.change(change(
+        number(&watched),
+        EVFILT_VNODE,
+        EV_ADD | EV_CLEAR,
+        all,
+        0,
+    ))
+    .unwrap();
+    let told = |bits| [(number(&watched), EV_ADD | EV_CLEAR, bits)];
+    assert_eq!(kq.brief(), []);
+    std::fs::write(&entry, "text").unwrap();
+    assert_eq!(kq.brief(), told(NOTE_WRITE));
+    std::fs::write(&entry, "more").unwrap();
+    assert_eq!(kq.brief(), []);
+    std::fs::create_dir(&below).unwrap();
+    assert_eq!(kq.brief(), told(all));
+    std::fs::rename(&entry, below.join("f")).unwrap();
+    assert_eq!(kq.brief(), told(NOTE_WRITE));
+}

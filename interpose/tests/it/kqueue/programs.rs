@@ -1,12 +1,11 @@
 //! An unmodified program with the library preloaded, and a daemon in another process's place.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use tempfile::TempDir;
 
 use crate::scripted::Scripted;
-use crate::shim::{Script, library, scratch};
+use crate::shim::{Script, scratch};
 
 const DELETE: u32 = 0x01;
 const WRITE: u32 = 0x02;
@@ -15,69 +14,30 @@ const ATTRIB: u32 = 0x08;
 const LINK: u32 = 0x10;
 const RENAME: u32 = 0x20;
 
-/// The user-space kqueue as a library.
-fn kqueue_library() -> PathBuf {
-    library().with_file_name("libagentfs_testkq_preload.so")
-}
-
-/// `examples/kq_demo.c`, compiled.
-fn demo(directory: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kq_demo.c");
-    let program = directory.join("kq_demo");
-    let status = Command::new("cc")
-        .args(["-O1", "-Wall", "-Werror", "-o"])
-        .args([&program, &source, &kqueue_library()])
-        .status()
-        .unwrap();
-    assert!(status.success(), "cc compiles the program");
-    program
-}
-
 /// The demo under the shim, watching `paths`.
-fn start(program: &Path, daemon: &Scripted, paths: &[&Path]) -> Script {
-    let mut command = Command::new(program);
-    let preload = [library(), &kqueue_library()].map(|path| path.display().to_string());
-    command
-        .args(paths)
-        .env("LD_PRELOAD", preload.join(":"))
-        .env("AGENTFS_SOCKET", daemon.socket())
-        .env("AGENTFS_ANY_FILESYSTEM", "1");
-    let script = Script::spawn(command);
-    assert_eq!(
-        script.answer(),
-        "ready",
-        "its own timer and user event came"
-    );
-    script
+fn start(daemon: &Scripted, paths: &[&Path]) -> Script {
+    Script::start_kq_demo(&daemon.socket(), paths, |command| {
+        command.env("AGENTFS_ANY_FILESYSTEM", "1");
+    })
 }
 
 struct Stage {
     tree: TempDir,
-    build: TempDir,
     daemon: Scripted,
 }
 
 fn stage() -> Stage {
-    let (tree, build) = (scratch(), TempDir::new().unwrap());
+    let tree = scratch();
     std::fs::write(tree.path().join("file"), "text").unwrap();
     let daemon = Scripted::start(tree.path());
-    Stage {
-        tree,
-        build,
-        daemon,
-    }
+    Stage { tree, daemon }
 }
 
 #[test]
 fn a_sleeping_program_gets_each_change_once_with_its_exact_bits() {
-    let Stage {
-        tree,
-        build,
-        daemon,
-    } = stage();
+    let Stage { tree, daemon } = stage();
     let (file, directory) = (tree.path().join("file"), tree.path().to_owned());
-    let program = demo(build.path());
-    let mut script = start(&program, &daemon, &[&file, &directory]);
+    let mut script = start(&daemon, &[&file, &directory]);
     let cases = [
         (&file, WRITE, "WRITE"),
         (&file, EXTEND | WRITE, "WRITE EXTEND"),
@@ -96,31 +56,47 @@ fn a_sleeping_program_gets_each_change_once_with_its_exact_bits() {
 
 #[test]
 fn a_program_without_a_daemon_runs_as_without_the_library() {
-    let Stage {
-        tree,
-        build,
-        daemon,
-    } = stage();
+    let Stage { tree, daemon } = stage();
     daemon.die();
-    let program = demo(build.path());
-    let mut script = start(&program, &daemon, &[&tree.path().join("file")]);
+    let mut script = start(&daemon, &[&tree.path().join("file")]);
     assert_eq!(script.ask("hello"), "stdin: a line");
     script.end();
 }
 
 #[test]
 fn a_program_goes_on_when_its_daemon_dies() {
-    let Stage {
-        tree,
-        build,
-        daemon,
-    } = stage();
+    let Stage { tree, daemon } = stage();
     let file = tree.path().join("file");
-    let program = demo(build.path());
-    let mut script = start(&program, &daemon, &[&file]);
+    let mut script = start(&daemon, &[&file]);
     daemon.post(&file, WRITE);
     assert_eq!(script.answer(), format!("{}: WRITE", file.display()));
     daemon.die();
     assert_eq!(script.ask("hello"), "stdin: a line");
     script.end();
+}
+
+#[test]
+fn a_changelist_that_cannot_be_read_fails_as_without_the_library() {
+    let Stage { tree, daemon } = stage();
+    let file = tree.path().join("file");
+    for is_watching in [false, true] {
+        let answers = [None, Some(daemon.socket())].map(|socket| {
+            let mut script = Script::start_kqueue(socket.as_deref());
+            let kq = script.number("kqueue");
+            let fd = script.number(format!("open {}", file.display()));
+            if is_watching {
+                script.number(format!("change {fd:x} -4 21 7f"));
+                assert_eq!(script.ask(format!("call {kq} 0")), "nothing");
+            }
+            script.number("change 7b -10 1 1000000");
+            let halfbad = script.ask(format!("halfbad {kq}"));
+            let bad = script.ask(format!("bad {kq}"));
+            // The change before the bad page was made.
+            let ready = script.ask(format!("call {kq} 8 0"));
+            script.end();
+            [halfbad, bad, ready]
+        });
+        assert_eq!(answers[0], ["EFAULT", "EFAULT", "-10:7b:1:0:0:0"]);
+        assert_eq!(answers[1], answers[0], "watching: {is_watching}");
+    }
 }
