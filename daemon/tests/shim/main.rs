@@ -5,6 +5,7 @@
 mod heard;
 mod kqueue;
 mod mounted;
+mod programs;
 mod restart;
 mod sequences;
 #[path = "../../../interpose/tests/it/shim.rs"]
