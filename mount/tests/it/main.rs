@@ -6,4 +6,7 @@
 mod basics;
 mod coherence;
 mod elsewhere;
+mod fsx;
+mod isolation;
+mod posix;
 mod support;
