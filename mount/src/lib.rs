@@ -6,9 +6,15 @@
 //! of the kernel's caches before anybody is told of it.
 //!
 //! It does not decide who may do what (the kernel does, by `default_permissions`), and it does not
-//! lock files (the kernel does, among the processes of one mount). The kernel's writeback cache is
-//! not used: the kernel would trust its own sizes and times. Nor is its passthrough of reads: a file
-//! that is open in this way cannot be turned to the branch's own content when somebody writes to it.
+//! lock files: the kernel does, among the programs of one mount. Two mounts of one branch do not share
+//! locks, for a program that waits for a lock of the server could not be killed; programs that lock
+//! files against each other belong on one mount (a bind mount counts as the same). Files without a
+//! name (`O_TMPFILE`) are refused with `EOPNOTSUPP`.
+//!
+//! The kernel's writeback cache is not used: the kernel would trust its own sizes and times. Nor is
+//! its passthrough of reads: a file that is open in this way cannot be turned to the branch's own
+//! content when somebody writes to it. Directories are opened without asking the server, so nobody
+//! elsewhere is told that one was opened, read or closed.
 //!
 //! ```no_run
 //! use agentfs_core::{FsConfig, FsCore};

@@ -9,4 +9,6 @@ mod elsewhere;
 mod fsx;
 mod isolation;
 mod posix;
+mod programs;
 mod support;
+mod users;

@@ -3,7 +3,7 @@
 //! same.
 //!
 //! Generator and executor are those of FsCore's own test. `AGENTFS_ORACLE_SEQUENCES` sets how many
-//! sequences run (1,000), `AGENTFS_ORACLE_SEED` runs the one that a failure names.
+//! sequences run, `AGENTFS_ORACLE_SEED` runs the one that a failure names.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
@@ -31,5 +31,10 @@ mod world;
 
 #[test]
 fn random_sequences_on_a_mount_give_what_tmpfs_gives() {
-    run::check_many(1_000);
+    run::check_many(1_000, 1);
+}
+
+#[test]
+fn eight_at_once_on_a_mount_each_get_what_tmpfs_gives() {
+    run::check_many(1_600, 8);
 }
