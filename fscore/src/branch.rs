@@ -1,6 +1,6 @@
 //! A branch: a tree, its open handles, one lock over both, and the way out for events.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::attr::Nanos;
@@ -12,7 +12,6 @@ use crate::fs::Core;
 use crate::handle::{Dentry, Handle, HandleId, Handles};
 use crate::id::{BranchId, NodeId, Seq};
 use crate::id_map::IdMap;
-use crate::inode::Inode;
 use crate::tree::Tree;
 use crate::walk::{Target, Walk};
 
@@ -34,6 +33,9 @@ pub(crate) struct BranchInner {
     pub(crate) name: Arc<str>,
     pub(crate) outbox: Outbox,
     state: RwLock<State>,
+    /// [`State::is_held`], for who waits for its end.
+    held: Mutex<bool>,
+    released: Condvar,
     /// Paths of directories that events name, until a directory moves.
     dir_paths: Mutex<IdMap<NodeId, Arc<[u8]>>>,
 }
@@ -42,6 +44,27 @@ pub(crate) struct BranchInner {
 pub(crate) struct State {
     pub(crate) tree: Tree,
     pub(crate) handles: Handles,
+    /// See [`BranchInner::hold`].
+    is_held: bool,
+}
+
+/// While this lives the branch can be read and does not change: see [`BranchInner::hold`].
+pub(crate) struct Hold<'a>(&'a BranchInner);
+
+impl Hold<'_> {
+    /// The state, for who holds it.
+    pub(crate) fn state(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.lock_state()
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock_state();
+        state.is_held = false;
+        *lock(&self.0.held) = false;
+        self.0.released.notify_all();
+    }
 }
 
 /// Directory paths that are remembered before all are forgotten.
@@ -56,7 +79,10 @@ impl BranchInner {
             state: RwLock::new(State {
                 tree,
                 handles: Handles::default(),
+                is_held: false,
             }),
+            held: Mutex::new(false),
+            released: Condvar::new(),
             dir_paths: Mutex::default(),
         }
     }
@@ -66,8 +92,36 @@ impl BranchInner {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+    fn lock_state(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, to be changed.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        loop {
+            let state = self.lock_state();
+            if !state.is_held {
+                return state;
+            }
+            drop(state);
+            self.wait_for_release();
+        }
+    }
+
+    #[cold]
+    fn wait_for_release(&self) {
+        let held = lock(&self.held);
+        let released = self.released.wait_while(held, |held| *held);
+        drop(released.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Keeps the branch as it is, for work that takes long. No lock is held meanwhile: it can be
+    /// read, and who wants to change it waits.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        let mut state = self.write();
+        state.is_held = true;
+        *lock(&self.held) = true;
+        Hold(self)
     }
 
     pub(crate) fn dir_path(&self, tree: &Tree, dir: NodeId) -> Option<Arc<[u8]>> {
@@ -133,20 +187,34 @@ impl Branch {
         caller: &Caller,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        let result = {
-            let mut state = self.inner.write();
-            let State { tree, handles } = &mut *state;
-            operation(&mut Txn {
-                tree,
-                handles,
-                caller,
-                now: now(),
-                branch: &self.inner,
-                bus: &self.core.bus,
-            })
-        };
+        let result = self.commit(caller, &mut self.inner.write(), operation);
         self.deliver_for(caller);
         result
+    }
+
+    /// Runs an operation on a state that is locked. The sinks are still to be told.
+    pub(crate) fn commit<T>(
+        &self,
+        caller: &Caller,
+        state: &mut State,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let State { tree, handles, .. } = state;
+        operation(&mut Txn {
+            tree,
+            handles,
+            caller,
+            now: now(),
+            branch: &self.inner,
+            bus: &self.core.bus,
+        })
+    }
+
+    /// Whether the branch has this node, by a name or open. Answered from what is known: an object
+    /// of the lower layer counts until it was found to be gone.
+    #[must_use]
+    pub fn has_node(&self, node: NodeId) -> bool {
+        self.inner.read().tree.has(node)
     }
 
     /// Runs an operation that does not change the branch; it may still tell of activity.
@@ -210,13 +278,22 @@ fn handle_place(branch: &BranchInner, tree: &Tree, dentry: &Dentry) -> Place {
     }
 }
 
-fn node_ref(handles: &Handles, node: NodeId, inode: &Inode) -> NodeRef {
-    NodeRef {
+/// The object as it is; as one without a name if the host took it away in the meantime.
+fn node_ref(tree: &Tree, handles: &Handles, node: NodeId) -> Result<NodeRef> {
+    let (kind, nlink) = match tree.inode(node) {
+        Ok(inode) => (inode.kind(), inode.nlink),
+        Err(errno) => {
+            let lower = tree.shared.lower.as_ref();
+            let kind = lower.and_then(|lower| lower.kind_of(node));
+            (kind.ok_or(errno)?, 0)
+        }
+    };
+    Ok(NodeRef {
         id: node,
-        kind: inode.kind(),
-        nlink: inode.nlink,
+        kind,
+        nlink,
         open: handles.is_open(node),
-    }
+    })
 }
 
 impl View<'_> {
@@ -234,12 +311,11 @@ impl View<'_> {
         if !self.bus.wants_activity() {
             return Ok(false);
         }
-        let inode = self.tree.inode(handle.node)?;
         let at = handle.dentry.as_ref();
         self.branch.outbox.push(
             circumstances(self.caller, now()),
             Change::Read {
-                node: node_ref(self.handles, handle.node, &inode),
+                node: node_ref(self.tree, self.handles, handle.node)?,
                 at: at.map(|dentry| handle_place(self.branch, self.tree, dentry)),
             },
         );
@@ -273,11 +349,7 @@ impl Txn<'_> {
         if !self.bus.is_listening() {
             return Ok(());
         }
-        let change = match change(self) {
-            // The host took the object away meanwhile: there is nothing to tell of it.
-            Err(Errno::ESTALE) => return Ok(()),
-            change => change?,
-        };
+        let change = change(self)?;
         let circumstances = circumstances(self.caller, self.now);
         self.branch.outbox.push(circumstances, change);
         Ok(())
@@ -321,11 +393,7 @@ impl Txn<'_> {
     }
 
     pub(crate) fn node_ref(&self, node: NodeId) -> Result<NodeRef> {
-        Ok(node_ref(
-            self.handles,
-            node,
-            self.tree.inode(node)?.as_ref(),
-        ))
+        node_ref(self.tree, self.handles, node)
     }
 
     /// A directory moved or went: paths are looked up anew.

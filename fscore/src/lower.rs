@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
+use crate::apply::{HostState, Traces};
 use crate::attr::Nanos;
 use crate::beneath;
 use crate::bus::lock;
@@ -31,6 +32,7 @@ pub(crate) struct Lower {
     root: OwnedFd,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+    pub(crate) traces: Traces,
 }
 
 /// Device and inode number.
@@ -156,6 +158,7 @@ impl Lower {
                 by_name: HashMap::new(),
             }),
             open: Mutex::default(),
+            traces: Traces::default(),
         })
     }
 
@@ -171,12 +174,32 @@ impl Lower {
             .ok_or(Errno::ESTALE)
     }
 
+    /// What a node is, or was when the host still had it.
+    pub(crate) fn kind_of(&self, node: NodeId) -> Option<ObjectKind> {
+        lock(&self.index).nodes.get(&node).map(|known| known.kind)
+    }
+
+    /// Whether the host has this object, unless that was found not to be so.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        let index = lock(&self.index);
+        let known = index.nodes.get(&node);
+        known.is_some_and(|known| index.by_object.get(&known.object) == Some(&node))
+    }
+
     /// Where a node was seen last on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         lock(&self.index)
             .nodes
             .get(&node)
             .map(|known| known.path.clone())
+    }
+
+    /// What is at a path, relative to the root.
+    pub(crate) fn state_of(&self, path: &[u8]) -> HostState {
+        let (dir, name) = split(path);
+        let stat = stat_at(self.open_dir(dir).ok()?, name).ok()?;
+        let (device, inode) = object_of(&stat);
+        Some((device, inode, nanos(stat.st_ctime, stat.st_ctime_nsec)))
     }
 
     /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.

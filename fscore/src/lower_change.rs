@@ -11,7 +11,7 @@ use crate::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
 };
 use crate::fs::FsCore;
-use crate::id::NodeId;
+use crate::id::{BranchId, NodeId};
 use crate::lower::{Lower, split};
 use crate::tree::{Found, Tree};
 
@@ -48,7 +48,8 @@ struct Spot<'p> {
 
 impl FsCore {
     /// Tells of a change that was found below, in every branch that does not hide it, with
-    /// [`Origin::Lower`]. To be called after the host made it.
+    /// [`Origin::Lower`]. To be called after the host made it. What a branch left there when it was
+    /// [applied](Branch::apply) is no news in that branch.
     ///
     /// # Errors
     ///
@@ -58,53 +59,81 @@ impl FsCore {
         let Some(lower) = &shared.lower else {
             return Ok(());
         };
+        let at = match change {
+            LowerChange::Created(path)
+            | LowerChange::Removed { path, .. }
+            | LowerChange::Written(path)
+            | LowerChange::Attributes(path)
+            | LowerChange::Renamed { to: path, .. } => path.as_os_str().as_bytes(),
+        };
+        let telling = Telling {
+            fs: self,
+            lower,
+            except: lower.traces.left_by(lower, at),
+        };
         match change {
-            LowerChange::Created(path) => {
-                self.with_spot(lower, path, |spot| self.lower_created(lower, spot))
-            }
-            LowerChange::Removed { path, is_dir } => {
-                self.with_spot(lower, path, |spot| self.lower_removed(lower, spot, *is_dir))
-            }
-            LowerChange::Written(path) => self.with_spot(lower, path, |spot| {
-                self.lower_modified(spot, &|node, at| Change::Written {
-                    node,
-                    at: Some(at),
-                    size: SizeChange::Same,
-                })
+            LowerChange::Created(path) => telling.with_spot(path, |spot| {
+                match telling.except.and(lower.traces.removed_from(at)) {
+                    // What was applied keeps its node: it has new content.
+                    Some((node, _)) if lower.seen_as(spot.dir, spot.name) == Some(node) => {
+                        telling.modified(&spot, &written)
+                    }
+                    Some(_) | None => telling.created(&spot),
+                }
             }),
-            LowerChange::Attributes(path) => self.with_spot(lower, path, |spot| {
+            LowerChange::Removed { path, is_dir } => telling.with_spot(path, |spot| {
+                let was = lower.traces.removed_from(at);
+                telling.removed(&spot, *is_dir, was)
+            }),
+            LowerChange::Written(path) => {
+                telling.with_spot(path, |spot| telling.modified(&spot, &written))
+            }
+            LowerChange::Attributes(path) => telling.with_spot(path, |spot| {
                 let set = Attributes {
                     mode: true,
                     ..Attributes::default()
                 };
-                self.lower_modified(spot, &|node, at| Change::Attributes {
+                telling.modified(&spot, &|node, at| Change::Attributes {
                     node,
                     at: Some(at),
                     set,
                 })
             }),
-            LowerChange::Renamed { from, to } => self.with_spot(lower, from, |from| {
-                self.with_spot(lower, to, |to| self.lower_renamed(lower, &from, &to))
+            LowerChange::Renamed { from, to } => telling.with_spot(from, |from| {
+                telling.with_spot(to, |to| telling.renamed(&from, &to))
             }),
         }
     }
+}
 
+fn written(node: NodeRef, at: Place) -> Change {
+    Change::Written {
+        node,
+        at: Some(at),
+        size: SizeChange::Same,
+    }
+}
+
+/// One change below, on its way to the branches.
+struct Telling<'a> {
+    fs: &'a FsCore,
+    lower: &'a Lower,
+    /// The branch that made it.
+    except: Option<BranchId>,
+}
+
+impl Telling<'_> {
     /// Finds the directory's node: one that is gone from the host by now has the node it was seen as.
-    fn with_spot(
-        &self,
-        lower: &Lower,
-        path: &Path,
-        then: impl FnOnce(Spot<'_>) -> Result<()>,
-    ) -> Result<()> {
+    fn with_spot(&self, path: &Path, then: impl FnOnce(Spot<'_>) -> Result<()>) -> Result<()> {
         let (dir, name) = split(path.as_os_str().as_bytes());
         let mut at = NodeId::ROOT;
         for component in dir
             .split(|byte| *byte == b'/')
             .filter(|part| !part.is_empty())
         {
-            let found = lower.lookup(at, component, &self.core.shared)?;
+            let found = self.lookup(at, component)?;
             let node = found.map(|found| found.node);
-            match node.or_else(|| lower.seen_as(at, component)) {
+            match node.or_else(|| self.lower.seen_as(at, component)) {
                 Some(node) => at = node,
                 // Nobody ever looked into it, and nobody can any more.
                 None => return Ok(()),
@@ -113,8 +142,12 @@ impl FsCore {
         then(Spot { dir: at, name })
     }
 
-    fn lower_created(&self, lower: &Lower, spot: Spot<'_>) -> Result<()> {
-        let Some(found) = lower.lookup(spot.dir, spot.name, &self.core.shared)? else {
+    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
+        self.lower.lookup(dir, name, &self.fs.core.shared)
+    }
+
+    fn created(&self, spot: &Spot<'_>) -> Result<()> {
+        let Some(found) = self.lookup(spot.dir, spot.name)? else {
             return Ok(());
         };
         self.in_branches(|branch| {
@@ -132,16 +165,21 @@ impl FsCore {
         Ok(())
     }
 
-    fn lower_removed(&self, lower: &Lower, spot: Spot<'_>, is_dir: bool) -> Result<()> {
+    fn removed(
+        &self,
+        spot: &Spot<'_>,
+        is_dir: bool,
+        was: Option<(NodeId, ObjectKind)>,
+    ) -> Result<()> {
         // What nobody ever looked at still had a name that a tree watch speaks of.
         let kind = if is_dir {
             ObjectKind::Directory
         } else {
             ObjectKind::File
         };
-        let seen = lower.seen_with_kind(spot.dir, spot.name);
-        let (node, kind) = seen.unwrap_or_else(|| (self.core.shared.new_node(), kind));
-        lower.forget_name(spot.dir, spot.name, false);
+        let seen = self.lower.seen_with_kind(spot.dir, spot.name).or(was);
+        let (node, kind) = seen.unwrap_or_else(|| (self.fs.core.shared.new_node(), kind));
+        self.lower.forget_name(spot.dir, spot.name, false);
         self.in_branches(|branch| {
             branch.tell_lower(|tree, is_open| {
                 if tree.is_own(node) {
@@ -161,15 +199,8 @@ impl FsCore {
         Ok(())
     }
 
-    fn lower_modified(
-        &self,
-        spot: Spot<'_>,
-        change: &dyn Fn(NodeRef, Place) -> Change,
-    ) -> Result<()> {
-        let Some(lower) = &self.core.shared.lower else {
-            return Ok(());
-        };
-        let Some(found) = lower.lookup(spot.dir, spot.name, &self.core.shared)? else {
+    fn modified(&self, spot: &Spot<'_>, change: &dyn Fn(NodeRef, Place) -> Change) -> Result<()> {
+        let Some(found) = self.lookup(spot.dir, spot.name)? else {
             return Ok(());
         };
         self.in_branches(|branch| {
@@ -185,22 +216,25 @@ impl FsCore {
     }
 
     /// A move that a branch shows only one end of is told as that end.
-    fn lower_renamed(&self, lower: &Lower, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
-        let Some((node, kind)) = lower.seen_with_kind(from.dir, from.name) else {
-            return self.lower_created(
-                lower,
-                Spot {
-                    dir: to.dir,
-                    name: to.name,
-                },
-            );
-        };
-        let replaced = lower
-            .seen_with_kind(to.dir, to.name)
-            .filter(|(other, _)| *other != node);
+    fn renamed(&self, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
+        let lower = self.lower;
+        let seen = lower.seen_with_kind(from.dir, from.name);
+        let replaced = lower.seen_with_kind(to.dir, to.name);
         lower.forget_name(from.dir, from.name, true);
-        lower.forget_name(to.dir, to.name, false);
-        let found = lower.lookup(to.dir, to.name, &self.core.shared)?;
+        // Who applied a branch has put the right node there already.
+        if self.except.is_none() {
+            lower.forget_name(to.dir, to.name, false);
+        }
+        let (node, kind) = match seen {
+            Some(seen) => seen,
+            // Nobody looked at it while it had its old name.
+            None => match self.lookup(to.dir, to.name)? {
+                Some(found) => (found.node, found.kind),
+                None => return Ok(()),
+            },
+        };
+        let replaced = replaced.filter(|(other, _)| *other != node);
+        let found = self.lookup(to.dir, to.name)?;
         let found = found.filter(|found| found.node == node);
         self.in_branches(|branch| {
             branch.inner.forget_dir_paths();
@@ -250,10 +284,12 @@ impl FsCore {
     }
 
     fn in_branches(&self, tell: impl Fn(&Branch)) {
-        let all: Vec<_> = self.core.registry().branches.values().cloned().collect();
+        let core = &self.fs.core;
+        let all: Vec<_> = core.registry().branches.values().cloned().collect();
+        let all = all.into_iter().filter(|it| Some(it.id) != self.except);
         for inner in all {
             let branch = Branch {
-                core: self.core.clone(),
+                core: core.clone(),
                 inner,
             };
             tell(&branch);

@@ -29,10 +29,12 @@ impl FsCore {
 
 impl Branch {
     fn replace(&self, caller: &Caller, new: Tree) -> Result<()> {
-        let old = self.change(caller, |txn| {
-            let steps = steps(&txn.tree.without_orphans(), &new)?;
-            let handles = &*txn.handles;
-            let events = changes(txn.tree, &new, steps, &|node| handles.is_open(node));
+        let hold = self.inner.hold();
+        let old = self.inner.read().tree.clone();
+        let steps = steps(&old.without_orphans(), &new)?;
+        let is_open = |node| self.inner.read().handles.is_open(node);
+        let events = changes(&old, &new, steps, &is_open);
+        let old = self.commit(caller, &mut hold.state(), |txn| {
             let old = std::mem::replace(txn.tree, new);
             txn.forget_dir_paths();
             keep_open(txn.tree, &old, txn.handles);
@@ -41,6 +43,8 @@ impl Branch {
             }
             Ok(old)
         })?;
+        drop(hold);
+        self.deliver_for(caller);
         // Freed here, without the lock: it may be large.
         drop(old);
         Ok(())

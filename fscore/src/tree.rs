@@ -167,6 +167,13 @@ impl Tree {
         }
     }
 
+    /// Whether there is such an object, as far as is known without asking the host. What was copied
+    /// up and is not here any more was removed.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        let is_lower = || self.shared.lower.as_ref().is_some_and(|it| it.has(node));
+        self.is_own(node) || (self.seen.get(node.0).is_none() && is_lower())
+    }
+
     /// Whether the branch holds the object itself; otherwise it is just what the lower layer says.
     pub(crate) fn is_own(&self, node: NodeId) -> bool {
         self.inodes.get(node.0).is_some()

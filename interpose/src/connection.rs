@@ -270,7 +270,6 @@ pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
         let request = QueueOpen {
             kind: QueueKind::Inotify,
             capacity: 0,
-            max_queued: 0,
         };
         let queue = session.client.open_queue(request, deadline())?;
         Ok(NewQueue {

@@ -243,6 +243,23 @@ impl KernelCache {
         }
     }
 
+    /// Makes the kernel look again at every node it has. Names are looked up again when their nodes
+    /// turn out to be gone (`ESTALE`); those that are not there are never remembered.
+    ///
+    /// As with [`invalidate`](Self::invalidate), no answer may wait for the caller.
+    pub(crate) fn forget_all(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.drop_content(NodeId::ROOT);
+        for shard in &self.known {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let nodes: Vec<NodeId> = shard.keys().copied().collect();
+            drop(shard);
+            for node in nodes {
+                self.drop_content(node);
+            }
+        }
+    }
+
     /// Waits for whoever has the inode locked now.
     fn wait_for(&self, node: NodeId) {
         if let Some(notifier) = self.notifier.get() {

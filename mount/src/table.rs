@@ -189,6 +189,14 @@ impl Mounts {
         Ok(MountHandle { info, server })
     }
 
+    /// Makes the kernel forget what it remembers of all branches: for when it is not known what
+    /// changed. It asks again when it needs something.
+    pub fn forget_all(&self) {
+        for entry in self.table.all().iter() {
+            entry.cache.forget_all();
+        }
+    }
+
     /// What other event sinks need before they tell somebody of a change.
     #[must_use]
     pub fn settler(&self) -> Settler {

@@ -26,6 +26,9 @@ pub(crate) struct DaemonArgs {
     /// The directory below the branches; it is read, and written only by `branch apply`
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
+    /// Do not watch the lower directory for what the host changes
+    #[arg(long)]
+    no_watch_lower: bool,
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
     max_sessions: usize,
@@ -43,6 +46,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
             .unwrap_or_else(agentfs_proto::socket::default_path),
     );
     config.lower = args.lower;
+    config.watch_lower = !args.no_watch_lower;
     config.use_systemd_socket = common.socket.is_none();
     config.limits.sessions = args.max_sessions;
     config.limits.watches = args.max_watches;

@@ -58,7 +58,6 @@ pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Resu
     let open = QueueOpen {
         kind: QueueKind::Native,
         capacity: args.ring,
-        max_queued: 0,
     };
     let queue = session.client.open_queue(open, Deadline::after(PATIENCE))?;
     let watch = WatchRegisterTree {

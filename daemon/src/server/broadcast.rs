@@ -108,6 +108,13 @@ impl Broadcasts {
         waiting.outboxes.remove(&session);
     }
 
+    /// Tells all that something may have changed that was not told.
+    pub(crate) fn overflow_all(&self) {
+        for (session, number) in read(&self.subscriptions).keys() {
+            self.push(*session, overflow(*number));
+        }
+    }
+
     fn push(&self, session: SessionId, event: FsEventBroadcast) {
         let mut waiting = lock(&self.waiting);
         let outbox = waiting.outboxes.entry(session).or_default();

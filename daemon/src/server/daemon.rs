@@ -24,6 +24,8 @@ pub struct Config {
     pub use_systemd_socket: bool,
     /// The directory below the branches; an empty tree without one.
     pub lower: Option<PathBuf>,
+    /// Whether branches hear what the host changes there.
+    pub watch_lower: bool,
     /// What one session may have.
     pub limits: Limits,
 }
@@ -36,6 +38,7 @@ impl Config {
             socket,
             use_systemd_socket: false,
             lower: None,
+            watch_lower: true,
             limits: Limits::default(),
         }
     }

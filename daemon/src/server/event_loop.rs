@@ -191,7 +191,13 @@ impl EventLoop {
         for id in self.services.broadcasts().sessions_with_events() {
             self.make_ready(id);
         }
-        for done in self.services.jobs().done() {
+        let ended = self.services.jobs().done();
+        if !ended.is_empty() {
+            let waiting = self.sessions.iter().filter(|(_, it)| it.is_waiting());
+            let waiting: Vec<SessionId> = waiting.map(|(id, _)| *id).collect();
+            waiting.into_iter().for_each(|id| self.make_ready(id));
+        }
+        for done in ended {
             if let Some(session) = self.sessions.get_mut(&done.session) {
                 session.complete(done.request, done.result);
                 self.make_ready(done.session);

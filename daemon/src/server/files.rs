@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use agentfs_core::id::BranchId;
 use agentfs_core::{
     Attr, Branch, Caller, Errno, HandleId, OpenFlags, RenameFlags, SetTime, XattrFlags,
 };
@@ -41,6 +42,10 @@ impl Handles {
     }
 
     /// Closes everything.
+    pub(crate) fn branches(&self) -> impl Iterator<Item = BranchId> {
+        self.open.values().map(|(branch, _)| branch.id())
+    }
+
     pub(crate) fn close_all(&mut self, caller: &Caller) {
         for (_, (branch, handle)) in self.open.drain() {
             if let Err(errno) = branch.close(caller, handle) {

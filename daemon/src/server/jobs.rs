@@ -2,11 +2,12 @@
 //! nothing of the kind are answered meanwhile.
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use agentfs_core::id::SessionId;
+use agentfs_core::id::{BranchId, SessionId};
 use agentfs_proto::message::Code;
 
 use super::answer::Answer;
@@ -18,14 +19,26 @@ use super::services::lock;
 const MAX_JOBS: usize = 16;
 
 /// What is done for one request.
-pub(crate) type Job = Box<dyn FnOnce() -> Result<Answer, Refusal> + Send>;
+pub(crate) struct Job {
+    pub(crate) run: Box<dyn FnOnce() -> Result<Answer, Refusal> + Send>,
+    /// The branch that cannot be changed meanwhile.
+    pub(crate) holds: Option<BranchId>,
+}
 
 /// The jobs under way, and what came of the others.
 pub(crate) struct Jobs {
     done: Arc<Mutex<Vec<Done>>>,
     running: Arc<AtomicUsize>,
+    held: Arc<Mutex<Vec<BranchId>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     control: Arc<Control>,
+}
+
+fn release(held: &Mutex<Vec<BranchId>>, branch: Option<BranchId>) {
+    let mut held = lock(held);
+    if let Some(at) = held.iter().position(|one| Some(*one) == branch) {
+        held.swap_remove(at);
+    }
 }
 
 /// A job that has ended.
@@ -49,6 +62,7 @@ impl Jobs {
         Self {
             done: Arc::default(),
             running: Arc::default(),
+            held: Arc::default(),
             threads: Mutex::default(),
             control: Arc::clone(control),
         }
@@ -62,15 +76,19 @@ impl Jobs {
             return Err(Refusal::new(Code::LIMIT, text));
         }
         let (done, running) = (Arc::clone(&self.done), Arc::clone(&self.running));
-        let control = Arc::clone(&self.control);
+        let (control, all_held) = (Arc::clone(&self.control), Arc::clone(&self.held));
+        let Job { run, holds } = job;
+        // Before the job begins: from here on nobody but it waits for the branch.
+        lock(&self.held).extend(holds);
         let run = move || {
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             let result = result.unwrap_or_else(|_| {
                 Err(Refusal::new(
                     Code::RESOURCES,
                     "the request failed; the daemon's log says where",
                 ))
             });
+            release(&all_held, holds);
             lock(&done).push(Done {
                 session,
                 request,
@@ -79,20 +97,34 @@ impl Jobs {
             running.fetch_sub(1, Ordering::AcqRel);
             control.wake();
         };
-        let started = std::thread::Builder::new()
-            .name("agentfs-job".to_owned())
-            .spawn(run);
-        let thread = started.map_err(|error| {
+        self.spawn(run).map_err(|error| {
             self.running.fetch_sub(1, Ordering::AcqRel);
-            Refusal::new(
-                Code::RESOURCES,
-                format!("no thread for the request: {error}"),
-            )
-        })?;
+            release(&self.held, holds);
+            let text = format!("no thread for the request: {error}");
+            Refusal::new(Code::RESOURCES, text)
+        })
+    }
+
+    /// Does something that may have to wait for a branch, and that nobody waits for.
+    pub(crate) fn clear_up(&self, work: impl FnOnce() + Send + 'static) {
+        if let Err(error) = self.spawn(work) {
+            tracing::error!(%error, "no thread to clear up; some files stay open");
+        }
+    }
+
+    fn spawn(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name("agentfs-job".to_owned())
+            .spawn(run)?;
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
         Ok(())
+    }
+
+    /// The branches that a job keeps as they are: who changes one of them waits for the job.
+    pub(crate) fn held(&self) -> Vec<BranchId> {
+        lock(&self.held).clone()
     }
 
     /// What has ended since the last call.

@@ -17,6 +17,7 @@ mod jobs;
 mod limits;
 mod link;
 mod listener;
+mod lower;
 #[cfg_attr(not(target_os = "linux"), path = "mounting_elsewhere.rs")]
 mod mounting;
 mod mounts;

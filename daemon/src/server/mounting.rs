@@ -39,6 +39,11 @@ impl Mounting {
         move |envelope| settler.settle(envelope)
     }
 
+    /// Makes the kernel ask again for everything, on all mounts.
+    pub(crate) fn forget_all(&self) {
+        self.mounts.forget_all();
+    }
+
     /// Mounts a branch on a directory.
     pub(crate) fn mount(
         &self,

@@ -1,5 +1,7 @@
 //! A session after its handshake: what it may ask, and what it has.
 
+mod long;
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -8,18 +10,17 @@ use agentfs_core::event::Origin;
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_core::{Branch, Caller};
 use agentfs_proto::message::{
-    BranchApply, BranchDelete, BranchDiff, BranchToken, Code, Done, EventsSubscribe, FsReply,
-    FsRequest, Mount, MountInfo, MountList, Mounts, QueueStatus, Reply, Request,
-    RequestChannelOpened, SessionStatus, SnapshotRestore, TokenMade, Unmount,
+    BranchToken, Code, Done, EventsSubscribe, FsReply, FsRequest, Mount, MountInfo, MountList,
+    Mounts, QueueStatus, Reply, Request, RequestChannelOpened, SessionStatus, TokenMade, Unmount,
 };
 
 use agentfs_ring::requests::SLOTS;
 
+use self::long::job;
 use super::answer::Answer;
-use super::apply;
 use super::branches;
 use super::broadcast::Subscription;
-use super::differences::{self, Pages};
+use super::differences::Pages;
 use super::files::{Files, Handles};
 use super::jobs::Job;
 use super::link::Link;
@@ -50,10 +51,6 @@ pub(crate) enum Work {
 
 fn done(reply: impl Into<Reply>) -> Result<Work, Refusal> {
     Ok(Work::Done(Answer::with(reply, Vec::new())))
-}
-
-fn job(job: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static) -> Result<Work, Refusal> {
-    Ok(Work::Job(Box::new(job)))
 }
 
 /// What others may see of a session.
@@ -206,12 +203,7 @@ impl OpenSession {
                 self.only(),
             )),
             Request::SnapshotRestore(it) => self.restore(&it, services),
-            Request::SnapshotDelete(it) => {
-                self.require_owner("delete snapshots")?;
-                let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
-                branches::forget_snapshot(services.core(), services.origins(), snapshot)?;
-                done(Done { value: 0 })
-            }
+            Request::SnapshotDelete(it) => self.delete_snapshot(&it, services),
             Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
             Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
             Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
@@ -226,44 +218,6 @@ impl OpenSession {
             Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
             Request::RequestChannelOpen(_) => self.open_requests(services),
         }
-    }
-
-    fn delete_branch(&self, it: &BranchDelete, services: &Services) -> Result<Work, Refusal> {
-        self.require_owner("delete branches")?;
-        let branch = branches::branch_named(services.core(), &it.name)?;
-        branches::delete(services.core(), services.origins(), branch)?;
-        services.forget_tokens(branch);
-        done(Done { value: 0 })
-    }
-
-    fn diff(&self, request: BranchDiff, services: &Services) -> Result<Work, Refusal> {
-        let branch = self.branch(&request.name, services)?.id();
-        if !request.against.is_empty() {
-            self.require_owner("compare with another branch or snapshot")?;
-        }
-        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
-        let pages = Arc::clone(&self.pages);
-        job(move || {
-            let entries = differences::find(&core, &origins, branch, &request.against)?;
-            Ok(lock(&pages).begin(entries).into())
-        })
-    }
-
-    fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
-        self.require_owner("write to the directory below")?;
-        let branch = self.branch(&request.name, services)?;
-        job(move || Ok(apply::apply(&branch, &request)?.into()))
-    }
-
-    fn restore(&self, request: &SnapshotRestore, services: &Services) -> Result<Work, Refusal> {
-        self.require_owner("restore snapshots")?;
-        let branch = self.branch(&request.branch, services)?.id();
-        let snapshot = branches::snapshot_named(services.core(), &request.snapshot)?;
-        let (core, caller) = (services.core().clone(), self.caller.clone());
-        job(move || {
-            core.restore(&caller, branch, snapshot)?;
-            Ok(Answer::done())
-        })
     }
 
     fn make_token(&self, request: &BranchToken, services: &Services) -> Result<TokenMade, Refusal> {
@@ -431,7 +385,17 @@ impl OpenSession {
             services.broadcasts().unsubscribe(id, number);
         }
         services.broadcasts().forget(id);
-        self.handles.close_all(&self.caller);
+        let held = services.jobs().held();
+        if self.handles.branches().any(|branch| held.contains(&branch)) {
+            let Self {
+                mut handles,
+                caller,
+                ..
+            } = self;
+            services.jobs().clear_up(move || handles.close_all(&caller));
+        } else {
+            self.handles.close_all(&self.caller);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, EventKind, EventSink};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
 use agentfs_proto::registration::Registration;
@@ -31,6 +32,7 @@ pub(crate) struct Registrations {
     channels: RwLock<Vec<Arc<Channel>>>,
     /// How many there are, so that an event without any costs one load.
     count: AtomicUsize,
+    core: FsCore,
     watches: Arc<WatchService>,
     mounts: MountTable,
     broken: Mutex<Vec<SessionId>>,
@@ -61,6 +63,7 @@ impl fmt::Debug for Registrations {
 
 impl Registrations {
     pub(crate) fn new(
+        core: &FsCore,
         watches: &Arc<WatchService>,
         mounts: &MountTable,
         control: &Arc<Control>,
@@ -68,6 +71,7 @@ impl Registrations {
         Self {
             channels: RwLock::default(),
             count: AtomicUsize::new(0),
+            core: core.clone(),
             watches: Arc::clone(watches),
             mounts: mounts.clone(),
             broken: Mutex::default(),
@@ -171,9 +175,14 @@ impl Registrations {
                     mount: Some(mount),
                     after: Seq(0),
                 };
-                let wd = WatchId(u64::from(wd));
-                self.watches
-                    .watch_node(&queue, wd, NodeId(st_ino), interest)
+                let (wd, node) = (WatchId(u64::from(wd)), NodeId(st_ino));
+                let branch = self.core.branch(channel.branch);
+                if branch.is_ok_and(|branch| branch.has_node(node)) {
+                    self.watches.watch_node(&queue, wd, node, interest)
+                } else {
+                    // As if it had gone just after the watch was made.
+                    self.watches.tell_gone(&queue, wd, mask)
+                }
             }
             Registration::Remove { queue, wd } => {
                 let queue = self.watches.queue(session, QueueId(queue))?;

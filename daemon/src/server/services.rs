@@ -23,6 +23,7 @@ use super::daemon::{Config, StartError};
 use super::event_loop::Control;
 use super::jobs::Jobs;
 use super::limits::Limits;
+use super::lower::LowerWatch;
 use super::mounting::Mounting;
 use super::mounts::MountTable;
 use super::open_session::PublicSession;
@@ -34,8 +35,21 @@ use crate::service::{self, WatchService};
 /// Sessions on one page of a status report.
 const SESSIONS_PER_PAGE: usize = 8;
 
+/// What binds sessions to branches.
+#[derive(Default)]
+pub(crate) struct Tokens(Mutex<HashMap<Token, BranchId>>);
+
+impl Tokens {
+    /// Forgets the tokens of a branch that is gone.
+    pub(crate) fn forget(&self, branch: BranchId) {
+        lock(&self.0).retain(|_, of| *of != branch);
+    }
+}
+
 /// Shared by the sessions and the sinks.
 pub(crate) struct Services {
+    /// The first to end: it uses the others.
+    lower_watch: Option<LowerWatch>,
     core: FsCore,
     origins: Arc<Origins>,
     jobs: Jobs,
@@ -47,7 +61,7 @@ pub(crate) struct Services {
     refills: Refills,
     limits: Limits,
     counters: Counters,
-    tokens: Mutex<HashMap<Token, BranchId>>,
+    tokens: Arc<Tokens>,
     sessions: Mutex<BTreeMap<SessionId, Arc<PublicSession>>>,
     lower: Bytes,
     /// Tells this start of the daemon from all others.
@@ -103,14 +117,30 @@ impl Services {
         let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
         let watches = Arc::new(watches.telling_after(mounting.settler()));
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
-        let registrations = Arc::new(Registrations::new(&watches, &mounts, control));
+        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
         // In front of the watch service: a watch that is registered hears the event.
         core.subscribe_events(registrations.clone())
             .map_err(disabled)?;
         core.subscribe_events(watches.clone()).map_err(disabled)?;
         core.subscribe_events(broadcasts.clone())
             .map_err(disabled)?;
+        let lower_watch = lower
+            .as_deref()
+            .filter(|_| config.watch_lower)
+            .map(|root| {
+                let (mounting, watches) = (Arc::clone(&mounting), Arc::clone(&watches));
+                let broadcasts = Arc::clone(&broadcasts);
+                let resync = Box::new(move || {
+                    mounting.forget_all();
+                    watches.overflow_all();
+                    broadcasts.overflow_all();
+                });
+                LowerWatch::start(&core, root, resync)
+            })
+            .transpose()
+            .map_err(StartError::Io)?;
         Ok(Self {
+            lower_watch,
             core,
             origins,
             jobs: Jobs::new(control),
@@ -122,7 +152,7 @@ impl Services {
             refills: Refills::new(registry),
             limits: config.limits,
             counters: Counters::default(),
-            tokens: Mutex::default(),
+            tokens: Arc::default(),
             sessions: Mutex::default(),
             lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
             // Its keys are the system's random numbers.
@@ -215,7 +245,7 @@ impl Services {
     /// The branch that a greeting asks for.
     pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
         let id = match &hello.token {
-            Some(token) => lock(&self.tokens).get(token).copied().ok_or_else(|| {
+            Some(token) => lock(&self.tokens.0).get(token).copied().ok_or_else(|| {
                 let text = "the token is not known to this daemon; make one with: \
                             agentfs branch token NAME";
                 Refusal::new(Code::FORBIDDEN, text)
@@ -232,13 +262,12 @@ impl Services {
         let mut token = Token([0; 16]);
         // The kernel's random numbers, on every system.
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut token.0)?;
-        lock(&self.tokens).insert(token, branch);
+        lock(&self.tokens.0).insert(token, branch);
         Ok(token)
     }
 
-    /// Forgets the tokens of a branch that is gone.
-    pub(crate) fn forget_tokens(&self, branch: BranchId) {
-        lock(&self.tokens).retain(|_, of| *of != branch);
+    pub(crate) fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
     }
 
     /// What is counted, here and in the watch service.
@@ -257,6 +286,15 @@ impl Services {
             ("tree_watches", trees as u64),
             ("spilled_bytes", self.watches.spilled_bytes() as u64),
         ]);
+        if let Some(lower) = &self.lower_watch {
+            let counts = lower.counts();
+            let is_partial = counts.is_partial.load(Ordering::Relaxed);
+            counters.extend([
+                ("lower_changes", counts.told.load(Ordering::Relaxed)),
+                ("lower_resyncs", counts.resyncs.load(Ordering::Relaxed)),
+                ("lower_watched_in_part", u64::from(is_partial)),
+            ]);
+        }
         counters
     }
 

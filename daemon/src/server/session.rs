@@ -31,6 +31,8 @@ pub(crate) struct Session {
     /// A job answers a request of this session: what comes after waits, so that answers keep the
     /// order of the requests.
     is_busy: bool,
+    /// A request that waits for a branch; what comes after waits too.
+    waiting: Option<ToDaemon>,
     state: State,
 }
 
@@ -78,6 +80,7 @@ impl Session {
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
             is_busy: false,
+            waiting: None,
             state: State::Greeting,
         }
     }
@@ -104,6 +107,11 @@ impl Session {
         if self.turn == Turn::Paused {
             self.turn = Turn::Waiting;
         }
+    }
+
+    /// Whether a request of it waits for the end of a job.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Says why there will be no session, as far as the socket takes it at once.
@@ -142,6 +150,13 @@ impl Session {
             if self.is_busy || self.link.is_stalled() {
                 return Served::Idle;
             }
+            if let Some(message) = self.waiting.take() {
+                self.answer(message, services);
+                if self.is_waiting() {
+                    return Served::Idle;
+                }
+                continue;
+            }
             if let Err(until) = self.budget.take(now) {
                 services.counters().throttled();
                 return Served::Until(until);
@@ -163,6 +178,9 @@ impl Session {
                 Ok(message) => self.handle(message, services),
                 Err(error) => Err(Refusal::new(Code::MALFORMED, error)),
             };
+            if self.is_waiting() {
+                return Served::Idle;
+            }
             if let Err(refusal) = handled {
                 // The stream cannot be trusted any further.
                 services.counters().sessions_refused();
@@ -198,23 +216,34 @@ impl Session {
             State::Open(_) if matches!(body, Request::Hello(_)) => {
                 return Err(Refusal::new(Code::HANDSHAKE, "the session is open already"));
             }
-            State::Open(open) => {
-                let name = body.name();
-                let answered = match open.answer(body, services) {
-                    Ok(Work::Done(answer)) => Ok(answer),
-                    Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
-                        Ok(()) => {
-                            self.is_busy = true;
-                            return Ok(());
-                        }
-                        Err(refusal) => Err(refusal),
-                    },
-                    Err(refusal) => Err(refusal),
-                };
-                self.push(request, name, answered);
-            }
+            State::Open(_) => self.answer(ToDaemon { request, body }, services),
         }
         Ok(())
+    }
+
+    /// Answers a request, or has it wait.
+    fn answer(&mut self, message: ToDaemon, services: &Services) {
+        let State::Open(open) = &mut self.state else {
+            return;
+        };
+        if open.must_wait(&message.body, services) {
+            self.waiting = Some(message);
+            return;
+        }
+        let ToDaemon { request, body } = message;
+        let name = body.name();
+        let answered = match open.answer(body, services) {
+            Ok(Work::Done(answer)) => Ok(answer),
+            Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
+                Ok(()) => {
+                    self.is_busy = true;
+                    return;
+                }
+                Err(refusal) => Err(refusal),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        self.push(request, name, answered);
     }
 
     fn push(&mut self, request: u64, name: &str, answered: Result<Answer, Refusal>) {

@@ -347,6 +347,21 @@ impl WatchService {
         self.judge(queue, open);
     }
 
+    /// Tells every queue that has watches that it may have missed something: for when it is not
+    /// known what changed.
+    pub fn overflow_all(&self) {
+        let queues: Vec<Arc<Queue>> = lock(&self.sessions)
+            .values()
+            .flat_map(|session| session.queues.values().map(Arc::clone))
+            .collect();
+        for queue in queues {
+            if let Some(open) = queue.lock().as_mut().filter(|open| open.watches.len() > 0) {
+                open.channel.overflow();
+            }
+            self.refill(&queue);
+        }
+    }
+
     fn freeze(&self, branch: BranchId) -> Option<Base> {
         let branch = self.core.branch(branch).ok()?;
         Some(Base::of(&branch))

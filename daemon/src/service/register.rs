@@ -7,7 +7,7 @@ use agentfs_core::id::{MountId, NodeId, Seq};
 use super::{WatchError, WatchService};
 use crate::channel::Place;
 use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
-use crate::synth::inotify::IN_MASK_ADD;
+use crate::synth::inotify::{IN_DELETE_SELF, IN_MASK_ADD};
 use crate::watch::{Api, Home, NodeWatch, Since, TreeWatch};
 
 /// What a watch on a node is told.
@@ -178,6 +178,28 @@ impl WatchService {
         let slot = open.watches.find(id).ok_or(WatchError::NoWatch(id))?;
         open.tell_ignored(id, &|| self.freeze(queue.branch));
         self.remove(queue, open, slot);
+        open.channel.flush();
+        self.judge(queue, open);
+        Ok(())
+    }
+
+    /// Tells the reader of an inotify watch that what it watches is gone, and ends the watch if it
+    /// is there.
+    ///
+    /// # Errors
+    ///
+    /// [`WatchError`]: the queue is gone or of another API.
+    pub fn tell_gone(&self, queue: &Arc<Queue>, id: WatchId, mask: u32) -> Result<(), WatchError> {
+        if queue.api != Api::Inotify {
+            return Err(WatchError::OtherApi(queue.api));
+        }
+        let mut guard = queue.lock();
+        let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
+        if let Some(slot) = open.watches.find(id) {
+            self.remove(queue, open, slot);
+        }
+        let wants = mask & IN_DELETE_SELF != 0;
+        open.tell_gone(id, wants, &|| self.freeze(queue.branch));
         open.channel.flush();
         self.judge(queue, open);
         Ok(())

@@ -39,7 +39,6 @@ fn plausible(random: &mut Random) -> Vec<u8> {
             QueueOpen {
                 kind: QueueKind::Native,
                 capacity,
-                max_queued: 0,
             }
             .into()
         }

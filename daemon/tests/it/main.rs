@@ -11,6 +11,8 @@ mod hostile;
 mod killed;
 mod lifecycle;
 #[cfg(target_os = "linux")]
+mod lower;
+#[cfg(target_os = "linux")]
 mod mounting;
 mod registering;
 mod rig;
@@ -21,6 +23,7 @@ mod support;
 mod synth_fsevents;
 mod synth_inotify;
 mod synth_vnode;
+mod waiting;
 mod watching;
 
 use agentfs_daemon::synth::inotify::ACTIVITY;

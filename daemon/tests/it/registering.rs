@@ -33,7 +33,6 @@ impl Program {
         let open = QueueOpen {
             kind: QueueKind::Inotify,
             capacity: 0,
-            max_queued: 0,
         };
         let OpenQueue { opened, ring, .. } = client.open_queue(open, soon()).unwrap();
         let (_, channel) = client
@@ -187,4 +186,26 @@ fn a_second_channel_replaces_the_first() {
     assert_eq!(program.heard().len(), 2);
     let pong = program.client.call(Ping { nonce: 1 }, soon());
     assert!(!matches!(pong, Err(CallError::Closed)));
+}
+
+#[test]
+fn a_watch_on_what_is_gone_by_the_time_it_is_registered_is_ended() {
+    const IN_DELETE_SELF: u32 = 0x400;
+    const IN_IGNORED: u32 = 0x8000;
+    let (daemon, _directory) = daemon_with_a_mount();
+    let mut program = Program::new(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let root = Caller::root();
+    let node = main.mknod(&root, "/f", 0o100_644, 0).unwrap().node;
+    main.unlink(&root, "/f").unwrap();
+    assert_eq!(program.watch(1, IN_DELETE_SELF, node.0), Sent::Sent);
+    assert_eq!(program.watch(2, IN_CREATE, node.0), Sent::Sent);
+    assert_answers(&mut program.client);
+    let none = String::new;
+    let expected = [
+        (1, IN_DELETE_SELF, none()),
+        (1, IN_IGNORED, none()),
+        (2, IN_IGNORED, none()),
+    ];
+    assert_eq!(program.heard(), expected);
 }

@@ -33,7 +33,6 @@ impl Subscriber {
         let open = QueueOpen {
             kind: QueueKind::Native,
             capacity,
-            max_queued: 0,
         };
         let queue = client.open_queue(open, soon()).unwrap();
         let number = queue.opened.queue;

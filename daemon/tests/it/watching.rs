@@ -146,11 +146,7 @@ fn code<T: std::fmt::Debug>(answer: Result<T, CallError>) -> Code {
 fn rings_of_odd_sizes_are_refused() {
     let daemon = DaemonProcess::start();
     let mut client = daemon.client();
-    let open = |kind, capacity| QueueOpen {
-        kind,
-        capacity,
-        max_queued: 0,
-    };
+    let open = |kind, capacity| QueueOpen { kind, capacity };
     assert_eq!(
         code(client.call(open(QueueKind::Native, 5000), soon())),
         Code::INVALID
@@ -166,11 +162,7 @@ fn queues_and_watches_are_checked() {
     let daemon = DaemonProcess::start();
     let mut client = daemon.client();
     let client = &mut client;
-    let open = |kind, capacity| QueueOpen {
-        kind,
-        capacity,
-        max_queued: 0,
-    };
+    let open = |kind, capacity| QueueOpen { kind, capacity };
     let by_path = || {
         ByPath {
             path: b"/".into(),
@@ -247,7 +239,6 @@ fn a_batch_registers_each_item_by_itself() {
     let open = QueueOpen {
         kind: QueueKind::Inotify,
         capacity: 0,
-        max_queued: 0,
     };
     let queue = client.open_queue(open, soon()).unwrap().opened.queue;
     let watch = |wd, path: &str| {

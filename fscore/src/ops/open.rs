@@ -342,8 +342,9 @@ impl Txn<'_> {
     fn close(&mut self, id: HandleId) -> Result<()> {
         let handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
         let node = handle.node;
-        let is_gone = self.tree.inode(node).is_ok_and(|inode| inode.nlink == 0)
-            && !self.handles.is_open(node);
+        // Gone from the branch, or from the host below it.
+        let has_no_name = self.tree.inode(node).map_or(true, |inode| inode.nlink == 0);
+        let is_gone = has_no_name && !self.handles.is_open(node);
         if is_gone || self.wants_activity() {
             self.emit(|txn| {
                 Ok(Change::Closed {

@@ -336,7 +336,10 @@ fn handles_on_what_the_host_took_away_can_be_closed() {
     assert_eq!(w.b.fstat(h), Err(Errno::ESTALE));
     assert_eq!(w.b.close(&w.root, h), Ok(()));
     assert_eq!(w.b.close(&w.root, h), Err(Errno::EBADF));
-    assert_eq!(recorder.lines(), ["opened /dir/a File1*"]);
+    assert_eq!(
+        recorder.lines(),
+        ["opened /dir/a File1*", "closed /dir/a File0"]
+    );
 }
 
 #[test]

@@ -61,7 +61,6 @@ impl Daemon for Link {
         let request = QueueOpen {
             kind: QueueKind::KqueueXnu,
             capacity: 0,
-            max_queued: 0,
         };
         let (session, opened) = connection::open_queue(&request)?;
         let id = QueueId {

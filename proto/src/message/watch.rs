@@ -63,9 +63,6 @@ container! {
         pub kind: QueueKind,
         /// Bytes of the ring, a power of two from 4 KiB to 1 GiB; 0 for the default.
         pub capacity: u32,
-        /// For inotify: how many events may be unread before `IN_Q_OVERFLOW`, 0 for no such bound.
-        /// A program that counts on the kernel's bound gets it; others lose nothing.
-        pub max_queued: u32,
     }
 
     /// The queue is open. Three descriptors come along: the ring; the refill doorbell, an eventfd

@@ -54,7 +54,6 @@ fn session_requests() -> Vec<Request> {
         QueueOpen {
             kind: QueueKind::KqueueFreeBsd,
             capacity: 65536,
-            max_queued: 0,
         }
         .into(),
         QueueClose { queue: 1 }.into(),

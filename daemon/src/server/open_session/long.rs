@@ -1,0 +1,121 @@
+//! Requests that may take long, and who waits for them.
+
+use std::sync::Arc;
+
+use agentfs_core::id::BranchId;
+use agentfs_proto::message::{
+    BranchApply, BranchDelete, BranchDiff, FsRequest, Request, SnapshotCreate, SnapshotDelete,
+    SnapshotRestore,
+};
+
+use super::super::answer::Answer;
+use super::super::jobs::Job;
+use super::super::refusal::Refusal;
+use super::super::services::{Services, lock};
+use super::super::{apply, branches, differences};
+use super::{OpenSession, Work};
+
+pub(super) fn job(
+    run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
+) -> Result<Work, Refusal> {
+    let run = Box::new(run);
+    Ok(Work::Job(Job { run, holds: None }))
+}
+
+/// As [`job`], for one that keeps a branch as it is.
+fn holding_job(
+    branch: BranchId,
+    run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
+) -> Result<Work, Refusal> {
+    let (run, holds) = (Box::new(run), Some(branch));
+    Ok(Work::Job(Job { run, holds }))
+}
+
+impl OpenSession {
+    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
+    /// so that the other sessions do not.
+    pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
+        let held = services.jobs().held();
+        if held.is_empty() {
+            return false;
+        }
+        let (Request::Fs(FsRequest { branch: named, .. })
+        | Request::SnapshotCreate(SnapshotCreate { branch: named, .. })) = request
+        else {
+            return false;
+        };
+        let named = if named.is_empty() {
+            Some(self.public.branch)
+        } else {
+            branches::branch_named(services.core(), named).ok()
+        };
+        named.is_some_and(|branch| held.contains(&branch))
+            || self.handles.branches().any(|branch| held.contains(&branch))
+    }
+
+    pub(super) fn delete_branch(
+        &self,
+        it: &BranchDelete,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.require_owner("delete branches")?;
+        let branch = branches::branch_named(services.core(), &it.name)?;
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let tokens = Arc::clone(services.tokens());
+        job(move || {
+            branches::delete(&core, &origins, branch)?;
+            tokens.forget(branch);
+            Ok(Answer::done())
+        })
+    }
+
+    pub(super) fn diff(&self, request: BranchDiff, services: &Services) -> Result<Work, Refusal> {
+        let branch = self.branch(&request.name, services)?.id();
+        if !request.against.is_empty() {
+            self.require_owner("compare with another branch or snapshot")?;
+        }
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let pages = Arc::clone(&self.pages);
+        job(move || {
+            let entries = differences::find(&core, &origins, branch, &request.against)?;
+            Ok(lock(&pages).begin(entries).into())
+        })
+    }
+
+    pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("write to the directory below")?;
+        let branch = self.branch(&request.name, services)?;
+        holding_job(branch.id(), move || {
+            Ok(apply::apply(&branch, &request)?.into())
+        })
+    }
+
+    pub(super) fn restore(
+        &self,
+        request: &SnapshotRestore,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.require_owner("restore snapshots")?;
+        let branch = self.branch(&request.branch, services)?.id();
+        let snapshot = branches::snapshot_named(services.core(), &request.snapshot)?;
+        let (core, caller) = (services.core().clone(), self.caller.clone());
+        holding_job(branch, move || {
+            core.restore(&caller, branch, snapshot)?;
+            Ok(Answer::done())
+        })
+    }
+
+    pub(super) fn delete_snapshot(
+        &self,
+        it: &SnapshotDelete,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.require_owner("delete snapshots")?;
+        let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        job(move || {
+            branches::forget_snapshot(&core, &origins, snapshot)?;
+            Ok(Answer::done())
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! What takes long, and who has to wait for it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use agentfs_core::{Caller, FsCore, OpenFlags};
+use agentfs_daemon::server::{Config, Daemon};
+use agentfs_proto::message::{BranchApply, FsMkdir, FsOp, FsReply, FsRequest, FsStat};
+
+use crate::support::{assert_answers, connect, private_directory, soon};
+
+const FILES: usize = 1500;
+
+fn in_branch(branch: &str, op: FsOp) -> FsRequest {
+    FsRequest {
+        branch: branch.to_owned(),
+        op,
+    }
+}
+
+fn mkdir(path: &str) -> FsOp {
+    let (path, mode) = (path.into(), 0o755);
+    FsOp::Mkdir(FsMkdir { path, mode })
+}
+
+/// While a branch is carried over to the host, sessions that have nothing to do with it are answered,
+/// who reads it too, and who changes it has to wait.
+#[test]
+fn applying_a_branch_holds_up_only_who_changes_it() {
+    let lower = private_directory();
+    let directory = private_directory();
+    let mut config = Config::new(directory.path().join("control.sock"));
+    config.lower = Some(lower.path().to_owned());
+    let daemon = Daemon::start(config).unwrap();
+    let root = Caller::root();
+    let core = daemon.core();
+    core.branch_create_from_current(&root, FsCore::MAIN, "other")
+        .unwrap();
+    let main = core.branch(FsCore::MAIN).unwrap();
+    for number in 0..FILES {
+        let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+        let name = format!("/f{number}");
+        let handle = main.open(&root, &name, flags, 0o644).unwrap();
+        main.write(&root, handle, b"text").unwrap();
+        main.close(&root, handle).unwrap();
+    }
+    let ended = AtomicBool::new(false);
+    let begun = || std::fs::read_dir(lower.path()).unwrap().next().is_some();
+    std::thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            let request = BranchApply {
+                name: "main".to_owned(),
+                dry_run: false,
+                force: false,
+            };
+            let applied = connect(daemon.socket()).call(request, soon()).unwrap();
+            ended.store(true, Ordering::SeqCst);
+            applied.step_count
+        });
+        let mut client = connect(daemon.socket());
+        while !begun() {
+            assert_answers(&mut client);
+        }
+        let elsewhere = in_branch("other", mkdir("/elsewhere"));
+        client.call(elsewhere, soon()).unwrap();
+        let last = format!("/f{}", FILES - 1);
+        assert_eq!(main.lstat(&root, &last).unwrap().size, 4);
+        assert!(!ended.load(Ordering::SeqCst), "they were not held up");
+
+        let changing = scope.spawn(|| {
+            let mut client = connect(daemon.socket());
+            client
+                .call(in_branch("main", mkdir("/late")), soon())
+                .unwrap();
+            // What it was told to do later is done, and it is answered again.
+            let path = b"/late".as_slice().into();
+            let stat = FsOp::Stat(FsStat { path, follow: true });
+            let reply = client.call(in_branch("main", stat), soon()).unwrap();
+            assert!(matches!(reply, FsReply::Attr(_)));
+        });
+        assert_eq!(usize::try_from(applying.join().unwrap()).unwrap(), FILES);
+        changing.join().unwrap();
+    });
+    assert!(!lower.path().join("late").exists(), "it came after");
+    assert_eq!(std::fs::read_dir(lower.path()).unwrap().count(), FILES);
+}

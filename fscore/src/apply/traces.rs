@@ -1,0 +1,103 @@
+//! What applying left on the host, so that a watcher of the host does not take it for news in the
+//! branch that was applied.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::Action;
+use crate::bus::lock;
+use crate::event::ObjectKind;
+use crate::id::{BranchId, NodeId};
+use crate::lower::Lower;
+
+/// Paths that are remembered before all are forgotten.
+const MAX_PATHS: usize = 1 << 20;
+
+/// What tells one state of an object on the host from a later one: device, inode number and time of
+/// the last change of any kind. Nothing where there is no object.
+pub(crate) type HostState = Option<(u64, u64, i64)>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Traces {
+    paths: Mutex<HashMap<Vec<u8>, Trace>>,
+    applying: RwLock<()>,
+}
+
+#[derive(Debug)]
+struct Trace {
+    by: BranchId,
+    left: HostState,
+    /// What was removed.
+    was: Option<(NodeId, ObjectKind)>,
+}
+
+impl Traces {
+    /// Something is being applied until the guard goes.
+    pub(crate) fn applying(&self) -> RwLockWriteGuard<'_, ()> {
+        self.applying
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is being applied.
+    fn settled(&self) -> RwLockReadGuard<'_, ()> {
+        self.applying.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A branch takes this object away.
+    pub(crate) fn removing(&self, by: BranchId, path: &[u8], was: Option<(NodeId, ObjectKind)>) {
+        let left = None;
+        lock(&self.paths).insert(path.to_vec(), Trace { by, left, was });
+    }
+
+    /// A branch did these things.
+    pub(crate) fn leave<'a>(
+        &self,
+        lower: &Lower,
+        by: BranchId,
+        actions: impl Iterator<Item = &'a Action>,
+    ) {
+        let mut paths = lock(&self.paths);
+        if paths.len() > MAX_PATHS {
+            paths.clear();
+        }
+        let mut note = |path: &Path| {
+            let path = path.as_os_str().as_bytes();
+            let left = lower.state_of(path);
+            let was = paths.remove(path).and_then(|trace| trace.was);
+            paths.insert(path.to_vec(), Trace { by, left, was });
+        };
+        for action in actions {
+            match action {
+                Action::Create(path, _)
+                | Action::Write(path)
+                | Action::SetAttributes(path)
+                | Action::Remove(path, _) => note(path),
+                Action::Rename(from, to) => {
+                    note(from);
+                    note(to);
+                }
+            }
+        }
+    }
+
+    /// Which branch left the path as it is now.
+    pub(crate) fn left_by(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
+        let _settled = self.settled();
+        let mut paths = lock(&self.paths);
+        let trace = paths.get(path)?;
+        if trace.left == lower.state_of(path) {
+            return Some(trace.by);
+        }
+        paths.remove(path);
+        None
+    }
+
+    /// What a branch took away from there.
+    pub(crate) fn removed_from(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
+        lock(&self.paths).get(path)?.was
+    }
+}
