@@ -52,6 +52,10 @@ pub fn post_signal(signo: u64) {
 }
 
 /// Waits until `count` threads sleep in kevent calls on `kq`. Returns at once when `kq` is no queue.
+///
+/// # Panics
+///
+/// When they do not in 30 seconds.
 pub fn wait_until_asleep(kq: RawFd, count: usize) {
     if let Some(queue) = world::find(kq) {
         queue.wait_until_asleep(count);

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::event::{EventfdFlags, eventfd};
@@ -184,13 +185,17 @@ impl Queue {
 
     /// Waits until `count` threads sleep in calls on this queue.
     pub(crate) fn wait_until_asleep(&self, count: usize) {
-        let mut state = self.lock();
-        while state.sleepers < count {
-            state = self
-                .asleep
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let state = self.lock();
+        let result = self
+            .asleep
+            .wait_timeout_while(state, PATIENCE, |state| state.sleepers < count);
+        let (state, waited) = result.unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            !waited.timed_out(),
+            "{} of {count} threads sleep",
+            state.sleepers
+        );
     }
 
     /// The last descriptor is gone: whoever waits gets EBADF.

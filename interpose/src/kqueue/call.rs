@@ -20,6 +20,7 @@ use super::daemon::Daemon;
 use super::deliver::Eventlist;
 use super::engine::{Engine, is_marked, mark};
 use super::kernel::{self, Call, Errno, Manner, Real};
+use super::knote::Moment;
 use super::queue::{Interrupted, Queue};
 
 impl<D: Daemon> Engine<D> {
@@ -34,6 +35,7 @@ impl<D: Daemon> Engine<D> {
             return self.hooked(call);
         }
         let start = (!call.manner().timeout.is_null()).then(now);
+        let since = Moment::now();
         let count = call.unchanged(&self.originals);
         // Another thread may have added the first watch while this one slept.
         if count <= 0 || !is_marked(call.kq()) {
@@ -41,7 +43,7 @@ impl<D: Daemon> Engine<D> {
         }
         self.finish(call, start, |engine, call, start| {
             let count = usize::try_from(count).unwrap_or(0);
-            match engine.settle(call, count)? {
+            match engine.settle(call, (count, since))? {
                 0 => engine.wait(call, start, true),
                 count => Ok(count),
             }
@@ -214,11 +216,12 @@ impl<D: Daemon> Engine<D> {
             });
         }
         loop {
+            let since = Moment::now();
             let count = call.wait(&self.originals, again.as_ref())?;
             if count == 0 || call.room() == 0 {
                 return Ok(count);
             }
-            let count = self.settle(call, count)?;
+            let count = self.settle(call, (count, since))?;
             if count > 0 || call.manner().is_immediate() {
                 return Ok(count);
             }
@@ -235,8 +238,12 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// Step 3: what the kernel returned becomes what the program gets.
-    fn settle<L: Layout + Real>(&self, call: &mut Call<L>, count: usize) -> Result<usize, Errno> {
+    /// Step 3: what the kernel returned, asked at `since`, becomes what the program gets.
+    fn settle<L: Layout + Real>(
+        &self,
+        call: &mut Call<L>,
+        (count, since): (usize, Moment),
+    ) -> Result<usize, Errno> {
         let Some(first) = call.event(0) else {
             return Ok(count);
         };
@@ -258,7 +265,7 @@ impl<D: Daemon> Engine<D> {
             return Ok(count);
         }
         queue
-            .merge(&self.originals, &self.daemon, call, count)
+            .merge(&self.originals, &self.daemon, call, (count, since))
             .or_else(|Interrupted| {
                 // In a signal handler that interrupted this very code: it gets what the kernel gave.
                 let (kept, _) = super::deliver::strip(call, count, hidden);

@@ -5,7 +5,7 @@
 use super::abi::{self, Event};
 use super::daemon::WatchOp;
 use super::kernel::Errno;
-use super::knote::{Confirm, Knotes};
+use super::knote::{Arrival, Confirm, Knotes, Moment};
 
 /// The program's eventlist.
 pub(crate) trait Eventlist {
@@ -78,27 +78,38 @@ pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> 
     (kept, rung)
 }
 
-/// Joins posted bits into the kernel's `count` events and adds the others behind them, as far as there
+/// Joins posted bits into the `count` events of a call to the kernel made at `since`, and adds the others behind them, as far as there
 /// is room. Each knote has one event. Returns the number of events.
 pub(crate) fn merge(
     list: &mut impl Eventlist,
-    count: usize,
+    (count, since): (usize, Moment),
     knotes: &mut Knotes,
     mut confirm: impl FnMut(&Event, Confirm) -> Result<(), Errno>,
     mut tell: impl FnMut(WatchOp),
 ) -> usize {
     knotes.begin_delivery();
+    let mut kept = 0;
     for index in 0..count {
-        let Some(event) = list.get(index).filter(|e| e.filter == abi::EVFILT_VNODE) else {
-            continue;
+        let Some(event) = list.get(index) else {
+            break;
         };
-        let (bits, op) = knotes.delivered_by_kernel(&event);
-        if bits != 0 {
-            list.merge(index, bits);
+        let mut bits = 0;
+        if event.filter == abi::EVFILT_VNODE {
+            let Arrival::Event(posted, op) = knotes.delivered_by_kernel(&event, since) else {
+                continue;
+            };
+            bits = posted;
+            op.map(&mut tell);
         }
-        op.map(&mut tell);
+        if kept != index {
+            list.shift(index, kept);
+        }
+        if bits != 0 {
+            list.merge(kept, bits);
+        }
+        kept += 1;
     }
-    let mut count = count;
+    let mut count = kept;
     while count < list.room() {
         let Some((index, wanted)) = knotes.next_ready() else {
             break;

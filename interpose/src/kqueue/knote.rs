@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::abi::{self, Event};
 use super::daemon::{Node, WatchId, WatchOp};
@@ -28,6 +29,8 @@ pub(crate) struct Knote {
     queued: bool,
     /// The delivery it last took part in.
     delivered_in: u64,
+    /// When EV_DISPATCH last disabled it, by the [`Moment`].
+    dispatched: u64,
     /// Next knote of the same ident (EV_UDATA_SPECIFIC).
     next: Option<Index>,
 }
@@ -58,6 +61,30 @@ pub(crate) struct Knotes {
     /// Enabled knotes with posted bits, oldest activation first.
     ready: VecDeque<Index>,
     delivery: u64,
+}
+
+/// A moment among the deliveries of EV_DISPATCH knotes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Moment(u64);
+
+/// How many such deliveries there were.
+static DISPATCHES: AtomicU64 = AtomicU64::new(0);
+
+impl Moment {
+    /// Acquire: pairs with the count in [`Knotes::settle`].
+    pub(crate) fn now() -> Self {
+        Self(DISPATCHES.load(Ordering::Acquire))
+    }
+}
+
+/// What becomes of an event that the kernel returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Arrival {
+    /// The program gets it with these posted bits in it; and what the daemon has to be told.
+    Event(u32, Option<WatchOp>),
+    /// Another thread delivered this EV_DISPATCH knote since the call was made, from what the daemon
+    /// had posted. The kernel's bits wait until the knote is enabled, as if they had come a little later.
+    Late,
 }
 
 /// Descriptor numbers are small and dense: one multiplication spreads them.
@@ -163,6 +190,7 @@ impl Knotes {
             disabled: change.has(abi::EV_DISABLE),
             queued: false,
             delivered_in: 0,
+            dispatched: 0,
             next: self.by_ident.insert(change.ident, index),
         });
         self.get(index).map(Knote::as_told)
@@ -295,22 +323,30 @@ impl Knotes {
         self.delivery += 1;
     }
 
-    /// The kernel delivered `event` and has changed the knote accordingly. Returns the posted bits that
-    /// belong into that event, and what the daemon has to be told.
-    pub(crate) fn delivered_by_kernel(&mut self, event: &Event) -> (u32, Option<WatchOp>) {
+    /// The kernel delivered `event` in a call that was made at `since`, and has changed the knote
+    /// accordingly.
+    pub(crate) fn delivered_by_kernel(&mut self, event: &Event, since: Moment) -> Arrival {
         // The flags of an event are the latched word, so the identity is in it.
         let Some(index) = self.find(event) else {
-            return (0, None);
+            return Arrival::Event(0, None);
         };
         // EV_VANISHED and the late deletion of EV_DISPATCH2 are events of the kernel's own making.
         let fate = abi::EV_DELETE | abi::EV_VANISHED;
         if event.flags & fate != 0 && event.flags & abi::EV_ADD == 0 {
-            return (0, self.remove(index));
+            return Arrival::Event(0, self.remove(index));
         }
-        let bits = self.get(index).map_or(0, |knote| knote.pending);
         // NOTE_REVOKE sets EV_ONESHOT where it was not.
         let ended = event.has(abi::EV_ONESHOT);
-        (bits, self.settle(index, ended))
+        if !ended
+            && let Some(knote) = self.get_mut(index)
+            && knote.dispatched > since.0
+        {
+            knote.pending |= event.fflags;
+            self.activate(index);
+            return Arrival::Late;
+        }
+        let bits = self.get(index).map_or(0, |knote| knote.pending);
+        Arrival::Event(bits, self.settle(index, ended))
     }
 
     /// The oldest ready knote that has not taken part in this delivery. Who took part and stays ready
@@ -380,6 +416,7 @@ impl Knotes {
         }
         if flags & abi::EV_DISPATCH != 0 {
             knote.disabled = true;
+            knote.dispatched = DISPATCHES.fetch_add(1, Ordering::AcqRel) + 1;
         }
         let stays = knote.pending != 0 && !knote.disabled;
         if std::mem::replace(&mut knote.queued, stays) {

@@ -12,7 +12,7 @@ use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 use super::deliver::{self, Eventlist, Hidden, Rung};
 use super::hidden_knotes::{doorbell_knote, new_ident, user_knote};
 use super::kernel::{self, Errno, Originals};
-use super::knote::{Confirm, Knotes};
+use super::knote::{Confirm, Knotes, Moment};
 use crate::fd_table::{self, Owner};
 use crate::lock::{Held, Lock};
 
@@ -169,13 +169,14 @@ impl Queue {
         Ok(answer)
     }
 
-    /// Turns the kernel's `count` events into the program's: ours out, posted ones in.
+    /// Turns the `count` events of a call to the kernel made at `since` into the program's: ours out,
+    /// posted ones in.
     pub(crate) fn merge(
         &self,
         originals: &Originals,
         daemon: &impl Daemon,
         list: &mut impl Eventlist,
-        count: usize,
+        (count, since): (usize, Moment),
     ) -> Result<usize, Interrupted> {
         let (count, rung) = deliver::strip(list, count, self.hidden());
         let mut state = self.state.lock().ok_or(Interrupted)?;
@@ -185,7 +186,7 @@ impl Queue {
         } = &mut *state;
         let confirm =
             |registered: &Event, wanted| confirm(originals, self.flavour, *kq, registered, wanted);
-        let count = deliver::merge(list, count, knotes, confirm, |op| outbox.push(op));
+        let count = deliver::merge(list, (count, since), knotes, confirm, |op| outbox.push(op));
         self.show_leftovers(&mut state, originals);
         let has_news = !state.outbox.is_empty();
         drop(state);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use agentfs_testkq::abi::*;
 use agentfs_testkq::{close, kevent, kevent64, wait_until_asleep};
 
-use crate::support::{Kq, NOTHING, post, user, vnode};
+use crate::support::{Kq, NOTHING, post, user, vnode, woken};
 
 fn trigger(ident: usize) -> Kevent {
     user(ident, EV_ADD | EV_CLEAR, NOTE_TRIGGER)
@@ -190,7 +190,7 @@ fn a_post_wakes_a_sleeper() {
         let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap().len());
         wait_until_asleep(kq.0, 1);
         post(&file, NOTE_WRITE);
-        assert_eq!(sleeper.join().unwrap(), 1);
+        assert_eq!(woken(sleeper), 1);
     });
 }
 
@@ -201,7 +201,7 @@ fn closing_the_queue_gives_the_sleeper_ebadf() {
         let sleeper = scope.spawn(|| kq.call(&[], 4, None));
         wait_until_asleep(kq.0, 1);
         close(kq.0);
-        assert_eq!(sleeper.join().unwrap(), Err(libc::EBADF));
+        assert_eq!(woken(sleeper), Err(libc::EBADF));
     });
     let _closed = std::mem::ManuallyDrop::new(kq);
 }

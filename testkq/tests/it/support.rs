@@ -1,5 +1,6 @@
 //! A queue with typed calls, closed at the end of a test.
 
+use std::io::Write as _;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -7,6 +8,25 @@ use agentfs_testkq::abi::{self, Kevent};
 use agentfs_testkq::{close, kevent, kqueue, testkq_post_vnode};
 
 pub(crate) const NOTHING: Option<Duration> = Some(Duration::ZERO);
+
+/// What a thread that has to wake returns. When it does not, the test program ends: a panic would wait
+/// for the thread.
+pub(crate) fn woken<T>(sleeper: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while !sleeper.is_finished() {
+        if std::time::Instant::now() > until {
+            let test = std::thread::current();
+            drop(writeln!(
+                std::io::stderr(),
+                "{:?}: a sleeper was not woken",
+                test.name()
+            ));
+            std::process::abort();
+        }
+        std::thread::yield_now();
+    }
+    sleeper.join().unwrap()
+}
 
 #[derive(Debug)]
 pub(crate) struct Kq(pub(crate) RawFd);

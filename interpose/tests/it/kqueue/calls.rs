@@ -8,7 +8,7 @@ use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_testkq::wait_until_asleep;
 
 use super::support::{
-    AT_ONCE, Process, SOURCES, Source, brief, file, from_every_source, number, user, vnode,
+    AT_ONCE, Process, SOURCES, Source, brief, file, from_every_source, number, user, vnode, woken,
 };
 
 const WRITE: u32 = NOTE_WRITE;
@@ -273,7 +273,7 @@ fn hidden_events_do_not_shorten_or_prolong_a_wait() {
         wait_until_asleep(kq.fd, 1);
         // For a disabled knote: the doorbell rings, and there is nothing for the program.
         process.post(Source::Daemon, &file, WRITE);
-        assert_eq!(sleeper.join().unwrap(), []);
+        assert_eq!(woken(sleeper), []);
     });
     assert!(start.elapsed() >= wait);
     assert!(start.elapsed() < wait * 20);
@@ -289,7 +289,7 @@ fn a_sleeper_without_timeout_wakes_and_gets_one_event() {
             let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap());
             wait_until_asleep(kq.fd, 1);
             process.post(source, &file, WRITE);
-            let events = sleeper.join().unwrap();
+            let events = woken(sleeper);
             assert_eq!(brief(&events), [(number(&file), EV_ADD | EV_CLEAR, WRITE)]);
         });
     }
@@ -305,7 +305,7 @@ fn a_watch_added_while_another_thread_sleeps_wakes_that_thread() {
         wait_until_asleep(kq.fd, 1);
         kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
         process.post(Source::Daemon, &file, WRITE);
-        let events = sleeper.join().unwrap();
+        let events = woken(sleeper);
         assert_eq!(brief(&events), [(number(&file), EV_ADD | EV_CLEAR, WRITE)]);
     });
 }

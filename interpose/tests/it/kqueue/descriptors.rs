@@ -6,7 +6,7 @@ use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_testkq::wait_until_asleep;
 
 use super::support::{
-    Kq, Process, Source, file, from_every_source, is_readable, number, read, vnode,
+    Kq, Process, Source, file, from_every_source, is_readable, number, read, vnode, woken,
 };
 
 const WRITE: u32 = NOTE_WRITE;
@@ -123,7 +123,7 @@ fn closing_the_queue_gives_the_sleeper_ebadf() {
         let sleeper = scope.spawn(|| kq.call(&[], 4, None));
         wait_until_asleep(kq.fd, 1);
         process.close(kq.fd);
-        assert_eq!(sleeper.join().unwrap(), Err(libc::EBADF));
+        assert_eq!(woken(sleeper), Err(libc::EBADF));
     });
 }
 

@@ -4,7 +4,7 @@ use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_proto::record::Kind;
 use agentfs_testkq::wait_until_asleep;
 
-use super::support::{Process, Source, file, number, vnode};
+use super::support::{Process, Source, file, number, vnode, woken};
 
 const WRITE: u32 = NOTE_WRITE;
 const DELETE: u32 = 0x01;
@@ -37,7 +37,7 @@ fn a_sleeper_sleeps_on_when_the_daemon_dies() {
         wait_until_asleep(kq.fd, 1);
         process.daemon().die();
         process.post(Source::Kernel, &file, WRITE);
-        assert_eq!(sleeper.join().unwrap().len(), 1);
+        assert_eq!(woken(sleeper).len(), 1);
     });
 }
 
@@ -79,7 +79,7 @@ fn a_reconnection_wakes_a_sleeper() {
         let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap());
         wait_until_asleep(kq.fd, 1);
         process.engine.reconnect();
-        assert_eq!(sleeper.join().unwrap().len(), 1);
+        assert_eq!(woken(sleeper).len(), 1);
     });
 }
 
@@ -123,7 +123,7 @@ fn a_sleeper_hears_that_the_daemon_is_back() {
         process.post(Source::Kernel, &directory, WRITE);
         process.daemon().come_back();
         process.post(Source::Kernel, &directory, WRITE);
-        let events = sleeper.join().unwrap();
+        let events = woken(sleeper);
         assert_eq!(events.len(), 1);
         assert_eq!((events[0].ident, events[0].fflags), (number(&file), WRITE));
     });

@@ -1,9 +1,12 @@
 //! A program with a hooked kqueue, and a daemon that it can be told what to post.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
+use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -235,10 +238,59 @@ pub(crate) struct Process {
     pub(crate) engine: Engine<TestDaemon>,
 }
 
+/// Stops a thread between the return of the real kevent() and what the hook does then.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    returned: SyncSender<()>,
+    go_on: Receiver<()>,
+}
+
+thread_local! {
+    static GATE: RefCell<Option<Gate>> = const { RefCell::new(None) };
+}
+
+/// The next kevent() of this thread that returns events says so and waits until it may go on.
+pub(crate) fn stop_after_the_next_kevent(gate: Gate) {
+    GATE.with_borrow_mut(|it| *it = Some(gate));
+}
+
+impl Gate {
+    /// With the other side: where the return is told, and how to let the thread go on.
+    pub(crate) fn new() -> (Self, Receiver<()>, SyncSender<()>) {
+        let (returned, is_returned) = sync_channel(1);
+        let (let_go, go_on) = sync_channel(1);
+        (Self { returned, go_on }, is_returned, let_go)
+    }
+}
+
+#[expect(unsafe_code, reason = "stands for a C function")]
+unsafe extern "C" fn gated(
+    kq: c_int,
+    changes: *const Kevent,
+    nchanges: c_int,
+    events: *mut Kevent,
+    nevents: c_int,
+    timeout: *const libc::timespec,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let count = unsafe { (originals().kevent)(kq, changes, nchanges, events, nevents, timeout) };
+    if count > 0
+        && let Some(gate) = GATE.with_borrow_mut(Option::take)
+    {
+        gate.returned.send(()).unwrap();
+        gate.go_on.recv_timeout(Duration::from_secs(30)).unwrap();
+    }
+    count
+}
+
 impl Process {
     pub(crate) fn new() -> Self {
+        let originals = Originals {
+            kevent: gated,
+            ..originals()
+        };
         Self {
-            engine: Engine::new(originals(), TestDaemon::default()),
+            engine: Engine::new(originals, TestDaemon::default()),
         }
     }
 
@@ -372,6 +424,25 @@ impl Drop for Kq<'_> {
         self.process.engine.closing(self.fd);
         agentfs_testkq::close(self.fd);
     }
+}
+
+/// What a thread that has to wake returns. When it does not, the test program ends: a panic would wait
+/// for the thread.
+pub(crate) fn woken<T>(sleeper: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while !sleeper.is_finished() {
+        if std::time::Instant::now() > until {
+            let test = std::thread::current();
+            drop(writeln!(
+                std::io::stderr(),
+                "{:?}: a sleeper was not woken",
+                test.name()
+            ));
+            std::process::abort();
+        }
+        std::thread::yield_now();
+    }
+    sleeper.join().unwrap()
 }
 
 pub(crate) fn brief(events: &[Event]) -> Vec<(u64, u16, u32)> {

@@ -7,9 +7,12 @@ use std::time::Duration;
 use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_testkq::wait_until_asleep;
 
-use super::support::{Process, Source, file, number, user, vnode};
+use super::support::{
+    Gate, Process, Source, brief, file, number, stop_after_the_next_kevent, user, vnode, woken,
+};
 
 const WRITE: u32 = NOTE_WRITE;
+const ATTRIB: u32 = 0x08;
 
 /// Posts to many knotes while threads fetch; how often each was heard.
 fn heard_by_threads(threads: usize, room: usize, flags: u16) -> BTreeMap<u64, usize> {
@@ -135,4 +138,34 @@ fn registering_while_others_fetch_keeps_kernel_and_mirror_the_same() {
         .filter(|e| e.filter == EVFILT_VNODE)
         .count();
     assert_eq!(heard, files.len());
+}
+
+#[test]
+fn an_ev_dispatch_knote_goes_to_one_thread_though_kernel_and_daemon_tell_it_at_once() {
+    for clear in [0, EV_CLEAR] {
+        let process = Process::new();
+        let (kq, file) = (process.kqueue(), file());
+        let flags = EV_ADD | EV_DISPATCH | clear;
+        kq.change(vnode(&file, flags, WRITE | ATTRIB)).unwrap();
+        let (gate, returned, go_on) = Gate::new();
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                stop_after_the_next_kevent(gate);
+                kq.call(&[], 4, None).unwrap()
+            });
+            wait_until_asleep(kq.fd, 1);
+            process.post(Source::Kernel, &file, ATTRIB);
+            // The kernel has disabled the knote for the sleeper, which is not back yet.
+            returned.recv_timeout(Duration::from_secs(30)).unwrap();
+            process.post(Source::Daemon, &file, WRITE);
+            assert_eq!(kq.brief(), [(number(&file), flags, WRITE)]);
+            go_on.send(()).unwrap();
+            wait_until_asleep(kq.fd, 1);
+            assert_eq!(kq.brief(), [], "it is disabled");
+            kq.change(vnode(&file, EV_ENABLE, WRITE | ATTRIB)).unwrap();
+            let all = if clear == 0 { WRITE | ATTRIB } else { ATTRIB };
+            assert_eq!(brief(&woken(sleeper)), [(number(&file), flags, all)]);
+        });
+        assert_eq!(kq.brief(), [], "disabled again");
+    }
 }
