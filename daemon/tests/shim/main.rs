@@ -4,6 +4,7 @@
 
 mod heard;
 mod kqueue;
+mod many;
 mod mounted;
 mod programs;
 mod restart;

@@ -5,23 +5,14 @@ use std::process::{Command, Output};
 
 use crate::shim::preloaded;
 
-/// Where a program is, if it is installed.
-fn is_installed(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|it| it.join(program).is_file()))
-}
-
 fn same_with_and_without(program: &str, arguments: &[&str]) {
-    if !is_installed(program) {
-        return;
-    }
     let run = |mut command: Command| -> Output {
         let directory = tempfile::TempDir::new().unwrap();
         command
             .args(arguments)
             .current_dir(directory.path())
             .output()
-            .unwrap()
+            .unwrap_or_else(|error| panic!("{program} has to be installed: {error}"))
     };
     let without = run(Command::new(program));
     let with = run(preloaded(program));

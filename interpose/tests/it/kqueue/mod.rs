@@ -4,6 +4,7 @@
 mod calls;
 mod descriptors;
 mod flags;
+mod gate;
 mod layouts;
 mod model;
 mod programs;

@@ -1,12 +1,10 @@
 //! A program with a hooked kqueue, and a daemon that it can be told what to post.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -17,6 +15,8 @@ use agentfs_interpose_shim::kqueue::{
 use agentfs_proto::record::{self, AgentFsEvent, Kind};
 use agentfs_ring::doorbell::{Ringer, pipe};
 use agentfs_ring::{Bell, Capacity, Producer, Reserve};
+
+use super::gate;
 
 pub(crate) const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
@@ -238,55 +238,10 @@ pub(crate) struct Process {
     pub(crate) engine: Engine<TestDaemon>,
 }
 
-/// Stops a thread between the return of the real kevent() and what the hook does then.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    returned: SyncSender<()>,
-    go_on: Receiver<()>,
-}
-
-thread_local! {
-    static GATE: RefCell<Option<Gate>> = const { RefCell::new(None) };
-}
-
-/// The next kevent() of this thread that returns events says so and waits until it may go on.
-pub(crate) fn stop_after_the_next_kevent(gate: Gate) {
-    GATE.with_borrow_mut(|it| *it = Some(gate));
-}
-
-impl Gate {
-    /// With the other side: where the return is told, and how to let the thread go on.
-    pub(crate) fn new() -> (Self, Receiver<()>, SyncSender<()>) {
-        let (returned, is_returned) = sync_channel(1);
-        let (let_go, go_on) = sync_channel(1);
-        (Self { returned, go_on }, is_returned, let_go)
-    }
-}
-
-#[expect(unsafe_code, reason = "stands for a C function")]
-unsafe extern "C" fn gated(
-    kq: c_int,
-    changes: *const Kevent,
-    nchanges: c_int,
-    events: *mut Kevent,
-    nevents: c_int,
-    timeout: *const libc::timespec,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    let count = unsafe { (originals().kevent)(kq, changes, nchanges, events, nevents, timeout) };
-    if count > 0
-        && let Some(gate) = GATE.with_borrow_mut(Option::take)
-    {
-        gate.returned.send(()).unwrap();
-        gate.go_on.recv_timeout(Duration::from_secs(30)).unwrap();
-    }
-    count
-}
-
 impl Process {
     pub(crate) fn new() -> Self {
         let originals = Originals {
-            kevent: gated,
+            kevent: gate::gated,
             ..originals()
         };
         Self {

@@ -7,9 +7,8 @@ use std::time::Duration;
 use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_testkq::wait_until_asleep;
 
-use super::support::{
-    Gate, Process, Source, brief, file, number, stop_after_the_next_kevent, user, vnode, woken,
-};
+use super::gate::{Gate, stop_after_the_next_kevent};
+use super::support::{Process, Source, brief, file, number, user, vnode, woken};
 
 const WRITE: u32 = NOTE_WRITE;
 const ATTRIB: u32 = 0x08;

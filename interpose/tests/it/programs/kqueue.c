@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +29,7 @@ struct kevent {
 #pragma pack()
 int kqueue(void);
 int kevent(int, const struct kevent *, int, struct kevent *, int, const struct timespec *);
-enum { EVFILT_VNODE = -4, EVFILT_USER = -10, EV_ADD = 1, EV_CLEAR = 0x20, NOTE_TRIGGER = 0x01000000 };
+enum { EVFILT_VNODE = -4, EVFILT_USER = -10, EV_ADD = 1, EV_DELETE = 2, EV_CLEAR = 0x20, NOTE_TRIGGER = 0x01000000 };
 enum { MOST = 4096 };
 
 static void say(long result) {
@@ -94,7 +95,27 @@ static void fetch_in_two_threads(void) {
   fflush(stdout);
 }
 
+// Everything that a watcher does, until it is killed.
+static void churn(int fd) {
+  struct kevent change[2] = {{fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, 0x7f, 0, NULL},
+                             {123, EVFILT_USER, EV_ADD | EV_CLEAR, NOTE_TRIGGER, 0, NULL}};
+  for (;;) {
+    struct kevent events[4];
+    struct timespec soon = {0, 100000};
+    int kq = kqueue();
+    for (int i = 0; i < 6; i++) {
+      kevent(kq, change, 2, events, 4, &soon);
+      if (i == 3) {
+        struct kevent end = {fd, EVFILT_VNODE, EV_DELETE, 0, 0, NULL};
+        kevent(kq, &end, 1, NULL, 0, NULL);
+      }
+    }
+    close(kq);
+  }
+}
+
 int main(void) {
+  static int many[1024];
   static struct kevent changes[64], events[MOST];
   static char line[8192], word[64], path[4096];
   int pending = 0;
@@ -102,6 +123,11 @@ int main(void) {
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGUSR2);
   sigprocmask(SIG_BLOCK, &blocked, NULL);
+  // The user-space kqueue has several descriptors for each queue.
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
   while (fgets(line, sizeof line, stdin)) {
     int fd = -1, room = 0, wait_ms = -1;
     sscanf(line, "%63s %d", word, &fd);
@@ -128,6 +154,25 @@ int main(void) {
       int count = kevent(fd, changes, pending, events, room, wait_ms < 0 ? NULL : &timeout);
       pending = 0;
       say_events(events, count);
+    } else if (!strcmp(word, "many")) {
+      // COUNT FD: so many queues that watch the file.
+      int added = 0, file = -1;
+      sscanf(line, "%*s %*d %d", &file);
+      for (int i = 0; i < fd; i++) {
+        struct kevent change = {file, EVFILT_VNODE, EV_ADD | EV_CLEAR, 0x7f, 0, NULL};
+        many[i] = kqueue();
+        added += !kevent(many[i], &change, 1, NULL, 0, NULL);
+      }
+      say(added);
+    } else if (!strcmp(word, "hear")) {
+      // COUNT: how many of them have one event.
+      struct timespec now = {0, 0};
+      int heard = 0;
+      for (int i = 0; i < fd; i++) heard += kevent(many[i], NULL, 0, events, 4, &now) == 1;
+      say(heard);
+    } else if (!strcmp(word, "churn")) {
+      say(0);
+      churn(fd);
     } else if (!strcmp(word, "bad")) {
       // A changelist at an address that is none.
       say(kevent(fd, (void *)8, 1, events, 1, NULL));

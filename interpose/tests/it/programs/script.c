@@ -75,7 +75,71 @@ static void *read_once(void *argument) {
   return (void *)read(*(int *)argument, bytes, sizeof bytes);
 }
 
+// Reads until there were so many events. The answer: watches with one event, and with more.
+static void collect(int fd, int want) {
+  int got = 0, once = 0, more = 0;
+  memset(seen, 0, sizeof seen);
+  while (got < want) {
+    ssize_t length = read(fd, buffer, sizeof buffer);
+    if (length < 0) break;
+    for (ssize_t at = 0; at < length; got++) {
+      const struct inotify_event *event = (const void *)(buffer + at);
+      at += sizeof *event + event->len;
+      if (event->wd > 0 && event->wd < (int)sizeof seen && seen[event->wd] < 2) seen[event->wd]++;
+    }
+  }
+  for (unsigned i = 0; i < sizeof seen; i++) seen[i] == 1 ? once++ : (more += seen[i] > 1);
+  printf("%d %d\n", once, more);
+  fflush(stdout);
+}
+
+// Children that each watch, hear something and end. How many did.
+static int short_lives(int count, const char *path) {
+  enum { AT_ONCE = 8 };
+  int running = 0, good = 0, status;
+  for (int i = 0; i < count || running;) {
+    if (i < count && running < AT_ONCE) {
+      if (!fork()) {
+        int fd = inotify_init1(IN_CLOEXEC);
+        if (inotify_add_watch(fd, path, IN_ATTRIB) != 1) _exit(1);
+        const struct inotify_event *event = (const void *)buffer;
+        _exit(read(fd, buffer, sizeof buffer) < 16 || event->wd != 1 || !(event->mask & IN_ATTRIB));
+      }
+      i++;
+      running++;
+    } else {
+      wait(&status);
+      running--;
+      good += !status;
+    }
+  }
+  return good;
+}
+
+// Everything that a watcher does, until it is killed.
+static void churn(const char *path) {
+  for (unsigned round = 0;; round++) {
+    int fd = inotify_init1(IN_NONBLOCK);
+    for (int i = 0; i < 4; i++) {
+      int wd = inotify_add_watch(fd, path, IN_ALL_EVENTS);
+      if (read(fd, buffer, round % 3 ? sizeof buffer : 64) > 0 && round % 2) {
+        inotify_rm_watch(fd, wd);
+      }
+    }
+    if (round % 8 == 0) {
+      pid_t child = fork();
+      if (!child) _exit(read(fd, buffer, sizeof buffer) < 0);
+      waitpid(child, 0, 0);
+    }
+    int copy = dup(fd);
+    close(fd);
+    if (read(copy, buffer, sizeof buffer) < 0) round++;
+    close(copy);
+  }
+}
+
 int main(void) {
+  static int many[1024];
   static char line[8192], word[64], path[4096];
   struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGUSR1, &action, 0);
@@ -88,6 +152,39 @@ int main(void) {
     } else if (!strcmp(word, "add")) {
       sscanf(line, "%*s %d %x %4095[^\n]", &fd, &a, path);
       say(inotify_add_watch(fd, path, a));
+    } else if (!strcmp(word, "addall")) {
+      // FD MASK COUNT PATH: the directories that are called by numbers below it.
+      unsigned count = 0, added = 0;
+      char one[4200];
+      sscanf(line, "%*s %d %x %u %4095[^\n]", &fd, &a, &count, path);
+      for (unsigned i = 0; i < count; i++) {
+        snprintf(one, sizeof one, "%s/%u", path, i);
+        added += inotify_add_watch(fd, one, a) > 0;
+      }
+      say(added);
+    } else if (!strcmp(word, "collect")) {
+      collect(fd, a);
+    } else if (!strcmp(word, "many")) {
+      // COUNT MASK PATH: so many instances with one watch each.
+      int added = 0;
+      sscanf(line, "%*s %*d %x %4095[^\n]", &a, path);
+      for (int i = 0; i < fd; i++) {
+        many[i] = inotify_init1(IN_NONBLOCK);
+        added += inotify_add_watch(many[i], path, a) == 1;
+      }
+      say(added);
+    } else if (!strcmp(word, "hear")) {
+      // COUNT: how many of them have one event.
+      int heard = 0;
+      for (int i = 0; i < fd; i++) heard += read(many[i], buffer, sizeof buffer) == 16;
+      say(heard);
+    } else if (!strcmp(word, "shortlives")) {
+      sscanf(line, "%*s %*d %4095[^\n]", path);
+      say(short_lives(fd, path));
+    } else if (!strcmp(word, "churn")) {
+      sscanf(line, "%*s %4095[^\n]", path);
+      say(0);
+      churn(path);
     } else if (!strcmp(word, "sysadd")) {
       sscanf(line, "%*s %d %x %4095[^\n]", &fd, &a, path);
       say(syscall(SYS_inotify_add_watch, fd, path, a));
