@@ -13,7 +13,7 @@ use crate::dcache::Held;
 use crate::generate::{DIRECTORIES, FILES};
 use crate::op::{Answer, Cookies, How, INSTANCES, Op, Path, Record, SLOTS};
 
-/// A thread's part of the tmpfs and its inotify instances, which serve many sequences: closing one
+/// A thread's part of the filesystem and its inotify instances, which serve many sequences: closing one
 /// takes the kernel milliseconds.
 #[derive(Debug)]
 pub(crate) struct Kernel {
@@ -40,9 +40,13 @@ pub(crate) type Wd = Option<i32>;
 
 impl Kernel {
     pub(crate) fn new() -> Self {
+        Self::new_in(std::path::Path::new("/dev/shm"))
+    }
+
+    pub(crate) fn new_in(dir: &std::path::Path) -> Self {
         let instance = || inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         Self {
-            top: tempfile::tempdir_in("/dev/shm").unwrap(),
+            top: tempfile::tempdir_in(dir).unwrap(),
             instances: [instance(), instance(), instance()],
             sequences: 0,
         }

@@ -15,6 +15,7 @@ mod core;
 mod dcache;
 mod generate;
 mod kernel;
+mod mounted;
 mod op;
 mod rng;
 mod run;
