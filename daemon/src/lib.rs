@@ -10,6 +10,7 @@ mod channel;
 pub mod cli;
 mod counters;
 mod doorbell;
+mod export;
 mod heal;
 mod queue;
 mod route;

@@ -16,8 +16,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
 use crate::descriptor;
 use crate::frame::{self, FrameError, LENGTH_WORD};
 use crate::message::{
-    Call, ErrorReply, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, QueueOpen,
-    QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
+    Call, ErrorReply, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo,
+    MountServe, QueueOpen, QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN,
+    Welcome,
 };
 use crate::socket::{self, SocketPathError};
 use crate::ssz::{Ssz as _, SszError};
@@ -288,6 +289,29 @@ impl Client {
         deadline: Deadline,
     ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
         let number = self.send(request.into(), deadline)?;
+        self.answer_to(number, deadline)
+    }
+
+    /// As [`call`](Self::call), for the one request that takes a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn serve_mount(
+        &mut self,
+        request: MountServe,
+        device: BorrowedFd<'_>,
+        deadline: Deadline,
+    ) -> Result<MountInfo, CallError> {
+        let number = self.send_with(request.into(), &[device], deadline)?;
+        self.answer_to(number, deadline).map(|(answer, _)| answer)
+    }
+
+    fn answer_to<A: TryFrom<Reply, Error = Reply>>(
+        &mut self,
+        number: u64,
+        deadline: Deadline,
+    ) -> Result<(A, Vec<OwnedFd>), CallError> {
         loop {
             let answer = self.receive(deadline)?;
             if let Reply::FsEventBroadcast(event) = answer.reply {
@@ -296,7 +320,7 @@ impl Client {
                 if let Reply::Error(error) = answer.reply {
                     return Err(CallError::Refused(error));
                 }
-                let reply = C::Answer::try_from(answer.reply)
+                let reply = A::try_from(answer.reply)
                     .map_err(|reply| CallError::Unexpected(reply.name()))?;
                 return Ok((reply, answer.descriptors));
             }
@@ -355,6 +379,15 @@ impl Client {
     /// [`CallError`]. After [`Timeout`](CallError::Timeout) the rest of the frame goes out with the
     /// next request.
     pub fn send(&mut self, request: Request, deadline: Deadline) -> Result<u64, CallError> {
+        self.send_with(request, &[], deadline)
+    }
+
+    fn send_with(
+        &mut self,
+        request: Request,
+        mut descriptors: &[BorrowedFd<'_>],
+        deadline: Deadline,
+    ) -> Result<u64, CallError> {
         let number = self.last_request + 1;
         if self.sent == self.outgoing.len() {
             self.outgoing.clear();
@@ -374,8 +407,11 @@ impl Client {
             .get(self.sent..)
             .filter(|rest| !rest.is_empty())
         {
-            match descriptor::send(&self.socket, rest, &[]) {
-                Ok(len) => self.sent += len,
+            match descriptor::send(&self.socket, rest, descriptors) {
+                Ok(len) => {
+                    self.sent += len;
+                    descriptors = &[];
+                }
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, deadline)?,
                 Err(error) => return Err(error.into()),
             }

@@ -196,7 +196,7 @@ fn diff(
 }
 
 /// `A /path`, as version control systems show it.
-fn diff_line(entry: &DiffEntry) -> String {
+pub(crate) fn diff_line(entry: &DiffEntry) -> String {
     let slash = if entry.mode & 0o170_000 == 0o040_000 {
         "/"
     } else {

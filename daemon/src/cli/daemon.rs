@@ -1,6 +1,6 @@
 //! `agentfs daemon`
 
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ pub(crate) struct DaemonArgs {
     /// Watches of one session
     #[arg(long, value_name = "N", default_value_t = Limits::default().watches)]
     max_watches: u32,
+    /// End when nobody uses it and no branch has changes (as `run` starts it)
+    #[arg(long)]
+    until_unused: bool,
 }
 
 pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
@@ -50,10 +53,22 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     config.use_systemd_socket = common.socket.is_none();
     config.limits.sessions = args.max_sessions;
     config.limits.watches = args.max_watches;
+    config.until_unused = args.until_unused;
+    if args.until_unused
+        && let Err(error) = rustix::process::setsid()
+    {
+        // What interrupts who started us from a terminal interrupts us, too.
+        tracing::warn!(%error, "no session of its own");
+    }
     // Before the socket exists: whoever sees it may signal us.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
     let daemon = Daemon::start(config).map_err(Failure::Start)?;
     notify_systemd("READY=1");
+    if args.until_unused {
+        // Whoever started us waits for it, and may be gone.
+        drop(io::stdout().write_all(b"ready\n"));
+        drop(io::stdout().flush());
+    }
     let stopper = daemon.stopper();
     std::thread::Builder::new()
         .name("signals".to_owned())

@@ -1,5 +1,6 @@
 //! The `agentfs` program.
 
+mod apply;
 mod branch;
 mod daemon;
 mod doctor;
@@ -8,6 +9,8 @@ mod failure;
 mod fs;
 mod mount;
 mod output;
+#[cfg(target_os = "linux")]
+mod run;
 mod session;
 mod snapshot;
 mod status;
@@ -38,6 +41,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  agentfs run -- npm run dev              work in a branch of the current directory
   agentfs daemon --lower ~/project        serve branches over a directory
   agentfs watch /src                      print changes as they happen
   echo hello | agentfs fs write /src/a    change something
@@ -67,6 +71,14 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
     Exec(exec::ExecArgs),
+    #[cfg(target_os = "linux")]
+    Run(run::RunArgs),
+    #[cfg(target_os = "linux")]
+    Join(run::join::JoinArgs),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Enter(run::inside::EnterArgs),
+    Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Shutdown(session::ShutdownArgs),
@@ -87,6 +99,13 @@ pub fn run() -> ExitCode {
         Command::Mount(args) => mount::mount(&common, args, &mut output),
         Command::Umount(args) => mount::unmount(&common, args, &mut output),
         Command::Exec(args) => return exec::run(&common, args),
+        #[cfg(target_os = "linux")]
+        Command::Run(args) => return run::run(&common, args),
+        #[cfg(target_os = "linux")]
+        Command::Join(args) => return run::join::run(&common, &args),
+        #[cfg(target_os = "linux")]
+        Command::Enter(args) => return run::inside::run(&common, args),
+        Command::Apply(args) => apply::run(args, &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => session::shut_down(&common, args, &mut output),

@@ -21,8 +21,13 @@ pub(crate) struct Session {
 impl Session {
     /// Connects to the daemon.
     pub(crate) fn open(common: &Common, branch: &str) -> Result<Self, Failure> {
+        // Inside of `agentfs run` the branch is that of the run.
+        let branch = match std::env::var("AGENTFS_BRANCH") {
+            Ok(own) if branch.is_empty() => own,
+            _ => branch.to_owned(),
+        };
         let hello = Hello {
-            branch: branch.to_owned(),
+            branch,
             ..Hello::new("agentfs")
         };
         let deadline = Deadline::after(PATIENCE);

@@ -176,15 +176,19 @@ pub(crate) fn list(
 pub(crate) fn delete(core: &FsCore, origins: &Origins, branch: BranchId) -> Result<(), Refusal> {
     core.branch_delete(branch).map_err(|errno| {
         if errno == Errno::EBUSY {
-            let text = "the branch is in use: it is main, is mounted, or has open files; unmount it \
-                        and close them first";
-            Refusal::new(Code::BUSY, text)
+            in_use()
         } else {
             errno.into()
         }
     })?;
     lock(&origins.branches).remove(&branch);
     Ok(())
+}
+
+pub(crate) fn in_use() -> Refusal {
+    let text = "the branch is in use: it is main, is mounted, or has open files; unmount it and \
+                close them first";
+    Refusal::new(Code::BUSY, text)
 }
 
 pub(crate) fn snapshot(

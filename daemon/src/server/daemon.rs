@@ -28,6 +28,8 @@ pub struct Config {
     pub watch_lower: bool,
     /// What one session may have.
     pub limits: Limits,
+    /// Whether it ends when nobody uses it and nothing would be lost with it.
+    pub until_unused: bool,
 }
 
 impl Config {
@@ -40,6 +42,7 @@ impl Config {
             lower: None,
             watch_lower: true,
             limits: Limits::default(),
+            until_unused: false,
         }
     }
 }
@@ -140,7 +143,8 @@ impl Daemon {
         let socket = listener.path().to_owned();
         raise_descriptor_limit();
         let make = |control: &Arc<Control>, registry| Services::new(&config, control, registry);
-        let event_loop = EventLoop::new(listener, make)?;
+        let until_unused = config.until_unused;
+        let event_loop = EventLoop::new(listener, until_unused, make)?;
         let control = Arc::clone(event_loop.control());
         let services = Arc::clone(event_loop.services());
         let thread = std::thread::Builder::new()

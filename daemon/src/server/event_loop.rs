@@ -21,6 +21,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::Services;
 use super::session::{Served, Session};
+use super::unused::Unused;
 use super::watches::RefillId;
 
 const LISTENER: Token = Token(0);
@@ -75,6 +76,8 @@ pub(crate) struct EventLoop {
     acceptable: bool,
     /// No descriptors: when to try again.
     accept_at: Option<Instant>,
+    /// When to end, if nobody uses the daemon until then.
+    unused: Option<Unused>,
     buffer: Vec<u8>,
 }
 
@@ -82,6 +85,7 @@ impl EventLoop {
     /// A loop that listens, and what `make_services` makes for it.
     pub(crate) fn new(
         listener: Listener,
+        until_unused: bool,
         make_services: impl FnOnce(&Arc<Control>, Registry) -> Result<Services, StartError>,
     ) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::Io)?;
@@ -114,6 +118,7 @@ impl EventLoop {
             greeting: VecDeque::new(),
             acceptable: true,
             accept_at: None,
+            unused: until_unused.then(|| Unused::starting(Instant::now())),
             buffer: vec![0; MAX_FRAME],
         })
     }
@@ -132,7 +137,8 @@ impl EventLoop {
         let mut page = PageWriter::new(self.listener.path(), &self.services);
         loop {
             let now = Instant::now();
-            let waits = [self.timeout(now), page.timeout(now)];
+            let unused = self.unused.as_ref().and_then(|it| it.timeout(now));
+            let waits = [self.timeout(now), page.timeout(now), unused];
             match self
                 .poll
                 .poll(&mut events, waits.into_iter().flatten().min())
@@ -147,7 +153,7 @@ impl EventLoop {
             for event in &events {
                 match event.token() {
                     LISTENER => self.acceptable = true,
-                    WAKER => self.collect_from_sinks(),
+                    WAKER => self.collect(),
                     ATTENTION => self.end_condemned(),
                     token => self.dispatch(token),
                 }
@@ -159,6 +165,16 @@ impl EventLoop {
             self.accept(now);
             self.serve_ready(now);
             page.write(&self.services, now);
+            self.end_when_unused(now);
+        }
+    }
+
+    fn end_when_unused(&mut self, now: Instant) {
+        if let Some(unused) = &mut self.unused
+            && unused.is_over(self.sessions.is_empty(), now, || self.services.is_idle())
+        {
+            tracing::info!("nobody uses this daemon any more");
+            self.control.stop();
         }
     }
 
@@ -186,8 +202,10 @@ impl EventLoop {
         }
     }
 
-    /// What the sinks left for this thread.
-    fn collect_from_sinks(&mut self) {
+    /// What other threads left for this one.
+    fn collect(&mut self) {
+        self.services.tidy();
+        self.note_use();
         for id in self.services.broadcasts().sessions_with_events() {
             self.make_ready(id);
         }
@@ -352,6 +370,14 @@ impl EventLoop {
             tracing::warn!(session = %id, %error, "a connection cannot be forgotten");
         }
         session.end(&self.services);
+        self.note_use();
+    }
+
+    /// A session or a mount has ended.
+    fn note_use(&mut self) {
+        if let Some(unused) = &mut self.unused {
+            unused.look_again();
+        }
     }
 }
 

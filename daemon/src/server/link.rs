@@ -20,6 +20,8 @@ pub(crate) struct Link {
     reader: FrameReader,
     unsent: VecDeque<Outgoing>,
     unsent_bytes: usize,
+    /// The last that came.
+    descriptor: Option<OwnedFd>,
 }
 
 /// A frame on its way out.
@@ -49,6 +51,7 @@ impl Link {
             reader: FrameReader::default(),
             unsent: VecDeque::new(),
             unsent_bytes: 0,
+            descriptor: None,
         }
     }
 
@@ -61,18 +64,27 @@ impl Link {
         self.reader.message()
     }
 
-    /// Reads what is here, at most one frame's worth. The daemon takes no descriptors: reading
-    /// without a control buffer makes the kernel close those that are sent.
+    /// Reads what is here, at most one frame's worth. Of descriptors the last is kept, for the one
+    /// request that takes one; the others are closed.
     pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> rustix::io::Result<Filled> {
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.stream, &mut *buffer)) {
-            Ok(0) => Ok(Filled::End),
-            Ok(len) => {
-                self.reader.feed(buffer.get(..len).unwrap_or_default());
+        match descriptor::receive(&self.stream, &mut *buffer) {
+            Ok(received) if received.len == 0 => Ok(Filled::End),
+            Ok(mut received) => {
+                if let Some(last) = received.descriptors.pop() {
+                    self.descriptor = Some(last);
+                }
+                self.reader
+                    .feed(buffer.get(..received.len).unwrap_or_default());
                 Ok(Filled::Some)
             }
             Err(Errno::AGAIN) => Ok(Filled::Nothing),
             Err(error) => Err(error),
         }
+    }
+
+    /// The descriptor that came along, if one did.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
     }
 
     /// Queues an answer. One that does not fit a frame becomes an error.

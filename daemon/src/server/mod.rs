@@ -27,8 +27,10 @@ mod peer;
 mod refills;
 mod refusal;
 mod registrations;
+mod retired;
 mod services;
 mod session;
+mod unused;
 mod watches;
 
 pub use self::daemon::{Config, Daemon, StartError, Stopper};

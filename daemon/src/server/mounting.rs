@@ -1,15 +1,17 @@
 //! Branches as mounts of this process.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
-use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError};
+use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError, Unserved};
 use agentfs_proto::message::Code;
 
+use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;
 use super::services::lock;
@@ -19,15 +21,25 @@ use super::services::lock;
 pub(crate) struct Mounting {
     mounts: Mounts,
     table: MountTable,
-    handles: Mutex<BTreeMap<PathBuf, MountHandle>>,
+    /// Several may have one path, each in a mount namespace of its own.
+    handles: Mutex<BTreeMap<MountId, MountHandle>>,
 }
 
 impl Mounting {
     /// No mounts yet. To be made before any event sink subscribes: see [`Mounts`].
-    pub(crate) fn new(core: &FsCore, table: &MountTable) -> Result<Self, EventsDisabled> {
-        let ended = table.clone();
+    pub(crate) fn new(
+        core: &FsCore,
+        table: &MountTable,
+        control: &Arc<Control>,
+    ) -> Result<Self, EventsDisabled> {
+        let (ended, control) = (table.clone(), Arc::clone(control));
+        let at_end = move |id| {
+            ended.remove(id);
+            // What waited for it may be done now.
+            control.wake();
+        };
         Ok(Self {
-            mounts: Mounts::with_end(core, move |id| ended.remove(id))?,
+            mounts: Mounts::with_end(core, at_end)?,
             table: table.clone(),
             handles: Mutex::default(),
         })
@@ -54,18 +66,42 @@ impl Mounting {
             .mounts
             .mount(branch, point, &MountOptions::default())
             .map_err(refused)?;
+        Ok(self.keep(handle))
+    }
+
+    /// Shows a branch in a mount that another process made, in a mount namespace of its own.
+    pub(crate) fn serve(
+        &self,
+        branch: BranchId,
+        device: OwnedFd,
+        st_dev: u64,
+        point: &Path,
+    ) -> Result<(MountId, Mount), Refusal> {
+        let unserved = Unserved { device, st_dev };
+        let handle = self
+            .mounts
+            .serve(branch, unserved, point, &MountOptions::default())
+            .map_err(refused)?;
+        Ok(self.keep(handle))
+    }
+
+    fn keep(&self, handle: MountHandle) -> (MountId, Mount) {
         let info = handle.info().clone();
         self.table
             .insert(info.id, info.branch, info.device, &info.point);
+        if !handle.is_mounted() {
+            // It ended before it was in the table.
+            self.table.remove(info.id);
+        }
+        let mut handles = lock(&self.handles);
+        handles.retain(|_, handle| handle.is_mounted());
+        handles.insert(info.id, handle);
         let mount = Mount {
             branch: info.branch,
             st_dev: info.device,
-            path: info.point.clone(),
+            path: info.point,
         };
-        let mut handles = lock(&self.handles);
-        handles.retain(|_, handle| handle.is_mounted());
-        handles.insert(info.point, handle);
-        Ok((info.id, mount))
+        (info.id, mount)
     }
 
     /// Takes a mount away.
@@ -73,11 +109,15 @@ impl Mounting {
         let mut handles = lock(&self.handles);
         handles.retain(|_, handle| handle.is_mounted());
         let missing = || UnmountError::NotMounted(point.to_owned());
-        let handle = handles.get(point).ok_or_else(missing);
-        handle
-            .and_then(|handle| handle.unmount(detach))
-            .map_err(still_mounted)?;
-        handles.remove(point);
+        let found = handles
+            .values()
+            .find(|handle| handle.info().point == point)
+            .ok_or_else(missing);
+        let unmounted = found.and_then(|handle| {
+            handle.unmount(detach)?;
+            Ok(handle.info().id)
+        });
+        handles.remove(&unmounted.map_err(still_mounted)?);
         Ok(())
     }
 }

@@ -1,12 +1,15 @@
 //! Branches cannot be mounted on this system.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_proto::message::Code;
 
+use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;
 
@@ -15,7 +18,11 @@ use super::refusal::Refusal;
 pub(crate) struct Mounting;
 
 impl Mounting {
-    pub(crate) fn new(_: &FsCore, _: &MountTable) -> Result<Self, EventsDisabled> {
+    pub(crate) fn new(
+        _: &FsCore,
+        _: &MountTable,
+        _: &Arc<Control>,
+    ) -> Result<Self, EventsDisabled> {
         Ok(Self)
     }
 
@@ -26,6 +33,16 @@ impl Mounting {
     pub(crate) fn forget_all(&self) {}
 
     pub(crate) fn mount(&self, _: BranchId, _: &Path) -> Result<(MountId, Mount), Refusal> {
+        Err(unsupported())
+    }
+
+    pub(crate) fn serve(
+        &self,
+        _: BranchId,
+        _: OwnedFd,
+        _: u64,
+        _: &Path,
+    ) -> Result<(MountId, Mount), Refusal> {
         Err(unsupported())
     }
 

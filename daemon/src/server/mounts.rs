@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use agentfs_core::id::{BranchId, MountId};
 
@@ -11,7 +12,14 @@ use super::services::lock;
 /// The mounts of this daemon's branches. Whoever mounts tells them here; programs name the objects
 /// they watch by the device of the mount.
 #[derive(Clone, Debug, Default)]
-pub struct MountTable(Arc<Mutex<Table>>);
+pub struct MountTable(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    /// A mount is gone.
+    shrunk: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -35,7 +43,7 @@ impl MountTable {
     /// origin from the first on.
     #[must_use]
     pub fn reserve(&self) -> MountId {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.0.table);
         table.last += 1;
         MountId(table.last)
     }
@@ -47,18 +55,39 @@ impl MountTable {
             st_dev,
             path: path.to_owned(),
         };
-        lock(&self.0).mounts.insert(id, mount);
+        lock(&self.0.table).mounts.insert(id, mount);
     }
 
     /// The mount is gone.
     pub fn remove(&self, id: MountId) {
-        lock(&self.0).mounts.remove(&id);
+        lock(&self.0.table).mounts.remove(&id);
+        self.0.shrunk.notify_all();
+    }
+
+    /// Waits until a mount is gone; gives whether it is.
+    #[must_use]
+    pub fn wait_gone(&self, id: MountId, at_most: Duration) -> bool {
+        let table = lock(&self.0.table);
+        let waited = self
+            .0
+            .shrunk
+            .wait_timeout_while(table, at_most, |table| table.mounts.contains_key(&id));
+        let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !table.mounts.contains_key(&id)
+    }
+
+    /// Whether some mount shows a branch, or any branch.
+    #[must_use]
+    pub fn shows(&self, branch: Option<BranchId>) -> bool {
+        let table = lock(&self.0.table);
+        let mut mounts = table.mounts.values();
+        mounts.any(|mount| branch.is_none_or(|branch| mount.branch == branch))
     }
 
     /// The mount that has this device.
     #[must_use]
     pub fn by_device(&self, st_dev: u64) -> Option<(MountId, BranchId)> {
-        let table = lock(&self.0);
+        let table = lock(&self.0.table);
         let found = table
             .mounts
             .iter()
@@ -69,7 +98,7 @@ impl MountTable {
     /// The mounts numbered higher than `after`.
     #[must_use]
     pub fn after(&self, after: MountId) -> Vec<(MountId, Mount)> {
-        let table = lock(&self.0);
+        let table = lock(&self.0.table);
         let rest = table.mounts.range(MountId(after.0.saturating_add(1))..);
         rest.map(|(id, mount)| (*id, mount.clone())).collect()
     }

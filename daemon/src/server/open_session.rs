@@ -1,7 +1,9 @@
 //! A session after its handshake: what it may ask, and what it has.
 
 mod long;
+mod runs;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -141,6 +143,7 @@ impl OpenSession {
     pub(crate) fn answer(
         &mut self,
         request: Request,
+        descriptor: Option<OwnedFd>,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.public.requests.fetch_add(1, Ordering::Relaxed);
@@ -155,6 +158,8 @@ impl OpenSession {
             Request::MountList(list) => done(self.mounts(&list, services)),
             Request::Mount(it) => self.mount(&it, services),
             Request::Unmount(it) => self.unmount(it, services),
+            Request::MountServe(it) => self.serve_mount(it, descriptor, services),
+            Request::MountWait(it) => Self::wait_for_mount(&it, services),
             Request::Status(status) => done(services.report(&status, &self.public)),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
@@ -163,17 +168,7 @@ impl OpenSession {
                 services.ask_stop();
                 done(Done { value: 0 })
             }
-            Request::BranchCreate(it) => {
-                self.require_owner("make branches")?;
-                let (core, origins) = (services.core(), services.origins());
-                done(branches::create(
-                    core,
-                    origins,
-                    &self.caller,
-                    &it,
-                    self.public.branch,
-                )?)
-            }
+            Request::BranchCreate(it) => self.create_branch(&it, services),
             Request::BranchList(it) => done(branches::list(
                 services.core(),
                 services.origins(),
@@ -185,6 +180,8 @@ impl OpenSession {
             Request::PageNext(it) => done(lock(&self.pages).next(it.page)?),
             Request::BranchApply(it) => self.apply(it, services),
             Request::BranchToken(it) => done(self.make_token(&it, services)?),
+            Request::BranchRetire(it) => self.retire(&it, services),
+            Request::BranchExport(it) => self.export(it, services),
             Request::SnapshotCreate(it) => {
                 let branch = self.branch(&it.branch, services)?.id();
                 let (core, origins) = (services.core(), services.origins());

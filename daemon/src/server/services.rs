@@ -16,10 +16,11 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
 use mio::Registry;
 
-use super::branches::{Origins, branch_named};
+use super::branches::{self, Origins, branch_named};
 use super::broadcast::Broadcasts;
 use super::counters::Counters;
 use super::daemon::{Config, StartError};
+use super::differences;
 use super::event_loop::Control;
 use super::jobs::Jobs;
 use super::limits::Limits;
@@ -30,6 +31,7 @@ use super::open_session::PublicSession;
 use super::refills::Refills;
 use super::refusal::Refusal;
 use super::registrations::Registrations;
+use super::retired::Retired;
 use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
@@ -59,6 +61,7 @@ pub(crate) struct Services {
     mounts: MountTable,
     mounting: Arc<Mounting>,
     refills: Refills,
+    retired: Retired,
     limits: Limits,
     counters: Counters,
     tokens: Arc<Tokens>,
@@ -113,7 +116,7 @@ impl Services {
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
         // The first to subscribe: who hears of a change finds it on every mount.
-        let mounting = Arc::new(Mounting::new(&core, &mounts).map_err(disabled)?);
+        let mounting = Arc::new(Mounting::new(&core, &mounts, control).map_err(disabled)?);
         let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
         let watches = Arc::new(watches.telling_after(mounting.settler()));
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
@@ -150,6 +153,7 @@ impl Services {
             mounts,
             mounting,
             refills: Refills::new(registry),
+            retired: Retired::default(),
             limits: config.limits,
             counters: Counters::default(),
             tokens: Arc::default(),
@@ -198,6 +202,47 @@ impl Services {
 
     pub(crate) fn refills(&self) -> &Refills {
         &self.refills
+    }
+
+    /// Branches that are to go when they are no longer used.
+    pub(crate) fn retired(&self) -> &Retired {
+        &self.retired
+    }
+
+    /// The directory below the branches; empty without one.
+    pub(crate) fn lower(&self) -> &Bytes {
+        &self.lower
+    }
+
+    /// Deletes a branch, unless it is in use.
+    pub(crate) fn delete_branch(&self, branch: BranchId) -> Result<(), Refusal> {
+        if self.mounts.shows(Some(branch)) {
+            return Err(branches::in_use());
+        }
+        branches::delete(&self.core, &self.origins, branch)?;
+        self.tokens.forget(branch);
+        Ok(())
+    }
+
+    /// Deletes what was retired and is not used any more.
+    pub(crate) fn tidy(&self) {
+        for branch in self.retired.due(self) {
+            if let Err(refusal) = self.delete_branch(branch) {
+                tracing::debug!(%branch, reason = refusal.0.message, "a retired branch stays");
+            }
+        }
+    }
+
+    /// Whether nothing would be lost with this daemon: nothing is mounted, and no branch differs from
+    /// what it was made from.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.mounts.shows(None) && self.core.branches().iter().all(|it| self.is_as_made(it.id))
+    }
+
+    /// Whether a branch is as it was made; not, when that cannot be told.
+    pub(crate) fn is_as_made(&self, branch: BranchId) -> bool {
+        let found = differences::find(&self.core, &self.origins, branch, "");
+        found.is_ok_and(|entries| entries.is_empty())
     }
 
     pub(crate) fn limits(&self) -> Limits {

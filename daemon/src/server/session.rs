@@ -1,6 +1,6 @@
 //! One session: its turns, its handshake, and what it has.
 
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -151,7 +151,8 @@ impl Session {
                 return Served::Idle;
             }
             if let Some(message) = self.waiting.take() {
-                self.answer(message, services);
+                // What has to wait takes no descriptor.
+                self.answer(message, None, services);
                 if self.is_waiting() {
                     return Served::Idle;
                 }
@@ -202,6 +203,8 @@ impl Session {
             ));
         }
         services.counters().requests();
+        // What is not for this request is for none.
+        let descriptor = self.link.take_descriptor();
         match &mut self.state {
             State::Greeting => {
                 let Request::Hello(hello) = body else {
@@ -216,13 +219,13 @@ impl Session {
             State::Open(_) if matches!(body, Request::Hello(_)) => {
                 return Err(Refusal::new(Code::HANDSHAKE, "the session is open already"));
             }
-            State::Open(_) => self.answer(ToDaemon { request, body }, services),
+            State::Open(_) => self.answer(ToDaemon { request, body }, descriptor, services),
         }
         Ok(())
     }
 
     /// Answers a request, or has it wait.
-    fn answer(&mut self, message: ToDaemon, services: &Services) {
+    fn answer(&mut self, message: ToDaemon, descriptor: Option<OwnedFd>, services: &Services) {
         let State::Open(open) = &mut self.state else {
             return;
         };
@@ -232,7 +235,7 @@ impl Session {
         }
         let ToDaemon { request, body } = message;
         let name = body.name();
-        let answered = match open.answer(body, services) {
+        let answered = match open.answer(body, descriptor, services) {
             Ok(Work::Done(answer)) => Ok(answer),
             Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
                 Ok(()) => {

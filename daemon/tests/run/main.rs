@@ -2,8 +2,11 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ending;
 mod exec;
 mod program;
+mod project;
+mod session;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]
 mod support;

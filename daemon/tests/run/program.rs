@@ -1,6 +1,6 @@
 //! Programs under test, and what they print.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -60,10 +60,25 @@ impl Program {
         self.lines.recv_timeout(PATIENCE).expect("a line in time")
     }
 
-    /// Waits for this line; others may come before.
+    /// Waits for a line with this in it; others may come before.
     #[track_caller]
     pub(crate) fn expect(&self, wanted: &str) {
-        until(&self.lines, wanted);
+        self.wait_for(wanted);
+    }
+
+    /// As [`expect`](Self::expect); gives the line.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, wanted: &str) -> String {
+        until(&self.lines, wanted)
+    }
+
+    pub(crate) fn say(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+    }
+
+    pub(crate) fn end_input(&mut self) {
+        self.stdin = None;
     }
 
     /// Waits for an error text with this in it.
@@ -103,11 +118,11 @@ impl Drop for Program {
 }
 
 #[track_caller]
-fn until(lines: &Receiver<String>, wanted: &str) {
+fn until(lines: &Receiver<String>, wanted: &str) -> String {
     let mut seen = Vec::new();
     while let Ok(line) = lines.recv_timeout(PATIENCE) {
         if line.contains(wanted) {
-            return;
+            return line;
         }
         seen.push(line);
     }

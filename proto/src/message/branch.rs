@@ -188,6 +188,28 @@ container! {
         pub token: Token,
     }
 
+    /// Deletes a branch as soon as no mount shows it, unless it is changed until then.
+    pub struct BranchRetire {
+        /// The branch's name; empty for the session's own.
+        pub name: String,
+    }
+
+    /// Writes what a branch changed to a new directory, from which `agentfs apply` carries it over.
+    pub struct BranchExport {
+        /// The branch's name; empty for the session's own.
+        pub name: String,
+        /// The directory, absolute. It is made.
+        pub path: Bytes,
+    }
+
+    /// What was written.
+    pub struct Exported {
+        /// How many changes.
+        pub changes: u64,
+        /// Bytes of file content.
+        pub bytes: u64,
+    }
+
     /// Makes a snapshot of a branch.
     pub struct SnapshotCreate {
         /// The snapshot's name; may be empty.

@@ -4,9 +4,9 @@
 //! number for each, in the order of the requests. Number 0 is for what was not asked for:
 //! [`FsEventBroadcast`].
 //!
-//! Descriptors travel only from the daemon to the program, because whoever gives a descriptor away
+//! Descriptors travel from the daemon to the program, because whoever gives a descriptor away
 //! decides whether writing to it can block. [`FromDaemon::descriptors`] says how many come with a
-//! frame.
+//! frame. The one exception is [`MountServe`]: only the process that mounts can open its `/dev/fuse`.
 
 mod branch;
 mod fs;
@@ -96,6 +96,8 @@ union! {
         53 => PageNext(PageNext),
         /// Makes the token that binds sessions to a branch.
         54 => BranchToken(BranchToken),
+        /// Deletes a branch when it is no longer used.
+        55 => BranchRetire(BranchRetire),
         /// Makes a snapshot.
         56 => SnapshotCreate(SnapshotCreate),
         /// Lists the snapshots.
@@ -104,6 +106,8 @@ union! {
         58 => SnapshotRestore(SnapshotRestore),
         /// Deletes a snapshot.
         59 => SnapshotDelete(SnapshotDelete),
+        /// Writes what a branch changed to a directory.
+        60 => BranchExport(BranchExport),
         /// Lists the mounts.
         64 => MountList(MountList),
         /// Sessions, queues and counters.
@@ -114,6 +118,10 @@ union! {
         67 => Mount(Mount),
         /// Takes a mount away.
         68 => Unmount(Unmount),
+        /// Shows a branch in a mount of the program's own; descriptor: its `/dev/fuse`.
+        69 => MountServe(MountServe),
+        /// Waits for the end of a mount.
+        70 => MountWait(MountWait),
     }
 }
 
@@ -154,11 +162,13 @@ union! {
         56 => SnapshotCreated(SnapshotCreated),
         /// Answers [`SnapshotList`].
         57 => Snapshots(Snapshots),
+        /// Answers [`BranchExport`].
+        60 => Exported(Exported),
         /// Answers [`MountList`].
         64 => Mounts(Mounts),
         /// Answers [`Status`].
         65 => StatusReport(StatusReport),
-        /// Answers [`Mount`].
+        /// Answers [`Mount`] and [`MountServe`].
         67 => MountInfo(MountInfo),
     }
 }
@@ -213,6 +223,8 @@ calls! {
     PageNext => Diff,
     BranchApply => Applied,
     BranchToken => TokenMade,
+    BranchRetire => Done,
+    BranchExport => Exported,
     SnapshotCreate => SnapshotCreated,
     SnapshotList => Snapshots,
     SnapshotRestore => Done,
@@ -222,6 +234,8 @@ calls! {
     Shutdown => Done,
     Mount => MountInfo,
     Unmount => Done,
+    MountServe => MountInfo,
+    MountWait => Done,
 }
 
 answers! {
@@ -238,6 +252,7 @@ answers! {
     Diff(Diff),
     Applied(Applied),
     TokenMade(TokenMade),
+    Exported(Exported),
     SnapshotCreated(SnapshotCreated),
     Snapshots(Snapshots),
     Mounts(Mounts),

@@ -49,6 +49,26 @@ container! {
         pub detach: bool,
     }
 
+    /// Shows a branch in a mount that the program made in its own mount namespace. With the first byte
+    /// comes the `/dev/fuse` that the program opened for it.
+    pub struct MountServe {
+        /// The branch; empty for the session's.
+        pub branch: String,
+        /// Where it is in that namespace, absolute.
+        pub path: Bytes,
+        /// Its device, as `st_dev`.
+        pub st_dev: u64,
+    }
+
+    /// Waits until a mount has ended, by whomever. The value of [`Done`](super::Done) is 1 when it
+    /// has, 0 when it still is there.
+    pub struct MountWait {
+        /// Its number.
+        pub id: u64,
+        /// How long, at most.
+        pub timeout_ms: u32,
+    }
+
     /// Asks for sessions, queues and counters.
     pub struct Status {
         /// Only sessions numbered higher: the last one of the page before, or 0.

@@ -114,6 +114,17 @@ fn mount_requests() -> Vec<Request> {
             detach: true,
         }
         .into(),
+        MountServe {
+            branch: text("attempt-1"),
+            path: b"/home/me/project".into(),
+            st_dev: 77,
+        }
+        .into(),
+        MountWait {
+            id: 3,
+            timeout_ms: 1000,
+        }
+        .into(),
     ]
 }
 
@@ -253,6 +264,12 @@ fn branch_requests() -> Vec<Request> {
         .into(),
         PageNext { page: 4 }.into(),
         BranchToken { name: text("b") }.into(),
+        BranchRetire { name: text("b") }.into(),
+        BranchExport {
+            name: text("b"),
+            path: b"/home/me/changes".into(),
+        }
+        .into(),
         SnapshotCreate {
             name: text("s"),
             branch: text(""),
@@ -459,6 +476,11 @@ fn branch_replies() -> Vec<Reply> {
     };
     vec![
         BranchCreated { id: 2 }.into(),
+        Exported {
+            changes: 3,
+            bytes: 4096,
+        }
+        .into(),
         Branches {
             branches: vec![branch],
             more: false,

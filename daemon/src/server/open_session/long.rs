@@ -62,6 +62,9 @@ impl OpenSession {
         let branch = branches::branch_named(services.core(), &it.name)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let tokens = Arc::clone(services.tokens());
+        if services.mounts().shows(Some(branch)) {
+            return Err(branches::in_use());
+        }
         job(move || {
             branches::delete(&core, &origins, branch)?;
             tokens.forget(branch);

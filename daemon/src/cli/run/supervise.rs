@@ -1,0 +1,84 @@
+//! The command as a child: what this process is told, it is told.
+
+use std::io;
+use std::process::{Command, ExitStatus};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, WaitOptions, getpid, kill_process, waitpid};
+
+/// What is passed on. Stopping and continuing is for the terminal's whole process group, to which the
+/// command belongs.
+const PASSED_ON: [Signal; 7] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
+
+/// The sender of a signal that comes from a terminal (sigaction(2)): the command has it already.
+const SI_KERNEL: i32 = 0x80;
+
+/// Runs a command and waits for its end. The signals stay blocked: what comes next is not to be
+/// interrupted half-way.
+pub(super) fn run(mut command: Command) -> io::Result<ExitStatus> {
+    let blocked = blocked();
+    blocked.thread_block()?;
+    let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC)?;
+    // It inherits what is blocked, and unblocks it.
+    let child = command.spawn()?;
+    let pid = Pid::from_child(&child);
+    loop {
+        let Some(signal) = signals.read_signal()? else {
+            continue;
+        };
+        if i32::try_from(signal.ssi_signo) == Ok(Signal::SIGCHLD as i32) {
+            if let Some(status) = look_after(pid)? {
+                return Ok(status);
+            }
+        } else if signal.ssi_code != SI_KERNEL && signal.ssi_pid != child.id() {
+            pass_on(pid, signal.ssi_signo);
+        }
+    }
+}
+
+fn blocked() -> SigSet {
+    let mut signals = SigSet::empty();
+    PASSED_ON.into_iter().for_each(|it| signals.add(it));
+    signals.add(Signal::SIGCHLD);
+    signals
+}
+
+/// What the child does first.
+pub(super) fn unblock() -> io::Result<()> {
+    Ok(blocked().thread_unblock()?)
+}
+
+/// Whether the command has ended. When it has stopped by itself, this process stops too, so that a
+/// shell sees it.
+fn look_after(pid: Pid) -> io::Result<Option<ExitStatus>> {
+    use std::os::unix::process::ExitStatusExt as _;
+    while let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
+        if !status.stopped() {
+            return Ok(Some(ExitStatus::from_raw(status.as_raw())));
+        }
+        kill_process(getpid(), rustix::process::Signal::STOP)?;
+        // Here it goes on again.
+        kill_process(pid, rustix::process::Signal::CONT)?;
+    }
+    Ok(None)
+}
+
+fn pass_on(pid: Pid, number: u32) {
+    let signal = i32::try_from(number)
+        .ok()
+        .and_then(rustix::process::Signal::from_named_raw);
+    if let Some(signal) = signal
+        && let Err(error) = kill_process(pid, signal)
+    {
+        tracing::debug!(%error, "the command ended before a signal reached it");
+    }
+}

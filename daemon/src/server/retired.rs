@@ -1,0 +1,39 @@
+//! Branches that are to be deleted when nothing shows them any more.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use agentfs_core::Branch;
+use agentfs_core::id::{BranchId, Seq};
+
+use super::services::{Services, lock};
+
+/// The branches, and how far each was when it was retired. What is changed later is not thrown away.
+#[derive(Debug, Default)]
+pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
+
+impl Retired {
+    /// The branch may go as it is now.
+    pub(crate) fn add(&self, branch: &Branch) {
+        lock(&self.0).insert(branch.id(), branch.last_seq());
+    }
+
+    /// Those that may go now.
+    pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
+        let mut all = lock(&self.0);
+        let mut due = Vec::new();
+        all.retain(|id, seq| {
+            let Ok(branch) = services.core().branch(*id) else {
+                return false;
+            };
+            if services.mounts().shows(Some(*id)) {
+                return true;
+            }
+            if branch.last_seq() == *seq || services.is_as_made(*id) {
+                due.push(*id);
+            }
+            false
+        });
+        due
+    }
+}

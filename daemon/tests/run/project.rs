@@ -1,0 +1,146 @@
+//! A project with everything that a user has around it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::program::Program;
+use crate::support::private_directory;
+
+/// A project, a runtime directory and a home. A daemon that was started for it ends by itself.
+pub(crate) struct Project {
+    directory: TempDir,
+}
+
+/// What a command said, and its status.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) status: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    pub(crate) fn of(output: &Output) -> Self {
+        Self {
+            status: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The directory in which changes were kept.
+    #[track_caller]
+    pub(crate) fn exported(&self) -> PathBuf {
+        let mut lines = self.err.lines();
+        let path = lines.find_map(|line| line.strip_prefix("agentfs: exported to "));
+        path.expect("where they were exported to").into()
+    }
+}
+
+impl Project {
+    pub(crate) fn new() -> Self {
+        let directory = private_directory();
+        for name in ["project", "runtime", "home"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Self { directory }
+    }
+
+    /// With these files, path and content.
+    pub(crate) fn with(files: &[(&str, &str)]) -> Self {
+        let project = Self::new();
+        for (name, content) in files {
+            project.write(name, content);
+        }
+        project
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().join("project")
+    }
+
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Changes the project itself.
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path().join(name)).unwrap()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.path().join(name).symlink_metadata().is_ok()
+    }
+
+    /// `agentfs` in the project.
+    pub(crate) fn agentfs(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agentfs"));
+        self.surround(&mut command);
+        command
+    }
+
+    /// What a user of this project has in the environment.
+    fn surround(&self, command: &mut Command) {
+        command
+            .env("XDG_RUNTIME_DIR", self.beside("runtime"))
+            .env("HOME", self.beside("home"))
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("AGENTFS_SOCKET")
+            .env_remove("LD_PRELOAD")
+            .current_dir(self.path())
+            .stdin(Stdio::null());
+    }
+
+    /// Runs `agentfs` with these words to its end.
+    pub(crate) fn say(&self, words: &[&str]) -> Said {
+        Said::of(&self.agentfs().args(words).output().unwrap())
+    }
+
+    /// Runs `agentfs` with these words, which must succeed.
+    #[track_caller]
+    pub(crate) fn ask(&self, words: &[&str]) -> String {
+        let said = self.say(words);
+        assert_eq!(said.status, Some(0), "{words:?}: {said:?}");
+        said.out
+    }
+
+    /// Starts a script in a branch of its own. It says `ready` when it is there.
+    pub(crate) fn start(&self, options: &[&str], script: &str) -> Program {
+        let mut command = self.agentfs();
+        let script = format!("echo ready; {script}");
+        command
+            .arg("run")
+            .args(options)
+            .args(["--", "sh", "-c", &script]);
+        let program = Program::start(&mut command);
+        program.expect("ready");
+        program
+    }
+
+    /// Runs a script in a branch of its own.
+    pub(crate) fn run(&self, options: &[&str], script: &str) -> Said {
+        let mut command = self.agentfs();
+        command
+            .arg("run")
+            .args(options)
+            .args(["--", "sh", "-c", script]);
+        Said::of(&command.output().unwrap())
+    }
+
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.beside("runtime/agentfs")
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
