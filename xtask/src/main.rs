@@ -6,6 +6,7 @@
 )]
 
 mod bench;
+mod compat;
 mod lint;
 mod loom;
 mod macos;
@@ -30,7 +31,7 @@ use crate::report::Report;
     cargo xtask lint             what a change must pass before it is looked at\n  \
     cargo xtask loom --mutants   prove that the models catch each weakened ordering\n  \
     cargo xtask bench ring       measure the ring beside its peers\n  \
-    cargo xtask ci               lint, test, loom --mutants and macos: what CI runs"
+    cargo xtask ci               lint, test, compat, loom --mutants and macos: what CI runs"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -45,11 +46,13 @@ enum Command {
     Loom(loom::Args),
     /// Type-check for macOS and FreeBSD, link the shim, and prove its hooks, without a Mac
     Macos(macos::Args),
+    /// Other people's watcher programs in a mounted branch, and the table of what they hear
+    Compat(compat::Args),
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, loom --mutants, macos
+    /// Everything: lint, test, compat, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }
@@ -65,11 +68,13 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&mut report, args),
         Command::Loom(args) => loom::run(&mut report, args),
         Command::Macos(args) => macos::run(&mut report, args),
+        Command::Compat(args) => compat::run(&mut report, args),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
             lint::run(&mut report, &lint::Args::default());
             test::run(&mut report, &test::Args::default());
+            compat::run(&mut report, &compat::Args::default());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }

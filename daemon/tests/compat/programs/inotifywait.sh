@@ -1,0 +1,1 @@
+exec inotifywait -m -r --format '%e %f' .
