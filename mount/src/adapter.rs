@@ -9,8 +9,8 @@ use std::time::Duration;
 use agentfs_core::event::Origin;
 use agentfs_core::{Attr, Branch, Caller, CaseSensitivity};
 use fuser::{
-    FileHandle, Generation, INodeNo, InitFlags, KernelConfig, ReplyDirectoryPlus, ReplyEntry,
-    Request,
+    FileAttr, FileHandle, Generation, INodeNo, InitFlags, KernelConfig, ReplyDirectoryPlus,
+    ReplyEntry, Request,
 };
 
 use crate::answer::{handle, node};
@@ -58,6 +58,8 @@ pub(crate) struct Adapter {
     no_groups: Arc<[u32]>,
     /// How long the kernel may remember names.
     pub(crate) entry_lifetime: Duration,
+    /// The group that everything is shown to have, if there is but one.
+    pub(crate) group: Option<u32>,
 }
 
 /// Tells the event sinks when a request is answered: see [`Caller::behind_kernel`].
@@ -81,7 +83,15 @@ impl Adapter {
                 // The kernel would remember every spelling by itself and forget only one.
                 CaseSensitivity::InsensitivePreserving => NEVER,
             },
+            group: None,
         }
+    }
+
+    /// Attributes as the kernel is to see them.
+    pub(crate) fn shown(&self, attr: &Attr) -> FileAttr {
+        let mut shown = file_attr(attr);
+        shown.gid = self.group.unwrap_or(shown.gid);
+        shown
     }
 
     pub(crate) fn caller(&self, request: &Request) -> Caller {
@@ -110,7 +120,7 @@ impl Adapter {
         match found {
             Ok(attr) => {
                 let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
-                let attr = file_attr(&attr);
+                let attr = self.shown(&attr);
                 reply.entry_with_ttls(&LONG, &self.entry_lifetime, &attr, GENERATION);
             }
             Err(error) => reply.error(errno(error)),
@@ -187,11 +197,11 @@ impl Adapter {
             return false;
         };
         if matches!(&*entry.name, b"." | b"..") {
-            let attr = file_attr(&attr);
+            let attr = self.shown(&attr);
             return reply.add(inode, entry.cookie, name, &NEVER, &attr, GENERATION);
         }
         let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
-        let attr = file_attr(&attr);
+        let attr = self.shown(&attr);
         let lifetime = self.entry_lifetime;
         let full = reply.add(inode, entry.cookie, name, &lifetime, &attr, GENERATION);
         if full {

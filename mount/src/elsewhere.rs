@@ -32,6 +32,10 @@ pub struct Unserved {
     pub device: OwnedFd,
     /// The device number of the mount's files: `st_dev`.
     pub st_dev: u64,
+    /// The one group that the user namespace of the mount knows; `None` when it knows all. All
+    /// files are shown as this group's: the kernel lets nobody write to what has a group that it
+    /// does not know there (`inode_permission`), not even the owner.
+    pub group: Option<u32>,
 }
 
 /// Mounts on a directory in the calling thread's mount namespace, for another process to
@@ -74,16 +78,34 @@ pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved,
     Ok(Unserved {
         device: device.into(),
         st_dev: rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor),
+        group: only_group(),
     })
+}
+
+/// The group of this process, if its user namespace does not know all others (user_namespaces(7)).
+fn only_group() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let counts = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2));
+    let knows_all = counts
+        .filter_map(|it| it.parse::<u32>().ok())
+        .any(|it| it > 1);
+    (!knows_all).then(|| rustix::process::getgid().as_raw())
 }
 
 /// A session of a mount that is already made.
 pub(crate) fn open(
-    adapter: Adapter,
+    mut adapter: Adapter,
     unserved: Unserved,
     options: &MountOptions,
 ) -> Result<Session<Adapter>, MountError> {
-    let Unserved { device, st_dev } = unserved;
+    let Unserved {
+        device,
+        st_dev,
+        group,
+    } = unserved;
+    adapter.group = group;
     if !is_fuse(&device) || says_otherwise(&device, st_dev) {
         return Err(MountError::NoSuchMount);
     }

@@ -17,7 +17,7 @@ use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
 use crate::answer::{
     answer_empty, answer_written, answer_xattr, handle, listing_error, node, open_flags,
 };
-use crate::convert::{errno, file_attr, file_type, no_entry, set_time};
+use crate::convert::{errno, file_type, no_entry, set_time};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -43,7 +43,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let found = self.branch.getattr(node(inode));
         match found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error)) {
-            Ok(attr) => reply.attr(&LONG, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&LONG, &self.shown(&attr)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -80,7 +80,7 @@ impl Filesystem for Adapter {
         let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
         let ghost = |error| self.cache.change_ghost(node(inode), &set).ok_or(error);
         match changed.or_else(ghost) {
-            Ok(attr) => reply.attr(&NEVER, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&NEVER, &self.shown(&attr)),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -240,7 +240,7 @@ impl Filesystem for Adapter {
                 let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
                 reply.created(
                     &self.entry_lifetime,
-                    &file_attr(&attr),
+                    &self.shown(&attr),
                     GENERATION,
                     FileHandle(handle.0),
                     FopenFlags::FOPEN_KEEP_CACHE,

@@ -9,7 +9,7 @@ use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError, Unserved};
-use agentfs_proto::message::Code;
+use agentfs_proto::message::{Code, MountServe};
 
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
@@ -74,10 +74,14 @@ impl Mounting {
         &self,
         branch: BranchId,
         device: OwnedFd,
-        st_dev: u64,
-        point: &Path,
+        request: &MountServe,
     ) -> Result<(MountId, Mount), Refusal> {
-        let unserved = Unserved { device, st_dev };
+        let unserved = Unserved {
+            device,
+            st_dev: request.st_dev,
+            group: Some(request.group).filter(|it| *it != u32::MAX),
+        };
+        let point = request.path.as_path();
         let handle = self
             .mounts
             .serve(branch, unserved, point, &MountOptions::default())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
-use agentfs_proto::message::Code;
+use agentfs_proto::message::{Code, MountServe};
 
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
@@ -40,8 +40,7 @@ impl Mounting {
         &self,
         _: BranchId,
         _: OwnedFd,
-        _: u64,
-        _: &Path,
+        _: &MountServe,
     ) -> Result<(MountId, Mount), Refusal> {
         Err(unsupported())
     }

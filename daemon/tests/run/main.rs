@@ -4,9 +4,11 @@
 
 mod ending;
 mod exec;
+mod ordinary;
 mod program;
 mod project;
 mod session;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]
 mod support;
+mod watchers;

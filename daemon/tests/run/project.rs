@@ -83,13 +83,12 @@ impl Project {
 
     /// `agentfs` in the project.
     pub(crate) fn agentfs(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agentfs"));
-        self.surround(&mut command);
-        command
+        self.command(env!("CARGO_BIN_EXE_agentfs"))
     }
 
-    /// What a user of this project has in the environment.
-    fn surround(&self, command: &mut Command) {
+    /// A program in the project, with what a user of it has in the environment.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command
             .env("XDG_RUNTIME_DIR", self.beside("runtime"))
             .env("HOME", self.beside("home"))
@@ -98,6 +97,7 @@ impl Project {
             .env_remove("LD_PRELOAD")
             .current_dir(self.path())
             .stdin(Stdio::null());
+        command
     }
 
     /// Runs `agentfs` with these words to its end.

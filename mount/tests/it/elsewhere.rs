@@ -145,6 +145,7 @@ fn what_is_no_mount_is_not_served() {
         let unserved = Unserved {
             device: device.into(),
             st_dev,
+            group: None,
         };
         let (point, options) = (PathBuf::from("/nowhere"), MountOptions::default());
         let served = fixture

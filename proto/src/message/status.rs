@@ -58,6 +58,8 @@ container! {
         pub path: Bytes,
         /// Its device, as `st_dev`.
         pub st_dev: u64,
+        /// The one group that its user namespace knows; `u32::MAX` when it knows all.
+        pub group: u32,
     }
 
     /// Waits until a mount has ended, by whomever. The value of [`Done`](super::Done) is 1 when it

@@ -118,6 +118,7 @@ fn mount_requests() -> Vec<Request> {
             branch: text("attempt-1"),
             path: b"/home/me/project".into(),
             st_dev: 77,
+            group: 1000,
         }
         .into(),
         MountWait {

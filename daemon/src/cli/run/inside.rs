@@ -66,6 +66,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
         branch: args.branch.clone(),
         path: args.project.as_path().into(),
         st_dev: unserved.st_dev,
+        group: unserved.group.unwrap_or(u32::MAX),
     };
     let device = unserved.device;
     session

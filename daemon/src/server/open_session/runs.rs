@@ -66,8 +66,7 @@ impl OpenSession {
         let device = device.ok_or_else(|| Refusal::invalid("no descriptor came along"))?;
         let mounting = Arc::clone(services.mounting());
         job(move || {
-            let (path, st_dev) = (request.path.as_path(), request.st_dev);
-            let (id, mount) = mounting.serve(branch.id(), device, st_dev, path)?;
+            let (id, mount) = mounting.serve(branch.id(), device, &request)?;
             let name = branch.name().to_owned();
             Ok(mount_info(id, &mount, name).into())
         })

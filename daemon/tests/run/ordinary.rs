@@ -1,0 +1,85 @@
+//! A session of a user without privileges.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::process::Command;
+
+use crate::program::{Program, can_mount};
+use crate::project::{Project, Said};
+
+/// nobody, as Debian numbers it.
+const USER: u32 = 65_534;
+
+/// Becomes the user, with a `/dev/fuse` that all may open, as udev makes it, whatever it is here.
+const BECOME: &str = "mount -t tmpfs none /mnt && mknod /mnt/fuse c 10 229 && chmod 666 /mnt/fuse && \
+    mount --bind /mnt/fuse /dev/fuse && \
+    exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"";
+
+/// The project belongs to the user, and so does the program. `None` when we are not root and cannot
+/// become somebody else: then every other test is about an ordinary user.
+fn project() -> Option<Project> {
+    if !can_mount() || !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let project = Project::with(&[("f", "old\n"), ("theirs", "other\n")]);
+    fs::copy(env!("CARGO_BIN_EXE_agentfs"), project.beside("agentfs")).unwrap();
+    for name in ["", "project", "runtime", "home", "project/f"] {
+        chown(project.beside(name), Some(USER), Some(USER)).unwrap();
+    }
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(project.beside("runtime"), private).unwrap();
+    // Of a group that the user's own namespace does not know.
+    chown(project.beside("project/f"), Some(USER), Some(0)).unwrap();
+    Some(project)
+}
+
+fn as_user(project: &Project, words: &[&str]) -> Command {
+    let mut command = project.command("unshare");
+    command
+        .args(["-m", "sh", "-c", BECOME, "sh"])
+        .arg(project.beside("agentfs"))
+        .args(words);
+    command
+}
+
+#[test]
+fn an_ordinary_user_works_in_a_branch() {
+    let Some(project) = project() else { return };
+    let script = "id -u; cat f; echo more >> f; echo new > made; stat -c %u f made; \
+                  cat theirs; (echo x > theirs) 2>/dev/null || echo refused";
+    let words = ["run", "--apply", "--", "sh", "-c", script];
+    let said = Said::of(&as_user(&project, &words).output().unwrap());
+    assert_eq!(said.status, Some(0), "{said:?}");
+    assert_eq!(
+        said.out, "65534\nold\n65534\n65534\nother\nrefused\n",
+        "{said:?}"
+    );
+    assert_eq!(project.read("f"), "old\nmore\n");
+    assert_eq!(project.read("made"), "new\n");
+    assert_eq!(project.read("theirs"), "other\n");
+}
+
+#[test]
+fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
+    let Some(project) = project() else { return };
+    let script = "echo ready; exec inotifywait -m --format '%e %f' .";
+    let words = [
+        "run",
+        "--branch",
+        "b",
+        "--discard",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let program = Program::start(&mut as_user(&project, &words));
+    program.complains("Watches established");
+    let touch = ["fs", "touch", "/from-outside", "--branch", "b"];
+    assert!(as_user(&project, &touch).status().unwrap().success());
+    program.expect("CREATE from-outside");
+    let join = ["join", "b", "--", "sh", "-c", "ls; : > joined"];
+    let joined = Said::of(&as_user(&project, &join).output().unwrap());
+    assert_eq!(joined.out, "f\nfrom-outside\ntheirs\n", "{joined:?}");
+    program.expect("CREATE joined");
+}
