@@ -134,19 +134,20 @@ fn hooked(engine: &Engine<NearDaemon>, kq: RawFd, change: Option<&Kevent>) -> i3
 }
 
 /// The same without the hook.
-fn bare(originals: &Originals, kq: RawFd) -> i32 {
+fn bare(originals: &Originals, kq: RawFd, change: Option<&Kevent>) -> i32 {
     let mut events = [Kevent::default(); 16];
+    let (changes, count) = change.map_or((std::ptr::null(), 0), |change| {
+        (std::ptr::from_ref(change), 1)
+    });
     #[expect(unsafe_code, reason = "the call takes pointers")]
-    // SAFETY: no changes, room for 16.
-    let count = unsafe {
-        let none = std::ptr::null();
-        (originals.kevent)(kq, none, 0, events.as_mut_ptr(), 16, &raw const NOW)
-    };
+    // SAFETY: one change or none, room for 16.
+    let count =
+        unsafe { (originals.kevent)(kq, changes, count, events.as_mut_ptr(), 16, &raw const NOW) };
     black_box(count)
 }
 
-/// Nanoseconds of each of two things, in turns: the median of many short rounds.
-fn beside(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64) {
+/// Nanoseconds of each of two things, in turns, of every one of many short rounds.
+fn beside(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> Vec<(f64, f64)> {
     const CALLS: u32 = 200;
     let time = |work: &mut dyn FnMut()| {
         let start = Instant::now();
@@ -155,17 +156,7 @@ fn beside(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> (f64, f64)
         }
         start.elapsed().as_secs_f64() * 1e9 / f64::from(CALLS)
     };
-    let (mut times_a, mut times_b) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        times_a.push(time(&mut a));
-        times_b.push(time(&mut b));
-    }
-    (median(times_a), median(times_b))
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    (0..rounds).map(|_| (time(&mut a), time(&mut b))).collect()
 }
 
 fn vnode(file: &File) -> Kevent {
@@ -194,57 +185,116 @@ fn watching(count: usize) -> (Engine<NearDaemon>, RawFd, Vec<File>) {
     (engine, kq, files)
 }
 
-pub(crate) fn run() {
-    // `cargo test --benches` only wants to know that it runs.
-    let is_real = std::env::args().any(|arg| arg == "--bench");
-    let (rounds, many) = if is_real { (300, 10_000) } else { (3, 100) };
-    raise_descriptor_limit();
-    let originals = originals();
-    println!("| kevent() on a user-space kqueue | bare, ns | hooked, ns | ratio |");
-    println!("|---|---|---|---|");
+/// What is compared: its name, the two sides, and their times.
+struct Case {
+    what: &'static str,
+    sides: [String; 2],
+    times: Vec<(f64, f64)>,
+}
 
+pub(crate) fn run() {
+    let has = |flag: &str| std::env::args().any(|arg| arg == flag);
+    // `cargo test --benches` only wants to know that it runs.
+    let (rounds, many) = match (has("--bench"), has("--quick")) {
+        (true, false) => (300, 10_000),
+        (true, true) => (11, 1000),
+        (false, _) => (3, 100),
+    };
+    raise_descriptor_limit();
+    let mut cases = Vec::from(without_watches(rounds));
+    cases.extend(with_watches(rounds, many));
+    if has("--raw") {
+        for case in &cases {
+            let [a, b] = &case.sides;
+            for (first, second) in &case.times {
+                println!("{}\t{a}\t{b}\t{first}\t{second}", case.what);
+            }
+        }
+        return;
+    }
+    println!("| kevent() on a user-space kqueue | | ns | | ns | ratio |");
+    println!("|---|---|---|---|---|---|");
+    for case in cases {
+        let [a, b] = &case.sides;
+        let (first, second): (Vec<f64>, Vec<f64>) = case.times.into_iter().unzip();
+        let (first, second) = (median(first), median(second));
+        let ratio = second / first;
+        println!(
+            "| {} | {a} | {first:.0} | {b} | {second:.0} | {ratio:.2} |",
+            case.what
+        );
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn without_watches(rounds: usize) -> [Case; 2] {
+    let originals = originals();
     let engine = Engine::new(originals, NearDaemon::default());
     let kq = agentfs_testkq::kqueue();
-    let (without, with) = beside(
-        rounds,
-        || {
-            bare(&originals, kq);
-        },
-        || {
-            hooked(&engine, kq, None);
-        },
-    );
-    row("no watch on AgentFS, nothing ready", without, with);
+    let user = |flags: u16| {
+        Kevent::from_event(&Event {
+            ident: 1,
+            filter: abi::EVFILT_USER,
+            flags,
+            ..Event::default()
+        })
+    };
+    assert_eq!(bare(&originals, kq, Some(&user(abi::EV_ADD))), 0);
+    let touch = user(0);
+    [
+        ("no watch, nothing ready", None),
+        ("no watch, one change", Some(&touch)),
+    ]
+    .map(|(what, change)| Case {
+        what,
+        sides: ["bare", "hooked"].map(str::to_owned),
+        times: beside(
+            rounds,
+            || {
+                bare(&originals, kq, change);
+            },
+            || {
+                hooked(&engine, kq, change);
+            },
+        ),
+    })
+}
 
+fn with_watches(rounds: usize, many: usize) -> [Case; 2] {
+    let originals = originals();
     let (few, few_kq, few_files) = watching(10);
     let (lots, lots_kq, lots_files) = watching(many);
-    let (without, with) = beside(
+    let idle = beside(
         rounds,
         || {
-            bare(&originals, few_kq);
+            bare(&originals, few_kq, None);
         },
         || {
             hooked(&few, few_kq, None);
         },
     );
-    row("10 watches, nothing ready", without, with);
-
-    println!();
-    println!(
-        "| hooked kevent() that delivers one event | 10 knotes, ns | {many} knotes, ns | ratio |"
-    );
-    println!("|---|---|---|---|");
     let deliver = |engine: &Engine<NearDaemon>, kq: RawFd| {
         engine.daemon().post();
         assert_eq!(hooked(engine, kq, None), 1);
     };
-    let (of_few, of_many) = beside(rounds, || deliver(&few, few_kq), || deliver(&lots, lots_kq));
-    row("posted by the daemon", of_few, of_many);
+    let times = beside(rounds, || deliver(&few, few_kq), || deliver(&lots, lots_kq));
     drop((few_files, lots_files));
-}
-
-fn row(what: &str, a: f64, b: f64) {
-    println!("| {what} | {a:.0} | {b:.0} | {:.2} |", b / a);
+    [
+        Case {
+            what: "10 watches, nothing ready",
+            sides: ["bare", "hooked"].map(str::to_owned),
+            times: idle,
+        },
+        Case {
+            what: "a posted event",
+            sides: ["10 knotes".to_owned(), format!("{many} knotes")],
+            times,
+        },
+    ]
 }
 
 fn raise_descriptor_limit() {

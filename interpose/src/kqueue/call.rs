@@ -34,7 +34,7 @@ impl<D: Daemon> Engine<D> {
         if is_marked(call.kq()) || has_changes && self.adds_a_watch(&call) {
             return self.hooked(call);
         }
-        let start = (!call.manner().timeout.is_null()).then(now);
+        let start = call.waits_for_a_time().then(now);
         let since = Moment::now();
         let count = call.unchanged(&self.originals);
         // Another thread may have added the first watch while this one slept.
@@ -52,7 +52,7 @@ impl<D: Daemon> Engine<D> {
 
     #[cold]
     fn hooked<L: Layout + Real>(&self, call: Call<L>) -> c_int {
-        let start = (!call.manner().timeout.is_null()).then(now);
+        let start = call.waits_for_a_time().then(now);
         self.finish(call, start, |engine, call, start| {
             let queue = engine.find(call.kq());
             if !concerns_us(call, queue.as_deref()) && queue.is_some() {

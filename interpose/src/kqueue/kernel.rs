@@ -8,6 +8,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libc::timespec;
 
@@ -169,12 +170,30 @@ impl<L: Layout + Real> Call<L> {
         };
         let mut at = start;
         while at < end {
-            if !is_readable(at) {
+            if !is_known_readable(at) {
                 return false;
             }
             at = (at | (SMALLEST_PAGE - 1)).saturating_add(1);
         }
         true
+    }
+
+    /// Whether the call waits, and not for ever. It may say so of one that does not wait: the clock is read
+    /// for nothing then.
+    #[inline]
+    pub(crate) fn waits_for_a_time(&self) -> bool {
+        let timeout = self.manner.timeout;
+        if timeout.is_null() {
+            return false;
+        }
+        let at = timeout.addr();
+        let is_in_one_page = at % SMALLEST_PAGE <= SMALLEST_PAGE - size_of::<timespec>();
+        if !is_in_one_page || !is_known_readable(at) {
+            return true;
+        }
+        // SAFETY: memory, as the caller of `new` promises and as the page has shown.
+        let timeout = unsafe { timeout.read_unaligned() };
+        timeout.tv_sec != 0 || timeout.tv_nsec != 0
     }
 
     /// Room for events.
@@ -262,6 +281,27 @@ impl<L: Layout + Real> Call<L> {
 
 /// No system has smaller ones.
 const SMALLEST_PAGE: usize = 4096;
+
+/// Pages that could be read once. One that is no memory any more when it is given once more ends the
+/// program, for the price of a system call in each call with changes.
+static READABLE: [AtomicUsize; 64] = [const { AtomicUsize::new(usize::MAX) }; 64];
+
+/// Whether what is at an address can be read, or could be in an earlier call.
+fn is_known_readable(at: usize) -> bool {
+    let page = at / SMALLEST_PAGE;
+    let Some(slot) = READABLE.get(page % READABLE.len()) else {
+        return is_readable(at);
+    };
+    // Relaxed: nothing is read because of it but the program's own memory.
+    if slot.load(Ordering::Relaxed) == page {
+        return true;
+    }
+    let is_readable = is_readable(at);
+    if is_readable {
+        slot.store(page, Ordering::Relaxed);
+    }
+    is_readable
+}
 
 /// Whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks at a
 /// `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).

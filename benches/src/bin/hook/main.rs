@@ -1,6 +1,6 @@
 //! What the preloaded library costs a program, and how fast it delivers.
 //!
-//! `hook [--quick] [--json] [--only PART]`: parts are read, wake, register, idle. The measured programs
+//! `hook [--quick] [--json] [--only PART]`: parts are read, kevent, wake, register, idle. The measured programs
 //! are this one, started again with the library preloaded, against a daemon that only fills rings.
 
 mod program;
@@ -41,6 +41,7 @@ fn main() -> Result<(), Failure> {
             "read",
             read as fn(&Path, bool) -> Result<Vec<Table>, Failure>,
         ),
+        ("kevent", kevent),
         ("wake", wake),
         ("register", register),
         ("idle", idle),
@@ -176,6 +177,63 @@ fn read(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         also: String::new(),
         rows,
     }])
+}
+
+/// kevent(), by the benchmark of the hooks' own package, where the kernel is the user-space kqueue of
+/// the tests.
+fn kevent(_: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["bench", "--quiet", "--package", "agentfs-interpose-shim"])
+        .args(["--bench", "kevent", "--", "--raw"])
+        .args(quick.then_some("--quick"));
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err("the benchmark of kevent() failed".into());
+    }
+    let mut cases: Vec<Sides> = Vec::new();
+    for line in std::str::from_utf8(&output.stdout)?.lines() {
+        let mut fields = line.split('\t').map(str::to_owned);
+        let mut field = || fields.next().ok_or("a line of the benchmark of kevent()");
+        let names = [field()?, field()?, field()?];
+        let times: [f64; 2] = [field()?.parse()?, field()?.parse()?];
+        if cases.last().is_none_or(|it| it.names != names) {
+            cases.push(Sides {
+                names,
+                times: Default::default(),
+            });
+        }
+        let all = cases.last_mut().into_iter().flat_map(|it| &mut it.times);
+        all.zip(times).for_each(|(all, time)| all.push(time));
+    }
+    let rows = cases.iter().flat_map(|case| {
+        let [what, a, b] = &case.names;
+        let goal = match what.as_str() {
+            "no watch, nothing ready" | "no watch, one change" => Some(1.10),
+            "a posted event" => Some(1.2),
+            _ => None,
+        };
+        let [first, second] = &case.times;
+        let against = Some((a.as_str(), first.as_slice(), goal));
+        [
+            row(&format!("{what}, {a}"), first, None),
+            row(&format!("{what}, {b}"), second, against),
+        ]
+    });
+    Ok(vec![Table {
+        title: "kevent() on a user-space kqueue".to_owned(),
+        unit: "ns per call".to_owned(),
+        also: String::new(),
+        rows: rows.collect(),
+    }])
+}
+
+/// Two sides of one case of the benchmark of kevent().
+struct Sides {
+    /// What, and the sides.
+    names: [String; 3],
+    times: [Vec<f64>; 2],
 }
 
 /// From the commit to the return of the program's read(), which sleeps.
