@@ -131,7 +131,7 @@ fn a_doorbell_that_is_renewed_rings_and_the_old_one_is_let_go() {
 }
 
 #[test]
-fn an_inotify_doorbell_is_a_write_that_a_real_instance_hears() {
+fn an_inotify_doorbell_is_a_read_that_a_real_instance_hears() {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
     let rig = Rig::new();
     rig.mkdir("/d");
@@ -149,7 +149,7 @@ fn an_inotify_doorbell_is_a_write_that_a_real_instance_hears() {
         .unwrap();
     let instance = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     let path = format!("/proc/self/fd/{}", opened.doorbell.as_raw_fd());
-    let hidden = add_watch(&instance, path, WatchFlags::MODIFY).unwrap();
+    let hidden = add_watch(&instance, path, WatchFlags::ACCESS).unwrap();
     let consumer = agentfs_ring::Consumer::open(opened.ring).unwrap();
     let me = agentfs_ring::OwnerId::this_process();
     let arm = || consumer.claim(me, |_| true).unwrap().arm().unwrap();

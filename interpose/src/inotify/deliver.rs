@@ -12,7 +12,7 @@ use agentfs_ring::{ArmOutcome, Bell, Claim};
 use rustix::fs::inotify;
 
 use crate::inotify::event::{
-    Buffer, HEADER, Head, IN_IGNORED, IN_MODIFY, IN_Q_OVERFLOW, MAX_EVENT, NAME_MAX, Verdict,
+    Buffer, HEADER, Head, IN_ACCESS, IN_IGNORED, IN_Q_OVERFLOW, MAX_EVENT, NAME_MAX, Verdict,
     event_len,
 };
 use crate::inotify::instance::State;
@@ -90,7 +90,7 @@ struct Sight {
 impl Sight {
     fn judge(&mut self, state: &State, head: Head) -> Verdict {
         match state.shared.hidden(head.wd) {
-            Some(HiddenWatch::Bell) if head.mask & IN_MODIFY != 0 => {
+            Some(HiddenWatch::Bell) if head.mask & IN_ACCESS != 0 => {
                 self.has_token = true;
                 return Verdict::Token;
             }

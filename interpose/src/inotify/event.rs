@@ -16,7 +16,7 @@ pub(crate) const NAME_MAX: usize = 255;
 /// Bytes of the longest event.
 pub(crate) const MAX_EVENT: usize = event_len(NAME_MAX);
 
-pub(crate) const IN_MODIFY: u32 = 0x2;
+pub(crate) const IN_ACCESS: u32 = 0x1;
 pub(crate) const IN_Q_OVERFLOW: u32 = 0x4000;
 pub(crate) const IN_IGNORED: u32 = 0x8000;
 

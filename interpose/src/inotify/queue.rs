@@ -58,7 +58,7 @@ impl Queue {
         None
     }
 
-    /// The file that the daemon writes.
+    /// The file that the daemon reads.
     pub(crate) fn bell_file(&self) -> &Hidden {
         &self.bell
     }
@@ -66,7 +66,7 @@ impl Queue {
     /// Makes the program's descriptor readable, as the daemon does.
     pub(crate) fn ring(&self) {
         if let Some(bell) = self.bell.get() {
-            let _ = rustix::io::retry_on_intr(|| rustix::io::pwrite(bell, &[1], 0));
+            let _ = rustix::io::retry_on_intr(|| rustix::io::pread(bell, &mut [0_u8; 1], 0));
         }
     }
 

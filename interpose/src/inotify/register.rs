@@ -90,7 +90,7 @@ fn new_queue(fd: BorrowedFd<'_>, shared: &Shared) -> Option<Queue> {
     let path = format!("/proc/self/fd/{}", queue.bell_file().number());
     let path = CString::new(path).ok()?;
     queue.bell_file().get()?;
-    let bell = hidden_watch::add(fd, &path, WatchFlags::MODIFY)?;
+    let bell = hidden_watch::add(fd, &path, WatchFlags::ACCESS)?;
     let old = shared.bell();
     shared.set_bell(bell);
     if old > 0 {

@@ -227,7 +227,7 @@ fn every_hook_can_be_turned_off() {
         // The bell is seen as an event of a wd that the program does not know.
         let answer = script.ask(format!("{way} {fd} 4096"));
         assert!(
-            answer.starts_with("2147") && answer.ends_with(":2:0:"),
+            answer.starts_with("2147") && answer.ends_with(":1:0:"),
             "{hook}: {answer}"
         );
     }

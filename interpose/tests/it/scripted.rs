@@ -235,7 +235,7 @@ impl Queue {
         if self.producer.publish().unwrap() == Bell::Ring {
             self.rings += 1;
             match &self.bell {
-                QueueBell::File(file) => drop(file.write_at(&[1], 0).unwrap()),
+                QueueBell::File(file) => drop(file.read_at(&mut [0], 0).unwrap()),
                 QueueBell::Pipe(ringer) => ringer.ring().unwrap(),
             }
         }
@@ -373,6 +373,7 @@ fn register(state: &mut State, item: &WatchItem) -> WatchOutcome {
 fn new_bell(kind: QueueKind) -> (QueueBell, OwnedFd) {
     if kind == QueueKind::Inotify {
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.write_at(&[1], 0).unwrap();
         let handed_out = file.try_clone().unwrap().into();
         return (QueueBell::File(file), handed_out);
     }
