@@ -184,6 +184,25 @@ fn changes_are_kept_in_the_branch_when_asked() {
     project.ask(&["branch", "delete", "b"]);
 }
 
+/// script(1) gives the command a terminal.
+#[test]
+fn on_a_terminal_it_is_asked_what_becomes_of_the_changes() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("f", "old")]);
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let line = format!("{agentfs} run -- sh -c 'echo new > f'");
+    let mut terminal = project.command("script");
+    let mut terminal = Program::start(terminal.args(["-qec", &line, "/dev/null"]));
+    terminal.expect("M /f");
+    terminal.say("what");
+    terminal.say("apply");
+    terminal.expect("agentfs: applied");
+    assert!(terminal.finish().0.success());
+    assert_eq!(project.read("f"), "new\n");
+}
+
 #[test]
 fn programs_are_told_in_json() {
     if !can_mount() {

@@ -93,6 +93,7 @@ impl Project {
             .env("XDG_RUNTIME_DIR", self.beside("runtime"))
             .env("HOME", self.beside("home"))
             .env_remove("XDG_STATE_HOME")
+            .env_remove("AGENTFS_BRANCH")
             .env_remove("AGENTFS_SOCKET")
             .env_remove("LD_PRELOAD")
             .current_dir(self.path())

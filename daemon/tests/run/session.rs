@@ -251,6 +251,19 @@ fn a_control_socket_within_the_project_is_refused() {
 }
 
 #[test]
+fn a_run_within_a_run_is_refused_and_commands_there_are_about_its_branch() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("f", "old")]);
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let script = format!("{agentfs} run -- true; echo $?; echo new > f; {agentfs} fs cat /f");
+    let said = project.run(&["--discard"], &script);
+    assert_eq!(said.out, "125\nnew\n", "{said:?}");
+    assert!(said.err.contains("already is in a run"), "{}", said.err);
+}
+
+#[test]
 fn without_a_mount_the_command_runs_in_the_directory_itself() {
     let project = Project::with(&[("f", "old")]);
     let said = project.run(

@@ -99,6 +99,13 @@ fn in_place(common: &Common, words: &[OsString]) -> ExitCode {
 }
 
 fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
+    if let Some(branch) = std::env::var_os(BRANCH_VARIABLE) {
+        let branch = branch.display();
+        return Err(Failure::Other(format!(
+            "this already is in a run, of the branch {branch}, and a branch for a run is made of the \
+             project: start the command as it is, or start agentfs run outside"
+        )));
+    }
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let project = project(args.lower)?;
     let directory = std::env::current_dir().unwrap_or_else(|_| project.clone());
