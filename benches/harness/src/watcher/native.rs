@@ -30,7 +30,6 @@ impl NativeReader {
         let open = QueueOpen {
             kind: QueueKind::Native,
             capacity: 0,
-            max_queued: 0,
         };
         let queue = client.open_queue(open, soon())?;
         for (number, root) in (1..).zip(roots) {
