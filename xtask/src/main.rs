@@ -11,6 +11,7 @@ mod lint;
 mod loom;
 mod macos;
 mod report;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -48,6 +49,8 @@ enum Command {
     Macos(macos::Args),
     /// Other people's watcher programs in a mounted branch, and the table of what they hear
     Compat(compat::Args),
+    /// Random load with faults: every change is accounted for
+    Soak(soak::Args),
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
@@ -69,11 +72,13 @@ fn main() -> ExitCode {
         Command::Loom(args) => loom::run(&mut report, args),
         Command::Macos(args) => macos::run(&mut report, args),
         Command::Compat(args) => compat::run(&mut report, args),
+        Command::Soak(args) => soak::run(&mut report, args),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
             lint::run(&mut report, &lint::Args::default());
             test::run(&mut report, &test::Args::default());
+            soak::run(&mut report, &soak::Args::default());
             compat::run(&mut report, &compat::Args::default());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());

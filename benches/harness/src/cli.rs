@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::model::{Failure, Findings};
-use crate::{burst, latency, report, scale, watcher};
+use crate::{burst, latency, report, scale, soak, watcher};
 
 /// Measures what a change costs on this machine, beside the kernel's inotify
 ///
@@ -51,6 +51,10 @@ enum Command {
     Measure(Measure),
     #[command(hide = true)]
     Watch(watcher::Args),
+    #[command(hide = true)]
+    Act(soak::actor::Args),
+    #[command(hide = true)]
+    Listen(soak::listener::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,6 +62,7 @@ enum Measure {
     Burst(burst::Args),
     Latency(latency::Args),
     Scale(scale::Args),
+    Soak(soak::Args),
     /// A short run of burst, latency and scale: a minute or two
     #[command(after_help = "Example:\n  agentfs-bench report --html report.html")]
     Report,
@@ -83,6 +88,8 @@ pub(crate) fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = match command {
         Command::Watch(args) => watcher::run(&args),
+        Command::Act(args) => soak::actor::run(&args),
+        Command::Listen(args) => soak::listener::run(&args),
         Command::Measure(what) => measure(&common, &what),
     };
     match result {
@@ -101,6 +108,7 @@ fn measure(common: &Common, what: &Measure) -> Result<(), Failure> {
         Measure::Burst(args) => vec![burst::run(args, &progress)?],
         Measure::Latency(args) => vec![latency::run(args, &progress)?],
         Measure::Scale(args) => vec![scale::run(args, &progress)?],
+        Measure::Soak(args) => vec![soak::run(args, &progress)?],
         Measure::Report => vec![
             burst::run(&burst::Args::quick(), &progress)?,
             latency::run(&latency::Args::quick(), &progress)?,

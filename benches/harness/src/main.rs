@@ -21,6 +21,8 @@ mod report;
 #[cfg(target_os = "linux")]
 mod scale;
 #[cfg(target_os = "linux")]
+mod soak;
+#[cfg(target_os = "linux")]
 mod stage;
 #[cfg(target_os = "linux")]
 mod usage;

@@ -16,13 +16,18 @@ use crate::watcher::{Api, Reader};
 /// How long a program may stay silent before the run fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running watcher.
+/// This program again, in a process that takes lines and says lines. It is killed when this is
+/// dropped.
 #[derive(Debug)]
-pub(crate) struct Program {
+pub(crate) struct Process {
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
 }
+
+/// A running watcher.
+#[derive(Debug)]
+pub(crate) struct Program(Process);
 
 /// What a watcher is to do.
 #[derive(Clone, Copy, Debug)]
@@ -89,48 +94,86 @@ impl Program {
                 command.env("LD_PRELOAD", libraries);
             }
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdin = child.stdin.take().ok_or("no standard input")?;
-        let stdout = child.stdout.take().ok_or("no standard output")?;
-        let program = Self {
-            child,
-            stdin,
-            lines: lines_of(stdout),
-        };
-        match program.line(PATIENCE)?.as_deref() {
-            Some("ready") => Ok(program),
-            other => Err(format!("a watcher did not get ready: {other:?}").into()),
+        let program = Self(Process::start(command)?);
+        match program.0.answer()?.as_str() {
+            "ready" => Ok(program),
+            other => Err(format!("a watcher did not get ready: {other}").into()),
         }
     }
 
     /// Gives the next command.
     pub(crate) fn begin(&mut self) -> Result<(), Failure> {
-        Ok(self.stdin.write_all(b"\n")?)
+        self.0.say("")
     }
 
     /// The next line, or `None` when none comes in time.
     pub(crate) fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
+        self.0.line(patience)
+    }
+
+    /// The next line.
+    pub(crate) fn answer(&self) -> Result<String, Failure> {
+        self.0.answer()
+    }
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or("no standard output")?;
+        Ok(Self {
+            child,
+            stdin,
+            lines: lines_of(stdout),
+        })
+    }
+
+    /// Gives it a line.
+    pub(crate) fn say(&mut self, line: &str) -> Result<(), Failure> {
+        let stdin = self.stdin.as_mut().ok_or("its input has ended")?;
+        Ok(stdin.write_all(format!("{line}\n").as_bytes())?)
+    }
+
+    /// The next line, or `None` when none comes in time.
+    fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err("a watcher ended early".into()),
+            Err(RecvTimeoutError::Disconnected) => Err("a process ended early".into()),
         }
     }
 
     /// The next line.
     pub(crate) fn answer(&self) -> Result<String, Failure> {
         let line = self.line(PATIENCE)?;
-        line.ok_or_else(|| format!("a watcher was silent for {PATIENCE:?}").into())
+        line.ok_or_else(|| format!("a process was silent for {PATIENCE:?}").into())
+    }
+
+    /// Ends its input, and waits for its end.
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        drop(self.stdin.take());
+        let status = self.child.wait()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("a process ended with {status}").into())
+        }
+    }
+
+    /// Kills it, at once.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
-impl Drop for Program {
+impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.kill();
     }
 }
 

@@ -5,4 +5,5 @@
 
 mod burst;
 mod page;
+mod soak;
 mod support;

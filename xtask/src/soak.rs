@@ -1,0 +1,38 @@
+//! `cargo xtask soak`.
+
+use crate::report::{Outcome, Report, run as run_command};
+use crate::tools::cargo;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask soak\n  \
+    cargo xtask soak --seconds 20 --seed 7")]
+pub(crate) struct Args {
+    /// How long
+    #[arg(long, default_value_t = 180)]
+    seconds: u64,
+    /// Repeats a run, but for the timing of its processes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            seconds: 180,
+            seed: 1,
+        }
+    }
+}
+
+pub(crate) fn run(report: &mut Report, args: &Args) {
+    report.step("soak", || {
+        run_command(
+            cargo()
+                .args(["run", "--quiet", "--package", "agentfs-bench", "--", "soak"])
+                .args(["--seconds", &args.seconds.to_string()])
+                .args(["--seed", &args.seed.to_string()]),
+        )?;
+        Ok(Outcome::Done)
+    });
+}
