@@ -12,6 +12,8 @@ mod counters;
 mod doorbell;
 mod export;
 mod heal;
+#[cfg(target_os = "linux")]
+mod listeners;
 mod queue;
 mod route;
 pub mod server;

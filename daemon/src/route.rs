@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use agentfs_core::event::{Change, Envelope, Place};
-use agentfs_core::id::{BranchId, NodeId};
+use agentfs_core::id::{BranchId, MountId, NodeId};
 
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
@@ -74,14 +74,19 @@ impl Router {
     }
 
     /// Hands `deliver` the watches that must hear a change: all of one queue together, in the order
-    /// in which they hear it.
+    /// in which they hear it. On some mounts the kernel tells it, so nobody else does.
     #[inline]
-    pub(crate) fn route(&self, envelope: &Envelope, mut deliver: impl FnMut(&Queue, &[Hit])) {
+    pub(crate) fn route(
+        &self,
+        envelope: &Envelope,
+        by_kernel: &[MountId],
+        mut deliver: impl FnMut(&Queue, &[Hit]),
+    ) {
         if self.nodes.len() + self.trees.len() == 0 {
             return;
         }
         let mut hits = HITS.take();
-        self.collect(envelope, &mut hits);
+        self.collect(envelope, by_kernel, &mut hits);
         if hits.len() > 1 {
             hits.sort_unstable_by_key(Hit::rank);
             hits.dedup_by(|a, b| a.repeats(b));
@@ -95,16 +100,16 @@ impl Router {
         HITS.set(hits);
     }
 
-    fn collect(&self, envelope: &Envelope, hits: &mut Vec<Hit>) {
+    fn collect(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
         if self.nodes.len() > 0 {
-            self.collect_nodes(envelope, hits);
+            self.collect_nodes(envelope, by_kernel, hits);
         }
         if self.trees.len() > 0 {
-            self.collect_trees(envelope, hits);
+            self.collect_trees(envelope, by_kernel, hits);
         }
     }
 
-    fn collect_nodes(&self, envelope: &Envelope, hits: &mut Vec<Hit>) {
+    fn collect_nodes(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
         let nodes = synth::nodes(&envelope.change);
         let mut tables = Tables::new(&envelope.change);
         for (at, node) in nodes.iter().enumerate() {
@@ -114,14 +119,14 @@ impl Router {
             }
             self.nodes.find(envelope.branch, node, |watch| {
                 if !watch.since.is_too_old(envelope) {
-                    let told = watch.since.is_told(envelope);
+                    let told = watch.since.is_told(by_kernel);
                     tables.ask(watch, |role| nodes[role.index()] == Some(node), told, hits);
                 }
             });
         }
     }
 
-    fn collect_trees(&self, envelope: &Envelope, hits: &mut Vec<Hit>) {
+    fn collect_trees(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
         let change = &envelope.change;
         let entries = fsevents::entries(change);
         let place = match (synth::place(change), synth::object(change)) {
@@ -129,7 +134,7 @@ impl Router {
             (place, _) => place,
         };
         let mut hear = |watch: &TreeWatch, at: fsevents::At| {
-            if !watch.since.is_too_old(envelope) && !watch.since.is_told(envelope) {
+            if !watch.since.is_too_old(envelope) && !watch.since.is_told(by_kernel) {
                 ask_tree(watch, change, &entries, at, hits);
             }
         };

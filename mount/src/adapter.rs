@@ -15,6 +15,7 @@ use fuser::{
 
 use crate::answer::{handle, node};
 use crate::convert::{errno, file_attr};
+use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::listing::Readings;
 
@@ -54,6 +55,7 @@ thread_local! {
 pub(crate) struct Adapter {
     pub(crate) branch: Branch,
     pub(crate) cache: Arc<KernelCache>,
+    pub(crate) echo: Arc<Echo>,
     pub(crate) readings: Readings,
     no_groups: Arc<[u32]>,
     /// How long the kernel may remember names.
@@ -72,10 +74,16 @@ impl Drop for TellAfter<'_> {
 }
 
 impl Adapter {
-    pub(crate) fn new(branch: Branch, case: CaseSensitivity, cache: Arc<KernelCache>) -> Self {
+    pub(crate) fn new(
+        branch: Branch,
+        case: CaseSensitivity,
+        cache: Arc<KernelCache>,
+        echo: Arc<Echo>,
+    ) -> Self {
         Self {
             branch,
             cache,
+            echo,
             readings: Readings::default(),
             no_groups: Arc::from([]),
             entry_lifetime: match case {

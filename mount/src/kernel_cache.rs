@@ -30,7 +30,7 @@ use std::time::SystemTime;
 
 use agentfs_core::event::{Change, Place, RenameHow, ResizedBy};
 use agentfs_core::id::{MountId, NodeId};
-use agentfs_core::{Attr, Branch, SetAttr, SetTime};
+use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime};
 use fuser::{INodeNo, Notifier};
 
 use crate::convert::nanos;
@@ -243,21 +243,48 @@ impl KernelCache {
         }
     }
 
-    /// Makes the kernel look again at every node it has. Names are looked up again when their nodes
-    /// turn out to be gone (`ESTALE`); those that are not there are never remembered.
+    /// Makes the kernel look again at every node it has, and at the names that it may believe to be
+    /// free. Those of nodes that are gone are looked up again when that turns out (`ESTALE`).
     ///
     /// As with [`invalidate`](Self::invalidate), no answer may wait for the caller.
-    pub(crate) fn forget_all(&self) {
+    pub(crate) fn forget_all(&self, branch: &Branch) {
         self.changes.fetch_add(1, Ordering::SeqCst);
-        self.drop_content(NodeId::ROOT);
+        let mut nodes = vec![NodeId::ROOT];
         for shard in &self.known {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let nodes: Vec<NodeId> = shard.keys().copied().collect();
-            drop(shard);
-            for node in nodes {
-                self.drop_content(node);
+            nodes.extend(shard.keys());
+        }
+        for node in nodes {
+            self.drop_content(node);
+            let is_dir = branch.getattr(node).is_ok_and(|attr| attr.kind.is_dir());
+            let Some(path) = branch.path_of(node).filter(|_| is_dir) else {
+                continue;
+            };
+            let entries = branch.list(&Caller::root(), path).unwrap_or_default();
+            for entry in entries.iter().filter(|entry| !self.is_known(entry.node)) {
+                self.forget_name(node, &entry.name);
             }
         }
+    }
+
+    /// Makes the kernel look a name up again.
+    pub(crate) fn forget_name(&self, parent: NodeId, name: &[u8]) {
+        if let Some(notifier) = self.notifier.get() {
+            report(notifier.inval_entry(INodeNo(parent.0), OsStr::from_bytes(name)));
+        }
+    }
+
+    /// Counts an answer that names a node, without regard to what may have happened to it since: the
+    /// kernel may not remember it.
+    pub(crate) fn count(&self, parent: NodeId, node: NodeId) {
+        let mut shard = self.shard(node);
+        let known = shard.entry(node).or_insert(Known {
+            lookups: 0,
+            arriving_in: None,
+            ghost: None,
+        });
+        known.lookups += 1;
+        known.arriving_in = Some(parent);
     }
 
     /// Waits for whoever has the inode locked now.

@@ -33,6 +33,7 @@
 mod adapter;
 mod answer;
 mod convert;
+mod echo;
 mod elsewhere;
 mod error;
 mod guardian;
@@ -49,4 +50,4 @@ pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};
 pub use options::MountOptions;
 pub use session::check_device;
-pub use table::{MountHandle, MountInfo, Mounts, Settler};
+pub use table::{Echoes, MountHandle, MountInfo, Mounts, Settler};

@@ -18,6 +18,7 @@ use crate::answer::{
     answer_empty, answer_written, answer_xattr, handle, listing_error, node, open_flags,
 };
 use crate::convert::{errno, file_type, no_entry, set_time};
+use crate::echo::{echo_opened, echo_released};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -26,6 +27,11 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if self.echo.is_own(request.pid())
+            && let Some(told) = self.echo_lookup(parent, name)
+        {
+            return self.echo_entry(parent, told, reply);
+        }
         let mark = self.cache.mark();
         let caller = self.caller(request);
         match self.branch.lookup(&caller, node(parent), name.as_bytes()) {
@@ -40,7 +46,10 @@ impl Filesystem for Adapter {
         self.cache.forget(node(inode), lookups);
     }
 
-    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_attr(inode, reply);
+        }
         let found = self.branch.getattr(node(inode));
         match found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error)) {
             Ok(attr) => reply.attr(&LONG, &self.shown(&attr)),
@@ -66,6 +75,9 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_attr(inode, reply);
+        }
         let _told = self.tell_after();
         let set = SetAttr {
             size,
@@ -102,6 +114,9 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_made(parent, reply);
+        }
         let _told = self.tell_after();
         let mark = self.cache.mark();
         let (caller, name) = (self.caller(request), name.as_bytes());
@@ -121,6 +136,9 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_made(parent, reply);
+        }
         let _told = self.tell_after();
         let mark = self.cache.mark();
         let (caller, name) = (self.caller(request), name.as_bytes());
@@ -129,6 +147,9 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.echo.is_own(request.pid()) {
+            return reply.ok();
+        }
         let _told = self.tell_after();
         let caller = self.caller(request);
         let seen = self.last_sight(&caller, parent, name);
@@ -140,6 +161,9 @@ impl Filesystem for Adapter {
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if self.echo.is_own(request.pid()) {
+            return reply.ok();
+        }
         let _told = self.tell_after();
         let caller = self.caller(request);
         let seen = self.last_sight(&caller, parent, name);
@@ -156,6 +180,9 @@ impl Filesystem for Adapter {
         text: &Path,
         reply: ReplyEntry,
     ) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_made(parent, reply);
+        }
         let _told = self.tell_after();
         let mark = self.cache.mark();
         let (caller, name) = (self.caller(request), name.as_bytes());
@@ -174,6 +201,9 @@ impl Filesystem for Adapter {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if self.echo.is_own(request.pid()) {
+            return reply.ok();
+        }
         let _told = self.tell_after();
         let caller = self.caller(request);
         let seen = self.last_sight(&caller, new_parent, new_name);
@@ -207,6 +237,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if self.echo.is_own(request.pid()) {
+            return echo_opened(reply);
+        }
         let _told = self.tell_after();
         let caller = self.caller(request);
         match self
@@ -312,6 +345,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let Some(reply) = echo_released(file, reply) else {
+            return;
+        };
         let _told = self.tell_after();
         let caller = self.caller(request);
         answer_empty(self.branch.close(&caller, handle(file)), reply);

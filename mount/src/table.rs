@@ -1,17 +1,19 @@
 //! All mounts of a filesystem.
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
+use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, MountId};
-use agentfs_core::{EventsDisabled, FsCore, SubscriptionId};
+use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
 use fuser::Session;
 
 use crate::adapter::Adapter;
+use crate::echo::Echo;
 use crate::elsewhere::{self, Unserved};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
@@ -66,6 +68,7 @@ struct Table {
 struct Entry {
     info: MountInfo,
     cache: Arc<KernelCache>,
+    echo: Arc<Echo>,
 }
 
 impl Mounts {
@@ -152,7 +155,8 @@ impl Mounts {
         let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
         let cache = Arc::new(KernelCache::new(id));
         let case = self.fs.config().case_sensitivity;
-        let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache));
+        let echo = Arc::new(Echo::new());
+        let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
         let session = open(adapter)?;
         cache.connect(session.notifier());
         let mut info = MountInfo {
@@ -166,6 +170,7 @@ impl Mounts {
             all.push(Entry {
                 info: info.clone(),
                 cache,
+                echo,
             });
         });
         let table = Arc::clone(&self.table);
@@ -193,7 +198,18 @@ impl Mounts {
     /// changed. It asks again when it needs something.
     pub fn forget_all(&self) {
         for entry in self.table.all().iter() {
-            entry.cache.forget_all();
+            if let Ok(branch) = self.fs.branch(entry.info.branch) {
+                entry.cache.forget_all(&branch);
+            }
+        }
+    }
+
+    /// What has the kernel tell of changes from elsewhere.
+    #[must_use]
+    pub fn echoes(&self) -> Echoes {
+        Echoes {
+            fs: self.fs.clone(),
+            table: Arc::clone(&self.table),
         }
     }
 
@@ -275,6 +291,59 @@ impl Settler {
             entry.cache.settle(&envelope.change);
         }
     }
+}
+
+/// Has the kernel tell of changes from elsewhere, to all who watch a mount by whatever means: for
+/// programs that are not told otherwise.
+#[derive(Clone, Debug)]
+pub struct Echoes {
+    fs: FsCore,
+    table: Arc<Table>,
+}
+
+impl Echoes {
+    /// Tells of a change on one mount; the caller's thread makes a system call there, and must
+    /// not be one that the kernel waits for. Changes are to come in their order. The opening and
+    /// closing of files is told together, at the close, and reading not at all. A mount in another
+    /// mount namespace is reached by way of `processes` there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such mount or the change is overtaken by others, so that its
+    /// directory is gone; `Unsupported` when the mount cannot be reached; otherwise what the system
+    /// call said.
+    pub fn tell(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
+        let (entry, branch) = self.find(mount)?;
+        let points = points(&entry.info.point, processes);
+        entry.echo.tell(&branch, &entry.cache, &points, change)
+    }
+
+    /// Whether changes can be told on a mount.
+    #[must_use]
+    pub fn can_tell(&self, mount: MountId, processes: &[u32]) -> bool {
+        self.find(mount).is_ok_and(|(entry, branch)| {
+            let points = points(&entry.info.point, processes);
+            entry.echo.can_tell(&branch, &entry.cache, &points)
+        })
+    }
+
+    fn find(&self, mount: MountId) -> io::Result<(Entry, Branch)> {
+        let all = self.table.all();
+        let entry = all.iter().find(|entry| entry.info.id == mount);
+        let entry = entry.ok_or(ErrorKind::NotFound)?.clone();
+        let branch = self.fs.branch(entry.info.branch)?;
+        Ok((entry, branch))
+    }
+}
+
+/// Where a mount point may be found: here, or as these processes see it.
+fn points(point: &Path, processes: &[u32]) -> Vec<PathBuf> {
+    let below = point.strip_prefix("/").unwrap_or(point);
+    let theirs = processes.iter().map(|process| {
+        let root = PathBuf::from(format!("/proc/{process}/root"));
+        root.join(below)
+    });
+    std::iter::once(point.to_owned()).chain(theirs).collect()
 }
 
 /// A mount. It is taken away when this is dropped, in use or not.

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use super::{Common, Failure};
-use crate::server::{Config, Daemon, Limits};
+use crate::server::{Config, Daemon, EchoMode, Limits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
 ///
@@ -29,6 +29,10 @@ pub(crate) struct DaemonArgs {
     /// Do not watch the lower directory for what the host changes
     #[arg(long)]
     no_watch_lower: bool,
+    /// Where the kernel tells of changes that were not made on a mount: where a program without the
+    /// shim watches, on all mounts, or nowhere
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    echo: EchoMode,
     /// Connections at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
     max_sessions: usize,
@@ -49,6 +53,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
             .unwrap_or_else(agentfs_proto::socket::default_path),
     );
     config.lower = args.lower;
+    config.echo = args.echo;
     config.watch_lower = !args.no_watch_lower;
     config.use_systemd_socket = common.socket.is_none();
     config.limits.sessions = args.max_sessions;

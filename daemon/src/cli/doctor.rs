@@ -9,7 +9,8 @@ use serde::Serialize;
 use std::time::Duration;
 
 use super::output::Table;
-use super::{Common, Failure, Output};
+use super::session::Session;
+use super::{Common, Failure, Output, listeners, mount};
 
 /// Show what this machine allows and what to do about the rest
 #[derive(Debug, Args)]
@@ -70,6 +71,7 @@ pub(crate) fn run(common: &Common, _: DoctorArgs, output: &mut Output) -> Result
     let mut findings = checks::all();
     findings.push(socket(common));
     findings.push(daemon(common));
+    findings.extend(watchers(common));
     if output.is_json() {
         return output.json(&findings);
     }
@@ -111,6 +113,27 @@ fn socket(common: &Common) -> Finding {
         }
         Err(error) => Finding::with(what, State::Missing, found, error.to_string()),
     }
+}
+
+/// Who watches a mount and does not have the preloaded library.
+fn watchers(common: &Common) -> Option<Finding> {
+    let what = "watchers without the shim";
+    let mut session = Session::open(common, "").ok()?;
+    let mounts = mount::list(&mut session).ok()?;
+    let all = listeners::find(&mounts);
+    if all.is_empty() {
+        return (!mounts.is_empty()).then(|| Finding::ok(what, "none on any mount"));
+    }
+    let names = all.iter().map(|it| format!("{} ({})", it.program, it.pid));
+    Some(Finding::with(
+        what,
+        State::Limited,
+        names.collect::<Vec<_>>().join(", "),
+        "the kernel is made to tell them of changes from outside, some tenths of a millisecond for \
+         each change (`agentfs daemon --echo`). Dynamically linked programs hear sooner when they \
+         are started with: agentfs exec -- COMMAND. Programs that are static, setuid or in Go, and \
+         users of fanotify, can be told in no other way",
+    ))
 }
 
 fn daemon(common: &Common) -> Finding {

@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod fs;
+mod listeners;
 mod mount;
 mod output;
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 use agentfs_proto::message::{MountInfo, SessionStatus, Status, StatusReport};
 use clap::Args;
 
+use super::listeners::{self, Listener};
 use super::output::Table;
 use super::session::Session;
 use super::{Common, Failure, Output, mount};
@@ -18,17 +19,22 @@ pub(crate) fn run(common: &Common, _: StatusArgs, output: &mut Output) -> Result
     let mut session = Session::open(common, "")?;
     let report = fetch(&mut session)?;
     let mounts = mount::list(&mut session)?;
+    let listeners = listeners::find(&mounts);
     if output.is_json() {
         return output.json(&WithMounts {
             report: &report,
             mounts: &mounts,
+            listeners_without_shim: &listeners,
         });
     }
     output.line(text(&report))?;
-    if mounts.is_empty() {
-        return Ok(());
+    if !mounts.is_empty() {
+        output.line(format_args!("\n{}", mount::table(&mounts)))?;
     }
-    output.line(format_args!("\n{}", mount::table(&mounts)))
+    if !listeners.is_empty() {
+        output.line(format_args!("\n{}", listeners::table(&listeners)))?;
+    }
+    Ok(())
 }
 
 /// The report and the mount table as one object.
@@ -37,6 +43,8 @@ struct WithMounts<'a> {
     #[serde(flatten)]
     report: &'a StatusReport,
     mounts: &'a [MountInfo],
+    /// Programs that watch a mount and are told by echo.
+    listeners_without_shim: &'a [Listener],
 }
 
 /// All pages as one report.

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use agentfs_core::{ConfigError, FsCore};
 
+use super::echo::EchoMode;
 use super::event_loop::{Control, EventLoop};
 use super::limits::Limits;
 use super::listener::{ListenError, Listener};
@@ -26,6 +27,8 @@ pub struct Config {
     pub lower: Option<PathBuf>,
     /// Whether branches hear what the host changes there.
     pub watch_lower: bool,
+    /// Where the kernel tells what was not done on a mount.
+    pub echo: EchoMode,
     /// What one session may have.
     pub limits: Limits,
     /// Whether it ends when nobody uses it and nothing would be lost with it.
@@ -41,6 +44,7 @@ impl Config {
             use_systemd_socket: false,
             lower: None,
             watch_lower: true,
+            echo: EchoMode::Auto,
             limits: Limits::default(),
             until_unused: false,
         }

@@ -11,6 +11,8 @@ mod broadcast;
 mod counters;
 mod daemon;
 mod differences;
+#[cfg_attr(not(target_os = "linux"), path = "echo_elsewhere.rs")]
+mod echo;
 mod event_loop;
 mod files;
 mod jobs;
@@ -34,6 +36,7 @@ mod unused;
 mod watches;
 
 pub use self::daemon::{Config, Daemon, StartError, Stopper};
+pub use self::echo::EchoMode;
 pub use self::limits::Limits;
 pub use self::listener::ListenError;
 pub use self::mounts::{Mount, MountTable};

@@ -1,6 +1,7 @@
 //! Branches as mounts of this process.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,7 @@ use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError, Unserved};
 use agentfs_proto::message::{Code, MountServe};
 
+use super::echo::{EchoMode, Echoing};
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;
@@ -43,6 +45,11 @@ impl Mounting {
             table: table.clone(),
             handles: Mutex::default(),
         })
+    }
+
+    /// What has the kernel tell on these mounts.
+    pub(crate) fn echo(&self, mode: EchoMode) -> io::Result<Echoing> {
+        Echoing::start(mode, &self.table, self.mounts.echoes())
     }
 
     /// What event sinks call before they tell somebody of a change.

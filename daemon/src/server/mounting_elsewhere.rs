@@ -1,5 +1,6 @@
 //! Branches cannot be mounted on this system.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_proto::message::{Code, MountServe};
 
+use super::echo::{EchoMode, Echoing};
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;
@@ -24,6 +26,10 @@ impl Mounting {
         _: &Arc<Control>,
     ) -> Result<Self, EventsDisabled> {
         Ok(Self)
+    }
+
+    pub(crate) fn echo(&self, _: EchoMode) -> io::Result<Echoing> {
+        Ok(Echoing)
     }
 
     pub(crate) fn settler(&self) -> impl Fn(&Envelope) + Send + Sync + 'static {

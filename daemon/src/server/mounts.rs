@@ -1,6 +1,6 @@
 //! Where branches are mounted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,6 +93,28 @@ impl MountTable {
             .iter()
             .find(|(_, mount)| mount.st_dev == st_dev);
         found.map(|(id, mount)| (*id, mount.branch))
+    }
+
+    /// Whether there is no mount.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        lock(&self.0.table).mounts.is_empty()
+    }
+
+    /// The mounts that show a branch.
+    #[must_use]
+    pub fn of_branch(&self, branch: BranchId) -> Vec<MountId> {
+        let table = lock(&self.0.table);
+        let shown = table.mounts.iter().filter(|(_, it)| it.branch == branch);
+        shown.map(|(id, _)| *id).collect()
+    }
+
+    /// The mounts by their devices.
+    #[must_use]
+    pub fn devices(&self) -> HashMap<u64, MountId> {
+        let table = lock(&self.0.table);
+        let all = table.mounts.iter();
+        all.map(|(id, mount)| (mount.st_dev, *id)).collect()
     }
 
     /// The mounts numbered higher than `after`.

@@ -21,6 +21,7 @@ use super::broadcast::Broadcasts;
 use super::counters::Counters;
 use super::daemon::{Config, StartError};
 use super::differences;
+use super::echo::Echoing;
 use super::event_loop::Control;
 use super::jobs::Jobs;
 use super::limits::Limits;
@@ -52,6 +53,7 @@ impl Tokens {
 pub(crate) struct Services {
     /// The first to end: it uses the others.
     lower_watch: Option<LowerWatch>,
+    echoing: Arc<Echoing>,
     core: FsCore,
     origins: Arc<Origins>,
     jobs: Jobs,
@@ -118,7 +120,13 @@ impl Services {
         // The first to subscribe: who hears of a change finds it on every mount.
         let mounting = Arc::new(Mounting::new(&core, &mounts, control).map_err(disabled)?);
         let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
-        let watches = Arc::new(watches.telling_after(mounting.settler()));
+        let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
+        let echoing = Arc::new(echoing);
+        let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
+        let watches = watches
+            .telling_after(mounting.settler())
+            .told_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
+        let watches = Arc::new(watches);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
         // In front of the watch service: a watch that is registered hears the event.
@@ -144,6 +152,7 @@ impl Services {
             .map_err(StartError::Io)?;
         Ok(Self {
             lower_watch,
+            echoing,
             core,
             origins,
             jobs: Jobs::new(control),
@@ -331,6 +340,8 @@ impl Services {
             ("tree_watches", trees as u64),
             ("spilled_bytes", self.watches.spilled_bytes() as u64),
         ]);
+        let (echoes, failed) = self.echoing.counts();
+        counters.extend([("echoes", echoes), ("echoes_failed", failed)]);
         if let Some(lower) = &self.lower_watch {
             let counts = lower.counts();
             let is_partial = counts.is_partial.load(Ordering::Relaxed);

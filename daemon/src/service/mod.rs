@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
-use agentfs_core::id::{BranchId, SessionId};
+use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_ring::Capacity;
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
 
@@ -98,6 +98,21 @@ pub struct WatchService {
     retired: Mutex<Counts>,
     /// Called with a change before anybody is told of it.
     before_telling: BeforeTelling,
+    by_kernel: ByKernel,
+}
+
+type MountsOf = dyn Fn(&Envelope) -> Vec<MountId> + Send + Sync;
+
+/// See [`WatchService::told_by_kernel`].
+struct ByKernel {
+    mounts: Box<MountsOf>,
+    wants_activity: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for ByKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByKernel")
+    }
 }
 
 /// See [`WatchService::telling_after`].
@@ -130,7 +145,34 @@ impl WatchService {
             attention: doorbell::pipe()?,
             retired: Mutex::default(),
             before_telling: BeforeTelling(Box::new(|_| {})),
+            by_kernel: ByKernel {
+                mounts: Box::new(|envelope| match envelope.origin {
+                    Origin::Mount(mount) => vec![mount],
+                    Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => {
+                        Vec::new()
+                    }
+                }),
+                wants_activity: Box::new(|| false),
+            },
         })
+    }
+
+    /// Asks this on which mounts the kernel tells a change, so that nobody there is told twice, and
+    /// whether activity has to be heard of for that. Otherwise the kernel tells on the mount through
+    /// which the change was made.
+    #[must_use]
+    pub fn told_by_kernel(
+        self,
+        mounts: impl Fn(&Envelope) -> Vec<MountId> + Send + Sync + 'static,
+        wants_activity: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            by_kernel: ByKernel {
+                mounts: Box::new(mounts),
+                wants_activity: Box::new(wants_activity),
+            },
+            ..self
+        }
     }
 
     /// Calls this with every change that somebody is about to be told of, in the committing thread,
@@ -386,7 +428,7 @@ impl EventSink for WatchService {
     }
 
     fn wants_activity(&self) -> bool {
-        self.router.wants_activity()
+        self.router.wants_activity() || (self.by_kernel.wants_activity)()
     }
 }
 
@@ -394,7 +436,8 @@ impl WatchService {
     /// Tells every queue of a change.
     fn tell(&self, envelope: &Envelope) {
         let mut news = None;
-        self.router.route(envelope, |queue, hits| {
+        let by_kernel = (self.by_kernel.mounts)(envelope);
+        self.router.route(envelope, &by_kernel, |queue, hits| {
             let news = *news.get_or_insert_with(|| {
                 self.before_telling.0(envelope);
                 self.router.news(envelope, 0)

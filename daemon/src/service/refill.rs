@@ -118,7 +118,7 @@ impl WatchService {
     fn tell_alone(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let news = self.router.news(envelope, HEALED);
         let freeze = || self.freeze(queue.branch);
-        self.router.route(envelope, |hit, hits| {
+        self.router.route(envelope, &[], |hit, hits| {
             if std::ptr::eq(hit, &raw const **queue) {
                 open.tell_all(hits, news, &freeze, |slot, state| {
                     self.router

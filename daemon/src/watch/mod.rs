@@ -9,7 +9,7 @@ mod tree_index;
 
 use std::sync::Arc;
 
-use agentfs_core::event::{Envelope, Origin};
+use agentfs_core::event::Envelope;
 use agentfs_core::id::{MountId, Seq};
 
 pub(crate) use self::node_index::{NodeIndex, NodeWatch};
@@ -47,13 +47,10 @@ impl Since {
         envelope.seq <= self.after
     }
 
-    /// Whether the kernel has told the watcher already.
+    /// Whether the kernel tells the watcher: on these mounts it does.
     #[inline]
-    pub(crate) fn is_told(&self, envelope: &Envelope) -> bool {
-        match envelope.origin {
-            Origin::Mount(mount) => self.mount == Some(mount),
-            Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => false,
-        }
+    pub(crate) fn is_told(&self, by_kernel: &[MountId]) -> bool {
+        self.mount.is_some_and(|mount| by_kernel.contains(&mount))
     }
 }
 

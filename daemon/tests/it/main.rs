@@ -4,6 +4,8 @@
 mod branching;
 mod changes;
 mod coalescing;
+#[cfg(target_os = "linux")]
+mod echo;
 mod ending;
 mod files;
 mod healing;

@@ -12,7 +12,7 @@ use crate::support::{DaemonProcess, PATIENCE};
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 
-fn can_mount() -> bool {
+pub(crate) fn can_mount() -> bool {
     let Err(error) = agentfs_mount::check_device() else {
         return true;
     };

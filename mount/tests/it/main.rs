@@ -5,6 +5,7 @@
 
 mod basics;
 mod coherence;
+mod echo;
 mod elsewhere;
 mod fsx;
 mod isolation;

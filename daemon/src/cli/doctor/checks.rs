@@ -121,7 +121,8 @@ fn inotify_watches() -> Finding {
             what,
             State::Limited,
             format!("{limit} for all programs of a user"),
-            "large projects need more: sysctl fs.inotify.max_user_watches=524288",
+            "large projects need more, and `agentfs daemon --lower` takes one for each directory: \
+             sysctl fs.inotify.max_user_watches=524288",
         ),
         Some(limit) => Finding::ok(what, format!("{limit} for all programs of a user")),
         None => Finding::with(
