@@ -163,7 +163,7 @@ impl Echoing {
                 at: Instant::now(),
             };
             let jobs = lock(&self.jobs);
-            if !jobs.as_ref().is_some_and(|it| it.try_send(job).is_ok()) {
+            if jobs.as_ref().is_none_or(|it| it.try_send(job).is_err()) {
                 // Told by records, then.
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
             } else if is_certain {

@@ -43,6 +43,10 @@ pub(crate) struct Registrations {
 struct Channel {
     session: SessionId,
     branch: BranchId,
+    /// Held while requests are carried out, so that this is done in their order. Never taken under a
+    /// lock of the filesystem.
+    turn: Mutex<()>,
+    /// Taken under locks of the filesystem, so nothing is done under it that could need those.
     inbox: Mutex<Inbox>,
 }
 
@@ -91,6 +95,7 @@ impl Registrations {
         let channel = Arc::new(Channel {
             session,
             branch,
+            turn: Mutex::default(),
             inbox: Mutex::new(inbox),
         });
         let mut channels = write(&self.channels);
@@ -124,13 +129,18 @@ impl Registrations {
     }
 
     fn carry_out(&self, channel: &Channel) {
+        let _turn = lock(&channel.turn);
         let mut inbox = lock(&channel.inbox);
         self.receive(channel, &mut inbox);
-        while let Some(request) = inbox.pending.pop_front() {
+        // It stays there until it is carried out: what it wants is asked for meanwhile.
+        while let Some(request) = inbox.pending.front().copied() {
+            drop(inbox);
             if let Err(error) = self.register(channel, request) {
                 // The program keeps its kernel's watch.
                 tracing::debug!(session = %channel.session, %error, "registration passed over");
             }
+            inbox = lock(&channel.inbox);
+            inbox.pending.pop_front();
         }
     }
 

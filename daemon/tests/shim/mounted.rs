@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentfs_core::FsCore;
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::server::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{
@@ -54,7 +54,9 @@ impl Mounted {
             .permissions(private)
             .tempdir()
             .unwrap();
-        let config = Config::new(directory.path().join("control.sock"));
+        let mut config = Config::new(directory.path().join("control.sock"));
+        // The mount is not one of the daemon's own, and descriptors of this process are counted.
+        config.echo = EchoMode::Never;
         let daemon = Daemon::start(config).unwrap();
         let mounts = Mounts::new(daemon.core()).unwrap();
         let point = TempDir::new().unwrap();
