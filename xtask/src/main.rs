@@ -12,6 +12,7 @@ mod loom;
 mod macos;
 mod report;
 mod soak;
+mod stuck;
 mod test;
 mod tidy;
 mod tools;

@@ -2,8 +2,14 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+use crate::stuck;
+
+/// Longer than building everything takes on a busy machine. No single test takes a minute.
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Why a step failed, with the way out.
 #[derive(Debug)]
@@ -207,22 +213,33 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
-/// Runs a command, letting its output through and showing every line of it to `look`.
+/// Runs a command, letting its output through and showing every line of it to `look`. Kills it when
+/// it has said nothing for [`SILENCE`].
 fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failure> {
     announce(command);
     let failure = |error: io::Error| Failure::new(error.to_string());
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(failure)?;
-    let output = child
-        .stdout
-        .take()
-        .into_iter()
-        .flat_map(|pipe| BufReader::new(pipe).split(b'\n'));
+    let lines = lines(child.stdout.take());
     let mut stdout = io::stdout().lock();
-    for line in output {
-        let line = line.map_err(failure)?;
-        let text = String::from_utf8_lossy(&line);
-        look(&text);
-        writeln!(stdout, "{text}").map_err(failure)?;
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                let line = line.map_err(failure)?;
+                let text = String::from_utf8_lossy(&line);
+                look(&text);
+                writeln!(stdout, "{text}").map_err(failure)?;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let processes = stuck::kill(child.id());
+                child.wait().map_err(failure)?;
+                return Err(Failure::new(format!(
+                    "`{}` said nothing for {} minutes, and these were killed:\n{processes}",
+                    show(command),
+                    SILENCE.as_secs() / 60
+                )));
+            }
+        }
     }
     let status = child.wait().map_err(failure)?;
     if status.success() {
@@ -233,6 +250,22 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
             show(command)
         )))
     }
+}
+
+/// The lines of a pipe, until all its writers have closed it.
+fn lines(pipe: Option<ChildStdout>) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in pipe
+            .into_iter()
+            .flat_map(|pipe| BufReader::new(pipe).split(b'\n'))
+        {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }
 
 /// Runs a command and returns what it wrote to its standard output.
