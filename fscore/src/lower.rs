@@ -219,19 +219,30 @@ impl Lower {
         if object_of(&stat) != known.object || stat_kind(&stat) != Some(known.kind) {
             return Err(Errno::ESTALE);
         }
-        let body = match known.kind {
-            ObjectKind::File => Body::File(File::over_lower(stamp_of(&stat))),
-            ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
-            ObjectKind::Symlink => {
-                let text = rustix::fs::readlinkat(&dir, name, Vec::new()).map_err(vanished)?;
-                Body::Symlink(Arc::from(text.as_bytes()))
-            }
-            ObjectKind::Fifo => Body::Fifo,
-            ObjectKind::Socket => Body::Socket,
-            ObjectKind::CharDevice => Body::CharDevice(number(stat.st_rdev)),
-            ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
+        inode_in(&dir, name, &stat, &known)
+    }
+
+    /// The object of that name and how it is, in one look at the host. A directory that the host has
+    /// no more counts as empty.
+    pub(crate) fn lookup_inode(
+        &self,
+        dir: NodeId,
+        name: &[u8],
+        shared: &Shared,
+    ) -> Result<Option<(Found, Inode)>> {
+        if let Some((fd, known)) = self.same_dir(dir)?
+            && let Ok(stat) = stat_at(&fd, name)
+            && let Some(found) = self.register(&known, dir, name, &stat, shared)
+        {
+            let inode = inode_in(&fd, name, &stat, &self.known(found.node)?)?;
+            return Ok(Some((found, inode)));
+        }
+        // It is not there, or by another spelling.
+        let Some(found) = self.lookup(dir, name, shared)? else {
+            return Ok(None);
         };
-        Ok(inode(&stat, known.names, body))
+        let inode = self.inode(found.node)?;
+        Ok(Some((found, inode)))
     }
 
     /// The `user.` attributes of a file or directory, which are what a branch shows of the host's.
@@ -486,6 +497,23 @@ impl Lower {
 
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// An object of the host, in the directory where it was looked at.
+fn inode_in(dir: &OwnedFd, name: &[u8], stat: &Stat, known: &Known) -> Result<Inode> {
+    let body = match known.kind {
+        ObjectKind::File => Body::File(File::over_lower(stamp_of(stat))),
+        ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
+        ObjectKind::Symlink => {
+            let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(vanished)?;
+            Body::Symlink(Arc::from(text.as_bytes()))
+        }
+        ObjectKind::Fifo => Body::Fifo,
+        ObjectKind::Socket => Body::Socket,
+        ObjectKind::CharDevice => Body::CharDevice(number(stat.st_rdev)),
+        ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
+    };
+    Ok(inode(stat, known.names.clone(), body))
 }
 
 fn inode(stat: &Stat, names: Names, body: Body) -> Inode {

@@ -245,6 +245,35 @@ impl Tree {
         }
     }
 
+    /// The same, and the object.
+    pub(crate) fn lookup_inode(
+        &self,
+        dir: NodeId,
+        inode: &Inode,
+        name: &[u8],
+    ) -> Result<Option<(NodeId, Cow<'_, Inode>)>> {
+        let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
+        let case = self.shared.config.case_sensitivity;
+        if let Some(lower) = &self.shared.lower
+            && entries.merges_lower
+            && entries.find(name, case).is_none()
+        {
+            let Some((found, below)) = lower.lookup_inode(dir, name, &self.shared)? else {
+                return Ok(None);
+            };
+            let inode = match self.inodes.get(found.node.0) {
+                Some(own) => Cow::Borrowed(&**own),
+                None => Cow::Owned(below),
+            };
+            return Ok(Some((found.node, inode)));
+        }
+        let Some(found) = self.lookup(dir, inode, name)? else {
+            return Ok(None);
+        };
+        let inode = self.inode(found.node)?;
+        Ok(Some((found.node, inode)))
+    }
+
     /// Whether the lower directory below `dir` has that name.
     fn lower_has(&self, dir: NodeId, entries: &Dir, name: &[u8]) -> Result<bool> {
         match &self.shared.lower {

@@ -1,12 +1,14 @@
 //! From a path to a node: `link_path_walk` of Linux's `fs/namei.c`.
 
+use std::borrow::Cow;
+
 use crate::caller::Caller;
 use crate::config::PATH_MAX;
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::flags::Access;
 use crate::id::NodeId;
-use crate::inode::Body;
+use crate::inode::{Body, Inode};
 use crate::perm::Rights;
 use crate::tree::{Found, Tree};
 
@@ -230,12 +232,13 @@ impl<'a> Walk<'a> {
             .map_or(NodeId::ROOT, |(parent, _)| parent))
     }
 
-    fn may_search(self, dir: NodeId) -> Result<()> {
+    fn may_search(self, dir: NodeId) -> Result<Cow<'a, Inode>> {
         let inode = self.tree.inode(dir)?;
         if !inode.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        self.rights.check(&inode, Access::EXECUTE)
+        self.rights.check(&inode, Access::EXECUTE)?;
+        Ok(inode)
     }
 
     /// Whether names of that length exist.
@@ -255,8 +258,20 @@ impl<'a> Walk<'a> {
     /// The entry, with the right to search its directory checked: for names that come without a
     /// path.
     pub(crate) fn lookup_at(self, spot: Spot<'_>) -> Result<Option<Found>> {
-        self.may_search(spot.dir)?;
-        self.lookup(spot.dir, spot.name)
+        let dir = self.searched(spot)?;
+        self.tree.lookup(spot.dir, &dir, spot.name)
+    }
+
+    /// The same, with the object.
+    pub(crate) fn inode_at(self, spot: Spot<'_>) -> Result<Option<(NodeId, Cow<'a, Inode>)>> {
+        let dir = self.searched(spot)?;
+        self.tree.lookup_inode(spot.dir, &dir, spot.name)
+    }
+
+    fn searched(self, spot: Spot<'_>) -> Result<Cow<'a, Inode>> {
+        let dir = self.may_search(spot.dir)?;
+        self.check_length(spot.name)?;
+        Ok(dir)
     }
 
     /// Whether `above` is `dir` or a directory over it.

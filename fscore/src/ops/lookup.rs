@@ -29,7 +29,8 @@ impl Branch {
                 b".." => walk.parent_of(parent)?,
                 _ => {
                     let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    walk.lookup_at(spot)?.ok_or(Errno::ENOENT)?.node
+                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    return Ok(inode.attr(node));
                 }
             };
             attr(walk, node)
