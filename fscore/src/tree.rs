@@ -221,6 +221,9 @@ impl Tree {
 
     pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let inode = self.inode(node)?;
+        if inode.is_dir() {
+            return Err(Errno::EISDIR);
+        }
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         let base = read_base(&self.shared, node, self.is_own(node));
         file.read(offset, buffer, &base)

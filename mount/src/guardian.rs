@@ -7,7 +7,8 @@
 //! detaches the mount.
 //!
 //! It notices the death by the end of its input, and, since the descriptors of a process with a
-//! thread stuck in the kernel are not closed, by the death of the thread that started it.
+//! thread stuck in the kernel are not closed, by the death of the thread that started it. The signal
+//! for that is one that does nothing as long as the guardian is not ready for it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -29,7 +30,7 @@ end() {
   done </proc/self/mountinfo
   exit 0
 }
-trap 'end "$1" "$2"' TERM
+trap 'end "$1" "$2"' URG TERM
 trap '' INT HUP QUIT
 read -r _ && exit 0
 end "$1" "$2"
@@ -63,7 +64,7 @@ impl Guardian {
             }
             command.spawn()
         };
-        let process = shell(Command::new("setpriv").args(["--pdeathsig", "TERM", "sh"]))
+        let process = shell(Command::new("setpriv").args(["--pdeathsig", "URG", "sh"]))
             .or_else(|_| shell(&mut Command::new("sh")))?;
         Ok(Self { process })
     }

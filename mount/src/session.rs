@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use fuser::Session;
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 
@@ -95,10 +96,10 @@ fn clear_dead_mounts(point: &Path) {
 }
 
 fn is_dead(point: &Path) -> bool {
-    matches!(
-        rustix::fs::stat(point),
-        Err(Errno::NOTCONN | Errno::CONNABORTED)
-    )
+    // What the kernel remembers it would say of a dead one, too.
+    let flags = AtFlags::STATX_FORCE_SYNC;
+    let asked = rustix::fs::statx(CWD, point, flags, StatxFlags::BASIC_STATS);
+    matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED))
 }
 
 /// Waits a little until the mount is not there any more.

@@ -56,9 +56,6 @@ impl Branch {
                 offset.unwrap_or_else(|| *lock(&handle.position)),
                 buffer.len() as u64,
             )?;
-            if view.tree.inode(handle.node)?.is_dir() {
-                return Err(Errno::EISDIR);
-            }
             let read = match offset {
                 Some(offset) => view.tree.read(handle.node, offset, buffer)?,
                 None => {
