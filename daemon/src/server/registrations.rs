@@ -29,7 +29,10 @@ const MAX_PENDING: usize = 16 * SLOTS as usize;
 
 /// All request channels.
 pub(crate) struct Registrations {
-    channels: RwLock<Vec<Arc<Channel>>>,
+    /// Replaced as a whole. The lock is held to copy the reference only, never while requests are
+    /// carried out: who holds a lock of the filesystem reads it, too, and a writer that waits
+    /// would keep both from each other.
+    channels: RwLock<Arc<[Arc<Channel>]>>,
     /// How many there are, so that an event without any costs one load.
     count: AtomicUsize,
     core: FsCore,
@@ -54,7 +57,8 @@ struct Inbox {
     reader: RequestReader,
     /// Read, and to be carried out when no lock of the filesystem is held.
     pending: VecDeque<Registration>,
-    is_broken: bool,
+    /// Nothing more is read: it makes no sense, or the session is gone.
+    is_closed: bool,
 }
 
 impl fmt::Debug for Registrations {
@@ -73,7 +77,7 @@ impl Registrations {
         control: &Arc<Control>,
     ) -> Self {
         Self {
-            channels: RwLock::default(),
+            channels: RwLock::new(Arc::new([])),
             count: AtomicUsize::new(0),
             core: core.clone(),
             watches: Arc::clone(watches),
@@ -90,7 +94,7 @@ impl Registrations {
         let inbox = Inbox {
             reader,
             pending: VecDeque::new(),
-            is_broken: false,
+            is_closed: false,
         };
         let channel = Arc::new(Channel {
             session,
@@ -98,29 +102,43 @@ impl Registrations {
             turn: Mutex::default(),
             inbox: Mutex::new(inbox),
         });
-        let mut channels = write(&self.channels);
-        channels.push(channel);
-        self.count.store(channels.len(), Ordering::Release);
+        self.change(|channels| channels.push(channel));
         Ok(fd)
     }
 
     /// Carries out what a session's channel holds, and ends the channel.
     pub(crate) fn close(&self, session: SessionId) {
-        self.look(session);
-        let mut channels = write(&self.channels);
-        channels.retain(|channel| channel.session != session);
-        self.count.store(channels.len(), Ordering::Release);
+        if let Some(channel) = self.of_session(session) {
+            // Waits for who does so already.
+            self.carry_out(&channel);
+            lock(&channel.inbox).is_closed = true;
+        }
+        self.change(|channels| channels.retain(|channel| channel.session != session));
     }
 
     /// Carries out what a session's channel holds.
     pub(crate) fn look(&self, session: SessionId) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            let channels = read(&self.channels);
-            channels
-                .iter()
-                .filter(|it| it.session == session)
-                .for_each(|it| self.carry_out(it));
+        if let Some(channel) = self.of_session(session) {
+            self.carry_out(&channel);
         }
+    }
+
+    fn of_session(&self, session: SessionId) -> Option<Arc<Channel>> {
+        let channels = self.channels()?;
+        channels.iter().find(|it| it.session == session).cloned()
+    }
+
+    /// None if there are none.
+    fn channels(&self) -> Option<Arc<[Arc<Channel>]>> {
+        (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&read(&self.channels)))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Channel>>)) {
+        let mut current = write(&self.channels);
+        let mut channels = current.to_vec();
+        change(&mut channels);
+        self.count.store(channels.len(), Ordering::Release);
+        *current = channels.into();
     }
 
     /// Sessions whose channel makes no sense, each once.
@@ -147,7 +165,7 @@ impl Registrations {
     /// Reads the channel, at most once round, so that a program that writes without end holds nobody.
     fn receive(&self, channel: &Channel, inbox: &mut Inbox) {
         for _ in 0..SLOTS {
-            if inbox.is_broken || inbox.pending.len() >= MAX_PENDING {
+            if inbox.is_closed || inbox.pending.len() >= MAX_PENDING {
                 return;
             }
             match inbox.reader.next() {
@@ -155,7 +173,7 @@ impl Registrations {
                 Ok(Some(words)) => inbox.pending.extend(Registration::from_words(words)),
                 Err(error) => {
                     tracing::warn!(session = %channel.session, %error, "a damaged request channel");
-                    inbox.is_broken = true;
+                    inbox.is_closed = true;
                     lock(&self.broken).push(channel.session);
                     self.control.wake();
                 }
@@ -207,25 +225,25 @@ impl EventSink for Registrations {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        if self.count.load(Ordering::Acquire) > 0 {
-            let channels = read(&self.channels);
-            let concerned = channels.iter().filter(|it| it.branch == envelope.branch);
-            concerned.for_each(|it| self.carry_out(it));
+        for channel in self.channels().iter().flat_map(|it| it.iter()) {
+            if channel.branch == envelope.branch {
+                self.carry_out(channel);
+            }
         }
     }
 
     /// Whether a watch that is still to be registered wants activity. Asked under locks of the
     /// filesystem, which delivering to a queue may need: so nothing is carried out here.
     fn wants_activity(&self) -> bool {
-        if self.count.load(Ordering::Acquire) == 0 {
-            return false;
-        }
-        read(&self.channels).iter().any(|channel| {
-            let mut inbox = lock(&channel.inbox);
-            self.receive(channel, &mut inbox);
-            inbox.pending.iter().any(
+        self.channels()
+            .iter()
+            .flat_map(|it| it.iter())
+            .any(|channel| {
+                let mut inbox = lock(&channel.inbox);
+                self.receive(channel, &mut inbox);
+                inbox.pending.iter().any(
                 |request| matches!(request, Registration::Set { mask, .. } if mask & ACTIVITY != 0),
             )
-        })
+            })
     }
 }

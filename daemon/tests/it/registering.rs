@@ -2,8 +2,11 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 
-use agentfs_core::{Caller, FsCore};
+use agentfs_core::{Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Daemon, Limits};
 use agentfs_proto::client::{CallError, Client, OpenQueue};
 use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen};
@@ -12,7 +15,7 @@ use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Consumer, OwnerId};
 
-use crate::support::{assert_answers, connect, daemon_with, soon};
+use crate::support::{PATIENCE, assert_answers, connect, daemon_with, soon};
 
 const DEVICE: u64 = 4242;
 const IN_OPEN: u32 = 0x20;
@@ -111,8 +114,7 @@ fn a_watch_for_activity_hears_the_very_next_open() {
     let root = Caller::root();
     main.mknod(&root, "/f", 0o100_644, 0).unwrap();
     assert_eq!(program.watch(1, IN_OPEN, ROOT), Sent::Sent);
-    main.open(&root, "/f", agentfs_core::OpenFlags::READ, 0)
-        .unwrap();
+    main.open(&root, "/f", OpenFlags::READ, 0).unwrap();
     assert_eq!(program.heard(), [(1, IN_OPEN, "f".to_owned())]);
 }
 
@@ -208,4 +210,53 @@ fn a_watch_on_what_is_gone_by_the_time_it_is_registered_is_ended() {
         (2, IN_IGNORED, none()),
     ];
     assert_eq!(program.heard(), expected);
+}
+
+#[test]
+fn opening_files_while_sessions_register_and_end_keeps_nobody_waiting() {
+    const OPENERS: usize = 2;
+    const SESSIONS: u32 = 500;
+    let (daemon, _directory) = daemon_with_a_mount();
+    let daemon = Arc::new(daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let root = Caller::root();
+    main.mknod(&root, "/f", 0o100_644, 0).unwrap();
+    let (done, finished) = channel();
+    let more = Arc::new(AtomicBool::new(true));
+    for _ in 0..OPENERS {
+        let (main, root, done, more) =
+            (main.clone(), root.clone(), done.clone(), Arc::clone(&more));
+        std::thread::spawn(move || {
+            while more.load(Ordering::Relaxed) {
+                let handle = main.open(&root, "/f", OpenFlags::READ, 0).unwrap();
+                main.close(&root, handle).unwrap();
+            }
+            done.send("opener").unwrap();
+        });
+    }
+    for _ in 0..2 {
+        let (served, done) = (Arc::clone(&daemon), done.clone());
+        std::thread::spawn(move || {
+            for _ in 0..SESSIONS {
+                let program = Program::new(&served);
+                for wd in 1..=20 {
+                    assert_eq!(program.watch(wd, IN_OPEN, ROOT), Sent::Sent);
+                }
+            }
+            done.send("sessions").unwrap();
+        });
+    }
+    let mut ended = Vec::new();
+    while ended.len() < OPENERS + 2 {
+        if let Ok(who) = finished.recv_timeout(PATIENCE) {
+            ended.push(who);
+        } else {
+            // It could not be ended.
+            std::mem::forget(daemon);
+            panic!("somebody waits for ever; ended have {ended:?}");
+        }
+        if ended.iter().filter(|it| **it == "sessions").count() == 2 {
+            more.store(false, Ordering::Relaxed);
+        }
+    }
 }
