@@ -204,6 +204,24 @@ fn on_a_terminal_it_is_asked_what_becomes_of_the_changes() {
 }
 
 #[test]
+fn an_interrupted_question_exports() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("f", "old")]);
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let line = format!("{agentfs} run -- sh -c 'echo new > f'");
+    let mut terminal = project.command("script");
+    let mut terminal = Program::start(terminal.args(["-qec", &line, "/dev/null"]));
+    terminal.expect("M /f");
+    // What the terminal makes SIGINT of.
+    terminal.say("\x03");
+    terminal.expect("exported to");
+    assert!(terminal.finish().0.success());
+    assert_eq!(project.read("f"), "old");
+}
+
+#[test]
 fn programs_are_told_in_json() {
     if !can_mount() {
         return;

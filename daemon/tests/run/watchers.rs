@@ -117,6 +117,18 @@ fn a_watcher_hears_the_restore_of_a_snapshot() {
 }
 
 #[test]
+fn a_watcher_hears_an_edit_of_the_project_itself() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("dir/f", "old")]);
+    let program = watched(&project);
+    project.write("dir/g", "by the host");
+    program.expect("./dir/g CREATE");
+    program.expect("./dir/g CLOSE_WRITE,CLOSE");
+}
+
+#[test]
 fn a_watcher_of_another_run_hears_nothing() {
     if !can_mount() {
         return;

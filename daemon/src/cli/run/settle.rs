@@ -2,7 +2,7 @@
 //! exported or stays with the daemon, and it is said where.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ use agentfs_proto::message::{
 use clap::Args;
 
 use super::members::{self, Member};
-use super::{PREFIX, branches};
+use super::{PREFIX, branches, supervise};
 use crate::cli::branch::diff_line;
 use crate::cli::output::time_text;
 use crate::cli::session::Session;
@@ -337,15 +337,12 @@ fn ask() -> Result<Choice, Failure> {
         )
         .and_then(|()| errors.flush())
         .map_err(Failure::Output)?;
-        let mut answer = String::new();
-        let len = io::stdin().lock().read_line(&mut answer);
-        let is_over = len.map_err(Failure::Input)? == 0;
-        match answer.trim() {
+        let answer = supervise::line().map_err(Failure::Input)?;
+        match answer.unwrap_or_default().trim() {
             "a" | "apply" => return Ok(Choice::Apply),
             "d" | "discard" => return Ok(Choice::Discard),
             "k" | "keep" => return Ok(Choice::Keep),
             "" | "e" | "export" => return Ok(Choice::Export(None)),
-            _ if is_over => return Ok(Choice::Export(None)),
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, WaitOptions, getpid, kill_process, waitpid};
 
 /// What is passed on. Stopping and continuing is for the terminal's whole process group, to which the
@@ -50,6 +51,28 @@ fn blocked() -> SigSet {
     PASSED_ON.into_iter().for_each(|it| signals.add(it));
     signals.add(Signal::SIGCHLD);
     signals
+}
+
+/// Waits for a line of input. `None` when the input is over, or a signal wants an end.
+pub(super) fn line() -> io::Result<Option<String>> {
+    let mut signals = blocked();
+    signals.remove(Signal::SIGCHLD);
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC)?;
+    let input = io::stdin();
+    let mut ready = [
+        PollFd::new(&signals, PollFlags::IN),
+        PollFd::new(&input, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
+    let [signals, _] = &ready;
+    if !signals.revents().is_empty() {
+        return Ok(None);
+    }
+    // A terminal gives a line at a time (termios(3)).
+    let mut bytes = [0; 256];
+    let len = rustix::io::retry_on_intr(|| rustix::io::read(&input, &mut bytes))?;
+    let text = bytes.get(..len).filter(|text| !text.is_empty());
+    Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()))
 }
 
 /// What the child does first.
