@@ -262,6 +262,7 @@ fn processes_that_stay_behind_keep_their_branch() {
     fs::write(&fifo, "go on\n").unwrap();
     watch.expect("created   /g");
     watch.finish();
+    project.wait_unmounted("run-1");
     daemon.say("go on");
     daemon.finish();
     let diff = project.ask(&["branch", "diff", "run-1"]);

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use agentfs_proto::message::{MountList, MountWait};
 use tempfile::TempDir;
 
 use crate::program::Program;
-use crate::support::private_directory;
+use crate::support::{connect, private_directory, soon};
 
 /// A project, a runtime directory and a home. A daemon that was started for it ends by itself.
 pub(crate) struct Project {
@@ -135,6 +136,19 @@ impl Project {
             .args(options)
             .args(["--", "sh", "-c", script]);
         Said::of(&command.output().unwrap())
+    }
+
+    /// Waits until nobody is in a branch any more.
+    pub(crate) fn wait_unmounted(&self, branch: &str) {
+        let mut client = connect(&self.runtime().join("control.sock"));
+        let mounts = client.call(MountList { after: 0 }, soon()).unwrap().mounts;
+        for mount in mounts.iter().filter(|it| it.branch_name == branch) {
+            let wait = MountWait {
+                id: mount.id,
+                timeout_ms: 60_000,
+            };
+            assert_eq!(client.call(wait, soon()).unwrap().value, 1, "{branch}");
+        }
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {
