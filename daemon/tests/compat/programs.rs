@@ -7,7 +7,7 @@ use crate::notify_watch;
 pub(crate) enum Means {
     /// Calls of libc, which the preloaded library hooks.
     Inotify,
-    /// The kernel's own events, which no preloaded library reaches.
+    /// The kernel's own events, which no preloaded library reaches: by echo.
     Fanotify,
     /// It looks itself, because the file system is a remote one to it.
     Polling,
@@ -17,7 +17,7 @@ impl Means {
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Inotify => "inotify",
-            Self::Fanotify => "fanotify",
+            Self::Fanotify => "fanotify (by echo)",
             Self::Polling => "polls on FUSE",
         }
     }

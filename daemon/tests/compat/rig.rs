@@ -1,14 +1,20 @@
 //! A branch on a mount, and the two ways to change it.
 
+use std::convert::Infallible;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{DaemonProcess, agentfs};
+use crate::support::{DaemonProcess, PATIENCE, agentfs, ended_within};
 
+/// How long a trial takes at most.
+const TRIAL: Duration = Duration::from_secs(150);
 const BRANCH: &str = "work";
 /// Where the project is in the branch. tsc watches no directory that is near to the root.
 const PROJECT: &str = "packages/app/src";
@@ -22,16 +28,42 @@ pub(crate) enum Side {
     Outside,
 }
 
+/// The daemon goes before the folder, and takes the mount with it: what is removed is an empty one.
 pub(crate) struct Rig {
-    point: TempDir,
+    _limit: Limit,
     daemon: DaemonProcess,
+    point: TempDir,
+}
+
+/// Kills the daemon when a trial takes too long. Its mount is aborted then, and whoever hangs there,
+/// this process included, goes on with an error.
+struct Limit {
+    /// When it is dropped, the trial is over.
+    _trial: Sender<Infallible>,
+}
+
+impl Limit {
+    fn new(daemon: &DaemonProcess) -> Self {
+        let (trial, over) = channel();
+        let daemon = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+        std::thread::spawn(move || {
+            if over.recv_timeout(TRIAL) == Err(RecvTimeoutError::Timeout) {
+                daemon.map(|it| kill_process(it, Signal::KILL))
+            } else {
+                None
+            }
+        });
+        Self { _trial: trial }
+    }
 }
 
 impl Rig {
     pub(crate) fn new() -> io::Result<Self> {
+        let daemon = DaemonProcess::start();
         let rig = Self {
+            _limit: Limit::new(&daemon),
+            daemon,
             point: TempDir::new()?,
-            daemon: DaemonProcess::start(),
         };
         rig.agentfs(&["branch", "create", BRANCH])?;
         let point = rig.point.path().as_os_str();
@@ -63,11 +95,10 @@ impl Rig {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes())?;
         }
-        let status = child.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("{command:?}: {status}")))
+        match ended_within(&mut child, PATIENCE) {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(io::Error::other(format!("{command:?}: {status}"))),
+            None => Err(io::Error::other(format!("{command:?} does not end"))),
         }
     }
 

@@ -3,10 +3,15 @@
 use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::support::{PATIENCE, ended_within};
+
+/// How long the end of a program that was killed takes at most, unless it hangs in the kernel.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// A program in a process group of its own, which is killed with everything it started.
 pub(crate) struct Running {
@@ -32,23 +37,31 @@ impl Running {
         Ok(Self { child, lines })
     }
 
-    /// The next line of its output or its errors, unless it says nothing for so long or ends.
-    pub(crate) fn line(&self, patience: Duration) -> Result<String, RecvTimeoutError> {
-        self.lines.recv_timeout(patience)
-    }
-
-    /// Reads up to a line with this in it; gives all lines, and whether it came.
-    pub(crate) fn until(&self, wanted: &str, patience: Duration) -> (Vec<String>, bool) {
-        let end = Instant::now() + patience;
+    /// Reads the lines of its output and its errors that count, up to the one that is wanted. Gives
+    /// them, and whether that came in time.
+    pub(crate) fn until(
+        &self,
+        counts: impl Fn(&str) -> bool,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> (Vec<String>, bool) {
+        let end = Instant::now() + PATIENCE;
         let mut lines = Vec::new();
-        while let Ok(line) = self.line(end.saturating_duration_since(Instant::now())) {
-            let found = line.contains(wanted);
-            lines.push(line);
-            if found {
-                return (lines, true);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                // A program that never stops printing is not waited for longer than a silent one.
+                Ok(_) if left.is_zero() => return (lines, false),
+                Ok(line) if counts(&line) => {
+                    let found = is_wanted(&line);
+                    lines.push(line);
+                    if found {
+                        return (lines, true);
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return (lines, false),
             }
         }
-        (lines, false)
     }
 }
 
@@ -56,7 +69,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Not there any more is fine, too.
         kill_process_group(Pid::from_child(&self.child), Signal::KILL).unwrap_or(());
-        drop(self.child.wait());
+        // One that hangs in the mount does not end before that does.
+        let _status = ended_within(&mut self.child, KILLED);
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::programs::{PROGRAMS, Program};
-use crate::trial::{Failed, Row};
+use crate::trial::Failed;
 use crate::{notify_watch, table, trial};
 
 /// The folder with the scripts and everything that they need. Without it, only the programs that
@@ -21,7 +21,7 @@ const WRITE: &str = "--write";
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 
-type Results = BTreeMap<usize, Result<Row, String>>;
+type Results = BTreeMap<usize, Result<(), String>>;
 
 pub(crate) fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -88,22 +88,19 @@ fn run(chosen: &[usize], folder: &Path) -> Results {
     results.into_inner().unwrap_or_default()
 }
 
-fn one(program: &Program, folder: &Path) -> Result<Row, Failed> {
+fn one(program: &Program, folder: &Path) -> Result<(), Failed> {
     std::panic::catch_unwind(|| trial::run(program, folder))
         .unwrap_or_else(|_| Err("panicked".into()))
 }
 
-fn rows(results: &Results) -> impl Iterator<Item = (&Program, &Row)> {
-    let measured = results.iter().filter_map(|(index, result)| {
-        let row = result.as_ref().ok()?;
-        Some((*index, row))
-    });
-    measured.map(|(index, row)| (&PROGRAMS[index], row))
+fn heard(results: &Results) -> impl Iterator<Item = &Program> {
+    let heard = results.iter().filter(|(_, result)| result.is_ok());
+    heard.map(|(index, _)| &PROGRAMS[*index])
 }
 
 fn write(page: &Path, results: &Results) {
     if results.values().all(Result::is_ok) {
-        match std::fs::write(page, table::page(rows(results))) {
+        match std::fs::write(page, table::page(heard(results))) {
             Ok(()) => println!("written: docs/compatibility.md"),
             Err(error) => println!("docs/compatibility.md: {error}"),
         }
@@ -115,14 +112,14 @@ fn compare(page: &Path, results: &mut Results, whole: bool) {
     let page = std::fs::read_to_string(page).unwrap_or_default();
     let stale = "`cargo xtask compat --fix` writes docs/compatibility.md, which does not say";
     for (index, result) in &mut *results {
-        if let Ok(row) = result {
-            let line = table::line(&PROGRAMS[*index], row);
+        if result.is_ok() {
+            let line = table::line(&PROGRAMS[*index]);
             if !page.contains(&line) {
                 *result = Err(format!("{stale} {line}"));
             }
         }
     }
-    if whole && results.values().all(Result::is_ok) && page != table::page(rows(results)) {
+    if whole && results.values().all(Result::is_ok) && page != table::page(heard(results)) {
         results.insert(PROGRAMS.len(), Err(format!("{stale} just this")));
     }
 }

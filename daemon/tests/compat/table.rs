@@ -1,9 +1,6 @@
 //! docs/compatibility.md.
 
-use std::fmt::Write as _;
-
-use crate::programs::{Means, Program};
-use crate::trial::{Heard, Row};
+use crate::programs::Program;
 
 const HEAD: &str = "\
 # What real watcher programs hear
@@ -20,39 +17,24 @@ were the ones named. \"Told\" means that it told of the restored file.
 ";
 
 /// The whole page.
-pub(crate) fn page<'a>(rows: impl Iterator<Item = (&'a Program, &'a Row)>) -> String {
+pub(crate) fn page<'a>(programs: impl Iterator<Item = &'a Program>) -> String {
     let mut text = String::from(HEAD);
     text.push_str("| Program | Watches by | On the mount | From outside | Restore |\n");
     text.push_str("|---|---|---|---|---|\n");
-    for (program, row) in rows {
-        text.push_str(&line(program, row));
+    for program in programs {
+        text.push_str(&line(program));
     }
     text
 }
 
-/// The program's line of the table.
-pub(crate) fn line(program: &Program, row: &Row) -> String {
-    let mut line = format!("| {} | {} |", program.name, program.means.word());
-    for (heard, yes) in [
-        (&row.mount, once(program)),
-        (&row.outside, once(program)),
-        (&row.restore, "told".to_owned()),
-    ] {
-        let cell = match (heard, program.means) {
-            (Heard::Once, _) => yes.as_str(),
-            (Heard::Never, Means::Fanotify) => "no: needs echo",
-            (Heard::Never, Means::Inotify | Means::Polling) => "no",
-        };
-        write!(line, " {cell} |").unwrap_or(());
-    }
-    line.push('\n');
-    line
-}
-
-fn once(program: &Program) -> String {
-    if program.steps.is_empty() {
+/// The line of a program that heard everything.
+pub(crate) fn line(program: &Program) -> String {
+    let Program { name, means, .. } = program;
+    let steps = program.steps;
+    let once = if steps.is_empty() {
         "once".to_owned()
     } else {
-        format!("once: {}", program.steps)
-    }
+        format!("once: {steps}")
+    };
+    format!("| {name} | {} | {once} | {once} | told |\n", means.word())
 }

@@ -4,19 +4,13 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::notify_watch;
-use crate::programs::{Means, Program};
+use crate::programs::Program;
 use crate::rig::{Rig, Side, copy};
 use crate::running::Running;
-use crate::support::PATIENCE;
-
-/// How long a program that only the kernel tells is waited for, when it is to hear of what the
-/// kernel is not told.
-const SHORT: Duration = Duration::from_secs(3);
 
 /// How many changes there are, each of its own file, and each with a sentinel.
 const CHANGES: u32 = 5;
@@ -30,27 +24,11 @@ const TSCONFIG: &str = r#"{
 }
 "#;
 
-/// What a program heard of a change.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Heard {
-    /// Exactly what one change makes it print.
-    Once,
-    Never,
-}
-
-/// What was measured of a program.
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
-    pub(crate) mount: Heard,
-    pub(crate) outside: Heard,
-    pub(crate) restore: Heard,
-}
-
 /// A failure, told for people.
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the program through everything.
-pub(crate) fn run(program: &Program, folder: &Path) -> Result<Row, Failed> {
+/// Runs the program through everything: it must hear of each change once.
+pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
     let rig = Rig::new()?;
     fill(&rig, program, folder)?;
     rig.snapshot("create")?;
@@ -61,7 +39,7 @@ pub(crate) fn run(program: &Program, folder: &Path) -> Result<Row, Failed> {
         .env("OUT", output.path())
         .env("PATH", path_with(folder)?);
     let running = Running::start(&mut command)?;
-    let (lines, ready) = running.until(program.ready, PATIENCE);
+    let (lines, ready) = running.until(|_| true, |line| line.contains(program.ready));
     if !ready {
         return Err(format!("it did not start: {lines:#?}").into());
     }
@@ -72,23 +50,11 @@ pub(crate) fn run(program: &Program, folder: &Path) -> Result<Row, Failed> {
         changes: 0,
         sentinels: 0,
     };
-    let row = Row {
-        mount: trial.change(Side::Mount)?,
-        outside: trial.change(Side::Outside)?,
-        restore: Heard::Never,
-    };
-    // Once more each, in this order: what comes too late from before would show.
-    for (side, before) in [(Side::Mount, &row.mount), (Side::Outside, &row.outside)] {
-        if *before == Heard::Never {
-            continue;
-        }
-        let again = trial.change(side)?;
-        if again != *before {
-            return Err(format!("{side:?}: first {before:?}, then {again:?}").into());
-        }
+    // Twice each, in this order: what comes too late from before would show.
+    for side in [Side::Mount, Side::Outside, Side::Mount, Side::Outside] {
+        trial.change(side)?;
     }
-    let restore = trial.restore(&row)?;
-    Ok(Row { restore, ..row })
+    trial.restore()
 }
 
 /// What is in the branch before the program starts.
@@ -141,84 +107,52 @@ struct Trial<'a> {
 impl Trial<'_> {
     /// Changes the file, waits for the program to tell, then changes the sentinel and reads on until
     /// that is told: twice is seen by then.
-    fn change(&mut self, side: Side) -> Result<Heard, Failed> {
+    fn change(&mut self, side: Side) -> Result<(), Failed> {
         self.changes += 1;
         let line = format!("// change {}", self.changes);
         let file = self.filled("file{k}.ts");
         self.rig.append(side, &file, &line)?;
         let wanted = self.expected(self.program.heard);
-        let patience = self.patience(side);
-        let (mut lines, told) = self.read(&wanted, patience);
-        if !told && self.program.means != Means::Fanotify {
-            return Err(format!("{side:?}: {wanted:#?} in time, but {lines:#?}").into());
-        }
-        // A sentinel that is always heard, where the change was not.
-        let sentinel = if told { side } else { Side::Mount };
+        let mut lines = self.read(side, &wanted)?;
         self.sentinels += 1;
         let line = self.filled(self.program.sentinel);
         let file = self.filled("sentinel{s}.ts");
-        self.rig.append(sentinel, &file, &line)?;
+        self.rig.append(side, &file, &line)?;
         let end = self.expected(self.program.sentinel_heard);
-        let (rest, ended) = self.read(&end, PATIENCE);
-        lines.extend(rest);
-        if !ended {
-            return Err(format!("{side:?}: {end:#?} in time, but {lines:#?}").into());
-        }
+        lines.extend(self.read(side, &end)?);
         let once: Vec<_> = wanted.iter().chain(&end).collect();
-        if told && matches(&lines, &once) {
-            return Ok(Heard::Once);
-        }
-        if !told && matches(&lines, &end.iter().collect::<Vec<_>>()) {
-            return Ok(Heard::Never);
+        if matches(&lines, &once) {
+            return Ok(());
         }
         Err(format!("{side:?}: {once:#?} and nothing else, but {lines:#?}").into())
     }
 
-    /// Restores the snapshot. Programs may tell of it in any way and as often as they like; they must hear of the next change as before.
-    fn restore(&mut self, row: &Row) -> Result<Heard, Failed> {
+    /// Restores the snapshot. Programs may tell of it in any way and as often as they like; they must
+    /// hear of the next change as before.
+    fn restore(&mut self) -> Result<(), Failed> {
         self.rig.snapshot("restore")?;
         let restored = self.program.restored;
-        let (lines, told) = self.running.until(restored, self.patience(Side::Outside));
-        if !told && self.program.means != Means::Fanotify {
+        let told = self.running.until(|_| true, |it| it.contains(restored));
+        if let (lines, false) = told {
             return Err(format!("restore: {restored:?} in time, but {lines:#?}").into());
         }
         self.changes += 1;
-        let side = match row.outside {
-            Heard::Once => Side::Outside,
-            Heard::Never => Side::Mount,
-        };
         let line = format!("// change {}", self.changes);
-        self.rig.append(side, &self.filled("file{k}.ts"), &line)?;
+        let file = self.filled("file{k}.ts");
+        self.rig.append(Side::Outside, &file, &line)?;
         let next = self.program.heard.last().copied().unwrap_or_default();
-        let (lines, next_told) = self.read(&[self.filled(next)], PATIENCE);
-        if !next_told {
-            return Err(format!("the change after the restore in time, but {lines:#?}").into());
-        }
-        Ok(if told { Heard::Once } else { Heard::Never })
-    }
-
-    fn patience(&self, side: Side) -> Duration {
-        match (self.program.means, side) {
-            (Means::Fanotify, Side::Outside) => SHORT,
-            _ => PATIENCE,
-        }
+        self.read(Side::Outside, &[self.filled(next)])?;
+        Ok(())
     }
 
     /// Reads the lines that count, up to the last of these.
-    fn read(&self, wanted: &[String], patience: Duration) -> (Vec<String>, bool) {
+    fn read(&self, side: Side, wanted: &[String]) -> Result<Vec<String>, Failed> {
         let last = wanted.last().map(String::as_str).unwrap_or_default();
-        let mut lines = Vec::new();
-        loop {
-            let Ok(line) = self.running.line(patience) else {
-                return (lines, false);
-            };
-            if self.program.counts.iter().any(|it| line.contains(it)) {
-                let is_last = matches_line(&line, last);
-                lines.push(line);
-                if is_last {
-                    return (lines, true);
-                }
-            }
+        let counts = |line: &str| self.program.counts.iter().any(|it| line.contains(it));
+        let told = self.running.until(counts, |line| matches_line(line, last));
+        match told {
+            (lines, true) => Ok(lines),
+            (lines, false) => Err(format!("{side:?}: {wanted:#?} in time, but {lines:#?}").into()),
         }
     }
 

@@ -19,6 +19,46 @@ pub(crate) fn soon() -> Deadline {
     Deadline::after(PATIENCE)
 }
 
+/// The status of a child, if it ends in time. One that does not is killed, and not waited for: it may
+/// hang in the kernel.
+pub(crate) fn ended_within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    if has_ended_within(child, patience) {
+        return child.wait().ok();
+    }
+    drop(child.kill());
+    None
+}
+
+/// As [`ended_within`], and a child that does not end fails the test.
+#[track_caller]
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
+    ended_within(child, PATIENCE).expect("the end of a process in time")
+}
+
+#[cfg(target_os = "linux")]
+fn has_ended_within(child: &Child, patience: Duration) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    let end = std::time::Instant::now() + patience;
+    let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
+        // Nobody has waited for it, so it is there.
+        return false;
+    };
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = Timespec::try_from(left).unwrap();
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return ready.unwrap() > 0,
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_ended_within(_: &Child, _: Duration) -> bool {
+    true
+}
+
 /// A directory for this user alone.
 pub(crate) fn private_directory() -> TempDir {
     let private = std::fs::Permissions::from_mode(0o700);
@@ -86,8 +126,9 @@ impl DaemonProcess {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    #[track_caller]
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        ended(&mut self.child)
     }
 
     /// Kills it. Its directory stays; its page of counters, which the next daemon there would
@@ -111,10 +152,16 @@ impl DaemonProcess {
 
 impl Drop for DaemonProcess {
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal(Signal::TERM);
-            self.wait();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
         }
+        self.signal(Signal::TERM);
+        // One that is killed has its mounts aborted, which frees whoever hangs there.
+        let status = ended_within(&mut self.child, PATIENCE);
+        assert!(
+            status.is_some() || std::thread::panicking(),
+            "the daemon ends when it is told to"
+        );
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::program::{Program, can_mount};
-use crate::project::Project;
+use crate::project::{Project, Said};
 
 /// Changes of every kind.
 const CHANGES: &str = "printf new > made; printf changed > file; rm gone; mv from to; \
@@ -57,11 +57,8 @@ fn tree(root: &Path) -> Vec<String> {
 /// What the changes come to, made by the kernel.
 fn expected() -> Vec<String> {
     let project = changed();
-    let status = std::process::Command::new("sh")
-        .args(["-c", CHANGES])
-        .current_dir(project.path())
-        .status();
-    assert!(status.unwrap().success());
+    let said = Said::by(project.command("sh").args(["-c", CHANGES]));
+    assert_eq!(said.status, Some(0), "{said:?}");
     tree(&project.path())
 }
 
@@ -229,8 +226,8 @@ fn programs_are_told_in_json() {
     let project = Project::with(&[("f", "old")]);
     let mut command = project.agentfs();
     command.args(["--json", "run", "--", "sh", "-c", "echo new > f"]);
-    let output = command.output().unwrap();
-    let report: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    let said = Said::by(&mut command);
+    let report: serde_json::Value = serde_json::from_str(&said.err).unwrap();
     assert_eq!(report["outcome"], "exported");
     assert_eq!(report["changes"][0]["path"], "/f");
     assert!(Path::new(report["directory"].as_str().unwrap()).is_dir());

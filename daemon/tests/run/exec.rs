@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 
 use crate::program::{Program, can_mount};
+use crate::project::Said;
 use crate::support::{DaemonProcess, agentfs, private_directory};
 
 /// `agentfs exec` with a runtime directory of its own, where the library goes.
@@ -18,8 +19,7 @@ fn exec(daemon: &DaemonProcess, words: &[&str]) -> Command {
         .env("XDG_RUNTIME_DIR", daemon.directory.path())
         .env_remove("LD_PRELOAD")
         .args(["exec", "--"])
-        .args(words)
-        .stdin(Stdio::null());
+        .args(words);
     command
 }
 
@@ -33,16 +33,15 @@ fn installed(daemon: &DaemonProcess) -> PathBuf {
 #[track_caller]
 fn preloads(daemon: &DaemonProcess) {
     let script = "grep -c shim- /proc/self/maps";
-    let output = exec(daemon, &["sh", "-c", script]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    assert!(output.stderr.is_empty(), "{output:?}");
+    let said = Said::by(&mut exec(daemon, &["sh", "-c", script]));
+    assert_eq!((said.status, &*said.err), (Some(0), ""), "{said:?}");
 }
 
 #[test]
 fn exit_status_and_signals_are_the_commands() {
     let daemon = DaemonProcess::start();
-    let status = exec(&daemon, &["sh", "-c", "exit 7"]).status().unwrap();
-    assert_eq!(status.code(), Some(7));
+    let said = Said::by(&mut exec(&daemon, &["sh", "-c", "exit 7"]));
+    assert_eq!(said.status, Some(7));
     let program = Program::start(&mut exec(
         &daemon,
         &["sh", "-c", "echo $$; exec sleep 1000"],
@@ -63,16 +62,15 @@ fn what_cannot_be_run_has_a_status_of_its_own() {
     let daemon = DaemonProcess::start();
     let file = daemon.directory.path().join("data");
     fs::write(&file, "data").unwrap();
-    let none = exec(&daemon, &["/no/such/program"]).output().unwrap();
-    assert_eq!(none.status.code(), Some(127));
-    let text = String::from_utf8(none.stderr).unwrap();
-    assert!(text.contains("/no/such/program"), "{text}");
-    let no_program = exec(&daemon, &[file.to_str().unwrap()]).output().unwrap();
-    assert_eq!(no_program.status.code(), Some(126));
+    let none = Said::by(&mut exec(&daemon, &["/no/such/program"]));
+    assert_eq!(none.status, Some(127));
+    assert!(none.err.contains("/no/such/program"), "{none:?}");
+    let no_program = Said::by(&mut exec(&daemon, &[file.to_str().unwrap()]));
+    assert_eq!(no_program.status, Some(126));
     let alone = private_directory();
     let mut command = agentfs(alone.path());
-    let output = command.args(["exec", "--", "true"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(125), "there is no daemon");
+    let said = Said::by(command.args(["exec", "--", "true"]));
+    assert_eq!(said.status, Some(125), "there is no daemon");
 }
 
 #[test]
@@ -109,26 +107,20 @@ fn an_open_runtime_directory_is_refused() {
     let runtime = daemon.directory.path().join("agentfs");
     fs::create_dir(&runtime).unwrap();
     fs::set_permissions(&runtime, fs::Permissions::from_mode(0o777)).unwrap();
-    let output = exec(&daemon, &["true"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(125));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("chmod 700"), "{text}");
+    let said = Said::by(&mut exec(&daemon, &["true"]));
+    assert_eq!(said.status, Some(125));
+    assert!(said.err.contains("chmod 700"), "{said:?}");
 }
 
 #[test]
 fn what_was_preloaded_before_still_is() {
     let daemon = DaemonProcess::start();
     let print = ["sh", "-c", "echo $LD_PRELOAD"];
-    let output = exec(&daemon, &print)
-        .env("LD_PRELOAD", "libc.so.6")
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let said = Said::by(exec(&daemon, &print).env("LD_PRELOAD", "libc.so.6"));
     let shim = installed(&daemon);
-    assert_eq!(text.trim(), format!("{}:libc.so.6", shim.display()));
-    let nested = exec(&daemon, &print).env("LD_PRELOAD", &shim).output();
-    let text = String::from_utf8(nested.unwrap().stdout).unwrap();
-    assert_eq!(text.trim(), shim.to_str().unwrap(), "not twice");
+    assert_eq!(said.out.trim(), format!("{}:libc.so.6", shim.display()));
+    let nested = Said::by(exec(&daemon, &print).env("LD_PRELOAD", &shim));
+    assert_eq!(nested.out.trim(), shim.to_str().unwrap(), "not twice");
 }
 
 #[test]

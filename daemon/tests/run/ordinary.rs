@@ -48,7 +48,7 @@ fn an_ordinary_user_works_in_a_branch() {
     let script = "id -u; cat f; echo more >> f; echo new > made; stat -c %u f made; \
                   cat theirs; (echo x > theirs) 2>/dev/null || echo refused";
     let words = ["run", "--apply", "--", "sh", "-c", script];
-    let said = Said::of(&as_user(&project, &words).output().unwrap());
+    let said = Said::by(&mut as_user(&project, &words));
     assert_eq!(said.status, Some(0), "{said:?}");
     assert_eq!(
         said.out, "65534\nold\n65534\n65534\nother\nrefused\n",
@@ -76,10 +76,10 @@ fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
     let program = Program::start(&mut as_user(&project, &words));
     program.complains("Watches established");
     let touch = ["fs", "touch", "/from-outside", "--branch", "b"];
-    assert!(as_user(&project, &touch).status().unwrap().success());
+    assert_eq!(Said::by(&mut as_user(&project, &touch)).status, Some(0));
     program.expect("CREATE from-outside");
     let join = ["join", "b", "--", "sh", "-c", "ls; : > joined"];
-    let joined = Said::of(&as_user(&project, &join).output().unwrap());
+    let joined = Said::by(&mut as_user(&project, &join));
     assert_eq!(joined.out, "f\nfrom-outside\ntheirs\n", "{joined:?}");
     program.expect("CREATE joined");
 }

@@ -3,10 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, ended_within};
 
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
@@ -94,17 +95,22 @@ impl Program {
     /// Ends its input, and waits for its end. Gives what it said meanwhile, output and errors.
     pub(crate) fn finish(&mut self) -> (ExitStatus, String, String) {
         self.stdin = None;
-        let status = self.child.wait().unwrap();
-        let rest = |lines: &Receiver<String>| {
-            let mut text = String::new();
-            while let Ok(line) = lines.recv_timeout(PATIENCE) {
-                text.push_str(&line);
-                text.push('\n');
-            }
-            text
-        };
-        (status, rest(&self.lines), rest(&self.errors))
+        let status = ended_within(&mut self.child, PATIENCE);
+        let (out, err) = (rest(&self.lines), rest(&self.errors));
+        let status = status.unwrap_or_else(|| panic!("no end in time, but {out:?} and {err:?}"));
+        (status, out, err)
     }
+}
+
+/// What is said until nobody can say anything any more.
+fn rest(lines: &Receiver<String>) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    let mut text = String::new();
+    while let Some(line) = next(lines, deadline) {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 impl Drop for Program {
@@ -112,15 +118,26 @@ impl Drop for Program {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal(Signal::TERM);
             self.stdin = None;
-            self.child.wait().unwrap();
+            let status = ended_within(&mut self.child, PATIENCE);
+            assert!(
+                status.is_some() || std::thread::panicking(),
+                "a program ends when it is told to"
+            );
         }
     }
 }
 
+/// The next line. `None` when there is none in time, or no more.
+fn next(lines: &Receiver<String>, deadline: Instant) -> Option<String> {
+    let left = deadline.checked_duration_since(Instant::now())?;
+    lines.recv_timeout(left).ok()
+}
+
 #[track_caller]
 fn until(lines: &Receiver<String>, wanted: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
     let mut seen = Vec::new();
-    while let Ok(line) = lines.recv_timeout(PATIENCE) {
+    while let Some(line) = next(lines, deadline) {
         if line.contains(wanted) {
             return line;
         }

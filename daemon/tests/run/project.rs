@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use agentfs_proto::message::{MountList, MountWait};
 use tempfile::TempDir;
@@ -24,12 +24,12 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    pub(crate) fn of(output: &Output) -> Self {
-        Self {
-            status: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+    /// Runs a command without input to its end.
+    #[track_caller]
+    pub(crate) fn by(command: &mut Command) -> Self {
+        let (status, out, err) = Program::start(command).finish();
+        let status = status.code();
+        Self { status, out, err }
     }
 
     /// The directory in which changes were kept.
@@ -97,14 +97,13 @@ impl Project {
             .env_remove("AGENTFS_BRANCH")
             .env_remove("AGENTFS_SOCKET")
             .env_remove("LD_PRELOAD")
-            .current_dir(self.path())
-            .stdin(Stdio::null());
+            .current_dir(self.path());
         command
     }
 
     /// Runs `agentfs` with these words to its end.
     pub(crate) fn say(&self, words: &[&str]) -> Said {
-        Said::of(&self.agentfs().args(words).output().unwrap())
+        Said::by(self.agentfs().args(words))
     }
 
     /// Runs `agentfs` with these words, which must succeed.
@@ -135,7 +134,7 @@ impl Project {
             .arg("run")
             .args(options)
             .args(["--", "sh", "-c", script]);
-        Said::of(&command.output().unwrap())
+        Said::by(&mut command)
     }
 
     /// Waits until nobody is in a branch any more.

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::can_mount;
-use crate::project::Project;
+use crate::project::{Project, Said};
 
 #[test]
 fn the_command_changes_its_branch_and_not_the_project() {
@@ -85,9 +85,8 @@ fn the_working_directory_stays() {
         "-c",
         "pwd -P; ls",
     ]);
-    let out = String::from_utf8(command.output().unwrap().stdout).unwrap();
     assert_eq!(
-        out,
+        Said::by(&mut command).out,
         format!("{}\nf\n", project.path().join("deep/er").display())
     );
 }
@@ -228,8 +227,8 @@ fn a_daemon_over_another_project_is_left_alone() {
         .args(["run", "--lower"])
         .arg(&other)
         .args(["--", "cat"]);
-    let second = command.arg(other.join("f")).output().unwrap();
-    assert_eq!(second.stdout, b"second", "{second:?}");
+    let second = Said::by(command.arg(other.join("f")));
+    assert_eq!(second.out, "second\n", "{second:?}");
     first.say("go on");
     let (_, out, _) = first.finish();
     assert_eq!(out, "first\n");

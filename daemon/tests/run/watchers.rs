@@ -1,5 +1,7 @@
 //! Stock programs in a session: each hears once what is changed from outside.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::program::{Program, can_mount};
@@ -46,11 +48,13 @@ fn lines_until(program: &Program, end: &str) -> Vec<String> {
     panic!("{end:?} in time, and not only {lines:?}");
 }
 
-fn write(project: &Project, path: &str) {
+/// Writes from outside.
+fn write(project: &Project, path: &str, line: &str) {
     let mut command = project.agentfs();
     let mut write = Program::start(command.args(["fs", "write", path, "--branch", "b"]));
-    write.say("text");
-    assert!(write.finish().0.success());
+    write.say(line);
+    let (status, _, err) = write.finish();
+    assert!(status.success(), "{err}");
 }
 
 #[test]
@@ -60,7 +64,7 @@ fn a_watcher_hears_a_control_request_once() {
     }
     let project = Project::with(&[("dir/f", "old")]);
     let program = watched(&project);
-    write(&project, "/dir/new");
+    write(&project, "/dir/new", "text");
     project.ask(&["fs", "touch", "/end", "--branch", "b"]);
     let heard = [
         "./dir/new CREATE",
@@ -149,7 +153,7 @@ fn a_python_program_hears_a_control_request_once() {
     let project = Project::with(&[("f", "old")]);
     let program = project.start(&["--branch", "b", "--discard"], PYTHON);
     program.expect("watching");
-    write(&project, "/new");
+    write(&project, "/new", "text");
     project.ask(&["fs", "rm", "/f", "--branch", "b"]);
     let heard = ["new 0x100", "new 0x2", "new 0x8"];
     assert_eq!(lines_until(&program, "f 0x200"), heard);
@@ -172,4 +176,63 @@ fn tail_follows_what_is_written_from_outside() {
     write.say("second");
     assert!(write.finish().0.success());
     assert_eq!(program.line(), "second");
+}
+
+#[test]
+fn of_ten_thousand_restored_files_each_is_told() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let mut expected = BTreeSet::new();
+    for folder in 0..100 {
+        fs::create_dir(project.path().join(format!("d{folder}"))).unwrap();
+        for file in 0..100 {
+            let name = format!("d{folder}/f{file}");
+            fs::write(project.path().join(&name), "old\n").unwrap();
+            expected.insert(name);
+        }
+    }
+    let script = "read -r _
+        for folder in d*; do for file in $folder/*; do echo new >>$file; done; done
+        exec inotifywait -m -r -e modify,create,moved_to --format '%w%f' .";
+    let mut program = project.start(&["--branch", "b", "--discard"], script);
+    project.ask(&["snapshot", "create", "before", "--branch", "b"]);
+    program.say("go on");
+    program.complains("Watches established");
+    project.ask(&["snapshot", "restore", "before", "--branch", "b"]);
+    project.ask(&["fs", "touch", "/end", "--branch", "b"]);
+    for line in lines_until(&program, "./end") {
+        expected.remove(line.trim_start_matches("./"));
+    }
+    assert!(expected.is_empty(), "never told: {expected:?}");
+}
+
+#[test]
+fn a_build_runs_again_when_a_source_is_changed_from_outside() {
+    if !can_mount() {
+        return;
+    }
+    let part = |number: u32| format!("int part(void) {{ return {number}; }}");
+    let main = "#include <stdio.h>\nint part(void);\n\
+        int main(void) { printf(\"part %d\\n\", part()); }\n";
+    let project = Project::with(&[
+        ("part.c", &part(1)),
+        ("main.c", main),
+        ("Makefile", "program: main.o part.o\n\t$(CC) -o $@ $^\n"),
+    ]);
+    // -a: entr would leave out what comes soon after a build.
+    let script = "ls *.c Makefile >sources
+        exec entr -a -n sh -c 'make CC=gcc && ./program' <sources";
+    let program = project.start(&["--branch", "b", "--discard"], script);
+    program.expect("part 1");
+    write(&project, "/part.c", &part(2));
+    program.expect("part 2");
+    let script = format!("printf '%s' '{}' >part.c", part(3));
+    project.ask(&["join", "b", "--", "sh", "-c", &script]);
+    program.expect("part 3");
+    project.write("main.c", &main.replace("part %d", "other %d"));
+    program.expect("other 3");
+    assert_eq!(project.read("part.c"), part(1), "the project's own");
+    assert!(!project.has("program"));
 }
