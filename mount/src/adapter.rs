@@ -18,6 +18,7 @@ use crate::convert::{errno, file_attr};
 use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::listing::Readings;
+use crate::opened::Opened;
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
@@ -56,6 +57,7 @@ pub(crate) struct Adapter {
     pub(crate) branch: Branch,
     pub(crate) cache: Arc<KernelCache>,
     pub(crate) echo: Arc<Echo>,
+    pub(crate) opened: Arc<Opened>,
     pub(crate) readings: Readings,
     no_groups: Arc<[u32]>,
     /// How long the kernel may remember names.
@@ -84,6 +86,7 @@ impl Adapter {
             branch,
             cache,
             echo,
+            opened: Arc::default(),
             readings: Readings::default(),
             no_groups: Arc::from([]),
             entry_lifetime: match case {

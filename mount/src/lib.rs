@@ -40,6 +40,7 @@ mod guardian;
 mod kernel_cache;
 mod listing;
 mod location;
+mod opened;
 mod options;
 mod requests;
 mod server;

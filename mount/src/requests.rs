@@ -246,7 +246,10 @@ impl Filesystem for Adapter {
             .branch
             .open_node(&caller, node(inode), open_flags(flags))
         {
-            Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(handle) => {
+                self.opened.add(handle);
+                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
+            }
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -270,6 +273,7 @@ impl Filesystem for Adapter {
             .create_at(&caller, node(parent), name, flags, mode & 0o7777)
         {
             Ok((handle, attr)) => {
+                self.opened.add(handle);
                 let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
                 reply.created(
                     &self.entry_lifetime,
@@ -350,7 +354,9 @@ impl Filesystem for Adapter {
         };
         let _told = self.tell_after();
         let caller = self.caller(request);
-        answer_empty(self.branch.close(&caller, handle(file)), reply);
+        let file = handle(file);
+        self.opened.remove(file);
+        answer_empty(self.branch.close(&caller, file), reply);
     }
 
     // After this answer the kernel opens directories without asking, and caches them.

@@ -157,6 +157,7 @@ impl Mounts {
         let case = self.fs.config().case_sensitivity;
         let echo = Arc::new(Echo::new());
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
+        let opened = Arc::clone(&adapter.opened);
         let session = open(adapter)?;
         cache.connect(session.notifier());
         let mut info = MountInfo {
@@ -176,6 +177,7 @@ impl Mounts {
         let table = Arc::clone(&self.table);
         let at_end = self.at_end.clone();
         let served = Server::start(session, id, location, guarded, move || {
+            opened.close_all(&branch, id);
             table.remove(id);
             at_end.0(id);
         });

@@ -18,7 +18,7 @@ impl Retired {
         lock(&self.0).insert(branch.id(), branch.last_seq());
     }
 
-    /// Those that may go now.
+    /// Those that may go now. They are named again until they are gone.
     pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
         let mut all = lock(&self.0);
         let mut due = Vec::new();
@@ -29,10 +29,11 @@ impl Retired {
             if services.mounts().shows(Some(*id)) {
                 return true;
             }
-            if branch.last_seq() == *seq || services.is_as_made(*id) {
+            let may_go = branch.last_seq() == *seq || services.is_as_made(*id);
+            if may_go {
                 due.push(*id);
             }
-            false
+            may_go
         });
         due
     }

@@ -116,7 +116,8 @@ fn an_export_goes_where_it_is_told() {
     assert!(again.err.contains("run --branch"), "{}", again.err);
     let kept = project.run(&["--branch", "run-1", "--export", "../out2"], "true");
     assert_eq!(kept.status, Some(0), "{kept:?}");
-    assert!(project.beside("out2/files/x").exists(), "nothing was lost");
+    let is_there = project.beside("out2/files/x").exists();
+    assert!(is_there, "nothing was lost: {again:?}, {kept:?}");
 }
 
 #[test]

@@ -174,6 +174,7 @@ fn what_a_killed_run_changed_can_be_continued() {
     if let Err(error) = kill_process(command, Signal::KILL) {
         assert_eq!(error, rustix::io::Errno::SRCH, "it ended already");
     }
+    project.wait_unmounted("run-1");
     let next = project.run(&[], "true");
     assert!(next.err.contains("agentfs branch"), "{next:?}");
     assert!(next.err.contains("run-1"), "{next:?}");

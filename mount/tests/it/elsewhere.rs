@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentfs_core::{Caller, FsCore, OpenFlags};
+use agentfs_core::{Caller, Errno, FsCore, OpenFlags};
 use agentfs_mount::{MountError, MountOptions, UnmountError, Unserved, mount_elsewhere};
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -132,6 +132,31 @@ fn who_uses_a_mount_of_another_namespace_gets_errors_when_it_is_cut_off() {
     let error = inside.run(|point| fs::metadata(point.join("g")).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::NotConnected);
     drop(open);
+    inside.end();
+}
+
+/// The kernel says no more of what is open when a connection ends.
+#[test]
+fn a_branch_has_no_open_files_when_its_mount_has_ended() {
+    let Some(fixture) = Fixture::empty() else {
+        return;
+    };
+    let root = Caller::root();
+    let made = fixture
+        .fs
+        .branch_create_from_current(&root, FsCore::MAIN, "b");
+    let branch = made.unwrap();
+    let (mut inside, unserved) = Inside::start();
+    let (point, options) = (inside.dir.path().to_owned(), MountOptions::default());
+    let mount = fixture.mounts.serve(branch, unserved, &point, &options);
+    let mount = mount.unwrap();
+    let made = inside.run(|point| File::create(point.join("f")).unwrap());
+    let read = inside.run(|point| File::open(point.join("f")).unwrap());
+    assert_eq!(fixture.fs.branch_delete(branch), Err(Errno::EBUSY));
+    mount.unmount(true).unwrap();
+    assert!(mount.wait_unmounted(DEADLINE));
+    assert_eq!(fixture.fs.branch_delete(branch), Ok(()));
+    drop((made, read));
     inside.end();
 }
 

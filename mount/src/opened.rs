@@ -1,0 +1,39 @@
+//! The files that are open on a mount. When the connection ends, the kernel does not say any more
+//! that it closes them.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agentfs_core::event::Origin;
+use agentfs_core::id::MountId;
+use agentfs_core::{Branch, Caller, HandleId};
+
+#[derive(Debug, Default)]
+pub(crate) struct Opened(Mutex<HashSet<HandleId>>);
+
+impl Opened {
+    fn lock(&self) -> MutexGuard<'_, HashSet<HandleId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, handle: HandleId) {
+        self.lock().insert(handle);
+    }
+
+    pub(crate) fn remove(&self, handle: HandleId) {
+        self.lock().remove(&handle);
+    }
+
+    /// Closes what is open still. To be called when nothing is asked any more.
+    pub(crate) fn close_all(&self, branch: &Branch, mount: MountId) {
+        let caller = Caller {
+            origin: Origin::Mount(mount),
+            ..Caller::root()
+        };
+        for handle in std::mem::take(&mut *self.lock()) {
+            if let Err(error) = branch.close(&caller, handle) {
+                tracing::debug!(%mount, %error, "a file that was open at the end of a mount is gone");
+            }
+        }
+    }
+}
