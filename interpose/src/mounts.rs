@@ -3,8 +3,18 @@
 //! Almost every watch of almost every program does not. Then it costs one statx, for a disk's
 //! filesystem a look at its device number, and for others a look into a small table.
 
+#![cfg_attr(
+    target_os = "linux",
+    expect(
+        unsafe_code,
+        reason = "looks at a path that the kernel has not checked yet"
+    )
+)]
+
 #[cfg(target_os = "linux")]
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
+#[cfg(target_os = "linux")]
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,19 +37,34 @@ pub(crate) struct Object {
 #[cfg(target_os = "linux")]
 const FUSE_SUPER_MAGIC: u32 = 0x6573_5546;
 
-/// Looks a path up as `inotify_add_watch` did.
+/// linux/stat.h, since 6.8
 #[cfg(target_os = "linux")]
-pub(crate) fn object(path: &CStr, follow: bool) -> Option<Object> {
-    let mut flags = AtFlags::empty();
-    if !follow {
-        flags |= AtFlags::SYMLINK_NOFOLLOW;
-    }
-    object_at(rustix::fs::CWD, path, flags)
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+
+/// Looks a path up as `inotify_add_watch` does.
+///
+/// # Safety
+/// As statx(2): the path may be any pointer.
+#[cfg(target_os = "linux")]
+pub(crate) unsafe fn object(path: *const c_char, follow: bool) -> Option<Object> {
+    let no_follow = if follow { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+    let flags = no_follow | libc::AT_STATX_DONT_SYNC;
+    let wanted = libc::STATX_INO | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `found` is writable; the kernel checks the path.
+    let failed =
+        unsafe { libc::statx(libc::AT_FDCWD, path, flags, wanted, found.as_mut_ptr()) } != 0;
+    // SAFETY: numbers, which may all be 0.
+    let found = unsafe { found.assume_init() };
+    (!failed).then(|| Object {
+        st_dev: makedev(found.stx_dev_major, found.stx_dev_minor),
+        st_ino: found.stx_ino,
+        mount: found.stx_mnt_id,
+    })
 }
 
 #[cfg(target_os = "linux")]
 fn object_at(from: BorrowedFd<'_>, path: &CStr, flags: AtFlags) -> Option<Object> {
-    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
     let flags = flags | AtFlags::STATX_DONT_SYNC;
     let wanted =
         StatxFlags::INO | StatxFlags::MNT_ID | StatxFlags::from_bits_retain(STATX_MNT_ID_UNIQUE);

@@ -37,12 +37,16 @@ pub(crate) unsafe extern "C" fn inotify_add_watch(
     path: *const c_char,
     mask: u32,
 ) -> c_int {
+    if config().is_off(Hook::Inotify) {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::inotify_add_watch(fd, path, mask) };
+    }
+    // SAFETY: the program's own arguments.
+    let object = guarded(|| unsafe { inotify::watching(fd, path, mask) }).flatten();
     // SAFETY: the program's own arguments.
     let wd = unsafe { real::inotify_add_watch(fd, path, mask) };
-    if wd >= 0 && !config().is_off(Hook::Inotify) {
-        // SAFETY: the kernel has read the path in this call.
-        let path = unsafe { std::ffi::CStr::from_ptr(path) };
-        guarded(|| inotify::watched(fd, path, mask, wd));
+    if wd >= 0 {
+        guarded(|| inotify::watched(fd, object, mask, wd));
     }
     wd
 }

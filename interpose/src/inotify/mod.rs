@@ -12,16 +12,19 @@ mod queue;
 mod register;
 mod shared;
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
+use crate::mounts::{self, Object};
 use crate::real;
 use deliver::Outcome;
 use event::Buffer;
 use instance::Instance;
+
+const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
 /// A descriptor of the program, for the length of one call.
 fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
@@ -36,10 +39,25 @@ pub(crate) fn made(fd: RawFd) {
     closing(fd);
 }
 
-/// `inotify_add_watch` has succeeded.
-pub(crate) fn watched(fd: RawFd, path: &CStr, mask: u32, wd: c_int) {
-    if let Some(fd) = borrow(fd) {
-        register::watched(fd, path, mask, wd);
+/// `inotify_add_watch` is about to be called. Gives the object, if it is on AgentFS.
+///
+/// # Safety
+/// As inotify_add_watch(2): the path may be any pointer.
+pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Option<Object> {
+    let fd = borrow(fd)?;
+    // SAFETY: the kernel alone reads the path.
+    let object = unsafe { mounts::object(path, mask & IN_DONT_FOLLOW == 0) }?;
+    // SAFETY: the kernel has just read the path.
+    let path = unsafe { CStr::from_ptr(path) };
+    mounts::is_agentfs(object, path).then(|| register::watching(fd))?;
+    Some(object)
+}
+
+/// `inotify_add_watch` has succeeded, on this object of AgentFS or on another one.
+pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
+    hidden_watch::wd_given(fd, wd);
+    if let (Some(fd), Some(object)) = (borrow(fd), object) {
+        register::watched(fd, object, mask, wd);
     }
 }
 

@@ -1,6 +1,6 @@
 //! From `inotify_add_watch` to the daemon, and what a new daemon is told.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
 use agentfs_proto::registration::Registration;
@@ -14,26 +14,28 @@ use crate::inotify::instance::{Instance, State};
 use crate::inotify::queue::Queue;
 use crate::inotify::shared::{Shared, Watch};
 use crate::lock::Lock;
-use crate::mounts;
-
-const IN_DONT_FOLLOW: u32 = 0x0200_0000;
+use crate::mounts::Object;
 
 /// Held while a state is made or gets a new queue.
 static MAKING: Lock<()> = Lock::new(());
 
-/// The kernel has made or changed a watch: so do we, if it is on AgentFS.
-pub(crate) fn watched(fd: BorrowedFd<'_>, path: &CStr, mask: u32, wd: i32) {
+/// The program is about to watch something on AgentFS.
+///
+/// Its instance has our hidden watch before it has one on a mount: by that the daemon knows it from one
+/// which only the kernel can tell anything (`/proc/PID/fdinfo`).
+pub(crate) fn watching(fd: BorrowedFd<'_>) {
+    instance_of(fd);
+}
+
+fn instance_of(fd: BorrowedFd<'_>) -> Option<Instance> {
     use std::os::fd::AsRawFd as _;
-    let number = fd.as_raw_fd();
-    hidden_watch::wd_given(number, wd);
-    let Some(object) = mounts::object(path, mask & IN_DONT_FOLLOW == 0) else {
-        return;
-    };
-    if !mounts::is_agentfs(object, path) {
-        return;
-    }
     context::settle();
-    let instance = Instance::of(number).or_else(|| MAKING.with(|()| make(fd))?);
+    Instance::of(fd.as_raw_fd()).or_else(|| MAKING.with(|()| make(fd))?)
+}
+
+/// The kernel has made or changed a watch on AgentFS: so do we.
+pub(crate) fn watched(fd: BorrowedFd<'_>, object: Object, mask: u32, wd: i32) {
+    let instance = instance_of(fd);
     let (Some(instance), Ok(wd)) = (instance, u32::try_from(wd)) else {
         return;
     };
