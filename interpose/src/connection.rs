@@ -21,11 +21,32 @@ use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
 
 use crate::config::config;
+use crate::context::seconds;
 use crate::fd_table::{self, Owner};
 use crate::lock::Lock;
 
 /// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// For how many seconds a daemon that took longer is not asked again.
+const REST: u64 = 5;
+
+/// The second from which on it is asked again.
+static RESTS_UNTIL: AtomicU64 = AtomicU64::new(0);
+
+fn rest() {
+    RESTS_UNTIL.store(seconds() + REST, Ordering::Relaxed);
+}
+
+fn is_resting() -> bool {
+    let until = RESTS_UNTIL.load(Ordering::Relaxed);
+    until != 0 && seconds() < until
+}
+
+/// There may be another daemon: it is asked, whatever the one before did.
+pub(crate) fn end_rest() {
+    RESTS_UNTIL.store(0, Ordering::Relaxed);
+}
 
 /// A session.
 #[derive(Debug)]
@@ -74,7 +95,10 @@ impl Session {
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             instance: welcome.as_ref().map_or(0, |it| it.instance),
         };
-        if welcome.is_err() {
+        if let Err(error) = welcome {
+            if matches!(error, CallError::Timeout) {
+                rest();
+            }
             session.end();
             return None;
         }
@@ -153,7 +177,14 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     let fd = new_socket()?;
     // A full backlog makes connect wait, and a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
-    rustix::io::retry_on_intr(|| connect(&fd, &address)).ok()?;
+    match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::AGAIN) => {
+            rest();
+            return None;
+        }
+        Err(_) => return None,
+    }
     rustix::io::ioctl_fionbio(&fd, true).ok()?;
     Some(crate::hidden::move_up(fd))
 }
@@ -202,10 +233,14 @@ fn program_name() -> String {
 }
 
 /// Asks in the session, which is made when there is none and made once more when the daemon of the
-/// old one is gone.
+/// old one is gone. A daemon that does not answer keeps its session: its queues live, and it may only
+/// be slow.
 fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Option<R> {
     SESSION.with(|session| {
         for _ in 0..2 {
+            if is_resting() {
+                return None;
+            }
             let is_usable = session.as_ref().is_some_and(Session::is_intact);
             if !is_usable {
                 if let Some(old) = session.take() {
@@ -216,6 +251,7 @@ fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Opti
             match request(session.as_mut()?) {
                 Ok(answer) => return Some(answer),
                 Err(CallError::Refused(_)) => return None,
+                Err(CallError::Timeout) => rest(),
                 Err(_) => {
                     if let Some(old) = session.take() {
                         old.end();
@@ -256,10 +292,17 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {
         let current = current.as_mut()?;
-        if current.short_number() != session || !current.is_intact() {
+        if is_resting() || current.short_number() != session || !current.is_intact() {
             return None;
         }
-        current.client.call(request.clone(), deadline()).ok()
+        match current.client.call(request.clone(), deadline()) {
+            Ok(answer) => Some(answer),
+            Err(CallError::Timeout) => {
+                rest();
+                None
+            }
+            Err(_) => None,
+        }
     })?
 }
 

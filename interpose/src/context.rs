@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agentfs_ring::OwnerId;
 use rustix::process::{Pid, getpid, test_kill_process};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Counts panics that were kept from the program. Nobody is told: there is nobody to tell.
 pub(crate) static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -59,7 +60,9 @@ static HOME: AtomicU32 = AtomicU32::new(0);
 /// Whether the state in memory is this process's. It is not in a child of vfork, which runs in its
 /// parent's memory and may close every descriptor there is: it must change nothing.
 pub(crate) fn is_home() -> bool {
-    HOME.load(Ordering::Relaxed) == pid()
+    let home = HOME.load(Ordering::Relaxed);
+    // A program that never watched is not asked for its number.
+    home != 0 && home == pid()
 }
 
 fn pid() -> u32 {
@@ -118,10 +121,80 @@ pub(crate) fn is_owner_alive(owner: OwnerId) -> bool {
     is_process_alive(owner.get() as u32)
 }
 
-/// Whether there is such a process.
+/// Whether there is such a process, and it has not ended. One that nobody has waited for still has its
+/// number, and whoever should wait for it may be the one who asks.
 pub(crate) fn is_process_alive(process: u32) -> bool {
-    i32::try_from(process)
-        .ok()
-        .and_then(Pid::from_raw)
-        .is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    process == home()
+        || i32::try_from(process)
+            .ok()
+            .and_then(Pid::from_raw)
+            .is_some_and(|pid| {
+                test_kill_process(pid) != Err(rustix::io::Errno::SRCH) && !has_ended(pid)
+            })
+}
+
+/// pidfd_open(2): readable when the process has ended.
+#[cfg(target_os = "linux")]
+fn has_ended(pid: Pid) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{PidfdFlags, pidfd_open};
+    const AT_ONCE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    pidfd_open(pid, PidfdFlags::empty()).is_ok_and(|process| {
+        let mut one = [PollFd::new(&process, PollFlags::IN)];
+        poll(&mut one, Some(&AT_ONCE)).is_ok_and(|ready| ready > 0)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_ended(_pid: Pid) -> bool {
+    false
+}
+
+/// What a thread does that waits for another: lets it run, and after some `rounds` sleeps, so that one
+/// of lower priority, or one that waits for the daemon, is not kept from its processor.
+pub(crate) fn give_way(rounds: u32) {
+    const YIELDS: u32 = 32;
+    if rounds < YIELDS {
+        rustix::thread::sched_yield();
+    } else {
+        let moment = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000,
+        };
+        // A signal ends it early, which does no harm.
+        let _ = rustix::thread::nanosleep(&moment);
+    }
+}
+
+#[cfg(target_os = "linux")]
+const CLOCK: ClockId = ClockId::MonotonicCoarse;
+#[cfg(not(target_os = "linux"))]
+const CLOCK: ClockId = ClockId::Monotonic;
+
+/// Seconds since the machine started.
+pub(crate) fn seconds() -> u64 {
+    u64::try_from(clock_gettime(CLOCK).tv_sec).unwrap_or(0)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::is_process_alive;
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_process_that_nobody_has_waited_for_is_dead() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(is_process_alive(child.id()));
+        drop(child.stdin.take());
+        let pid = Pid::from_child(&child);
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(pid), ended).unwrap();
+        assert!(!is_process_alive(child.id()));
+        child.wait().unwrap();
+        assert!(!is_process_alive(child.id()));
+    }
 }

@@ -36,6 +36,7 @@ impl<T> Lock<T> {
     /// Takes the lock. `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn lock(&self) -> Option<Held<'_, T>> {
         let me = context::this_thread().get();
+        let mut rounds = 0_u32;
         loop {
             // Acquire and, in `Held`, Release: what the last holder did is seen.
             match self
@@ -44,8 +45,9 @@ impl<T> Lock<T> {
             {
                 Ok(_) => return Some(Held(self)),
                 Err(holder) if holder == me => return None,
-                Err(_) => rustix::thread::sched_yield(),
+                Err(_) => context::give_way(rounds),
             }
+            rounds = rounds.saturating_add(1);
         }
     }
 

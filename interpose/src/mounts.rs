@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(target_os = "linux")]
 use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::config;
 use crate::connection;
+use crate::context::seconds;
 
 /// What a path led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,7 +191,7 @@ impl Slot {
     fn known(self) -> Option<bool> {
         let (word, until) = self.words?;
         let word = word.load(Ordering::Acquire);
-        let is_fresh = word & !1 == self.key && now() < until.load(Ordering::Relaxed);
+        let is_fresh = word & !1 == self.key && seconds() < until.load(Ordering::Relaxed);
         is_fresh.then_some(word & 1 == 1)
     }
 
@@ -201,21 +201,11 @@ impl Slot {
         };
         let until = match until {
             Until::End => u64::MAX,
-            Until::Soon => now() + 2,
+            Until::Soon => seconds() + 2,
         };
         // Nobody takes the old answer for the new mount meanwhile.
         word.store(0, Ordering::Release);
         end.store(until, Ordering::Relaxed);
         word.store(self.key | u64::from(is_ours), Ordering::Release);
     }
-}
-
-#[cfg(target_os = "linux")]
-const CLOCK: ClockId = ClockId::MonotonicCoarse;
-#[cfg(not(target_os = "linux"))]
-const CLOCK: ClockId = ClockId::Monotonic;
-
-/// Seconds since the machine started.
-fn now() -> u64 {
-    u64::try_from(clock_gettime(CLOCK).tv_sec).unwrap_or(0)
 }

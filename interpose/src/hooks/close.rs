@@ -41,9 +41,11 @@ fn is_concerned() -> bool {
 /// close_range(2)
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    const CLOSE_RANGE_CLOEXEC: c_int = 4;
-    if flags & CLOSE_RANGE_CLOEXEC != 0 || first > last || !is_concerned() {
-        // SAFETY: the program's own arguments. Ours are close-on-exec already.
+    const CLOSE_RANGE_UNSHARE: c_int = 2;
+    // CLOSE_RANGE_CLOEXEC closes nothing now, and ours are close-on-exec already; what else there is
+    // the kernel refuses.
+    if flags & !CLOSE_RANGE_UNSHARE != 0 || first > last || !is_concerned() {
+        // SAFETY: the program's own arguments.
         return unsafe { real::close_range(first, last, flags) };
     }
     guarded(|| {

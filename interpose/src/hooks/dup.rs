@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::ffi::c_int;
+use std::os::fd::BorrowedFd;
 
 use crate::config::{Hook, config};
 use crate::context::{self, guarded};
@@ -22,12 +23,12 @@ by_descriptor! {
     fcntl64 => FCNTL64, fcntl_owned
 }
 
-unsafe extern "C" fn dup_owned(fd: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn dup_owned(fd: c_int) -> c_int {
     // SAFETY: the program's own argument.
     duplicated(fd, unsafe { real::dup(fd) })
 }
 
-unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument: usize) -> c_int {
+pub(crate) unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the program's own arguments.
     let result = unsafe { real::fcntl(fd, command, argument) };
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
@@ -63,7 +64,8 @@ pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
 /// dup3(2)
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
-    if are_foreign(from, to) || !is_concerned() {
+    let is_refused = flags & !libc::O_CLOEXEC != 0;
+    if is_refused || are_foreign(from, to) || !is_concerned() {
         // SAFETY: the program's own arguments.
         return unsafe { real::dup3(from, to, flags) };
     }
@@ -76,13 +78,18 @@ fn are_foreign(from: c_int, to: c_int) -> bool {
     fd_table::get(from) == Owner::Foreign && fd_table::get(to) == Owner::Foreign
 }
 
-/// `to` is about to be closed. When it is one that the shim opened, the program takes the number away
-/// from us: whoever uses it notices, because they look before they write.
+/// `to` is about to be closed, unless `from` is nothing. When it is one that the shim opened, the
+/// program takes the number away from us: whoever uses it notices, because they look before they write.
 fn replacing(from: c_int, to: c_int) {
-    if from != to {
+    if from != to && is_open(from) {
         guarded(|| {
             crate::kqueue::vacate(to);
             crate::closing(to);
         });
     }
+}
+
+fn is_open(fd: c_int) -> bool {
+    // SAFETY: not -1; asked whether it is a descriptor, and nothing else.
+    fd >= 0 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).is_ok()
 }

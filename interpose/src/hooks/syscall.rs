@@ -5,10 +5,10 @@
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::arch::naked_asm;
-use std::ffi::{c_int, c_long};
+use std::ffi::{c_int, c_long, c_uint};
 
 use crate::config::{Hook, config};
-use crate::hooks::{close, inotify, read};
+use crate::hooks::{close, dup, inotify, read};
 use crate::real;
 
 /// syscall(2)
@@ -27,7 +27,21 @@ pub(crate) unsafe extern "C" fn syscall() {
         "je 3f",
         "cmp rdi, {rm_watch}",
         "je 3f",
+        "cmp rdi, {dup}",
+        "je 3f",
+        "cmp rdi, {fcntl}",
+        "je 3f",
         "cmp rdi, {add_watch}",
+        "je 4f",
+        "cmp rdi, {init}",
+        "je 4f",
+        "cmp rdi, {init1}",
+        "je 4f",
+        "cmp rdi, {dup2}",
+        "je 4f",
+        "cmp rdi, {dup3}",
+        "je 4f",
+        "cmp rdi, {close_range}",
         "je 4f",
         "2:",
         "mov r11, [rip + {original}@GOTPCREL]",
@@ -46,7 +60,14 @@ pub(crate) unsafe extern "C" fn syscall() {
         ioctl = const libc::SYS_ioctl,
         close = const libc::SYS_close,
         rm_watch = const libc::SYS_inotify_rm_watch,
+        dup = const libc::SYS_dup,
+        fcntl = const libc::SYS_fcntl,
         add_watch = const libc::SYS_inotify_add_watch,
+        init = const libc::SYS_inotify_init,
+        init1 = const libc::SYS_inotify_init1,
+        dup2 = const libc::SYS_dup2,
+        dup3 = const libc::SYS_dup3,
+        close_range = const libc::SYS_close_range,
         len = const crate::fd_table::LEN,
         table = sym crate::fd_table::TABLE,
         original = sym real::SYSCALL,
@@ -70,7 +91,17 @@ pub(crate) unsafe extern "C" fn syscall() {
         "b.eq 3f",
         "cmp x0, #{rm_watch}",
         "b.eq 3f",
+        "cmp x0, #{dup}",
+        "b.eq 3f",
+        "cmp x0, #{fcntl}",
+        "b.eq 3f",
         "cmp x0, #{add_watch}",
+        "b.eq 4f",
+        "cmp x0, #{init1}",
+        "b.eq 4f",
+        "cmp x0, #{dup3}",
+        "b.eq 4f",
+        "cmp x0, #{close_range}",
         "b.eq 4f",
         "2:",
         "adrp x16, :got:{original}",
@@ -92,7 +123,12 @@ pub(crate) unsafe extern "C" fn syscall() {
         ioctl = const libc::SYS_ioctl,
         close = const libc::SYS_close,
         rm_watch = const libc::SYS_inotify_rm_watch,
+        dup = const libc::SYS_dup,
+        fcntl = const libc::SYS_fcntl,
         add_watch = const libc::SYS_inotify_add_watch,
+        init1 = const libc::SYS_inotify_init1,
+        dup3 = const libc::SYS_dup3,
+        close_range = const libc::SYS_close_range,
         pages = const crate::fd_table::LEN >> 12,
         table = sym crate::fd_table::TABLE,
         original = sym real::SYSCALL,
@@ -128,6 +164,24 @@ unsafe extern "C-unwind" fn ours(number: c_long, a: usize, b: usize, c: usize) -
         // SAFETY: as above.
         libc::SYS_inotify_add_watch => unsafe {
             inotify::inotify_add_watch(fd, b as *const _, c as u32).into()
+        },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        libc::SYS_inotify_init => unsafe { inotify::inotify_init().into() },
+        // SAFETY: as above.
+        libc::SYS_inotify_init1 => unsafe { inotify::inotify_init1(fd).into() },
+        // SAFETY: as above.
+        libc::SYS_dup => unsafe { dup::dup_owned(fd).into() },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        libc::SYS_dup2 => unsafe { dup::dup2(fd, b as c_int).into() },
+        // SAFETY: as above.
+        libc::SYS_dup3 => unsafe { dup::dup3(fd, b as c_int, c as c_int).into() },
+        // SAFETY: as above.
+        libc::SYS_fcntl => unsafe { dup::fcntl_owned(fd, b as c_int, c).into() },
+        // SAFETY: as above.
+        libc::SYS_close_range => unsafe {
+            close::close_range(a as c_uint, b as c_uint, c as c_int).into()
         },
         // SAFETY: as above.
         _ => unsafe { real::syscall(number, a, b, c) },

@@ -38,6 +38,10 @@ pub(crate) fn instance_made(fd: RawFd) {
 
 /// The program got a wd.
 pub(crate) fn wd_given(fd: RawFd, wd: i32) {
+    if wd > OURS.load(Ordering::Relaxed) {
+        // Another thread's call that came between: the number was meant for us.
+        return;
+    }
     if let Some(next) = next(fd).filter(|it| it.load(Ordering::Relaxed) != 0) {
         next.fetch_max(wd.saturating_add(1), Ordering::Relaxed);
     }

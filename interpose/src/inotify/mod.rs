@@ -85,10 +85,25 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     }
 }
 
+/// The instance behind a descriptor, unless the number is another file's by now: closed where no hook
+/// saw it, as fclose(3) does, and given again.
+fn instance_at(fd: RawFd) -> Option<Instance> {
+    let instance = Instance::of(fd)?;
+    // What is no file, directory, pipe or socket (`fs/anon_inodes.c`) has no type.
+    let is_still = rustix::fs::fstat(borrow(fd)?).is_ok_and(|it| it.st_mode & libc::S_IFMT == 0);
+    if is_still {
+        return Some(instance);
+    }
+    if context::is_home() {
+        instance.forget(fd);
+    }
+    None
+}
+
 /// What `FIONREAD` says.
 pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     let all = guarded(|| {
-        let instance = Instance::of(fd)?;
+        let instance = instance_at(fd)?;
         let kernel = usize::try_from(kernel).ok()?;
         c_int::try_from(deliver::readable_bytes(instance.state(), kernel)).ok()
     });
@@ -126,7 +141,7 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
 /// # Safety
 /// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
 unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Outcome {
-    let (Some(instance), Some(fd)) = (Instance::of(fd), borrow(fd)) else {
+    let (Some(instance), Some(fd)) = (instance_at(fd), borrow(fd)) else {
         return Outcome::Bytes(filled);
     };
     let bytes = buffer.cast::<MaybeUninit<u8>>();

@@ -89,7 +89,9 @@ impl Queue {
                 Sent::Busy => rustix::thread::sched_yield(),
                 // Still full after the daemon has looked: it is another daemon.
                 Sent::Full if is_flushed => return,
-                Sent::Full => is_flushed = connection::flush_requests(),
+                // It does not answer: the program has the kernel's watch.
+                Sent::Full if !connection::flush_requests() => return,
+                Sent::Full => is_flushed = true,
             }
         }
     }

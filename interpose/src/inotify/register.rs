@@ -122,6 +122,7 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
         if old.is_some_and(|it| !connection::is_lost(it.session)) {
             return;
         }
+        connection::end_rest();
         let Some(mounts) = connection::mounts() else {
             return;
         };

@@ -262,21 +262,24 @@ impl Shared {
         None
     }
 
-    /// Runs `work` while nobody else changes the table. `None` when this very thread does already.
+    /// Runs `work` while nobody else changes the table. `None` when this very thread does already, or
+    /// another process was stopped while it did.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&Locked<'_>) -> R) -> Option<R> {
+        const PATIENCE: u32 = 10_000;
         let me = context::this_thread();
         let lock = &self.header().lock;
-        let mut from = 0;
+        let (mut from, mut rounds) = (0, 0);
         while let Err(held) =
             lock.compare_exchange(from, me.get(), Ordering::Acquire, Ordering::Relaxed)
         {
             let holder = std::num::NonZeroU64::new(held).map(agentfs_ring::OwnerId::new);
-            if holder == Some(me) {
+            if holder == Some(me) || rounds == PATIENCE {
                 return None;
             }
             let is_dead = holder.is_some_and(|it| !context::is_owner_alive(it));
             from = if is_dead { held } else { 0 };
-            rustix::thread::sched_yield();
+            context::give_way(rounds);
+            rounds += 1;
         }
         let result = work(&Locked(self));
         let _ = lock.compare_exchange(me.get(), 0, Ordering::Release, Ordering::Relaxed);

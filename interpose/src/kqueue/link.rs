@@ -113,7 +113,9 @@ impl Daemon for Link {
         open_to_watch(&directory).map(hidden::move_up)
     }
 
-    fn lost(&self, _queue: QueueId) {}
+    fn lost(&self, _queue: QueueId) {
+        connection::end_rest();
+    }
 }
 
 /// A descriptor for EVFILT_VNODE that keeps nothing busy.

@@ -135,7 +135,8 @@ extern "C" fn dup(fd: c_int) -> c_int {
 }
 
 extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    if old == new || !context::is_home() {
+    // With nothing to put in its place, `new` stays open.
+    if old == new || is_closed(old) || !context::is_home() {
         return real_dup2(old, new);
     }
     context::guarded(|| {
@@ -147,6 +148,11 @@ extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
         context::guarded(|| crate::duplicated(old, new));
     }
     result
+}
+
+fn is_closed(fd: c_int) -> bool {
+    // SAFETY: asks a number what it is.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
 }
 
 /// One entry of the table.

@@ -67,6 +67,72 @@ fn a_number_that_is_used_again_is_somebody_elses() {
 }
 
 #[test]
+fn a_number_that_was_closed_unseen_is_somebody_elses() {
+    let tree = scratch();
+    let daemon = Scripted::start(tree.path());
+    let mut script = Script::start(&daemon.socket());
+    let fd = script.init(NONBLOCK);
+    script.add(fd, 0xfff, tree.path());
+    daemon.inject(1, &[event(1, 2, "x")]);
+    // libc closes it past every hook.
+    assert_eq!(script.ask(format!("fclose {fd}")), "0");
+    assert_eq!(script.number("fullpipe"), fd);
+    assert_eq!(script.ask(format!("fionread {fd}")), "32");
+    assert_eq!(script.ask(format!("read {fd} 4096")), "0:0:0: 0:0:0:");
+    assert_eq!(
+        daemon.registrations().last(),
+        Some(&Registration::Close { queue: 1 })
+    );
+}
+
+#[test]
+fn a_call_that_fails_closes_nothing() {
+    let tree = scratch();
+    let daemon = Scripted::start(tree.path());
+    let mut script = Script::start(&daemon.socket());
+    let fd = script.init(NONBLOCK);
+    script.add(fd, 0xfff, tree.path());
+    for (command, error) in [
+        (format!("dup2 900 {fd}"), "EBADF"),
+        (format!("dup2 -1 {fd}"), "EBADF"),
+        (format!("dup3 0 {fd} 1"), "EINVAL"),
+        (format!("dup3 {fd} {fd} 0"), "EINVAL"),
+        (format!("closerange {fd} {fd} 64"), "EINVAL"),
+        (format!("closerange {fd} 1 0"), "EINVAL"),
+    ] {
+        assert_eq!(script.ask(&command), error, "{command}");
+        daemon.inject(1, &[event(1, 2, "x")]);
+        let answer = script.ask(format!("read {fd} 4096"));
+        assert_eq!(answer, "1:2:0:x", "{command}");
+    }
+    assert_eq!(script.ask(format!("closerange {fd} {fd} 0")), "0");
+    assert_eq!(script.ask(format!("read {fd} 4096")), "EBADF");
+}
+
+#[test]
+fn instances_made_and_copied_by_syscall_are_known() {
+    let tree = scratch();
+    let daemon = Scripted::start(tree.path());
+    let mut script = Script::start(&daemon.socket());
+    for round in 1..=3 {
+        // The wds of the program are what they are without the library.
+        let fd = script.number(format!("sysinit {NONBLOCK}"));
+        assert_eq!(script.add(fd, 0xfff, tree.path()), 1);
+        let other = tree.path().join(format!("d{round}"));
+        std::fs::create_dir(&other).unwrap();
+        let told = script.ask(format!("read {fd} 4096"));
+        assert_eq!(told, format!("1:40000100:0:d{round}"));
+        assert_eq!(script.add(fd, 0xfff, &other), 2);
+        assert_eq!(script.number(format!("sysdup3 {fd} 100")), 100);
+        assert_eq!(script.ask(format!("close {fd}")), "0");
+        daemon.inject(round, &[event(2, 2, "x")]);
+        assert_eq!(script.ask("read 100 4096"), "2:2:0:x");
+        // A new instance is another one, though nobody saw the end of this.
+        assert_eq!(script.ask("fclose 100"), "0");
+    }
+}
+
+#[test]
 fn what_the_library_opened_is_not_there_for_the_program() {
     let tree = scratch();
     let daemon = Scripted::start(tree.path());

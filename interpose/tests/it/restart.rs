@@ -107,4 +107,36 @@ fn a_daemon_that_does_not_answer_stops_no_program() {
     assert_eq!(script.add(fd, 0xfff, tree.path()), 1);
     std::fs::create_dir(tree.path().join("a")).unwrap();
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:40000100:0:a");
+    // It is not asked for every watch: this has to be answered in less than half a second each.
+    directories(tree.path(), 200);
+    let all = format!("addall {fd} 100 200 {}", tree.path().display());
+    assert_eq!(script.ask(all), "200");
+}
+
+/// Directories that are called by numbers.
+fn directories(at: &std::path::Path, count: u32) {
+    for number in 0..count {
+        std::fs::create_dir(at.join(number.to_string())).unwrap();
+    }
+}
+
+#[test]
+fn a_daemon_that_falls_silent_costs_a_program_one_wait_and_no_queue() {
+    let tree = scratch();
+    let daemon = Scripted::start(tree.path());
+    let mut script = Script::start(&daemon.socket());
+    let fd = script.init(NONBLOCK);
+    assert_eq!(script.add(fd, 0x2, tree.path()), 1);
+    // More than the request channel holds while nobody looks.
+    directories(tree.path(), 5000);
+    daemon.fall_silent();
+    let all = format!("addall {fd} 100 5000 {}", tree.path().display());
+    assert_eq!(script.ask(all), "5000");
+    // It was only slow: what it serves goes on.
+    daemon.inject(1, &[event(1, 2, "x")]);
+    assert_eq!(script.ask(format!("read {fd} 4096")), "1:2:0:x");
+    daemon.inject(1, &[event(2, 2, "y")]);
+    assert_eq!(script.ask(format!("read {fd} 4096")), "2:2:0:y");
+    std::fs::create_dir(tree.path().join("0/a")).unwrap();
+    assert_eq!(script.ask(format!("read {fd} 4096")), "2:40000100:0:a");
 }

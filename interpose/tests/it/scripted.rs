@@ -54,6 +54,8 @@ struct State {
     /// As `Welcome::instance`.
     instance: u64,
     is_gone: bool,
+    /// Takes connections and requests, and answers none.
+    is_silent: bool,
 }
 
 impl State {
@@ -145,6 +147,11 @@ impl Scripted {
         drop(state);
         drop(UnixStream::connect(self.socket()));
         std::fs::remove_file(self.socket()).unwrap();
+    }
+
+    /// Answers nothing from now on, as a daemon that is stopped.
+    pub(crate) fn fall_silent(&self) {
+        self.state.lock().unwrap().is_silent = true;
     }
 
     /// Works with a queue.
@@ -272,6 +279,10 @@ fn serve(stream: &UnixStream, state: &Shared, capacity: &Mutex<Capacity>) -> Opt
     let len = frame::frame_len(*bytes.first_chunk()?).ok()?;
     bytes.resize(len, 0);
     fill(stream, &mut bytes, LENGTH_WORD)?;
+    if state.lock().unwrap().is_silent {
+        // The connection stays open: the state has a copy.
+        return None;
+    }
     let message = ToDaemon::from_ssz(bytes.get(LENGTH_WORD..)?).ok()?;
     let (reply, descriptors) = answer(message.body, state, *capacity.lock().unwrap());
     let mut out = Vec::new();

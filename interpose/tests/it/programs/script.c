@@ -221,6 +221,27 @@ int main(void) {
       say(fcntl(fd, F_DUPFD_CLOEXEC, a));
     } else if (!strcmp(word, "close")) {
       say(close(fd));
+    } else if (!strcmp(word, "dup3")) {
+      unsigned flags = 0;
+      sscanf(line, "%*s %*d %*u %u", &flags);
+      say(dup3(fd, a, flags));
+    } else if (!strcmp(word, "sysdup3")) {
+      say(syscall(SYS_dup3, fd, a, 0));
+    } else if (!strcmp(word, "sysinit")) {
+      say(syscall(SYS_inotify_init1, fd));
+    } else if (!strcmp(word, "closerange")) {
+      unsigned flags = 0;
+      sscanf(line, "%*s %*d %*u %u", &flags);
+      say(close_range(fd, a, flags));
+    } else if (!strcmp(word, "fclose")) {
+      say(fclose(fdopen(fd, "r")));
+    } else if (!strcmp(word, "fullpipe")) {
+      // The end to read from, with 32 bytes in it.
+      int ends[2];
+      if (pipe(ends)) _exit(1);
+      memset(buffer, 0, 32);
+      if (write(ends[1], buffer, 32) != 32) _exit(1);
+      say(ends[0]);
     } else if (!strcmp(word, "closefrom")) {
       closefrom(fd);
       say(0);
