@@ -59,6 +59,11 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     config.limits.sessions = args.max_sessions;
     config.limits.watches = args.max_watches;
     config.until_unused = args.until_unused;
+    // `run` starts it as /proc/self/exe, which is not how it is to be listed.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::set_name(c"agentfs") {
+        tracing::debug!(%error, "the process keeps its name");
+    }
     if args.until_unused
         && let Err(error) = rustix::process::setsid()
     {

@@ -1,11 +1,13 @@
 //! `agentfs doctor`: what this machine allows, and what to do about the rest.
 
 mod checks;
+mod program;
 
 use agentfs_proto::client::{Client, ConnectError, Deadline};
 use agentfs_proto::message::Hello;
 use clap::Args;
 use serde::Serialize;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use super::output::Table;
@@ -16,8 +18,12 @@ use super::{Common, Failure, Output, listeners, mount};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs doctor
+  agentfs doctor tsc                      and what this program will hear
   agentfs doctor --json | jq '.[] | select(.state == \"missing\")'")]
-pub(crate) struct DoctorArgs {}
+pub(crate) struct DoctorArgs {
+    /// A program, of which is told what it will hear
+    program: Option<OsString>,
+}
 
 /// How well something works here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -67,11 +73,14 @@ impl Finding {
     }
 }
 
-pub(crate) fn run(common: &Common, _: DoctorArgs, output: &mut Output) -> Result<(), Failure> {
+pub(crate) fn run(common: &Common, args: DoctorArgs, output: &mut Output) -> Result<(), Failure> {
     let mut findings = checks::all();
     findings.push(socket(common));
     findings.push(daemon(common));
     findings.extend(watchers(common));
+    if let Some(program) = &args.program {
+        findings.extend(program::look_at(program));
+    }
     if output.is_json() {
         return output.json(&findings);
     }
@@ -149,7 +158,7 @@ fn daemon(common: &Common) -> Finding {
             what,
             State::Limited,
             "not running",
-            "start one with: agentfs daemon --lower DIR",
+            "`agentfs run` starts one when it needs one; by hand: agentfs daemon --lower DIR",
         ),
         Err(error) => Finding::with(what, State::Missing, "does not answer", error.to_string()),
     }

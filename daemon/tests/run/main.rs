@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod doctor;
 mod ending;
 mod exec;
 mod ordinary;
@@ -11,4 +12,5 @@ mod session;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]
 mod support;
+mod terminal;
 mod watchers;

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agentfs_proto::message::{MountList, MountWait};
+use agentfs_proto::client::Client;
+use agentfs_proto::message::{Hello, MountList, MountWait};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::program::Program;
 use crate::support::{connect, private_directory, soon};
 
-/// A project, a runtime directory and a home. A daemon that was started for it ends by itself.
+/// A project, a runtime directory and a home. The daemons that were started there end with it.
 pub(crate) struct Project {
     directory: TempDir,
 }
@@ -38,6 +40,16 @@ impl Said {
         let mut lines = self.err.lines();
         let path = lines.find_map(|line| line.strip_prefix("agentfs: exported to "));
         path.expect("where they were exported to").into()
+    }
+}
+
+/// A daemon does not end by itself while a branch has changes.
+impl Drop for Project {
+    fn drop(&mut self) {
+        for daemon in self.daemons() {
+            // It may just have ended.
+            kill_process(daemon, Signal::TERM).unwrap_or(());
+        }
     }
 }
 
@@ -148,6 +160,17 @@ impl Project {
             };
             assert_eq!(client.call(wait, soon()).unwrap().value, 1, "{branch}");
         }
+    }
+
+    /// The daemons over this project, and over others with the same runtime directory.
+    fn daemons(&self) -> Vec<Pid> {
+        let entries = fs::read_dir(self.runtime()).into_iter().flatten().flatten();
+        let sockets = entries.map(|it| it.path());
+        sockets
+            .filter(|it| it.extension() == Some("sock".as_ref()))
+            .filter_map(|it| Client::connect(&it, Hello::new("test"), soon()).ok())
+            .filter_map(|(_, welcome)| Pid::from_raw(welcome.daemon_pid.try_into().ok()?))
+            .collect()
     }
 
     pub(crate) fn runtime(&self) -> PathBuf {

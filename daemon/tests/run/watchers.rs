@@ -4,8 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use agentfs_proto::message::FsMknod;
+
 use crate::program::{Program, can_mount};
 use crate::project::Project;
+use crate::support::{connect, soon};
+
+/// Changes that come faster than a program reads.
+const BURST: u32 = 100_000;
 
 /// Prints each change of the directory it is in, and at the first makes known that it watches.
 const INOTIFYWAIT: &str = "exec inotifywait -m -r --format '%w%f %e' \
@@ -206,6 +212,30 @@ fn of_ten_thousand_restored_files_each_is_told() {
         expected.remove(line.trim_start_matches("./"));
     }
     assert!(expected.is_empty(), "never told: {expected:?}");
+}
+
+#[test]
+fn of_a_hundred_thousand_changes_from_outside_each_is_told_once() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let script = "exec inotifywait -m --format '%e %f' .";
+    let program = project.start(&["--branch", "b", "--discard"], script);
+    program.complains("Watches established");
+    let mut client = connect(&project.runtime().join("control.sock"));
+    let make = |number: u32| FsMknod {
+        path: format!("/{number}").as_str().into(),
+        mode: 0o100_644,
+        rdev: 0,
+    };
+    for number in 0..=BURST {
+        client.fs("b", make(number), soon()).unwrap();
+    }
+    let heard = lines_until(&program, &format!("CREATE {BURST}"));
+    let expected: Vec<String> = (0..BURST).map(|it| format!("CREATE {it}")).collect();
+    let wrong = heard.iter().zip(&expected).find(|(heard, it)| heard != it);
+    assert_eq!((wrong, heard.len()), (None, expected.len()));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What the preloaded library costs a program, and how fast it delivers.
 //!
-//! `hook [--quick] [--json] [--only PART]`: parts are read, kevent, wake, register, idle. The measured programs
-//! are this one, started again with the library preloaded, against a daemon that only fills rings.
+//! `hook [--quick] [--json] [--only PART]`: parts are read, kevent, wake, mounted, register, idle. The measured programs
+//! are this one, started again with the library preloaded, against a daemon that only fills rings,
+//! and in `mounted` against the real one.
 
+mod mounted;
 mod program;
 #[path = "../../../../interpose/tests/it/scripted.rs"]
 #[expect(dead_code, reason = "the shim's tests use all of it")]
@@ -43,6 +45,7 @@ fn main() -> Result<(), Failure> {
         ),
         ("kevent", kevent),
         ("wake", wake),
+        ("mounted", mounted::mounted),
         ("register", register),
         ("idle", idle),
     ] {
@@ -93,7 +96,7 @@ struct Program {
 impl Program {
     fn start(
         library: Option<&Path>,
-        daemon: Option<&Scripted>,
+        socket: Option<&Path>,
         args: &[&str],
     ) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -101,9 +104,9 @@ impl Program {
         if let Some(library) = library {
             command.env("LD_PRELOAD", library);
         }
-        if let Some(daemon) = daemon {
+        if let Some(socket) = socket {
             command
-                .env("AGENTFS_SOCKET", daemon.socket())
+                .env("AGENTFS_SOCKET", socket)
                 .env("AGENTFS_ANY_FILESYSTEM", "1");
         }
         let mut child = command
@@ -246,7 +249,7 @@ fn wake(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let at = |path: &Path| path.to_string_lossy().into_owned();
     let mut ring = Program::start(
         Some(library),
-        Some(&daemon),
+        Some(&daemon.socket()),
         &["wake", "inotify", &at(tree.path())],
     )?;
     let mut kernel = Program::start(None, None, &["wake", "inotify", &at(native.path())])?;
@@ -338,7 +341,7 @@ fn register(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         alone.push(Program::start(None, None, &args)?.number()?);
         elsewhere.push(Program::start(Some(library), None, &args)?.number()?);
         let daemon = Scripted::start(tree.path());
-        ours.push(Program::start(Some(library), Some(&daemon), &args)?.number()?);
+        ours.push(Program::start(Some(library), Some(&daemon.socket()), &args)?.number()?);
         let registered = daemon.registrations().len();
         if registered < count {
             return Err(format!("{registered} of {count} watches were registered").into());
@@ -371,7 +374,11 @@ fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let tree = tempfile::TempDir::new_in("/dev/shm")?;
     let daemon = Scripted::start(tree.path());
     let path = tree.path().to_string_lossy().into_owned();
-    let mut program = Program::start(Some(library), Some(&daemon), &["wake", "inotify", &path])?;
+    let mut program = Program::start(
+        Some(library),
+        Some(&daemon.socket()),
+        &["wake", "inotify", &path],
+    )?;
     program.stdin.write_all(b"\n")?;
     program.line()?;
     std::thread::sleep(Duration::from_millis(200));

@@ -41,16 +41,17 @@ fn fuse() -> Finding {
             what,
             State::Missing,
             format!("{} may not be opened", device.display()),
-            "branches cannot be mounted. Add yourself to the group that owns the device, or, in a \
-             container, start it with: --device /dev/fuse --cap-add SYS_ADMIN. `agentfs fs` and \
-             `agentfs watch` work without mounts",
+            "branches cannot be mounted. Let everybody open it, as most systems do, with: chmod 666 \
+             /dev/fuse (as root), or, in a container, start it with: --device /dev/fuse --cap-add \
+             SYS_ADMIN. `agentfs fs`, `agentfs watch` and `agentfs run --no-mount` work without mounts",
         ),
         Err(error) => Finding::with(
             what,
             State::Missing,
             format!("{}: {error}", device.display()),
             "branches cannot be mounted. Load the module (modprobe fuse), or, in a container, start \
-             it with: --device /dev/fuse. `agentfs fs` and `agentfs watch` work without mounts",
+             it with: --device /dev/fuse. `agentfs fs`, `agentfs watch` and `agentfs run --no-mount` \
+             work without mounts",
         ),
     }
 }

@@ -23,6 +23,7 @@ use self::settle::{Ending, EndingArgs};
 use super::exec::{self, FAILED};
 use super::session::Session;
 use super::{Common, Failure, mount};
+use crate::server::EchoMode;
 
 /// What names the branch to `agentfs` commands inside.
 pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
@@ -53,6 +54,15 @@ pub(crate) struct RunArgs {
     branch: Option<String>,
     #[command(flatten)]
     ending: EndingArgs,
+    /// For whom the kernel tells of changes from outside, if this starts the daemon: for programs
+    /// that the preloaded library does not reach, for all, or for none
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "auto",
+        conflicts_with = "no_mount"
+    )]
+    echo: EchoMode,
     /// Without a branch: in the directory itself, with the preloaded library only
     #[arg(long, conflicts_with_all = ["lower", "branch", "ending"])]
     no_mount: bool,
@@ -112,7 +122,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     let start::Found {
         socket,
         mut session,
-    } = start::find_or_start(common, &project)?;
+    } = start::find_or_start(common, &project, args.echo)?;
     let common = Common {
         json: common.json,
         socket: Some(socket.clone()),

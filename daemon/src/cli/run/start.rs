@@ -12,9 +12,13 @@ use agentfs_proto::client::{CallError, ConnectError};
 use agentfs_proto::message::Status;
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
+use clap::ValueEnum as _;
+use clap::builder::PossibleValue;
+
 use super::BRANCH_VARIABLE;
 use crate::cli::session::Session;
 use crate::cli::{Common, Failure};
+use crate::server::EchoMode;
 
 /// This program, also when its file was replaced meanwhile.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
@@ -30,12 +34,16 @@ pub(super) struct Found {
 
 /// Finds the daemon over a project, or starts it: at the socket that was named, else at the default
 /// one, else, when that is another project's, at one of the project's own.
-pub(super) fn find_or_start(common: &Common, project: &Path) -> Result<Found, Failure> {
+pub(super) fn find_or_start(
+    common: &Common,
+    project: &Path,
+    echo: EchoMode,
+) -> Result<Found, Failure> {
     let is_named = common.socket.is_some()
         || std::env::var_os(SOCKET_VARIABLE).is_some_and(|it| !it.is_empty());
     let socket = common.socket.clone().unwrap_or_else(socket::default_path);
     let socket = std::path::absolute(socket).map_err(Failure::Input)?;
-    let mut session = connect_or_start(common, &socket, project)?;
+    let mut session = connect_or_start(common, &socket, project, echo)?;
     let lower = session.call(Status { after: 0 })?.lower;
     if lower.as_path() == project {
         return Ok(Found { socket, session });
@@ -52,11 +60,16 @@ pub(super) fn find_or_start(common: &Common, project: &Path) -> Result<Found, Fa
     let mut hash = DefaultHasher::new();
     project.hash(&mut hash);
     let socket = socket.with_file_name(format!("project-{:016x}.sock", hash.finish()));
-    let session = connect_or_start(common, &socket, project)?;
+    let session = connect_or_start(common, &socket, project, echo)?;
     Ok(Found { socket, session })
 }
 
-fn connect_or_start(common: &Common, socket: &Path, project: &Path) -> Result<Session, Failure> {
+fn connect_or_start(
+    common: &Common,
+    socket: &Path,
+    project: &Path,
+    echo: EchoMode,
+) -> Result<Session, Failure> {
     socket::prepare(socket).map_err(|error| Failure::Other(error.to_string()))?;
     let resolved = socket.parent().and_then(|it| it.canonicalize().ok());
     if resolved.is_some_and(|it| it.starts_with(project)) {
@@ -75,7 +88,7 @@ fn connect_or_start(common: &Common, socket: &Path, project: &Path) -> Result<Se
         match Session::open(&common, "") {
             Err(Failure::Connect(
                 ConnectError::NoDaemon(_) | ConnectError::Handshake(CallError::Closed),
-            )) => start(socket, project)?,
+            )) => start(socket, project, echo)?,
             other => return other,
         }
     }
@@ -83,7 +96,8 @@ fn connect_or_start(common: &Common, socket: &Path, project: &Path) -> Result<Se
 }
 
 /// Starts a daemon and waits until it listens, or says that another one does.
-fn start(socket: &Path, project: &Path) -> Result<(), Failure> {
+fn start(socket: &Path, project: &Path, echo: EchoMode) -> Result<(), Failure> {
+    let echo = echo.to_possible_value();
     let log = socket.with_extension("log");
     let failed = |error| Failure::Other(format!("{}: {error}", log.display()));
     let mut options = File::options();
@@ -95,6 +109,8 @@ fn start(socket: &Path, project: &Path) -> Result<(), Failure> {
         .arg(project)
         .arg("--socket")
         .arg(socket)
+        .arg("--echo")
+        .arg(echo.as_ref().map_or("auto", PossibleValue::get_name))
         .env_remove("LD_PRELOAD")
         .env_remove("AGENTFS_TOKEN")
         .env_remove("NOTIFY_SOCKET")

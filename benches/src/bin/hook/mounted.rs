@@ -1,0 +1,195 @@
+//! From a change that is made outside a mount to the return of a read() that sleeps in it: the
+//! kernel's caches are made to forget what changed before the program is told.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use agentfs_benches::table::Table;
+use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags};
+use agentfs_daemon::server::{Config, Daemon};
+use agentfs_mount::{MountHandle, MountOptions, Mounts, Settler};
+use agentfs_proto::client::{Client, Deadline};
+use agentfs_proto::message::{Hello, Mount};
+use tempfile::TempDir;
+
+use super::{Failure, Program, row, start_on_eventfd, woken};
+
+const FILE: &str = "file";
+
+/// A file of a branch, open to write from outside.
+struct Written {
+    branch: Branch,
+    handle: HandleId,
+}
+
+impl Written {
+    fn new(branch: Branch) -> Result<Self, Failure> {
+        let root = Caller::root();
+        let (flags, path) = (
+            OpenFlags::WRITE_ONLY | OpenFlags::CREATE,
+            format!("/{FILE}"),
+        );
+        let handle = branch.open(&root, &path, flags, 0o644)?;
+        Ok(Self { branch, handle })
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        self.branch
+            .write_at(&Caller::root(), self.handle, 0, b"x")?;
+        Ok(())
+    }
+}
+
+/// The daemon, in this process, with a mount.
+struct Told {
+    written: Written,
+    point: TempDir,
+    daemon: Daemon,
+    _directory: TempDir,
+}
+
+impl Told {
+    fn start() -> Result<Self, Failure> {
+        let private = std::fs::Permissions::from_mode(0o700);
+        let directory = tempfile::Builder::new().permissions(private).tempdir()?;
+        let daemon = Daemon::start(Config::new(directory.path().join("control.sock")))?;
+        let written = Written::new(daemon.core().branch(FsCore::MAIN)?)?;
+        let point = TempDir::new()?;
+        let soon = Deadline::after(Duration::from_secs(30));
+        let (mut client, _) = Client::connect(daemon.socket(), Hello::new("hook"), soon)?;
+        let request = Mount {
+            branch: String::new(),
+            path: point.path().into(),
+        };
+        client.call(request, soon)?;
+        Ok(Self {
+            written,
+            point,
+            daemon,
+            _directory: directory,
+        })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.point.path().join(FILE)
+    }
+}
+
+/// A mount of which nobody is told, and how long making it forget takes.
+struct Forgetting {
+    written: Written,
+    _mount: MountHandle,
+    point: TempDir,
+    took: Arc<Mutex<Duration>>,
+    _mounts: Mounts,
+}
+
+/// Does what the daemon does first.
+struct Stopwatch {
+    settler: Settler,
+    took: Arc<Mutex<Duration>>,
+}
+
+impl EventSink for Stopwatch {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        let start = Instant::now();
+        self.settler.settle(envelope);
+        *self.took.lock().unwrap_or_else(PoisonError::into_inner) = start.elapsed();
+    }
+}
+
+impl Forgetting {
+    fn start() -> Result<Self, Failure> {
+        let fs = FsCore::new(FsConfig::default())?;
+        let mounts = Mounts::new(&fs)?;
+        let took = Arc::new(Mutex::default());
+        fs.subscribe_events(Arc::new(Stopwatch {
+            settler: mounts.settler(),
+            took: Arc::clone(&took),
+        }))?;
+        let written = Written::new(fs.branch(FsCore::MAIN)?)?;
+        let point = TempDir::new()?;
+        let mount = mounts.mount(FsCore::MAIN, point.path(), &MountOptions::default())?;
+        Ok(Self {
+            written,
+            _mount: mount,
+            point,
+            took,
+            _mounts: mounts,
+        })
+    }
+
+    fn microseconds(&self) -> Result<f64, Failure> {
+        std::fs::read(self.point.path().join(FILE))?;
+        // As long as a reader is given to fall asleep.
+        std::thread::sleep(Duration::from_micros(200));
+        self.written.write()?;
+        let took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(took.as_secs_f64() * 1e6)
+    }
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() / 2).copied().unwrap_or_default()
+}
+
+pub(crate) fn mounted(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
+    let (rounds, wakes) = if quick { (3, 50) } else { (9, 1000) };
+    let (told, forgetting) = (Told::start()?, Forgetting::start()?);
+    let native = TempDir::new_in("/dev/shm")?;
+    let file = std::fs::File::create(native.path().join(FILE))?;
+    let at = |path: &Path| path.to_string_lossy().into_owned();
+    let point = at(told.point.path());
+    let words = ["wake", "inotify", &point];
+    let mut ours = Program::start(Some(library), Some(told.daemon.socket()), &words)?;
+    let mut kernel = Program::start(None, None, &["wake", "inotify", &at(native.path())])?;
+    let bell = nix::sys::eventfd::EventFd::from_value(0)?;
+    let mut eventfd = start_on_eventfd(&bell)?;
+    let mut medians: [Vec<f64>; 4] = Default::default();
+    for _ in 0..rounds {
+        let mut samples: [Vec<f64>; 4] = Default::default();
+        for _ in 0..wakes {
+            let [a, b, c, d] = &mut samples;
+            // So that there is something to forget.
+            std::fs::read(told.file())?;
+            a.push(woken(&mut ours, || told.written.write())?);
+            b.push(forgetting.microseconds()?);
+            c.push(woken(&mut eventfd, || Ok(bell.write(1).map(drop)?))?);
+            d.push(woken(&mut kernel, || {
+                std::os::unix::fs::FileExt::write_at(&file, b"x", 0)?;
+                Ok(())
+            })?);
+        }
+        for (medians, samples) in medians.iter_mut().zip(&mut samples) {
+            medians.push(median(samples));
+        }
+    }
+    let [ours, forgetting, eventfd, kernel] = medians;
+    let with = |alone: &[f64]| -> Vec<f64> {
+        let pairs = alone.iter().zip(&forgetting);
+        pairs.map(|(alone, more)| alone + more).collect()
+    };
+    let (bare, native) = (with(&eventfd), with(&kernel));
+    let (name, other) = ("eventfd and invalidation", "inotify and invalidation");
+    let what = "a change from outside, heard in the mount";
+    let rows = vec![
+        row("write() of an eventfd", &eventfd, None),
+        row("kernel inotify, write() of a file", &kernel, None),
+        row("invalidation of the file alone", &forgetting, None),
+        row(what, &ours, Some((name, &bare, Some(1.15)))),
+        row(what, &ours, Some((other, &native, Some(1.0)))),
+    ];
+    Ok(vec![Table {
+        title: "From a change outside a mount to the return of a read() that sleeps in it"
+            .to_owned(),
+        unit: "microseconds".to_owned(),
+        also: String::new(),
+        rows,
+    }])
+}
