@@ -9,6 +9,7 @@
 //! A number is only ever compared with another one taken in the same run, in turns, because the
 //! machine's speed drifts; see [`placement`] for what disturbs two virtual cores most.
 
+pub mod goal;
 pub mod placement;
 pub mod spread;
 pub mod table;

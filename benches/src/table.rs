@@ -3,12 +3,16 @@
 use core::fmt::Write as _;
 
 use crate::Spread;
+use crate::goal::{Findings, Goal};
 
 /// A measured case beside its reference.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Row {
     /// What was measured.
     pub what: String,
+    /// What else this run showed, as text to follow, or nothing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// The figure, in the table's unit.
     pub figure: Spread,
     /// A second figure, where the table has one.
@@ -42,9 +46,30 @@ pub struct Table {
     pub also: String,
     /// In the order of the runs.
     pub rows: Vec<Row>,
+    /// Goals that are no ratio of one row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Goal>,
 }
 
 impl Table {
+    /// Those of its rows, and the further ones.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Goal> {
+        let rows = self.rows.iter();
+        let of_rows = rows.filter_map(|row| {
+            let ratio = row.ratio.as_ref()?;
+            // A row is there again for each further reference.
+            let what = row.what.trim_end_matches(" (again)");
+            Some(Goal::at_most(
+                ratio.goal?,
+                ratio.of.clone(),
+                format!("{}: {what}", self.title),
+                ratio.spread,
+            ))
+        });
+        of_rows.chain(self.further.iter().cloned()).collect()
+    }
+
     /// For people.
     #[must_use]
     pub fn markdown(&self) -> String {
@@ -60,7 +85,7 @@ impl Table {
             if also { "---|" } else { "" }
         );
         for row in &self.rows {
-            let _written = write!(text, "| {} | {} | ", row.what, row.figure);
+            let _written = write!(text, "| {}{} | {} | ", row.what, row.note, row.figure);
             if also {
                 let _written = write!(
                     text,
@@ -79,17 +104,35 @@ impl Table {
                 None => writeln!(text, "| |"),
             };
         }
+        for goal in &self.further {
+            let _written = writeln!(
+                text,
+                "\n{}: {} {}, {}.",
+                goal.what,
+                goal.measured,
+                goal.of,
+                goal.verdict()
+            );
+        }
         text
     }
 }
 
 impl Ratio {
     fn verdict(&self) -> String {
-        match self.goal {
-            Some(goal) if self.spread.median <= goal => format!("<= {goal}: met"),
-            Some(goal) => format!("<= {goal}: **missed**"),
-            None => String::new(),
-        }
+        self.goal.map_or_else(String::new, |most| {
+            Goal::at_most(most, "", "", self.spread).verdict()
+        })
+    }
+}
+
+/// Tables below a few words, and their goals.
+#[must_use]
+pub fn findings(head: String, tables: Vec<Table>) -> Findings<Vec<Table>> {
+    Findings {
+        goals: tables.iter().flat_map(Table::goals).collect(),
+        markdown: head + &tables.iter().map(Table::markdown).collect::<String>(),
+        data: tables,
     }
 }
 

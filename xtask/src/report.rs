@@ -213,6 +213,45 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     }
 }
 
+/// Runs a command as [`run`] does, and kills it with all that it started when it takes longer.
+pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<(), Failure> {
+    finish(limit, command, Stdio::inherit()).map(drop)
+}
+
+/// Returns what a command wrote to its standard output, and kills it with all that it started when
+/// it takes longer.
+pub(crate) fn capture_within(limit: Duration, command: &mut Command) -> Result<String, Failure> {
+    finish(limit, command, Stdio::piped())
+}
+
+fn finish(limit: Duration, command: &mut Command, stdout: Stdio) -> Result<String, Failure> {
+    announce(command);
+    let shown = show(command);
+    let failure = |error: io::Error| Failure::new(format!("{shown}: {error}"));
+    let child = command.stdout(stdout).spawn().map_err(failure)?;
+    let id = child.id();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let Ok(output) = ended.recv_timeout(limit) else {
+        let processes = stuck::kill(id);
+        return Err(Failure::new(format!(
+            "`{shown}` took longer than {} minutes, and these were killed:\n{processes}",
+            limit.as_secs() / 60
+        )));
+    };
+    let output = output.map_err(failure)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        Ok(text)
+    } else {
+        println!("{text}");
+        Err(Failure::new(format!(
+            "`{shown}` ended with {}",
+            output.status
+        )))
+    }
+}
+
 /// Runs a command, letting its output through and showing every line of it to `look`. Kills it when
 /// it has said nothing for [`SILENCE`].
 fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failure> {
@@ -270,22 +309,7 @@ fn lines(pipe: Option<ChildStdout>) -> Receiver<io::Result<Vec<u8>>> {
 
 /// Runs a command and returns what it wrote to its standard output.
 pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
-    announce(command);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::new(format!("{}: {error}", show(command))))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        Ok(text)
-    } else {
-        println!("{text}");
-        Err(Failure::new(format!(
-            "`{}` ended with {}",
-            show(command),
-            output.status
-        )))
-    }
+    capture_within(SILENCE, command)
 }
 
 #[cfg(test)]
@@ -299,5 +323,15 @@ mod tests {
         tally.add_line("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s");
         tally.add_line("running 3 tests");
         assert_eq!((tally.passed, tally.failed, tally.ignored), (13, 1, 2));
+    }
+
+    #[test]
+    fn command_that_takes_too_long_is_killed_and_named() {
+        let limit = Duration::from_millis(100);
+        let failure = run_within(limit, Command::new("sleep").arg("2345")).unwrap_err();
+        assert!(failure.to_string().contains("sleep 2345"), "{failure}");
+        let limit = Duration::from_secs(60);
+        let said = capture_within(limit, Command::new("echo").arg("there"));
+        assert_eq!(said.unwrap(), "there\n");
     }
 }

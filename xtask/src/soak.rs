@@ -1,6 +1,8 @@
 //! `cargo xtask soak`.
 
-use crate::report::{Outcome, Report, run as run_command};
+use std::time::Duration;
+
+use crate::report::{Outcome, Report, run as run_command, run_within};
 use crate::tools::cargo;
 
 #[derive(clap::Args)]
@@ -27,7 +29,10 @@ impl Default for Args {
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
     report.step("soak", || {
-        run_command(
+        run_command(cargo().args(["build", "--quiet", "--package", "agentfs-bench"]))?;
+        // Each of its processes is given two minutes for an answer.
+        run_within(
+            Duration::from_secs(args.seconds) + Duration::from_secs(300),
             cargo()
                 .args(["run", "--quiet", "--package", "agentfs-bench", "--", "soak"])
                 .args(["--seconds", &args.seconds.to_string()])

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use agentfs_benches::Spread;
+use agentfs_benches::goal::Goal;
 use agentfs_benches::two::now;
 use agentfs_daemon::Counts;
 use clap::ValueEnum;
@@ -286,11 +288,7 @@ fn part(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Part {
             "{} changes, {files} file{} in turns, watchers {}",
             args.changes,
             if files == 1 { "" } else { "s" },
-            match args.reader {
-                Reader::Asleep => "asleep",
-                Reader::Late => "reading when the burst is over",
-                Reader::Busy => "never asleep",
-            }
+            args.reader.name()
         );
         let mut table = Grid::new(title.clone(), &HEAD);
         let mut lines: Vec<Line> = Vec::new();
@@ -331,8 +329,50 @@ fn part(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Part {
             .to_owned(),
         tables,
         plots,
+        goals: goals(args, runs, samples),
         raw: serde_json::to_value(samples).unwrap_or_default(),
     }
+}
+
+/// Nothing goes unheard, and a program that is busy is rung once.
+fn goals(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Vec<Goal> {
+    let mut goals = Vec::new();
+    for &(files, watchers, case) in runs.iter().filter(|(.., it)| *it != Case::Kernel) {
+        let of = |figure: &dyn Fn(&Sample) -> f64| {
+            let is_it = |it: &&Sample| (it.case, it.files, it.watchers) == (case, files, watchers);
+            Spread::of(samples.iter().filter(is_it).map(figure).collect())
+        };
+        let what = format!(
+            "{}, {} changes of {files} files, {watchers} watchers, {}",
+            case.name(),
+            args.changes,
+            args.reader.name()
+        );
+        let unheard = of(&|it| it.each(|tally| unheard(it, args, tally)));
+        goals.push(Goal::at_most(
+            0.0,
+            "files not heard of",
+            what.clone(),
+            unheard,
+        ));
+        if args.reader == Reader::Late && files == 1 {
+            // One for the file and, if it came when the queue was empty, one for the end.
+            let doorbells = of(&|it| float(it.doorbells) / f64::from(it.watchers));
+            goals.push(Goal::at_most(
+                2.0,
+                "doorbells for a watcher",
+                what,
+                doorbells,
+            ));
+        }
+    }
+    goals
+}
+
+/// Files that were changed, and of which a watcher has not heard.
+fn unheard(sample: &Sample, args: &Args, tally: &Tally) -> f64 {
+    let changed = u64::from(sample.files.min(args.changes));
+    float(changed.saturating_sub(tally.files))
 }
 
 fn rate(args: &Args, samples: &[&Sample]) -> f64 {
@@ -365,10 +405,7 @@ fn row(
         short(middle(&|it| float(it.committed)) / f64::from(args.changes)),
         short(middle(&|it| it.unwatched)),
         short(middle(&|it| it.each(|it| float(it.events)))),
-        short(middle(&|it| {
-            let changed = u64::from(it.files.min(args.changes));
-            it.each(|tally| float(changed.saturating_sub(tally.files)))
-        })),
+        short(middle(&|it| it.each(|tally| unheard(it, args, tally)))),
         short(middle(&|it| it.each(|it| float(it.overflows)))),
         short(middle(&|it| {
             it.each(|it| float(u64::try_from(it.usage.slept).unwrap_or(0)))

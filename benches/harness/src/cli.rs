@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use agentfs_benches::goal;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -137,12 +138,13 @@ fn show(common: &Common, findings: &Findings) -> Result<(), Failure> {
     if let Some(path) = &common.html {
         std::fs::write(path, report::html(findings)?)?;
     }
-    let text = if common.json {
-        serde_json::to_string_pretty(findings)? + "\n"
-    } else {
-        report::text(findings)
+    let goals = findings.parts.iter().flat_map(|part| &part.goals);
+    let printed = goal::Findings {
+        goals: goals.cloned().collect(),
+        markdown: report::text(findings),
+        data: findings,
     };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    Ok(printed.print(common.json)?)
 }
 
 /// Every watcher takes descriptors, and the usual soft limit is far below the hard one.

@@ -1,12 +1,13 @@
 //! What a run has found: tables for people, lines for plots, and the raw numbers.
 
-use serde::{Deserialize, Serialize};
+use agentfs_benches::goal::Goal;
+use serde::Serialize;
 
 /// Why a run failed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One or more parts, measured on one machine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Findings {
     /// Processor, cores, kernel.
     pub(crate) machine: String,
@@ -18,7 +19,7 @@ pub(crate) struct Findings {
 }
 
 /// What one part has found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Part {
     pub(crate) name: String,
     pub(crate) title: String,
@@ -26,12 +27,14 @@ pub(crate) struct Part {
     pub(crate) about: String,
     pub(crate) tables: Vec<Grid>,
     pub(crate) plots: Vec<Plot>,
+    /// What was to be reached, of what was measured.
+    pub(crate) goals: Vec<Goal>,
     /// Every number, for programs.
     pub(crate) raw: serde_json::Value,
 }
 
 /// A table.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Grid {
     pub(crate) title: String,
     pub(crate) head: Vec<String>,
@@ -39,7 +42,7 @@ pub(crate) struct Grid {
 }
 
 /// Lines in one system of axes, both logarithmic.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Plot {
     /// Its file name, without an ending.
     pub(crate) name: String,
@@ -50,7 +53,7 @@ pub(crate) struct Plot {
 }
 
 /// One line.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) points: Vec<(f64, f64)>,

@@ -2,12 +2,11 @@
 //! they say.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
-
-use clap::ValueEnum as _;
 
 use crate::model::Failure;
 use crate::stage::Place;
@@ -63,7 +62,7 @@ pub(crate) fn library(name: &str) -> Result<PathBuf, Failure> {
 fn preload(api: Api) -> Result<Option<String>, Failure> {
     let shim = || library("libagentfs_interpose_shim.so");
     Ok(match api {
-        Api::Native => None,
+        Api::Native | Api::Eventfd => None,
         Api::Inotify => Some(shim()?.display().to_string()),
         Api::Kqueue => {
             let kqueue = library("libagentfs_testkq_preload.so")?;
@@ -72,17 +71,20 @@ fn preload(api: Api) -> Result<Option<String>, Failure> {
     })
 }
 
+/// As the command line names it.
+fn named(value: &impl clap::ValueEnum) -> String {
+    let named = value.to_possible_value();
+    named.map_or_else(String::new, |it| it.get_name().to_owned())
+}
+
 impl Program {
     /// Starts a watcher, and waits until it watches.
     pub(crate) fn start(place: &Place, task: Task<'_>) -> Result<Self, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
-        let value = |it: Option<clap::builder::PossibleValue>| {
-            it.map_or_else(String::new, |it| it.get_name().to_owned())
-        };
         command
             .arg("watch")
-            .args(["--api", &value(task.api.to_possible_value())])
-            .args(["--reader", &value(task.reader.to_possible_value())])
+            .args(["--api", &named(&task.api)])
+            .args(["--reader", &named(&task.reader)])
             .args(["--files", &task.files.to_string()])
             .arg("--root")
             .arg(place.seen_as(task.directory))
@@ -94,6 +96,22 @@ impl Program {
                 command.env("LD_PRELOAD", libraries);
             }
         }
+        Self::ready(command)
+    }
+
+    /// Starts a program that waits for an eventfd and nothing else.
+    pub(crate) fn on_eventfd(bell: OwnedFd, reader: Reader) -> Result<Self, Failure> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args([
+                "watch", "--api", "eventfd", "--root", "/", "--files", "0", "--each",
+            ])
+            .args(["--reader", &named(&reader)])
+            .stderr(bell);
+        Self::ready(command)
+    }
+
+    fn ready(command: Command) -> Result<Self, Failure> {
         let program = Self(Process::start(command)?);
         match program.0.answer()?.as_str() {
             "ready" => Ok(program),

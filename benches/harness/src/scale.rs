@@ -395,6 +395,7 @@ fn part(found: &[Found<'_>]) -> Part {
                 |it| it.to_all,
             ),
         ],
+        goals: Vec::new(),
         raw: serde_json::json!({ "watches": watches, "sessions": sessions }),
     }
 }

@@ -184,6 +184,17 @@ impl Place {
         }
     }
 
+    /// Has the kernel remember a file, so that a change from outside has to make it forget.
+    pub(crate) fn look_at(&self, below: &str) -> Result<(), Failure> {
+        match self {
+            Self::AgentFs(it) if it.mount.is_none() => Ok(()),
+            Self::AgentFs(_) | Self::Tmpfs(_) => {
+                std::fs::metadata(self.seen_as(below))?;
+                Ok(())
+            }
+        }
+    }
+
     pub(crate) fn counts(&self) -> Counts {
         match self {
             Self::AgentFs(it) => it.counts(),

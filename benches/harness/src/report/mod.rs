@@ -18,6 +18,15 @@ pub(crate) fn text(findings: &Findings) -> String {
         for table in &part.tables {
             let _written = write!(text, "\n### {}\n\n{}", table.title, markdown(table));
         }
+        for goal in &part.goals {
+            let (what, of) = (&goal.what, &goal.of);
+            let _written = writeln!(
+                text,
+                "\n{what}: {} {of}, {}.",
+                goal.measured,
+                goal.verdict()
+            );
+        }
     }
     text
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use agentfs_benches::Spread;
+use agentfs_benches::goal::Goal;
 use nix::mount::{MntFlags, umount2};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -19,7 +21,7 @@ use self::check::{Account, Scope};
 use self::listener::Ear;
 use self::random::Random;
 use crate::cli::Progress;
-use crate::model::{Failure, Grid, Part};
+use crate::model::{Failure, Grid, Part, float};
 use crate::program::{Process, library};
 use crate::stage::private_directory;
 
@@ -287,6 +289,15 @@ fn unmount(mount: &Path) {
     }
 }
 
+/// Nothing went unheard.
+fn goals(all: &[(&str, &Account)]) -> Vec<Goal> {
+    let goals = all.iter().map(|(name, it)| {
+        let lost = Spread::of(vec![float(it.unaccounted)]);
+        Goal::at_most(0.0, "changes", format!("unaccounted for: {name}"), lost)
+    });
+    goals.collect()
+}
+
 fn report(
     args: &Args,
     soak: &Soak,
@@ -350,6 +361,7 @@ fn report(
         ),
         tables: vec![table],
         plots: Vec::new(),
+        goals: goals(&all),
         raw: serde_json::json!({
             "changes": changes,
             "lives": lives,

@@ -1,6 +1,7 @@
 //! The program that watches: this program again, in a process of its own. It knows nothing of
 //! AgentFS but as a native subscriber; what it hears depends on what is preloaded into it.
 
+mod eventfd;
 mod inotify;
 mod kqueue;
 mod native;
@@ -24,6 +25,9 @@ pub(crate) enum Api {
     Inotify,
     Kqueue,
     Native,
+    /// An eventfd, which is its standard error: the one descriptor that a child gets without unsafe
+    /// code and that nothing else needs.
+    Eventfd,
 }
 
 /// What the program does between events.
@@ -36,6 +40,16 @@ pub(crate) enum Reader {
     Late,
     /// Never sleeps: looks again and again
     Busy,
+}
+
+impl Reader {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Asleep => "asleep",
+            Self::Late => "reading when the burst is over",
+            Self::Busy => "never asleep",
+        }
+    }
 }
 
 /// What the parent asks for.
@@ -97,6 +111,7 @@ enum Source {
     Inotify(InotifyReader),
     Kqueue(KqueueReader),
     Native(NativeReader),
+    Eventfd,
 }
 
 impl Source {
@@ -111,6 +126,7 @@ impl Source {
                     .ok_or("a subscriber needs a socket")?;
                 Self::Native(NativeReader::open(socket, &[&args.root])?)
             }
+            Api::Eventfd => Self::Eventfd,
         })
     }
 
@@ -120,6 +136,7 @@ impl Source {
             Self::Inotify(it) => it.wait(),
             Self::Kqueue(it) => it.wait(),
             Self::Native(it) => it.wait(),
+            Self::Eventfd => eventfd::wait(),
         }
     }
 
@@ -129,6 +146,7 @@ impl Source {
             Self::Inotify(it) => it.take(hear),
             Self::Kqueue(it) => it.take(hear),
             Self::Native(it) => it.take(hear),
+            Self::Eventfd => eventfd::take(hear),
         }
     }
 }

@@ -39,5 +39,5 @@ pub(crate) fn run(arguments: &[&str]) -> String {
 pub(crate) fn measure(arguments: &[&str]) -> Value {
     let text = run(&[arguments, &["--json"]].concat());
     let found: Value = serde_json::from_str(&text).unwrap();
-    found["parts"][0]["raw"].clone()
+    found["data"]["parts"][0]["raw"].clone()
 }

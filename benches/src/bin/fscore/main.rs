@@ -12,6 +12,8 @@ mod tmpfs;
 
 use std::io;
 
+use agentfs_benches::goal::Findings;
+
 #[global_allocator]
 static ALLOCATOR: count::Counting = count::Counting;
 
@@ -54,10 +56,10 @@ fn main() -> io::Result<()> {
         events: races::events(size)?,
         parallel: races::parallel(size)?,
     };
-    let text = if has("--json") {
-        report.json()?
-    } else {
-        report.markdown()
+    let findings = Findings {
+        goals: report.goals(),
+        markdown: report.markdown(),
+        data: report,
     };
-    io::Write::write_all(&mut io::stdout(), text.as_bytes())
+    findings.print(has("--json"))
 }

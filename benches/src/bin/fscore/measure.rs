@@ -2,24 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// The middle of several runs, and how far they lay apart.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        Self {
-            median: values[values.len() / 2],
-            min: values[0],
-            max: values[values.len() - 1],
-        }
-    }
-}
+pub(crate) use agentfs_benches::Spread;
 
 /// Nanoseconds for one of `count` operations.
 pub(crate) fn nanos_each(count: u32, run: impl FnOnce()) -> f64 {

@@ -1,7 +1,8 @@
 //! The table.
 
 use std::fmt::Write as _;
-use std::io;
+
+use agentfs_benches::goal::Goal;
 
 use crate::measure::{Race, Spread};
 
@@ -48,10 +49,24 @@ pub(crate) struct Events {
 }
 
 impl Report {
-    pub(crate) fn json(&self) -> io::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        Ok(text)
+    /// What was to be reached.
+    pub(crate) fn goals(&self) -> Vec<Goal> {
+        let races = self.races.iter();
+        let mut goals: Vec<Goal> = races
+            .map(|race| Goal::at_most(1.0, "of tmpfs", race.what.clone(), race.ratio))
+            .collect();
+        for scale in &self.scale {
+            let [small, large] = scale.files;
+            let what = format!("{}, {large} files against {small}", scale.what);
+            let ratio = Spread::of(vec![scale.ratio]);
+            goals.push(Goal::at_most(2.0, "of the small tree", what, ratio));
+            let what = format!("{}, {large} files", scale.what);
+            goals.push(Goal::at_most(50_000.0, "ns", what, scale.nanos[1]));
+        }
+        let what = format!("memory per empty file, {} files", self.memory.files);
+        let allocated = Spread::of(vec![self.memory.allocated]);
+        goals.push(Goal::at_most(400.0, "bytes", what, allocated));
+        goals
     }
 
     pub(crate) fn markdown(&self) -> String {

@@ -17,7 +17,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use agentfs_benches::Spread;
-use agentfs_benches::table::{Ratio, Row, Table, machine};
+use agentfs_benches::goal::Goal;
+use agentfs_benches::table::{self, Ratio, Row, Table, machine};
 use agentfs_benches::two::now;
 use scripted::{Scripted, event};
 
@@ -54,18 +55,12 @@ fn main() -> Result<(), Failure> {
             tables.extend(run(&library, quick)?);
         }
     }
-    let text = if has("--json") {
-        serde_json::to_string_pretty(&tables)? + "\n"
-    } else {
-        let head = format!(
-            "Machine: {}. Cells are medians (min to max) over the runs; ratios are taken round by \
-             round.\n",
-            machine()
-        );
-        head + &tables.iter().map(Table::markdown).collect::<String>()
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let head = format!(
+        "Machine: {}. Cells are medians (min to max) over the runs; ratios are taken round by \
+         round.\n",
+        machine()
+    );
+    Ok(table::findings(head, tables).print(has("--json"))?)
 }
 
 /// Builds the library as this program was built.
@@ -143,6 +138,7 @@ impl Drop for Program {
 fn row(what: &str, figures: &[f64], against: Option<(&str, &[f64], Option<f64>)>) -> Row {
     Row {
         what: what.to_owned(),
+        note: String::new(),
         figure: Spread::of(figures.to_vec()),
         also: None,
         ratio: against.map(|(of, theirs, goal)| Ratio {
@@ -178,6 +174,7 @@ fn read(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         title: "A descriptor that is not ours".to_owned(),
         unit: "ns per call".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }])
 }
@@ -228,6 +225,7 @@ fn kevent(_: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         title: "kevent() on a user-space kqueue".to_owned(),
         unit: "ns per call".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows: rows.collect(),
     }])
 }
@@ -298,6 +296,7 @@ fn wake(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         title: "From a change to the return of a read() that sleeps".to_owned(),
         unit: "microseconds".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }])
 }
@@ -364,6 +363,7 @@ fn register(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         title: format!("{count} calls of inotify_add_watch"),
         unit: "microseconds per call".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }])
 }
@@ -385,10 +385,13 @@ fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let before = switches(program.child.id())?;
     std::thread::sleep(Duration::from_secs(seconds));
     let wakes = switches(program.child.id())? - before;
+    let title = format!("A program that hears nothing for {seconds} s");
+    let none = Goal::at_most(0.0, "wake-ups", title.clone(), Spread::of(vec![wakes]));
     Ok(vec![Table {
-        title: format!("A program that hears nothing for {seconds} s"),
+        title,
         unit: "wake-ups".to_owned(),
         also: String::new(),
+        further: vec![none],
         rows: vec![row("asleep in read()", &[wakes], None)],
     }])
 }

@@ -14,6 +14,7 @@ mod work;
 use std::io::Write as _;
 use std::path::Path;
 
+use agentfs_benches::goal::Findings;
 use place::{Kind, Place, Stage};
 use report::{Cell, Report};
 use work::{Bench, Row};
@@ -77,13 +78,12 @@ fn main() -> Result<(), Failure> {
         .filter(|row| only.is_empty() || only.iter().any(|name| row.name().contains(name)))
         .collect();
     let report = measure(size, &rows)?;
-    let text = if has("--json") {
-        serde_json::to_string_pretty(&report)? + "\n"
-    } else {
-        report.markdown()
+    let findings = Findings {
+        goals: report.goals(),
+        markdown: report.markdown(),
+        data: report,
     };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    Ok(findings.print(has("--json"))?)
 }
 
 /// Every round runs every row at every place, in turns.

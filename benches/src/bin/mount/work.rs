@@ -36,7 +36,7 @@ pub(crate) enum Row {
 
 /// What should be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Goal {
+pub(crate) enum Aim {
     /// At least twice as fast as fuse-overlayfs.
     Metadata,
     /// No slower than fuse-overlayfs.
@@ -93,7 +93,7 @@ impl Row {
         }
     }
 
-    pub(crate) fn goal(self) -> Goal {
+    pub(crate) fn aim(self) -> Aim {
         match self {
             Self::Create
             | Self::Stat
@@ -102,18 +102,18 @@ impl Row {
             | Self::Rename
             | Self::Unlink
             | Self::ListLower
-            | Self::StatLower => Goal::Metadata,
+            | Self::StatLower => Aim::Metadata,
             Self::ReadTreeAgain
             | Self::LargeReadFirst
             | Self::LargeReadAgain
-            | Self::RandomRead => Goal::Unchanged,
+            | Self::RandomRead => Aim::Unchanged,
             Self::Untar
             | Self::ReadTreeFirst
             | Self::GitStatusFirst
             | Self::GitStatusAgain
             | Self::CargoBuild
             | Self::LargeWrite
-            | Self::RandomWrite => Goal::Content,
+            | Self::RandomWrite => Aim::Content,
         }
     }
 }

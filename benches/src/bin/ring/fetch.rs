@@ -34,12 +34,14 @@ pub(crate) fn tables(size: Size, judge: &mut Judge) -> Vec<Table> {
         let reference = format!("socket, request and response, {count} records");
         rows.push(Row {
             what: reference.clone(),
+            note: String::new(),
             figure: Spread::of(socket.clone()),
             also: None,
             ratio: None,
         });
         rows.push(Row {
             what: format!("ring, {count} records"),
+            note: String::new(),
             figure: Spread::of(ring.clone()),
             also: None,
             ratio: Some(Ratio {
@@ -53,6 +55,7 @@ pub(crate) fn tables(size: Size, judge: &mut Judge) -> Vec<Table> {
         title: "A woken reader fetches what there is".to_owned(),
         unit: "p50 from the bell to the last record, us".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }]
 }

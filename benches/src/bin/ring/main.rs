@@ -15,7 +15,7 @@ mod wake;
 use std::io::Write as _;
 
 use agentfs_benches::placement::Judge;
-use agentfs_benches::table::{Table, machine};
+use agentfs_benches::table::{self, Table, machine};
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
@@ -65,21 +65,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
 
-    let text = if has("--json") {
-        serde_json::to_string_pretty(&tables)? + "\n"
-    } else {
-        let head = format!(
-            "Machine: {}. Cores {:?}; {} runs counted, {} dropped because the cores had moved or \
-             something else ran, {} of those counted disturbed all the same. Cells are medians (min to max) over the runs; ratios are taken \
-             round by round.\n",
-            machine(),
-            judge.usual(),
-            judge.kept,
-            judge.dropped,
-            judge.disturbed,
-        );
-        head + &tables.iter().map(Table::markdown).collect::<String>()
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let head = format!(
+        "Machine: {}. Cores {:?}; {} runs counted, {} dropped because the cores had moved or \
+         something else ran, {} of those counted disturbed all the same. Cells are medians (min to \
+         max) over the runs; ratios are taken round by round.\n",
+        machine(),
+        judge.usual(),
+        judge.kept,
+        judge.dropped,
+        judge.disturbed,
+    );
+    Ok(table::findings(head, tables).print(has("--json"))?)
 }

@@ -39,6 +39,7 @@ fn table(len: usize, size: Size, judge: &mut Judge) -> Table {
         });
         rows.push(Row {
             what: case.name.to_owned(),
+            note: String::new(),
             figure: Spread::of(own.clone()),
             also: None,
             ratio: ratios.next(),
@@ -47,6 +48,7 @@ fn table(len: usize, size: Size, judge: &mut Judge) -> Table {
             let what = format!("{} (again)", case.name);
             rows.push(Row {
                 what,
+                note: String::new(),
                 figure: Spread::of(own.clone()),
                 also: None,
                 ratio: Some(ratio),
@@ -57,6 +59,7 @@ fn table(len: usize, size: Size, judge: &mut Judge) -> Table {
         title: format!("{len}-byte records, from one busy process to another"),
         unit: "ns per record".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }
 }

@@ -51,6 +51,7 @@ fn table(how: &str, busy: bool, size: Size, judge: &mut Judge) -> Table {
     }
     let rows = cases.iter().enumerate().map(|(index, (name, _))| Row {
         what: (*name).to_owned(),
+        note: String::new(),
         figure: Spread::of(halves[index].clone()),
         also: Some(Spread::of(tails[index].clone())),
         ratio: (index == 1).then(|| Ratio {
@@ -63,6 +64,7 @@ fn table(how: &str, busy: bool, size: Size, judge: &mut Judge) -> Table {
         title: format!("Waking a reader that sleeps, {how}"),
         unit: "p50, us".to_owned(),
         also: "p99, us".to_owned(),
+        further: Vec::new(),
         rows: rows.collect(),
     }
 }

@@ -106,6 +106,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
         let is_hit = case.expected == BATCH;
         Row {
             what: case.what.to_owned(),
+            note: String::new(),
             figure: Spread::of(case.figures.clone()),
             also: Some(added),
             ratio: is_hit.then(|| Ratio {
@@ -125,6 +126,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
         title: "From the commit to the record: a write of one byte".to_owned(),
         unit: "ns/write".to_owned(),
         also: "added ns".to_owned(),
+        further: Vec::new(),
         rows: rows.collect(),
     }])
 }

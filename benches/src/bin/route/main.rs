@@ -10,7 +10,7 @@ mod scale;
 
 use std::io::Write as _;
 
-use agentfs_benches::table::{Table, machine};
+use agentfs_benches::table::{self, Table, machine};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -57,17 +57,11 @@ fn main() -> Result<(), Failure> {
             tables.extend(run(effort)?);
         }
     }
-    let text = if has("--json") {
-        serde_json::to_string_pretty(&tables)? + "\n"
-    } else {
-        let head = format!(
-            "Machine: {}. Cells are medians (min to max) over {} rounds; ratios are taken round by \
-             round.\n",
-            machine(),
-            effort.rounds
-        );
-        head + &tables.iter().map(Table::markdown).collect::<String>()
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let head = format!(
+        "Machine: {}. Cells are medians (min to max) over {} rounds; ratios are taken round by \
+         round.\n",
+        machine(),
+        effort.rounds
+    );
+    Ok(table::findings(head, tables).print(has("--json"))?)
 }

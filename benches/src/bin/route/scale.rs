@@ -103,6 +103,7 @@ fn table(title: &str, cases: Vec<Case>, goal: impl Fn(usize) -> Option<f64>) -> 
         });
         Row {
             what: case.what,
+            note: String::new(),
             figure: Spread::of(case.figures),
             also: None,
             ratio,
@@ -112,6 +113,7 @@ fn table(title: &str, cases: Vec<Case>, goal: impl Fn(usize) -> Option<f64>) -> 
         title: title.to_owned(),
         unit: "ns/event".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows: rows.collect(),
     }
 }

@@ -1,0 +1,195 @@
+//! Every stage of the flow by itself, in one thread: what its code costs, without another processor
+//! and without the kernel in the way, but for the doorbell. `cargo bench -p agentfs-benches --bench
+//! flow`; the ring has a benchmark of its own, and what the hooks add to a program's calls needs the
+//! library preloaded: `cargo bench -p agentfs-interpose-shim`, `cargo xtask bench hook`.
+
+#[path = "../src/bin/route/rig.rs"]
+#[expect(dead_code, reason = "the benchmark of the route uses all of it")]
+mod rig;
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use agentfs_core::event::{
+    Change, CreatedBy, Envelope, EventKind, EventSink, NodeRef, ObjectKind, Origin, Place,
+};
+use agentfs_core::id::{NodeId, Seq};
+use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
+use agentfs_daemon::Api;
+use agentfs_daemon::synth::{fsevents, inotify, native, vnode_freebsd, vnode_xnu};
+use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
+use agentfs_ring::doorbell;
+use criterion::{Criterion, criterion_group, criterion_main};
+
+use crate::rig::Rig;
+
+type Failure = Box<dyn std::error::Error>;
+
+const MODE: u32 = 0o100_644;
+
+/// Operations that change something, and nobody listens.
+fn operation(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("operation");
+    let core = FsCore::new(FsConfig::default()).expect("a filesystem");
+    let branch = core.branch(FsCore::MAIN).expect("the first branch");
+    let caller = Caller::root();
+    let dir = branch.mkdir(&caller, "/d", 0o755).expect("made").node;
+    let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+    let file = branch.open(&caller, "/d/f", flags, 0o644).expect("open");
+    group.bench_function("write one byte", |bencher| {
+        bencher.iter(|| branch.write_at(&caller, file, 0, b"x"));
+    });
+    group.bench_function("create and unlink", |bencher| {
+        bencher.iter(|| {
+            branch.mknod_at(&caller, dir, b"new", MODE, 0)?;
+            branch.unlink_at(&caller, dir, b"new")
+        });
+    });
+    group.bench_function("look up", |bencher| {
+        bencher.iter(|| branch.lookup(&caller, dir, black_box(b"f")));
+    });
+    group.finish();
+}
+
+/// Hears everything and does nothing.
+struct Nobody;
+
+impl EventSink for Nobody {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        black_box(envelope);
+    }
+}
+
+/// What it costs to tell of a write.
+fn event(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("event");
+    for sinks in [1, 8] {
+        let core = FsCore::new(FsConfig::default()).expect("a filesystem");
+        for _ in 0..sinks {
+            core.subscribe_events(Arc::new(Nobody)).expect("tracked");
+        }
+        let branch = core.branch(FsCore::MAIN).expect("the first branch");
+        let caller = Caller::root();
+        let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+        let file = branch.open(&caller, "/f", flags, 0o644).expect("open");
+        group.bench_function(format!("write one byte, {sinks} sinks"), |bencher| {
+            bencher.iter(|| branch.write_at(&caller, file, 0, b"x"));
+        });
+    }
+    group.finish();
+}
+
+fn created(parent: NodeId, name: &[u8]) -> Envelope {
+    Envelope {
+        seq: Seq(1),
+        time_ns: 0,
+        branch: FsCore::MAIN,
+        pid: 1,
+        origin: Origin::Local,
+        change: Change::Created {
+            node: NodeRef {
+                id: NodeId(7),
+                kind: ObjectKind::File,
+                nlink: 1,
+                open: false,
+            },
+            at: Place {
+                parent,
+                dir: b"/some/directory".as_slice().into(),
+                name: name.into(),
+            },
+            by: CreatedBy::New,
+        },
+    }
+}
+
+/// The tables, without a watch.
+fn synthesizer(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("synthesizer");
+    let change = created(NodeId(1), b"file").change;
+    group.bench_function("inotify", |bencher| {
+        bencher.iter(|| inotify::steps(black_box(&change)));
+    });
+    group.bench_function("kqueue of XNU", |bencher| {
+        bencher.iter(|| vnode_xnu::posts(black_box(&change)));
+    });
+    group.bench_function("kqueue of FreeBSD", |bencher| {
+        bencher.iter(|| vnode_freebsd::posts(black_box(&change)));
+    });
+    group.bench_function("FSEvents", |bencher| {
+        bencher.iter(|| fsevents::entries(black_box(&change)));
+    });
+    group.bench_function("native", |bencher| {
+        bencher.iter(|| native::hears(black_box(&change), false));
+    });
+    group.finish();
+}
+
+/// From an event to its record, which the reader takes: one watch among ten thousand, and none.
+fn router(criterion: &mut Criterion) {
+    const WATCHES: u64 = 10_000;
+    let mut group = criterion.benchmark_group("router");
+    let rig = Rig::new(false).expect("a service");
+    let reader = rig.open(Api::Inotify, 1 << 20).expect("a queue");
+    for number in 0..WATCHES {
+        let node = NodeId(1000 + number);
+        rig.watch(&reader, number, node, inotify::IN_CREATE)
+            .expect("a watch");
+    }
+    // In turns, or the second would be the same as the first, which is unread.
+    let events = [b"one", b"two"].map(|name| created(NodeId(1000 + WATCHES / 2), name));
+    group.bench_function("one hit, record and its reading included", |bencher| {
+        bencher.iter(|| {
+            for event in &events {
+                rig.service.on_envelope(event);
+            }
+            rig.service.on_batch_end();
+            reader.pop().expect("records")
+        });
+    });
+    let elsewhere = created(NodeId(1), b"one");
+    group.bench_function("no hit", |bencher| {
+        bencher.iter(|| rig.service.on_envelope(black_box(&elsewhere)));
+    });
+    group.finish();
+}
+
+/// A record into a slot of the ring, and out of it.
+fn record(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("record");
+    let event = AgentFsEvent {
+        seqno: 1,
+        kind: Kind::CREATED,
+        ..AgentFsEvent::default()
+    };
+    let path = b"/some/directory/file";
+    let len = encoded_len(path, b"").expect("short");
+    let mut slot = vec![0; len];
+    write_to(&mut slot, &event, path, b"").expect("the right length");
+    // Aligned as in a ring, or parsing would end early.
+    EventRef::parse(&slot).expect("a record");
+    group.bench_function("write", |bencher| {
+        bencher.iter(|| write_to(black_box(&mut slot), &event, path, b""));
+    });
+    group.bench_function("parse", |bencher| {
+        bencher.iter(|| EventRef::parse(black_box(&slot)).map(|it| it.head().seqno));
+    });
+    group.finish();
+}
+
+/// The system calls of a wake-up, on a bell that nobody waits for.
+fn bell(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("doorbell");
+    for (name, bell) in [("eventfd", doorbell::eventfd()), ("pipe", doorbell::pipe())] {
+        let (ringer, waiter) = bell.expect("descriptors");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| (ringer.ring().is_ok(), waiter.clear().is_ok()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(stages, operation, event, synthesizer, router, record, bell);
+criterion_main!(stages);

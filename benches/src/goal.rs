@@ -1,0 +1,102 @@
+//! What was to be reached, and what was.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::Spread;
+
+/// A goal with what the run measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Goal {
+    /// What was measured.
+    pub what: String,
+    /// What the figure counts, or by what it was divided.
+    pub of: String,
+    /// The figure.
+    pub measured: Spread,
+    /// What it should be at most.
+    pub most: f64,
+    /// Whether it is.
+    pub verdict: Verdict,
+}
+
+/// Whether a goal is reached, by the median of the runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is.
+    Met,
+    /// It is not.
+    Missed,
+}
+
+impl Goal {
+    /// Of a figure that should be small.
+    pub fn at_most(
+        most: f64,
+        of: impl Into<String>,
+        what: impl Into<String>,
+        measured: Spread,
+    ) -> Self {
+        Self {
+            what: what.into(),
+            of: of.into(),
+            measured,
+            most,
+            verdict: if measured.median <= most {
+                Verdict::Met
+            } else {
+                Verdict::Missed
+            },
+        }
+    }
+
+    /// The bound, and whether it is kept: for people.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        match self.verdict {
+            Verdict::Met => format!("<= {}: met", self.most),
+            Verdict::Missed => format!("<= {}: **missed**", self.most),
+        }
+    }
+}
+
+/// What a benchmark prints.
+#[derive(Debug, Serialize)]
+pub struct Findings<T> {
+    /// What it was to reach.
+    pub goals: Vec<Goal>,
+    /// Everything, for people.
+    pub markdown: String,
+    /// Everything, for programs.
+    pub data: T,
+}
+
+impl<T: Serialize> Findings<T> {
+    /// Prints it all as JSON, or what is for people.
+    ///
+    /// # Errors
+    /// When the standard output takes nothing.
+    pub fn print(&self, as_json: bool) -> io::Result<()> {
+        let text = if as_json {
+            serde_json::to_string_pretty(self)? + "\n"
+        } else {
+            self.markdown.clone()
+        };
+        io::stdout().write_all(text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_as_good_as_the_goal_meets_it() {
+        let verdict = |median| Goal::at_most(1.0, "", "", Spread::of(vec![median])).verdict;
+        assert_eq!(verdict(1.0), Verdict::Met);
+        assert_eq!(verdict(1.01), Verdict::Missed);
+        assert_eq!(verdict(f64::NAN), Verdict::Missed);
+    }
+}

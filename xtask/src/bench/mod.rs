@@ -1,0 +1,253 @@
+//! `cargo xtask bench`: builds a benchmark as it should be built, runs it, and keeps its tables.
+//!
+//! A benchmark prints Markdown to its standard output, or with `--json` its goals, the Markdown and
+//! the figures of the same run. What it is doing goes to its standard error.
+
+mod document;
+
+use std::process::Command;
+use std::time::Duration;
+
+use self::document::{DOCUMENT, Findings};
+use crate::report::{
+    Failure, Outcome, Report, StepResult, capture, capture_within, run as run_command,
+};
+use crate::tools::cargo;
+
+/// More than twice what the longest takes.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// A benchmark, as one names it.
+struct Benchmark {
+    name: &'static str,
+    about: &'static str,
+    package: &'static str,
+    binary: &'static str,
+    arguments: &'static [&'static str],
+    /// Instead of the arguments, to see that it runs.
+    quick: &'static [&'static str],
+}
+
+/// One that is a binary of its own.
+const fn stage(name: &'static str, about: &'static str) -> Benchmark {
+    Benchmark {
+        name,
+        about,
+        package: "agentfs-benches",
+        binary: name,
+        arguments: &[],
+        quick: &["--quick"],
+    }
+}
+
+/// One that is a command of the harness.
+const fn harness(
+    name: &'static str,
+    about: &'static str,
+    arguments: &'static [&'static str],
+    quick: &'static [&'static str],
+) -> Benchmark {
+    Benchmark {
+        name,
+        about,
+        package: "agentfs-bench",
+        binary: "agentfs-bench",
+        arguments,
+        quick,
+    }
+}
+
+/// In the order of the flow, and then the whole of it between processes.
+const BENCHMARKS: [Benchmark; 9] = [
+    stage("ring", "the ring beside what else carries records"),
+    stage("fscore", "operations beside the same on tmpfs"),
+    stage("route", "from the commit to the record, and bursts"),
+    stage("mount", "a mounted branch beside other overlays"),
+    stage("hook", "what the preloaded library costs a program"),
+    harness(
+        "burst",
+        "100,000 changes and programs that sleep",
+        &["burst", "--rounds", "3"],
+        &[
+            "burst",
+            "--rounds",
+            "1",
+            "--changes",
+            "1000",
+            "--files",
+            "1,1000",
+        ],
+    ),
+    harness(
+        "late",
+        "100,000 changes and programs that are busy meanwhile",
+        &[
+            "burst", "--rounds", "3", "--files", "1,100000", "--reader", "late",
+        ],
+        &[
+            "burst",
+            "--rounds",
+            "1",
+            "--changes",
+            "1000",
+            "--files",
+            "1,1000",
+            "--reader",
+            "late",
+        ],
+    ),
+    harness(
+        "latency",
+        "from a change to the program",
+        &["latency", "--samples", "3000"],
+        &["latency", "--samples", "50"],
+    ),
+    harness(
+        "scale",
+        "many watches, many sessions",
+        &["scale", "--max-watches", "1000000"],
+        &[
+            "scale",
+            "--max-watches",
+            "1000",
+            "--max-sessions",
+            "10",
+            "--changes",
+            "1000",
+        ],
+    ),
+];
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    cargo xtask bench                    list the benchmarks\n  \
+    cargo xtask bench ring               print the ring's tables\n  \
+    cargo xtask bench ring --write       and put them and their goals into docs/benchmarks.md\n  \
+    cargo xtask bench --all --build      build them all, and run none\n  \
+    cargo xtask bench --all --quick      few repetitions: do they run at all?\n  \
+    cargo xtask bench --all --write      renew docs/benchmarks.md\n  \
+    cargo xtask bench ring -- --help     what this benchmark can do\n  \
+    cargo bench -p agentfs-benches       the criterion benchmarks\n\n\
+    Run nothing else meanwhile: timings beside a compiler are worth nothing.")]
+pub(crate) struct Args {
+    /// Which benchmark; without it they are listed
+    name: Option<String>,
+    /// Run every benchmark
+    #[arg(long, conflicts_with = "name")]
+    all: bool,
+    /// Build only
+    #[arg(long)]
+    build: bool,
+    /// To see that it runs, not to quote
+    #[arg(long, conflicts_with = "write")]
+    quick: bool,
+    /// Put the tables and the goals into docs/benchmarks.md
+    #[arg(long)]
+    write: bool,
+    /// For the benchmark itself, instead of its usual arguments
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+pub(crate) fn run(report: &mut Report, args: &Args) {
+    let chosen: Vec<&Benchmark> = match &args.name {
+        Some(name) => BENCHMARKS.iter().filter(|it| it.name == name).collect(),
+        None if args.all => BENCHMARKS.iter().collect(),
+        None => Vec::new(),
+    };
+    if chosen.is_empty() {
+        report.step("bench", || {
+            let lines = BENCHMARKS
+                .iter()
+                .map(|it| format!("\n  {:<8} {}", it.name, it.about));
+            let list = format!("the benchmarks are:{}", lines.collect::<String>());
+            match &args.name {
+                Some(name) => Err(Failure::new(format!("no benchmark \"{name}\"; {list}"))),
+                None => Ok(Outcome::Note(list)),
+            }
+        });
+        return;
+    }
+    if !report.step("build", || build(&chosen)) || args.build {
+        return;
+    }
+    let mut rows = String::new();
+    for it in &chosen {
+        report.step(it.name, || bench(it, &chosen, args, &mut rows));
+    }
+    println!("\n| benchmark | what | measured | goal | verdict |\n|---|---|---|---|---|\n{rows}");
+}
+
+/// `cargo build` or `cargo run`, with the same features for each of those that were chosen, so that
+/// nothing is built twice.
+fn cargo_with(command: &str, package: &str, chosen: &[&Benchmark]) -> Command {
+    let mut cargo = cargo();
+    cargo.args([command, "--profile", "bench", "--package", package]);
+    // What the ring is compared with is too heavy to build for anything else.
+    if package == "agentfs-benches" && chosen.iter().any(|it| it.name == "ring") {
+        cargo.args(["--features", "peers"]);
+    }
+    cargo
+}
+
+fn build(chosen: &[&Benchmark]) -> StepResult {
+    for package in ["agentfs-benches", "agentfs-bench"] {
+        let of_it = chosen.iter().filter(|it| it.package == package);
+        let binaries: Vec<&str> = of_it.flat_map(|it| ["--bin", it.binary]).collect();
+        if !binaries.is_empty() {
+            run_command(cargo_with("build", package, chosen).args(binaries))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn bench(it: &Benchmark, chosen: &[&Benchmark], args: &Args, rows: &mut String) -> StepResult {
+    let usual = if args.quick { it.quick } else { it.arguments };
+    let arguments: Vec<&str> = if args.rest.is_empty() {
+        usual.to_vec()
+    } else {
+        args.rest.iter().map(String::as_str).collect()
+    };
+    let mut command = cargo_with("run", it.package, chosen);
+    command.args(["--bin", it.binary, "--"]).args(&arguments);
+    if args.rest.iter().any(|it| it == "--help" || it == "--json") {
+        run_command(&mut command)?;
+        return Ok(Outcome::Done);
+    }
+    let printed = capture_within(LIMIT, command.arg("--json"))?;
+    let findings: Findings = serde_json::from_str(&printed)
+        .map_err(|error| Failure::new(format!("what {} printed: {error}", it.name)))?;
+    println!("{}", findings.markdown);
+    rows.push_str(&findings.goal_rows(it.name));
+    let (goals, missed) = findings.missed();
+    let mut note = format!("{goals} goals, {missed} missed");
+    if args.write {
+        let date = capture(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+        let rest: String = args.rest.iter().map(|arg| format!(" {arg}")).collect();
+        let rest = if rest.is_empty() {
+            rest
+        } else {
+            format!(" --{rest}")
+        };
+        let head = format!("`cargo xtask bench {}{rest}`, {}", it.name, date.trim());
+        document::keep(it.name, &head, &findings)?;
+        note += &format!(", written to {DOCUMENT}");
+    }
+    Ok(Outcome::Note(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_benchmark_binary_is_known() {
+        for entry in Path::new("../benches/src/bin").read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            assert!(BENCHMARKS.iter().any(|it| it.binary == name), "{name}");
+        }
+    }
+}
