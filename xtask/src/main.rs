@@ -10,6 +10,7 @@ mod compat;
 mod lint;
 mod loom;
 mod macos;
+mod package;
 mod report;
 mod soak;
 mod stuck;
@@ -52,6 +53,8 @@ enum Command {
     Compat(compat::Args),
     /// Random load with faults: every change is accounted for
     Soak(soak::Args),
+    /// Build the Debian package, install it into a root of its own, and use it from there
+    Package(package::Args),
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Macos(args) => macos::run(&mut report, args),
         Command::Compat(args) => compat::run(&mut report, args),
         Command::Soak(args) => soak::run(&mut report, args),
+        Command::Package(args) => package::run(&mut report, args),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
             test::run(&mut report, &test::Args::default());
             soak::run(&mut report, &soak::Args::default());
             compat::run(&mut report, &compat::Args::default());
+            package::run(&mut report, &package::Args { dev: true });
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }

@@ -7,6 +7,7 @@ mod doctor;
 mod exec;
 mod failure;
 mod fs;
+mod generate;
 mod listeners;
 mod mount;
 mod output;
@@ -84,6 +85,9 @@ enum Command {
     Top(top::TopArgs),
     Shutdown(session::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
+    Completions(generate::CompletionsArgs),
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 /// Carries out the command line of this process.
@@ -111,6 +115,8 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => session::shut_down(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),
+        Command::Completions(args) => generate::completions(&args, &mut output),
+        Command::Man(args) => generate::man(&args),
     };
     match result.and_then(|()| output.flush().map_err(Failure::Output)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,7 @@ mod killed;
 mod lifecycle;
 #[cfg(target_os = "linux")]
 mod lower;
+mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;
 mod registering;
