@@ -34,7 +34,7 @@ use crate::report::Report;
     cargo xtask lint             what a change must pass before it is looked at\n  \
     cargo xtask loom --mutants   prove that the models catch each weakened ordering\n  \
     cargo xtask bench ring       measure the ring beside its peers\n  \
-    cargo xtask ci               lint, test, compat, loom --mutants and macos: what CI runs"
+    cargo xtask ci               everything: what CI runs"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -59,7 +59,7 @@ enum Command {
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, compat, loom --mutants, macos
+    /// Everything: lint, test, soak, compat, package, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }

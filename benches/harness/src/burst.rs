@@ -1,6 +1,6 @@
 //! Many changes at once, and what the watchers make of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentfs_benches::Spread;
 use agentfs_benches::goal::Goal;
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::Progress;
 use crate::model::{Failure, Grid, Line, Part, Plot, float, median, short};
-use crate::program::{Program, Task};
+use crate::program::{PATIENCE, Program, Task};
 use crate::stage::{Changer, Place};
 use crate::usage::Usage;
 use crate::watcher::{Api, Reader, Tally};
@@ -208,11 +208,15 @@ fn burst(
             program.begin()?;
         }
     }
-    let mut tallies: Vec<Tally> = Vec::new();
+    let (mut tallies, deadline) = (Vec::<Tally>::new(), Instant::now() + PATIENCE);
     for program in &programs {
         tallies.push(loop {
             if let Some(line) = program.line(Duration::from_millis(500))? {
                 break serde_json::from_str(&line)?;
+            }
+            if Instant::now() > deadline {
+                let name = case.name();
+                return Err(format!("{name}: no end was heard for {PATIENCE:?}").into());
             }
             // A queue that overflowed has lost the end as well.
             changer.end()?;

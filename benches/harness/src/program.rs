@@ -2,18 +2,21 @@
 //! they say.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::model::Failure;
 use crate::stage::Place;
 use crate::watcher::{Api, Reader};
 
 /// How long a program may stay silent before the run fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// This program again, in a process that takes lines and says lines. It is killed when this is
 /// dropped.
@@ -174,18 +177,33 @@ impl Process {
     /// Ends its input, and waits for its end.
     pub(crate) fn end(mut self) -> Result<(), Failure> {
         drop(self.stdin.take());
-        let status = self.child.wait()?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(format!("a process ended with {status}").into())
+        match self.wait(PATIENCE)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("a process ended with {status}").into()),
+            None => Err(format!("a process did not end for {PATIENCE:?}").into()),
         }
     }
 
-    /// Kills it, at once.
+    /// Kills it, at once. One that sleeps in the kernel for a daemon that does not answer cannot end
+    /// before that daemon does; it is not waited for.
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
-        drop(self.child.wait());
+        drop(self.wait(Duration::from_secs(10)));
+    }
+
+    /// Its end, or `None` when it does not come in time.
+    fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let pid = Pid::from_child(&self.child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let timeout = PollTimeout::try_from(patience)?;
+        poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        )?;
+        Ok(self.child.try_wait()?)
     }
 }
 

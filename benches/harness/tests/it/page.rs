@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::support::{can_mount, run};
+use crate::support::{can_mount, run, said};
 
 /// Set to leave out, loudly, what needs a browser.
 const SKIP: &str = "AGENTFS_SKIP_BROWSER_TESTS";
@@ -35,15 +35,10 @@ fn browser() -> Option<&'static str> {
 /// What the browser makes of a page, after its scripts.
 fn shown(browser: &str, page: &Path) -> String {
     let profile = TempDir::new().unwrap();
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("file://{}", page.display()))
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{stderr}");
-    String::from_utf8(output.stdout).unwrap()
+    let profile = format!("--user-data-dir={}", profile.path().display());
+    let page = format!("file://{}", page.display());
+    let options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"];
+    said(browser, &[&options[..], &[&profile, &page]].concat())
 }
 
 /// Looks at every plot: its size on the page, how many lines it has that are drawn somewhere, and
