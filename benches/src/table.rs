@@ -62,7 +62,7 @@ impl Table {
             let what = row.what.trim_end_matches(" (again)");
             Some(Goal::at_most(
                 ratio.goal?,
-                ratio.of.clone(),
+                format!("of {}", ratio.of),
                 format!("{}: {what}", self.title),
                 ratio.spread,
             ))

@@ -12,7 +12,7 @@ use self::document::{DOCUMENT, Findings};
 use crate::report::{
     Failure, Outcome, Report, StepResult, capture, capture_within, run as run_command,
 };
-use crate::tools::cargo;
+use crate::tools::{cargo, target_dir};
 
 /// More than twice what the longest takes.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -173,43 +173,49 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
     }
     let mut rows = String::new();
     for it in &chosen {
-        report.step(it.name, || bench(it, &chosen, args, &mut rows));
+        report.step(it.name, || bench(it, args, &mut rows));
     }
     println!("\n| benchmark | what | measured | goal | verdict |\n|---|---|---|---|---|\n{rows}");
 }
 
-/// `cargo build` or `cargo run`, with the same features for each of those that were chosen, so that
-/// nothing is built twice.
-fn cargo_with(command: &str, package: &str, chosen: &[&Benchmark]) -> Command {
-    let mut cargo = cargo();
-    cargo.args([command, "--profile", "bench", "--package", package]);
-    // What the ring is compared with is too heavy to build for anything else.
-    if package == "agentfs-benches" && chosen.iter().any(|it| it.name == "ring") {
-        cargo.args(["--features", "peers"]);
-    }
-    cargo
-}
-
 fn build(chosen: &[&Benchmark]) -> StepResult {
+    if chosen.iter().any(|it| it.name == "hook") {
+        // It starts these itself.
+        let shim = ["--profile", "bench", "--package", "agentfs-interpose-shim"];
+        run_command(cargo().arg("build").args(shim))?;
+        run_command(
+            cargo()
+                .args(["bench", "--no-run", "--bench", "kevent"])
+                .args(&shim[2..]),
+        )?;
+    }
     for package in ["agentfs-benches", "agentfs-bench"] {
         let of_it = chosen.iter().filter(|it| it.package == package);
         let binaries: Vec<&str> = of_it.flat_map(|it| ["--bin", it.binary]).collect();
-        if !binaries.is_empty() {
-            run_command(cargo_with("build", package, chosen).args(binaries))?;
+        if binaries.is_empty() {
+            continue;
         }
+        let mut command = cargo();
+        command.args(["build", "--profile", "bench", "--package", package]);
+        // What the ring is compared with is too heavy to build for anything else.
+        if binaries.contains(&"ring") {
+            command.args(["--features", "peers"]);
+        }
+        run_command(command.args(binaries))?;
     }
     Ok(Outcome::Done)
 }
 
-fn bench(it: &Benchmark, chosen: &[&Benchmark], args: &Args, rows: &mut String) -> StepResult {
+fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
     let usual = if args.quick { it.quick } else { it.arguments };
     let arguments: Vec<&str> = if args.rest.is_empty() {
         usual.to_vec()
     } else {
         args.rest.iter().map(String::as_str).collect()
     };
-    let mut command = cargo_with("run", it.package, chosen);
-    command.args(["--bin", it.binary, "--"]).args(&arguments);
+    // As it was built: `cargo run` would build again what others have built otherwise meanwhile.
+    let mut command = Command::new(target_dir("release").join(it.binary));
+    command.args(&arguments);
     if args.rest.iter().any(|it| it == "--help" || it == "--json") {
         run_command(&mut command)?;
         return Ok(Outcome::Done);
