@@ -185,6 +185,7 @@ pub(crate) fn mounted(library: &Path, quick: bool) -> Result<Vec<Table>, Failure
             .to_owned(),
         unit: "microseconds".to_owned(),
         also: String::new(),
+        further: Vec::new(),
         rows,
     }])
 }
