@@ -230,14 +230,24 @@ impl Lower {
         name: &[u8],
         shared: &Shared,
     ) -> Result<Option<(Found, Inode)>> {
-        if let Some((fd, known)) = self.same_dir(dir)?
-            && let Ok(stat) = stat_at(&fd, name)
-            && let Some(found) = self.register(&known, dir, name, &stat, shared)
-        {
-            let inode = inode_in(&fd, name, &stat, &self.known(found.node)?)?;
-            return Ok(Some((found, inode)));
+        let Some((fd, known)) = self.same_dir(dir)? else {
+            return Ok(None);
+        };
+        match stat_at(&fd, name) {
+            Ok(stat) => {
+                let Some(found) = self.register(&known, dir, name, &stat, shared) else {
+                    return Ok(None);
+                };
+                let inode = inode_in(&fd, name, &stat, &self.known(found.node)?)?;
+                return Ok(Some((found, inode)));
+            }
+            Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        // It is not there, or by another spelling.
+        if shared.config.case_sensitivity == CaseSensitivity::Sensitive {
+            return Ok(None);
+        }
+        // By another spelling.
         let Some(found) = self.lookup(dir, name, shared)? else {
             return Ok(None);
         };

@@ -18,6 +18,7 @@ use crate::convert::{errno, file_attr};
 use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::listing::Readings;
+use crate::near::follow;
 use crate::opened::Opened;
 
 /// NodeIds are never reused, so one generation is enough.
@@ -106,6 +107,7 @@ impl Adapter {
     }
 
     pub(crate) fn caller(&self, request: &Request) -> Caller {
+        follow(request.pid());
         Caller {
             uid: request.uid(),
             gid: request.gid(),

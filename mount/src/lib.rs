@@ -40,6 +40,7 @@ mod guardian;
 mod kernel_cache;
 mod listing;
 mod location;
+mod near;
 mod opened;
 mod options;
 mod requests;
