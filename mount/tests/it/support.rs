@@ -25,6 +25,15 @@ pub(crate) fn can_mount() -> bool {
     false
 }
 
+/// A program that not every machine has, named by a variable that `cargo xtask test` sets.
+pub(crate) fn program(variable: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    if named.is_none() {
+        eprintln!("LEFT OUT: {variable} names no program; `cargo xtask test` installs it");
+    }
+    named
+}
+
 /// A filesystem and its mounts.
 pub(crate) struct Fixture {
     pub(crate) fs: FsCore,

@@ -31,10 +31,14 @@ mod world;
 
 #[test]
 fn random_sequences_on_a_mount_give_what_tmpfs_gives() {
-    run::check_many(1_000, 1);
+    run::check_many(1_000);
 }
 
 #[test]
-fn eight_at_once_on_a_mount_each_get_what_tmpfs_gives() {
-    run::check_many(1_600, 8);
+fn eight_processes_on_a_mount_each_get_what_tmpfs_gives() {
+    run::check_in_processes(
+        "eight_processes_on_a_mount_each_get_what_tmpfs_gives",
+        1_600,
+        8,
+    );
 }

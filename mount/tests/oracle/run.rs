@@ -1,14 +1,18 @@
 //! Runs sequences on both filesystems and compares.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use agentfs_core::{FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{chroot, fchdir};
+use rustix::process::{Pid, PidfdFlags, chroot, fchdir, pidfd_open};
 
 use crate::generate;
 use crate::kernel::{Kernel, Sandbox};
@@ -18,6 +22,11 @@ use crate::walk::{Seen, everything};
 
 /// Set to leave out what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+/// What a process is told: where the mount is, and which of the processes it is.
+const POINT: &str = "AGENTFS_ORACLE_POINT";
+const WORKER: &str = "AGENTFS_ORACLE_WORKER";
+/// How long a process may take.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A sequence, as the generator gives it.
 #[derive(Clone, Debug)]
@@ -98,13 +107,28 @@ fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Runs `default` sequences, by as many `workers` at once, each in directories of its own.
-pub(crate) fn check_many(default: u64, workers: u64) {
-    if let Err(error) = agentfs_mount::check_device() {
-        assert!(
-            std::env::var_os(SKIP).is_some(),
-            "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-        );
+/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
+fn can_mount() -> bool {
+    let Err(error) = agentfs_mount::check_device() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+    );
+    false
+}
+
+fn seeds(default: u64) -> Range<u64> {
+    match number("AGENTFS_ORACLE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default),
+    }
+}
+
+/// Gives a mount over nothing to `work` in.
+fn mounted(work: impl FnOnce(&Path)) {
+    if !can_mount() {
         return;
     }
     let fs = FsCore::new(FsConfig::default()).unwrap();
@@ -114,16 +138,48 @@ pub(crate) fn check_many(default: u64, workers: u64) {
     let _mount = mounts
         .mount(FsCore::MAIN, point, &MountOptions::default())
         .unwrap();
-    let seeds = match number("AGENTFS_ORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default),
-    };
-    std::thread::scope(|scope| {
-        for worker in 0..workers {
-            let seeds = seeds.clone().filter(move |seed| seed % workers == worker);
-            scope.spawn(move || check(seeds, point, worker));
+    work(point);
+}
+
+/// Runs `default` sequences.
+pub(crate) fn check_many(default: u64) {
+    mounted(|point| check(seeds(default), point, 0));
+}
+
+/// Runs `default` sequences in as many processes at once, each in directories of its own. They are
+/// runs of the same `test`, which is told by its environment where to work.
+pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
+    if let Some(point) = std::env::var_os(POINT) {
+        let worker = number(WORKER).expect("a process is told which one it is");
+        let seeds = seeds(default).filter(|seed| seed % workers == worker);
+        return check(seeds, Path::new(&point), worker);
+    }
+    mounted(|point| {
+        let start = |worker: u64| {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args([test, "--exact", "--nocapture"]);
+            command.env(POINT, point).env(WORKER, worker.to_string());
+            // What fails says so to the standard error.
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
+        let mut processes: Vec<_> = (0..workers).map(start).collect();
+        for (worker, process) in processes.iter_mut().enumerate() {
+            let ended = wait(process).expect("a process takes too long");
+            assert!(ended.success(), "process {worker} failed, see above");
         }
     });
+}
+
+/// Waits for a process until the deadline; then kills it.
+fn wait(process: &mut Child) -> Option<ExitStatus> {
+    let descriptor = pidfd_open(Pid::from_child(process), PidfdFlags::empty()).unwrap();
+    let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
+    let deadline = Timespec::try_from(DEADLINE).unwrap();
+    if poll(&mut polled, Some(&deadline)).unwrap() == 0 {
+        process.kill().unwrap();
+        return None;
+    }
+    Some(process.wait().unwrap())
 }
 
 fn check(seeds: impl Iterator<Item = u64>, point: &Path, worker: u64) {
