@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use agentfs_core::FsCore;
-use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::event::{Change, Envelope, EventKind, EventSink, RenameHow};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::MapError;
@@ -110,7 +110,7 @@ impl Registrations {
     pub(crate) fn close(&self, session: SessionId) {
         if let Some(channel) = self.of_session(session) {
             // Waits for who does so already.
-            self.carry_out(&channel);
+            self.carry_out(&channel, None);
             lock(&channel.inbox).is_closed = true;
         }
         self.change(|channels| channels.retain(|channel| channel.session != session));
@@ -119,7 +119,7 @@ impl Registrations {
     /// Carries out what a session's channel holds.
     pub(crate) fn look(&self, session: SessionId) {
         if let Some(channel) = self.of_session(session) {
-            self.carry_out(&channel);
+            self.carry_out(&channel, None);
         }
     }
 
@@ -146,14 +146,15 @@ impl Registrations {
         std::mem::take(&mut *lock(&self.broken))
     }
 
-    fn carry_out(&self, channel: &Channel) {
+    /// `ending`: the node whose end is routed next.
+    fn carry_out(&self, channel: &Channel, ending: Option<NodeId>) {
         let _turn = lock(&channel.turn);
         let mut inbox = lock(&channel.inbox);
         self.receive(channel, &mut inbox);
         // It stays there until it is carried out: what it wants is asked for meanwhile.
         while let Some(request) = inbox.pending.front().copied() {
             drop(inbox);
-            if let Err(error) = self.register(channel, request) {
+            if let Err(error) = self.register(channel, request, ending) {
                 // The program keeps its kernel's watch.
                 tracing::debug!(session = %channel.session, %error, "registration passed over");
             }
@@ -181,7 +182,12 @@ impl Registrations {
         }
     }
 
-    fn register(&self, channel: &Channel, request: Registration) -> Result<(), WatchError> {
+    fn register(
+        &self,
+        channel: &Channel,
+        request: Registration,
+        ending: Option<NodeId>,
+    ) -> Result<(), WatchError> {
         let session = channel.session;
         match request {
             Registration::Set {
@@ -205,7 +211,7 @@ impl Registrations {
                 };
                 let (wd, node) = (WatchId(u64::from(wd)), NodeId(st_ino));
                 let branch = self.core.branch(channel.branch);
-                if branch.is_ok_and(|branch| branch.has_node(node)) {
+                if ending == Some(node) || branch.is_ok_and(|branch| branch.has_node(node)) {
                     self.watches.watch_node(&queue, wd, node, interest)
                 } else {
                     // As if it had gone just after the watch was made.
@@ -225,9 +231,10 @@ impl EventSink for Registrations {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
+        let ending = ending(&envelope.change);
         for channel in self.channels().iter().flat_map(|it| it.iter()) {
             if channel.branch == envelope.branch {
-                self.carry_out(channel);
+                self.carry_out(channel, ending);
             }
         }
     }
@@ -245,5 +252,27 @@ impl EventSink for Registrations {
                 |request| matches!(request, Registration::Set { mask, .. } if mask & ACTIVITY != 0),
             )
             })
+    }
+}
+
+/// The node that a change may be the end of. It is gone when the change is routed, and who watches it
+/// since before is told how it went.
+fn ending(change: &Change) -> Option<NodeId> {
+    match change {
+        Change::Removed { node, .. } | Change::Closed { node, .. } => Some(node.id),
+        Change::Renamed {
+            how: RenameHow::Replaced(target),
+            ..
+        } => Some(target.id),
+        Change::Renamed { .. }
+        | Change::Created { .. }
+        | Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Attributes { .. }
+        | Change::Xattr { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. } => None,
     }
 }

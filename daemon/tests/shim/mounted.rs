@@ -7,7 +7,8 @@ use std::time::Duration;
 use agentfs_core::FsCore;
 use agentfs_daemon::server::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
-use agentfs_proto::client::{Client, Deadline};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::client::{CallError, Client, Deadline};
 use agentfs_proto::message::{
     FsChmod, FsClose, FsLink, FsMkdir, FsOp, FsOpen, FsRename, FsReply, FsRequest, FsRmdir,
     FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, Status, open_flags,
@@ -87,66 +88,82 @@ impl Mounted {
     }
 
     fn ask(&mut self, op: FsOp) -> FsReply {
+        self.try_ask(op).expect("the operation is possible")
+    }
+
+    /// `None` when the daemon refuses.
+    fn try_ask(&mut self, op: FsOp) -> Option<FsReply> {
         let request = FsRequest {
             branch: String::new(),
             op,
         };
-        self.client.call(request, deadline()).unwrap()
+        let answer = self.client.call(request, deadline());
+        if let Err(CallError::Refused(_)) = answer {
+            return None;
+        }
+        Some(answer.unwrap())
     }
 
     /// Makes a change from outside.
     pub(crate) fn apply(&mut self, change: &Change) {
-        let path = |it: &str| format!("/{it}").as_str().into();
-        match change {
-            Change::Write(name) => {
-                let open = FsOpen {
-                    path: path(name),
-                    flags: open_flags::WRITE | open_flags::CREATE | open_flags::TRUNCATE,
-                    mode: 0o644,
-                };
-                let FsReply::Opened(opened) = self.ask(FsOp::Open(open)) else {
-                    panic!("opened");
-                };
-                let handle = opened.handle;
-                let write = FsWrite {
-                    handle,
-                    offset: 0,
-                    data: "text".into(),
-                };
-                self.ask(FsOp::Write(write));
-                self.ask(FsOp::Close(FsClose { handle }));
-            }
-            Change::Mkdir(name) => {
-                let path = path(name);
-                self.ask(FsOp::Mkdir(FsMkdir { path, mode: 0o755 }));
-            }
-            Change::Rmdir(name) => {
-                self.ask(FsOp::Rmdir(FsRmdir { path: path(name) }));
-            }
-            Change::Unlink(name) => {
-                self.ask(FsOp::Unlink(FsUnlink { path: path(name) }));
-            }
-            Change::Rename(from, to) => {
-                let (from, to) = (path(from), path(to));
-                self.ask(FsOp::Rename(FsRename { from, to, flags: 0 }));
-            }
-            Change::Link(from, to) => {
-                let (from, to) = (path(from), path(to));
-                self.ask(FsOp::Link(FsLink { from, to }));
-            }
-            Change::Symlink(name) => {
-                let (path, target) = (path(name), "target".into());
-                self.ask(FsOp::Symlink(FsSymlink { path, target }));
-            }
-            Change::Chmod(name) => {
-                let path = path(name);
-                self.ask(FsOp::Chmod(FsChmod { path, mode: 0o600 }));
-            }
-            Change::Truncate(name) => {
-                let path = path(name);
-                self.ask(FsOp::Truncate(FsTruncate { path, size: 2 }));
-            }
-        }
+        assert!(self.try_apply("", change), "{change:?}");
+    }
+
+    /// Makes a change below `root`, which is empty or ends with a slash, from outside. Whether it could
+    /// be made.
+    pub(crate) fn try_apply(&mut self, root: &str, change: &Change) -> bool {
+        let path = |it: &str| format!("/{root}{it}").as_str().into();
+        let op = match change {
+            Change::Write(name) => return self.try_write(path(name)),
+            Change::Mkdir(name) => FsOp::Mkdir(FsMkdir {
+                path: path(name),
+                mode: 0o755,
+            }),
+            Change::Rmdir(name) => FsOp::Rmdir(FsRmdir { path: path(name) }),
+            Change::Unlink(name) => FsOp::Unlink(FsUnlink { path: path(name) }),
+            Change::Rename(from, to) => FsOp::Rename(FsRename {
+                from: path(from),
+                to: path(to),
+                flags: 0,
+            }),
+            Change::Link(from, to) => FsOp::Link(FsLink {
+                from: path(from),
+                to: path(to),
+            }),
+            Change::Symlink(name) => FsOp::Symlink(FsSymlink {
+                path: path(name),
+                target: "target".into(),
+            }),
+            Change::Chmod(name) => FsOp::Chmod(FsChmod {
+                path: path(name),
+                mode: 0o600,
+            }),
+            Change::Truncate(name) => FsOp::Truncate(FsTruncate {
+                path: path(name),
+                size: 2,
+            }),
+        };
+        self.try_ask(op).is_some()
+    }
+
+    fn try_write(&mut self, path: Bytes) -> bool {
+        let open = FsOpen {
+            path,
+            flags: open_flags::WRITE | open_flags::CREATE | open_flags::TRUNCATE,
+            mode: 0o644,
+        };
+        let Some(FsReply::Opened(opened)) = self.try_ask(FsOp::Open(open)) else {
+            return false;
+        };
+        let handle = opened.handle;
+        let write = FsWrite {
+            handle,
+            offset: 0,
+            data: "text".into(),
+        };
+        self.ask(FsOp::Write(write));
+        self.ask(FsOp::Close(FsClose { handle }));
+        true
     }
 
     /// Writes into a file that is there, from outside and without making it empty first.
@@ -202,7 +219,7 @@ impl Mounted {
 }
 
 /// A change that the kernel, too, can make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     /// Opens (and makes or empties), writes, closes.
     Write(&'static str),
@@ -219,21 +236,24 @@ pub(crate) enum Change {
 impl Change {
     /// Makes it as any program does.
     pub(crate) fn apply_below(&self, root: &Path) {
+        self.try_below(root).unwrap();
+    }
+
+    /// Makes it if it can be made.
+    pub(crate) fn try_below(&self, root: &Path) -> std::io::Result<()> {
         match self {
-            Self::Write(name) => std::fs::write(root.join(name), "text").unwrap(),
-            Self::Mkdir(name) => std::fs::create_dir(root.join(name)).unwrap(),
-            Self::Rmdir(name) => std::fs::remove_dir(root.join(name)).unwrap(),
-            Self::Unlink(name) => std::fs::remove_file(root.join(name)).unwrap(),
-            Self::Rename(from, to) => std::fs::rename(root.join(from), root.join(to)).unwrap(),
-            Self::Link(from, to) => std::fs::hard_link(root.join(from), root.join(to)).unwrap(),
-            Self::Symlink(name) => {
-                std::os::unix::fs::symlink("target", root.join(name)).unwrap();
-            }
+            Self::Write(name) => std::fs::write(root.join(name), "text"),
+            Self::Mkdir(name) => std::fs::create_dir(root.join(name)),
+            Self::Rmdir(name) => std::fs::remove_dir(root.join(name)),
+            Self::Unlink(name) => std::fs::remove_file(root.join(name)),
+            Self::Rename(from, to) => std::fs::rename(root.join(from), root.join(to)),
+            Self::Link(from, to) => std::fs::hard_link(root.join(from), root.join(to)),
+            Self::Symlink(name) => std::os::unix::fs::symlink("target", root.join(name)),
             Self::Chmod(name) => {
                 let mode = std::fs::Permissions::from_mode(0o600);
-                std::fs::set_permissions(root.join(name), mode).unwrap();
+                std::fs::set_permissions(root.join(name), mode)
             }
-            Self::Truncate(name) => nix::unistd::truncate(&root.join(name), 2).unwrap(),
+            Self::Truncate(name) => Ok(nix::unistd::truncate(&root.join(name), 2)?),
         }
     }
 }
