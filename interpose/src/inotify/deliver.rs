@@ -78,6 +78,14 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     }
 }
 
+/// Whether the first thing that was read is our bell, which is in no other instance.
+pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
+    let is_bell = |head: Head| {
+        head.mask & IN_ACCESS != 0 && state.shared.hidden(head.wd) == Some(HiddenWatch::Bell)
+    };
+    buffer.first().is_some_and(is_bell)
+}
+
 /// What is seen in passing among the events of the kernel.
 #[derive(Debug, Default)]
 struct Sight {

@@ -93,6 +93,11 @@ impl<'a> Buffer<'a> {
         self.filled = (self.filled + len).min(self.bytes.len());
     }
 
+    /// The head of the first event.
+    pub(crate) fn first(&self) -> Option<Head> {
+        self.event(0).map(|(head, _)| head)
+    }
+
     /// The event at `at`: its head and its length, or `None` when there is no whole one.
     fn event(&self, at: usize) -> Option<(Head, usize)> {
         let filled = self.bytes.get(at..self.filled)?;

@@ -88,16 +88,18 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
 /// The instance behind a descriptor, unless the number is another file's by now: closed where no hook
 /// saw it, as fclose(3) does, and given again.
 fn instance_at(fd: RawFd) -> Option<Instance> {
-    let instance = Instance::of(fd)?;
+    Instance::of(fd).filter(|instance| is_still(instance, fd))
+}
+
+fn is_still(instance: &Instance, fd: RawFd) -> bool {
     // What is no file, directory, pipe or socket (`fs/anon_inodes.c`) has no type.
-    let is_still = rustix::fs::fstat(borrow(fd)?).is_ok_and(|it| it.st_mode & libc::S_IFMT == 0);
-    if is_still {
-        return Some(instance);
-    }
-    if context::is_home() {
+    let is_still = borrow(fd)
+        .and_then(|fd| rustix::fs::fstat(fd).ok())
+        .is_some_and(|it| it.st_mode & libc::S_IFMT == 0);
+    if !is_still && context::is_home() {
         instance.forget(fd);
     }
-    None
+    is_still
 }
 
 /// What `FIONREAD` says.
@@ -141,7 +143,7 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
 /// # Safety
 /// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
 unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Outcome {
-    let (Some(instance), Some(fd)) = (instance_at(fd), borrow(fd)) else {
+    let (Some(instance), Some(borrowed)) = (Instance::of(fd), borrow(fd)) else {
         return Outcome::Bytes(filled);
     };
     let bytes = buffer.cast::<MaybeUninit<u8>>();
@@ -149,7 +151,11 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
     let bytes = unsafe { std::slice::from_raw_parts_mut(bytes, len) };
     // SAFETY: the caller's promise.
     let mut buffer = unsafe { Buffer::new(bytes, filled) };
-    deliver::deliver(fd, instance.state(), &mut buffer)
+    // A system call less on the way of an event.
+    if !deliver::begins_with_bell(instance.state(), &buffer) && !is_still(&instance, fd) {
+        return Outcome::Bytes(filled);
+    }
+    deliver::deliver(borrowed, instance.state(), &mut buffer)
 }
 
 /// In a child of fork.
