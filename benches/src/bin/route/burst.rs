@@ -42,6 +42,13 @@ fn names() -> Vec<String> {
     (0..EVENTS).map(|number| format!("f{number:06}")).collect()
 }
 
+/// About a microsecond, in which the processor's other thread has the core to itself.
+fn pause() {
+    for _ in 0..32 {
+        std::hint::spin_loop();
+    }
+}
+
 /// New files in one directory of a fresh FsCore.
 fn ours(who: Who, ring: usize, names: &[String]) -> Result<Burst, Failure> {
     let rig = Rig::new(who != Who::Nobody)?;
@@ -69,8 +76,11 @@ fn ours(who: Who, ring: usize, names: &[String]) -> Result<Burst, Failure> {
                 let mut records = 0;
                 while !done.load(Ordering::Acquire) {
                     // An error shows in the number of records.
-                    records += reader.drain(&rig.service).unwrap_or(0);
-                    std::hint::spin_loop();
+                    let read = reader.drain(&rig.service).unwrap_or(0);
+                    records += read;
+                    if read == 0 {
+                        pause();
+                    }
                 }
                 records
             })
@@ -107,7 +117,11 @@ fn kernel(who: Who, top: &Path, names: &[String]) -> Result<Burst, Failure> {
             scope.spawn(|| {
                 let mut records = 0;
                 while !done.load(Ordering::Acquire) {
-                    records += read_all(&instance);
+                    let read = read_all(&instance);
+                    records += read;
+                    if read == 0 {
+                        pause();
+                    }
                 }
                 records
             })
@@ -216,7 +230,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
     ]
     .map(Case::new)
     .into();
-    for _ in 0..effort.rounds.min(7) {
+    for _ in 0..effort.rounds {
         let bursts = [
             ours(Who::Nobody, DEFAULT, &names)?,
             ours(Who::Sleeper, DEFAULT, &names)?,
@@ -230,7 +244,35 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
             case.add(burst);
         }
     }
-    Ok(vec![files(&cases), one_file(effort)?])
+    Ok(vec![files(&cases), reading(&cases), one_file(effort)?])
+}
+
+/// What a record costs that is there to be read.
+fn reading(cases: &[Case]) -> Table {
+    let each = |case: &Case| -> Vec<f64> {
+        let records = case.records.max(1) as f64;
+        case.read.iter().map(|ms| ms * 1e6 / records).collect()
+    };
+    let theirs = each(&cases[5]);
+    let row = |at: usize, goal| {
+        let figures = each(&cases[at]);
+        Row {
+            what: format!("{}: {} records", cases[at].what, cases[at].records),
+            figure: Spread::of(figures.clone()),
+            also: None,
+            ratio: (at != 5).then(|| Ratio {
+                of: "the kernel's".to_owned(),
+                spread: Spread::ratio(&figures, &theirs),
+                goal,
+            }),
+        }
+    };
+    Table {
+        title: "Reading what 100,000 new files left".to_owned(),
+        unit: "ns/record".to_owned(),
+        also: String::new(),
+        rows: vec![row(5, None), row(1, None), row(2, Some(0.1))],
+    }
 }
 
 /// What each case with a reader adds to the one without, beside what the kernel's adds.
