@@ -236,16 +236,16 @@ impl Outbox {
             let spare = std::mem::take(&mut state.spare);
             let mut batch = std::mem::replace(&mut state.waiting, spare);
             drop(state);
-            for envelope in batch.drain(..) {
-                bus.deliver(&bus.sinks(), |sink| sink.on_envelope(&envelope));
-            }
+            // Entered once a batch: each entry is two locked instructions for every sink.
+            bus.deliver(&bus.sinks(), |sink| {
+                for envelope in &batch {
+                    sink.on_envelope(envelope);
+                }
+                sink.on_batch_end();
+            });
+            batch.clear();
             state = lock(&self.state);
             state.spare = batch;
-            if state.waiting.is_empty() {
-                drop(state);
-                bus.deliver(&bus.sinks(), |sink| sink.on_batch_end());
-                state = lock(&self.state);
-            }
             if state.waiting.is_empty() {
                 state.delivering = false;
                 return;
