@@ -2,14 +2,14 @@
 //! kernel's caches are made to forget what changed before the program is told.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentfs_benches::table::Table;
 use agentfs_core::event::{EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags};
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::server::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{Hello, Mount};
@@ -52,10 +52,12 @@ struct Told {
 }
 
 impl Told {
-    fn start() -> Result<Self, Failure> {
+    fn start(echo: EchoMode) -> Result<Self, Failure> {
         let private = std::fs::Permissions::from_mode(0o700);
         let directory = tempfile::Builder::new().permissions(private).tempdir()?;
-        let daemon = Daemon::start(Config::new(directory.path().join("control.sock")))?;
+        let mut config = Config::new(directory.path().join("control.sock"));
+        config.echo = echo;
+        let daemon = Daemon::start(config)?;
         let written = Written::new(daemon.core().branch(FsCore::MAIN)?)?;
         let point = TempDir::new()?;
         let soon = Deadline::after(Duration::from_secs(30));
@@ -73,8 +75,17 @@ impl Told {
         })
     }
 
-    fn file(&self) -> PathBuf {
-        self.point.path().join(FILE)
+    fn watcher(&self, library: &Path) -> Result<Program, Failure> {
+        let point = self.point.path().to_string_lossy();
+        let words = ["wake", "inotify", &*point];
+        Program::start(Some(library), Some(self.daemon.socket()), &words)
+    }
+
+    /// Microseconds until the program has read.
+    fn woken(&self, program: &mut Program) -> Result<f64, Failure> {
+        // So that there is something to forget.
+        std::fs::read(self.point.path().join(FILE))?;
+        woken(program, || self.written.write())
     }
 }
 
@@ -136,24 +147,25 @@ fn median(samples: &mut [f64]) -> f64 {
 
 pub(crate) fn mounted(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let (rounds, wakes) = if quick { (3, 50) } else { (9, 1000) };
-    let (told, forgetting) = (Told::start()?, Forgetting::start()?);
+    let forgetting = Forgetting::start()?;
+    let (told, plain) = (Told::start(EchoMode::Auto)?, Told::start(EchoMode::Never)?);
+    let (mut ours, mut without) = (told.watcher(library)?, plain.watcher(library)?);
     let native = TempDir::new_in("/dev/shm")?;
     let file = std::fs::File::create(native.path().join(FILE))?;
-    let at = |path: &Path| path.to_string_lossy().into_owned();
-    let point = at(told.point.path());
-    let words = ["wake", "inotify", &point];
-    let mut ours = Program::start(Some(library), Some(told.daemon.socket()), &words)?;
-    let mut kernel = Program::start(None, None, &["wake", "inotify", &at(native.path())])?;
+    let mut kernel = Program::start(
+        None,
+        None,
+        &["wake", "inotify", &native.path().to_string_lossy()],
+    )?;
     let bell = nix::sys::eventfd::EventFd::from_value(0)?;
     let mut eventfd = start_on_eventfd(&bell)?;
-    let mut medians: [Vec<f64>; 4] = Default::default();
+    let mut medians: [Vec<f64>; 5] = Default::default();
     for _ in 0..rounds {
-        let mut samples: [Vec<f64>; 4] = Default::default();
+        let mut samples: [Vec<f64>; 5] = Default::default();
         for _ in 0..wakes {
-            let [a, b, c, d] = &mut samples;
-            // So that there is something to forget.
-            std::fs::read(told.file())?;
-            a.push(woken(&mut ours, || told.written.write())?);
+            let [a, b, c, d, e] = &mut samples;
+            a.push(told.woken(&mut ours)?);
+            e.push(plain.woken(&mut without)?);
             b.push(forgetting.microseconds()?);
             c.push(woken(&mut eventfd, || Ok(bell.write(1).map(drop)?))?);
             d.push(woken(&mut kernel, || {
@@ -165,7 +177,7 @@ pub(crate) fn mounted(library: &Path, quick: bool) -> Result<Vec<Table>, Failure
             medians.push(median(samples));
         }
     }
-    let [ours, forgetting, eventfd, kernel] = medians;
+    let [ours, forgetting, eventfd, kernel, without] = medians;
     let with = |alone: &[f64]| -> Vec<f64> {
         let pairs = alone.iter().zip(&forgetting);
         pairs.map(|(alone, more)| alone + more).collect()
@@ -179,6 +191,11 @@ pub(crate) fn mounted(library: &Path, quick: bool) -> Result<Vec<Table>, Failure
         row("invalidation of the file alone", &forgetting, None),
         row(what, &ours, Some((name, &bare, Some(1.15)))),
         row(what, &ours, Some((other, &native, Some(1.0)))),
+        row(
+            "the same, --echo never",
+            &without,
+            Some((name, &bare, None)),
+        ),
     ];
     Ok(vec![Table {
         title: "From a change outside a mount to the return of a read() that sleeps in it"
