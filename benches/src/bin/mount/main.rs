@@ -1,7 +1,8 @@
 //! What a program pays for working in a mounted branch, beside a bare directory, the kernel's own
 //! overlay and fuse-overlayfs.
 //!
-//! `mount [--quick] [--json] [--only ROW]... [--rounds N]`: needs root. The lower directory is on the
+//! `mount [--quick] [--json] [--workspace | --only ROW]... [--rounds N]`: needs root. With `--workspace` it
+//! builds this project at each place and does nothing else: a minute or two for each. The lower directory is on the
 //! disk that holds the temporary directory; what is written goes to a tmpfs for the overlays, and to
 //! memory for AgentFS, which serves from a process of its own.
 
@@ -73,10 +74,12 @@ fn main() -> Result<(), Failure> {
         size.rounds = rounds.parse()?;
     }
     let only = values("--only");
-    let rows: Vec<Row> = Row::ALL
-        .into_iter()
-        .filter(|row| only.is_empty() || only.iter().any(|name| row.name().contains(name)))
-        .collect();
+    let is_chosen = |row: &Row| {
+        let is_named = only.is_empty() || only.iter().any(|name| row.name().contains(name));
+        let is_workspace = *row == Row::Workspace;
+        is_workspace == has("--workspace") && (is_workspace || is_named)
+    };
+    let rows: Vec<Row> = Row::ALL.into_iter().filter(is_chosen).collect();
     let report = measure(size, &rows)?;
     let findings = Findings {
         goals: report.goals(),
@@ -91,6 +94,9 @@ fn measure(size: Size, rows: &[Row]) -> Result<Report, Failure> {
     let stage = Stage::new()?;
     writeln!(std::io::stderr(), "mount: preparing")?;
     source::prepare(stage.lower(), size)?;
+    if rows.contains(&Row::Workspace) {
+        source::prepare_workspace(stage.lower())?;
+    }
     let kinds = Kind::available()?;
     let mut cells: Vec<Cell> = rows
         .iter()

@@ -14,6 +14,7 @@ const IN_A_DIRECTORY: u64 = 20;
 pub(crate) const TREE: &str = "tree";
 pub(crate) const CRATE: &str = "crate";
 pub(crate) const FULL: &str = "full";
+pub(crate) const WORKSPACE: &str = "workspace";
 
 /// A large file for each round: one that has not been read yet through a mount.
 pub(crate) fn large(round: usize) -> String {
@@ -73,6 +74,24 @@ pub(crate) fn prepare(lower: &Path, size: Size) -> Result<(), Failure> {
         fs::write(lower.join(FULL).join(format!("entry-{entry}")), "")?;
     }
     Ok(())
+}
+
+/// What of this project is under version control.
+pub(crate) fn prepare_workspace(lower: &Path) -> Result<(), Failure> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dir = lower.join(WORKSPACE);
+    fs::create_dir(&dir)?;
+    let archive = lower.with_file_name("memory").join("workspace.tar");
+    let mut command = Command::new("git");
+    let command = command.args(["archive", "HEAD", "-o"]).arg(&archive);
+    succeed(command.current_dir(top))?;
+    succeed(
+        Command::new("tar")
+            .arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(dir),
+    )
 }
 
 /// Files of the sizes that sources have: most have some KiB, few have many.

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::place::succeed;
-use crate::source::{CRATE, FULL, TREE, large};
+use crate::source::{CRATE, FULL, TREE, WORKSPACE, large};
 use crate::{Failure, Size};
 
 /// What a row of the table is about.
@@ -32,6 +32,7 @@ pub(crate) enum Row {
     Unlink,
     ListLower,
     StatLower,
+    Workspace,
 }
 
 /// What should be reached.
@@ -47,7 +48,7 @@ pub(crate) enum Aim {
 
 impl Row {
     /// In the order in which they run: some need what those before have made.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::ReadTreeFirst,
         Self::ReadTreeAgain,
         Self::GitStatusFirst,
@@ -67,6 +68,7 @@ impl Row {
         Self::Unlink,
         Self::ListLower,
         Self::StatLower,
+        Self::Workspace,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -90,6 +92,7 @@ impl Row {
             Self::Unlink => "unlink files",
             Self::ListLower => "list an unchanged directory, first time",
             Self::StatLower => "stat unchanged files, first time",
+            Self::Workspace => "cargo build of this workspace",
         }
     }
 
@@ -112,6 +115,7 @@ impl Row {
             | Self::GitStatusFirst
             | Self::GitStatusAgain
             | Self::CargoBuild
+            | Self::Workspace
             | Self::LargeWrite
             | Self::RandomWrite => Aim::Content,
         }
@@ -181,10 +185,12 @@ impl Bench {
                 succeed(command.current_dir(self.path.join(TREE)))?;
             }
             Row::CargoBuild => {
-                let mut command = Command::new("cargo");
-                let command = command.args(["build", "--offline", "--quiet"]);
-                let command = command.env_remove("CARGO_TARGET_DIR");
-                succeed(command.current_dir(self.path.join(CRATE)))?;
+                build(&self.path.join(CRATE), &[])?;
+            }
+            Row::Workspace => {
+                let dir = self.path.join(WORKSPACE);
+                build(&dir, &["--workspace"])?;
+                succeed(Command::new(dir.join("target/debug/agentfs")).arg("--version"))?;
             }
             Row::LargeReadFirst | Row::LargeReadAgain => self.read_large()?,
             Row::RandomRead => self.read_at_random()?,
@@ -293,6 +299,14 @@ impl Bench {
             (state >> 33) % pages
         })
     }
+}
+
+fn build(dir: &Path, arguments: &[&str]) -> Result<(), Failure> {
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--offline", "--quiet"])
+        .args(arguments);
+    succeed(command.env_remove("CARGO_TARGET_DIR").current_dir(dir))
 }
 
 /// Reads every file; gives how many bytes.
