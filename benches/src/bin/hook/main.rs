@@ -1,6 +1,6 @@
 //! What the preloaded library costs a program, and how fast it delivers.
 //!
-//! `hook [--quick] [--json] [--only PART]`: parts are read, kevent, wake, mounted, register, idle. The measured programs
+//! `hook [--quick] [--json] [--only PART]`: parts are read, kevent, wake, sleep, mounted, register, idle. The measured programs
 //! are this one, started again with the library preloaded, against a daemon that only fills rings,
 //! and in `mounted` against the real one.
 
@@ -10,6 +10,7 @@ mod program;
 #[expect(dead_code, reason = "the shim's tests use all of it")]
 #[expect(clippy::unwrap_used, reason = "a daemon for tests")]
 mod scripted;
+mod sleep;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -46,6 +47,7 @@ fn main() -> Result<(), Failure> {
         ),
         ("kevent", kevent),
         ("wake", wake),
+        ("sleep", sleep::sleep),
         ("mounted", mounted::mounted),
         ("register", register),
         ("idle", idle),
@@ -63,13 +65,14 @@ fn main() -> Result<(), Failure> {
     Ok(table::findings(head, tables).print(has("--json"))?)
 }
 
-/// Builds the library as this program was built.
+/// Builds the library as this program was built, and beside it the user-space kqueue.
 fn library() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--quiet", "--profile", "bench"])
         .args(["--package", "agentfs-interpose-shim"])
+        .args(["--package", "agentfs-testkq-preload"])
         .status()?;
     let library = program
         .parent()
@@ -244,6 +247,8 @@ fn wake(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let daemon = Scripted::start(tree.path());
     let native = tempfile::TempDir::new_in("/dev/shm")?;
     let file = std::fs::File::create(native.path().join("file"))?;
+    let rung = native.path().join("rung");
+    std::fs::write(&rung, [1])?;
     let at = |path: &Path| path.to_string_lossy().into_owned();
     let mut ring = Program::start(
         Some(library),
@@ -253,11 +258,13 @@ fn wake(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let mut kernel = Program::start(None, None, &["wake", "inotify", &at(native.path())])?;
     let bell = nix::sys::eventfd::EventFd::from_value(0)?;
     let mut eventfd = start_on_eventfd(&bell)?;
-    let mut medians = [Vec::new(), Vec::new(), Vec::new()];
+    let mut alone = Program::start(None, None, &["wake", "bell", &at(&rung)])?;
+    let rung = std::fs::File::open(&rung)?;
+    let mut medians = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..rounds {
-        let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+        let mut samples = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         for number in 0..wakes {
-            let [a, b, c] = &mut samples;
+            let [a, b, c, d] = &mut samples;
             let change = event(1, 2, format!("file{}", number % 2));
             a.push(woken(&mut ring, || {
                 daemon.inject(1, std::slice::from_ref(&change));
@@ -271,16 +278,30 @@ fn wake(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
                 bell.write(1)?;
                 Ok(())
             })?);
+            d.push(woken(&mut alone, || {
+                std::os::unix::fs::FileExt::read_at(&rung, &mut [0], 0)?;
+                Ok(())
+            })?);
         }
         for (medians, mut samples) in medians.iter_mut().zip(samples) {
             samples.sort_by(f64::total_cmp);
             medians.push(samples.get(wakes / 2).copied().unwrap_or_default());
         }
     }
-    let [ours, kernel, eventfd] = medians;
+    let [ours, kernel, eventfd, alone] = medians;
     let rows = vec![
         row("write() of an eventfd", &eventfd, None),
         row("kernel inotify, write() of a file", &kernel, None),
+        row(
+            "the bell alone: kernel inotify, read() of a file",
+            &alone,
+            Some(("eventfd", &eventfd, None)),
+        ),
+        row(
+            "ring, against the bell alone",
+            &ours,
+            Some(("the bell", &alone, None)),
+        ),
         row(
             "ring, against the eventfd",
             &ours,
