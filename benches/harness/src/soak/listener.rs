@@ -243,7 +243,10 @@ fn watch<'a>(instance: &Inotify, mount: &Path) -> Result<Vec<(i32, &'a str)>, Fa
         | AddWatchFlags::IN_MOVE;
     let mut watched = Vec::new();
     for directory in DIRECTORIES {
-        let descriptor = instance.add_watch(&mount.join(directory), mask)?;
+        let path = mount.join(directory);
+        let descriptor = instance
+            .add_watch(&path, mask)
+            .map_err(|error| format!("watching {}: {error}", path.display()))?;
         watched.push((number(descriptor), directory));
     }
     Ok(watched)

@@ -6,7 +6,9 @@ pub(crate) mod listener;
 mod random;
 mod truth;
 
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 use agentfs_benches::Spread;
 use agentfs_benches::goal::Goal;
 use nix::mount::{MntFlags, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -174,7 +177,7 @@ impl Soak {
         if is_killed {
             actor.kill();
             self.faults.daemons_killed += 1;
-            unmount(&self.mount());
+            wait_until_unmounted(&self.mount())?;
             for listener in listeners.iter_mut() {
                 if listener.ear == Ear::Inotify {
                     listener.process.say("gone")?;
@@ -263,7 +266,7 @@ impl Soak {
 }
 
 fn truncate(log: &Path) -> Result<(), Failure> {
-    std::fs::File::options().write(true).open(log)?.set_len(0)?;
+    File::options().write(true).open(log)?.set_len(0)?;
     Ok(())
 }
 
@@ -274,6 +277,30 @@ fn expect(process: &Process, line: &str) -> Result<(), Failure> {
     } else {
         Err(format!("a process of the soak says {found:?} instead of {line:?}").into())
     }
+}
+
+/// The guardian of a killed daemon takes its mount away. To do the same meanwhile would let it find
+/// the next daemon's mount at that place, and take that.
+fn wait_until_unmounted(mount: &Path) -> Result<(), Failure> {
+    const GUARDIAN: Duration = Duration::from_secs(30);
+    let table = "/proc/self/mountinfo";
+    // proc_pid_mountinfo(5): a change of the mounts is an exceptional condition.
+    let (changes, end) = (File::open(table)?, Instant::now() + GUARDIAN);
+    let is_mounted = || -> Result<bool, Failure> {
+        let mounts = std::fs::read_to_string(table)?;
+        Ok(mounts
+            .lines()
+            .any(|line| line.split(' ').nth(4) == mount.to_str()))
+    };
+    while is_mounted()? {
+        if Instant::now() > end {
+            unmount(mount);
+            return Ok(());
+        }
+        let mut polled = [PollFd::new(changes.as_fd(), PollFlags::POLLPRI)];
+        poll(&mut polled, PollTimeout::from(500_u16))?;
+    }
+    Ok(())
 }
 
 /// Takes away the mount that a killed daemon left.
