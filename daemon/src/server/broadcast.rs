@@ -168,21 +168,24 @@ impl EventSink for Broadcasts {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        let subscriptions = read(&self.subscriptions);
-        if subscriptions.is_empty() {
+        if read(&self.subscriptions).is_empty() {
             return;
         }
         let (path, aux) = paths(&envelope.change);
-        let mut settled = false;
-        for ((session, number), it) in subscriptions.iter() {
-            let hears =
-                is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path));
-            let is_activity = envelope.kind().is_none();
-            if it.branch != envelope.branch || !hears || (is_activity && !it.activity) {
+        let is_activity = envelope.kind().is_none();
+        let hears = |it: &Subscription| {
+            it.branch == envelope.branch
+                && (is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path)))
+                && (it.activity || !is_activity)
+        };
+        if !read(&self.subscriptions).values().any(hears) {
+            return;
+        }
+        // Asks the kernel, so without the lock.
+        (self.before_telling)(envelope);
+        for ((session, number), it) in read(&self.subscriptions).iter() {
+            if !hears(it) {
                 continue;
-            }
-            if !std::mem::replace(&mut settled, true) {
-                (self.before_telling)(envelope);
             }
             self.push(
                 *session,

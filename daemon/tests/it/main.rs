@@ -12,6 +12,7 @@ mod healing;
 mod hostile;
 mod killed;
 mod lifecycle;
+mod locking;
 #[cfg(target_os = "linux")]
 mod lower;
 mod manual;

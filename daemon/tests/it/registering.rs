@@ -2,9 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
 
 use agentfs_core::{Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Daemon, Limits};
@@ -15,23 +12,24 @@ use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Consumer, OwnerId};
 
-use crate::support::{PATIENCE, assert_answers, connect, daemon_with, soon};
+use crate::support::{assert_answers, connect, daemon_with, soon};
 
 const DEVICE: u64 = 4242;
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;
-const ROOT: u64 = 1;
+pub(crate) const ROOT: u64 = 1;
 
 /// A program with one inotify queue and a request channel.
-struct Program {
-    client: Client,
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) client: Client,
     consumer: Consumer,
-    queue: u32,
+    pub(crate) queue: u32,
     requests: RequestWriter,
 }
 
 impl Program {
-    fn new(daemon: &Daemon) -> Self {
+    pub(crate) fn new(daemon: &Daemon) -> Self {
         let mut client = connect(daemon.socket());
         let open = QueueOpen {
             kind: QueueKind::Inotify,
@@ -50,12 +48,12 @@ impl Program {
         }
     }
 
-    fn send(&self, request: Registration) -> Sent {
+    pub(crate) fn send(&self, request: Registration) -> Sent {
         self.requests
             .send(request.to_words(), OwnerId::this_process(), |_| true)
     }
 
-    fn watch(&self, wd: u32, mask: u32, st_ino: u64) -> Sent {
+    pub(crate) fn watch(&self, wd: u32, mask: u32, st_ino: u64) -> Sent {
         self.send(Registration::Set {
             queue: self.queue,
             wd,
@@ -66,7 +64,7 @@ impl Program {
     }
 
     /// `wd mask name` of what is in the ring.
-    fn heard(&self) -> Vec<(u64, u32, String)> {
+    pub(crate) fn heard(&self) -> Vec<(u64, u32, String)> {
         let mut claim = self
             .consumer
             .claim(OwnerId::this_process(), |_| true)
@@ -82,7 +80,7 @@ impl Program {
     }
 }
 
-fn daemon_with_a_mount() -> (Daemon, tempfile::TempDir) {
+pub(crate) fn daemon_with_a_mount() -> (Daemon, tempfile::TempDir) {
     let (daemon, directory) = daemon_with(Limits::default());
     let id = daemon.mounts().reserve();
     daemon
@@ -210,53 +208,4 @@ fn a_watch_on_what_is_gone_by_the_time_it_is_registered_is_ended() {
         (2, IN_IGNORED, none()),
     ];
     assert_eq!(program.heard(), expected);
-}
-
-#[test]
-fn opening_files_while_sessions_register_and_end_keeps_nobody_waiting() {
-    const OPENERS: usize = 2;
-    const SESSIONS: u32 = 500;
-    let (daemon, _directory) = daemon_with_a_mount();
-    let daemon = Arc::new(daemon);
-    let main = daemon.core().branch(FsCore::MAIN).unwrap();
-    let root = Caller::root();
-    main.mknod(&root, "/f", 0o100_644, 0).unwrap();
-    let (done, finished) = channel();
-    let more = Arc::new(AtomicBool::new(true));
-    for _ in 0..OPENERS {
-        let (main, root, done, more) =
-            (main.clone(), root.clone(), done.clone(), Arc::clone(&more));
-        std::thread::spawn(move || {
-            while more.load(Ordering::Relaxed) {
-                let handle = main.open(&root, "/f", OpenFlags::READ, 0).unwrap();
-                main.close(&root, handle).unwrap();
-            }
-            done.send("opener").unwrap();
-        });
-    }
-    for _ in 0..2 {
-        let (served, done) = (Arc::clone(&daemon), done.clone());
-        std::thread::spawn(move || {
-            for _ in 0..SESSIONS {
-                let program = Program::new(&served);
-                for wd in 1..=20 {
-                    assert_eq!(program.watch(wd, IN_OPEN, ROOT), Sent::Sent);
-                }
-            }
-            done.send("sessions").unwrap();
-        });
-    }
-    let mut ended = Vec::new();
-    while ended.len() < OPENERS + 2 {
-        if let Ok(who) = finished.recv_timeout(PATIENCE) {
-            ended.push(who);
-        } else {
-            #[expect(clippy::mem_forget, reason = "ending it would wait for ever, too")]
-            std::mem::forget(daemon);
-            panic!("somebody waits for ever; ended have {ended:?}");
-        }
-        if ended.iter().filter(|it| **it == "sessions").count() == 2 {
-            more.store(false, Ordering::Relaxed);
-        }
-    }
 }
