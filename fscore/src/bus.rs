@@ -236,13 +236,18 @@ impl Outbox {
             let spare = std::mem::take(&mut state.spare);
             let mut batch = std::mem::replace(&mut state.waiting, spare);
             drop(state);
-            // Entered once a batch: each entry is two locked instructions for every sink.
-            bus.deliver(&bus.sinks(), |sink| {
-                for envelope in &batch {
+            let sinks = bus.sinks();
+            for (index, envelope) in batch.iter().enumerate() {
+                let is_last = index + 1 == batch.len();
+                // The end is told with the last change: each entry is two locked instructions for
+                // every sink.
+                bus.deliver(&sinks, |sink| {
                     sink.on_envelope(envelope);
-                }
-                sink.on_batch_end();
-            });
+                    if is_last {
+                        sink.on_batch_end();
+                    }
+                });
+            }
             batch.clear();
             state = lock(&self.state);
             state.spare = batch;

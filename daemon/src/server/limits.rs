@@ -76,6 +76,11 @@ impl FrameBudget {
         self.left -= 1.0;
         Ok(())
     }
+
+    /// There was none to take one for.
+    pub(crate) fn put_back(&mut self) {
+        self.left += 1.0;
+    }
 }
 
 #[cfg(test)]

@@ -163,15 +163,18 @@ impl Session {
                 return Served::Until(until);
             }
             let message = match self.link.message() {
-                Ok(None) => match self.link.fill(buffer) {
-                    Ok(Filled::Some) => continue,
-                    Ok(Filled::Nothing) => return Served::Idle,
-                    Ok(Filled::End) => return Served::Gone,
-                    Err(error) => {
-                        tracing::debug!(session = %self.id, %error, "the connection broke");
-                        return Served::Gone;
+                Ok(None) => {
+                    self.budget.put_back();
+                    match self.link.fill(buffer) {
+                        Ok(Filled::Some) => continue,
+                        Ok(Filled::Nothing) => return Served::Idle,
+                        Ok(Filled::End) => return Served::Gone,
+                        Err(error) => {
+                            tracing::debug!(session = %self.id, %error, "the connection broke");
+                            return Served::Gone;
+                        }
                     }
-                },
+                }
                 Ok(Some(bytes)) => ToDaemon::from_ssz(bytes).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };

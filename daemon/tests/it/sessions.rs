@@ -155,13 +155,30 @@ fn a_flood_waits_and_is_answered_in_full() {
         let reply = flooder.receive(soon()).unwrap().reply;
         assert_eq!(reply, Done { value: nonce }.into());
     }
-    let report = other.call(Status { after: 0 }, soon()).unwrap();
-    let throttled = report
-        .counters
-        .iter()
-        .find(|it| it.name == "throttled")
-        .unwrap();
-    assert!(throttled.value > 0);
+    assert!(throttled(&mut other) > 0);
+}
+
+/// How often somebody had to wait.
+fn throttled(client: &mut Client) -> u64 {
+    let report = client.call(Status { after: 0 }, soon()).unwrap();
+    let mut counters = report.counters.iter();
+    counters.find(|it| it.name == "throttled").unwrap().value
+}
+
+#[test]
+fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
+    let limits = Limits {
+        frame_rate: 1,
+        frame_burst: 20,
+        ..Limits::default()
+    };
+    let (daemon, _directory) = daemon_with(limits);
+    // With the handshake and the last question.
+    let mut client = connect(daemon.socket());
+    for _ in 0..18 {
+        client.call(Ping { nonce: 7 }, soon()).unwrap();
+    }
+    assert_eq!(throttled(&mut client), 0);
 }
 
 #[test]
