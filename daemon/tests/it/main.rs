@@ -22,6 +22,7 @@ mod registering;
 mod rig;
 mod routing;
 mod sessions;
+mod showing;
 mod subscriber;
 mod support;
 mod synth_fsevents;
