@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
+use super::difference;
 use super::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, Told};
 
 /// What became of the changes.
@@ -245,44 +246,68 @@ fn apply(paths: &mut BTreeSet<String>, told: &Told) {
 }
 
 /// What an inotify program was told, against what was committed. Each event must come, in order, but
-/// for one that repeats the last one that came.
+/// for one that repeats the last one that came, and for what a difference stands for.
 pub(crate) fn inotify(truth: &[Told], heard: &[InotifyEvent], scope: Scope) -> Account {
     let mut account = Account::default();
-    let expected: Vec<(usize, InotifyEvent)> = truth
+    let (changes, expected): (Vec<usize>, Vec<InotifyEvent>) = truth
         .iter()
         .enumerate()
         .flat_map(|(at, told)| events(told).into_iter().map(move |event| (at, event)))
-        .collect();
-    let mut heard = heard.iter().peekable();
+        .unzip();
+    let mut heard = heard;
     // Where an overflow begins and ends nobody knows: what follows it is looked for.
     let mut is_lost = false;
     let mut last: Option<&InotifyEvent> = None;
     let mut fate: HashMap<usize, fn(&mut Account)> = HashMap::new();
-    for (at, event) in &expected {
-        while heard.next_if(|it| it.mask & IN_Q_OVERFLOW != 0).is_some() {
+    let mut at = 0;
+    while let (Some(event), Some(change)) = (expected.get(at), changes.get(at)) {
+        while let [first, rest @ ..] = heard
+            && first.mask & IN_Q_OVERFLOW != 0
+        {
+            heard = rest;
             // The first words of a new daemon say so as well, when nothing is lost.
             is_lost = last.is_some();
         }
-        if heard.next_if(|it| *it == event).is_some() {
+        at += 1;
+        if let [first, rest @ ..] = heard
+            && first == event
+        {
+            heard = rest;
             is_lost = false;
             last = Some(event);
-            fate.entry(*at).or_insert(|it| it.delivered += 1);
+            fate.entry(*change).or_insert(|it| it.delivered += 1);
         } else if is_lost {
-            fate.insert(*at, |it| it.overflowed += 1);
+            fate.insert(*change, |it| it.overflowed += 1);
         } else if last == Some(event) {
-            fate.insert(*at, |it| it.coalesced += 1);
-        } else if scope == Scope::UntilKilled && heard.peek().is_none() {
-            fate.insert(*at, |it| it.died += 1);
+            fate.insert(*change, |it| it.coalesced += 1);
+        } else if scope == Scope::UntilKilled && heard.is_empty() {
+            fate.insert(*change, |it| it.died += 1);
+        } else if let Some(found) =
+            difference::at_start(expected.get(at - 1..).unwrap_or_default(), heard)
+        {
+            let end = at - 1 + found.stands_for;
+            for change in changes.get(at - 1..end).unwrap_or_default() {
+                fate.insert(*change, |it| it.healed += 1);
+            }
+            at = end;
+            heard = heard.get(found.heard..).unwrap_or_default();
+        } else if scope == Scope::UntilKilled && difference::may_be_cut(heard) {
+            heard = &[];
+            fate.insert(*change, |it| it.died += 1);
         } else {
-            fate.insert(*at, |it| it.unaccounted += 1);
+            fate.insert(*change, |it| it.unaccounted += 1);
             account.complain(format!(
                 "{event:?} does not come; next is {:?}",
-                heard.peek()
+                heard.first()
             ));
+            // It would be said of all that follows.
+            break;
         }
     }
-    if let Some(event) = heard.find(|it| it.mask & IN_Q_OVERFLOW == 0)
+    let mut rest = heard.iter();
+    if let Some(event) = rest.find(|it| it.mask & IN_Q_OVERFLOW == 0)
         && scope == Scope::Whole
+        && account.complaints.is_empty()
     {
         account.complain(format!(
             "told, but nothing like it was committed: {event:?}"

@@ -149,3 +149,27 @@ fn inotify_events_come_in_order_and_repeats_may_be_missing() {
     assert!(cut.is_clean(), "{cut:?}");
     assert_eq!(cut.died, 3);
 }
+
+#[test]
+fn an_inotify_program_may_be_told_a_difference_that_says_enough() {
+    let after: Vec<Told> = (0..30)
+        .map(|it| told(10 + it, "created", &format!("/d0/late{it}")))
+        .collect();
+    let mut truth = vec![told(1, "created", "/d0/stays")];
+    for _ in 0..40 {
+        truth.push(told(2, "created", "/d0/goes"));
+        truth.push(told(3, "modified", "/d0/old"));
+        truth.push(told(4, "removed", "/d0/goes"));
+    }
+    truth.extend(after);
+    let late: Vec<InotifyEvent> = (0..30)
+        .map(|it| event(0x100, &format!("late{it}")))
+        .collect();
+    let heard = |difference: &[InotifyEvent]| [difference, &late].concat();
+    let said = [event(0x2, "old"), event(0x100, "stays")];
+    let account = inotify(&truth, &heard(&said), Scope::Whole);
+    assert!(account.is_clean(), "{account:?}");
+    assert_eq!((account.healed, account.delivered), (121, 30));
+    assert!(!inotify(&truth, &heard(&said[..1]), Scope::Whole).is_clean());
+    assert!(!inotify(&truth, &heard(&said[1..]), Scope::Whole).is_clean());
+}

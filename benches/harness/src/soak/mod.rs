@@ -2,6 +2,7 @@
 
 pub(crate) mod actor;
 mod check;
+mod difference;
 pub(crate) mod listener;
 mod random;
 mod truth;
