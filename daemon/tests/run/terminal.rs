@@ -12,7 +12,8 @@ use crate::support::PATIENCE;
 fn run(project: &Project, options: &str, script: &str) -> Program {
     let agentfs = env!("CARGO_BIN_EXE_agentfs");
     project.write("script", script);
-    let line = format!("{agentfs} run {options} -- sh ./script");
+    // Whoever runs the tests in the background has it ignored, and then a shell cannot trap it.
+    let line = format!("env --default-signal=INT {agentfs} run {options} -- sh ./script");
     let mut terminal = project.command("script");
     Program::start(terminal.args(["-qec", &line, "/dev/null"]))
 }
