@@ -182,17 +182,13 @@ fn changes_are_kept_in_the_branch_when_asked() {
     project.ask(&["branch", "delete", "b"]);
 }
 
-/// script(1) gives the command a terminal.
 #[test]
 fn on_a_terminal_it_is_asked_what_becomes_of_the_changes() {
     if !can_mount() {
         return;
     }
     let project = Project::with(&[("f", "old")]);
-    let agentfs = env!("CARGO_BIN_EXE_agentfs");
-    let line = format!("{agentfs} run -- sh -c 'echo new > f'");
-    let mut terminal = project.command("script");
-    let mut terminal = Program::start(terminal.args(["-qec", &line, "/dev/null"]));
+    let mut terminal = project.on_terminal("run -- sh -c 'echo new > f'");
     terminal.expect("M /f");
     terminal.say("what");
     terminal.say("apply");
@@ -207,10 +203,7 @@ fn an_interrupted_question_exports() {
         return;
     }
     let project = Project::with(&[("f", "old")]);
-    let agentfs = env!("CARGO_BIN_EXE_agentfs");
-    let line = format!("{agentfs} run -- sh -c 'echo new > f'");
-    let mut terminal = project.command("script");
-    let mut terminal = Program::start(terminal.args(["-qec", &line, "/dev/null"]));
+    let mut terminal = project.on_terminal("run -- sh -c 'echo new > f'");
     terminal.expect("M /f");
     // What the terminal makes SIGINT of.
     terminal.say("\x03");

@@ -126,6 +126,21 @@ impl Project {
         said.out
     }
 
+    /// `agentfs` with arguments as a shell reads them, on a terminal that script(1) makes.
+    ///
+    /// No shell stays between the two: it would die of the SIGINT that the command gets over. And whoever
+    /// runs the tests in the background has SIGINT ignored, which the command must not inherit.
+    pub(crate) fn on_terminal(&self, arguments: &str) -> Program {
+        let agentfs = env!("CARGO_BIN_EXE_agentfs");
+        let line = format!("exec env --default-signal=INT {agentfs} {arguments}");
+        let mut script = self.command("script");
+        Program::start(
+            script
+                .env("SHELL", "/bin/sh")
+                .args(["-qec", &line, "/dev/null"]),
+        )
+    }
+
     /// Starts a script in a branch of its own. It says `ready` when it is there.
     pub(crate) fn start(&self, options: &[&str], script: &str) -> Program {
         let mut command = self.agentfs();

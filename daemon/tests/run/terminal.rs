@@ -1,4 +1,4 @@
-//! The terminal of a run. script(1) makes one.
+//! The terminal of a run.
 
 use std::sync::mpsc::channel;
 
@@ -10,12 +10,8 @@ use crate::support::PATIENCE;
 
 /// `agentfs run` of a script on a terminal.
 fn run(project: &Project, options: &str, script: &str) -> Program {
-    let agentfs = env!("CARGO_BIN_EXE_agentfs");
     project.write("script", script);
-    // Whoever runs the tests in the background has it ignored, and then a shell cannot trap it.
-    let line = format!("env --default-signal=INT {agentfs} run {options} -- sh ./script");
-    let mut terminal = project.command("script");
-    Program::start(terminal.args(["-qec", &line, "/dev/null"]))
+    project.on_terminal(&format!("run {options} -- sh ./script"))
 }
 
 #[test]
