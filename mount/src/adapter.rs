@@ -9,11 +9,11 @@ use std::time::Duration;
 use agentfs_core::event::Origin;
 use agentfs_core::{Attr, Branch, Caller, CaseSensitivity};
 use fuser::{
-    FileAttr, FileHandle, Generation, INodeNo, InitFlags, KernelConfig, ReplyDirectoryPlus,
-    ReplyEntry, Request,
+    FileAttr, FileHandle, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, Request,
 };
 
-use crate::answer::{handle, node};
+use crate::answer::{answer_empty, handle, node};
 use crate::convert::{errno, file_attr};
 use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
@@ -140,13 +140,67 @@ impl Adapter {
         }
     }
 
-    /// How an object is that the name leads to, if taking the name away would be its end.
-    pub(crate) fn last_sight(
+    pub(crate) fn answer_attr(
         &self,
-        caller: &Caller,
+        found: agentfs_core::Result<Attr>,
+        lifetime: &Duration,
+        reply: ReplyAttr,
+    ) {
+        match found {
+            Ok(attr) => reply.attr(lifetime, &self.shown(&attr)),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    /// Carries out what changes something, and answers whether it could.
+    pub(crate) fn carry_out(
+        &self,
+        request: &Request,
+        reply: ReplyEmpty,
+        operation: impl FnOnce(&Caller) -> agentfs_core::Result<()>,
+    ) {
+        let _told = self.tell_after();
+        answer_empty(operation(&self.caller(request)), reply);
+    }
+
+    /// Carries out what gives something a name in `parent`, and answers with what has it.
+    pub(crate) fn make(
+        &self,
+        request: &Request,
         parent: INodeNo,
-        name: &OsStr,
-    ) -> Option<Attr> {
+        reply: ReplyEntry,
+        operation: impl FnOnce(&Caller) -> agentfs_core::Result<Attr>,
+    ) {
+        if self.echo.is_own(request.pid()) {
+            return self.echo_made(parent, reply);
+        }
+        let _told = self.tell_after();
+        let mark = self.cache.mark();
+        let made = operation(&self.caller(request));
+        self.answer_entry(mark, parent, made, reply);
+    }
+
+    /// Carries out what takes a name away from whatever has it.
+    pub(crate) fn take_name(
+        &self,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        reply: ReplyEmpty,
+        operation: impl FnOnce(&Caller) -> agentfs_core::Result<()>,
+    ) {
+        if self.echo.is_own(request.pid()) {
+            return reply.ok();
+        }
+        self.carry_out(request, reply, |caller| {
+            let seen = self.last_sight(caller, parent, name);
+            let result = operation(caller);
+            self.keep_ghost(seen.filter(|_| result.is_ok()));
+            result
+        });
+    }
+
+    /// How an object is that the name leads to, if taking the name away would be its end.
+    fn last_sight(&self, caller: &Caller, parent: INodeNo, name: &OsStr) -> Option<Attr> {
         let attr = self
             .branch
             .lookup(caller, node(parent), name.as_bytes())
@@ -154,7 +208,7 @@ impl Adapter {
         (attr.nlink == 1 || attr.kind.is_dir()).then_some(attr)
     }
 
-    pub(crate) fn keep_ghost(&self, seen: Option<Attr>) {
+    fn keep_ghost(&self, seen: Option<Attr>) {
         if let Some(attr) = seen
             && self.branch.getattr(attr.node).is_err()
         {

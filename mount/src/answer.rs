@@ -1,7 +1,7 @@
 //! Numbers of the protocol as FsCore's, and results of FsCore as answers.
 
-use agentfs_core::HandleId;
 use agentfs_core::id::NodeId;
+use agentfs_core::{HandleId, Seek};
 use fuser::{Errno, FileHandle, INodeNo, OpenFlags, ReplyEmpty, ReplyWrite, ReplyXattr};
 
 use crate::convert::errno;
@@ -16,6 +16,27 @@ pub(crate) fn handle(handle: FileHandle) -> HandleId {
 
 pub(crate) fn open_flags(flags: OpenFlags) -> agentfs_core::OpenFlags {
     agentfs_core::OpenFlags::from_bits(flags.0.cast_unsigned())
+}
+
+/// What lseek searches for. The kernel does all other kinds of it itself.
+pub(crate) fn seek(whence: i32, offset: i64) -> Option<Seek> {
+    const SEEK_DATA: i32 = 3;
+    const SEEK_HOLE: i32 = 4;
+    match whence {
+        SEEK_DATA => Some(Seek::Data(offset)),
+        SEEK_HOLE => Some(Seek::Hole(offset)),
+        _ => None,
+    }
+}
+
+/// As listxattr(2) has it: a zero byte ends each name.
+pub(crate) fn name_list(names: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for name in names {
+        list.extend_from_slice(name.as_ref());
+        list.push(0);
+    }
+    list
 }
 
 /// A directory that was removed elsewhere while somebody has it open lists as any removed one.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use agentfs_core::{AllocateFlags, RenameFlags, Seek, SetAttr, XattrFlags};
+use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
     IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -15,7 +15,7 @@ use fuser::{
 
 use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
 use crate::answer::{
-    answer_empty, answer_written, answer_xattr, handle, listing_error, node, open_flags,
+    answer_written, answer_xattr, handle, listing_error, name_list, node, open_flags, seek,
 };
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
@@ -51,10 +51,8 @@ impl Filesystem for Adapter {
             return self.echo_attr(inode, reply);
         }
         let found = self.branch.getattr(node(inode));
-        match found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error)) {
-            Ok(attr) => reply.attr(&LONG, &self.shown(&attr)),
-            Err(error) => reply.error(errno(error)),
-        }
+        let found = found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error));
+        self.answer_attr(found, &LONG, reply);
     }
 
     fn setattr(
@@ -91,10 +89,7 @@ impl Filesystem for Adapter {
         let handle = file.map(handle);
         let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
         let ghost = |error| self.cache.change_ghost(node(inode), &set).ok_or(error);
-        match changed.or_else(ghost) {
-            Ok(attr) => reply.attr(&NEVER, &self.shown(&attr)),
-            Err(error) => reply.error(errno(error)),
-        }
+        self.answer_attr(changed.or_else(ghost), &NEVER, reply);
     }
 
     fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
@@ -114,17 +109,11 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        if self.echo.is_own(request.pid()) {
-            return self.echo_made(parent, reply);
-        }
-        let _told = self.tell_after();
-        let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let rdev = u64::from(rdev);
-        let made = self
-            .branch
-            .mknod_at(&caller, node(parent), name, mode, rdev);
-        self.answer_entry(mark, parent, made, reply);
+        self.make(request, parent, reply, |caller| {
+            let (dir, rdev) = (node(parent), u64::from(rdev));
+            self.branch
+                .mknod_at(caller, dir, name.as_bytes(), mode, rdev)
+        });
     }
 
     fn mkdir(
@@ -136,40 +125,10 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        if self.echo.is_own(request.pid()) {
-            return self.echo_made(parent, reply);
-        }
-        let _told = self.tell_after();
-        let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let made = self.branch.mkdir_at(&caller, node(parent), name, mode);
-        self.answer_entry(mark, parent, made, reply);
-    }
-
-    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.echo.is_own(request.pid()) {
-            return reply.ok();
-        }
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        let seen = self.last_sight(&caller, parent, name);
-        let result = self
-            .branch
-            .unlink_at(&caller, node(parent), name.as_bytes());
-        self.keep_ghost(seen.filter(|_| result.is_ok()));
-        answer_empty(result, reply);
-    }
-
-    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if self.echo.is_own(request.pid()) {
-            return reply.ok();
-        }
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        let seen = self.last_sight(&caller, parent, name);
-        let result = self.branch.rmdir_at(&caller, node(parent), name.as_bytes());
-        self.keep_ghost(seen.filter(|_| result.is_ok()));
-        answer_empty(result, reply);
+        self.make(request, parent, reply, |caller| {
+            self.branch
+                .mkdir_at(caller, node(parent), name.as_bytes(), mode)
+        });
     }
 
     fn symlink(
@@ -180,15 +139,36 @@ impl Filesystem for Adapter {
         text: &Path,
         reply: ReplyEntry,
     ) {
-        if self.echo.is_own(request.pid()) {
-            return self.echo_made(parent, reply);
-        }
-        let _told = self.tell_after();
-        let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let text = text.as_os_str().as_bytes();
-        let made = self.branch.symlink_at(&caller, node(parent), name, text);
-        self.answer_entry(mark, parent, made, reply);
+        self.make(request, parent, reply, |caller| {
+            let (name, text) = (name.as_bytes(), text.as_os_str().as_bytes());
+            self.branch.symlink_at(caller, node(parent), name, text)
+        });
+    }
+
+    fn link(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.make(request, parent, reply, |caller| {
+            let (node, dir) = (node(inode), node(parent));
+            self.branch.link_node(caller, node, dir, name.as_bytes())
+        });
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.take_name(request, (parent, name), reply, |caller| {
+            self.branch.unlink_at(caller, node(parent), name.as_bytes())
+        });
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.take_name(request, (parent, name), reply, |caller| {
+            self.branch.rmdir_at(caller, node(parent), name.as_bytes())
+        });
     }
 
     fn rename(
@@ -201,39 +181,13 @@ impl Filesystem for Adapter {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if self.echo.is_own(request.pid()) {
-            return reply.ok();
-        }
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        let seen = self.last_sight(&caller, new_parent, new_name);
-        let result = self.branch.rename_at(
-            &caller,
-            node(parent),
-            name.as_bytes(),
-            node(new_parent),
-            new_name.as_bytes(),
-            RenameFlags::from_bits(flags.bits()),
-        );
-        self.keep_ghost(seen.filter(|_| result.is_ok()));
-        answer_empty(result, reply);
-    }
-
-    fn link(
-        &self,
-        request: &Request,
-        inode: INodeNo,
-        parent: INodeNo,
-        name: &OsStr,
-        reply: ReplyEntry,
-    ) {
-        let _told = self.tell_after();
-        let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let made = self
-            .branch
-            .link_node(&caller, node(inode), node(parent), name);
-        self.answer_entry(mark, parent, made, reply);
+        self.take_name(request, (new_parent, new_name), reply, |caller| {
+            let (from, to) = (node(parent), node(new_parent));
+            let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
+            let flags = RenameFlags::from_bits(flags.bits());
+            self.branch
+                .rename_at(caller, from, name, to, new_name, flags)
+        });
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -241,11 +195,8 @@ impl Filesystem for Adapter {
             return echo_opened(reply);
         }
         let _told = self.tell_after();
-        let caller = self.caller(request);
-        match self
-            .branch
-            .open_node(&caller, node(inode), open_flags(flags))
-        {
+        let (caller, flags) = (self.caller(request), open_flags(flags));
+        match self.branch.open_node(&caller, node(inode), flags) {
             Ok(handle) => {
                 self.opened.add(handle);
                 reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
@@ -352,11 +303,10 @@ impl Filesystem for Adapter {
         let Some(reply) = echo_released(file, reply) else {
             return;
         };
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        let file = handle(file);
-        self.opened.remove(file);
-        answer_empty(self.branch.close(&caller, file), reply);
+        self.carry_out(request, reply, |caller| {
+            self.opened.remove(handle(file));
+            self.branch.close(caller, handle(file))
+        });
     }
 
     // After this answer the kernel opens directories without asking, and caches them.
@@ -458,13 +408,11 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _told = self.tell_after();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let flags = XattrFlags::from_bits(flags.cast_unsigned());
-        let set = self
-            .branch
-            .setxattr_node(&caller, node(inode), name, value, flags);
-        answer_empty(set, reply);
+        self.carry_out(request, reply, |caller| {
+            let flags = XattrFlags::from_bits(flags.cast_unsigned());
+            self.branch
+                .setxattr_node(caller, node(inode), name.as_bytes(), value, flags)
+        });
     }
 
     fn getxattr(
@@ -483,22 +431,14 @@ impl Filesystem for Adapter {
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let caller = self.caller(request);
         let names = self.branch.listxattr_node(&caller, node(inode));
-        let list = names.map(|names| {
-            let mut list = Vec::new();
-            for name in names {
-                list.extend_from_slice(&name);
-                list.push(0);
-            }
-            list
-        });
-        answer_xattr(list, size, reply);
+        answer_xattr(names.map(|names| name_list(&names)), size, reply);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _told = self.tell_after();
-        let (caller, name) = (self.caller(request), name.as_bytes());
-        let removed = self.branch.removexattr_node(&caller, node(inode), name);
-        answer_empty(removed, reply);
+        self.carry_out(request, reply, |caller| {
+            self.branch
+                .removexattr_node(caller, node(inode), name.as_bytes())
+        });
     }
 
     fn fallocate(
@@ -511,13 +451,11 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _told = self.tell_after();
-        let caller = self.caller(request);
-        let flags = AllocateFlags::from_bits(mode.cast_unsigned());
-        let done = self
-            .branch
-            .fallocate(&caller, handle(file), flags, offset, length);
-        answer_empty(done, reply);
+        self.carry_out(request, reply, |caller| {
+            let flags = AllocateFlags::from_bits(mode.cast_unsigned());
+            self.branch
+                .fallocate(caller, handle(file), flags, offset, length)
+        });
     }
 
     fn lseek(
@@ -529,13 +467,8 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        const SEEK_DATA: i32 = 3;
-        const SEEK_HOLE: i32 = 4;
-        // The kernel does the other ones itself.
-        let seek = match whence {
-            SEEK_DATA => Seek::Data(offset),
-            SEEK_HOLE => Seek::Hole(offset),
-            _ => return reply.error(Errno::EINVAL),
+        let Some(seek) = seek(whence, offset) else {
+            return reply.error(Errno::EINVAL);
         };
         match self.branch.seek(handle(file), seek) {
             Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
