@@ -133,6 +133,19 @@ impl Queue {
         })
     }
 
+    /// At most this many watches from a place on, each with the place behind it.
+    pub(crate) fn watches_from(&self, place: u32, most: usize) -> Vec<(u32, WatchState)> {
+        let guard = self.lock();
+        let slots = guard.iter().flat_map(|open| {
+            let slots = open.watches.slots.iter().zip(1..);
+            slots.skip(place as usize)
+        });
+        slots
+            .filter_map(|((_, state), behind)| Some((behind, state.clone()?)))
+            .take(most)
+            .collect()
+    }
+
     /// What its consumer did wrong, if it did.
     #[must_use]
     pub fn broken(&self) -> Option<PeerError> {

@@ -3,25 +3,26 @@
 //! It has no thread, prints nothing, sends no signal, and waits no longer than it is told. On Linux
 //! its system calls do not pass through libc (closing descriptors excepted).
 
+mod error;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
 
+pub use self::error::{CallError, ConnectError};
 use crate::descriptor;
-use crate::frame::{self, FrameError, LENGTH_WORD};
+use crate::frame::{self, LENGTH_WORD};
 use crate::message::{
-    Call, ErrorReply, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo,
-    MountServe, QueueOpen, QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN,
-    Welcome,
+    Call, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo, MountServe, QueueOpen,
+    QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
 };
 use crate::socket::{self, SocketPathError};
-use crate::ssz::{Ssz as _, SszError};
+use crate::ssz::Ssz as _;
 
 /// Until when to wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,122 +41,6 @@ impl Deadline {
     fn remaining(self) -> Option<Duration> {
         self.0
             .map(|until| until.saturating_duration_since(Instant::now()))
-    }
-}
-
-/// Why a request has no answer.
-#[derive(Debug)]
-pub enum CallError {
-    /// The daemon refused it.
-    Refused(ErrorReply),
-    /// The deadline passed. The request may still be carried out; its answer is passed over when it
-    /// comes.
-    Timeout,
-    /// The daemon is gone or ended the connection.
-    Closed,
-    /// A system call failed.
-    Io(Errno),
-    /// The request does not fit a frame, or the daemon sent no frame.
-    Frame(FrameError),
-    /// The daemon sent no message.
-    Malformed(SszError),
-    /// The daemon sent another kind of answer, named here.
-    Unexpected(&'static str),
-    /// The answer came with another number of descriptors than it says, or than this process may
-    /// have.
-    Descriptors {
-        /// How many it says.
-        expected: usize,
-        /// How many came.
-        found: usize,
-    },
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(error) => error.fmt(f),
-            Self::Timeout => write!(f, "the daemon did not answer in time"),
-            Self::Closed => write!(f, "the daemon ended the connection; is it still running?"),
-            Self::Io(error) => write!(f, "the control socket failed: {error}"),
-            Self::Frame(error) => error.fmt(f),
-            Self::Malformed(error) => write!(f, "the daemon sent an unknown message: {error}"),
-            Self::Unexpected(name) => write!(f, "the daemon gave the unexpected answer {name}"),
-            Self::Descriptors { expected, found } => write!(
-                f,
-                "{expected} descriptors were to come from the daemon, {found} did; \
-                 see the limit of open files (ulimit -n)"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for CallError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Refused(error) => Some(error),
-            Self::Io(error) => Some(error),
-            Self::Frame(error) => Some(error),
-            Self::Malformed(error) => Some(error),
-            Self::Timeout | Self::Closed | Self::Unexpected(_) | Self::Descriptors { .. } => None,
-        }
-    }
-}
-
-impl From<Errno> for CallError {
-    fn from(error: Errno) -> Self {
-        match error {
-            Errno::PIPE | Errno::CONNRESET => Self::Closed,
-            other => Self::Io(other),
-        }
-    }
-}
-
-/// Why there is no connection.
-#[derive(Debug)]
-pub enum ConnectError {
-    /// Nobody listens at the path.
-    NoDaemon(PathBuf),
-    /// The path is not usable.
-    Path(SocketPathError),
-    /// The daemon does not take connections in time.
-    Busy(PathBuf),
-    /// A system call failed.
-    Io(PathBuf, Errno),
-    /// The handshake failed.
-    Handshake(CallError),
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoDaemon(path) => write!(
-                f,
-                "no AgentFS daemon listens at {}; start one with: agentfs daemon",
-                path.display()
-            ),
-            Self::Path(error) => error.fmt(f),
-            Self::Busy(path) => {
-                write!(
-                    f,
-                    "the daemon at {} takes no connection; is it stopped?",
-                    path.display()
-                )
-            }
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Handshake(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Path(error) => Some(error),
-            Self::Io(_, error) => Some(error),
-            Self::Handshake(error) => Some(error),
-            Self::NoDaemon(_) | Self::Busy(_) => None,
-        }
     }
 }
 

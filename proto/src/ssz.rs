@@ -9,7 +9,11 @@
 //! fixed part, offsets never go back, and no byte is left over. The space it takes is bounded by the
 //! length of the input.
 
+mod declare;
+
 use std::fmt;
+
+pub(crate) use self::declare::{container, union};
 
 /// Bytes of an offset.
 const OFFSET: usize = 4;
@@ -277,9 +281,7 @@ const fn part_len(fixed: Option<usize>) -> usize {
 }
 
 /// The fixed part of a container with these fields.
-#[doc(hidden)]
-#[must_use]
-pub const fn fixed_part(fields: &[Option<usize>]) -> usize {
+pub(crate) const fn fixed_part(fields: &[Option<usize>]) -> usize {
     let mut sum = 0;
     let mut index = 0;
     while index < fields.len() {
@@ -290,9 +292,7 @@ pub const fn fixed_part(fields: &[Option<usize>]) -> usize {
 }
 
 /// The size of a container with these fields, when all of them are of fixed size.
-#[doc(hidden)]
-#[must_use]
-pub const fn container_len(fields: &[Option<usize>]) -> Option<usize> {
+pub(crate) const fn container_len(fields: &[Option<usize>]) -> Option<usize> {
     let mut index = 0;
     while index < fields.len() {
         if fields[index].is_none() {
@@ -304,8 +304,7 @@ pub const fn container_len(fields: &[Option<usize>]) -> Option<usize> {
 }
 
 /// Appends a field to the fixed part of a container whose next variable field starts at `offset`.
-#[doc(hidden)]
-pub fn append_fixed_part<T: Ssz>(field: &T, offset: &mut usize, out: &mut Vec<u8>) {
+pub(crate) fn append_fixed_part<T: Ssz>(field: &T, offset: &mut usize, out: &mut Vec<u8>) {
     if T::FIXED_LEN.is_some() {
         field.ssz_append(out);
     } else {
@@ -315,9 +314,8 @@ pub fn append_fixed_part<T: Ssz>(field: &T, offset: &mut usize, out: &mut Vec<u8
 }
 
 /// Cuts the bytes of a container into its fields.
-#[doc(hidden)]
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     remaining: &'a [Option<usize>],
     fixed_at: usize,
@@ -325,12 +323,9 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Starts with the first of `fields`.
-    ///
-    /// # Errors
-    ///
-    /// [`SszError`] when the fixed part does not fit, or the first offset does not follow it.
-    pub fn new(bytes: &'a [u8], fields: &'a [Option<usize>]) -> Result<Self, SszError> {
+    /// Starts with the first of `fields`. Fails when the fixed part does not fit, or the first offset
+    /// does not follow it.
+    pub(crate) fn new(bytes: &'a [u8], fields: &'a [Option<usize>]) -> Result<Self, SszError> {
         let fixed_part = fixed_part(fields);
         if bytes.len() < fixed_part {
             return Err(SszError::TooShort);
@@ -363,11 +358,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads the next field, which is a `T`.
-    ///
-    /// # Errors
-    ///
-    /// [`SszError`] of the field, or of its offset.
-    pub fn field<T: Ssz>(&mut self) -> Result<T, SszError> {
+    pub(crate) fn field<T: Ssz>(&mut self) -> Result<T, SszError> {
         self.remaining = self.remaining.get(1..).unwrap_or_default();
         let fixed_end = self.fixed_at + part_len(T::FIXED_LEN);
         let range = if T::FIXED_LEN.is_some() {
@@ -385,117 +376,3 @@ impl<'a> Fields<'a> {
         T::from_ssz(self.bytes.get(range).ok_or(SszError::TooShort)?)
     }
 }
-
-/// Declares a struct that is an SSZ container of its fields, in their order.
-macro_rules! container {
-    ($(
-        $(#[$meta:meta])*
-        pub struct $name:ident {
-            $( $(#[$field_meta:meta])* pub $field:ident: $type:ty, )+
-        }
-    )+) => {$(
-        $(#[$meta])*
-        #[derive(Clone, PartialEq, Eq, Debug)]
-        #[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
-        pub struct $name {
-            $( $(#[$field_meta])* pub $field: $type, )+
-        }
-
-        impl $name {
-            const FIELDS: &[Option<usize>] = &[$( <$type as $crate::ssz::Ssz>::FIXED_LEN ),+];
-        }
-
-        impl $crate::ssz::Ssz for $name {
-            const FIXED_LEN: Option<usize> = $crate::ssz::container_len(Self::FIELDS);
-
-            fn ssz_len(&self) -> usize {
-                let mut len = $crate::ssz::fixed_part(Self::FIELDS);
-                $( if <$type as $crate::ssz::Ssz>::FIXED_LEN.is_none() {
-                    len += self.$field.ssz_len();
-                } )+
-                len
-            }
-
-            fn ssz_append(&self, out: &mut Vec<u8>) {
-                let mut offset = $crate::ssz::fixed_part(Self::FIELDS);
-                $( $crate::ssz::append_fixed_part(&self.$field, &mut offset, out); )+
-                debug_assert!(offset >= $crate::ssz::fixed_part(Self::FIELDS));
-                $( if <$type as $crate::ssz::Ssz>::FIXED_LEN.is_none() {
-                    self.$field.ssz_append(out);
-                } )+
-            }
-
-            fn from_ssz(bytes: &[u8]) -> Result<Self, $crate::ssz::SszError> {
-                let mut fields = $crate::ssz::Fields::new(bytes, Self::FIELDS)?;
-                $( let $field = fields.field()?; )+
-                Ok(Self { $( $field ),+ })
-            }
-        }
-    )+};
-}
-pub(crate) use container;
-
-/// Declares an enum that is an SSZ union of containers, with its selectors.
-macro_rules! union {
-    (
-        $(#[$meta:meta])*
-        pub enum $name:ident {
-            $( $(#[$variant_meta:meta])* $selector:literal => $variant:ident($type:ty), )+
-        }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, PartialEq, Eq, Debug)]
-        #[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
-        #[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
-        pub enum $name {
-            $( $(#[$variant_meta])* $variant($type), )+
-        }
-
-        impl $name {
-            /// The name of the variant.
-            #[must_use]
-            pub fn name(&self) -> &'static str {
-                match self {
-                    $( Self::$variant(_) => stringify!($variant), )+
-                }
-            }
-        }
-
-        $(
-            impl From<$type> for $name {
-                fn from(value: $type) -> Self {
-                    Self::$variant(value)
-                }
-            }
-        )+
-
-        impl $crate::ssz::Ssz for $name {
-            const FIXED_LEN: Option<usize> = None;
-
-            fn ssz_len(&self) -> usize {
-                1 + match self {
-                    $( Self::$variant(value) => value.ssz_len(), )+
-                }
-            }
-
-            fn ssz_append(&self, out: &mut Vec<u8>) {
-                match self {
-                    $( Self::$variant(value) => {
-                        out.push($selector);
-                        value.ssz_append(out);
-                    } )+
-                }
-            }
-
-            fn from_ssz(bytes: &[u8]) -> Result<Self, $crate::ssz::SszError> {
-                let (selector, value) =
-                    bytes.split_first().ok_or($crate::ssz::SszError::TooShort)?;
-                match selector {
-                    $( $selector => <$type as $crate::ssz::Ssz>::from_ssz(value).map(Self::$variant), )+
-                    number => Err($crate::ssz::SszError::Selector(*number)),
-                }
-            }
-        }
-    };
-}
-pub(crate) use union;

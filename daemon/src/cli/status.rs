@@ -1,6 +1,9 @@
 //! `agentfs status`
 
-use agentfs_proto::message::{MountInfo, SessionStatus, Status, StatusReport};
+use agentfs_proto::client::CallError;
+use agentfs_proto::message::{
+    MountInfo, SessionStatus, Status, StatusReport, WatchInfo, WatchList,
+};
 use clap::Args;
 
 use super::listeners::{self, Listener};
@@ -12,19 +15,30 @@ use super::{Common, Failure, Output, mount};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs status
+  agentfs status --watches
   agentfs status --json | jq .counters")]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Name what every queue watches, by the path that it has now
+    #[arg(long)]
+    watches: bool,
+}
 
-pub(crate) fn run(common: &Common, _: StatusArgs, output: &mut Output) -> Result<(), Failure> {
+pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Result<(), Failure> {
     let mut session = Session::open(common, "")?;
     let report = fetch(&mut session)?;
     let mounts = mount::list(&mut session)?;
     let listeners = listeners::find(&mounts);
+    let watches = if args.watches {
+        Some(watches(&mut session, &report)?)
+    } else {
+        None
+    };
     if output.is_json() {
         return output.json(&WithMounts {
             report: &report,
             mounts: &mounts,
             listeners_without_shim: &listeners,
+            watches: watches.as_deref(),
         });
     }
     output.line(text(&report))?;
@@ -33,6 +47,9 @@ pub(crate) fn run(common: &Common, _: StatusArgs, output: &mut Output) -> Result
     }
     if !listeners.is_empty() {
         output.line(format_args!("\n{}", listeners::table(&listeners)))?;
+    }
+    if let Some(watches) = watches.filter(|it| !it.is_empty()) {
+        output.line(format_args!("\n{}", watch_table(&watches)))?;
     }
     Ok(())
 }
@@ -45,6 +62,76 @@ struct WithMounts<'a> {
     mounts: &'a [MountInfo],
     /// Programs that watch a mount and are told by echo.
     listeners_without_shim: &'a [Listener],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watches: Option<&'a [Watched]>,
+}
+
+/// A watch and whose it is.
+#[derive(serde::Serialize)]
+struct Watched {
+    session: u64,
+    queue: u32,
+    #[serde(flatten)]
+    watch: WatchInfo,
+}
+
+/// What all queues watch.
+fn watches(session: &mut Session, report: &StatusReport) -> Result<Vec<Watched>, Failure> {
+    let mut watches = Vec::new();
+    for of in &report.sessions {
+        for queue in &of.queues {
+            let (number, queue) = (of.session, queue.queue);
+            let found = watches_of(session, number, queue)?;
+            watches.extend(found.into_iter().map(|watch| Watched {
+                session: number,
+                queue,
+                watch,
+            }));
+        }
+    }
+    Ok(watches)
+}
+
+/// All pages of what a queue watches; nothing of one that has ended meanwhile.
+fn watches_of(session: &mut Session, of: u64, queue: u32) -> Result<Vec<WatchInfo>, Failure> {
+    let (mut watches, mut after) = (Vec::new(), 0);
+    loop {
+        let request = WatchList {
+            session: of,
+            queue,
+            after,
+        };
+        let page = match session.call(request) {
+            Err(CallError::Refused(_)) => return Ok(watches),
+            page => page?,
+        };
+        if page.watches.is_empty() {
+            return Ok(watches);
+        }
+        after = page.next;
+        watches.extend(page.watches);
+    }
+}
+
+fn watch_table(watches: &[Watched]) -> Table {
+    let mut table = Table::new(&["WATCH", "FOR", "PATH"]);
+    for it in watches {
+        let paths: Vec<String> = it.watch.paths.iter().map(ToString::to_string).collect();
+        table.row([
+            format!("{}.{}.{}", it.session, it.queue, it.watch.watch),
+            if it.watch.node == 0 {
+                "all below".to_owned()
+            } else {
+                format!("{:#x}", it.watch.interest)
+            },
+            if paths.is_empty() {
+                "(no name)".to_owned()
+            } else {
+                paths.join(" ")
+            },
+        ]);
+    }
+    table
 }
 
 /// All pages as one report.

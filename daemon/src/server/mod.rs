@@ -33,6 +33,7 @@ mod retired;
 mod services;
 mod session;
 mod unused;
+mod watched;
 mod watches;
 
 pub use self::daemon::{Config, Daemon, StartError, Stopper};

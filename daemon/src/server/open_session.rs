@@ -30,6 +30,7 @@ use super::mounts;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::services::{Services, lock};
+use super::watched;
 use super::watches::{Queues, WatchRequest, Watches, cleaned};
 
 /// What a session has.
@@ -161,6 +162,7 @@ impl OpenSession {
             Request::MountServe(it) => self.serve_mount(it, descriptor, services),
             Request::MountWait(it) => Self::wait_for_mount(&it, services),
             Request::Status(status) => done(services.report(&status, &self.public)),
+            Request::WatchList(it) => done(watched::list(&it, &self.public, services)?),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
                 let session = self.public.id;

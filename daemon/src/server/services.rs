@@ -357,16 +357,22 @@ impl Services {
     /// One page of the status. A bound session sees itself.
     pub(crate) fn report(&self, request: &Status, of: &PublicSession) -> StatusReport {
         self.page_wanted.store(true, Ordering::Relaxed);
-        let sessions = self.sessions();
-        let mut after = sessions
-            .range(SessionId(request.after.saturating_add(1))..)
-            .filter(|(id, _)| !of.is_bound() || **id == of.id());
-        let page: Vec<SessionStatus> = after
-            .by_ref()
-            .take(SESSIONS_PER_PAGE)
-            .map(|(_, it)| it.status())
+        let first = SessionId(request.after.saturating_add(1));
+        let mut shown: Vec<Arc<PublicSession>> = self
+            .sessions()
+            .range(first..)
+            .filter(|(id, _)| !of.is_bound() || **id == of.id())
+            .map(|(_, it)| Arc::clone(it))
+            .take(SESSIONS_PER_PAGE + 1)
             .collect();
-        let more = after.next().is_some();
+        let more = shown.len() > SESSIONS_PER_PAGE;
+        shown.truncate(SESSIONS_PER_PAGE);
+        let status = |it: &Arc<PublicSession>| {
+            // What it has registered and no event has made anybody look for.
+            self.registrations.look(it.id());
+            it.status()
+        };
+        let sessions: Vec<SessionStatus> = shown.iter().map(status).collect();
         let counters = self.all_counters();
         StatusReport {
             pid: std::process::id(),
@@ -380,7 +386,7 @@ impl Services {
                     value,
                 })
                 .collect(),
-            sessions: page,
+            sessions,
             more,
         }
     }

@@ -9,7 +9,8 @@ use agentfs_proto::descriptor;
 use agentfs_proto::frame::{self, MAX_FRAME};
 use agentfs_proto::message::{
     BranchDiff, Done, EventsSubscribe, FromDaemon, FsOp, FsRequest, FsStat, Hello, Ping, QueueKind,
-    QueueOpen, Reply, Request, Status, ToDaemon, WatchBatch, WatchRegisterTree, WatchUnregister,
+    QueueOpen, Reply, Request, Status, ToDaemon, WatchBatch, WatchList, WatchRegisterTree,
+    WatchUnregister,
 };
 use agentfs_proto::ssz::Ssz as _;
 
@@ -31,7 +32,7 @@ fn frame_of(request: u64, body: impl Into<Request>) -> Vec<u8> {
 fn plausible(random: &mut Random) -> Vec<u8> {
     let path = || b"/a/b".into();
     let queue = u32::try_from(random.below(4)).unwrap();
-    let body: Request = match random.below(10) {
+    let body: Request = match random.below(11) {
         0 => Hello::new("fuzz").into(),
         1 => Ping { nonce: 1 }.into(),
         2 => {
@@ -69,6 +70,12 @@ fn plausible(random: &mut Random) -> Vec<u8> {
         7 => EventsSubscribe {
             path: path(),
             activity: true,
+        }
+        .into(),
+        9 => WatchList {
+            session: random.next() % 8,
+            queue,
+            after: u32::try_from(random.below(4)).unwrap(),
         }
         .into(),
         8 => Status {

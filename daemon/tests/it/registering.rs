@@ -6,7 +6,7 @@ use std::path::Path;
 use agentfs_core::{Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Daemon, Limits};
 use agentfs_proto::client::{CallError, Client, OpenQueue};
-use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen};
+use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen, Status};
 use agentfs_proto::record::EventRef;
 use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
@@ -114,6 +114,18 @@ fn a_watch_for_activity_hears_the_very_next_open() {
     assert_eq!(program.watch(1, IN_OPEN, ROOT), Sent::Sent);
     main.open(&root, "/f", OpenFlags::READ, 0).unwrap();
     assert_eq!(program.heard(), [(1, IN_OPEN, "f".to_owned())]);
+}
+
+#[test]
+fn a_watch_is_shown_before_anybody_looked_for_it() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    assert_eq!(program.watch(1, IN_CREATE, ROOT), Sent::Sent);
+    let mut other = connect(daemon.socket());
+    let report = other.call(Status { after: 0 }, soon()).unwrap();
+    let queues = report.sessions.iter().flat_map(|it| &it.queues);
+    let watches: Vec<u32> = queues.map(|it| it.watches).collect();
+    assert_eq!(watches, [1]);
 }
 
 #[test]

@@ -122,6 +122,8 @@ union! {
         69 => MountServe(MountServe),
         /// Waits for the end of a mount.
         70 => MountWait(MountWait),
+        /// What a queue watches.
+        71 => WatchList(WatchList),
     }
 }
 
@@ -170,6 +172,8 @@ union! {
         65 => StatusReport(StatusReport),
         /// Answers [`Mount`] and [`MountServe`].
         67 => MountInfo(MountInfo),
+        /// Answers [`WatchList`].
+        71 => WatchesListed(WatchesListed),
     }
 }
 
@@ -236,6 +240,7 @@ calls! {
     Unmount => Done,
     MountServe => MountInfo,
     MountWait => Done,
+    WatchList => WatchesListed,
 }
 
 answers! {
@@ -258,4 +263,5 @@ answers! {
     Mounts(Mounts),
     StatusReport(StatusReport),
     MountInfo(MountInfo),
+    WatchesListed(WatchesListed),
 }

@@ -143,6 +143,37 @@ container! {
         pub more: bool,
     }
 
+    /// Asks what a queue watches, page by page; an empty page is the end.
+    pub struct WatchList {
+        /// The session.
+        pub session: u64,
+        /// The queue in it.
+        pub queue: u32,
+        /// [`WatchesListed::next`] of the page before, or 0.
+        pub after: u32,
+    }
+
+    /// One watch.
+    pub struct WatchInfo {
+        /// The number by which records name it: of inotify the wd.
+        pub watch: u64,
+        /// `IN_*` or `NOTE_*` bits wanted; 0 for a tree.
+        pub interest: u32,
+        /// The node; 0 for a tree.
+        pub node: u64,
+        /// Where the node is now in the branch (of a hard-linked file one of its paths), none when
+        /// it has no name; of a tree the paths that were asked for, as many as fit.
+        pub paths: Vec<Bytes>,
+    }
+
+    /// A page of the watches of a queue.
+    pub struct WatchesListed {
+        /// The watches.
+        pub watches: Vec<WatchInfo>,
+        /// Where to go on.
+        pub next: u32,
+    }
+
     /// Ends the daemon.
     pub struct Shutdown {
         /// Why, for the log.
