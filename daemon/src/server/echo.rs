@@ -57,7 +57,7 @@ struct Shared {
     mode: EchoMode,
     mounts: MountTable,
     echoes: Echoes,
-    /// What is watched on each mount by whom nobody else tells.
+    /// What is to be told on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
     is_watched: AtomicBool,
     told: AtomicU64,
@@ -66,9 +66,13 @@ struct Shared {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Watched {
+    /// Everything is told, whoever watches.
+    always: bool,
+    /// Programs without the library watch all of it.
     all: bool,
+    /// What programs without the library watch.
     nodes: HashSet<u64>,
-    /// Who watches. They see the mount, wherever it is.
+    /// Who watches, by whatever means. They see the mount, wherever it is.
     processes: Vec<u32>,
 }
 
@@ -97,6 +101,12 @@ impl Watched {
         }
     }
 
+    /// Whether there is anything to tell.
+    fn is_wanted(&self) -> bool {
+        self.always || self.all || !self.nodes.is_empty()
+    }
+
+    /// Whether a program without the library watches what has changed.
     fn concerns(&self, change: &Change) -> bool {
         let nodes = synth::nodes(change);
         self.all || nodes.iter().flatten().any(|it| self.nodes.contains(&it.0))
@@ -149,17 +159,20 @@ impl Echoing {
             if Some(mount) == own {
                 continue;
             }
-            let is_certain = self.shared.is_loud(mount, &envelope.change);
+            let change = &envelope.change;
+            let is_certain = self
+                .shared
+                .finds(mount, |it| it.always || it.concerns(change));
             // Whoever begins to watch after a file was opened is told of the close with the write.
-            if !is_certain && matches!(envelope.change, Change::Closed { .. }) {
+            if !is_certain && matches!(change, Change::Closed { .. }) {
                 continue;
             }
             let job = Job {
                 mount,
-                change: envelope.change.clone(),
+                change: change.clone(),
                 is_certain,
                 closes: matches!(envelope.origin, Origin::Lower | Origin::Restore)
-                    || !matches!(envelope.change, Change::Created { .. }),
+                    || !matches!(change, Change::Created { .. }),
                 at: Instant::now(),
             };
             let jobs = lock(&self.jobs);
@@ -197,12 +210,11 @@ impl Drop for Echoing {
 }
 
 impl Shared {
-    fn is_loud(&self, mount: MountId, change: &Change) -> bool {
+    fn finds(&self, mount: MountId, is_so: impl FnOnce(&Watched) -> bool) -> bool {
         if !self.is_watched.load(Ordering::Relaxed) {
             return false;
         }
-        let watched = read(&self.watched);
-        watched.get(&mount).is_some_and(|it| it.concerns(change))
+        read(&self.watched).get(&mount).is_some_and(is_so)
     }
 
     fn run(&self, jobs: &Receiver<Job>) {
@@ -224,7 +236,7 @@ impl Shared {
             }
             if job.is_certain {
                 self.tell(&job, &job.change);
-            } else if self.is_loud(job.mount, &job.change) {
+            } else if self.finds(job.mount, |it| it.concerns(&job.change)) {
                 self.tell(&job, &job.change);
                 // Nobody asked for the closing of files yet.
                 if let Some(close) = closing(&job.change).filter(|_| job.closes) {
@@ -239,39 +251,45 @@ impl Shared {
         let mounts = self.mounts.devices();
         let mut watched: HashMap<MountId, Watched> = HashMap::new();
         if self.mode == EchoMode::Always {
-            let all = Watched {
-                all: true,
-                ..Watched::default()
-            };
-            watched.extend(mounts.values().map(|mount| (*mount, all.clone())));
-        } else {
-            for instance in listeners::all().iter().filter(|it| !it.is_hooked) {
-                for (device, inode) in &instance.marks {
-                    if let Some(mount) = mounts.get(device) {
-                        let watched = watched.entry(*mount).or_default();
-                        watched.nodes.insert(*inode);
-                        watched.seen_by(instance.pid);
-                    }
-                }
-                for mount in instance.devices.iter().filter_map(|it| mounts.get(it)) {
-                    let watched = watched.entry(*mount).or_default();
-                    watched.all = true;
-                    watched.seen_by(instance.pid);
-                }
+            for mount in mounts.values() {
+                watched.entry(*mount).or_default().always = true;
             }
         }
-        watched.retain(|mount, it| self.echoes.can_tell(*mount, &it.processes));
-        let is_watched = !watched.is_empty();
+        for instance in listeners::all() {
+            for (device, inode) in &instance.marks {
+                if let Some(mount) = mounts.get(device) {
+                    let watched = watched.entry(*mount).or_default();
+                    watched.seen_by(instance.pid);
+                    if !instance.is_hooked {
+                        watched.nodes.insert(*inode);
+                    }
+                }
+            }
+            for mount in instance.devices.iter().filter_map(|it| mounts.get(it)) {
+                let watched = watched.entry(*mount).or_default();
+                watched.seen_by(instance.pid);
+                watched.all |= !instance.is_hooked;
+            }
+        }
+        // Who watches by the library only is kept: what is on its way is told through them, when those
+        // it is told for have ended.
+        watched.retain(|mount, it| !it.is_wanted() || self.echoes.can_tell(*mount, &it.processes));
+        let is_watched = watched.values().any(Watched::is_wanted);
         *write(&self.watched) = watched;
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
     fn tell(&self, job: &Job, change: &Change) {
-        let processes = read(&self.watched)
-            .get(&job.mount)
-            .map(|it| it.processes.clone());
-        let processes = processes.unwrap_or_default();
-        match self.echoes.tell(job.mount, &processes, change) {
+        let mut told = self.try_tell(job.mount, change);
+        // All of those who watched may have ended, and others begun.
+        if told
+            .as_ref()
+            .is_err_and(|it| it.kind() == io::ErrorKind::Unsupported)
+        {
+            self.look();
+            told = self.try_tell(job.mount, change);
+        }
+        match told {
             Ok(()) => {
                 self.told.fetch_add(1, Ordering::Relaxed);
             }
@@ -280,5 +298,13 @@ impl Shared {
                 tracing::debug!(mount = %job.mount, ?change, %error, "the kernel does not tell of a change");
             }
         }
+    }
+
+    fn try_tell(&self, mount: MountId, change: &Change) -> io::Result<()> {
+        let processes = read(&self.watched)
+            .get(&mount)
+            .map(|it| it.processes.clone());
+        self.echoes
+            .tell(mount, &processes.unwrap_or_default(), change)
     }
 }

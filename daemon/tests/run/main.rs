@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod doctor;
+mod echo;
 mod ending;
 mod exec;
 mod ordinary;
