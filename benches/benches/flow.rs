@@ -10,10 +10,8 @@ mod rig;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use agentfs_core::event::{
-    Change, CreatedBy, Envelope, EventKind, EventSink, NodeRef, ObjectKind, Origin, Place,
-};
-use agentfs_core::id::{NodeId, Seq};
+use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::id::NodeId;
 use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
 use agentfs_daemon::Api;
 use agentfs_daemon::synth::{fsevents, inotify, native, vnode_freebsd, vnode_xnu};
@@ -21,7 +19,7 @@ use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to}
 use agentfs_ring::doorbell;
 use criterion::{Criterion, criterion_group, criterion_main};
 
-use crate::rig::Rig;
+use crate::rig::{Rig, created};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -81,34 +79,14 @@ fn event(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn created(parent: NodeId, name: &[u8]) -> Envelope {
-    Envelope {
-        seq: Seq(1),
-        time_ns: 0,
-        branch: FsCore::MAIN,
-        pid: 1,
-        origin: Origin::Local,
-        change: Change::Created {
-            node: NodeRef {
-                id: NodeId(7),
-                kind: ObjectKind::File,
-                nlink: 1,
-                open: false,
-            },
-            at: Place {
-                parent,
-                dir: b"/some/directory".as_slice().into(),
-                name: name.into(),
-            },
-            by: CreatedBy::New,
-        },
-    }
+fn dir() -> Arc<[u8]> {
+    b"/some/directory".as_slice().into()
 }
 
 /// The tables, without a watch.
 fn synthesizer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("synthesizer");
-    let change = created(NodeId(1), b"file").change;
+    let change = created(NodeId(1), &dir(), b"file").change;
     group.bench_function("inotify", |bencher| {
         bencher.iter(|| inotify::steps(black_box(&change)));
     });
@@ -139,7 +117,7 @@ fn router(criterion: &mut Criterion) {
             .expect("a watch");
     }
     // In turns, or the second would be the same as the first, which is unread.
-    let events = [b"one", b"two"].map(|name| created(NodeId(1000 + WATCHES / 2), name));
+    let events = [b"one", b"two"].map(|name| created(NodeId(1000 + WATCHES / 2), &dir(), name));
     group.bench_function("one hit, record and its reading included", |bencher| {
         bencher.iter(|| {
             for event in &events {
@@ -149,7 +127,7 @@ fn router(criterion: &mut Criterion) {
             reader.pop().expect("records")
         });
     });
-    let elsewhere = created(NodeId(1), b"one");
+    let elsewhere = created(NodeId(1), &dir(), b"one");
     group.bench_function("no hit", |bencher| {
         bencher.iter(|| rig.service.on_envelope(black_box(&elsewhere)));
     });

@@ -79,51 +79,39 @@ impl Inode {
     }
 
     pub(crate) fn as_dir(&self) -> Option<&Dir> {
-        match &self.body {
-            Body::Dir(dir) => Some(dir),
-            Body::File(_)
-            | Body::Symlink(_)
-            | Body::CharDevice(_)
-            | Body::BlockDevice(_)
-            | Body::Fifo
-            | Body::Socket => None,
-        }
+        let Body::Dir(dir) = &self.body else {
+            return None;
+        };
+        Some(dir)
     }
 
     pub(crate) fn as_dir_mut(&mut self) -> Option<&mut Dir> {
-        match &mut self.body {
-            Body::Dir(dir) => Some(dir),
-            Body::File(_)
-            | Body::Symlink(_)
-            | Body::CharDevice(_)
-            | Body::BlockDevice(_)
-            | Body::Fifo
-            | Body::Socket => None,
-        }
+        let Body::Dir(dir) = &mut self.body else {
+            return None;
+        };
+        Some(dir)
     }
 
     pub(crate) fn as_file(&self) -> Option<&File> {
-        match &self.body {
-            Body::File(file) => Some(file),
-            Body::Dir(_)
-            | Body::Symlink(_)
-            | Body::CharDevice(_)
-            | Body::BlockDevice(_)
-            | Body::Fifo
-            | Body::Socket => None,
-        }
+        let Body::File(file) = &self.body else {
+            return None;
+        };
+        Some(file)
     }
 
     pub(crate) fn as_file_mut(&mut self) -> Option<&mut File> {
-        match &mut self.body {
-            Body::File(file) => Some(file),
-            Body::Dir(_)
-            | Body::Symlink(_)
-            | Body::CharDevice(_)
-            | Body::BlockDevice(_)
-            | Body::Fifo
-            | Body::Socket => None,
-        }
+        let Body::File(file) = &mut self.body else {
+            return None;
+        };
+        Some(file)
+    }
+
+    /// The text of a symbolic link.
+    pub(crate) fn link_text(&self) -> Option<&Arc<[u8]>> {
+        let Body::Symlink(text) = &self.body else {
+            return None;
+        };
+        Some(text)
     }
 
     pub(crate) fn attr(&self, node: NodeId) -> Attr {

@@ -4,15 +4,20 @@
 //! gives every object of the host that was ever seen a [`NodeId`], the same in all branches; hard
 //! links are one node, known by device and inode number.
 
-use std::collections::{HashMap, VecDeque};
+mod index;
+mod stat;
+
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
+pub(crate) use self::index::split;
+use self::index::{Index, Known, Object, join};
+use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
 use crate::apply::{HostState, Traces};
-use crate::attr::Nanos;
 use crate::beneath;
 use crate::bus::lock;
 use crate::config::CaseSensitivity;
@@ -21,7 +26,7 @@ use crate::dir::{Dir, same_name};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times, Xattrs};
+use crate::inode::{Body, Inode, Xattrs};
 use crate::tree::{Found, Shared};
 
 /// Lower files that are kept open.
@@ -33,102 +38,6 @@ pub(crate) struct Lower {
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     pub(crate) traces: Traces,
-}
-
-/// Device and inode number.
-type Object = (u64, u64);
-
-#[derive(Debug, Default)]
-struct Index {
-    nodes: HashMap<NodeId, Known>,
-    by_object: HashMap<Object, NodeId>,
-    by_name: HashMap<(NodeId, Name), NodeId>,
-}
-
-/// Where an object of the host was seen last.
-#[derive(Clone, Debug)]
-struct Known {
-    object: Object,
-    kind: ObjectKind,
-    /// Relative to the lower root, without leading slash.
-    path: Arc<[u8]>,
-    names: Names,
-}
-
-impl Index {
-    /// A directory moved on the host: so did everything that was seen below it.
-    fn move_below(&mut self, old: &[u8], new: &[u8]) {
-        for below in self.nodes.values_mut() {
-            if let Some(rest) = below.path.strip_prefix(old)
-                && let [b'/', rest @ ..] = rest
-            {
-                below.path = join(new, rest);
-            }
-        }
-    }
-}
-
-/// A number of the host, whose type differs from system to system.
-fn number<T: TryInto<u64>>(value: T) -> u64 {
-    value.try_into().unwrap_or(0)
-}
-
-fn small<T: TryInto<u32>>(value: T) -> u32 {
-    value.try_into().unwrap_or(u32::MAX)
-}
-
-fn object_of(stat: &Stat) -> Object {
-    (number(stat.st_dev), number(stat.st_ino))
-}
-
-fn nanos<S: Into<i64>, N: TryInto<u64>>(seconds: S, nanoseconds: N) -> Nanos {
-    let part = i64::try_from(number(nanoseconds)).unwrap_or(0);
-    seconds
-        .into()
-        .saturating_mul(1_000_000_000)
-        .saturating_add(part)
-}
-
-fn kind_of(kind: FileType) -> Option<ObjectKind> {
-    Some(match kind {
-        FileType::RegularFile => ObjectKind::File,
-        FileType::Directory => ObjectKind::Directory,
-        FileType::Symlink => ObjectKind::Symlink,
-        FileType::Fifo => ObjectKind::Fifo,
-        FileType::Socket => ObjectKind::Socket,
-        FileType::CharacterDevice => ObjectKind::CharDevice,
-        FileType::BlockDevice => ObjectKind::BlockDevice,
-        FileType::Unknown => return None,
-    })
-}
-
-fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
-    kind_of(FileType::from_raw_mode(stat.st_mode))
-}
-
-fn stamp_of(stat: &Stat) -> Stamp {
-    Stamp {
-        size: number(stat.st_size),
-        mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
-    }
-}
-
-/// Directory and last component.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
-    }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Arc<[u8]> {
-    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
-    path.extend_from_slice(dir);
-    if !dir.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path.into()
 }
 
 /// What a vanished or replaced object of the host gives.
@@ -144,19 +53,9 @@ impl Lower {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())?;
         let object = object_of(&rustix::fs::fstat(&root)?);
-        let known = Known {
-            object,
-            kind: ObjectKind::Directory,
-            path: Arc::from([]),
-            names: Names::None,
-        };
         Ok(Self {
             root,
-            index: Mutex::new(Index {
-                nodes: HashMap::from([(NodeId::ROOT, known)]),
-                by_object: HashMap::from([(object, NodeId::ROOT)]),
-                by_name: HashMap::new(),
-            }),
+            index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             traces: Traces::default(),
         })
@@ -167,31 +66,24 @@ impl Lower {
     }
 
     fn known(&self, node: NodeId) -> Result<Known> {
-        lock(&self.index)
-            .nodes
-            .get(&node)
-            .cloned()
-            .ok_or(Errno::ESTALE)
+        let index = lock(&self.index);
+        index.known(node).cloned().ok_or(Errno::ESTALE)
     }
 
     /// What a node is, or was when the host still had it.
     pub(crate) fn kind_of(&self, node: NodeId) -> Option<ObjectKind> {
-        lock(&self.index).nodes.get(&node).map(|known| known.kind)
+        lock(&self.index).known(node).map(|known| known.kind)
     }
 
     /// Whether the host has this object, unless that was found not to be so.
     pub(crate) fn has(&self, node: NodeId) -> bool {
-        let index = lock(&self.index);
-        let known = index.nodes.get(&node);
-        known.is_some_and(|known| index.by_object.get(&known.object) == Some(&node))
+        lock(&self.index).has(node)
     }
 
     /// Where a node was seen last on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
-        lock(&self.index)
-            .nodes
-            .get(&node)
-            .map(|known| known.path.clone())
+        let index = lock(&self.index);
+        index.known(node).map(|known| known.path.clone())
     }
 
     /// What is at a path, relative to the root.
@@ -368,62 +260,28 @@ impl Lower {
         shared: &Shared,
     ) -> Found {
         let name: Name = Arc::from(name);
-        let mut index = lock(&self.index);
-        let index = &mut *index;
-        // Another kind of object with a number used before is another object.
-        let same = index.by_object.get(&object).copied();
-        let same = same.filter(|node| index.nodes.get(node).is_some_and(|it| it.kind == kind));
-        let node = same.unwrap_or_else(|| shared.new_node());
-        index.by_object.insert(object, node);
         let path = join(&known.path, &name);
-        let place = index.nodes.entry(node).or_insert_with(|| Known {
-            object,
-            kind,
-            path: path.clone(),
-            names: Names::None,
-        });
-        if place.path != path {
-            // Another hard link, or the host moved it; a directory has one name.
-            let old = std::mem::replace(&mut place.path, path.clone());
-            if kind.is_dir() {
-                place.names = Names::None;
-                index.move_below(&old, &path);
-            }
-        }
-        if let Some(place) = index.nodes.get_mut(&node) {
-            place.names.add(dir, name.clone());
-        }
-        index.by_name.insert((dir, name.clone()), node);
+        let mut index = lock(&self.index);
+        let node = index.seen((dir, &name), path, (object, kind), || shared.new_node());
         Found { node, kind, name }
     }
 
     /// The node that was last seen by this name.
     pub(crate) fn seen_as(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
-        let index = lock(&self.index);
-        index.by_name.get(&(dir, Name::from(name))).copied()
+        lock(&self.index).named(dir, name)
     }
 
     /// The same, and what it was.
     pub(crate) fn seen_with_kind(&self, dir: NodeId, name: &[u8]) -> Option<(NodeId, ObjectKind)> {
-        let node = self.seen_as(dir, name)?;
-        let kind = lock(&self.index).nodes.get(&node)?.kind;
-        Some((node, kind))
+        let index = lock(&self.index);
+        let node = index.named(dir, name)?;
+        Some((node, index.known(node)?.kind))
     }
 
     /// The host has no such name any more. With its last name goes the object, unless it was only
     /// `moved`: another that gets its inode number is another node.
     pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8], moved: bool) {
-        let mut index = lock(&self.index);
-        let index = &mut *index;
-        let Some(node) = index.by_name.remove(&(dir, Name::from(name))) else {
-            return;
-        };
-        if let Some(known) = index.nodes.get_mut(&node) {
-            known.names.remove(dir, name);
-            if known.names.first().is_none() && !moved {
-                index.by_object.remove(&known.object);
-            }
-        }
+        lock(&self.index).forget_name(dir, name, moved);
     }
 
     /// The host has this object at this name now, put there for `node` by who calls; gives its
@@ -432,26 +290,8 @@ impl Lower {
         let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
         let stat = stat_at(&fd, name)?;
         let path = join(&parent.path, name);
-        let mut index = lock(&self.index);
-        let index = &mut *index;
-        let known = Known {
-            object: object_of(&stat),
-            kind: stat_kind(&stat).ok_or(Errno::ESTALE)?,
-            path: path.clone(),
-            names: Names::None,
-        };
-        index.by_object.insert(known.object, node);
-        index.by_name.insert((dir, name.clone()), node);
-        let old = index.nodes.insert(node, known);
-        let mut names = old.as_ref().map_or(Names::None, |old| old.names.clone());
-        if let Some(old) = old.filter(|old| old.kind.is_dir() && old.path != path) {
-            names = Names::None;
-            index.move_below(&old.path, &path);
-        }
-        names.add(dir, name.clone());
-        if let Some(known) = index.nodes.get_mut(&node) {
-            known.names = names;
-        }
+        let object = (object_of(&stat), stat_kind(&stat).ok_or(Errno::ESTALE)?);
+        lock(&self.index).adopt(node, (dir, name), path, object);
         lock(&self.open).retain(|(other, _)| *other != node);
         Ok(stamp_of(&stat))
     }
@@ -524,25 +364,4 @@ fn inode_in(dir: &OwnedFd, name: &[u8], stat: &Stat, known: &Known) -> Result<In
         ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
     };
     Ok(inode(stat, known.names.clone(), body))
-}
-
-fn inode(stat: &Stat, names: Names, body: Body) -> Inode {
-    let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
-    let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
-    Inode {
-        mode: small(stat.st_mode) & 0o7777,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        nlink: small(stat.st_nlink),
-        times: Times {
-            atime: nanos(stat.st_atime, stat.st_atime_nsec),
-            mtime,
-            ctime,
-            // Not every host keeps it; no object is younger than its last changes.
-            btime: mtime.min(ctime),
-        },
-        names,
-        xattrs: None,
-        body,
-    }
 }

@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::flags::Access;
 use crate::id::NodeId;
-use crate::inode::{Body, Inode};
+use crate::inode::Inode;
 use crate::perm::Rights;
 use crate::tree::{Found, Tree};
 
@@ -197,15 +197,8 @@ impl<'a> Walk<'a> {
         if *links > MAX_LINKS {
             return Err(Errno::ELOOP);
         }
-        match &self.tree.inode(link)?.body {
-            Body::Symlink(text) => Ok(text.clone()),
-            Body::File(_)
-            | Body::Dir(_)
-            | Body::CharDevice(_)
-            | Body::BlockDevice(_)
-            | Body::Fifo
-            | Body::Socket => Err(Errno::EINVAL),
-        }
+        let inode = self.tree.inode(link)?;
+        inode.link_text().cloned().ok_or(Errno::EINVAL)
     }
 
     /// A directory, by its one name.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{ChildStdout, Command, ExitCode, Stdio};
+use std::process::{ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -197,20 +197,21 @@ fn announce(command: &Command) {
     println!("$ {env}{}", show(command));
 }
 
+fn succeeded(command: &Command, status: ExitStatus) -> Result<(), Failure> {
+    if status.success() {
+        return Ok(());
+    }
+    let command = show(command);
+    Err(Failure::new(format!("`{command}` ended with {status}")))
+}
+
 /// Runs a command, letting its output through.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     announce(command);
     let status = command
         .status()
         .map_err(|error| Failure::new(format!("{}: {error}", show(command))))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::new(format!(
-            "`{}` ended with {status}",
-            show(command)
-        )))
-    }
+    succeeded(command, status)
 }
 
 /// Runs a command as [`run`] does, and kills it with all that it started when it takes longer.
@@ -281,14 +282,7 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
         }
     }
     let status = child.wait().map_err(failure)?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::new(format!(
-            "`{}` ended with {status}",
-            show(command)
-        )))
-    }
+    succeeded(command, status)
 }
 
 /// The lines of a pipe, until all its writers have closed it.

@@ -197,7 +197,7 @@ fn burst(
     for program in &mut programs {
         program.begin()?;
     }
-    // Time to fall asleep.
+    // Time for all to fall asleep, of which nothing tells.
     std::thread::sleep(Duration::from_millis(20));
     let (counts, usage, start) = (place.counts(), Usage::of_process(), now());
     make(&changer, args.changes)?;

@@ -104,7 +104,8 @@ fn woken(
     program.begin()?;
     let said = program.answer()?;
     debug_assert_eq!(said, "waiting");
-    // Time to fall asleep.
+    // Time to fall asleep, of which nothing tells. Too little would show as a quicker wake, never as
+    // a lost one.
     std::thread::sleep(Duration::from_micros(200));
     let start = now();
     wake()?;

@@ -143,32 +143,48 @@ fn our_watches(count: u32, changes: u32) -> Result<Cost, Failure> {
         }
         Ok(())
     })?;
-    let mut heard = 0;
-    let change = per(changes, || {
-        for at in 0..changes {
-            let index = usize::try_from(scattered(at, count))?;
+    let change = scatter(
+        (changes, count),
+        |index, at| {
             let node = nodes.get(index).ok_or("a node for each watch")?;
             let mode = agentfs_core::SetAttr {
                 mode: Some(0o700 + at % 2),
                 ..agentfs_core::SetAttr::default()
             };
             branch.setattr_node(&caller, *node, None, &mode)?;
-            if (at + 1) % BATCH == 0 {
-                heard += pop(&consumer)?;
-            }
-        }
-        heard += pop(&consumer)?;
-        Ok(())
-    })?;
-    if heard == 0 {
-        return Err("nothing was heard".into());
-    }
+            Ok(())
+        },
+        || pop(&consumer),
+    )?;
     Ok(Cost {
         count,
         register,
         change,
         to_all: 0.0,
     })
+}
+
+/// Nanoseconds of each change, made all over `count` objects, and heard batch by batch.
+fn scatter(
+    (changes, count): (u32, u32),
+    mut change: impl FnMut(usize, u32) -> Result<(), Failure>,
+    mut hear: impl FnMut() -> Result<u64, Failure>,
+) -> Result<f64, Failure> {
+    let mut heard = 0;
+    let each = per(changes, || {
+        for at in 0..changes {
+            change(usize::try_from(scattered(at, count))?, at)?;
+            if (at + 1) % BATCH == 0 {
+                heard += hear()?;
+            }
+        }
+        heard += hear()?;
+        Ok(())
+    })?;
+    if heard == 0 {
+        return Err("nothing was heard".into());
+    }
+    Ok(each)
 }
 
 fn directories(branch: &Branch, caller: &Caller, count: u32) -> Result<Vec<NodeId>, Failure> {
@@ -222,23 +238,15 @@ fn kernel_watches_of_one(count: u32, changes: u32) -> Result<Cost, Failure> {
         }
         Ok(())
     })?;
-    let mut heard = 0;
-    let change = per(changes, || {
-        for at in 0..changes {
-            let index = usize::try_from(scattered(at, count))?;
+    let change = scatter(
+        (changes, count),
+        |index, at| {
             let path = paths.get(index).ok_or("a path for each watch")?;
             let mode = rustix::fs::Mode::from_raw_mode(0o700 + at % 2);
-            rustix::fs::chmod(path, mode)?;
-            if (at + 1) % BATCH == 0 {
-                heard += drain(&instance)?;
-            }
-        }
-        heard += drain(&instance)?;
-        Ok(())
-    })?;
-    if heard == 0 {
-        return Err("nothing was heard".into());
-    }
+            Ok(rustix::fs::chmod(path, mode)?)
+        },
+        || Ok(drain(&instance)? as u64),
+    )?;
     Ok(Cost {
         count,
         register,

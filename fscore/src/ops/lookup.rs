@@ -11,7 +11,6 @@ use crate::content::PAGE;
 use crate::errno::{Errno, Result};
 use crate::flags::Access;
 use crate::id::NodeId;
-use crate::inode::{Body, Inode};
 use crate::walk::{Spot, Walk};
 
 impl Branch {
@@ -80,7 +79,8 @@ impl Branch {
         self.view(caller, |view| {
             let walk = view.walk();
             let target = walk.resolve(bytes(path.as_ref()), false)?;
-            link_text(&*walk.tree.inode(target.node)?)
+            let inode = walk.tree.inode(target.node)?;
+            inode.link_text().cloned().ok_or(Errno::EINVAL)
         })
     }
 
@@ -91,7 +91,8 @@ impl Branch {
     /// `EINVAL` when it is something else.
     pub fn readlink_node(&self, node: NodeId) -> Result<Arc<[u8]>> {
         let state = self.inner.read();
-        link_text(&*state.tree.inode(node)?)
+        let inode = state.tree.inode(node)?;
+        inode.link_text().cloned().ok_or(Errno::EINVAL)
     }
 
     /// access(2), with the caller's ids as they are (`AT_EACCESS`).
@@ -159,16 +160,4 @@ impl Branch {
 
 fn attr(walk: Walk<'_>, node: NodeId) -> Result<Attr> {
     Ok(walk.tree.inode(node)?.attr(node))
-}
-
-fn link_text(inode: &Inode) -> Result<Arc<[u8]>> {
-    match &inode.body {
-        Body::Symlink(text) => Ok(text.clone()),
-        Body::File(_)
-        | Body::Dir(_)
-        | Body::CharDevice(_)
-        | Body::BlockDevice(_)
-        | Body::Fifo
-        | Body::Socket => Err(Errno::EINVAL),
-    }
 }

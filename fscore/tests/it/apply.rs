@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use agentfs_core::{Action, ApplyError, ApplyMode, RenameFlags};
 
-use crate::support::World;
+use crate::support::{World, get};
 
 fn lower() -> (tempfile::TempDir, World) {
     let host = tempfile::tempdir().unwrap();
@@ -153,4 +157,42 @@ fn a_large_file_of_which_little_changed_arrives_whole() {
     expected[50_000] = b'X';
     assert_eq!(fs::read(host.path().join("big")).unwrap(), expected);
     assert_eq!(w.get("/big").into_bytes(), expected);
+}
+
+#[test]
+fn applying_gets_on_while_another_branch_reads_the_host() {
+    let host = tempfile::tempdir().unwrap();
+    // More than are kept open.
+    for number in 0..200 {
+        fs::write(host.path().join(format!("r{number}")), "read").unwrap();
+    }
+    let w = World::over(host.path());
+    let other = w.fs.branch_create_from_current(&w.root, w.b.id(), "other");
+    let other = w.fs.branch(other.unwrap()).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (done, both) = channel();
+    let (reader, stop, told) = (other.clone(), is_over.clone(), done.clone());
+    std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            for number in 0..200 {
+                assert_eq!(get(&reader, &format!("/r{number}")), "read");
+            }
+        }
+        told.send(()).unwrap();
+    });
+    std::thread::spawn(move || {
+        for round in 0..100 {
+            for number in 0..10 {
+                w.put(&format!("/w{number}"), &round.to_string());
+            }
+            w.b.apply(ApplyMode::Refuse).unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        done.send(()).unwrap();
+    });
+    for _ in 0..2 {
+        let ended = both.recv_timeout(Duration::from_secs(60));
+        ended.expect("neither waits for the other for ever");
+    }
+    assert_eq!(get(&other, "/w9"), "99");
 }

@@ -2,17 +2,17 @@
 //! it, a snapshot is a copy of that list. What a branch shows must be what a new filesystem shows
 //! after the same operations, and nothing else may move when one branch does.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use agentfs_core::event::{Envelope, ObjectKind, Origin};
-use agentfs_core::id::{BranchId, NodeId, SnapshotId};
-use agentfs_core::{Branch, Caller, FsCore, PathChange, RenameFlags, Version};
+use agentfs_core::event::{Envelope, Origin};
+use agentfs_core::id::{BranchId, SnapshotId};
+use agentfs_core::{Branch, Caller, FsCore, PathChange, Version};
 
+use crate::difference::{Contents, contents, differing, make};
 use crate::fscore::{Core, filesystem};
 use crate::generate::Actor;
-use crate::op::{Answer, Step};
+use crate::op::Step;
 use crate::replica::{Names, Recorder, Replica, by_branch};
 use crate::rng::Rng;
 use crate::run::each_seed;
@@ -342,118 +342,6 @@ fn same(expected: &[Seen], got: &[Seen], what: impl Fn() -> String) -> Result<()
     }
 }
 
-/// Everything that `Modified` can be about, by node.
-type Contents = BTreeMap<NodeId, Vec<Answer>>;
-
-fn contents(names: &Names, seen: &[Seen]) -> Contents {
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut contents = Contents::new();
-    let mut done = BTreeMap::new();
-    for one in seen {
-        let path = Path::new(one.path).as_os_str().as_bytes();
-        let root = (ObjectKind::Directory, NodeId::ROOT);
-        let known = if path == b"/" {
-            Some(root)
-        } else {
-            names.get(path).copied()
-        };
-        let Some((kind, node)) = known else { continue };
-        if *done.entry(node).or_insert(path) != path {
-            continue;
-        }
-        let answer = match &one.answer {
-            Answer::Attr(attr) => {
-                // What names do to an object is no modification, and times that the clock gave are
-                // not told apart.
-                let mut attr = attr.clone();
-                (attr.inode, attr.nlink, attr.blocks) = (0, 0, 0);
-                attr.atime = crate::op::Time::Clock;
-                attr.mtime = crate::op::Time::Clock;
-                if kind.is_dir() {
-                    attr.size = 0;
-                }
-                Answer::Attr(attr)
-            }
-            Answer::Names(_) if kind == ObjectKind::Directory => Answer::Done,
-            other => other.clone(),
-        };
-        contents.entry(node).or_default().push(answer);
-    }
-    contents
-}
-
-/// The nodes that both versions name and that are not the same.
-fn differing(old: &Contents, new: &Contents) -> Vec<NodeId> {
-    new.iter()
-        .filter(|(node, content)| old.get(node).is_some_and(|before| before != *content))
-        .map(|(node, _)| *node)
-        .collect()
-}
-
-/// Makes one difference in a set of names.
-fn make(names: &mut Names, change: &PathChange, modified: &mut Vec<NodeId>) -> Result<(), String> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let bytes = |path: &Path| path.as_os_str().as_bytes().to_vec();
-    let has_dir = |names: &Names, path: &Path| {
-        let dir = path.parent().map_or_else(Vec::new, bytes);
-        dir == b"/" || names.get(&dir).is_some_and(|(kind, _)| kind.is_dir())
-    };
-    match change {
-        PathChange::Added { path, node, kind } => {
-            if !has_dir(names, path) {
-                return Err("no directory".into());
-            }
-            match names.insert(bytes(path), (*kind, *node)) {
-                Some(_) => Err("the name is taken".into()),
-                None => Ok(()),
-            }
-        }
-        PathChange::Removed { path, node, kind } => {
-            let below = [bytes(path), b"/".to_vec()].concat();
-            if names.keys().any(|name| name.starts_with(&below)) {
-                return Err("the directory is not empty".into());
-            }
-            match names.remove(&bytes(path)) {
-                Some(was) if was == (*kind, *node) => Ok(()),
-                was => Err(format!("there was {was:?}")),
-            }
-        }
-        PathChange::Renamed {
-            from,
-            to,
-            node,
-            kind,
-        } => {
-            if !has_dir(names, to) || names.contains_key(&bytes(to)) {
-                return Err("the new name is not free, or in no directory".into());
-            }
-            let (from, to) = (bytes(from), bytes(to));
-            if names.get(&from) != Some(&(*kind, *node)) {
-                return Err("another object, or none, has the old name".into());
-            }
-            let below = [&from[..], b"/"].concat();
-            let moved: Vec<Vec<u8>> = names
-                .keys()
-                .filter(|name| **name == from || name.starts_with(&below))
-                .cloned()
-                .collect();
-            for name in moved {
-                if let Some(what) = names.remove(&name) {
-                    names.insert([&to, &name[from.len()..]].concat(), what);
-                }
-            }
-            Ok(())
-        }
-        PathChange::Modified { node, differs, .. } => {
-            // Of times only that they were set to something else can be seen here.
-            if differs.content || differs.mode || differs.owner || differs.xattrs {
-                modified.push(*node);
-            }
-            Ok(())
-        }
-    }
-}
-
 #[test]
 fn a_restore_is_told_as_the_difference() {
     let fs = filesystem(None);
@@ -479,26 +367,4 @@ fn a_restore_is_told_as_the_difference() {
     }
     assert_eq!(replica.names, before);
     assert_eq!(names_of(&branch), before);
-}
-
-#[test]
-fn a_file_that_takes_the_name_of_the_directory_it_was_in_is_told_in_order() {
-    let fs = filesystem(None);
-    let branch = fs.branch(FsCore::MAIN).unwrap();
-    branch.mkdir(&root(), "/d", 0o755).unwrap();
-    branch.mknod(&root(), "/d/f", 0o100_644, 0).unwrap();
-    let old = fs.snapshot_create(&root(), branch.id(), "").unwrap();
-    let mut names = names_of(&branch);
-    branch
-        .rename(&root(), "/d/f", "/f", RenameFlags::REPLACE)
-        .unwrap();
-    branch.rmdir(&root(), "/d").unwrap();
-    branch
-        .rename(&root(), "/f", "/d", RenameFlags::REPLACE)
-        .unwrap();
-    let new = Version::Branch(branch.id());
-    for difference in fs.diff(Version::Snapshot(old), new).unwrap() {
-        make(&mut names, &difference, &mut Vec::new()).unwrap();
-    }
-    assert_eq!(names, names_of(&branch));
 }

@@ -2,82 +2,18 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::LazyLock;
 
 use rustix::fs::{
     self, Access, AtFlags, CWD, Dev, FallocateFlags, FileType, Mode, OFlags, SeekFrom, Timespec,
     Timestamps, XattrFlags,
 };
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
-use rustix::process::{chroot, fchdir, umask};
-use rustix::thread::{self, Gid, Uid, UnshareFlags};
+use rustix::process::umask;
+use rustix::thread::{self, Gid, Uid};
 
 use crate::op::{
     Answer, Attr, Inodes, Op, RenameFlags, Special, Stamp, Step, Time, WALKER, Whence, Who, bytes,
 };
-
-/// A tmpfs that only this thread sees. The thread's root directory is somewhere in it from now on.
-#[derive(Debug)]
-pub(crate) struct Sandbox {
-    top: OwnedFd,
-    hardlinks_protected: bool,
-    pub(crate) fine_ctime: bool,
-}
-
-impl Sandbox {
-    /// Moves the calling thread into a mount namespace of its own. Needs root.
-    pub(crate) fn enter() -> io::Result<Self> {
-        let hardlinks_protected = is_protected("hardlinks");
-        #[expect(unsafe_code, reason = "unshare is unsafe because of CLONE_FILES")]
-        // SAFETY: the flags do not contain UnshareFlags::FILES: descriptors stay shared.
-        unsafe {
-            thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS)?;
-        }
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", private)?;
-        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-        // Over an existing directory: nobody else sees it.
-        rustix::mount::mount("oracle", "/tmp", "tmpfs", flags, Some(c"mode=0755,size=4g"))?;
-        let top = fs::open("/tmp", OFlags::DIRECTORY, Mode::empty())?;
-        Ok(Self {
-            fine_ctime: has_fine_ctime(&top)?,
-            top,
-            hardlinks_protected,
-        })
-    }
-
-    /// An empty filesystem, in the directory `name` at the top.
-    pub(crate) fn fresh(&self, name: &str) -> io::Result<Kernel> {
-        self.leave()?;
-        fs::mkdirat(&self.top, name, Mode::from_raw_mode(0o755))?;
-        let root = fs::openat(&self.top, name, OFlags::DIRECTORY, Mode::empty())?;
-        fchdir(&root)?;
-        chroot(".")?;
-        Ok(Kernel {
-            slots: Default::default(),
-            inodes: Inodes::new(self.fine_ctime),
-            me: None,
-            hardlinks_protected: self.hardlinks_protected,
-        })
-    }
-
-    /// Removes everything at the top.
-    pub(crate) fn clear(&self) -> io::Result<()> {
-        self.leave()?;
-        for entry in std::fs::read_dir("/")? {
-            std::fs::remove_dir_all(entry?.path())?;
-        }
-        Ok(())
-    }
-
-    /// Back from a sequence's root directory to the top of the mount.
-    pub(crate) fn leave(&self) -> io::Result<()> {
-        fchdir(&self.top)?;
-        chroot(".")?;
-        Ok(())
-    }
-}
 
 /// A thread's view of its tmpfs.
 #[derive(Debug)]
@@ -88,31 +24,6 @@ pub(crate) struct Kernel {
     hardlinks_protected: bool,
 }
 
-fn is_protected(what: &str) -> bool {
-    let setting = std::fs::read(format!("/proc/sys/fs/protected_{what}"));
-    setting.is_ok_and(|value| value.first().is_some_and(|digit| *digit != b'0'))
-}
-
-/// Whether settings of this machine add rules for sticky directories.
-pub(crate) fn guards_sticky_dirs() -> bool {
-    static ANSWER: LazyLock<bool> = LazyLock::new(|| {
-        ["symlinks", "regular", "fifos"]
-            .into_iter()
-            .any(is_protected)
-    });
-    *ANSWER
-}
-
-/// Tries whether changes that follow each other at once get different times.
-fn has_fine_ctime(top: &OwnedFd) -> io::Result<bool> {
-    let mut seen = std::collections::HashSet::new();
-    for _ in 0..20 {
-        fs::fchmod(top, Mode::from_raw_mode(0o755))?;
-        seen.insert(fs::fstat(top)?.st_ctime_nsec);
-    }
-    Ok(seen.len() == 20)
-}
-
 impl Drop for Kernel {
     fn drop(&mut self) {
         self.become_caller(Who::Root).unwrap();
@@ -120,6 +31,16 @@ impl Drop for Kernel {
 }
 
 impl Kernel {
+    /// In the root directory that the thread has.
+    pub(crate) fn new(fine_ctime: bool, hardlinks_protected: bool) -> Self {
+        Self {
+            slots: Default::default(),
+            inodes: Inodes::new(fine_ctime),
+            me: None,
+            hardlinks_protected,
+        }
+    }
+
     /// As if it were new: nothing open and no inode seen.
     pub(crate) fn restart(&mut self) {
         self.slots = Default::default();

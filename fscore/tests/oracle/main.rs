@@ -11,6 +11,7 @@
 )]
 
 mod branches;
+mod difference;
 mod fscore;
 mod generate;
 mod kernel;
@@ -19,6 +20,7 @@ mod regressions;
 mod replica;
 mod rng;
 mod run;
+mod sandbox;
 mod shrink;
 mod stress;
 mod walk;

@@ -12,8 +12,9 @@ use agentfs_core::FsCore;
 
 use crate::fscore::{Core, filesystem};
 use crate::generate::Plan;
-use crate::kernel::{Kernel, Sandbox};
+use crate::kernel::Kernel;
 use crate::op::{Answer, Step, Who};
+use crate::sandbox::Sandbox;
 use crate::shrink::shrink;
 use crate::walk::everything;
 

@@ -21,6 +21,8 @@ mod op;
 #[path = "../../../fscore/tests/oracle/rng.rs"]
 mod rng;
 mod run;
+#[path = "../../../fscore/tests/oracle/sandbox.rs"]
+mod sandbox;
 #[path = "../../../fscore/tests/oracle/shrink.rs"]
 mod shrink;
 #[path = "../../../fscore/tests/oracle/walk.rs"]

@@ -15,8 +15,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, chroot, fchdir, pidfd_open};
 
 use crate::generate;
-use crate::kernel::{Kernel, Sandbox};
+use crate::kernel::Kernel;
 use crate::op::{Answer, Op, SLOTS, Step, Whence};
+use crate::sandbox::Sandbox;
 use crate::shrink::shrink;
 use crate::walk::{Seen, everything};
 

@@ -23,9 +23,10 @@ struct Benchmark {
     about: &'static str,
     package: &'static str,
     binary: &'static str,
-    arguments: &'static [&'static str],
+    /// Words with spaces between.
+    arguments: &'static str,
     /// Instead of the arguments, to see that it runs.
-    quick: &'static [&'static str],
+    quick: &'static str,
 }
 
 /// One that is a binary of its own.
@@ -35,8 +36,8 @@ const fn stage(name: &'static str, about: &'static str) -> Benchmark {
         about,
         package: "agentfs-benches",
         binary: name,
-        arguments: &[],
-        quick: &["--quick"],
+        arguments: "",
+        quick: "--quick",
     }
 }
 
@@ -44,8 +45,8 @@ const fn stage(name: &'static str, about: &'static str) -> Benchmark {
 const fn harness(
     name: &'static str,
     about: &'static str,
-    arguments: &'static [&'static str],
-    quick: &'static [&'static str],
+    arguments: &'static str,
+    quick: &'static str,
 ) -> Benchmark {
     Benchmark {
         name,
@@ -67,54 +68,26 @@ const BENCHMARKS: [Benchmark; 9] = [
     harness(
         "burst",
         "100,000 changes and programs that sleep",
-        &["burst", "--rounds", "3"],
-        &[
-            "burst",
-            "--rounds",
-            "1",
-            "--changes",
-            "1000",
-            "--files",
-            "1,1000",
-        ],
+        "burst --rounds 3",
+        "burst --rounds 1 --changes 1000 --files 1,1000",
     ),
     harness(
         "late",
         "100,000 changes and programs that are busy meanwhile",
-        &[
-            "burst", "--rounds", "3", "--files", "1,100000", "--reader", "late",
-        ],
-        &[
-            "burst",
-            "--rounds",
-            "1",
-            "--changes",
-            "1000",
-            "--files",
-            "1,1000",
-            "--reader",
-            "late",
-        ],
+        "burst --rounds 3 --files 1,100000 --reader late",
+        "burst --rounds 1 --changes 1000 --files 1,1000 --reader late",
     ),
     harness(
         "latency",
         "from a change to the program",
-        &["latency", "--samples", "3000"],
-        &["latency", "--samples", "50"],
+        "latency --samples 3000",
+        "latency --samples 50",
     ),
     harness(
         "scale",
         "many watches, many sessions",
-        &["scale", "--max-watches", "1000000"],
-        &[
-            "scale",
-            "--max-watches",
-            "1000",
-            "--max-sessions",
-            "10",
-            "--changes",
-            "1000",
-        ],
+        "scale --max-watches 1000000",
+        "scale --max-watches 1000 --max-sessions 10 --changes 1000",
     ),
 ];
 
@@ -209,7 +182,7 @@ fn build(chosen: &[&Benchmark]) -> StepResult {
 fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
     let usual = if args.quick { it.quick } else { it.arguments };
     let arguments: Vec<&str> = if args.rest.is_empty() {
-        usual.to_vec()
+        usual.split_whitespace().collect()
     } else {
         args.rest.iter().map(String::as_str).collect()
     };

@@ -22,35 +22,29 @@ impl Tmpfs {
         Ok(Self { path, dir })
     }
 
-    pub(crate) fn create(&self, name: &str) -> io::Result<()> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(fs::openat(
+    fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        Ok(fs::openat(
             &self.dir,
             name,
             flags,
             Mode::from_raw_mode(0o644),
-        )?);
+        )?)
+    }
+
+    pub(crate) fn create(&self, name: &str) -> io::Result<()> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(self.open_with(name, flags)?);
         Ok(())
     }
 
     pub(crate) fn open(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-        Ok(fs::openat(
-            &self.dir,
-            name,
-            flags,
-            Mode::from_raw_mode(0o644),
-        )?)
+        self.open_with(name, flags)
     }
 
     pub(crate) fn open_to_append(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
-        Ok(fs::openat(
-            &self.dir,
-            name,
-            flags,
-            Mode::from_raw_mode(0o644),
-        )?)
+        self.open_with(name, flags)
     }
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {

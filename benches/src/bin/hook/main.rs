@@ -337,7 +337,8 @@ fn woken(
 ) -> Result<f64, Failure> {
     program.stdin.write_all(b"\n")?;
     program.line()?;
-    // It says so and then reads: time to fall asleep.
+    // It says so and then reads: time to fall asleep, of which nothing tells. Too little would show
+    // as a quicker wake, never as a lost one.
     std::thread::sleep(Duration::from_micros(200));
     let start = now();
     fire()?;

@@ -129,7 +129,7 @@ impl Forgetting {
 
     fn microseconds(&self) -> Result<f64, Failure> {
         std::fs::read(self.point.path().join(FILE))?;
-        // As long as a reader is given to fall asleep.
+        // As long as a reader is given to fall asleep, so that the processor is as idle.
         std::thread::sleep(Duration::from_micros(200));
         let start = Instant::now();
         self.written.write()?;

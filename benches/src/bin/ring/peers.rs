@@ -80,12 +80,7 @@ pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
             }
             let end = now();
             page.meet();
-            assert_eq!(
-                sum,
-                body::expected(records, WORDS as u64),
-                "records lost or torn"
-            );
-            streams::each(&page, end, records)
+            streams::finish(&page, end, sum, (records, WORDS as u64))
         },
     )
 }
@@ -153,12 +148,7 @@ pub(crate) fn slices<const WORDS: usize>(records: u64) -> f64 {
             }
             let end = now();
             page.meet();
-            assert_eq!(
-                sum,
-                body::expected(records, WORDS as u64),
-                "records lost or torn"
-            );
-            streams::each(&page, end, records)
+            streams::finish(&page, end, sum, (records, WORDS as u64))
         },
     )
 }

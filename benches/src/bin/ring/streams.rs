@@ -25,6 +25,13 @@ pub(crate) fn each(page: &Page, end: u64, records: u64) -> f64 {
     nanos / records
 }
 
+/// The same, for a reader that found this sum in so many records of so many words.
+pub(crate) fn finish(page: &Page, end: u64, sum: u64, (records, words): (u64, u64)) -> f64 {
+    let expected = body::expected(records, words);
+    assert_eq!(sum, expected, "records lost or torn");
+    each(page, end, records)
+}
+
 /// Tells when the first record is pushed.
 pub(crate) fn tell_start(page: &Page) {
     page.word(STARTED).store(now(), Ordering::Release);
@@ -136,9 +143,7 @@ pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64, pauses
         || {
             page.meet();
             let sum = consume(&consumer, records, 64, pauses);
-            let end = now();
-            assert_eq!(sum, body::expected(records, words), "records lost or torn");
-            each(&page, end, records)
+            finish(&page, now(), sum, (records, words))
         },
     )
 }
@@ -171,13 +176,7 @@ pub(crate) fn rtrb_single<const WORDS: usize>(records: u64, pauses: u32) -> f64 
             };
             sum = sum.wrapping_add(body::sum_array(&record));
         }
-        let end = now();
-        assert_eq!(
-            sum,
-            body::expected(records, WORDS as u64),
-            "records lost or torn"
-        );
-        each(&page, end, records)
+        finish(&page, now(), sum, (records, WORDS as u64))
     })
 }
 
@@ -213,13 +212,7 @@ pub(crate) fn rtrb_slices<const WORDS: usize>(records: u64) -> f64 {
                 .iter()
                 .fold(sum, |sum, record| sum.wrapping_add(body::sum_array(record)));
         }
-        let end = now();
-        assert_eq!(
-            sum,
-            body::expected(records, WORDS as u64),
-            "records lost or torn"
-        );
-        each(&page, end, records)
+        finish(&page, now(), sum, (records, WORDS as u64))
     })
 }
 
@@ -260,13 +253,7 @@ fn by_descriptor(write: &OwnedFd, read: &OwnedFd, len: usize, records: u64) -> f
                 }
                 sum = sum.wrapping_add(body::sum(&record));
             }
-            let end = now();
-            assert_eq!(
-                sum,
-                body::expected(records, len as u64 / 8),
-                "records lost or torn"
-            );
-            each(&page, end, records)
+            finish(&page, now(), sum, (records, len as u64 / 8))
         },
     )
 }

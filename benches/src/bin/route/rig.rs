@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
 use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
 use agentfs_daemon::service::{Limits, NodeInterest, OpenedQueue, TreeInterest, WatchService};
@@ -119,6 +120,31 @@ impl Reader {
         let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
         let _outcome = claim.ok_or("somebody else pops")?.arm()?;
         Ok(())
+    }
+}
+
+/// A file that came to be.
+pub(crate) fn created(parent: NodeId, dir: &Arc<[u8]>, name: &[u8]) -> Envelope {
+    Envelope {
+        seq: Seq(1),
+        time_ns: 0,
+        branch: FsCore::MAIN,
+        pid: 1,
+        origin: Origin::Local,
+        change: Change::Created {
+            node: NodeRef {
+                id: NodeId(7),
+                kind: ObjectKind::File,
+                nlink: 1,
+                open: false,
+            },
+            at: Place {
+                parent,
+                dir: Arc::clone(dir),
+                name: name.into(),
+            },
+            by: CreatedBy::New,
+        },
     }
 }
 

@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use agentfs_benches::Spread;
 use agentfs_benches::table::{Ratio, Row, Table};
-use agentfs_core::FsCore;
-use agentfs_core::event::{
-    Change, CreatedBy, Envelope, EventSink as _, NodeRef, ObjectKind, Origin, Place,
-};
-use agentfs_core::id::{NodeId, Seq};
+use agentfs_core::event::{Envelope, EventSink as _};
+use agentfs_core::id::NodeId;
 use agentfs_daemon::Api;
 use agentfs_daemon::synth::inotify::IN_CREATE;
 
-use crate::rig::{Reader, Rig, per};
+use crate::rig::{Reader, Rig, created, per};
 use crate::{Effort, Failure};
 
 /// Events between two looks of the reader; they fit the ring.
@@ -20,30 +17,6 @@ const BATCH: usize = 2000;
 const RING: usize = 1 << 20;
 /// Where the numbers of watched directories begin.
 const FIRST: u64 = 1000;
-
-fn created(parent: u64, dir: &Arc<[u8]>, name: &[u8]) -> Envelope {
-    Envelope {
-        seq: Seq(1),
-        time_ns: 0,
-        branch: FsCore::MAIN,
-        pid: 1,
-        origin: Origin::Local,
-        change: Change::Created {
-            node: NodeRef {
-                id: NodeId(7),
-                kind: ObjectKind::File,
-                nlink: 1,
-                open: false,
-            },
-            at: Place {
-                parent: NodeId(parent),
-                dir: Arc::clone(dir),
-                name: name.into(),
-            },
-            by: CreatedBy::New,
-        },
-    }
-}
 
 /// Delivers the events in turns, in batches between which the reader pops; nanoseconds of each.
 fn deliver(rig: &Rig, reader: &Reader, events: &[Envelope], count: usize) -> Result<f64, Failure> {
@@ -128,7 +101,7 @@ pub(crate) fn watches(effort: Effort) -> Result<Vec<Table>, Failure> {
         for number in 0..count {
             rig.watch(&reader, number, NodeId(FIRST + number), IN_CREATE)?;
         }
-        let middle = FIRST + count / 2;
+        let middle = NodeId(FIRST + count / 2);
         cases.push(Case {
             what: format!("{count} watches"),
             rig,
@@ -157,7 +130,7 @@ fn everywhere(effort: Effort, dir: &Arc<[u8]>) -> Result<Table, Failure> {
         }
         let events = (0..50_000_u64).map(|at| {
             // 7,368,787 is prime: no watch is hit twice before most were.
-            created(FIRST + at * 7_368_787 % count, dir, b"one")
+            created(NodeId(FIRST + at * 7_368_787 % count), dir, b"one")
         });
         cases.push(Case {
             what: format!("{count} watches, each in turn"),
@@ -190,7 +163,10 @@ pub(crate) fn depth(effort: Effort) -> Result<Vec<Table>, Failure> {
         let dir: Arc<[u8]> = "/component".repeat(depth).into_bytes().into();
         cases.push(Case {
             what: format!("{watches} trees, path of {depth} components"),
-            events: vec![created(1, &dir, b"one"), created(1, &dir, b"two")],
+            events: vec![
+                created(NodeId(1), &dir, b"one"),
+                created(NodeId(1), &dir, b"two"),
+            ],
             rig,
             reader,
             figures: Vec::new(),

@@ -8,10 +8,11 @@ use libc::{
     O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
 };
 
-use crate::kernel::{Kernel, guards_sticky_dirs};
+use crate::kernel::Kernel;
 use crate::op::{Answer, Op, RenameFlags, SLOTS, Special, Stamp, Step, Whence, Who};
 use crate::rng::Rng;
 use crate::run::{Case, has_users};
+use crate::sandbox::guards_sticky_dirs;
 use crate::world::{Kind, World, intern, spelled};
 
 /// A generator for a case without a lower layer.

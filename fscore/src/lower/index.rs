@@ -1,0 +1,166 @@
+//! Which node each object of the host is, and where it was seen last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::event::{Name, ObjectKind};
+use crate::id::NodeId;
+use crate::inode::Names;
+
+/// Device and inode number.
+pub(super) type Object = (u64, u64);
+
+#[derive(Debug)]
+pub(super) struct Index {
+    nodes: HashMap<NodeId, Known>,
+    by_object: HashMap<Object, NodeId>,
+    by_name: HashMap<(NodeId, Name), NodeId>,
+}
+
+/// Where an object of the host was seen last.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) object: Object,
+    pub(super) kind: ObjectKind,
+    /// Relative to the lower root, without leading slash.
+    pub(super) path: Arc<[u8]>,
+    pub(super) names: Names,
+}
+
+impl Index {
+    /// Of the lower root and nothing else.
+    pub(super) fn new(root: Object) -> Self {
+        let known = Known {
+            object: root,
+            kind: ObjectKind::Directory,
+            path: Arc::from([]),
+            names: Names::None,
+        };
+        Self {
+            nodes: HashMap::from([(NodeId::ROOT, known)]),
+            by_object: HashMap::from([(root, NodeId::ROOT)]),
+            by_name: HashMap::new(),
+        }
+    }
+
+    pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
+        self.nodes.get(&node)
+    }
+
+    /// Whether the host has this object, unless that was found not to be so.
+    pub(super) fn has(&self, node: NodeId) -> bool {
+        let known = self.nodes.get(&node);
+        known.is_some_and(|known| self.by_object.get(&known.object) == Some(&node))
+    }
+
+    /// The node that was last seen by this name.
+    pub(super) fn named(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.by_name.get(&(dir, Name::from(name))).copied()
+    }
+
+    /// The node of an object that was seen at this path, which is `name` in `dir`.
+    pub(super) fn seen(
+        &mut self,
+        (dir, name): (NodeId, &Name),
+        path: Arc<[u8]>,
+        (object, kind): (Object, ObjectKind),
+        new_node: impl FnOnce() -> NodeId,
+    ) -> NodeId {
+        // Another kind of object with a number used before is another object.
+        let same = self.by_object.get(&object).copied();
+        let same = same.filter(|node| self.nodes.get(node).is_some_and(|it| it.kind == kind));
+        let node = same.unwrap_or_else(new_node);
+        self.by_object.insert(object, node);
+        let place = self.nodes.entry(node).or_insert_with(|| Known {
+            object,
+            kind,
+            path: path.clone(),
+            names: Names::None,
+        });
+        if place.path != path {
+            // Another hard link, or the host moved it; a directory has one name.
+            let old = std::mem::replace(&mut place.path, path.clone());
+            if kind.is_dir() {
+                place.names = Names::None;
+                self.move_below(&old, &path);
+            }
+        }
+        if let Some(place) = self.nodes.get_mut(&node) {
+            place.names.add(dir, name.clone());
+        }
+        self.by_name.insert((dir, name.clone()), node);
+        node
+    }
+
+    /// The host has no such name any more. With its last name goes the object, unless it was only
+    /// `moved`: another that gets its inode number is another node.
+    pub(super) fn forget_name(&mut self, dir: NodeId, name: &[u8], moved: bool) {
+        let Some(node) = self.by_name.remove(&(dir, Name::from(name))) else {
+            return;
+        };
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.names.remove(dir, name);
+            if known.names.first().is_none() && !moved {
+                self.by_object.remove(&known.object);
+            }
+        }
+    }
+
+    /// The host has the object at this path, which is `name` in `dir`, because somebody put it
+    /// there for `node`.
+    pub(super) fn adopt(
+        &mut self,
+        node: NodeId,
+        (dir, name): (NodeId, &Name),
+        path: Arc<[u8]>,
+        (object, kind): (Object, ObjectKind),
+    ) {
+        self.by_object.insert(object, node);
+        self.by_name.insert((dir, name.clone()), node);
+        let mut names = Names::None;
+        if let Some(old) = self.nodes.remove(&node) {
+            if old.kind.is_dir() && old.path != path {
+                self.move_below(&old.path, &path);
+            } else {
+                names = old.names;
+            }
+        }
+        names.add(dir, name.clone());
+        let known = Known {
+            object,
+            kind,
+            path,
+            names,
+        };
+        self.nodes.insert(node, known);
+    }
+
+    /// A directory moved on the host: so did everything that was seen below it.
+    fn move_below(&mut self, old: &[u8], new: &[u8]) {
+        for below in self.nodes.values_mut() {
+            if let Some(rest) = below.path.strip_prefix(old)
+                && let [b'/', rest @ ..] = rest
+            {
+                below.path = join(new, rest);
+            }
+        }
+    }
+}
+
+/// Directory and last component.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Arc<[u8]> {
+    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
+    path.extend_from_slice(dir);
+    if !dir.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path.into()
+}

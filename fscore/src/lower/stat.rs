@@ -1,0 +1,76 @@
+//! What the host says of an object, in the terms of this crate.
+
+use rustix::fs::{FileType, Stat};
+
+use super::index::Object;
+use crate::attr::Nanos;
+use crate::content::Stamp;
+use crate::event::ObjectKind;
+use crate::inode::{Body, Inode, Names, Times};
+
+/// A number of the host, whose type differs from system to system.
+pub(super) fn number<T: TryInto<u64>>(value: T) -> u64 {
+    value.try_into().unwrap_or(0)
+}
+
+fn small<T: TryInto<u32>>(value: T) -> u32 {
+    value.try_into().unwrap_or(u32::MAX)
+}
+
+pub(super) fn object_of(stat: &Stat) -> Object {
+    (number(stat.st_dev), number(stat.st_ino))
+}
+
+pub(super) fn nanos<S: Into<i64>, N: TryInto<u64>>(seconds: S, nanoseconds: N) -> Nanos {
+    let part = i64::try_from(number(nanoseconds)).unwrap_or(0);
+    seconds
+        .into()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(part)
+}
+
+pub(super) fn kind_of(kind: FileType) -> Option<ObjectKind> {
+    Some(match kind {
+        FileType::RegularFile => ObjectKind::File,
+        FileType::Directory => ObjectKind::Directory,
+        FileType::Symlink => ObjectKind::Symlink,
+        FileType::Fifo => ObjectKind::Fifo,
+        FileType::Socket => ObjectKind::Socket,
+        FileType::CharacterDevice => ObjectKind::CharDevice,
+        FileType::BlockDevice => ObjectKind::BlockDevice,
+        FileType::Unknown => return None,
+    })
+}
+
+pub(super) fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
+    kind_of(FileType::from_raw_mode(stat.st_mode))
+}
+
+pub(super) fn stamp_of(stat: &Stat) -> Stamp {
+    Stamp {
+        size: number(stat.st_size),
+        mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// An object as the host describes it.
+pub(super) fn inode(stat: &Stat, names: Names, body: Body) -> Inode {
+    let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
+    let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
+    Inode {
+        mode: small(stat.st_mode) & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        nlink: small(stat.st_nlink),
+        times: Times {
+            atime: nanos(stat.st_atime, stat.st_atime_nsec),
+            mtime,
+            ctime,
+            // Not every host keeps it; no object is younger than its last changes.
+            btime: mtime.min(ctime),
+        },
+        names,
+        xattrs: None,
+        body,
+    }
+}
