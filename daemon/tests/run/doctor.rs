@@ -1,10 +1,16 @@
 //! `agentfs doctor`: what is missing, and what to do.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::XattrFlags;
+
+use crate::program::can_mount;
 use crate::project::{Project, Said};
+
+/// `CAP_CHOWN`, permitted and effective, as a file has it (capabilities(7), `VFS_CAP_REVISION_2`).
+const CHOWN: [u8; 20] = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The lines about one thing.
 fn told<'a>(said: &'a Said, what: &str) -> Vec<&'a str> {
@@ -74,6 +80,25 @@ fn namespaces_that_are_off_are_told_with_what_to_do() {
 }
 
 #[test]
+fn a_run_that_may_make_no_namespace_says_who_tells_why() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let mut command = project.command("unshare");
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+        exec setpriv --bounding-set=-sys_admin -- \"$0\" run -- true";
+    let words = ["--user", "--map-root-user", "sh", "-c", script];
+    let said = Said::by(command.args(words).arg(env!("CARGO_BIN_EXE_agentfs")));
+    assert_eq!(said.status, Some(125), "{said:?}");
+    assert!(
+        said.err.contains("no private mount can be made"),
+        "{said:?}"
+    );
+    assert!(said.err.contains("`agentfs doctor` tells"), "{said:?}");
+}
+
+#[test]
 fn what_a_program_will_hear_is_told() {
     let project = Project::new();
     let about = |program: &str| {
@@ -85,22 +110,80 @@ fn what_a_program_will_hear_is_told() {
     project.write("script", "#!/usr/bin/env -S sh\n");
     assert!(about("./script").starts_with("ok"), "{}", about("./script"));
     assert!(about("/sbin/ldconfig").contains("linked statically"));
-    assert!(about("tail").contains("once a second"));
+    assert!(about("/sbin/ldconfig").contains("the kernel tells it"));
     assert!(about("no-such-program").starts_with("MISSING"));
     project.write("text", "nothing to run");
     assert!(about("./text").starts_with("MISSING"));
 }
 
 #[test]
-fn a_program_with_other_rights_is_told() {
+fn a_program_of_another_c_library_is_told_with_what_to_do() {
+    let project = Project::new();
+    let mut program = fs::read("/bin/sh").unwrap();
+    let loader = b"/lib64/ld-linux-x86-64.so.2\0";
+    let Some(at) = program.windows(loader.len()).position(|it| it == loader) else {
+        return;
+    };
+    let musl = b"/lib/ld-musl-x86_64.so.1\0";
+    program[at..at + musl.len()].copy_from_slice(musl);
+    fs::write(project.path().join("program"), program).unwrap();
+    let said = project.say(&["doctor", "./program"]);
+    let [state, advice] = told(&said, "the program")[..] else {
+        panic!("{said:?}");
+    };
+    assert!(state.contains("linked with musl"), "{state}");
+    assert!(advice.contains("env -u LD_PRELOAD"), "{advice}");
+}
+
+#[test]
+fn tools_that_refuse_mounts_are_told_with_what_to_do() {
+    let project = Project::new();
+    let tools = [
+        ("tail", "-s 0.1"),
+        ("tsc", "must lie in the project"),
+        ("watchman", "watchman shutdown-server"),
+    ];
+    for (name, advice) in tools {
+        project.write(name, "#!/bin/sh\n");
+        let said = project.say(&["doctor", &format!("./{name}")]);
+        let lines = told(&said, advice);
+        assert_eq!(lines.len(), 1, "{name}: {said:?}");
+        assert!(lines[0].starts_with("the program: "), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_program_with_other_rights_is_told_with_what_to_do() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
     let project = Project::new();
-    let program = project.path().join("program");
-    fs::copy(Path::new("/bin/sh"), &program).unwrap();
-    chown(&program, Some(65_534), None).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
-    let said = project.say(&["doctor", "./program"]);
-    assert!(told(&said, "setuid or setgid").len() == 1, "{said:?}");
+    fs::copy(env!("CARGO_BIN_EXE_agentfs"), project.beside("agentfs")).unwrap();
+    fs::set_permissions(project.directory(), Permissions::from_mode(0o755)).unwrap();
+    let setuid = project.path().join("setuid");
+    let capable = project.path().join("capable");
+    for program in [&setuid, &capable] {
+        fs::copy(Path::new("/bin/sh"), program).unwrap();
+    }
+    fs::set_permissions(&setuid, Permissions::from_mode(0o4755)).unwrap();
+    rustix::fs::setxattr(&capable, "security.capability", &CHOWN, XattrFlags::CREATE).unwrap();
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    for program in ["./setuid", "./capable"] {
+        let mut command = project.command("setpriv");
+        let command = command.args(nobody).args(["--", "../agentfs", "doctor"]);
+        let said = Said::by(command.arg(program));
+        let [state, advice] = told(&said, "the program")[..] else {
+            panic!("{said:?}");
+        };
+        assert!(state.contains("setuid or setgid, or has cap"), "{state}");
+        assert!(advice.contains("runs without its privileges"), "{advice}");
+    }
+    let by_root = project.say(&["doctor", "./setuid"]);
+    let [state] = told(&by_root, "the program")[..] else {
+        panic!("{by_root:?}");
+    };
+    assert!(
+        state.starts_with("ok"),
+        "it has root's rights anyway: {state}"
+    );
 }
