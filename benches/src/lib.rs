@@ -10,6 +10,8 @@
 //! machine's speed drifts; see [`placement`] for what disturbs two virtual cores most.
 
 pub mod goal;
+#[cfg(target_os = "linux")]
+pub mod kqueue;
 pub mod placement;
 pub mod spread;
 pub mod table;

@@ -4,6 +4,7 @@
 //! are this one, started again with the library preloaded, against a daemon that only fills rings,
 //! and in `mounted` against the real one.
 
+mod idle;
 mod mounted;
 mod program;
 #[path = "../../../../interpose/tests/it/scripted.rs"]
@@ -18,7 +19,6 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use agentfs_benches::Spread;
-use agentfs_benches::goal::Goal;
 use agentfs_benches::table::{self, Ratio, Row, Table, machine};
 use agentfs_benches::two::now;
 use scripted::{Scripted, event};
@@ -50,7 +50,7 @@ fn main() -> Result<(), Failure> {
         ("sleep", sleep::sleep),
         ("mounted", mounted::mounted),
         ("register", register),
-        ("idle", idle),
+        ("idle", idle::idle),
     ] {
         if only.is_none_or(|only| only == part) {
             writeln!(std::io::stderr(), "hook: {part}")?;
@@ -388,42 +388,4 @@ fn register(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
         further: Vec::new(),
         rows,
     }])
-}
-
-/// Wake-ups of a program that waits and hears nothing.
-fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
-    let seconds = if quick { 1 } else { 10 };
-    let tree = tempfile::TempDir::new_in("/dev/shm")?;
-    let daemon = Scripted::start(tree.path());
-    let path = tree.path().to_string_lossy().into_owned();
-    let mut program = Program::start(
-        Some(library),
-        Some(&daemon.socket()),
-        &["wake", "inotify", &path],
-    )?;
-    program.stdin.write_all(b"\n")?;
-    program.line()?;
-    std::thread::sleep(Duration::from_millis(200));
-    let before = switches(program.child.id())?;
-    std::thread::sleep(Duration::from_secs(seconds));
-    let wakes = switches(program.child.id())? - before;
-    let title = format!("A program that hears nothing for {seconds} s");
-    let none = Goal::at_most(0.0, "wake-ups", title.clone(), Spread::of(vec![wakes]));
-    Ok(vec![Table {
-        title,
-        unit: "wake-ups".to_owned(),
-        also: String::new(),
-        further: vec![none],
-        rows: vec![row("asleep in read()", &[wakes], None)],
-    }])
-}
-
-/// How often a process gave its processor back, or was made to.
-fn switches(process: u32) -> Result<f64, Failure> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let counts = status
-        .lines()
-        .filter(|line| line.contains("ctxt_switches"))
-        .filter_map(|line| line.split_ascii_whitespace().last()?.parse::<f64>().ok());
-    Ok(counts.sum())
 }

@@ -1,13 +1,13 @@
 //! The programs that are measured. They call libc, as programs do.
 #![expect(unsafe_code, reason = "calls libc's functions by their addresses")]
 
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 use std::hint::black_box;
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::ptr::{null, null_mut};
 use std::time::Instant;
 
+use agentfs_benches::kqueue::{EVFILT_READ, EVFILT_VNODE, Kevent, Kqueue, NOTE_WRITE};
 use agentfs_benches::two::now;
 use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -31,13 +31,13 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         ["wake", "eventfd", number] => wake(number.parse()?),
         ["wake", "kqueue", path] => {
             let file = std::fs::File::open(path)?;
-            let queue = Kqueue::watching(file.as_raw_fd(), EVFILT_VNODE, NOTE_WRITE)?;
-            wakes(|| queue.wait())
+            let queue = kqueue(file.as_raw_fd(), EVFILT_VNODE, NOTE_WRITE)?;
+            wakes(|| sleep_in(&queue))
         }
         ["wake", "kqueue-pipe", number] => {
             let pipe = number.parse()?;
-            let queue = Kqueue::watching(pipe, EVFILT_READ, 0)?;
-            wakes(|| queue.wait().and_then(|()| read_some(pipe)))
+            let queue = kqueue(pipe, EVFILT_READ, 0)?;
+            wakes(|| sleep_in(&queue).and_then(|()| read_some(pipe)))
         }
         ["register", path, count] => register(path, count.parse()?),
         other => Err(format!("unknown program {other:?}").into()),
@@ -123,75 +123,18 @@ fn read_some(fd: RawFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `struct kevent` of macOS.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-struct Kevent {
-    ident: u64,
-    filter: i16,
-    flags: u16,
-    fflags: u32,
-    data: i64,
-    udata: u64,
+/// A queue with one knote.
+fn kqueue(fd: RawFd, filter: i16, fflags: u32) -> Result<Kqueue, Failure> {
+    let queue = Kqueue::new()?;
+    queue.add(fd, filter, fflags, 0)?;
+    Ok(queue)
 }
 
-const EVFILT_READ: i16 = -1;
-const EVFILT_VNODE: i16 = -4;
-const EV_ADD: u16 = 0x1;
-const EV_CLEAR: u16 = 0x20;
-const NOTE_WRITE: u32 = 0x2;
-
-type KqueueFn = unsafe extern "C" fn() -> i32;
-type KeventFn =
-    unsafe extern "C" fn(i32, *const Kevent, i32, *mut Kevent, i32, *const libc::timespec) -> i32;
-
-/// A queue of whatever kqueue is preloaded.
-struct Kqueue {
-    kevent: KeventFn,
-    queue: i32,
-}
-
-impl Kqueue {
-    /// A queue with one knote.
-    fn watching(fd: RawFd, filter: i16, fflags: u32) -> Result<Self, Failure> {
-        let find = |name: &CStr| {
-            // SAFETY: a C string, and the handle that stands for all libraries.
-            let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-            (!found.is_null())
-                .then_some(found)
-                .ok_or("no library here has a kqueue")
-        };
-        // SAFETY: the function of that name has this type.
-        let kqueue = unsafe { std::mem::transmute::<*mut c_void, KqueueFn>(find(c"kqueue")?) };
-        // SAFETY: as above.
-        let kevent = unsafe { std::mem::transmute::<*mut c_void, KeventFn>(find(c"kevent")?) };
-        // SAFETY: no preconditions.
-        let queue = unsafe { kqueue() };
-        let change = Kevent {
-            ident: u64::try_from(fd)?,
-            filter,
-            flags: EV_ADD | EV_CLEAR,
-            fflags,
-            ..Kevent::default()
-        };
-        // SAFETY: one change, no room for events.
-        let added = unsafe { kevent(queue, &raw const change, 1, null_mut(), 0, null()) };
-        if added < 0 {
-            return Err(std::io::Error::last_os_error().into());
-        }
-        Ok(Self { kevent, queue })
-    }
-
-    /// Sleeps until there is an event.
-    fn wait(&self) -> Result<(), Failure> {
-        let mut events = [Kevent::default(); 16];
-        // SAFETY: no changes, room for 16 events, and no timeout.
-        let count =
-            unsafe { (self.kevent)(self.queue, null(), 0, events.as_mut_ptr(), 16, null()) };
-        if count != 1 {
-            return Err(format!("{count} events, of 1").into());
-        }
-        Ok(())
+/// Sleeps until there is an event.
+fn sleep_in(queue: &Kqueue) -> Result<(), Failure> {
+    match queue.wait(&mut [Kevent::default(); 16], None)? {
+        1 => Ok(()),
+        count => Err(format!("{count} events, of 1").into()),
     }
 }
 

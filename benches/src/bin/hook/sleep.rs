@@ -7,13 +7,12 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use agentfs_benches::Spread;
+use agentfs_benches::kqueue::NOTE_WRITE;
 use agentfs_benches::table::Table;
 use agentfs_proto::record::{AgentFsEvent, Kind};
 
 use super::scripted::{Queue, Scripted};
 use super::{Failure, Program, row, woken};
-
-const NOTE_WRITE: u32 = 2;
 
 pub(super) fn sleep(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let (rounds, wakes) = if quick { (3, 50) } else { (9, 1000) };
@@ -22,14 +21,17 @@ pub(super) fn sleep(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> 
     let watched = tree.path().join("watched");
     File::create(&watched)?;
     let watched = watched.to_string_lossy().into_owned();
-    let kqueue = library.with_file_name("libagentfs_testkq_preload.so");
-    let both: PathBuf = std::env::join_paths([library, &kqueue])?.into();
+    let both = with_kqueue(library)?;
     let socket = daemon.socket();
     let mut ring = Program::start(Some(&both), Some(&socket), &["wake", "kqueue", &watched])?;
     // The program inherits the end to read from.
     let (end, pipe) = rustix::pipe::pipe()?;
     let number = end.as_raw_fd().to_string();
-    let mut bare = Program::start(Some(&kqueue), None, &["wake", "kqueue-pipe", &number])?;
+    let mut bare = Program::start(
+        Some(&kqueue(library)),
+        None,
+        &["wake", "kqueue-pipe", &number],
+    )?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let (mut a, mut b) = (Vec::new(), Vec::new());
@@ -56,6 +58,16 @@ pub(super) fn sleep(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> 
             row("ring", &ours, Some(("the pipe", &theirs, Some(1.15)))),
         ],
     }])
+}
+
+/// The user-space kqueue, built beside the library.
+fn kqueue(library: &Path) -> PathBuf {
+    library.with_file_name("libagentfs_testkq_preload.so")
+}
+
+/// What is preloaded into a program whose kqueue is the one in user space.
+pub(super) fn with_kqueue(library: &Path) -> Result<PathBuf, Failure> {
+    Ok(std::env::join_paths([library, &kqueue(library)])?.into())
 }
 
 /// One record for the first knote of a queue.
