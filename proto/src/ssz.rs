@@ -13,7 +13,7 @@ mod declare;
 
 use std::fmt;
 
-pub(crate) use self::declare::{container, union};
+pub(crate) use self::declare::{container, numbered, union};
 
 /// Bytes of an offset.
 const OFFSET: usize = 4;

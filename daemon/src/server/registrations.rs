@@ -20,12 +20,18 @@ use super::event_loop::Control;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
 use crate::service::{NodeInterest, WatchError, WatchService};
-use crate::synth::inotify::ACTIVITY;
-use crate::{QueueId, WatchId};
+use crate::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
+use crate::{Api, QueueId, WatchId};
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
 /// the program finds it full and asks for an answer.
 const MAX_PENDING: usize = 16 * SLOTS as usize;
+
+/// The highest wd that the kernel gives.
+const LAST_WD: u32 = i32::MAX.cast_unsigned();
+
+/// What a mask may have. `IN_MASK_ADD` has been worked out by the program.
+const KNOWN_BITS: u32 = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
 
 /// All request channels.
 pub(crate) struct Registrations {
@@ -198,12 +204,19 @@ impl Registrations {
                 st_ino,
             } => {
                 let queue = self.watches.queue(session, QueueId(queue))?;
+                if queue.api != Api::Inotify {
+                    return Err(WatchError::OtherApi(queue.api));
+                }
+                if !(1..=LAST_WD).contains(&wd) {
+                    return Err(WatchError::NoWatch(WatchId(wd.into())));
+                }
                 let shown = self.mounts.by_device(st_dev);
                 let Some((mount, _)) = shown.filter(|(_, of)| *of == channel.branch) else {
                     return Ok(());
                 };
                 // Everything that is routed from now on: of what was committed before the program
                 // registered, everything else has been routed already.
+                let mask = mask & KNOWN_BITS;
                 let interest = NodeInterest {
                     mask,
                     mount: Some(mount),

@@ -165,6 +165,26 @@ fn nonsense_is_passed_over_and_a_full_channel_is_emptied_by_a_ping() {
 }
 
 #[test]
+fn a_queue_that_is_not_of_inotify_and_a_wd_that_is_none_are_passed_over() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let mut program = Program::new(&daemon);
+    for wd in [0, 1 << 31, u32::MAX] {
+        assert_eq!(program.watch(wd, IN_CREATE, ROOT), Sent::Sent);
+    }
+    let open = QueueOpen {
+        kind: QueueKind::KqueueXnu,
+        capacity: 0,
+    };
+    let kqueue = program.client.open_queue(open, soon()).unwrap();
+    program.queue = kqueue.opened.queue;
+    assert_eq!(program.watch(1, IN_CREATE, ROOT), Sent::Sent);
+    let report = program.client.call(Status { after: 0 }, soon()).unwrap();
+    let queues = &report.sessions[0].queues;
+    let watches: Vec<u32> = queues.iter().map(|it| it.watches).collect();
+    assert_eq!(watches, [0, 0]);
+}
+
+#[test]
 fn another_branch_or_device_is_not_watched() {
     let (daemon, _directory) = daemon_with_a_mount();
     let program = Program::new(&daemon);

@@ -2,58 +2,21 @@
 
 use super::session::Token;
 use crate::bytes::Bytes;
-use crate::ssz::{Ssz, SszError, container};
+use crate::ssz::{container, numbered};
 
-/// How two states of one path differ. Numbers without a name are refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
-pub enum DiffKind {
-    /// Only the branch has it.
-    Added,
-    /// Only the other side has it.
-    Removed,
-    /// Content or target differ.
-    Content,
-    /// Only mode, owner, times or extended attributes differ.
-    Attributes,
-    /// It has another path in the branch.
-    Renamed,
-}
-
-impl DiffKind {
-    const ALL: [Self; 5] = [
-        Self::Added,
-        Self::Removed,
-        Self::Content,
-        Self::Attributes,
-        Self::Renamed,
-    ];
-}
-
-impl Ssz for DiffKind {
-    const FIXED_LEN: Option<usize> = Some(1);
-
-    fn ssz_len(&self) -> usize {
-        1
-    }
-
-    fn ssz_append(&self, out: &mut Vec<u8>) {
-        out.push(match self {
-            Self::Added => 0,
-            Self::Removed => 1,
-            Self::Content => 2,
-            Self::Attributes => 3,
-            Self::Renamed => 4,
-        });
-    }
-
-    fn from_ssz(bytes: &[u8]) -> Result<Self, SszError> {
-        let number = u8::from_ssz(bytes)?;
-        Self::ALL
-            .get(usize::from(number))
-            .copied()
-            .ok_or(SszError::Selector(number))
+numbered! {
+    /// How two states of one path differ. Numbers without a name are refused.
+    pub enum DiffKind {
+        /// Only the branch has it.
+        0 => Added,
+        /// Only the other side has it.
+        1 => Removed,
+        /// Content or target differ.
+        2 => Content,
+        /// Only mode, owner, times or extended attributes differ.
+        3 => Attributes,
+        /// It has another path in the branch.
+        4 => Renamed,
     }
 }
 

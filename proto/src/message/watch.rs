@@ -1,58 +1,21 @@
 //! Queues and watches.
 
 use crate::bytes::Bytes;
-use crate::ssz::{Ssz, SszError, container, union};
+use crate::ssz::{container, numbered, union};
 
-/// What a program waits on. A number without a name is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
-pub enum QueueKind {
-    /// A kqueue with `EVFILT_VNODE` knotes as XNU posts them.
-    KqueueXnu,
-    /// A kqueue with `EVFILT_VNODE` knotes as FreeBSD posts them.
-    KqueueFreeBsd,
-    /// An inotify instance.
-    Inotify,
-    /// An FSEvents stream.
-    FsEvents,
-    /// A native subscription.
-    Native,
-}
-
-impl QueueKind {
-    const ALL: [Self; 5] = [
-        Self::KqueueXnu,
-        Self::KqueueFreeBsd,
-        Self::Inotify,
-        Self::FsEvents,
-        Self::Native,
-    ];
-}
-
-impl Ssz for QueueKind {
-    const FIXED_LEN: Option<usize> = Some(1);
-
-    fn ssz_len(&self) -> usize {
-        1
-    }
-
-    fn ssz_append(&self, out: &mut Vec<u8>) {
-        out.push(match self {
-            Self::KqueueXnu => 0,
-            Self::KqueueFreeBsd => 1,
-            Self::Inotify => 2,
-            Self::FsEvents => 3,
-            Self::Native => 4,
-        });
-    }
-
-    fn from_ssz(bytes: &[u8]) -> Result<Self, SszError> {
-        let number = u8::from_ssz(bytes)?;
-        Self::ALL
-            .get(usize::from(number))
-            .copied()
-            .ok_or(SszError::Selector(number))
+numbered! {
+    /// What a program waits on. A number without a name is refused.
+    pub enum QueueKind {
+        /// A kqueue with `EVFILT_VNODE` knotes as XNU posts them.
+        0 => KqueueXnu,
+        /// A kqueue with `EVFILT_VNODE` knotes as FreeBSD posts them.
+        1 => KqueueFreeBsd,
+        /// An inotify instance.
+        2 => Inotify,
+        /// An FSEvents stream.
+        3 => FsEvents,
+        /// A native subscription.
+        4 => Native,
     }
 }
 

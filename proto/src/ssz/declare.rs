@@ -1,4 +1,4 @@
-//! Containers and unions are declared, and their encoding is written from that.
+//! Containers, unions and numbered enums are declared, and their encoding is written from that.
 
 /// Declares a struct that is an SSZ container of its fields, in their order.
 macro_rules! container {
@@ -113,3 +113,43 @@ macro_rules! union {
     };
 }
 pub(crate) use union;
+
+/// Declares an enum that is one byte: the number of its variant. One without a name is refused.
+macro_rules! numbered {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $( $(#[$variant_meta:meta])* $number:literal => $variant:ident, )+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
+        pub enum $name {
+            $( $(#[$variant_meta])* $variant, )+
+        }
+
+        impl $crate::ssz::Ssz for $name {
+            const FIXED_LEN: Option<usize> = Some(1);
+
+            fn ssz_len(&self) -> usize {
+                1
+            }
+
+            fn ssz_append(&self, out: &mut Vec<u8>) {
+                out.push(match self {
+                    $( Self::$variant => $number, )+
+                });
+            }
+
+            fn from_ssz(bytes: &[u8]) -> Result<Self, $crate::ssz::SszError> {
+                match u8::from_ssz(bytes)? {
+                    $( $number => Ok(Self::$variant), )+
+                    number => Err($crate::ssz::SszError::Selector(number)),
+                }
+            }
+        }
+    };
+}
+pub(crate) use numbered;
