@@ -53,15 +53,21 @@ fn ready(script: &mut Script, kq: i32) -> String {
 }
 
 /// Lets the program call kevent() without timeout, and returns when it sleeps there.
-fn sleep(script: &mut Script, kq: i32, room: u32) {
+pub(crate) fn sleep(script: &mut Script, kq: i32, room: u32) {
     script.begin(format!("call {kq} {room}"));
-    let path = format!("/proc/{}/syscall", script.id());
     let read = nix::libc::SYS_read.to_string();
+    until_asleep(script, |call, _| call != read);
+}
+
+/// Waits until the program sleeps in a system call, by its number and its first argument.
+pub(crate) fn until_asleep(script: &Script, is_it: impl Fn(&str, &str) -> bool) {
+    let path = format!("/proc/{}/syscall", script.id());
     let until = Instant::now() + PATIENCE;
     loop {
         let now = std::fs::read_to_string(&path).unwrap();
-        let number = now.split(' ').next().unwrap_or_default();
-        if number.parse::<u32>().is_ok() && number != read {
+        let mut words = now.split(' ');
+        let (call, first) = (words.next().unwrap(), words.next().unwrap_or_default());
+        if call.parse::<u32>().is_ok() && is_it(call, first) {
             return;
         }
         assert!(Instant::now() < until, "the program does not sleep: {now}");

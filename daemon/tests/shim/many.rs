@@ -4,15 +4,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_proto::client::Client;
-use agentfs_proto::message::{FsChmod, FsMkdir, Status};
+use agentfs_proto::message::{FsChmod, FsMkdir, FsMknod, FsRmdir, Status};
 use tempfile::TempDir;
 
+use crate::kqueue::{sleep, until_asleep};
 use crate::mounted::can_mount;
 use crate::shim::Script;
 use crate::support::{DaemonProcess, Random, private_directory, soon};
 
 const NONBLOCK: i32 = 0o4000;
 const IN_ATTRIB: u32 = 0x4;
+const IN_ALL_EVENTS: u32 = 0xfff;
 
 /// A daemon with a mount, and a session for changes from outside.
 struct Stage {
@@ -97,6 +99,38 @@ fn ten_thousand_watches_hear_one_change_each_once() {
     assert_eq!(script.answer(), format!("{count} 0"));
     assert_eq!(script.ask(format!("nonblock {fd}")), "0");
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
+    script.end();
+    wait_until_alone(&mut stage.client);
+}
+
+#[test]
+fn ten_thousand_knotes_hear_one_change_each_once() {
+    let Some(mut stage) = stage() else {
+        return;
+    };
+    // Each file takes a descriptor of the program.
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let count = most.map_or(10_000, |it| (it.saturating_sub(1000)).min(10_000));
+    for number in 0..count {
+        let file = FsMknod {
+            path: format!("/{number}").as_str().into(),
+            mode: 0o100_644,
+            rdev: 0,
+        };
+        stage.client.fs("", file, soon()).unwrap();
+    }
+    let mut script = Script::start_kqueue(Some(&stage.daemon.socket()));
+    let kq = script.number("kqueue");
+    let path = stage.point.path().display();
+    let watched = script.ask(format!("watchall {kq} {count} {path}"));
+    assert_eq!(watched, count.to_string());
+    assert_eq!(counter(&mut stage.client, "node_watches"), count);
+    script.begin(format!("collect {kq} {count}"));
+    for number in 0..count {
+        touch(&mut stage.client, &format!("/{number}"));
+    }
+    assert_eq!(script.answer(), format!("{count} 0"));
+    assert_eq!(script.ask(format!("call {kq} 8 0")), "nothing");
     script.end();
     wait_until_alone(&mut stage.client);
 }
@@ -226,6 +260,107 @@ fn programs_killed_in_whatever_they_do_leave_nothing_behind() {
     touch(&mut stage.client, "/d");
     assert_eq!(script.answer(), "1:40000004:0:");
     script.end();
+}
+
+/// Brings a program into a state.
+type Reach = fn(&mut Stage) -> Script;
+
+const STATES: [(&str, Reach); 8] = [
+    ("watching", |stage| watching(stage).0),
+    ("asleep in read()", |stage| asleep_in_read(stage).0),
+    ("with unread events", |stage| {
+        let (script, _) = watching(stage);
+        touch(&mut stage.client, "/d");
+        script
+    }),
+    ("with more unread than its ring holds", overwhelmed),
+    ("stopped in read()", |stage| {
+        let (script, _) = asleep_in_read(stage);
+        stop(&script);
+        touch(&mut stage.client, "/d");
+        script
+    }),
+    ("with a child that shares its instance and reads", |stage| {
+        let (mut script, fd) = watching(stage);
+        assert_eq!(script.ask("fork"), "0");
+        touch(&mut stage.client, "/d");
+        let event = script.ask(format!("read {fd} 4096"));
+        assert_eq!(event, "1:40000004:0:");
+        script
+    }),
+    ("asleep in kevent()", |stage| {
+        let (mut script, kq) = watching_in_kqueue(stage);
+        sleep(&mut script, kq, 8);
+        script
+    }),
+    ("stopped with posted events", |stage| {
+        let (script, _) = watching_in_kqueue(stage);
+        stop(&script);
+        touch(&mut stage.client, "/d");
+        script
+    }),
+];
+
+fn watching(stage: &Stage) -> (Script, i32) {
+    let mut script = Script::start(&stage.daemon.socket());
+    let fd = script.init(0);
+    script.add(fd, IN_ALL_EVENTS, &stage.point.path().join("d"));
+    (script, fd)
+}
+
+fn asleep_in_read(stage: &Stage) -> (Script, i32) {
+    let (mut script, fd) = watching(stage);
+    script.begin(format!("read {fd} 4096"));
+    let read = nix::libc::SYS_read.to_string();
+    let number = format!("{fd:#x}");
+    until_asleep(&script, |call, first| call == read && first == number);
+    (script, fd)
+}
+
+fn watching_in_kqueue(stage: &Stage) -> (Script, i32) {
+    let mut script = Script::start_kqueue(Some(&stage.daemon.socket()));
+    let kq = script.number("kqueue");
+    let path = stage.point.path().join("d");
+    let fd = script.number(format!("open {}", path.display()));
+    script.number(format!("change {fd:x} -4 21 7f"));
+    assert_eq!(script.ask(format!("call {kq} 0")), "nothing");
+    (script, kq)
+}
+
+fn overwhelmed(stage: &mut Stage) -> Script {
+    let (script, _) = watching(stage);
+    let name = "n".repeat(200);
+    for number in 0..500 {
+        mkdir(&mut stage.client, &format!("/d/{name}{number}"));
+    }
+    assert!(counter(&mut stage.client, "spilled_bytes") > 0);
+    for number in 0..500 {
+        let path = format!("/d/{name}{number}").as_str().into();
+        stage.client.fs("", FsRmdir { path }, soon()).unwrap();
+    }
+    script
+}
+
+fn stop(script: &Script) {
+    let pid = rustix::process::Pid::from_raw(script.id()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+}
+
+#[test]
+fn a_program_killed_in_any_state_leaves_nothing_behind() {
+    let Some(mut stage) = stage() else {
+        return;
+    };
+    mkdir(&mut stage.client, "/d");
+    let before = descriptors(&mut stage);
+    for (state, reach) in STATES {
+        let script = reach(&mut stage);
+        assert!(counter(&mut stage.client, "node_watches") > 0, "{state}");
+        // Killed.
+        drop(script);
+        assert_eq!(descriptors(&mut stage), before, "{state}");
+        assert_eq!(counter(&mut stage.client, "spilled_bytes"), 0, "{state}");
+    }
 }
 
 fn inotify_churn(socket: &Path, path: &Path) -> Script {

@@ -95,6 +95,41 @@ static void fetch_in_two_threads(void) {
   fflush(stdout);
 }
 
+// Files 0, 1, ... of a directory, all in one changelist. How many.
+static long watch_all(int kq, int count, const char *directory) {
+  struct kevent *changes = calloc(count, sizeof *changes);
+  char path[4200];
+  for (int i = 0; i < count; i++) {
+    snprintf(path, sizeof path, "%s/%d", directory, i);
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return -1;
+    struct kevent change = {fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, 0x7f, 0, (void *)(uintptr_t)i};
+    changes[i] = change;
+  }
+  int result = kevent(kq, changes, count, NULL, 0, NULL);
+  free(changes);
+  return result < 0 ? result : count;
+}
+
+// Waits for so many events. The answer: files with one event, and with more.
+static void collect(int kq, int want) {
+  static struct kevent events[MOST];
+  static unsigned char seen[1 << 16];
+  int got = 0, once = 0, more = 0;
+  memset(seen, 0, sizeof seen);
+  while (got < want) {
+    int count = kevent(kq, NULL, 0, events, MOST, NULL);
+    if (count < 0) break;
+    for (int i = 0; i < count; i++, got++) {
+      unsigned char *file = &seen[(uintptr_t)events[i].udata % sizeof seen];
+      if (*file < 2) ++*file;
+    }
+  }
+  for (unsigned i = 0; i < sizeof seen; i++) seen[i] == 1 ? once++ : (more += seen[i] > 1);
+  printf("%d %d\n", once, more);
+  fflush(stdout);
+}
+
 // Everything that a watcher does, until it is killed.
 static void churn(int fd) {
   struct kevent change[2] = {{fd, EVFILT_VNODE, EV_ADD | EV_CLEAR, 0x7f, 0, NULL},
@@ -164,6 +199,14 @@ int main(void) {
         added += !kevent(many[i], &change, 1, NULL, 0, NULL);
       }
       say(added);
+    } else if (!strcmp(word, "watchall")) {
+      // KQ COUNT DIRECTORY
+      sscanf(line, "%*s %*d %d %4095[^\n]", &room, path);
+      say(watch_all(fd, room, path));
+    } else if (!strcmp(word, "collect")) {
+      // KQ COUNT
+      sscanf(line, "%*s %*d %d", &room);
+      collect(fd, room);
     } else if (!strcmp(word, "hear")) {
       // COUNT: how many of them have one event.
       struct timespec now = {0, 0};
