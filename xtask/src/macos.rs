@@ -52,7 +52,8 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         // What is never run there: this program, and the benchmarks, which measure Linux.
         let without = ["xtask", "agentfs-benches", "agentfs-bench"];
         let without = without.map(|name| ["--exclude", name]).concat();
-        type_check(MACOS, &[&["--workspace"][..], &without].concat())
+        let tests = ["--workspace", "--test", "macos"];
+        type_check(MACOS, &[&tests[..], &without].concat())
     });
     report.step("type-check for FreeBSD", || {
         type_check(
