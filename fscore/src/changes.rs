@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use crate::branch::Branch;
-use crate::diff::{Differs, Named, Step, steps, visible};
+use crate::diff::{Differs, Named, Step, place_of, steps, visible};
 use crate::errno::{Errno, Result};
 use crate::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow, ResizedBy, SizeChange,
@@ -210,16 +210,6 @@ fn place(named: &Named) -> Place {
         dir: named.dir_path.clone(),
         name: named.name.clone(),
     }
-}
-
-/// By any name; `None` for the root.
-fn place_of(tree: &Tree, inode: &Inode) -> Option<Place> {
-    let (parent, name) = inode.names.first()?;
-    Some(Place {
-        parent,
-        dir: tree.dir_path(parent)?.into(),
-        name: name.clone(),
-    })
 }
 
 /// The events that tell of the steps.

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::dir::Dir;
 use crate::errno::Result;
-use crate::event::{Name, ObjectKind};
+use crate::event::{Name, ObjectKind, Place};
 use crate::id::NodeId;
 use crate::inode::Inode;
 use crate::order::{Entry, order};
@@ -67,7 +68,7 @@ struct Collector<'a> {
 }
 
 /// The steps from `old` to `new`, in an order in which they could be made: what is in the way goes
-/// first, and parents come before children.
+/// first, and parents come before children; what only changed comes last, by its path.
 pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
     let mut collector = Collector {
         old,
@@ -108,6 +109,16 @@ fn is_reached(tree: &Tree, node: NodeId, inode: &Inode) -> bool {
         let found = tree.lookup(*dir, &parent, name).ok().flatten();
         found.is_some_and(|found| found.node == node)
             && (tree.is_own(*dir) || is_reached(tree, *dir, &parent))
+    })
+}
+
+/// By any name; `None` for the root.
+pub(crate) fn place_of(tree: &Tree, inode: &Inode) -> Option<Place> {
+    let (parent, name) = inode.names.first()?;
+    Some(Place {
+        parent,
+        dir: tree.dir_path(parent)?.into(),
+        name: name.clone(),
     })
 }
 
@@ -208,7 +219,11 @@ impl Collector<'_> {
         Ok(())
     }
 
-    fn order(self) -> Vec<Step> {
+    fn order(mut self) -> Vec<Step> {
+        let new = self.new;
+        let path = |node: NodeId| Some(place_of(new, &*new.inode(node).ok()?)?.path());
+        self.modified
+            .sort_by_cached_key(|(node, _)| path(*node).map(PathBuf::into_os_string));
         let modified = self.modified.into_iter();
         let mut steps = order(self.old, self.new, self.removed, self.added);
         steps.extend(modified.map(|(node, how)| Step::Modified(node, how)));

@@ -19,7 +19,8 @@ use crate::trie::Trie;
 pub(crate) struct Shared {
     pub(crate) config: FsConfig,
     pub(crate) lower: Option<Lower>,
-    next_node: AtomicU64,
+    /// How many nodes have got a number from us.
+    numbered: AtomicU64,
 }
 
 impl Shared {
@@ -27,13 +28,13 @@ impl Shared {
         Self {
             config,
             lower,
-            next_node: AtomicU64::new(NodeId::ROOT.0 + 1),
+            numbered: AtomicU64::new(0),
         }
     }
 
-    /// A number that no node ever had.
+    /// A number that no node ever had, and no object of the host can have.
     pub(crate) fn new_node(&self) -> NodeId {
-        NodeId(self.next_node.fetch_add(1, Ordering::Relaxed))
+        NodeId::of_ours(self.numbered.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -5,9 +5,9 @@ use std::process::{Child, ChildStdout, Stdio};
 
 use agentfs_proto::client::{CallError, Client};
 use agentfs_proto::message::{
-    BranchToken, ByPath, Code, EventsSubscribe, EventsUnsubscribe, Hello, QueueClose, QueueKind,
-    QueueOpen, Shutdown, Status, UpdateDoorbellIdent, WatchBatch, WatchDoorbell, WatchOutcome,
-    WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree, WatchUnregister,
+    BranchToken, ByPath, Code, EventsSubscribe, EventsUnsubscribe, FsStat, Hello, QueueClose,
+    QueueKind, QueueOpen, Shutdown, Status, UpdateDoorbellIdent, WatchBatch, WatchDoorbell,
+    WatchOutcome, WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree, WatchUnregister,
 };
 use agentfs_proto::record::Kind;
 use rustix::process::{Pid, Signal, kill_process};
@@ -236,6 +236,11 @@ fn a_batch_registers_each_item_by_itself() {
     let daemon = DaemonProcess::start();
     let mut client = daemon.client();
     mkdir(&mut client, "/a").unwrap();
+    let stat = FsStat {
+        path: b"/a".into(),
+        follow: true,
+    };
+    let node = client.fs("", stat, soon()).unwrap().ino;
     let open = QueueOpen {
         kind: QueueKind::Inotify,
         capacity: 0,
@@ -262,7 +267,7 @@ fn a_batch_registers_each_item_by_itself() {
     assert_eq!(
         outcomes,
         [
-            outcome(0, 0, 2),
+            outcome(0, 0, node),
             outcome(Code::FILESYSTEM.0, 2, 0),
             outcome(0, 0, 0),
             outcome(0, 0, 1)

@@ -69,7 +69,7 @@ impl Index {
         // Another kind of object with a number used before is another object.
         let same = self.by_object.get(&object).copied();
         let same = same.filter(|node| self.nodes.get(node).is_some_and(|it| it.kind == kind));
-        let node = same.unwrap_or_else(new_node);
+        let node = same.unwrap_or_else(|| self.number(object).unwrap_or_else(new_node));
         self.by_object.insert(object, node);
         let place = self.nodes.entry(node).or_insert_with(|| Known {
             object,
@@ -133,6 +133,14 @@ impl Index {
             names,
         };
         self.nodes.insert(node, known);
+    }
+
+    /// The object's own number, for one that is seen for the first time. The host gives the number of an
+    /// object that is gone to another one, and other devices have the same numbers: those are `None`.
+    fn number(&self, (device, inode): Object) -> Option<NodeId> {
+        let node = NodeId::of_host(inode)?;
+        let root = self.nodes.get(&NodeId::ROOT)?;
+        (root.object.0 == device && !self.nodes.contains_key(&node)).then_some(node)
     }
 
     /// A directory moved on the host: so did everything that was seen below it.

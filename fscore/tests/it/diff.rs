@@ -49,8 +49,8 @@ fn every_kind_of_difference_in_an_order_in_which_it_could_be_made() {
             "+ /n/m",
             "/d > /n/d",
             "+ /n/m/f",
-            "~ /n/d/f content",
             "~ /mode mode",
+            "~ /n/d/f content",
         ]
     );
     // Touched and set back is no difference.
@@ -137,8 +137,8 @@ fn over_a_host_directory() {
             "/moved > /dir",
             "+ /dir/sub",
             "+ /dir/sub/b",
-            "~ /f content",
             "~ /dir/a content",
+            "~ /f content",
         ]
     );
 }

@@ -62,6 +62,45 @@ fn the_host_shows_and_is_not_written() {
 }
 
 #[test]
+fn what_git_remembers_of_a_file_is_as_on_the_host() {
+    let (host, w) = lower();
+    let number = |path: &str| fs::metadata(host.path().join(path)).unwrap().ino();
+    for path in ["dir", "dir/a", "dir/sub/deep", "link", "hard"] {
+        let seen = w.b.lstat(&w.root, format!("/{path}")).unwrap();
+        let real = fs::symlink_metadata(host.path().join(path)).unwrap();
+        let changed = real.ctime() * 1_000_000_000 + real.ctime_nsec();
+        assert_eq!((seen.node.0, seen.ctime), (real.ino(), changed), "{path}");
+    }
+    w.put("/dir/a", "changed");
+    assert_eq!(w.b.stat(&w.root, "/dir/a").unwrap().node.0, number("dir/a"));
+}
+
+#[test]
+fn a_number_that_the_host_gives_again_is_not_given_again() {
+    let (host, w) = lower();
+    let gone = host.path().join("dir/a");
+    let before = w.b.stat(&w.root, "/dir/a").unwrap();
+    let number = fs::metadata(&gone).unwrap().ino();
+    fs::remove_file(&gone).unwrap();
+    let removed = LowerChange::Removed {
+        path: "dir/a".into(),
+        is_dir: false,
+    };
+    w.fs.lower_changed(&removed).unwrap();
+    // A filesystem that gives the lowest free number gives the same one again.
+    fs::write(&gone, "another").unwrap();
+    w.fs.lower_changed(&LowerChange::Created("dir/a".into()))
+        .unwrap();
+    let after = w.b.stat(&w.root, "/dir/a").unwrap();
+    assert_ne!(after.node, before.node);
+    let is_again = fs::metadata(&gone).unwrap().ino() == number;
+    assert_eq!(
+        after.node.0 == fs::metadata(&gone).unwrap().ino(),
+        !is_again
+    );
+}
+
+#[test]
 fn hard_links_below_are_one_node_in_all_branches() {
     let (_host, w) = lower();
     let node = w.b.stat(&w.root, "/f").unwrap().node;

@@ -383,8 +383,8 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
         }
     });
     assert!(
-        exact.into_inner() > changes / 100,
-        "too few settled items were looked at"
+        exact.into_inner() > 0,
+        "no settled item was looked at while others changed"
     );
     // At rest everything is settled, and both mounts agree to the last detail.
     for item in &heard.items {
