@@ -59,7 +59,7 @@ fn main() -> Result<(), Failure> {
     }
     let head = format!(
         "Machine: {}. Cells are medians (min to max) over {} rounds; ratios are taken round by \
-         round.\n",
+         round, those of added cost beside the median of the kernel's.\n",
         machine(),
         effort.rounds
     );
