@@ -2,6 +2,20 @@
 //!
 //! It has no thread, prints nothing, sends no signal, and waits no longer than it is told. On Linux
 //! its system calls do not pass through libc (closing descriptors excepted).
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use agentfs_proto::client::{Client, Deadline};
+//! use agentfs_proto::message::{FsStat, Hello};
+//!
+//! let soon = Deadline::after(Duration::from_secs(5));
+//! let (mut client, welcome) = Client::connect_default(Hello::new("example"), soon)?;
+//! println!("session {} with process {}", welcome.session, welcome.daemon_pid);
+//! let found = client.fs("", FsStat { path: "/src".into(), follow: true }, soon)?;
+//! println!("{} bytes", found.size);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod error;
 

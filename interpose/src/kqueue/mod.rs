@@ -36,4 +36,3 @@ pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Origina
 pub use link::{Link, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub(crate) use link::{closing, duplicated, in_forked_child, vacate};
-pub use queue::RESERVED_IDENT;

@@ -17,7 +17,7 @@ use crate::fd_table::{self, Owner};
 use crate::lock::{Held, Lock};
 
 /// The upper half of the ident of the reserved EVFILT_USER knote; the lower is random.
-pub const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
+pub(super) const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
 
 /// How often a call looks at the ring again when records keep coming. Then it leaves the queue
 /// readable and lets the program run.

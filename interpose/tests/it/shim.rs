@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
 /// How long a program may take for an answer before the test fails.
@@ -215,8 +218,14 @@ impl Script {
     }
 
     /// Ends it.
+    #[track_caller]
     pub(crate) fn end(mut self) {
         drop(self.stdin.take());
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        let patience = Timespec::try_from(PATIENCE).unwrap();
+        let mut end = [PollFd::new(&process, PollFlags::IN)];
+        let ended = retry_on_intr(|| poll(&mut end, Some(&patience)));
+        assert_eq!(ended, Ok(1), "the program ends in time");
         assert!(self.child.wait().unwrap().success());
     }
 }
