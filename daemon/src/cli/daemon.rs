@@ -126,6 +126,8 @@ fn start_logging(json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
+        // It would print there that it cannot print there, and panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = if json {
         builder.json().try_init()

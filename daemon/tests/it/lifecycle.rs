@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 
 use agentfs_proto::client::CallError;
 use agentfs_proto::message::Shutdown;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    DaemonProcess, Ready, agentfs, assert_answers, connect, private_directory, soon,
+    DaemonProcess, Ready, agentfs, assert_answers, connect, ended, private_directory, soon,
 };
 
 #[test]
@@ -23,6 +23,27 @@ fn a_signal_ends_it_and_removes_the_socket() {
         assert!(!daemon.socket().exists());
         assert!(matches!(client.receive(soon()), Err(CallError::Closed)));
     }
+}
+
+#[test]
+fn one_whose_log_nobody_reads_any_more_serves_and_ends_as_usual() {
+    let directory = private_directory();
+    let (reader, log) = std::io::pipe().unwrap();
+    drop(reader);
+    let ready = Ready::new();
+    let mut daemon = agentfs(directory.path())
+        .arg("daemon")
+        .env("NOTIFY_SOCKET", ready.path())
+        .env("RUST_LOG", "debug")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    ready.wait();
+    assert_answers(&mut connect(&directory.path().join("control.sock")));
+    kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert!(ended(&mut daemon).success());
 }
 
 #[test]
