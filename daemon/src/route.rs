@@ -189,21 +189,10 @@ impl Router {
     /// hardly come to.
     #[inline]
     pub(crate) fn news<'a>(&self, envelope: &'a Envelope, flags: u32) -> News<'a> {
-        let cookie = match envelope.change {
-            Change::Renamed { .. } => {
-                0x8000_0000 | self.cookies.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
-            }
-            Change::Created { .. }
-            | Change::Removed { .. }
-            | Change::Written { .. }
-            | Change::Resized { .. }
-            | Change::Attributes { .. }
-            | Change::Xattr { .. }
-            | Change::BranchCreated { .. }
-            | Change::SnapshotCreated { .. }
-            | Change::Opened { .. }
-            | Change::Read { .. }
-            | Change::Closed { .. } => 0,
+        let cookie = if synth::new_place(&envelope.change).is_some() {
+            0x8000_0000 | self.cookies.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        } else {
+            0
         };
         News {
             envelope,

@@ -59,21 +59,7 @@ impl News<'_> {
 
     fn names(&self) -> (Option<&Name>, Option<&Name>) {
         let change = &self.envelope.change;
-        let new = match change {
-            Change::Renamed { to, .. } => Some(to),
-            Change::Created { .. }
-            | Change::Removed { .. }
-            | Change::Written { .. }
-            | Change::Resized { .. }
-            | Change::Attributes { .. }
-            | Change::Xattr { .. }
-            | Change::BranchCreated { .. }
-            | Change::SnapshotCreated { .. }
-            | Change::Opened { .. }
-            | Change::Read { .. }
-            | Change::Closed { .. } => None,
-        };
-        (synth::place(change), new)
+        (synth::place(change), synth::new_place(change))
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use agentfs_core::{ConfigError, FsCore};
 
-use super::echo::EchoMode;
+use super::echo_mode::EchoMode;
 use super::event_loop::{Control, EventLoop};
 use super::limits::Limits;
 use super::listener::{ListenError, Listener};

@@ -19,23 +19,12 @@ use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::MountId;
 use agentfs_mount::Echoes;
 
+use super::echo_mode::EchoMode;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
 use crate::heal::closing;
 use crate::listeners;
 use crate::synth;
-
-/// When changes are told by the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum EchoMode {
-    /// Where a program without the preloaded library watches.
-    #[default]
-    Auto,
-    /// On every mount.
-    Always,
-    /// Nowhere.
-    Never,
-}
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
 const WAITING: usize = 1 << 16;

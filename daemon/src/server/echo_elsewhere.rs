@@ -3,18 +3,6 @@
 use agentfs_core::event::Envelope;
 use agentfs_core::id::MountId;
 
-/// When changes are told by the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
-pub enum EchoMode {
-    /// Where a program without the preloaded library watches.
-    #[default]
-    Auto,
-    /// On every mount.
-    Always,
-    /// Nowhere.
-    Never,
-}
-
 /// Nobody to tell.
 #[derive(Debug)]
 pub(crate) struct Echoing;

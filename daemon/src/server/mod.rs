@@ -13,6 +13,7 @@ mod daemon;
 mod differences;
 #[cfg_attr(not(target_os = "linux"), path = "echo_elsewhere.rs")]
 mod echo;
+mod echo_mode;
 mod event_loop;
 mod files;
 mod jobs;
@@ -37,7 +38,7 @@ mod watched;
 mod watches;
 
 pub use self::daemon::{Config, Daemon, StartError, Stopper};
-pub use self::echo::EchoMode;
+pub use self::echo_mode::EchoMode;
 pub use self::limits::Limits;
 pub use self::listener::ListenError;
 pub use self::mounts::{Mount, MountTable};

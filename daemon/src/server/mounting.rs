@@ -12,7 +12,8 @@ use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError, Unserved};
 use agentfs_proto::message::{Code, MountServe};
 
-use super::echo::{EchoMode, Echoing};
+use super::echo::Echoing;
+use super::echo_mode::EchoMode;
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;

@@ -10,7 +10,8 @@ use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_proto::message::{Code, MountServe};
 
-use super::echo::{EchoMode, Echoing};
+use super::echo::Echoing;
+use super::echo_mode::EchoMode;
 use super::event_loop::Control;
 use super::mounts::{Mount, MountTable};
 use super::refusal::Refusal;

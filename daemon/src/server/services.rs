@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -86,27 +87,31 @@ impl fmt::Debug for Services {
     }
 }
 
+/// The filesystem, over a directory or empty. Who runs the daemon is its root.
+fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
+    let mut config = FsConfig {
+        overlay: lower.map(|lower| Overlay { lower }),
+        ..FsConfig::default()
+    };
+    config.permissions.root_uid = rustix::process::geteuid().as_raw();
+    config.permissions.root_gid = rustix::process::getegid().as_raw();
+    FsCore::new(config).map_err(StartError::Filesystem)
+}
+
 impl Services {
     pub(crate) fn new(
         config: &Config,
         control: &Arc<Control>,
         registry: Registry,
     ) -> Result<Self, StartError> {
-        let lower = config
-            .lower
-            .as_deref()
-            .map(std::fs::canonicalize)
-            .transpose();
-        let lower = lower
-            .map_err(|error| StartError::Lower(config.lower.clone().unwrap_or_default(), error))?;
-        let mut fs = FsConfig {
-            overlay: None,
-            ..FsConfig::default()
+        let lower = match &config.lower {
+            Some(lower) => Some(
+                std::fs::canonicalize(lower)
+                    .map_err(|error| StartError::Lower(lower.clone(), error))?,
+            ),
+            None => None,
         };
-        fs.permissions.root_uid = rustix::process::geteuid().as_raw();
-        fs.permissions.root_gid = rustix::process::getegid().as_raw();
-        fs.overlay = lower.clone().map(|lower| Overlay { lower });
-        let core = FsCore::new(fs).map_err(StartError::Filesystem)?;
+        let core = core_over(lower.clone())?;
         let origins = Arc::new(Origins::default());
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         origins.remember(&core, FsCore::MAIN, 0).map_err(unusable)?;
@@ -135,19 +140,19 @@ impl Services {
         core.subscribe_events(watches.clone()).map_err(disabled)?;
         core.subscribe_events(broadcasts.clone())
             .map_err(disabled)?;
+        let resync = {
+            let (mounting, watches) = (Arc::clone(&mounting), Arc::clone(&watches));
+            let broadcasts = Arc::clone(&broadcasts);
+            move || {
+                mounting.forget_all();
+                watches.overflow_all();
+                broadcasts.overflow_all();
+            }
+        };
         let lower_watch = lower
             .as_deref()
             .filter(|_| config.watch_lower)
-            .map(|root| {
-                let (mounting, watches) = (Arc::clone(&mounting), Arc::clone(&watches));
-                let broadcasts = Arc::clone(&broadcasts);
-                let resync = Box::new(move || {
-                    mounting.forget_all();
-                    watches.overflow_all();
-                    broadcasts.overflow_all();
-                });
-                LowerWatch::start(&core, root, resync)
-            })
+            .map(|root| LowerWatch::start(&core, root, Box::new(resync)))
             .transpose()
             .map_err(StartError::Io)?;
         Ok(Self {

@@ -51,36 +51,18 @@ impl Role {
 /// The nodes of a change, by [`Role::index`].
 #[must_use]
 pub fn nodes(change: &Change) -> [Option<NodeId>; 4] {
-    match change {
-        Change::Renamed {
-            node,
-            from,
-            to,
-            how,
-        } => {
-            let replaced = match how {
-                RenameHow::Free => None,
-                RenameHow::Replaced(other)
-                | RenameHow::ExchangeFirst(other)
-                | RenameHow::ExchangeSecond(other) => Some(other.id),
-            };
-            [Some(node.id), Some(from.parent), Some(to.parent), replaced]
-        }
-        Change::Created { .. }
-        | Change::Removed { .. }
-        | Change::Written { .. }
-        | Change::Resized { .. }
-        | Change::Attributes { .. }
-        | Change::Xattr { .. }
-        | Change::Opened { .. }
-        | Change::Read { .. }
-        | Change::Closed { .. }
-        | Change::BranchCreated { .. }
-        | Change::SnapshotCreated { .. } => {
-            let parent = place(change).map(|place| place.parent);
-            [object(change).map(|node| node.id), parent, None, None]
-        }
-    }
+    let node = object(change).map(|node| node.id);
+    let parent = place(change).map(|place| place.parent);
+    let Change::Renamed { to, how, .. } = change else {
+        return [node, parent, None, None];
+    };
+    let replaced = match how {
+        RenameHow::Free => None,
+        RenameHow::Replaced(other)
+        | RenameHow::ExchangeFirst(other)
+        | RenameHow::ExchangeSecond(other) => Some(other.id),
+    };
+    [node, parent, Some(to.parent), replaced]
 }
 
 /// The node that was changed.
@@ -115,6 +97,16 @@ pub fn place(change: &Change) -> Option<&Place> {
         | Change::Read { at, .. }
         | Change::Closed { at, .. } => at.as_ref(),
         Change::BranchCreated { .. } | Change::SnapshotCreated { .. } => None,
+    }
+}
+
+/// The new name of a rename.
+#[must_use]
+pub fn new_place(change: &Change) -> Option<&Place> {
+    if let Change::Renamed { to, .. } = change {
+        Some(to)
+    } else {
+        None
     }
 }
 

@@ -3,9 +3,9 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use agentfs_core::id::SessionId;
+use agentfs_daemon::Api;
 use agentfs_daemon::synth::inotify::IN_CREATE;
 use agentfs_daemon::synth::vnode::NOTE_WRITE;
-use agentfs_daemon::{Api, WatchId};
 use agentfs_ring::{ArmOutcome, Capacity};
 
 use crate::rig::{Rig, SESSION, masks};
@@ -86,14 +86,7 @@ fn a_consumer_that_lies_ends_its_session_and_no_other() {
         .open_queue(liar, Api::Inotify, Capacity::MIN)
         .unwrap();
     let honest = rig.open_sized(Api::Inotify, Capacity::MIN);
-    let interest = agentfs_daemon::service::NodeInterest {
-        mask: IN_CREATE,
-        mount: None,
-        after: rig.branch.last_seq(),
-    };
-    rig.service
-        .watch_node(&opened.queue, WatchId(1), rig.node("/d"), interest)
-        .unwrap();
+    rig.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
     rig.watch(&honest, 1, "/d", IN_CREATE);
     set_wake_position(&opened.ring, 1 << 40);
     rig.create("/d/a");
@@ -139,14 +132,7 @@ fn an_inotify_doorbell_is_a_read_that_a_real_instance_hears() {
         .service
         .open_queue(SESSION, Api::Inotify, Capacity::DEFAULT)
         .unwrap();
-    let interest = agentfs_daemon::service::NodeInterest {
-        mask: IN_CREATE,
-        mount: None,
-        after: rig.branch.last_seq(),
-    };
-    rig.service
-        .watch_node(&opened.queue, WatchId(1), rig.node("/d"), interest)
-        .unwrap();
+    rig.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
     let instance = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     let path = format!("/proc/self/fd/{}", opened.doorbell.as_raw_fd());
     let hidden = add_watch(&instance, path, WatchFlags::ACCESS).unwrap();

@@ -91,6 +91,18 @@ impl Rig {
         mask: u32,
         mount: Option<MountId>,
     ) {
+        self.watch_node(&reader.queue, id, path, mask, mount);
+    }
+
+    /// For a queue without a reader.
+    pub(crate) fn watch_node(
+        &self,
+        queue: &Arc<Queue>,
+        id: u64,
+        path: &str,
+        mask: u32,
+        mount: Option<MountId>,
+    ) {
         let interest = NodeInterest {
             mask,
             mount,
@@ -98,7 +110,7 @@ impl Rig {
         };
         let node = self.node(path);
         self.service
-            .watch_node(&reader.queue, WatchId(id), node, interest)
+            .watch_node(queue, WatchId(id), node, interest)
             .unwrap();
     }
 
