@@ -70,6 +70,7 @@ impl Router {
     /// Whether any watch wants opening, reading and closing told.
     #[inline]
     pub(crate) fn wants_activity(&self) -> bool {
+        // Acquire: pairs with the AcqRel where watches are counted, before they are in an index.
         self.activity.load(Ordering::Acquire) > 0
     }
 

@@ -35,7 +35,9 @@ impl std::error::Error for EventsDisabled {}
 struct Subscription {
     id: SubscriptionId,
     sink: Arc<dyn EventSink>,
-    /// How many calls into the sink are under way, and [`CLOSED`] once there may be no new one.
+    /// How many calls into the sink are under way, and [`CLOSED`] once there may be no new one. All in one
+    /// word, whose changes every thread sees in one order; SeqCst, because it costs no more here than the
+    /// AcqRel by which who waits for the last call sees what it did.
     calls: AtomicUsize,
 }
 

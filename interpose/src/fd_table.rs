@@ -53,7 +53,7 @@ fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
 
 /// What is known of a descriptor.
 pub(crate) fn get(fd: RawFd) -> Owner {
-    // Acquire: pairs with `set`; the state behind the address is complete.
+    // Acquire: pairs with `set` and `take`; the state behind the address is complete.
     Owner::of(slot(fd).map_or(0, |slot| slot.load(Ordering::Acquire)))
 }
 

@@ -190,6 +190,7 @@ impl Slot {
 
     fn known(self) -> Option<bool> {
         let (word, until) = self.words?;
+        // Acquire: pairs with the last store in `learn`; the end belongs to this answer.
         let word = word.load(Ordering::Acquire);
         let is_fresh = word & !1 == self.key && seconds() < until.load(Ordering::Relaxed);
         is_fresh.then_some(word & 1 == 1)

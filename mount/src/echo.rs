@@ -67,6 +67,7 @@ impl Echo {
     /// Whether a request of this thread is ours. A thread has the number it has in our namespace of
     /// processes.
     pub(crate) fn is_own(&self, thread: u32) -> bool {
+        // Acquire: pairs with the stores in `with`, which come before the thread's requests.
         let own = self.thread.load(Ordering::Acquire);
         own != 0 && u32::try_from(own) == Ok(thread)
     }

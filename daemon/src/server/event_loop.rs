@@ -47,6 +47,7 @@ pub(crate) struct Control {
 impl Control {
     /// Makes the event loop end after its turn.
     pub(crate) fn stop(&self) {
+        // Release: pairs with the loop's Acquire; it ends after what was done before.
         self.stop.store(true, Ordering::Release);
         self.wake();
     }

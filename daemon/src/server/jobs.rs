@@ -70,6 +70,7 @@ impl Jobs {
 
     /// Starts a job for a request.
     pub(crate) fn start(&self, session: SessionId, request: u64, job: Job) -> Result<(), Refusal> {
+        // AcqRel here and below: a place that is free again is seen after what the job did.
         if self.running.fetch_add(1, Ordering::AcqRel) >= MAX_JOBS {
             self.running.fetch_sub(1, Ordering::AcqRel);
             let text = format!("{MAX_JOBS} long requests are under way; try again later");

@@ -136,6 +136,8 @@ impl Registrations {
 
     /// None if there are none.
     fn channels(&self) -> Option<Arc<[Arc<Channel>]>> {
+        // Acquire: pairs with the Release in `change`. A count that is not seen yet is of a channel whose
+        // descriptor nobody has yet.
         (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&read(&self.channels)))
     }
 

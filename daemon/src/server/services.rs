@@ -274,6 +274,7 @@ impl Services {
 
     /// Asks the event loop to end after this turn.
     pub(crate) fn ask_stop(&self) {
+        // Release: pairs with the Acquire below.
         self.stop_wanted.store(true, Ordering::Release);
     }
 

@@ -90,6 +90,7 @@ impl NodeIndex {
     /// A watch that was registered before the asking thread committed is counted.
     #[inline]
     pub(crate) fn len(&self) -> usize {
+        // Acquire: pairs with the AcqRel of `insert` and `remove`; a watch that is counted is found.
         self.len.load(Ordering::Acquire)
     }
 

@@ -88,6 +88,7 @@ impl TreeIndex {
     /// How many watches there are. See [`NodeIndex::len`](super::NodeIndex::len).
     #[inline]
     pub(crate) fn len(&self) -> usize {
+        // Acquire: pairs with the AcqRel of `insert` and `remove`.
         self.len.load(Ordering::Acquire)
     }
 

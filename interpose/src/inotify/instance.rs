@@ -42,6 +42,7 @@ struct Chained {
 
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
+/// Acquire: pairs with the store that put the place there, after it was filled.
 fn places() -> impl Iterator<Item = &'static Place> {
     let mut at = PLACES.load(Ordering::Acquire);
     std::iter::from_fn(move || {
@@ -65,6 +66,7 @@ impl Instance {
         // SAFETY: the table has only addresses of places, which are never freed.
         let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
         let more = |uses: u32| (uses > 0).then_some(uses + 1);
+        // Acquire: pairs with the Release in `new`; who counts as a user finds the state.
         place
             .uses
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
@@ -81,6 +83,7 @@ impl Instance {
             shared,
             queue: AtomicPtr::new(ptr::null_mut()),
         });
+        // Release, twice: pair with `state` and `of`, which find a whole state.
         place.state.store(Box::into_raw(state), Ordering::Release);
         // One for the descriptor and one for the result.
         place.uses.store(2, Ordering::Release);
@@ -105,6 +108,7 @@ impl Instance {
 
     /// Another descriptor leads here.
     pub(crate) fn also_at(&self, fd: RawFd) {
+        // Relaxed: this very use keeps the state.
         self.0.uses.fetch_add(1, Ordering::Relaxed);
         if !fd_table::set(fd, Owner::Inotify(self.address())) {
             self.give_back();
@@ -119,6 +123,7 @@ impl Instance {
     }
 
     fn give_back(&self) {
+        // AcqRel: the last one frees after all that the others did.
         if self.0.uses.fetch_sub(1, Ordering::AcqRel) == 1 {
             let state = self.0.state.swap(ptr::null_mut(), Ordering::AcqRel);
             if !state.is_null() {
@@ -137,6 +142,7 @@ impl Drop for Instance {
 
 /// A place without a state. Called under the lock of [`register`](super::register).
 fn free_place() -> &'static Place {
+    // Acquire: pairs with `give_back`; the state of before is gone.
     let is_free = |place: &&Place| {
         place.uses.load(Ordering::Acquire) == 0 && place.state.load(Ordering::Acquire).is_null()
     };
@@ -148,6 +154,7 @@ fn free_place() -> &'static Place {
         state: AtomicPtr::new(ptr::null_mut()),
         next: AtomicPtr::new(PLACES.load(Ordering::Acquire)),
     }));
+    // Release: pairs with `places`.
     PLACES.store(place, Ordering::Release);
     place
 }
@@ -155,6 +162,7 @@ fn free_place() -> &'static Place {
 impl State {
     /// The queue in force, unless another process has taken the instance over.
     pub(crate) fn queue(&self) -> Option<&Queue> {
+        // Acquire: pairs with `set_queue`, which has filled it.
         // SAFETY: null, or a queue that lives as long as the state.
         let chained = unsafe { self.queue.load(Ordering::Acquire).as_ref() }?;
         let queue = &chained.queue;

@@ -167,22 +167,26 @@ impl Shared {
 
     /// The number of the queue in force.
     pub(crate) fn generation(&self) -> u32 {
+        // Acquire: pairs with `renew`. Who finds its queue replaced sees what was done before that.
         self.header().generation.load(Ordering::Acquire)
     }
 
     /// Puts a new queue in force and says its number.
     pub(crate) fn renew(&self) -> u32 {
+        // AcqRel: pairs with `generation`, and with the process that had the queue before.
         self.header().generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// The program is to be told that it may have missed something.
     pub(crate) fn set_overflow(&self, is_set: bool) {
+        // Release: who tells it sees the watches as they were made anew.
         self.header()
             .overflow
             .store(u32::from(is_set), Ordering::Release);
     }
 
     pub(crate) fn has_overflow(&self) -> bool {
+        // Acquire: pairs with `set_overflow`.
         self.header().overflow.load(Ordering::Acquire) != 0
     }
 
@@ -269,6 +273,7 @@ impl Shared {
         let me = context::this_thread();
         let lock = &self.header().lock;
         let (mut from, mut rounds) = (0, 0);
+        // Acquire, and Release below: what the last holder did to the table is seen.
         while let Err(held) =
             lock.compare_exchange(from, me.get(), Ordering::Acquire, Ordering::Relaxed)
         {
@@ -296,6 +301,7 @@ impl Shared {
     /// Forgets a watch.
     pub(crate) fn forget(&self, wd: i32) {
         if let Some(entry) = u32::try_from(wd).ok().and_then(|wd| self.find(wd)) {
+            // Release: as in `put`, after whoever wrote the rest.
             entry.wd.store(REMOVED, Ordering::Release);
         }
     }
@@ -307,6 +313,7 @@ impl Shared {
             .map(|index| {
                 let entry = self.entry(index);
                 Watch {
+                    // Acquire: pairs with the store in `put`.
                     wd: entry.wd.load(Ordering::Acquire),
                     mask: entry.mask.load(Ordering::Relaxed),
                     st_dev: entry.st_dev.load(Ordering::Relaxed),
@@ -403,6 +410,7 @@ impl Locked<'_> {
         } else {
             entries
         };
+        // Odd: who looks meanwhile looks again. The fence keeps the stores below after this one.
         header.version.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         for index in 0..new {
@@ -413,6 +421,7 @@ impl Locked<'_> {
         for watch in keep {
             self.put(watch);
         }
+        // Release: pairs with the look in `known`; who sees the even number sees the whole table.
         header.version.fetch_add(1, Ordering::Release);
         Some(())
     }

@@ -416,6 +416,7 @@ impl Knotes {
         }
         if flags & abi::EV_DISPATCH != 0 {
             knote.disabled = true;
+            // AcqRel: pairs with the Acquire of the mark; counts in one order with other queues'.
             knote.dispatched = DISPATCHES.fetch_add(1, Ordering::AcqRel) + 1;
         }
         let stays = knote.pending != 0 && !knote.disabled;

@@ -104,6 +104,8 @@ impl Queue {
         unpack(self.id.load(Ordering::Relaxed))
     }
 
+    /// Acquire: pairs with the Release of every store, which comes after the kernel's own change: an ident
+    /// that is seen here has its knote, or had it.
     pub(crate) fn hidden(&self) -> Hidden {
         let known = |ident: &AtomicU64| {
             Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NOBODY)

@@ -120,6 +120,7 @@ impl Task {
         let hear = move |event: notify::Result<notify::Event>| {
             let concerns = !event.as_ref().is_ok_and(|it| !Translator::concerns(it));
             if concerns && messages.try_send(Message::Event(event)).is_err() {
+                // Release: pairs with the swap; what was lost has happened when the host is read again.
                 is_lossy.store(true, Ordering::Release);
             }
         };
