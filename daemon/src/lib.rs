@@ -12,6 +12,7 @@ mod counters;
 mod doorbell;
 mod export;
 mod heal;
+pub mod heap;
 #[cfg(target_os = "linux")]
 mod listeners;
 mod queue;

@@ -9,7 +9,7 @@ use agentfs_core::{Branch, Caller, DirEntry, Errno, Pass};
 
 /// Entries asked of FsCore at a time: some of the last ones do not fit into the kernel's buffer and
 /// are asked for again.
-const ENTRIES_AT_A_TIME: usize = 256;
+const ENTRIES_AT_A_TIME: usize = 64;
 /// Readings that are remembered. Of those forgotten the host is asked again.
 const READINGS: usize = 32;
 

@@ -46,6 +46,7 @@ pub(crate) struct DaemonArgs {
 
 pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     start_logging(common.json);
+    crate::heap::share_one();
     let mut config = Config::new(
         common
             .socket

@@ -21,6 +21,7 @@ const LIST: &[(&str, &str)] = &[
         "ring/src/requests/model.rs",
         "loom's cells check what Sync promises",
     ),
+    ("daemon/src/heap.rs", "calls mallopt"),
     (
         "daemon/src/server/page.rs",
         "lays atomics over mapped memory",
