@@ -37,7 +37,14 @@ impl fmt::Display for MountError {
                 "/dev/fuse cannot be opened ({error}): run `chmod 666 /dev/fuse` as root"
             ),
             Self::NotADirectory(path, error) => {
-                write!(f, "{} cannot be mounted on: {error}", path.display())
+                write!(f, "{} cannot be mounted on: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::NotConnected {
+                    f.write_str(
+                        ": it lies on a mount whose daemon was killed; \
+                         take that away with `agentfs umount DIR`",
+                    )?;
+                }
+                Ok(())
             }
             Self::NoHelper => f.write_str(
                 "an ordinary user mounts by fusermount3, and there is none: \
@@ -73,6 +80,8 @@ impl std::error::Error for MountError {
 pub enum UnmountError {
     /// A program has a file open or its working directory in it.
     Busy(PathBuf),
+    /// Something else is mounted over it.
+    Covered(PathBuf),
     /// Nothing of this process is mounted there.
     NotMounted(PathBuf),
     /// The kernel or the helper refused.
@@ -87,6 +96,11 @@ impl fmt::Display for UnmountError {
                 "{} is in use: end the programs in it (`fuser -vm` lists them), or detach it",
                 path.display()
             ),
+            Self::Covered(path) => write!(
+                f,
+                "something else is mounted over the branch on {0}: `umount {0}` first",
+                path.display()
+            ),
             Self::NotMounted(path) => write!(f, "no branch is mounted on {}", path.display()),
             Self::Refused(path, error) => {
                 write!(f, "unmounting {} was refused: {error}", path.display())
@@ -99,7 +113,7 @@ impl std::error::Error for UnmountError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Refused(_, error) => Some(error),
-            Self::Busy(_) | Self::NotMounted(_) => None,
+            Self::Busy(_) | Self::Covered(_) | Self::NotMounted(_) => None,
         }
     }
 }

@@ -10,30 +10,35 @@
 //! thread stuck in the kernel are not closed, by the death of the thread that started it. The signal
 //! for that is one that does nothing as long as the guardian is not ready for it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::location::{Located, Location};
 
 /// Output: what ends the connection, if that is allowed. Arguments: the device of the mount as
-/// mountinfo writes it, and the mount point if it is in this namespace. A line of input means that
-/// the mount is gone already. It unmounts at most once: what is there then is another one's.
+/// mountinfo writes it, and the mount point, if it is in this namespace, as mountinfo writes it and
+/// as it is. A line of input means that the mount is gone already. Of several mounts on that point
+/// the last one listed lies on top, and is what unmounting takes away: only ours may be. It unmounts
+/// at most once: what is there then is another one's.
 const SCRIPT: &str = r#"
 end() {
   echo 1
-  while read -r _ _ device _; do
-    [ "$device" = "$1" ] && [ "$2" ] || continue
-    umount -f -- "$2" || umount -l -- "$2" || fusermount3 -u -z -q -- "$2"
-    exit 0
+  top=
+  while read -r _ _ device _ point _; do
+    [ "$point" = "$2" ] && top=$device
   done </proc/self/mountinfo
+  [ "$top" = "$1" ] && { umount -f -- "$3" || umount -l -- "$3" || fusermount3 -u -z -q -- "$3"; }
   exit 0
 }
-trap 'end "$1" "$2"' URG TERM
+trap 'end "$@"' URG TERM
 trap '' INT HUP QUIT
 read -r _ && exit 0
-end "$1" "$2"
+end "$@"
 "#;
 
 #[derive(Debug)]
@@ -60,7 +65,7 @@ impl Guardian {
                 // What interrupts the server from a terminal is not for the guardian.
                 .process_group(0);
             if let Location::Here(point) = &mount.location {
-                command.arg(point);
+                command.arg(as_in_mountinfo(point)).arg(point);
             }
             command.spawn()
         };
@@ -79,4 +84,19 @@ impl Guardian {
             tracing::debug!(%error, "the guardian of a mount was gone before it");
         }
     }
+}
+
+/// As the kernel writes a path there (`fs/proc_namespace.c: show_mountinfo`).
+fn as_in_mountinfo(path: &Path) -> OsString {
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' => text.extend_from_slice(b"\\040"),
+            b'\t' => text.extend_from_slice(b"\\011"),
+            b'\n' => text.extend_from_slice(b"\\012"),
+            b'\\' => text.extend_from_slice(b"\\134"),
+            other => text.push(*other),
+        }
+    }
+    OsString::from_vec(text)
 }

@@ -51,5 +51,5 @@ mod table;
 pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};
 pub use options::MountOptions;
-pub use session::check_device;
+pub use session::{check_device, clear_dead};
 pub use table::{Echoes, MountHandle, MountInfo, Mounts, Settler};

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dev, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dev, Mode, OFlags, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::session;
@@ -60,6 +60,17 @@ impl Located {
             device,
             connection: connection.ok(),
         })
+    }
+
+    /// Whether another mount lies over this one, and would be taken away in its stead.
+    pub(crate) fn is_covered(&self) -> bool {
+        let Location::Here(point) = &self.location else {
+            return false;
+        };
+        // What the kernel knows without asking anybody.
+        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+        let seen = rustix::fs::statx(CWD, point, flags, StatxFlags::empty());
+        seen.is_ok_and(|it| rustix::fs::makedev(it.stx_dev_major, it.stx_dev_minor) != self.device)
     }
 
     pub(crate) fn unmount(&self, detach: bool) -> io::Result<()> {

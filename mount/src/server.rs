@@ -110,6 +110,9 @@ impl Server {
         if self.wait(Duration::ZERO) {
             return Err(UnmountError::NotMounted(self.point().to_owned()));
         }
+        if self.mount.is_covered() {
+            return Err(UnmountError::Covered(self.point().to_owned()));
+        }
         self.mount.unmount(detach).map_err(|error| {
             let point = self.point().to_owned();
             if error.kind() == ErrorKind::ResourceBusy {

@@ -75,6 +75,15 @@ pub(crate) fn check_mount_point(point: &Path) -> Result<(), MountError> {
     is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))
 }
 
+/// Takes away what is mounted on a directory if its server died; gives whether there was such a one,
+/// and is none any more. Waits for whoever answers there.
+#[must_use]
+pub fn clear_dead(point: &Path) -> bool {
+    let was_dead = is_dead(point);
+    clear_dead_mounts(point);
+    was_dead && !is_dead(point)
+}
+
 /// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one. Its
 /// guardian is usually about to take it away; to do the same meanwhile could hit the new one.
 fn clear_dead_mounts(point: &Path) {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use agentfs_proto::client::{CallError, ConnectError};
@@ -26,6 +27,18 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// A directory that was named cannot be used.
+    pub(crate) fn directory(path: &Path, error: &io::Error) -> Self {
+        let path = path.display();
+        if error.kind() == io::ErrorKind::NotConnected {
+            return Self::Other(format!(
+                "{path}: {error}: the daemon that served a mount here was killed; take it away with \
+                 `agentfs umount DIR`, or mount over it again"
+            ));
+        }
+        Self::Other(format!("{path}: {error}"))
+    }
+
     /// Tells the failure on standard error, and what the process exits with.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if let Self::Output(error) = self

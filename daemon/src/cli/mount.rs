@@ -107,6 +107,5 @@ fn device(mount: &MountInfo) -> rustix::fs::Dev {
 
 /// What the daemon, which has another working directory, understands.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    std::fs::canonicalize(path)
-        .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
+    std::fs::canonicalize(path).map_err(|error| Failure::directory(path, &error))
 }

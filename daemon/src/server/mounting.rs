@@ -116,8 +116,15 @@ impl Mounting {
         (info.id, mount)
     }
 
-    /// Takes a mount away.
+    /// Takes a mount away, also one that a daemon left which was killed.
     pub(crate) fn unmount(&self, point: &Path, detach: bool) -> Result<(), Refusal> {
+        match self.unmount_own(point, detach) {
+            Err(UnmountError::NotMounted(_)) if agentfs_mount::clear_dead(point) => Ok(()),
+            other => other.map_err(still_mounted),
+        }
+    }
+
+    fn unmount_own(&self, point: &Path, detach: bool) -> Result<(), UnmountError> {
         let mut handles = lock(&self.handles);
         handles.retain(|_, handle| handle.is_mounted());
         let missing = || UnmountError::NotMounted(point.to_owned());
@@ -129,7 +136,7 @@ impl Mounting {
             handle.unmount(detach)?;
             Ok(handle.info().id)
         });
-        handles.remove(&unmounted.map_err(still_mounted)?);
+        handles.remove(&unmounted?);
         Ok(())
     }
 }
@@ -149,7 +156,7 @@ fn refused(error: MountError) -> Refusal {
 
 fn still_mounted(error: UnmountError) -> Refusal {
     let code = match error {
-        UnmountError::Busy(_) => Code::BUSY,
+        UnmountError::Busy(_) | UnmountError::Covered(_) => Code::BUSY,
         UnmountError::NotMounted(_) => Code::NOT_FOUND,
         UnmountError::Refused(..) => Code::RESOURCES,
     };

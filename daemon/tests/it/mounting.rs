@@ -2,12 +2,17 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::support::{DaemonProcess, PATIENCE};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::support::{DaemonProcess, PATIENCE, ended};
 
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
@@ -35,12 +40,18 @@ fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn is_mount_point(path: &Path) -> bool {
+fn mounts_on(path: &Path) -> usize {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let path = path.to_str().unwrap();
+    // As it is written there (proc_pid_mountinfo(5)).
+    let path = path.to_str().unwrap().replace(' ', "\\040");
     mounts
         .lines()
-        .any(|line| line.split(' ').nth(4) == Some(path))
+        .filter(|line| line.split(' ').nth(4) == Some(&path))
+        .count()
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    mounts_on(path) > 0
 }
 
 #[test]
@@ -91,7 +102,6 @@ fn a_mount_ends_with_the_daemon() {
 
 /// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
 fn wait_until_unmounted(path: &Path) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let table = fs::File::open("/proc/self/mountinfo").unwrap();
     let until = Instant::now() + PATIENCE;
     while is_mount_point(path) {
@@ -110,7 +120,8 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
         return;
     }
     let daemon = DaemonProcess::start();
-    let points = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let in_two_words = tempfile::Builder::new().prefix("two words").tempdir();
+    let points = [tempfile::tempdir().unwrap(), in_two_words.unwrap()];
     for point in &points {
         succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
     }
@@ -127,38 +138,130 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
                 .unwrap()
         })
         .collect();
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Another one in this process, to see the error.
-        let inside = points[0].path().join("inside");
-        let failing = scope.spawn(move || {
-            let mut file = fs::File::create(&inside).unwrap();
-            loop {
-                if let Err(error) = std::io::Write::write_all(&mut file, b"x") {
-                    return error;
-                }
+    // Another one in this process, to see the error.
+    let inside = points[0].path().join("inside");
+    let (failed, fails) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut file = fs::File::create(&inside).unwrap();
+        loop {
+            if let Err(error) = std::io::Write::write_all(&mut file, b"x") {
+                return failed.send(error);
             }
-        });
-        // Requests of others have to be under way as well: they invalidate.
-        for number in 0..50 {
-            succeeds(&daemon, &["fs", "mkdir", &format!("/d{number}")]);
         }
-        let directory = daemon.kill();
-        let error = failing.join().unwrap();
-        assert!(
-            matches!(
-                error.kind(),
-                ErrorKind::NotConnected | ErrorKind::ConnectionAborted
-            ),
-            "{error}"
-        );
-        ended.store(true, Ordering::SeqCst);
-        drop(directory);
     });
+    // Requests of others have to be under way as well: they invalidate.
+    for number in 0..50 {
+        succeeds(&daemon, &["fs", "mkdir", &format!("/d{number}")]);
+    }
+    let _directory = daemon.kill();
+    let error = fails.recv_timeout(PATIENCE).expect("an error in time");
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::NotConnected | ErrorKind::ConnectionAborted
+        ),
+        "{error}"
+    );
     for worker in &mut workers {
-        assert!(worker.wait().unwrap().success());
+        assert!(ended(worker).success());
     }
     for point in &points {
         wait_until_unmounted(point.path());
     }
+}
+
+/// The processes that take the mounts of a daemon away when it dies.
+fn guardians(daemon: &DaemonProcess) -> Vec<OwnedFd> {
+    let is_guardian = |process: &str| {
+        let text = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
+        rest.split(' ').nth(1) == Some(&daemon.pid().to_string())
+            && String::from_utf8_lossy(&text).contains("agentfs-guardian")
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let found: Vec<OwnedFd> = names
+        .filter(|name| name.parse::<u32>().is_ok() && is_guardian(name))
+        .map(|name| Pid::from_raw(name.parse().unwrap()).unwrap())
+        .map(|pid| pidfd_open(pid, PidfdFlags::empty()).unwrap())
+        .collect();
+    assert!(!found.is_empty(), "no guardian");
+    found
+}
+
+#[track_caller]
+fn wait_until_ended(processes: &[OwnedFd]) {
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    for process in processes {
+        let ready = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
+        assert_eq!(ready, Ok(1), "a guardian does not end");
+    }
+}
+
+/// Kills a daemon together with the guardians of its mounts, and starts another one in its place.
+fn another_after_a_crash(daemon: DaemonProcess) -> DaemonProcess {
+    let guardians = guardians(&daemon);
+    for guardian in &guardians {
+        pidfd_send_signal(guardian, Signal::KILL).unwrap();
+    }
+    wait_until_ended(&guardians);
+    DaemonProcess::start_in(daemon.kill(), &[])
+}
+
+#[test]
+fn a_dead_mount_is_mounted_over_or_taken_away_and_nothing_of_it_stays() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    succeeds(&daemon, &["mount", "main", dir]);
+    let daemon = another_after_a_crash(daemon);
+    let below = point.path().join("below");
+    let error = fs::metadata(&below).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    let refused = daemon.run(&["mount", "main", below.to_str().unwrap()]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("agentfs umount"), "{why}");
+
+    succeeds(&daemon, &["mount", "main", dir]);
+    assert_eq!(mounts_on(point.path()), 1);
+    fs::write(&below, "alive").unwrap();
+    assert_eq!(succeeds(&daemon, &["fs", "cat", "/below"]), "alive");
+
+    let daemon = another_after_a_crash(daemon);
+    assert!(is_mount_point(point.path()));
+    succeeds(&daemon, &["umount", dir]);
+    assert!(!is_mount_point(point.path()));
+    assert!(!daemon.run(&["umount", dir]).status.success());
+}
+
+#[test]
+fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    succeeds(&daemon, &["mount", "main", dir]);
+    rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(point.path().join("f"), "over it").unwrap();
+    let refused = daemon.run(&["umount", "--detach", dir]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("mounted over"), "{why}");
+
+    let guardians = guardians(&daemon);
+    let directory = daemon.kill();
+    wait_until_ended(&guardians);
+    assert_eq!(
+        fs::read_to_string(point.path().join("f")).unwrap(),
+        "over it"
+    );
+    rustix::mount::unmount(dir, UnmountFlags::empty()).unwrap();
+    let daemon = DaemonProcess::start_in(directory, &[]);
+    succeeds(&daemon, &["umount", dir]);
+    assert!(!is_mount_point(point.path()));
 }

@@ -173,8 +173,8 @@ fn status_of(ended: ExitStatus) -> u8 {
 
 fn project(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let named = named.unwrap_or_else(|| PathBuf::from("."));
-    let project = std::fs::canonicalize(&named)
-        .map_err(|error| Failure::Other(format!("{}: {error}", named.display())))?;
+    let project =
+        std::fs::canonicalize(&named).map_err(|error| Failure::directory(&named, &error))?;
     if project == Path::new("/") {
         let text = "a branch of / cannot be mounted on it; name a directory with --lower";
         return Err(Failure::Other(text.to_owned()));
