@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
@@ -18,8 +20,13 @@ fn open(path: &Path) -> File {
     options.read(true).write(true).open(path).unwrap()
 }
 
-/// `F_OFD_SETLK`: as a POSIX lock, but held by the open file, so that one process can have two.
 fn lock_range(file: &File, kind: i32, start: i64, len: i64) -> Result<(), Errno> {
+    lock_range_by(libc::F_OFD_SETLK, file, kind, start, len)
+}
+
+/// `F_OFD_SETLK` and `F_OFD_SETLKW`, which waits: as a POSIX lock, but held by the open file, so that
+/// one process can have two.
+fn lock_range_by(command: i32, file: &File, kind: i32, start: i64, len: i64) -> Result<(), Errno> {
     let lock = libc::flock {
         l_type: i16::try_from(kind).unwrap(),
         l_whence: i16::try_from(libc::SEEK_SET).unwrap(),
@@ -29,7 +36,7 @@ fn lock_range(file: &File, kind: i32, start: i64, len: i64) -> Result<(), Errno>
     };
     #[expect(unsafe_code, reason = "rustix has no ranges of a file to lock")]
     // SAFETY: the descriptor is open, and the third argument is what this command takes.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &raw const lock) };
     if result == 0 {
         Ok(())
     } else {
@@ -65,7 +72,13 @@ fn locks_hold_among_the_programs_of_one_mount() {
     let refused = lock_range(&two, libc::F_RDLCK, 3, 1);
     assert_eq!(refused, Err(Errno::AGAIN));
     drop(one);
-    lock_range(&two, libc::F_RDLCK, 3, 1).unwrap();
+    // A process that another test is about to start may have it open for a moment, too.
+    let (locked, locks) = mpsc::channel();
+    std::thread::spawn(move || {
+        locked.send(lock_range_by(libc::F_OFD_SETLKW, &two, libc::F_RDLCK, 3, 1))
+    });
+    let waited = locks.recv_timeout(Duration::from_secs(60));
+    waited.expect("the lock in time").unwrap();
 }
 
 #[test]
