@@ -1,5 +1,6 @@
 //! What the daemon rings to wake the reader of a queue.
 
+#[cfg(target_os = "linux")]
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use agentfs_ring::doorbell::Ringer;
+#[cfg(target_os = "linux")]
 use rustix::io::Errno;
 
 /// The ringing end of a queue's doorbell.
@@ -17,6 +19,7 @@ pub(crate) enum Doorbell {
     /// The file on which the program's own inotify instance has a hidden watch: a byte read from it is
     /// one `IN_ACCESS`, and further ones merge with it while it is unread. (Reading wakes the program
     /// sooner than writing by what a write takes before it announces itself: 4.8 microseconds, not 5.1.)
+    #[cfg(target_os = "linux")]
     HiddenFile(File),
 }
 
@@ -47,6 +50,7 @@ impl Doorbell {
     pub(crate) fn ring(&self) {
         match self {
             Self::Ringer(ringer) => drop(ringer.ring()),
+            #[cfg(target_os = "linux")]
             Self::HiddenFile(file) => {
                 while rustix::io::pread(file, &mut [0_u8; 1], 0) == Err(Errno::INTR) {}
             }
