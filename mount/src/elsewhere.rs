@@ -56,9 +56,17 @@ pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved,
         .map_err(device_error)?;
     check_mount_point(point)?;
     let refused = |error: rustix::io::Errno| MountError::Refused(point.to_owned(), error.into());
+    // With allow_other the kernel lets in who is in the mount's user namespace; without, who has the
+    // mount's user and group (fuse_allow_current_process). An ordinary user's namespace has no others,
+    // and the daemon, which tells by echo, is outside of it.
+    let others = if rustix::process::geteuid().is_root() {
+        ",allow_other"
+    } else {
+        ""
+    };
     // The kernel's parser of options: fs/fuse/inode.c, fuse_fs_parameters. 40000 is S_IFDIR.
     let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other,subtype=agentfs",
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,subtype=agentfs{others}",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),

@@ -83,3 +83,24 @@ fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
     assert_eq!(joined.out, "f\nfrom-outside\ntheirs\n", "{joined:?}");
     program.expect("CREATE joined");
 }
+
+#[test]
+fn a_program_without_the_library_hears_a_change_from_outside() {
+    let Some(project) = project() else { return };
+    let script = "exec env -u LD_PRELOAD inotifywait -m -e create --format '%e %f' .";
+    let words = [
+        "run",
+        "--branch",
+        "b",
+        "--discard",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let program = Program::start(&mut as_user(&project, &words));
+    program.complains("Watches established");
+    let touch = ["fs", "touch", "/from-outside", "--branch", "b"];
+    assert_eq!(Said::by(&mut as_user(&project, &touch)).status, Some(0));
+    program.expect("CREATE from-outside");
+}
