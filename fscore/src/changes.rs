@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use crate::attr::Nanos;
 use crate::branch::Branch;
 use crate::diff::{Differs, Named, Step, place_of, steps, visible};
 use crate::errno::{Errno, Result};
@@ -93,6 +94,14 @@ impl Frozen {
     pub fn seq(&self) -> Seq {
         self.seq
     }
+
+    /// When what the step is about was changed last.
+    fn last_change(&self, step: &Step) -> Option<Nanos> {
+        let Step::Modified(node, _) = step else {
+            return None;
+        };
+        self.tree.inode(*node).ok().map(|inode| inode.times.ctime)
+    }
 }
 
 impl FsCore {
@@ -129,7 +138,8 @@ impl Branch {
     }
 
     /// What changed since, as if made step by step: the net changes, in an order in which they could
-    /// be made, parents before children. Also gives the moment up to which this holds.
+    /// be made, parents before children. What was only modified comes last, in the order of the last
+    /// changes: who waits for a file that is written after others is told of those first. Also gives the moment up to which this holds.
     ///
     /// # Errors
     ///
@@ -148,7 +158,9 @@ impl Branch {
         if old.branch != self.id() || new.branch != self.id() {
             return Err(Errno::EINVAL);
         }
-        let steps = steps(&old.tree, &new.tree)?;
+        let mut steps = steps(&old.tree, &new.tree)?;
+        let modified = steps.partition_point(|step| !matches!(step, Step::Modified(..)));
+        steps[modified..].sort_by_cached_key(|step| new.last_change(step));
         let is_open = |node| self.inner.read().handles.is_open(node);
         Ok(changes(&old.tree, &new.tree, steps, &is_open))
     }

@@ -105,6 +105,22 @@ fn a_reader_that_fell_behind_catches_up() {
 }
 
 #[test]
+fn what_was_written_last_is_told_last() {
+    let w = World::new();
+    for path in ["/a", "/b", "/c"] {
+        w.put(path, "1");
+    }
+    let frozen = w.b.freeze();
+    for path in ["/c", "/a", "/b"] {
+        w.put(path, "other");
+    }
+    let (changes, _) = w.b.changes_since(&frozen).unwrap();
+    let lines: Vec<_> = changes.iter().map(line).collect();
+    let written = |name| format!("written /{name} File1 Grew");
+    assert_eq!(lines, ["c", "a", "b"].map(written));
+}
+
+#[test]
 fn over_a_host_directory() {
     let host = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(host.path().join("dir/sub")).unwrap();
