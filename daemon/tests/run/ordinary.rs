@@ -59,10 +59,8 @@ fn an_ordinary_user_works_in_a_branch() {
     assert_eq!(project.read("theirs"), "other\n");
 }
 
-#[test]
-fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
-    let Some(project) = project() else { return };
-    let script = "echo ready; exec inotifywait -m --format '%e %f' .";
+/// A watcher in the branch `b`, which has heard of a change from outside.
+fn hears_from_outside(project: &Project, script: &str) -> Program {
     let words = [
         "run",
         "--branch",
@@ -73,11 +71,19 @@ fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
         "-c",
         script,
     ];
-    let program = Program::start(&mut as_user(&project, &words));
+    let program = Program::start(&mut as_user(project, &words));
     program.complains("Watches established");
     let touch = ["fs", "touch", "/from-outside", "--branch", "b"];
-    assert_eq!(Said::by(&mut as_user(&project, &touch)).status, Some(0));
+    assert_eq!(Said::by(&mut as_user(project, &touch)).status, Some(0));
     program.expect("CREATE from-outside");
+    program
+}
+
+#[test]
+fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
+    let Some(project) = project() else { return };
+    let script = "echo ready; exec inotifywait -m --format '%e %f' .";
+    let program = hears_from_outside(&project, script);
     let join = ["join", "b", "--", "sh", "-c", "ls; : > joined"];
     let joined = Said::by(&mut as_user(&project, &join));
     assert_eq!(joined.out, "f\nfrom-outside\ntheirs\n", "{joined:?}");
@@ -88,19 +94,5 @@ fn a_stock_program_of_an_ordinary_user_hears_and_is_joined() {
 fn a_program_without_the_library_hears_a_change_from_outside() {
     let Some(project) = project() else { return };
     let script = "exec env -u LD_PRELOAD inotifywait -m -e create --format '%e %f' .";
-    let words = [
-        "run",
-        "--branch",
-        "b",
-        "--discard",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let program = Program::start(&mut as_user(&project, &words));
-    program.complains("Watches established");
-    let touch = ["fs", "touch", "/from-outside", "--branch", "b"];
-    assert_eq!(Said::by(&mut as_user(&project, &touch)).status, Some(0));
-    program.expect("CREATE from-outside");
+    let _program = hears_from_outside(&project, script);
 }

@@ -69,7 +69,9 @@ impl Index {
         // Another kind of object with a number used before is another object.
         let same = self.by_object.get(&object).copied();
         let same = same.filter(|node| self.nodes.get(node).is_some_and(|it| it.kind == kind));
-        let node = same.unwrap_or_else(|| self.number(object).unwrap_or_else(new_node));
+        let node = same
+            .or_else(|| self.number(object))
+            .unwrap_or_else(new_node);
         self.by_object.insert(object, node);
         let place = self.nodes.entry(node).or_insert_with(|| Known {
             object,
