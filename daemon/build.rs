@@ -19,7 +19,7 @@ use std::process::Command;
 /// Names a library to be carried instead of the one that would be built.
 const LIBRARY: &str = "AGENTFS_SHIM_LIBRARY";
 /// What the library is built from, beside the lock file.
-const CRATES: [&str; 3] = ["interpose", "proto", "ring"];
+const CRATES: [&str; 4] = ["interpose", "client", "proto", "ring"];
 /// What cargo and clippy set for the outer build and would be misunderstood by the inner one.
 const OUTER: [&str; 7] = [
     "CARGO_BUILD_TARGET",

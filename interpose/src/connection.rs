@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use agentfs_proto::client::{CallError, Client, Deadline, OpenQueue};
+use agentfs_client::{CallError, Client, Deadline, OpenQueue};
 use agentfs_proto::message::{
     Call, Hello, MountList, Ping, QueueKind, QueueOpen, RequestChannelOpen, Token,
 };

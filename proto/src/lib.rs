@@ -4,7 +4,7 @@
 //!
 //! [`record`] is what lies in a ring: one fixed head of 64 bytes and the names, read in place by the
 //! program that waits. [`message`] is what is said on the control socket, encoded by [`ssz`], cut
-//! into [`frame`]s, with [`descriptor`]s beside them, and spoken by the [`client`].
+//! into [`frame`]s, with [`descriptor`]s beside them. The crate `agentfs-client` speaks it.
 //!
 //! It deliberately does not know the ring that carries a record, nor the filesystem that it tells
 //! of, nor how the daemon answers. It is loaded into other people's processes: no threads, no
@@ -24,7 +24,6 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
-pub mod client;
 pub mod descriptor;
 pub mod frame;
 pub mod message;

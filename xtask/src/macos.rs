@@ -58,7 +58,16 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
     report.step("type-check for FreeBSD", || {
         type_check(
             FREEBSD,
-            &["-p", "agentfs-ring", "-p", "agentfs-proto", "-p", SHIM],
+            &[
+                "-p",
+                "agentfs-ring",
+                "-p",
+                "agentfs-proto",
+                "-p",
+                "agentfs-client",
+                "-p",
+                SHIM,
+            ],
         )
     });
     if !args.check {

@@ -3,7 +3,7 @@
 mod checks;
 mod program;
 
-use agentfs_proto::client::{Client, ConnectError, Deadline};
+use agentfs_client::{Client, ConnectError, Deadline};
 use agentfs_proto::message::Hello;
 use clap::Args;
 use serde::Serialize;

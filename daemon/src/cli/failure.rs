@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use agentfs_proto::client::{CallError, ConnectError};
+use agentfs_client::{CallError, ConnectError};
 
 use crate::server::StartError;
 

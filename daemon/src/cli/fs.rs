@@ -4,8 +4,8 @@ mod args;
 mod file;
 mod tree;
 
+use agentfs_client::{CallError, Deadline};
 use agentfs_proto::bytes::Bytes;
-use agentfs_proto::client::{CallError, Deadline};
 use agentfs_proto::message::{
     Attr, FsCall, FsChmod, FsChown, FsDone, FsGetXattr, FsLink, FsListXattr, FsMkdir, FsMknod,
     FsReadLink, FsRemoveXattr, FsRename, FsRmdir, FsSetXattr, FsStat, FsSymlink, FsTruncate,

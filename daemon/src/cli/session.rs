@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentfs_proto::client::{CallError, Client, Deadline};
+use agentfs_client::{CallError, Client, Deadline};
 use agentfs_proto::message::{Call, Hello, Shutdown, Welcome};
 use clap::Args;
 

@@ -1,6 +1,6 @@
 //! `agentfs status`
 
-use agentfs_proto::client::CallError;
+use agentfs_client::CallError;
 use agentfs_proto::message::{
     MountInfo, SessionStatus, Status, StatusReport, WatchInfo, WatchList,
 };

@@ -2,15 +2,11 @@
 
 use std::os::unix::net::UnixStream;
 
+use agentfs_client::{Event, EventKind, Subscription, SubscriptionError, SubscriptionOptions};
 use agentfs_proto::bytes::Bytes;
-use agentfs_proto::client::{Deadline, OpenQueue};
-use agentfs_proto::message::{QueueKind, QueueOpen, WatchRegisterTree};
-use agentfs_proto::record::{EventRef, Kind, flags};
-use agentfs_ring::doorbell::{BellKind, Ringer, Waiter};
-use agentfs_ring::{ArmOutcome, Bell, Claim, Consumer, OwnerId};
+use agentfs_proto::record::Kind;
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -45,179 +41,70 @@ pub(crate) struct WatchArgs {
     ring: u32,
 }
 
-/// The refill doorbell, as the daemon makes it on this system.
-const REFILL: BellKind = if cfg!(target_os = "linux") {
-    BellKind::EventFd
-} else {
-    BellKind::Pipe
-};
-
 pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, &args.branch)?;
-    let path = args.path;
-    let open = QueueOpen {
-        kind: QueueKind::Native,
-        capacity: args.ring,
-    };
-    let queue = session.client.open_queue(open, Deadline::after(PATIENCE))?;
-    let watch = WatchRegisterTree {
-        queue: queue.opened.queue,
-        watch: 1,
-        path: path.clone(),
-        activity: args.activity,
-    };
-    session
-        .call(watch)
-        .map_err(|error| Failure::Call(path.to_string(), error))?;
-    let mut subscriber = Subscriber::new(queue, session)?;
-    let branch = &subscriber.session.welcome.branch_name;
+    let Session { client, welcome } = Session::open(common, &args.branch)?;
+    let options = SubscriptionOptions::new()
+        .path(args.path.as_path())
+        .activity(args.activity)
+        .ring_capacity(args.ring)
+        .patience(PATIENCE);
+    let subscription = Subscription::over(client, options);
+    let mut subscription = subscription.map_err(|error| failure(&args.path, error))?;
+    let signal = signals()?;
+    let branch = welcome.branch_name;
     if output.is_json() {
-        let ready = serde_json::json!({ "watching": path, "branch": branch });
+        let ready = serde_json::json!({ "watching": args.path, "branch": branch });
         output.json(&ready)?;
     } else {
         output.line(format_args!(
-            "watching {path} of branch {branch}, until Ctrl-C"
+            "watching {} of branch {branch}, until Ctrl-C",
+            args.path
         ))?;
     }
     output.flush().map_err(Failure::Output)?;
-    subscriber.print(args.count, output)
-}
-
-/// The reading end of the queue, and what ends it.
-struct Subscriber {
-    consumer: Consumer,
-    refill: Ringer,
-    doorbell: Waiter,
-    session: Session,
-    /// Readable after a signal.
-    signal: UnixStream,
-}
-
-/// Why the subscriber woke.
-#[derive(PartialEq, Eq)]
-enum Woken {
-    Doorbell,
-    Signal,
-    DaemonGone,
-}
-
-impl Subscriber {
-    fn new(queue: OpenQueue, session: Session) -> Result<Self, Failure> {
-        let OpenQueue {
-            opened: _,
-            ring,
-            refill,
-            doorbell,
-        } = queue;
-        let consumer = Consumer::open(ring).map_err(|error| Failure::Other(error.to_string()))?;
-        let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
-        for number in [SIGINT, SIGTERM] {
-            let write = write.try_clone().map_err(Failure::Input)?;
-            signal_hook::low_level::pipe::register(number, write).map_err(Failure::Input)?;
-        }
-        Ok(Self {
-            consumer,
-            refill: Ringer::from_fd(refill, REFILL),
-            doorbell: Waiter::from_fd(doorbell, BellKind::Pipe),
-            session,
-            signal,
-        })
-    }
-
-    /// Prints events until a signal, the end of the daemon, or `limit`.
-    fn print(&mut self, limit: Option<u64>, output: &mut Output) -> Result<(), Failure> {
-        let mut printed = 0;
-        loop {
-            let may_sleep = {
-                let mut claim = self
-                    .consumer
-                    .claim(OwnerId::this_process(), |_| true)
-                    .ok_or_else(|| Failure::Other("another process reads this ring".to_owned()))?;
-                printed += print_unread(&mut claim, limit.map(|limit| limit - printed), output)?;
-                if claim.release() == Bell::Ring {
-                    self.refill
-                        .ring()
-                        .map_err(|error| Failure::Other(error.to_string()))?;
-                }
-                claim.arm().map_err(damaged)? == ArmOutcome::MaySleep
-            };
-            if limit.is_some_and(|limit| printed >= limit) {
-                return Ok(());
-            }
-            if !may_sleep {
-                continue;
-            }
-            output.flush().map_err(Failure::Output)?;
-            match self.wait()? {
-                Woken::Doorbell => {}
-                Woken::Signal => return Ok(()),
-                Woken::DaemonGone => {
-                    return Err(Failure::Other("the daemon ended".to_owned()));
-                }
-            }
-        }
-    }
-
-    fn wait(&self) -> Result<Woken, Failure> {
-        let failed = |error: Errno| Failure::Other(format!("waiting failed: {error}"));
-        let mut fds = [
-            PollFd::new(&self.doorbell, PollFlags::IN),
-            PollFd::new(&self.signal, PollFlags::IN),
-            PollFd::new(&self.session.client, PollFlags::IN),
-        ];
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        let [doorbell, signal, daemon] = fds.map(|fd| fd.revents());
-        if !signal.is_empty() {
-            return Ok(Woken::Signal);
-        }
-        if doorbell.contains(PollFlags::IN) {
-            // Before popping, never after: a ring in between would be lost.
-            self.doorbell
-                .clear()
-                .map_err(|error| Failure::Other(error.to_string()))?;
-            return Ok(Woken::Doorbell);
-        }
-        // Nothing was asked, so only the end can be readable. What is in the ring was printed.
-        if daemon.is_empty() {
-            Ok(Woken::Doorbell)
-        } else {
-            Ok(Woken::DaemonGone)
-        }
-    }
-}
-
-fn damaged(error: agentfs_ring::Corrupt) -> Failure {
-    Failure::Other(format!(
-        "the ring is damaged: {error}; start the watch again"
-    ))
-}
-
-/// Prints what is in the ring, at most `limit` events. Returns how many.
-fn print_unread(
-    claim: &mut Claim<'_>,
-    limit: Option<u64>,
-    output: &mut Output,
-) -> Result<u64, Failure> {
     let mut printed = 0;
-    while limit.is_none_or(|limit| printed < limit) {
-        let Some(record) = claim.next().map_err(damaged)? else {
-            break;
-        };
-        let event = EventRef::parse(&record)
-            .map_err(|error| Failure::Other(format!("a damaged record: {error}")))?;
-        if event.head().kind == Kind::PADDING {
+    while args.count.is_none_or(|count| printed < count) {
+        let next = subscription.try_next();
+        if let Some(event) = next.map_err(|error| failure(&args.path, error))? {
+            print_event(&event, output)?;
+            printed += 1;
             continue;
         }
-        print_event(&event, output)?;
-        printed += 1;
+        output.flush().map_err(Failure::Output)?;
+        if is_signalled(&subscription, &signal)? {
+            break;
+        }
     }
-    Ok(printed)
+    Ok(())
+}
+
+fn failure(path: &Bytes, error: SubscriptionError) -> Failure {
+    match error {
+        SubscriptionError::Connect(error) => Failure::Connect(error),
+        SubscriptionError::Call(error) => Failure::Call(path.to_string(), error),
+        other => Failure::Other(other.to_string()),
+    }
+}
+
+/// Returns what is readable after a signal that ends the watch.
+fn signals() -> Result<UnixStream, Failure> {
+    let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
+    for number in [SIGINT, SIGTERM] {
+        let write = write.try_clone().map_err(Failure::Input)?;
+        signal_hook::low_level::pipe::register(number, write).map_err(Failure::Input)?;
+    }
+    Ok(signal)
+}
+
+/// Sleeps until there may be an event, or a signal has come.
+fn is_signalled(subscription: &Subscription, signal: &UnixStream) -> Result<bool, Failure> {
+    let mut fds = [
+        PollFd::new(subscription, PollFlags::IN),
+        PollFd::new(signal, PollFlags::IN),
+    ];
+    let woken = rustix::io::retry_on_intr(|| poll(&mut fds, None));
+    woken.map_err(|error| Failure::Other(format!("waiting failed: {error}")))?;
+    Ok(!fds[1].revents().is_empty())
 }
 
 /// One event in JSON.
@@ -236,35 +123,55 @@ struct EventJson {
     pid: u64,
 }
 
-fn print_event(event: &EventRef<'_>, output: &mut Output) -> Result<(), Failure> {
-    let head = event.head();
-    let (path, aux) = (event.path().into(), Bytes::from(event.aux()));
-    let has = |flag| head.flags & flag != 0;
+fn print_event(event: &Event, output: &mut Output) -> Result<(), Failure> {
+    let path = Bytes::from(event.path.as_path());
+    let new_path = match &event.kind {
+        EventKind::Renamed { to } => Some(Bytes::from(to.as_path())),
+        _ => None,
+    };
+    let kind = name(&event.kind);
     if output.is_json() {
         return output.json(&EventJson {
-            kind: head.kind.to_string(),
+            kind: kind.to_owned(),
             path,
-            new_path: (head.kind == Kind::RENAMED).then_some(aux),
-            directory: has(flags::DIRECTORY),
-            attributes: has(flags::ATTRIBUTES),
-            healed: has(flags::HEALED),
-            seq: head.seqno,
-            time_ns: head.ts_nanos,
-            node: head.node,
-            pid: head.data,
+            new_path,
+            directory: event.is_directory,
+            attributes: event.is_attributes,
+            healed: event.is_healed,
+            seq: event.sequence,
+            time_ns: event.time_ns,
+            node: event.node,
+            pid: event.actor,
         });
     }
-    let slash = if has(flags::DIRECTORY) && path.last() != Some(&b'/') {
+    let slash = if event.is_directory && path.last() != Some(&b'/') {
         "/"
     } else {
         ""
     };
-    match head.kind {
-        Kind::RENAMED => output.line(format_args!(
-            "{:9} {path}{slash} -> {aux}{slash}",
-            "renamed"
-        )),
-        Kind::OVERFLOW => output.line("overflow  events are lost; look at everything again"),
-        kind => output.line(format_args!("{:9} {path}{slash}", kind.to_string())),
+    match new_path {
+        Some(to) => output.line(format_args!("{kind:9} {path}{slash} -> {to}{slash}")),
+        None if event.kind == EventKind::Overflow => {
+            output.line("overflow  events are lost; look at everything again")
+        }
+        None => output.line(format_args!("{kind:9} {path}{slash}")),
     }
+}
+
+/// The kind as the protocol names it.
+fn name(kind: &EventKind) -> &'static str {
+    let kind = match kind {
+        EventKind::Created => Kind::CREATED,
+        EventKind::Removed => Kind::REMOVED,
+        EventKind::Modified => Kind::MODIFIED,
+        EventKind::Renamed { .. } => Kind::RENAMED,
+        EventKind::BranchCreated => Kind::BRANCH_CREATED,
+        EventKind::SnapshotCreated => Kind::SNAPSHOT_CREATED,
+        EventKind::Opened => Kind::OPENED,
+        EventKind::Read => Kind::READ,
+        EventKind::Closed => Kind::CLOSED,
+        // To a subscriber, a rescan of everything is an overflow.
+        _ => Kind::OVERFLOW,
+    };
+    kind.name().unwrap_or("overflow")
 }

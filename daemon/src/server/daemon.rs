@@ -99,7 +99,7 @@ impl std::error::Error for StartError {
 ///
 /// ```
 /// use agentfs_daemon::server::{Config, Daemon};
-/// use agentfs_proto::client::{Client, Deadline};
+/// use agentfs_client::{Client, Deadline};
 /// use agentfs_proto::message::{Hello, Ping};
 ///
 /// let directory = tempfile::Builder::new().permissions(private()).tempdir()?;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use agentfs_proto::client::{CallError, Client};
+use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
     BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, Code, Diff, FsMkdir, FsStat,
     Hello, PageNext, SnapshotCreate, SnapshotRestore,

@@ -4,9 +4,9 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
+use agentfs_client::Client;
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Config, Daemon, EchoMode};
-use agentfs_proto::client::Client;
 use agentfs_proto::message::{Mount, Status};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};

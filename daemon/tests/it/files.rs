@@ -1,6 +1,6 @@
 //! Changes through the control socket.
 
-use agentfs_proto::client::{CallError, Client};
+use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
     FsClose, FsMkdir, FsOpen, FsRename, FsRmdir, FsUnlink, FsWrite, open_flags,
 };

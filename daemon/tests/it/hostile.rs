@@ -168,7 +168,7 @@ fn random_and_damaged_frames_end_their_own_session_only() {
 }
 
 /// Waits until only the witness is left, so that what the others had can be counted.
-fn settle(daemon: &DaemonProcess, witness: &mut agentfs_proto::client::Client) {
+fn settle(daemon: &DaemonProcess, witness: &mut agentfs_client::Client) {
     let deadline = std::time::Instant::now() + crate::support::PATIENCE;
     while witness
         .call(Status { after: 0 }, crate::support::soon())
@@ -186,7 +186,7 @@ fn settle(daemon: &DaemonProcess, witness: &mut agentfs_proto::client::Client) {
     // Connections that were never greeted are no sessions; one made after them tells that they were
     // looked at.
     assert_answers(&mut daemon.client());
-    let count = |witness: &mut agentfs_proto::client::Client| {
+    let count = |witness: &mut agentfs_client::Client| {
         let report = witness
             .call(Status { after: 0 }, crate::support::soon())
             .unwrap();

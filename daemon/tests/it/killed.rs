@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use agentfs_proto::client::{CallError, Client};
+use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{Hello, Status};
 use rustix::process::Signal;
 

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
-use agentfs_proto::client::CallError;
+use agentfs_client::CallError;
 use agentfs_proto::message::Shutdown;
 use rustix::process::{Pid, Signal, kill_process};
 

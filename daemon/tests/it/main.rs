@@ -24,6 +24,7 @@ mod routing;
 mod sessions;
 mod showing;
 mod subscriber;
+mod subscription;
 mod support;
 mod synth_fsevents;
 mod synth_inotify;

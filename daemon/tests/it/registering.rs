@@ -3,9 +3,9 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use agentfs_client::{CallError, Client, OpenQueue};
 use agentfs_core::{Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Daemon, Limits};
-use agentfs_proto::client::{CallError, Client, OpenQueue};
 use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen, Status};
 use agentfs_proto::record::EventRef;
 use agentfs_proto::registration::Registration;

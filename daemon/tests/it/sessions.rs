@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use agentfs_client::{CallError, Client, ConnectError};
 use agentfs_daemon::server::Limits;
-use agentfs_proto::client::{CallError, Client, ConnectError};
 use agentfs_proto::message::{Code, Done, Hello, Ping, Reply, Shutdown, Status, Token};
 
 use crate::support::{assert_answers, connect, daemon_with, soon};
@@ -188,7 +188,7 @@ fn whoever_reads_no_answers_is_asked_nothing_more_and_costs_nobody_else() {
     let mut other = connect(daemon.socket());
     let mut sent = 0;
     // The daemon stops reading, so the socket fills up.
-    let at_once = agentfs_proto::client::Deadline::after(Duration::from_millis(200));
+    let at_once = agentfs_client::Deadline::after(Duration::from_millis(200));
     loop {
         match stalled.send(Status { after: 0 }.into(), at_once) {
             Ok(_) => sent += 1,

@@ -1,23 +1,16 @@
 //! A native subscriber, as a program writes one.
 
-use std::os::fd::AsFd as _;
-use std::time::Instant;
+use std::sync::Mutex;
 
-use agentfs_proto::client::Client;
-use agentfs_proto::message::{QueueKind, QueueOpen, WatchRegisterTree};
-use agentfs_proto::record::{EventRef, Kind};
-use agentfs_ring::doorbell::{BellKind, Ringer, Waiter, Woken};
-use agentfs_ring::{ArmOutcome, Bell, Consumer, OwnerId};
+use agentfs_client::{
+    Client, Event, EventKind, Subscription, SubscriptionError, SubscriptionOptions,
+};
+use agentfs_proto::record::Kind;
 
-use crate::support::{PATIENCE, soon};
+use crate::support::soon;
 
 /// A watch of a tree with its ring.
-pub(crate) struct Subscriber {
-    client: Client,
-    consumer: Consumer,
-    refill: Ringer,
-    doorbell: Waiter,
-}
+pub(crate) struct Subscriber(Mutex<Subscription>);
 
 /// One event as it came.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,79 +21,57 @@ pub(crate) struct Heard {
     pub(crate) new_path: String,
 }
 
-impl Subscriber {
-    pub(crate) fn new(mut client: Client, path: &str, capacity: u32) -> Self {
-        let open = QueueOpen {
-            kind: QueueKind::Native,
-            capacity,
+impl Heard {
+    fn of(event: &Event) -> Self {
+        let none = std::path::Path::new("");
+        let (kind, to) = match &event.kind {
+            EventKind::Created => (Kind::CREATED, none),
+            EventKind::Removed => (Kind::REMOVED, none),
+            EventKind::Modified => (Kind::MODIFIED, none),
+            EventKind::Renamed { to } => (Kind::RENAMED, to.as_path()),
+            EventKind::BranchCreated => (Kind::BRANCH_CREATED, none),
+            EventKind::SnapshotCreated => (Kind::SNAPSHOT_CREATED, none),
+            EventKind::Overflow => (Kind::OVERFLOW, none),
+            other => panic!("{other:?} was not asked for"),
         };
-        let queue = client.open_queue(open, soon()).unwrap();
-        let number = queue.opened.queue;
-        let watch = WatchRegisterTree {
-            queue: number,
-            watch: 1,
-            path: path.into(),
-            activity: false,
-        };
-        client.call(watch, soon()).unwrap();
         Self {
-            client,
-            consumer: Consumer::open(queue.ring).unwrap(),
-            refill: Ringer::from_fd(queue.refill, BellKind::EventFd),
-            doorbell: Waiter::from_fd(queue.doorbell, BellKind::Pipe),
+            kind,
+            seq: event.sequence,
+            path: event.path.to_str().unwrap().to_owned(),
+            new_path: to.to_str().unwrap().to_owned(),
         }
     }
+}
 
-    /// What is in the ring, without waiting. Arms the doorbell.
-    fn take(&self) -> (Vec<Heard>, ArmOutcome) {
-        let mut claim = self
-            .consumer
-            .claim(OwnerId::this_process(), |_| true)
-            .unwrap();
-        let mut heard = Vec::new();
-        while let Some(record) = claim.next().unwrap() {
-            let event = EventRef::parse(&record).unwrap();
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-            heard.push(Heard {
-                kind: event.head().kind,
-                seq: event.head().seqno,
-                path: text(event.path()),
-                new_path: text(event.aux()),
-            });
-        }
-        if claim.release() == Bell::Ring {
-            self.refill.ring().unwrap();
-        }
-        let outcome = claim.arm().unwrap();
-        (heard, outcome)
+impl Subscriber {
+    pub(crate) fn new(client: Client, path: &str, capacity: u32) -> Self {
+        let options = SubscriptionOptions::new()
+            .path(path)
+            .ring_capacity(capacity);
+        Self(Mutex::new(Subscription::over(client, options).unwrap()))
     }
 
-    /// Events until `is_last` says so of one, or the daemon is gone.
+    /// Events until `is_last` says so of one, or the daemon is gone. What is in the ring together
+    /// with the last one is among them.
     pub(crate) fn until(&self, mut is_last: impl FnMut(&Heard) -> bool) -> Vec<Heard> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut all = Vec::new();
+        let mut subscription = self.0.lock().unwrap();
+        let (mut all, mut is_done) = (Vec::new(), false);
         loop {
-            let (heard, outcome) = self.take();
-            let is_done = heard.iter().any(&mut is_last);
-            all.extend(heard);
-            if is_done {
-                return all;
-            }
-            if outcome == ArmOutcome::WorkPending {
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self
-                .doorbell
-                .wait(Some(self.client.as_fd()), Some(left))
-                .unwrap()
-            {
-                Woken::Rung => assert!(self.doorbell.clear().unwrap()),
-                Woken::PeerGone => {
-                    all.extend(self.take().0);
-                    return all;
+            let next = if is_done {
+                subscription.try_next()
+            } else {
+                let next = subscription.next_within(soon());
+                assert!(!matches!(next, Ok(None)), "nothing more came after {all:?}");
+                next
+            };
+            match next {
+                Ok(Some(event)) => {
+                    let heard = Heard::of(&event);
+                    is_done |= is_last(&heard);
+                    all.push(heard);
                 }
-                Woken::TimedOut => panic!("nothing more came after {all:?}"),
+                Ok(None) | Err(SubscriptionError::DaemonGone) => return all,
+                Err(error) => panic!("{error}"),
             }
         }
     }

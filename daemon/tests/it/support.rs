@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use agentfs_client::{Client, Deadline};
 use agentfs_daemon::server::{Config, Daemon, Limits};
-use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{Hello, Ping};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

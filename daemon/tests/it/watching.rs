@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
 
-use agentfs_proto::client::{CallError, Client};
+use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
     BranchToken, ByPath, Code, EventsSubscribe, EventsUnsubscribe, FsStat, Hello, QueueClose,
     QueueKind, QueueOpen, Shutdown, Status, UpdateDoorbellIdent, WatchBatch, WatchDoorbell,

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agentfs_proto::client::Client;
+use agentfs_client::Client;
 use agentfs_proto::message::{Hello, MountList, MountWait};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

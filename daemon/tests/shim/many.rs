@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use agentfs_proto::client::Client;
+use agentfs_client::Client;
 use agentfs_proto::message::{FsChmod, FsMkdir, FsMknod, FsRmdir, Status};
 use tempfile::TempDir;
 

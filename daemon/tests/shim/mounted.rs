@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agentfs_client::{CallError, Client, Deadline};
 use agentfs_core::FsCore;
 use agentfs_daemon::server::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_proto::bytes::Bytes;
-use agentfs_proto::client::{CallError, Client, Deadline};
 use agentfs_proto::message::{
     FsChmod, FsClose, FsLink, FsMkdir, FsOp, FsOpen, FsRename, FsReply, FsRequest, FsRmdir,
     FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, Status, open_flags,

@@ -210,3 +210,18 @@ impl fmt::Display for ErrorReply {
 }
 
 impl std::error::Error for ErrorReply {}
+
+impl Hello {
+    /// Returns the greeting of a program that speaks this version of the protocol, for the branch
+    /// `main`.
+    #[must_use]
+    pub fn new(program: &str) -> Self {
+        Self {
+            version_min: super::VERSION_MIN,
+            version_max: super::VERSION_MAX,
+            program: program.to_owned(),
+            token: None,
+            branch: String::new(),
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! Behaviour of agentfs-proto.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod client;
 mod message;
 mod record;
 mod registration;

@@ -11,6 +11,7 @@ const CRATES: &[&str] = &[
     "ring",
     "fscore",
     "proto",
+    "client",
     "daemon",
     "interpose",
     "mount",

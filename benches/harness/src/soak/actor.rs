@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agentfs_client::{Client, Deadline};
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
 use agentfs_daemon::server::{Config, Daemon};
-use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{Hello, Mount};
 
 use super::random::Random;

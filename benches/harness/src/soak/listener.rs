@@ -7,11 +7,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agentfs_proto::client::{Client, Deadline};
-use agentfs_proto::message::{Hello, QueueKind, QueueOpen, WatchRegisterTree};
+use agentfs_client::{Deadline, Subscription, SubscriptionError, SubscriptionOptions};
 use agentfs_proto::record::{EventRef, Kind, flags};
-use agentfs_ring::doorbell::{BellKind, Ringer, Waiter, Woken};
-use agentfs_ring::{ArmOutcome, Bell, Consumer, OwnerId};
 use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -101,64 +98,37 @@ impl Listener {
     }
 
     fn native(&mut self, socket: &Path) -> Result<(), Failure> {
-        let soon = || Deadline::after(Duration::from_secs(30));
-        let (mut client, _) = Client::connect(socket, Hello::new("soak"), soon())?;
-        let open = QueueOpen {
-            kind: QueueKind::Native,
-            capacity: 1 << 16,
-        };
-        let queue = client.open_queue(open, soon())?;
-        let watch = WatchRegisterTree {
-            queue: queue.opened.queue,
-            watch: 1,
-            path: "/".into(),
-            activity: false,
-        };
-        client.call(watch, soon())?;
-        let consumer = Consumer::open(queue.ring)?;
-        let refill = Ringer::from_fd(queue.refill, BellKind::EventFd);
-        let doorbell = Waiter::from_fd(queue.doorbell, BellKind::Pipe);
+        let options = SubscriptionOptions::new()
+            .program("soak")
+            .socket(socket)
+            .ring_capacity(1 << 16);
+        let mut subscription = options.open()?;
         self.begin()?;
         loop {
-            let (is_over, outcome) = self.take(&consumer, &refill)?;
-            if is_over {
+            if self.take(&mut subscription)? {
                 return say("ended");
             }
-            if outcome == ArmOutcome::MaySleep {
-                match doorbell.wait(Some(client.as_fd()), None)? {
-                    Woken::Rung => drop(doorbell.clear()?),
-                    Woken::PeerGone | Woken::TimedOut => {
-                        // What had been published is still there.
-                        let (is_over, _) = self.take(&consumer, &refill)?;
-                        return say(if is_over { "ended" } else { "gone" });
-                    }
-                }
+            match subscription.wait(Deadline::NEVER) {
+                Ok(_) => {}
+                Err(SubscriptionError::DaemonGone) => return say("gone"),
+                Err(error) => return Err(error.into()),
             }
             self.pace.pause();
         }
     }
 
-    /// Writes down what is in the ring; whether the end is among it.
-    fn take(
-        &mut self,
-        consumer: &Consumer,
-        refill: &Ringer,
-    ) -> Result<(bool, ArmOutcome), Failure> {
-        let claim = consumer.claim(OwnerId::this_process(), |_| true);
-        let mut claim = claim.ok_or("somebody else reads")?;
+    /// Writes down what is in the ring; returns whether the end is among it.
+    fn take(&mut self, subscription: &mut Subscription) -> Result<bool, Failure> {
         let mut is_over = false;
-        while let Some(record) = claim.next()? {
-            let event = EventRef::parse(&record)?;
-            let told = told(&event);
+        let mut lines = String::new();
+        subscription.drain(|event| {
+            let told = told(event);
             is_over |= told.kind == "created" && told.path.ends_with(&format!("/{END}"));
-            self.log.write_all(told.line().as_bytes())?;
-        }
+            lines += &told.line();
+        })?;
+        self.log.write_all(lines.as_bytes())?;
         self.log.flush()?;
-        if claim.release() == Bell::Ring {
-            // Nobody refills when the daemon is gone, which the next wait tells.
-            drop(refill.ring());
-        }
-        Ok((is_over, claim.arm()?))
+        Ok(is_over)
     }
 
     /// Stays with one instance as a program does, and watches anew when it is told to.

@@ -1,75 +1,39 @@
 //! A subscriber that speaks the protocol itself.
 
-use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::time::Duration;
 
-use agentfs_proto::client::{Client, Deadline};
-use agentfs_proto::message::{Hello, QueueKind, QueueOpen, WatchRegisterTree};
-use agentfs_proto::record::{EventRef, Kind};
-use agentfs_ring::doorbell::{BellKind, Ringer, Waiter, Woken};
-use agentfs_ring::{ArmOutcome, Bell, Consumer, OwnerId};
+use agentfs_client::{Deadline, Subscription, SubscriptionOptions};
+use agentfs_proto::record::Kind;
 
 use super::Heard;
 use crate::model::Failure;
 
 #[derive(Debug)]
-pub(crate) struct NativeReader {
-    client: Client,
-    consumer: Consumer,
-    refill: Ringer,
-    doorbell: Waiter,
-}
+pub(crate) struct NativeReader(Subscription);
 
 impl NativeReader {
-    /// Watches trees.
+    /// Subscribes to trees.
     pub(crate) fn open(socket: &Path, roots: &[&Path]) -> Result<Self, Failure> {
-        let soon = || Deadline::after(Duration::from_secs(30));
-        let (mut client, _) = Client::connect(socket, Hello::new("agentfs-bench"), soon())?;
-        let open = QueueOpen {
-            kind: QueueKind::Native,
-            capacity: 0,
-        };
-        let queue = client.open_queue(open, soon())?;
-        for (number, root) in (1..).zip(roots) {
-            let watch = WatchRegisterTree {
-                queue: queue.opened.queue,
-                watch: number,
-                path: (*root).into(),
-                activity: false,
-            };
-            client.call(watch, soon())?;
-        }
-        Ok(Self {
-            client,
-            consumer: Consumer::open(queue.ring)?,
-            refill: Ringer::from_fd(queue.refill, BellKind::EventFd),
-            doorbell: Waiter::from_fd(queue.doorbell, BellKind::Pipe),
-        })
+        let (first, others) = roots.split_first().ok_or("no tree to subscribe to")?;
+        let options = SubscriptionOptions::new()
+            .program("agentfs-bench")
+            .socket(socket)
+            .path(*first);
+        let options = others
+            .iter()
+            .fold(options, |options, root| options.and_path(*root));
+        Ok(Self(options.open()?))
     }
 
-    /// Sleeps unless something is there by now.
+    /// Sleeps unless a record is there by now.
     pub(super) fn wait(&mut self) -> Result<(), Failure> {
-        let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
-        if claim.ok_or("somebody else reads")?.arm()? == ArmOutcome::WorkPending {
-            return Ok(());
-        }
-        match self.doorbell.wait(Some(self.client.as_fd()), None)? {
-            Woken::Rung => {
-                self.doorbell.clear()?;
-                Ok(())
-            }
-            Woken::PeerGone | Woken::TimedOut => Err("the daemon is gone".into()),
-        }
+        Ok(self.0.wait(Deadline::NEVER).map(drop)?)
     }
 
-    /// What is there by now.
+    /// Takes what is there by now.
     pub(crate) fn take(&mut self, hear: &mut dyn FnMut(Heard)) -> Result<(), Failure> {
-        let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
-        let mut claim = claim.ok_or("somebody else reads")?;
-        while let Some(record) = claim.next()? {
-            let event = EventRef::parse(&record)?;
+        Ok(self.0.drain(|event| {
             if event.head().kind == Kind::OVERFLOW {
                 hear(Heard::Overflow);
             }
@@ -77,10 +41,6 @@ impl NativeReader {
             if let Some(heard) = name.and_then(|it| Heard::named(it.as_bytes())) {
                 hear(heard);
             }
-        }
-        if claim.release() == Bell::Ring {
-            self.refill.ring()?;
-        }
-        Ok(())
+        })?)
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agentfs_benches::table::Table;
+use agentfs_client::{Client, Deadline};
 use agentfs_core::event::{EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags};
 use agentfs_daemon::server::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
-use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{Hello, Mount};
 use tempfile::TempDir;
 

@@ -7,8 +7,8 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use agentfs_client::Deadline;
 use agentfs_mount::MountOptions;
-use agentfs_proto::client::Deadline;
 use agentfs_proto::message::{BranchRetire, BranchToken, MountServe};
 use agentfs_proto::socket;
 use clap::Args;

@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use agentfs_proto::client::CallError;
+use agentfs_client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchList, Code};
 use clap::Args;
 

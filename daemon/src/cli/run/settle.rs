@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agentfs_proto::client::{CallError, Deadline};
+use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{
     Applied, BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, MountInfo,
     MountWait, PageNext,

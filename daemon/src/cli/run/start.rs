@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use agentfs_proto::client::{CallError, ConnectError};
+use agentfs_client::{CallError, ConnectError};
 use agentfs_proto::message::Status;
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use agentfs_proto::client::{CallError, Client, ConnectError, Deadline};
+use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::descriptor;
 use agentfs_proto::frame::{self, LENGTH_WORD};
 use agentfs_proto::message::{

@@ -1,102 +1,66 @@
-//! A synchronous client: what the shim, the `agentfs` program and tests speak to the daemon with.
-//!
-//! It has no thread, prints nothing, sends no signal, and waits no longer than it is told. On Linux
-//! its system calls do not pass through libc (closing descriptors excepted).
-//!
-//! ```no_run
-//! use std::time::Duration;
-//!
-//! use agentfs_proto::client::{Client, Deadline};
-//! use agentfs_proto::message::{FsStat, Hello};
-//!
-//! let soon = Deadline::after(Duration::from_secs(5));
-//! let (mut client, welcome) = Client::connect_default(Hello::new("example"), soon)?;
-//! println!("session {} with process {}", welcome.session, welcome.daemon_pid);
-//! let found = client.fs("", FsStat { path: "/src".into(), follow: true }, soon)?;
-//! println!("{} bytes", found.size);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-
-mod error;
+//! The control socket of one session: requests out, answers in.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use agentfs_proto::descriptor;
+use agentfs_proto::frame::{self, LENGTH_WORD};
+use agentfs_proto::message::{
+    Call, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo, MountServe, QueueOpen,
+    QueueOpened, Reply, Request, ToDaemon, Welcome,
+};
+use agentfs_proto::socket::{self, SocketPathError};
+use agentfs_proto::ssz::Ssz as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
 
-pub use self::error::{CallError, ConnectError};
-use crate::descriptor;
-use crate::frame::{self, LENGTH_WORD};
-use crate::message::{
-    Call, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo, MountServe, QueueOpen,
-    QueueOpened, Reply, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Welcome,
-};
-use crate::socket::{self, SocketPathError};
-use crate::ssz::Ssz as _;
+use crate::deadline::Deadline;
+use crate::error::{CallError, ConnectError};
 
-/// Until when to wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Deadline(Option<Instant>);
-
-impl Deadline {
-    /// Waits as long as it takes.
-    pub const NEVER: Self = Self(None);
-
-    /// Waits this long, from now on. Without end when the clock cannot count so far.
-    #[must_use]
-    pub fn after(wait: Duration) -> Self {
-        Self(Instant::now().checked_add(wait))
-    }
-
-    fn remaining(self) -> Option<Duration> {
-        self.0
-            .map(|until| until.saturating_duration_since(Instant::now()))
-    }
-}
-
-impl Hello {
-    /// The greeting of this version of the crate, for the branch `main`.
-    #[must_use]
-    pub fn new(program: &str) -> Self {
-        Self {
-            version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
-            program: program.to_owned(),
-            token: None,
-            branch: String::new(),
-        }
-    }
-}
-
-/// An answer as it came.
+/// One message of the daemon.
 #[derive(Debug)]
 pub struct Answer {
-    /// The number of the request, or 0.
+    /// The number of the request that it answers, or 0 for none.
     pub request: u64,
-    /// What the daemon says.
+    /// Its content.
     pub reply: Reply,
-    /// What came with it.
+    /// The descriptors that came with it.
     pub descriptors: Vec<OwnedFd>,
 }
 
-/// A queue with its descriptors, as [`QueueOpened`] explains them.
+/// A queue and its descriptors, which [`QueueOpened`] explains.
 #[derive(Debug)]
 pub struct OpenQueue {
-    /// The queue.
+    /// The number of the queue and the size of its ring.
     pub opened: QueueOpened,
-    /// The ring, for the consumer to map.
+    /// The memory of the ring, which the consumer maps.
     pub ring: OwnedFd,
-    /// Written by the program when a full ring has room again.
+    /// The doorbell that the program rings when a full ring has room again.
     pub refill: OwnedFd,
-    /// Rung by the daemon when a record waits and the program sleeps.
+    /// The doorbell that the daemon rings when a record waits and the program sleeps.
     pub doorbell: OwnedFd,
 }
 
-/// A session with the daemon. It ends when this is dropped, with everything it had.
+/// A session with the daemon. Dropping it ends the session with its queues, watches and open files.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use agentfs_client::{Client, Deadline};
+/// use agentfs_proto::message::{FsStat, Hello};
+///
+/// let soon = Deadline::after(Duration::from_secs(5));
+/// let (mut client, welcome) = Client::connect_default(Hello::new("example"), soon)?;
+/// println!("session {} with process {}", welcome.session, welcome.daemon_pid);
+/// let found = client.fs("", FsStat { path: "/src".into(), follow: true }, soon)?;
+/// println!("{} bytes", found.size);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
@@ -146,7 +110,8 @@ impl Client {
         Ok((client, welcome))
     }
 
-    /// Speaks over a socket that is connected and non-blocking, before the handshake.
+    /// Returns a client for a socket that is connected and non-blocking. Its first request has to be
+    /// the [`Hello`].
     #[must_use]
     pub fn over(socket: OwnedFd) -> Self {
         Self {
@@ -177,7 +142,8 @@ impl Client {
             .map(|(answer, _)| answer)
     }
 
-    /// As [`call`](Self::call), with the descriptors that came along.
+    /// Sends a request as [`call`](Self::call) does, and returns the descriptors that came with the
+    /// answer as well.
     ///
     /// # Errors
     ///
@@ -191,7 +157,7 @@ impl Client {
         self.answer_to(number, deadline)
     }
 
-    /// As [`call`](Self::call), for the one request that takes a descriptor.
+    /// Sends the one request that takes a descriptor: `/dev/fuse` of a mount that the caller has made.
     ///
     /// # Errors
     ///
@@ -245,7 +211,7 @@ impl Client {
             .map_err(|reply| CallError::Unexpected(reply.name()))
     }
 
-    /// Opens a queue and takes its three descriptors.
+    /// Opens a queue and returns its three descriptors.
     ///
     /// # Errors
     ///
@@ -349,7 +315,7 @@ impl Client {
         })
     }
 
-    /// The next change that an [`EventsSubscribe`](crate::message::EventsSubscribe) asked for.
+    /// Waits for the next change that an [`EventsSubscribe`](agentfs_proto::message::EventsSubscribe) asked for.
     ///
     /// # Errors
     ///

@@ -1,14 +1,16 @@
 //! Why the client has no answer.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
+use agentfs_proto::frame::FrameError;
+use agentfs_proto::message::ErrorReply;
+use agentfs_proto::record::RecordError;
+use agentfs_proto::socket::SocketPathError;
+use agentfs_proto::ssz::SszError;
+use agentfs_ring::{Corrupt, OpenError};
 use rustix::io::Errno;
-
-use crate::frame::FrameError;
-use crate::message::ErrorReply;
-use crate::socket::SocketPathError;
-use crate::ssz::SszError;
 
 /// Why a request has no answer.
 #[derive(Debug)]
@@ -123,5 +125,72 @@ impl std::error::Error for ConnectError {
             Self::Handshake(error) => Some(error),
             Self::NoDaemon(_) | Self::Busy(_) => None,
         }
+    }
+}
+
+/// Why a subscription gives no more events.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SubscriptionError {
+    /// No session with the daemon could be made.
+    Connect(ConnectError),
+    /// The daemon refused the queue or the watch, or did not answer.
+    Call(CallError),
+    /// The daemon handed out memory that is no ring.
+    Open(OpenError),
+    /// The daemon's words in the ring make no sense.
+    Corrupt(Corrupt),
+    /// The daemon wrote something that is no event record.
+    Record(RecordError),
+    /// A system call on the doorbell failed.
+    Doorbell(io::Error),
+    /// Another process pops this ring: a process that was forked with the subscription.
+    Shared,
+    /// The daemon ended. [`Subscription::resume`](crate::Subscription::resume) connects to the next
+    /// one.
+    DaemonGone,
+}
+
+impl fmt::Display for SubscriptionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => error.fmt(f),
+            Self::Call(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
+            Self::Corrupt(error) => write!(f, "the ring is damaged: {error}"),
+            Self::Record(error) => write!(f, "the ring has a damaged record: {error}"),
+            Self::Doorbell(error) => write!(f, "the doorbell failed: {error}"),
+            Self::Shared => write!(
+                f,
+                "another process reads this subscription; open one in each process"
+            ),
+            Self::DaemonGone => write!(f, "the daemon ended"),
+        }
+    }
+}
+
+impl std::error::Error for SubscriptionError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connect(error) => Some(error),
+            Self::Call(error) => Some(error),
+            Self::Open(error) => Some(error),
+            Self::Corrupt(error) => Some(error),
+            Self::Record(error) => Some(error),
+            Self::Doorbell(error) => Some(error),
+            Self::Shared | Self::DaemonGone => None,
+        }
+    }
+}
+
+impl From<ConnectError> for SubscriptionError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
+    }
+}
+
+impl From<CallError> for SubscriptionError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
     }
 }

@@ -1,0 +1,477 @@
+//! A subscription to what changes below a path of a branch.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agentfs_proto::message::{Hello, QueueKind, QueueOpen, Token, WatchRegisterTree};
+use agentfs_proto::record::EventRef;
+use agentfs_ring::doorbell::{BellKind, Ringer, Waiter, Woken, peer_is_gone};
+use agentfs_ring::{ArmOutcome, Bell, Claim, Consumer, OwnerId};
+
+use crate::client::{Client, OpenQueue};
+use crate::deadline::Deadline;
+use crate::error::{CallError, ConnectError, SubscriptionError};
+use crate::event::{Event, EventKind};
+
+/// How long the daemon may take for an answer, unless [`SubscriptionOptions::patience`] says
+/// otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most records that are taken out of the ring at a time.
+const BATCH: usize = 256;
+
+/// The shortest and the longest pause between two attempts to reach the next daemon.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// The doorbell by which a reader asks for more, as the daemon makes it on this system.
+const REFILL: BellKind = if cfg!(target_os = "linux") {
+    BellKind::EventFd
+} else {
+    BellKind::Pipe
+};
+
+/// What to subscribe to, and how.
+///
+/// # Examples
+///
+/// ```no_run
+/// use agentfs_client::SubscriptionOptions;
+///
+/// let subscription = SubscriptionOptions::new()
+///     .branch("attempt-1")
+///     .path("/src")
+///     .ring_capacity(1 << 20)
+///     .open()?;
+/// # Ok::<(), agentfs_client::SubscriptionError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SubscriptionOptions {
+    socket: Option<PathBuf>,
+    program: String,
+    token: Option<Token>,
+    branch: String,
+    paths: Vec<PathBuf>,
+    activity: bool,
+    ring_capacity: u32,
+    patience: Duration,
+    resume_within: Duration,
+}
+
+impl Default for SubscriptionOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SubscriptionOptions {
+    /// Returns the options for all changes in the branch `main` of the daemon at the
+    /// [default socket](agentfs_proto::socket::default_path).
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            socket: None,
+            program: "agentfs-client".to_owned(),
+            token: None,
+            branch: String::new(),
+            paths: vec![PathBuf::from("/")],
+            activity: false,
+            ring_capacity: 0,
+            patience: PATIENCE,
+            resume_within: Duration::ZERO,
+        }
+    }
+
+    /// Sets the path of the daemon's control socket.
+    #[must_use]
+    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.socket = Some(path.into());
+        self
+    }
+
+    /// Sets the name by which `agentfs status` lists this program.
+    #[must_use]
+    pub fn program(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.program);
+        self
+    }
+
+    /// Binds the session to the branch of a token. [`branch`](Self::branch) is not looked at then.
+    #[must_use]
+    pub fn token(mut self, token: Token) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Sets the branch, in place of `main`.
+    #[must_use]
+    pub fn branch(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.branch);
+        self
+    }
+
+    /// Sets the path at and below which changes are heard, in place of `/`. It is absolute in the
+    /// branch, and need not exist.
+    #[must_use]
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.paths = vec![path.into()];
+        self
+    }
+
+    /// Adds a further path. A change that lies below several of the paths is heard once for each.
+    #[must_use]
+    pub fn and_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.paths.push(path.into());
+        self
+    }
+
+    /// Sets whether opening, reading and closing are heard as well.
+    #[must_use]
+    pub fn activity(mut self, activity: bool) -> Self {
+        self.activity = activity;
+        self
+    }
+
+    /// Sets the size of the ring in bytes: a power of two from 4 KiB to 1 GiB, or 0 for the daemon's
+    /// default. A larger ring takes longer bursts before the daemon has to hold records for it.
+    #[must_use]
+    pub fn ring_capacity(mut self, bytes: u32) -> Self {
+        self.ring_capacity = bytes;
+        self
+    }
+
+    /// Sets how long the daemon may take for one answer, in place of 30 seconds.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Sets for how long the subscription tries to reach another daemon at the same socket after its
+    /// own has ended, before it gives [`SubscriptionError::DaemonGone`]. Without it, it does not try.
+    #[must_use]
+    pub fn resume_within(mut self, limit: Duration) -> Self {
+        self.resume_within = limit;
+        self
+    }
+
+    /// Connects to the daemon and subscribes. When this returns, every later change is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError::Connect`] when there is no daemon, [`SubscriptionError::Call`] when it
+    /// refuses, for instance because there is no such branch.
+    pub fn open(&self) -> Result<Subscription, SubscriptionError> {
+        Subscription::open(self.clone())
+    }
+
+    fn connect(&self, deadline: Deadline) -> Result<Client, ConnectError> {
+        let hello = Hello {
+            token: self.token,
+            branch: self.branch.clone(),
+            ..Hello::new(&self.program)
+        };
+        let (client, _) = match &self.socket {
+            Some(path) => Client::connect(path, hello, deadline)?,
+            None => Client::connect_default(hello, deadline)?,
+        };
+        Ok(client)
+    }
+}
+
+/// The events at and below one path of a branch, in the order of their commits.
+///
+/// The subscription is an iterator that sleeps until an event comes. A program that waits for
+/// several things gives its [descriptor](AsFd) to poll(2) and calls [`try_next`](Self::try_next)
+/// until there is nothing more.
+///
+/// No event is lost: what does not fit the ring waits in the daemon, and a program that reads too
+/// slowly for that gets the difference between what it knows and the present state, each event
+/// marked [`is_healed`](Event::is_healed).
+#[derive(Debug)]
+pub struct Subscription {
+    options: SubscriptionOptions,
+    channel: Channel,
+    /// The daemon of the channel has ended, and all that it had published is in `ready`.
+    is_daemon_gone: bool,
+    /// Events that were taken out of the ring and not handed out yet.
+    ready: VecDeque<Event>,
+    has_failed: bool,
+}
+
+/// The queue of one session.
+#[derive(Debug)]
+struct Channel {
+    client: Client,
+    consumer: Consumer,
+    refill: Ringer,
+    doorbell: Waiter,
+}
+
+impl Subscription {
+    fn open(options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
+        let client = options.connect(Deadline::after(options.patience))?;
+        Self::over(client, options)
+    }
+
+    /// Subscribes in a session that exists already. Of the options, those that say how to connect
+    /// serve when the subscription resumes.
+    ///
+    /// # Errors
+    ///
+    /// As [`SubscriptionOptions::open`], [`SubscriptionError::Connect`] excepted.
+    pub fn over(client: Client, options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
+        let channel = Channel::open(client, &options)?;
+        Ok(Self {
+            options,
+            channel,
+            is_daemon_gone: false,
+            ready: VecDeque::new(),
+            has_failed: false,
+        })
+    }
+
+    /// Returns the next event that is there, without waiting. After `None` the doorbell is armed: the
+    /// [descriptor](AsFd) is readable as soon as there is more.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError`]; after [`DaemonGone`](SubscriptionError::DaemonGone),
+    /// [`resume`](Self::resume) goes on.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use agentfs_client::SubscriptionOptions;
+    ///
+    /// let mut subscription = SubscriptionOptions::new().open()?;
+    /// // poll(2) says that the descriptor of `subscription` is readable:
+    /// while let Some(event) = subscription.try_next()? {
+    ///     println!("{}", event.path.display());
+    /// }
+    /// # Ok::<(), agentfs_client::SubscriptionError>(())
+    /// ```
+    pub fn try_next(&mut self) -> Result<Option<Event>, SubscriptionError> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.fill()? {
+                continue;
+            }
+            if self.is_daemon_gone {
+                return Err(SubscriptionError::DaemonGone);
+            }
+            // System calls only now that there is nothing to read. Both come before the last look at
+            // the ring, which so finds what a daemon published before its end.
+            let is_gone = self.channel.is_daemon_gone()?;
+            self.channel.clear()?;
+            if self.fill()? {
+                continue;
+            }
+            if !is_gone {
+                return Ok(None);
+            }
+            self.is_daemon_gone = true;
+        }
+    }
+
+    /// Takes a batch of events out of the ring and arms the doorbell. Returns whether there is
+    /// something to look at.
+    fn fill(&mut self) -> Result<bool, SubscriptionError> {
+        let ready = &mut self.ready;
+        self.channel
+            .pop(BATCH, |record| ready.extend(Event::of_record(record)))?;
+        Ok(self.channel.arm()? == ArmOutcome::WorkPending || !self.ready.is_empty())
+    }
+
+    /// Waits for the next event. Returns `None` when the deadline passes.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError`].
+    pub fn next_within(&mut self, deadline: Deadline) -> Result<Option<Event>, SubscriptionError> {
+        loop {
+            match self.try_next() {
+                Ok(None) => {
+                    if !self.wait(deadline)? {
+                        return Ok(None);
+                    }
+                }
+                Err(SubscriptionError::DaemonGone) if !self.options.resume_within.is_zero() => {
+                    self.resume(Deadline::after(self.options.resume_within))?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to read. Returns false when the deadline passes.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError::DaemonGone`] when nothing will follow, and nothing is left to read.
+    pub fn wait(&mut self, deadline: Deadline) -> Result<bool, SubscriptionError> {
+        if !self.ready.is_empty() || self.channel.arm()? == ArmOutcome::WorkPending {
+            return Ok(true);
+        }
+        if self.is_daemon_gone {
+            return Err(SubscriptionError::DaemonGone);
+        }
+        let lifeline = Some(self.channel.client.as_fd());
+        let woken = self.channel.doorbell.wait(lifeline, deadline.remaining());
+        match woken.map_err(SubscriptionError::Doorbell)? {
+            Woken::Rung => self.channel.clear().map(|()| true),
+            Woken::TimedOut => Ok(false),
+            Woken::PeerGone => {
+                self.is_daemon_gone = true;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Hands each record that is there to `read`, borrowed in the ring and without a copy: for
+    /// programs to which an [`Event`] of their own is too dear. [`wait`](Self::wait) sleeps until
+    /// there is more. Events that [`try_next`](Self::try_next) has taken out of the ring already are
+    /// not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError`].
+    pub fn drain(&mut self, read: impl FnMut(&EventRef<'_>)) -> Result<(), SubscriptionError> {
+        self.channel.pop(usize::MAX, read)
+    }
+
+    /// Connects to the next daemon at the same socket, and subscribes to the same. The next event is
+    /// [`EventKind::Resumed`]. Does nothing while the daemon is there.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError::DaemonGone`] when no daemon answers before the deadline; what else the
+    /// next daemon says, for instance that it has no such branch.
+    pub fn resume(&mut self, deadline: Deadline) -> Result<(), SubscriptionError> {
+        let mut pause = PAUSES.0;
+        while self.is_daemon_gone {
+            match self.options.connect(Deadline::after(self.options.patience)) {
+                Ok(client) => {
+                    self.channel = Channel::open(client, &self.options)?;
+                    self.is_daemon_gone = false;
+                    self.ready
+                        .push_back(Event::without_change(EventKind::Resumed));
+                }
+                // Between two daemons nobody listens, or one that is about to end does.
+                Err(
+                    ConnectError::NoDaemon(_)
+                    | ConnectError::Handshake(CallError::Closed | CallError::Io(_)),
+                ) => {
+                    let left = deadline.remaining().unwrap_or(PAUSES.1);
+                    if left.is_zero() {
+                        return Err(SubscriptionError::DaemonGone);
+                    }
+                    std::thread::sleep(pause.min(left));
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Channel {
+    fn open(mut client: Client, options: &SubscriptionOptions) -> Result<Self, SubscriptionError> {
+        let deadline = Deadline::after(options.patience);
+        let open = QueueOpen {
+            kind: QueueKind::Native,
+            capacity: options.ring_capacity,
+        };
+        let OpenQueue {
+            opened,
+            ring,
+            refill,
+            doorbell,
+        } = client.open_queue(open, deadline)?;
+        for (number, path) in (1..).zip(&options.paths) {
+            let watch = WatchRegisterTree {
+                queue: opened.queue,
+                watch: number,
+                path: path.as_path().into(),
+                activity: options.activity,
+            };
+            client.call(watch, deadline)?;
+        }
+        Ok(Self {
+            client,
+            consumer: Consumer::open(ring).map_err(SubscriptionError::Open)?,
+            refill: Ringer::from_fd(refill, REFILL),
+            doorbell: Waiter::from_fd(doorbell, BellKind::Pipe),
+        })
+    }
+
+    /// Silences the doorbell. This comes before popping: a ring in between would be lost otherwise.
+    fn clear(&self) -> Result<(), SubscriptionError> {
+        self.doorbell
+            .clear()
+            .map(drop)
+            .map_err(SubscriptionError::Doorbell)
+    }
+
+    fn claim(&self) -> Result<Claim<'_>, SubscriptionError> {
+        let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
+        claim.ok_or(SubscriptionError::Shared)
+    }
+
+    /// Has the doorbell rung for whatever comes from now on, unless something is there already.
+    fn arm(&self) -> Result<ArmOutcome, SubscriptionError> {
+        self.claim()?.arm().map_err(SubscriptionError::Corrupt)
+    }
+
+    /// Hands at most `limit` records to `read`, and releases them.
+    fn pop(
+        &self,
+        limit: usize,
+        mut read: impl FnMut(&EventRef<'_>),
+    ) -> Result<(), SubscriptionError> {
+        let mut claim = self.claim()?;
+        for _ in 0..limit {
+            let Some(record) = claim.next().map_err(SubscriptionError::Corrupt)? else {
+                break;
+            };
+            read(&EventRef::parse(&record).map_err(SubscriptionError::Record)?);
+        }
+        if claim.release() == Bell::Ring {
+            // A daemon that is gone refills nothing, and the next wait says that it is gone.
+            drop(self.refill.ring());
+        }
+        Ok(())
+    }
+
+    fn is_daemon_gone(&self) -> Result<bool, SubscriptionError> {
+        peer_is_gone(self.client.as_fd()).map_err(SubscriptionError::Doorbell)
+    }
+}
+
+/// Waits for each event without end. After an error there are no more events.
+impl Iterator for Subscription {
+    type Item = Result<Event, SubscriptionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.has_failed {
+            return None;
+        }
+        let next = self.next_within(Deadline::NEVER);
+        self.has_failed = next.is_err();
+        next.transpose()
+    }
+}
+
+impl std::iter::FusedIterator for Subscription {}
+
+/// The doorbell: readable when an event may be there, hung up when the daemon is gone. After
+/// [`Subscription::resume`] it is another descriptor.
+impl AsFd for Subscription {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.doorbell.as_fd()
+    }
+}

@@ -1,0 +1,4 @@
+//! Behaviour of agentfs-client.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
