@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::Counts;
 use agentfs_daemon::server::{Config, Daemon};
+use agentfs_engine::Counts;
 use agentfs_proto::client::{Client, Deadline};
 use agentfs_proto::message::{Hello, Mount, Unmount};
 use tempfile::TempDir;

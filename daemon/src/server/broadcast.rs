@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place};
 use agentfs_core::id::{BranchId, SessionId};
+use agentfs_engine::synth;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::frame;
 use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
@@ -14,7 +15,6 @@ use agentfs_proto::record::Kind;
 
 use super::event_loop::Control;
 use super::services::{lock, read, write};
-use crate::synth;
 
 /// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
 /// of kind `Overflow` says so in its place.

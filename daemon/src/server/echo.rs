@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::MountId;
+use agentfs_engine::closing;
+use agentfs_engine::synth;
 use agentfs_mount::Echoes;
 
 use super::echo_mode::EchoMode;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
-use crate::heal::closing;
 use crate::listeners;
-use crate::synth;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
 const WAITING: usize = 1 << 16;

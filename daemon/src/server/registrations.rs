@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use agentfs_core::FsCore;
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, RenameHow};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
+use agentfs_engine::service::{NodeInterest, WatchError, WatchService};
+use agentfs_engine::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
+use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::MapError;
 use agentfs_ring::requests::{self, RequestReader, SLOTS};
@@ -19,9 +22,6 @@ use agentfs_ring::requests::{self, RequestReader, SLOTS};
 use super::event_loop::Control;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
-use crate::service::{NodeInterest, WatchError, WatchService};
-use crate::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
-use crate::{Api, QueueId, WatchId};
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
 /// the program finds it full and asks for an answer.

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
 use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
 use mio::Registry;
@@ -34,7 +35,6 @@ use super::refills::Refills;
 use super::refusal::Refusal;
 use super::registrations::Registrations;
 use super::retired::Retired;
-use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
 const SESSIONS_PER_PAGE: usize = 8;

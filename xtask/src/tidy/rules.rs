@@ -11,6 +11,7 @@ const CRATES: &[&str] = &[
     "ring",
     "fscore",
     "proto",
+    "engine",
     "daemon",
     "interpose",
     "mount",

@@ -3,9 +3,9 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use agentfs_core::id::SessionId;
-use agentfs_daemon::Api;
-use agentfs_daemon::synth::inotify::IN_CREATE;
-use agentfs_daemon::synth::vnode::NOTE_WRITE;
+use agentfs_engine::Api;
+use agentfs_engine::synth::inotify::IN_CREATE;
+use agentfs_engine::synth::vnode::NOTE_WRITE;
 use agentfs_ring::{ArmOutcome, Capacity};
 
 use crate::rig::{Rig, SESSION, masks};

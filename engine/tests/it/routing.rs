@@ -2,15 +2,15 @@
 
 use agentfs_core::id::{MountId, SessionId};
 use agentfs_core::{Caller, FsConfig, Overlay};
-use agentfs_daemon::service::{Limits, WatchError};
-use agentfs_daemon::synth::inotify::{
+use agentfs_engine::service::{Limits, WatchError};
+use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_IGNORED, IN_ISDIR,
     IN_MASK_ADD, IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_ONESHOT,
 };
-use agentfs_daemon::synth::vnode::{
+use agentfs_engine::synth::vnode::{
     NOTE_ATTRIB, NOTE_DELETE, NOTE_EXTEND, NOTE_LINK, NOTE_RENAME, NOTE_WRITE,
 };
-use agentfs_daemon::{Api, WatchId};
+use agentfs_engine::{Api, WatchId};
 use agentfs_proto::record::Kind;
 use agentfs_ring::Capacity;
 
@@ -255,7 +255,7 @@ fn a_tree_may_be_deeper_than_any_directory_there_is() {
 fn a_queue_takes_only_watches_of_its_api() {
     let rig = Rig::new();
     let reader = rig.open(Api::Native);
-    let interest = agentfs_daemon::service::NodeInterest {
+    let interest = agentfs_engine::service::NodeInterest {
         mask: IN_CREATE,
         mount: None,
         after: rig.branch.last_seq(),

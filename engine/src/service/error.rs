@@ -11,7 +11,6 @@ use crate::watch::Api;
 
 /// Why a queue or a watch could not be had.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum WatchError {
     /// There is no such session.
     NoSession(SessionId),

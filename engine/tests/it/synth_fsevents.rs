@@ -1,7 +1,7 @@
 //! FSEvents, row by row: the entries of a file-level stream.
 
 use agentfs_core::event::{Change, RenameHow, ResizedBy, SizeChange};
-use agentfs_daemon::synth::fsevents::{self, At, entries};
+use agentfs_engine::synth::fsevents::{self, At, entries};
 
 use crate::changes::*;
 

@@ -7,7 +7,7 @@ use agentfs_core::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow, ResizedBy, SizeChange,
 };
 use agentfs_core::id::NodeId;
-use agentfs_daemon::synth;
+use agentfs_engine::synth;
 
 pub(crate) const P: NodeId = NodeId(10);
 pub(crate) const E: NodeId = NodeId(11);

@@ -151,7 +151,8 @@ impl Replay {
 
 /// The close that follows new content. Many watch for nothing else, and a difference or a restore
 /// opens no file.
-pub(crate) fn closing(change: &Change) -> Option<Change> {
+#[must_use]
+pub fn closing(change: &Change) -> Option<Change> {
     let close = |node: &NodeRef, at: &Option<Place>| {
         Some(Change::Closed {
             node: *node,

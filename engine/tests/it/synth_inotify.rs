@@ -2,7 +2,7 @@
 
 use agentfs_core::event::{Change, CreatedBy, RenameHow, ResizedBy, SizeChange};
 use agentfs_core::id::NodeId;
-use agentfs_daemon::synth::inotify::{self, EntryName, Heard, Step, hear, steps};
+use agentfs_engine::synth::inotify::{self, EntryName, Heard, Step, hear, steps};
 
 use crate::changes::*;
 
@@ -24,7 +24,7 @@ const NAMES: [(u32, &str); 14] = [
 ];
 
 fn say(change: &Change, step: &Step) -> String {
-    let old = agentfs_daemon::synth::place(change);
+    let old = agentfs_engine::synth::place(change);
     let new = if let Change::Renamed { to, .. } = change {
         Some(to)
     } else {

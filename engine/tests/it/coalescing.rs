@@ -1,11 +1,11 @@
 //! What adds nothing to an unread record is not told again, and an awake reader is not woken.
 
-use agentfs_daemon::Api;
-use agentfs_daemon::synth::fsevents::{
+use agentfs_engine::Api;
+use agentfs_engine::synth::fsevents::{
     CREATE_FILE_EVENTS, CREATE_WATCH_ROOT, ITEM_CREATED, ITEM_IS_FILE, ITEM_RENAMED, ROOT_CHANGED,
 };
-use agentfs_daemon::synth::inotify::{IN_ALL_EVENTS, IN_CREATE, IN_MODIFY};
-use agentfs_daemon::synth::vnode::{NOTE_ATTRIB, NOTE_DELETE, NOTE_EXTEND, NOTE_WRITE};
+use agentfs_engine::synth::inotify::{IN_ALL_EVENTS, IN_CREATE, IN_MODIFY};
+use agentfs_engine::synth::vnode::{NOTE_ATTRIB, NOTE_DELETE, NOTE_EXTEND, NOTE_WRITE};
 use agentfs_ring::{ArmOutcome, Capacity};
 
 use crate::rig::{Rig, masks, stories};

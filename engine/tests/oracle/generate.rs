@@ -1,6 +1,6 @@
 //! Random sequences. Names are few, so that most operations meet something.
 
-use agentfs_daemon::synth::inotify::{
+use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_EXCL_UNLINK, IN_MASK_ADD, IN_MODIFY,
     IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_ONESHOT,
 };

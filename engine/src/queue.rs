@@ -1,7 +1,7 @@
 //! A queue: what one program waits on, with the state of its watches.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::id::{BranchId, NodeId, SessionId};
 use agentfs_ring::PeerError;
@@ -47,6 +47,22 @@ pub(crate) struct WatchState {
     pub(crate) first_unread: Place,
 }
 
+impl WatchState {
+    fn report(&self) -> WatchReport {
+        let target = match &self.target {
+            Target::Node(node) => WatchTarget::Node(*node),
+            Target::Trees(trees) => {
+                WatchTarget::Trees(trees.iter().map(|tree| Arc::clone(&tree.path)).collect())
+            }
+        };
+        WatchReport {
+            id: self.id,
+            interest: self.interest,
+            target,
+        }
+    }
+}
+
 /// A queue.
 #[derive(Debug)]
 pub struct Queue {
@@ -68,6 +84,26 @@ pub(crate) struct Open {
     pub(crate) channel: Channel,
     pub(crate) watches: Watches,
     pub(crate) recent: Recent,
+}
+
+/// A watch, as somebody sees it who asks what a queue watches.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WatchReport {
+    /// How records name the watch.
+    pub id: WatchId,
+    /// `NOTE_*` or `IN_*` bits; 0 for a watch of trees.
+    pub interest: u32,
+    /// What the watch is on.
+    pub target: WatchTarget,
+}
+
+/// What a watch is on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum WatchTarget {
+    /// A node.
+    Node(NodeId),
+    /// Everything at and below these paths, which have no trailing slash: the root is empty.
+    Trees(Vec<Arc<[u8]>>),
 }
 
 /// What is known of a queue from outside.
@@ -134,14 +170,15 @@ impl Queue {
     }
 
     /// At most this many watches from a place on, each with the place behind it.
-    pub(crate) fn watches_from(&self, place: u32, most: usize) -> Vec<(u32, WatchState)> {
+    #[must_use]
+    pub fn watches_from(&self, place: u32, most: usize) -> Vec<(u32, WatchReport)> {
         let guard = self.lock();
         let slots = guard.iter().flat_map(|open| {
             let slots = open.watches.slots.iter().zip(1..);
             slots.skip(place as usize)
         });
         slots
-            .filter_map(|((_, state), behind)| Some((behind, state.clone()?)))
+            .filter_map(|((_, state), behind)| Some((behind, state.as_ref()?.report())))
             .take(most)
             .collect()
     }

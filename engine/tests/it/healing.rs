@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use agentfs_core::{FsConfig, RenameFlags};
-use agentfs_daemon::service::Limits;
-use agentfs_daemon::synth::inotify::{
+use agentfs_engine::service::Limits;
+use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
 };
-use agentfs_daemon::{Api, WatchId};
+use agentfs_engine::{Api, WatchId};
 use agentfs_proto::record::{Kind, flags};
 use agentfs_ring::Capacity;
 

@@ -2,10 +2,10 @@
 //! that stand together are one post.
 
 use agentfs_core::event::{Change, RenameHow, ResizedBy, SizeChange};
-use agentfs_daemon::synth::vnode::{
+use agentfs_engine::synth::vnode::{
     NOTE_ATTRIB, NOTE_DELETE, NOTE_EXTEND, NOTE_LINK, NOTE_RENAME, NOTE_WRITE, Post, Posts, hear,
 };
-use agentfs_daemon::synth::{Role, vnode_freebsd, vnode_xnu};
+use agentfs_engine::synth::{Role, vnode_freebsd, vnode_xnu};
 
 use crate::changes::*;
 

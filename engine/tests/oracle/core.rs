@@ -8,8 +8,8 @@ use agentfs_core::{
     Branch, Caller, Errno, FsConfig, FsCore, HandleId, OpenFlags, RenameFlags, SetTime,
     SubscriptionId, XattrFlags,
 };
-use agentfs_daemon::service::{Limits, NodeInterest, WatchService};
-use agentfs_daemon::{Api, Counts, Queue, WatchId};
+use agentfs_engine::service::{Limits, NodeInterest, WatchService};
+use agentfs_engine::{Api, Counts, Queue, WatchId};
 use agentfs_proto::record::EventRef;
 use agentfs_ring::doorbell::{BellKind, Ringer};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
