@@ -313,19 +313,6 @@ impl WatchService {
             .ok_or(WatchError::NoQueue(queue))
     }
 
-    /// The queues of a session.
-    ///
-    /// # Errors
-    ///
-    /// [`WatchError`]: no such session.
-    pub fn queues(&self, session: SessionId) -> Result<Vec<Arc<Queue>>, WatchError> {
-        let sessions = lock(&self.sessions);
-        let session = sessions
-            .get(&session)
-            .ok_or(WatchError::NoSession(session))?;
-        Ok(session.queues.values().map(Arc::clone).collect())
-    }
-
     /// Readable when [`condemned`](Self::condemned) has something to say.
     #[must_use]
     pub fn attention(&self) -> BorrowedFd<'_> {

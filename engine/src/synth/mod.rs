@@ -33,9 +33,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them, by [`index`](Self::index).
-    pub const ALL: [Self; 4] = [Self::Object, Self::Parent, Self::NewParent, Self::Replaced];
-
     /// A number below 4.
     #[must_use]
     pub fn index(self) -> usize {
@@ -169,13 +166,8 @@ pub struct Short<T, const N: usize> {
 }
 
 impl<T: Copy + Default, const N: usize> Short<T, N> {
-    /// A list of these.
-    ///
-    /// # Panics
-    ///
-    /// When there are more than `N`: the tables know how many they have.
-    #[must_use]
-    pub fn of(items: &[T]) -> Self {
+    /// A list of these, which are at most `N`.
+    pub(crate) fn of(items: &[T]) -> Self {
         let mut list = Self::default();
         for item in items {
             list.push(*item);
