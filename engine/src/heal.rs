@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
+use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::{BranchId, Seq};
 use agentfs_core::{Branch, Frozen, Result};
 use agentfs_proto::record::AgentFsEvent;
@@ -128,7 +128,7 @@ impl Replay {
     pub(crate) fn speak(&mut self) -> Option<Envelope> {
         let next = || self.changes.as_mut()?.next();
         let change = self.closing.take().or_else(next)?;
-        self.closing = closing(&change);
+        self.closing = change.content_close();
         self.speaking = true;
         Some(Envelope {
             seq: self.seq,
@@ -146,37 +146,5 @@ impl Replay {
 
     pub(crate) fn waiting(&mut self) -> &mut Spill {
         &mut self.waiting
-    }
-}
-
-/// The close that follows new content. Many watch for nothing else, and a difference or a restore
-/// opens no file.
-#[must_use]
-pub fn closing(change: &Change) -> Option<Change> {
-    let close = |node: &NodeRef, at: &Option<Place>| {
-        Some(Change::Closed {
-            node: *node,
-            at: at.clone(),
-            write: true,
-            written: true,
-        })
-    };
-    match change {
-        Change::Created {
-            node,
-            at,
-            by: CreatedBy::New,
-        } if node.kind == ObjectKind::File => close(node, &Some(at.clone())),
-        Change::Written { node, at, .. } | Change::Resized { node, at, .. } => close(node, at),
-        Change::Created { .. }
-        | Change::Removed { .. }
-        | Change::Attributes { .. }
-        | Change::Xattr { .. }
-        | Change::Renamed { .. }
-        | Change::BranchCreated { .. }
-        | Change::SnapshotCreated { .. }
-        | Change::Opened { .. }
-        | Change::Read { .. }
-        | Change::Closed { .. } => None,
     }
 }

@@ -69,6 +69,5 @@ mod tell;
 mod watch;
 
 pub use counters::Counts;
-pub use heal::closing;
 pub use queue::{Queue, QueueId, QueueReport, WatchId, WatchReport, WatchTarget};
 pub use watch::Api;

@@ -130,7 +130,7 @@ impl Router {
     fn collect_trees(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
         let change = &envelope.change;
         let entries = fsevents::entries(change);
-        let place = match (synth::place(change), synth::object(change)) {
+        let place = match (change.place(), change.object()) {
             (None, Some(node)) if node.id != NodeId::ROOT => return,
             (place, _) => place,
         };
@@ -143,7 +143,7 @@ impl Router {
         self.trees.find(envelope.branch, dir, name, |watch| {
             hear(watch, fsevents::At::Old);
         });
-        if let Change::Renamed { to, .. } = change {
+        if let Some(to) = change.new_place() {
             self.trees
                 .find(envelope.branch, &to.dir, &to.name, |watch| {
                     hear(watch, fsevents::At::New);
@@ -168,21 +168,10 @@ impl Router {
                     }
                 });
         };
-        match &envelope.change {
-            Change::Created { at, .. } | Change::Removed { at, .. } => moved(at),
-            Change::Renamed { from, to, .. } => {
-                moved(from);
-                moved(to);
-            }
-            Change::Written { .. }
-            | Change::Resized { .. }
-            | Change::Attributes { .. }
-            | Change::Xattr { .. }
-            | Change::BranchCreated { .. }
-            | Change::SnapshotCreated { .. }
-            | Change::Opened { .. }
-            | Change::Read { .. }
-            | Change::Closed { .. } => {}
+        let change = &envelope.change;
+        if change.is_of_names() {
+            let names = [change.place(), change.new_place()];
+            names.into_iter().flatten().for_each(&mut moved);
         }
     }
 
@@ -190,7 +179,7 @@ impl Router {
     /// hardly come to.
     #[inline]
     pub(crate) fn news<'a>(&self, envelope: &'a Envelope, flags: u32) -> News<'a> {
-        let cookie = if synth::new_place(&envelope.change).is_some() {
+        let cookie = if envelope.change.new_place().is_some() {
             0x8000_0000 | self.cookies.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
         } else {
             0

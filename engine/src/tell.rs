@@ -59,7 +59,7 @@ impl News<'_> {
 
     fn names(&self) -> (Option<&Name>, Option<&Name>) {
         let change = &self.envelope.change;
-        (synth::place(change), synth::new_place(change))
+        (change.place(), change.new_place())
     }
 }
 
@@ -292,25 +292,14 @@ impl Open {
         let (path, aux) = &mut self.recent.scratch;
         path.clear();
         aux.clear();
-        match &news.envelope.change {
-            Change::BranchCreated { id, name } => {
-                path.extend_from_slice(name.as_bytes());
-                event.data = id.0;
-            }
-            Change::SnapshotCreated { id, name } => {
-                path.extend_from_slice(name.as_bytes());
-                event.data = id.0;
-            }
-            Change::Created { .. }
-            | Change::Removed { .. }
-            | Change::Written { .. }
-            | Change::Resized { .. }
-            | Change::Attributes { .. }
-            | Change::Xattr { .. }
-            | Change::Renamed { .. }
-            | Change::Opened { .. }
-            | Change::Read { .. }
-            | Change::Closed { .. } => append_path(path, old),
+        if let Change::BranchCreated { id, name } = &news.envelope.change {
+            path.extend_from_slice(name.as_bytes());
+            event.data = id.0;
+        } else if let Change::SnapshotCreated { id, name } = &news.envelope.change {
+            path.extend_from_slice(name.as_bytes());
+            event.data = id.0;
+        } else {
+            append_path(path, old);
         }
         if new.is_some() {
             append_path(aux, new);

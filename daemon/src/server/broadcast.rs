@@ -195,7 +195,7 @@ impl EventSink for Broadcasts {
                     flags: synth::record_flags(&envelope.change),
                     seqno: envelope.seq.0,
                     ts_nanos: envelope.time_ns,
-                    node: synth::object(&envelope.change).map_or(0, |node| node.id.0),
+                    node: envelope.change.object().map_or(0, |node| node.id.0),
                     pid: u64::from(envelope.pid),
                     path: Bytes(path.clone()),
                     aux: Bytes(aux.clone()),
@@ -219,7 +219,7 @@ fn paths(change: &Change) -> (Vec<u8>, Vec<u8>) {
         return (name.as_bytes().to_vec(), Vec::new());
     }
     (
-        synth::place(change).map_or_else(|| b"/".to_vec(), text),
+        change.place().map_or_else(|| b"/".to_vec(), text),
         Vec::new(),
     )
 }

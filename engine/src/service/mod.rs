@@ -22,7 +22,7 @@ pub use self::register::{NodeInterest, TreeInterest};
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
 use crate::doorbell::Doorbell;
-use crate::heal::{Base, closing};
+use crate::heal::Base;
 use crate::queue::{Open, Queue, QueueId};
 use crate::route::{Hit, Router};
 use crate::spill::Pool;
@@ -405,7 +405,7 @@ impl EventSink for WatchService {
         self.tell(envelope);
         // Who brings content by no handle closes none.
         if matches!(envelope.origin, Origin::Restore | Origin::Lower)
-            && let Some(change) = closing(&envelope.change)
+            && let Some(change) = envelope.change.content_close()
         {
             self.tell(&Envelope {
                 change,

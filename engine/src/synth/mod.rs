@@ -14,7 +14,7 @@ pub mod vnode_xnu;
 
 use std::ops::Deref;
 
-use agentfs_core::event::{Change, NodeRef, Place, RenameHow};
+use agentfs_core::event::{Change, RenameHow};
 use agentfs_core::id::NodeId;
 use agentfs_proto::record::{Kind, flags};
 
@@ -47,64 +47,14 @@ impl Role {
 
 /// The nodes of a change, by [`Role::index`].
 #[must_use]
+#[inline]
 pub fn nodes(change: &Change) -> [Option<NodeId>; 4] {
-    let node = object(change).map(|node| node.id);
-    let parent = place(change).map(|place| place.parent);
-    let Change::Renamed { to, how, .. } = change else {
-        return [node, parent, None, None];
-    };
-    let replaced = match how {
-        RenameHow::Free => None,
-        RenameHow::Replaced(other)
-        | RenameHow::ExchangeFirst(other)
-        | RenameHow::ExchangeSecond(other) => Some(other.id),
-    };
-    [node, parent, Some(to.parent), replaced]
-}
-
-/// The node that was changed.
-#[must_use]
-pub fn object(change: &Change) -> Option<&NodeRef> {
-    match change {
-        Change::Created { node, .. }
-        | Change::Removed { node, .. }
-        | Change::Written { node, .. }
-        | Change::Resized { node, .. }
-        | Change::Attributes { node, .. }
-        | Change::Xattr { node, .. }
-        | Change::Renamed { node, .. }
-        | Change::Opened { node, .. }
-        | Change::Read { node, .. }
-        | Change::Closed { node, .. } => Some(node),
-        Change::BranchCreated { .. } | Change::SnapshotCreated { .. } => None,
-    }
-}
-
-/// The name by which it was reached; for a rename the old one.
-#[must_use]
-pub fn place(change: &Change) -> Option<&Place> {
-    match change {
-        Change::Created { at, .. } | Change::Removed { at, .. } => Some(at),
-        Change::Renamed { from, .. } => Some(from),
-        Change::Written { at, .. }
-        | Change::Resized { at, .. }
-        | Change::Attributes { at, .. }
-        | Change::Xattr { at, .. }
-        | Change::Opened { at, .. }
-        | Change::Read { at, .. }
-        | Change::Closed { at, .. } => at.as_ref(),
-        Change::BranchCreated { .. } | Change::SnapshotCreated { .. } => None,
-    }
-}
-
-/// The new name of a rename.
-#[must_use]
-pub fn new_place(change: &Change) -> Option<&Place> {
-    if let Change::Renamed { to, .. } = change {
-        Some(to)
-    } else {
-        None
-    }
+    [
+        change.object().map(|node| node.id),
+        change.place().map(|place| place.parent),
+        change.new_place().map(|place| place.parent),
+        change.replaced().map(|node| node.id),
+    ]
 }
 
 /// What a record says of a change, whatever the API.
@@ -129,7 +79,7 @@ pub fn kind(change: &Change) -> Kind {
 /// The [`flags`] of a record of a change.
 #[must_use]
 pub fn record_flags(change: &Change) -> u32 {
-    let of_node = object(change).map_or(0, |node| {
+    let of_node = change.object().map_or(0, |node| {
         let directory = if node.kind.is_dir() {
             flags::DIRECTORY
         } else {

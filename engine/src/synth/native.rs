@@ -7,16 +7,5 @@ use agentfs_core::event::Change;
 #[must_use]
 #[inline]
 pub fn hears(change: &Change, activity: bool) -> bool {
-    match change {
-        Change::Opened { .. } | Change::Read { .. } | Change::Closed { .. } => activity,
-        Change::Created { .. }
-        | Change::Removed { .. }
-        | Change::Written { .. }
-        | Change::Resized { .. }
-        | Change::Attributes { .. }
-        | Change::Xattr { .. }
-        | Change::Renamed { .. }
-        | Change::BranchCreated { .. }
-        | Change::SnapshotCreated { .. } => true,
-    }
+    activity || !change.is_activity()
 }

@@ -24,12 +24,8 @@ const NAMES: [(u32, &str); 14] = [
 ];
 
 fn say(change: &Change, step: &Step) -> String {
-    let old = agentfs_engine::synth::place(change);
-    let new = if let Change::Renamed { to, .. } = change {
-        Some(to)
-    } else {
-        None
-    };
+    let old = change.place();
+    let new = change.new_place();
     let name = match step.name {
         EntryName::None => None,
         EntryName::Old => old,
