@@ -144,7 +144,7 @@ impl Channel {
     /// Sends a record: into the ring, or behind what waits already. In the place of one that is too
     /// long for any ring goes an overflow record. `freeze` is asked for the state
     /// of the branch when nothing more may wait.
-    pub(crate) fn send(
+    pub(crate) fn enqueue(
         &mut self,
         event: &AgentFsEvent,
         path: &[u8],
@@ -155,16 +155,16 @@ impl Channel {
             return Place::Nowhere;
         }
         if encoded_len(path, aux).is_ok_and(|len| len <= self.producer.max_record()) {
-            self.send_fitting(event, path, aux, freeze)
+            self.enqueue_fitting(event, path, aux, freeze)
         } else {
             self.counters.overflowed += 1;
             let event = self.overflow_record();
-            self.send_fitting(&event, &[], &[], freeze)
+            self.enqueue_fitting(&event, &[], &[], freeze)
         }
     }
 
     #[inline]
-    fn send_fitting(
+    fn enqueue_fitting(
         &mut self,
         event: &AgentFsEvent,
         path: &[u8],
@@ -223,7 +223,7 @@ impl Channel {
 
     #[cold]
     fn publish_and_ask(&mut self, len: usize) -> Result<Refill, PeerError> {
-        self.publish()?;
+        self.publish_to_ring()?;
         self.producer.request_refill(len)
     }
 
@@ -330,15 +330,15 @@ impl Channel {
 
     /// Shows the reader what was sent, and wakes it if it sleeps.
     #[inline]
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn publish(&mut self) {
         if self.broken.is_none() {
-            let outcome = self.publish();
+            let outcome = self.publish_to_ring();
             self.check(outcome);
         }
     }
 
     #[inline]
-    fn publish(&mut self) -> Result<(), PeerError> {
+    fn publish_to_ring(&mut self) -> Result<(), PeerError> {
         if self.producer.publish()? == Bell::Ring {
             self.counters.doorbells += 1;
             self.doorbell.ring();

@@ -61,11 +61,11 @@ mod counters;
 mod doorbell;
 mod heal;
 mod queue;
+mod record_writer;
 mod route;
 pub mod service;
 mod spill;
 pub mod synth;
-mod tell;
 mod watch;
 
 pub use counters::Counts;

@@ -8,7 +8,7 @@ use agentfs_ring::PeerError;
 
 use crate::channel::{Channel, Place};
 use crate::counters::Counts;
-use crate::tell::Recent;
+use crate::record_writer::Recent;
 use crate::watch::{Api, TreeWatch};
 
 /// The number of a queue in its session.

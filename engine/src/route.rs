@@ -8,11 +8,11 @@ use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::{BranchId, MountId, NodeId};
 
 use crate::queue::{Open, Queue, Slot, Target};
+use crate::record_writer::{News, Signal};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
 use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
-use crate::tell::{News, Signal};
 use crate::watch::{Api, Home, NodeIndex, NodeWatch, TreeIndex, TreeWatch};
 
 /// The indexes, and what is counted over all watches.
@@ -367,7 +367,7 @@ fn parts(place: Option<&Place>) -> (&[u8], &[u8]) {
 impl Open {
     /// Tells the watches of this queue, and forgets those that are over. What is returned must leave
     /// the indexes.
-    pub(crate) fn tell_all(
+    pub(crate) fn enqueue_all(
         &mut self,
         hits: &[Hit],
         news: News<'_>,
@@ -376,7 +376,7 @@ impl Open {
     ) {
         for hit in hits {
             let slot = hit.home.slot;
-            if self.tell(slot, &hit.signal, news, freeze)
+            if self.enqueue(slot, &hit.signal, news, freeze)
                 && let Some(state) = self.watches.remove(slot)
             {
                 over(slot, state);

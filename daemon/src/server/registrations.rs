@@ -230,7 +230,7 @@ impl Registrations {
                     self.watches.watch_node(&queue, wd, node, interest)
                 } else {
                     // As if it had gone just after the watch was made.
-                    self.watches.tell_gone(&queue, wd, mask)
+                    self.watches.notify_gone(&queue, wd, mask)
                 }
             }
             Registration::Remove { queue, wd } => {

@@ -24,12 +24,12 @@ use crate::counters::Counts;
 use crate::doorbell::Doorbell;
 use crate::heal::Base;
 use crate::queue::{Open, Queue, QueueId};
+use crate::record_writer::News;
 use crate::route::{Hit, Router};
 use crate::spill::Pool;
 use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
 use crate::synth::inotify::IN_Q_OVERFLOW;
 use crate::synth::vnode::NOTE_WRITE;
-use crate::tell::News;
 use crate::watch::Api;
 
 /// What sessions may have, and how much may wait for slow readers.
@@ -366,13 +366,13 @@ impl WatchService {
         let freeze = || self.freeze(queue.branch);
         let mut guard = queue.lock();
         let Some(open) = guard.as_mut() else { return };
-        open.tell_all(hits, news, &freeze, |slot, state| {
+        open.enqueue_all(hits, news, &freeze, |slot, state| {
             if let Some(hit) = hits.first() {
                 self.router
                     .remove(&hit.home.queue, slot, &state.target, state.interest);
             }
         });
-        open.channel.flush();
+        open.channel.publish();
         self.judge(queue, open);
     }
 
@@ -402,12 +402,12 @@ impl EventSink for WatchService {
     fn on_event(&self, _event: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        self.tell(envelope);
+        self.route(envelope);
         // Who brings content by no handle closes none.
         if matches!(envelope.origin, Origin::Restore | Origin::Lower)
             && let Some(change) = envelope.change.content_close()
         {
-            self.tell(&Envelope {
+            self.route(&Envelope {
                 change,
                 ..envelope.clone()
             });
@@ -421,7 +421,7 @@ impl EventSink for WatchService {
 
 impl WatchService {
     /// Tells every queue of a change.
-    fn tell(&self, envelope: &Envelope) {
+    fn route(&self, envelope: &Envelope) {
         let mut news = None;
         let by_kernel = (self.by_kernel.mounts)(envelope);
         self.router.route(envelope, &by_kernel, |queue, hits| {

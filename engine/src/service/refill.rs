@@ -44,7 +44,7 @@ impl WatchService {
             return Turn::Over;
         };
         let turn = self.take_turn(queue, open);
-        open.channel.flush();
+        open.channel.publish();
         self.judge(queue, open);
         turn
     }
@@ -54,7 +54,7 @@ impl WatchService {
             if open.channel.is_awaiting() || !open.channel.drain_replay() {
                 return Turn::Over;
             }
-            if self.tell_next(queue, open) || open.channel.end_replay() {
+            if self.replay_next(queue, open) || open.channel.end_replay() {
                 continue;
             }
             if !open.channel.drain_spill() {
@@ -100,14 +100,14 @@ impl WatchService {
     }
 
     /// Tells the next change of a difference, if one is being told.
-    fn tell_next(&self, queue: &Arc<Queue>, open: &mut Open) -> bool {
+    fn replay_next(&self, queue: &Arc<Queue>, open: &mut Open) -> bool {
         let replay = open.channel.backlog.replay.as_mut();
         let Some(replay) = replay else { return false };
         let Some(envelope) = replay.speak() else {
-            self.bury(queue, open);
+            self.end_deleted(queue, open);
             return false;
         };
-        self.tell_alone(queue, open, &envelope);
+        self.deliver_to(queue, open, &envelope);
         if let Some(replay) = &mut open.channel.backlog.replay {
             replay.fall_silent();
         }
@@ -115,12 +115,12 @@ impl WatchService {
     }
 
     /// Tells one queue of a change.
-    fn tell_alone(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
+    fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let news = self.router.news(envelope, HEALED);
         let freeze = || self.freeze(queue.branch);
         self.router.route(envelope, &[], |hit, hits| {
             if std::ptr::eq(hit, &raw const **queue) {
-                open.tell_all(hits, news, &freeze, |slot, state| {
+                open.enqueue_all(hits, news, &freeze, |slot, state| {
                     self.router
                         .remove(queue, slot, &state.target, state.interest);
                 });
@@ -130,7 +130,7 @@ impl WatchService {
 
     /// Ends the inotify watches whose inode went while nothing was told: a difference does not show
     /// what had no name at its beginning.
-    fn bury(&self, queue: &Arc<Queue>, open: &mut Open) {
+    fn end_deleted(&self, queue: &Arc<Queue>, open: &mut Open) {
         if queue.api != Api::Inotify {
             return;
         }
@@ -148,7 +148,7 @@ impl WatchService {
         for slot in dead {
             if let Some(state) = open.watches.remove(slot) {
                 let wants = state.interest & IN_DELETE_SELF != 0;
-                open.tell_gone(state.id, wants, &freeze);
+                open.enqueue_gone(state.id, wants, &freeze);
                 self.router
                     .remove(queue, slot, &state.target, state.interest);
             }

@@ -176,9 +176,9 @@ impl WatchService {
         let mut guard = queue.lock();
         let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
         let slot = open.watches.find(id).ok_or(WatchError::NoWatch(id))?;
-        open.tell_ignored(id, &|| self.freeze(queue.branch));
+        open.enqueue_ignored(id, &|| self.freeze(queue.branch));
         self.remove(queue, open, slot);
-        open.channel.flush();
+        open.channel.publish();
         self.judge(queue, open);
         Ok(())
     }
@@ -189,7 +189,12 @@ impl WatchService {
     /// # Errors
     ///
     /// [`WatchError`]: the queue is gone or of another API.
-    pub fn tell_gone(&self, queue: &Arc<Queue>, id: WatchId, mask: u32) -> Result<(), WatchError> {
+    pub fn notify_gone(
+        &self,
+        queue: &Arc<Queue>,
+        id: WatchId,
+        mask: u32,
+    ) -> Result<(), WatchError> {
         if queue.api != Api::Inotify {
             return Err(WatchError::OtherApi(queue.api));
         }
@@ -199,8 +204,8 @@ impl WatchService {
             self.remove(queue, open, slot);
         }
         let wants = mask & IN_DELETE_SELF != 0;
-        open.tell_gone(id, wants, &|| self.freeze(queue.branch));
-        open.channel.flush();
+        open.enqueue_gone(id, wants, &|| self.freeze(queue.branch));
+        open.channel.publish();
         self.judge(queue, open);
         Ok(())
     }

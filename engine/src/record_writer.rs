@@ -90,7 +90,7 @@ const PATHS: usize = 256;
 
 impl Open {
     /// Tells a watch. True when the watch is over and must leave the indexes.
-    pub(crate) fn tell(
+    pub(crate) fn enqueue(
         &mut self,
         slot: Slot,
         signal: &Signal,
@@ -105,13 +105,13 @@ impl Open {
         };
         let id = watch.id;
         match signal {
-            Signal::Inotify(step, heard) => self.tell_inotify(id, step, *heard, news, freeze),
+            Signal::Inotify(step, heard) => self.enqueue_inotify(id, step, *heard, news, freeze),
             Signal::Vnode(role, hint) => {
-                self.tell_vnode(slot, *hint, news.record(id, news.node(*role)), freeze);
+                self.enqueue_vnode(slot, *hint, news.record(id, news.node(*role)), freeze);
                 false
             }
             Signal::FsEvents(entry, create) => {
-                self.tell_fsevents(id, *entry, *create, news, freeze);
+                self.enqueue_fsevents(id, *entry, *create, news, freeze);
                 false
             }
             Signal::RootChanged => {
@@ -119,18 +119,18 @@ impl Open {
                     mask: ROOT_CHANGED,
                     ..news.record(id, None)
                 };
-                self.channel.send(&event, &[], &[], freeze);
+                self.channel.enqueue(&event, &[], &[], freeze);
                 false
             }
             Signal::Native => {
-                self.tell_native(id, news, freeze);
+                self.enqueue_native(id, news, freeze);
                 false
             }
             Signal::Ended => true,
         }
     }
 
-    fn tell_inotify(
+    fn enqueue_inotify(
         &mut self,
         id: WatchId,
         step: &Step,
@@ -146,7 +146,7 @@ impl Open {
         };
         if heard == Heard::Ignored {
             self.recent.remember(&ignored, &[]);
-            self.channel.send(&ignored, &[], &[], freeze);
+            self.channel.enqueue(&ignored, &[], &[], freeze);
             return true;
         }
         let (old, new) = news.names();
@@ -170,17 +170,17 @@ impl Open {
             self.channel.counters.coalesced += 1;
         } else {
             self.recent.remember(&event, name);
-            self.channel.send(&event, name, &[], freeze);
+            self.channel.enqueue(&event, name, &[], freeze);
         }
         if heard == Heard::LastEvent {
             self.recent.remember(&ignored, &[]);
-            self.channel.send(&ignored, &[], &[], freeze);
+            self.channel.enqueue(&ignored, &[], &[], freeze);
         }
         heard == Heard::LastEvent
     }
 
     /// Tells the reader of an inotify watch that its inode is gone.
-    pub(crate) fn tell_gone(&mut self, id: WatchId, wants: bool, freeze: Freeze<'_>) {
+    pub(crate) fn enqueue_gone(&mut self, id: WatchId, wants: bool, freeze: Freeze<'_>) {
         if wants {
             let event = AgentFsEvent {
                 watch: id.0,
@@ -190,13 +190,13 @@ impl Open {
                 ..AgentFsEvent::default()
             };
             self.recent.remember(&event, &[]);
-            self.channel.send(&event, &[], &[], freeze);
+            self.channel.enqueue(&event, &[], &[], freeze);
         }
-        self.tell_ignored(id, freeze);
+        self.enqueue_ignored(id, freeze);
     }
 
     /// Tells the reader that a watch is gone.
-    pub(crate) fn tell_ignored(&mut self, id: WatchId, freeze: Freeze<'_>) {
+    pub(crate) fn enqueue_ignored(&mut self, id: WatchId, freeze: Freeze<'_>) {
         let ignored = AgentFsEvent {
             watch: id.0,
             kind: Kind::IGNORED,
@@ -204,10 +204,10 @@ impl Open {
             ..AgentFsEvent::default()
         };
         self.recent.remember(&ignored, &[]);
-        self.channel.send(&ignored, &[], &[], freeze);
+        self.channel.enqueue(&ignored, &[], &[], freeze);
     }
 
-    fn tell_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent, freeze: Freeze<'_>) {
+    fn enqueue_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent, freeze: Freeze<'_>) {
         let Some(watch) = self.watches.get(slot) else {
             return;
         };
@@ -221,7 +221,7 @@ impl Open {
             mask: hint,
             ..record
         };
-        let place = self.channel.send(&event, &[], &[], freeze);
+        let place = self.channel.enqueue(&event, &[], &[], freeze);
         if unread {
             watch.unread_bits |= hint;
         } else {
@@ -230,7 +230,7 @@ impl Open {
         }
     }
 
-    fn tell_fsevents(
+    fn enqueue_fsevents(
         &mut self,
         id: WatchId,
         entry: fsevents::Entry,
@@ -270,7 +270,7 @@ impl Open {
             data: news.envelope.seq.0,
             ..news.record(id, news.node(Role::Object))
         };
-        let place = self.channel.send(&event, path, &[], freeze);
+        let place = self.channel.enqueue(&event, path, &[], freeze);
         if unread {
             known.flags |= mask;
         } else {
@@ -283,7 +283,7 @@ impl Open {
         }
     }
 
-    fn tell_native(&mut self, id: WatchId, news: News<'_>, freeze: Freeze<'_>) {
+    fn enqueue_native(&mut self, id: WatchId, news: News<'_>, freeze: Freeze<'_>) {
         let (old, new) = news.names();
         let mut event = AgentFsEvent {
             data: u64::from(news.envelope.pid),
@@ -314,7 +314,7 @@ impl Open {
             self.channel.counters.coalesced += 1;
             return;
         }
-        self.channel.send(&event, path, aux, freeze);
+        self.channel.enqueue(&event, path, aux, freeze);
         std::mem::swap(&mut self.recent.path, path);
         self.recent.key(&event);
     }
