@@ -13,7 +13,7 @@ use crate::spill::{Ordinal, Pool, Spill};
 
 /// Where a record was put, to ask later whether it is still unread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Place {
+pub(crate) enum RecordPosition {
     /// Nowhere.
     #[default]
     Nowhere,
@@ -40,7 +40,7 @@ pub(crate) struct Backlog {
     pub(crate) spill: Spill,
     pub(crate) heal: Option<Base>,
     /// Changes up to here were or will be told by a difference.
-    pub(crate) told_through: Seq,
+    pub(crate) healed_through: Seq,
     /// Events are dropped, as the overflow record at the end of the spill says.
     pub(crate) lossy: bool,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Channel {
     /// What the overflow record of the queue's API says.
     overflow_mask: u32,
     /// Where the last record is, also after it left the spill.
-    pub(crate) last: Place,
+    pub(crate) last: RecordPosition,
     pub(crate) counters: Counts,
     broken: Option<PeerError>,
 }
@@ -80,12 +80,12 @@ impl Channel {
                 replay: None,
                 spill: Spill::new(Arc::clone(&bounds.pool)),
                 heal: None,
-                told_through: Seq(0),
+                healed_through: Seq(0),
                 lossy: false,
             },
             bounds,
             overflow_mask,
-            last: Place::Nowhere,
+            last: RecordPosition::Nowhere,
             counters: Counts::default(),
             broken: None,
         }
@@ -118,20 +118,20 @@ impl Channel {
         let Backlog {
             replay,
             heal,
-            told_through,
+            healed_through,
             ..
         } = &self.backlog;
-        replay.as_ref().is_some_and(Replay::is_speaking)
-            || seq > *told_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
+        replay.as_ref().is_some_and(Replay::is_delivering)
+            || seq > *healed_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
     }
 
     /// Whether the reader has not read the record yet, so that what is added to it now is seen.
     #[inline]
-    pub(crate) fn is_unread(&mut self, place: Place) -> bool {
+    pub(crate) fn is_unread(&mut self, place: RecordPosition) -> bool {
         match place {
-            Place::Nowhere => false,
-            Place::Spill(ordinal) => self.backlog.spill.holds(ordinal),
-            Place::Ring(at) => match self.producer.is_unread(at) {
+            RecordPosition::Nowhere => false,
+            RecordPosition::Spill(ordinal) => self.backlog.spill.holds(ordinal),
+            RecordPosition::Ring(at) => match self.producer.is_unread(at) {
                 Ok(unread) => unread,
                 Err(error) => {
                     self.check(Err(error));
@@ -150,9 +150,9 @@ impl Channel {
         path: &[u8],
         aux: &[u8],
         freeze: Freeze<'_>,
-    ) -> Place {
+    ) -> RecordPosition {
         if self.broken.is_some() {
-            return Place::Nowhere;
+            return RecordPosition::Nowhere;
         }
         if encoded_len(path, aux).is_ok_and(|len| len <= self.producer.max_record()) {
             self.enqueue_fitting(event, path, aux, freeze)
@@ -170,22 +170,22 @@ impl Channel {
         path: &[u8],
         aux: &[u8],
         freeze: Freeze<'_>,
-    ) -> Place {
+    ) -> RecordPosition {
         if let Some(replay) = &mut self.backlog.replay
-            && replay.is_speaking()
+            && replay.is_delivering()
         {
             replay.wait(event, path, aux);
-            self.last = Place::Nowhere;
+            self.last = RecordPosition::Nowhere;
             return self.last;
         }
         let straight = self.backlog.spill.is_empty() && self.backlog.replay.is_none();
         let place = if straight {
             match self.put(event, path, aux) {
-                Ok(Put::At(at)) => Place::Ring(at),
+                Ok(Put::At(at)) => RecordPosition::Ring(at),
                 Ok(Put::Full) => self.hold_back(event, path, aux, freeze),
                 Err(error) => {
                     self.check(Err(error));
-                    Place::Nowhere
+                    RecordPosition::Nowhere
                 }
             }
         } else {
@@ -234,9 +234,9 @@ impl Channel {
         path: &[u8],
         aux: &[u8],
         freeze: Freeze<'_>,
-    ) -> Place {
+    ) -> RecordPosition {
         if self.backlog.lossy {
-            return Place::Nowhere;
+            return RecordPosition::Nowhere;
         }
         let full = self.backlog.spill.len() >= self.bounds.records || !self.bounds.pool.has_room();
         if full && self.backlog.heal.is_none() {
@@ -246,12 +246,12 @@ impl Channel {
                 Some(base) => self.backlog.heal = Some(base),
                 None => {
                     self.overflow();
-                    return Place::Nowhere;
+                    return RecordPosition::Nowhere;
                 }
             }
         }
         self.counters.spilled += 1;
-        Place::Spill(wait_in(&mut self.backlog.spill, event, path, aux))
+        RecordPosition::Spill(wait_in(&mut self.backlog.spill, event, path, aux))
     }
 
     /// Says once that events are lost, behind all that waits, and loses them until there is room.
@@ -259,7 +259,7 @@ impl Channel {
         if !std::mem::replace(&mut self.backlog.lossy, true) {
             self.counters.overflowed += 1;
             let event = self.overflow_record();
-            self.last = Place::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[]));
+            self.last = RecordPosition::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[]));
         }
     }
 
@@ -313,8 +313,8 @@ impl Channel {
             let put = self.put_with(record.len(), |slot| slot.copy_from_slice(record));
             match put {
                 Ok(Put::At(at)) => {
-                    if self.last == Place::Spill(ordinal) {
-                        self.last = Place::Ring(at);
+                    if self.last == RecordPosition::Spill(ordinal) {
+                        self.last = RecordPosition::Ring(at);
                     }
                 }
                 Ok(Put::Full) => return false,

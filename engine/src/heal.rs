@@ -67,7 +67,7 @@ impl Gap {
             seq: self.new.seq(),
             time_ns: u64::try_from(nanos).unwrap_or(u64::MAX),
             waiting: Spill::new(pool),
-            speaking: false,
+            delivering: false,
         }
     }
 }
@@ -83,7 +83,7 @@ pub(crate) struct Replay {
     time_ns: u64,
     /// Records of the last change that found no room.
     waiting: Spill,
-    speaking: bool,
+    delivering: bool,
 }
 
 impl fmt::Debug for Replay {
@@ -115,21 +115,21 @@ impl Replay {
     }
 
     /// Whether what is sent now comes from here.
-    pub(crate) fn is_speaking(&self) -> bool {
-        self.speaking
+    pub(crate) fn is_delivering(&self) -> bool {
+        self.delivering
     }
 
     pub(crate) fn wait(&mut self, event: &AgentFsEvent, path: &[u8], aux: &[u8]) {
         wait_in(&mut self.waiting, event, path, aux);
     }
 
-    /// The next change to tell. Until [`fall_silent`](Self::fall_silent) what is sent is taken for
+    /// The next change to tell. Until [`finish_change`](Self::finish_change) what is sent is taken for
     /// its records, which wait here if there is no room.
-    pub(crate) fn speak(&mut self) -> Option<Envelope> {
+    pub(crate) fn next_envelope(&mut self) -> Option<Envelope> {
         let next = || self.changes.as_mut()?.next();
         let change = self.closing.take().or_else(next)?;
         self.closing = change.content_close();
-        self.speaking = true;
+        self.delivering = true;
         Some(Envelope {
             seq: self.seq,
             time_ns: self.time_ns,
@@ -140,8 +140,8 @@ impl Replay {
         })
     }
 
-    pub(crate) fn fall_silent(&mut self) {
-        self.speaking = false;
+    pub(crate) fn finish_change(&mut self) {
+        self.delivering = false;
     }
 
     pub(crate) fn waiting(&mut self) -> &mut Spill {

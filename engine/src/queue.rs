@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use agentfs_core::id::{BranchId, NodeId, SessionId};
 use agentfs_ring::PeerError;
 
-use crate::channel::{Channel, Place};
+use crate::channel::{Channel, RecordPosition};
 use crate::counters::Counts;
 use crate::record_writer::Recent;
 use crate::watch::{Api, TreeWatch};
@@ -44,7 +44,7 @@ pub(crate) struct WatchState {
     pub(crate) interest: u32,
     /// kqueue: bits that unread records carry, from `first` on.
     pub(crate) unread_bits: u32,
-    pub(crate) first_unread: Place,
+    pub(crate) first_unread: RecordPosition,
 }
 
 impl WatchState {

@@ -1,11 +1,11 @@
 //! What one watch hears -> one record, unless an unread one says it already.
 
-use agentfs_core::event::{Change, Envelope, Place as Name};
+use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::{HEALED, LAST_NAME};
 use agentfs_proto::record::{AgentFsEvent, Kind};
 
-use crate::channel::Place;
+use crate::channel::RecordPosition;
 use crate::heal::Freeze;
 use crate::queue::{Open, Slot, WatchId};
 use crate::synth::fsevents::{self, CREATE_FILE_EVENTS, ROOT_CHANGED};
@@ -15,7 +15,7 @@ use crate::watch::path_hash;
 
 /// What a watch hears of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Signal {
+pub(crate) enum ApiEvent {
     /// An inotify event, and whether the watch survives it.
     Inotify(Step, Heard),
     /// `NOTE_*` bits posted together.
@@ -32,7 +32,7 @@ pub(crate) enum Signal {
 
 /// What happened, for all that hear of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct News<'a> {
+pub(crate) struct RoutedChange<'a> {
     pub(crate) envelope: &'a Envelope,
     /// For the two halves of a rename.
     pub(crate) cookie: u32,
@@ -40,7 +40,7 @@ pub(crate) struct News<'a> {
     pub(crate) flags: u32,
 }
 
-impl News<'_> {
+impl RoutedChange<'_> {
     fn record(&self, watch: WatchId, node: Option<NodeId>) -> AgentFsEvent {
         AgentFsEvent {
             seqno: self.envelope.seq.0,
@@ -57,7 +57,7 @@ impl News<'_> {
         synth::nodes(&self.envelope.change)[role.index()]
     }
 
-    fn names(&self) -> (Option<&Name>, Option<&Name>) {
+    fn names(&self) -> (Option<&Place>, Option<&Place>) {
         let change = &self.envelope.change;
         (change.place(), change.new_place())
     }
@@ -82,7 +82,7 @@ struct PathFlags {
     hash: u64,
     watch: u64,
     flags: u32,
-    first: Place,
+    first: RecordPosition,
 }
 
 /// How many paths of an FSEvents stream are remembered at a time.
@@ -93,40 +93,42 @@ impl Open {
     pub(crate) fn enqueue(
         &mut self,
         slot: Slot,
-        signal: &Signal,
-        news: News<'_>,
+        event: &ApiEvent,
+        change: RoutedChange<'_>,
         freeze: Freeze<'_>,
     ) -> bool {
-        if !self.channel.admits(news.envelope.seq) {
+        if !self.channel.admits(change.envelope.seq) {
             return false;
         }
         let Some(watch) = self.watches.get(slot) else {
             return false;
         };
         let id = watch.id;
-        match signal {
-            Signal::Inotify(step, heard) => self.enqueue_inotify(id, step, *heard, news, freeze),
-            Signal::Vnode(role, hint) => {
-                self.enqueue_vnode(slot, *hint, news.record(id, news.node(*role)), freeze);
+        match event {
+            ApiEvent::Inotify(step, heard) => {
+                self.enqueue_inotify(id, step, *heard, change, freeze)
+            }
+            ApiEvent::Vnode(role, hint) => {
+                self.enqueue_vnode(slot, *hint, change.record(id, change.node(*role)), freeze);
                 false
             }
-            Signal::FsEvents(entry, create) => {
-                self.enqueue_fsevents(id, *entry, *create, news, freeze);
+            ApiEvent::FsEvents(entry, create) => {
+                self.enqueue_fsevents(id, *entry, *create, change, freeze);
                 false
             }
-            Signal::RootChanged => {
+            ApiEvent::RootChanged => {
                 let event = AgentFsEvent {
                     mask: ROOT_CHANGED,
-                    ..news.record(id, None)
+                    ..change.record(id, None)
                 };
                 self.channel.enqueue(&event, &[], &[], freeze);
                 false
             }
-            Signal::Native => {
-                self.enqueue_native(id, news, freeze);
+            ApiEvent::Native => {
+                self.enqueue_native(id, change, freeze);
                 false
             }
-            Signal::Ended => true,
+            ApiEvent::Ended => true,
         }
     }
 
@@ -135,10 +137,10 @@ impl Open {
         id: WatchId,
         step: &Step,
         heard: Heard,
-        news: News<'_>,
+        change: RoutedChange<'_>,
         freeze: Freeze<'_>,
     ) -> bool {
-        let record = news.record(id, news.node(step.role));
+        let record = change.record(id, change.node(step.role));
         let ignored = AgentFsEvent {
             kind: Kind::IGNORED,
             mask: IN_IGNORED,
@@ -149,7 +151,7 @@ impl Open {
             self.channel.enqueue(&ignored, &[], &[], freeze);
             return true;
         }
-        let (old, new) = news.names();
+        let (old, new) = change.names();
         let name = match step.name {
             EntryName::None => None,
             EntryName::Old => old,
@@ -158,7 +160,7 @@ impl Open {
         let name: &[u8] = name.map_or(&[], |place| &place.name);
         let event = AgentFsEvent {
             mask: step.mask,
-            cookie: if step.has_cookie() { news.cookie } else { 0 },
+            cookie: if step.has_cookie() { change.cookie } else { 0 },
             ..record
         };
         // `event_compare`: the last event of the queue says it already. The cookie is not compared.
@@ -235,10 +237,10 @@ impl Open {
         id: WatchId,
         entry: fsevents::Entry,
         create: u32,
-        news: News<'_>,
+        change: RoutedChange<'_>,
         freeze: Freeze<'_>,
     ) {
-        let (old, new) = news.names();
+        let (old, new) = change.names();
         let name = match entry.at {
             fsevents::At::Old => old,
             fsevents::At::New => new,
@@ -267,8 +269,8 @@ impl Open {
         }
         let event = AgentFsEvent {
             mask,
-            data: news.envelope.seq.0,
-            ..news.record(id, news.node(Role::Object))
+            data: change.envelope.seq.0,
+            ..change.record(id, change.node(Role::Object))
         };
         let place = self.channel.enqueue(&event, path, &[], freeze);
         if unread {
@@ -283,19 +285,19 @@ impl Open {
         }
     }
 
-    fn enqueue_native(&mut self, id: WatchId, news: News<'_>, freeze: Freeze<'_>) {
-        let (old, new) = news.names();
+    fn enqueue_native(&mut self, id: WatchId, change: RoutedChange<'_>, freeze: Freeze<'_>) {
+        let (old, new) = change.names();
         let mut event = AgentFsEvent {
-            data: u64::from(news.envelope.pid),
-            ..news.record(id, news.node(Role::Object))
+            data: u64::from(change.envelope.pid),
+            ..change.record(id, change.node(Role::Object))
         };
         let (path, aux) = &mut self.recent.scratch;
         path.clear();
         aux.clear();
-        if let Change::BranchCreated { id, name } = &news.envelope.change {
+        if let Change::BranchCreated { id, name } = &change.envelope.change {
             path.extend_from_slice(name.as_bytes());
             event.data = id.0;
-        } else if let Change::SnapshotCreated { id, name } = &news.envelope.change {
+        } else if let Change::SnapshotCreated { id, name } = &change.envelope.change {
             path.extend_from_slice(name.as_bytes());
             event.data = id.0;
         } else {
@@ -336,7 +338,7 @@ impl Recent {
 }
 
 /// The path of a name; of none, the root.
-fn append_path(path: &mut Vec<u8>, name: Option<&Name>) {
+fn append_path(path: &mut Vec<u8>, name: Option<&Place>) {
     if let Some(name) = name {
         path.extend_from_slice(&name.dir);
     }

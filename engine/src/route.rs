@@ -8,12 +8,12 @@ use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::{BranchId, MountId, NodeId};
 
 use crate::queue::{Open, Queue, Slot, Target};
-use crate::record_writer::{News, Signal};
+use crate::record_writer::{ApiEvent, RoutedChange};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
 use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
-use crate::watch::{Api, Home, NodeIndex, NodeWatch, TreeIndex, TreeWatch};
+use crate::watch::{Api, NodeIndex, NodeWatch, TreeIndex, TreeWatch, WatchHandle};
 
 /// The indexes, and what is counted over all watches.
 #[derive(Debug)]
@@ -30,30 +30,30 @@ pub(crate) struct Router {
 
 /// A watch that must hear a change.
 #[derive(Debug)]
-pub(crate) struct Hit {
-    pub(crate) home: Home,
-    /// Before which other hits of the same queue it comes.
+pub(crate) struct Notification {
+    pub(crate) handle: WatchHandle,
+    /// Before which other notifications of the same queue it comes.
     order: u8,
-    pub(crate) signal: Signal,
+    pub(crate) event: ApiEvent,
 }
 
-impl Hit {
-    /// Brings the hits of one queue together, in their order.
+impl Notification {
+    /// Brings the notifications of one queue together, in their order.
     fn rank(&self) -> (usize, u8, Slot) {
-        let queue = Arc::as_ptr(&self.home.queue).addr();
-        (queue, self.order, self.home.slot)
+        let queue = Arc::as_ptr(&self.handle.queue).addr();
+        (queue, self.order, self.handle.slot)
     }
 
     /// Whether both say the same to one watch: a tree that holds both names of a rename, a stream
     /// whose trees overlap.
     fn repeats(&self, other: &Self) -> bool {
-        self.home.is(&other.home.queue, other.home.slot) && self.signal == other.signal
+        self.handle.is(&other.handle.queue, other.handle.slot) && self.event == other.event
     }
 }
 
 thread_local! {
-    /// The hits of the change that this thread is delivering; kept so that nothing is allocated.
-    static HITS: Cell<Vec<Hit>> = const { Cell::new(Vec::new()) };
+    /// The notifications of the change that this thread is delivering; kept so that nothing is allocated.
+    static NOTIFICATIONS: Cell<Vec<Notification>> = const { Cell::new(Vec::new()) };
 }
 
 impl Router {
@@ -80,37 +80,48 @@ impl Router {
     pub(crate) fn route(
         &self,
         envelope: &Envelope,
-        by_kernel: &[MountId],
-        mut deliver: impl FnMut(&Queue, &[Hit]),
+        kernel_mounts: &[MountId],
+        mut deliver: impl FnMut(&Queue, &[Notification]),
     ) {
         if self.nodes.len() + self.trees.len() == 0 {
             return;
         }
-        let mut hits = HITS.take();
-        self.collect(envelope, by_kernel, &mut hits);
-        if hits.len() > 1 {
-            hits.sort_unstable_by_key(Hit::rank);
-            hits.dedup_by(|a, b| a.repeats(b));
+        let mut notifications = NOTIFICATIONS.take();
+        self.collect(envelope, kernel_mounts, &mut notifications);
+        if notifications.len() > 1 {
+            notifications.sort_unstable_by_key(Notification::rank);
+            notifications.dedup_by(|a, b| a.repeats(b));
         }
-        for of_queue in hits.chunk_by(|a, b| Arc::ptr_eq(&a.home.queue, &b.home.queue)) {
+        for of_queue in notifications.chunk_by(|a, b| Arc::ptr_eq(&a.handle.queue, &b.handle.queue))
+        {
             if let Some(first) = of_queue.first() {
-                deliver(&first.home.queue, of_queue);
+                deliver(&first.handle.queue, of_queue);
             }
         }
-        hits.clear();
-        HITS.set(hits);
+        notifications.clear();
+        NOTIFICATIONS.set(notifications);
     }
 
-    fn collect(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect(
+        &self,
+        envelope: &Envelope,
+        kernel_mounts: &[MountId],
+        notifications: &mut Vec<Notification>,
+    ) {
         if self.nodes.len() > 0 {
-            self.collect_nodes(envelope, by_kernel, hits);
+            self.collect_nodes(envelope, kernel_mounts, notifications);
         }
         if self.trees.len() > 0 {
-            self.collect_trees(envelope, by_kernel, hits);
+            self.collect_trees(envelope, kernel_mounts, notifications);
         }
     }
 
-    fn collect_nodes(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect_nodes(
+        &self,
+        envelope: &Envelope,
+        kernel_mounts: &[MountId],
+        notifications: &mut Vec<Notification>,
+    ) {
         let nodes = synth::nodes(&envelope.change);
         let mut tables = Tables::new(&envelope.change);
         for (at, node) in nodes.iter().enumerate() {
@@ -119,15 +130,25 @@ impl Router {
                 continue;
             }
             self.nodes.find(envelope.branch, node, |watch| {
-                if !watch.since.is_too_old(envelope) {
-                    let told = watch.since.is_told(by_kernel);
-                    tables.ask(watch, |role| nodes[role.index()] == Some(node), told, hits);
+                if !watch.filter.is_older(envelope) {
+                    let told = watch.filter.is_notified_by_kernel(kernel_mounts);
+                    tables.ask(
+                        watch,
+                        |role| nodes[role.index()] == Some(node),
+                        told,
+                        notifications,
+                    );
                 }
             });
         }
     }
 
-    fn collect_trees(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect_trees(
+        &self,
+        envelope: &Envelope,
+        kernel_mounts: &[MountId],
+        notifications: &mut Vec<Notification>,
+    ) {
         let change = &envelope.change;
         let entries = fsevents::entries(change);
         let place = match (change.place(), change.object()) {
@@ -135,8 +156,10 @@ impl Router {
             (place, _) => place,
         };
         let mut hear = |watch: &TreeWatch, at: fsevents::At| {
-            if !watch.since.is_too_old(envelope) && !watch.since.is_told(by_kernel) {
-                ask_tree(watch, change, &entries, at, hits);
+            if !watch.filter.is_older(envelope)
+                && !watch.filter.is_notified_by_kernel(kernel_mounts)
+            {
+                ask_tree(watch, change, &entries, at, notifications);
             }
         };
         let (dir, name) = parts(place);
@@ -150,20 +173,20 @@ impl Router {
                 });
         }
         if self.roots.load(Ordering::Acquire) > 0 {
-            self.collect_moved_roots(envelope, hits);
+            self.collect_moved_roots(envelope, notifications);
         }
     }
 
     /// The streams whose top, or a directory above it, was moved, removed or came to be.
-    fn collect_moved_roots(&self, envelope: &Envelope, hits: &mut Vec<Hit>) {
+    fn collect_moved_roots(&self, envelope: &Envelope, notifications: &mut Vec<Notification>) {
         let mut moved = |place: &Place| {
             self.trees
                 .find_below(envelope.branch, &place.dir, &place.name, |watch| {
-                    if watch.flags & CREATE_WATCH_ROOT != 0 && !watch.since.is_too_old(envelope) {
-                        hits.push(Hit {
-                            home: watch.home.clone(),
+                    if watch.flags & CREATE_WATCH_ROOT != 0 && !watch.filter.is_older(envelope) {
+                        notifications.push(Notification {
+                            handle: watch.handle.clone(),
                             order: u8::MAX,
-                            signal: Signal::RootChanged,
+                            event: ApiEvent::RootChanged,
                         });
                     }
                 });
@@ -178,13 +201,13 @@ impl Router {
     /// The news of a change: a rename gets a cookie, in the half of the numbers that the kernel will
     /// hardly come to.
     #[inline]
-    pub(crate) fn news<'a>(&self, envelope: &'a Envelope, flags: u32) -> News<'a> {
+    pub(crate) fn routed<'a>(&self, envelope: &'a Envelope, flags: u32) -> RoutedChange<'a> {
         let cookie = if envelope.change.new_place().is_some() {
             0x8000_0000 | self.cookies.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
         } else {
             0
         };
-        News {
+        RoutedChange {
             envelope,
             cookie,
             flags,
@@ -282,13 +305,13 @@ impl<'a> Tables<'a> {
         watch: &NodeWatch,
         plays: impl Fn(Role) -> bool,
         told: bool,
-        hits: &mut Vec<Hit>,
+        notifications: &mut Vec<Notification>,
     ) {
-        let mut hit = |order, signal| {
-            hits.push(Hit {
-                home: watch.home.clone(),
+        let mut hit = |order, event| {
+            notifications.push(Notification {
+                handle: watch.handle.clone(),
                 order,
-                signal,
+                event,
             });
         };
         let posts = match watch.api {
@@ -299,10 +322,10 @@ impl<'a> Tables<'a> {
                 for (order, step) in (0..).zip(steps.iter()).filter(|(_, step)| plays(step.role)) {
                     match inotify::hear(watch.interest, step) {
                         Heard::No => {}
-                        Heard::Ignored if told => hit(order, Signal::Ended),
+                        Heard::Ignored if told => hit(order, ApiEvent::Ended),
                         heard @ (Heard::Event | Heard::LastEvent | Heard::Ignored) => {
                             if !told {
-                                hit(order, Signal::Inotify(*step, heard));
+                                hit(order, ApiEvent::Inotify(*step, heard));
                             }
                         }
                     }
@@ -323,7 +346,7 @@ impl<'a> Tables<'a> {
         for (order, post) in (0..).zip(posts.iter()).filter(|(_, post)| plays(post.role)) {
             let hint = vnode::hear(watch.interest, post);
             if hint != 0 {
-                hit(order, Signal::Vnode(post.role, hint));
+                hit(order, ApiEvent::Vnode(post.role, hint));
             }
         }
     }
@@ -335,24 +358,24 @@ fn ask_tree(
     change: &Change,
     entries: &[fsevents::Entry],
     at: fsevents::At,
-    hits: &mut Vec<Hit>,
+    notifications: &mut Vec<Notification>,
 ) {
-    let mut hit = |order, signal| {
-        hits.push(Hit {
-            home: watch.home.clone(),
+    let mut hit = |order, event| {
+        notifications.push(Notification {
+            handle: watch.handle.clone(),
             order,
-            signal,
+            event,
         });
     };
     match watch.api {
         Api::FsEvents => {
             for (order, entry) in (0..).zip(entries).filter(|(_, entry)| entry.at == at) {
-                hit(order, Signal::FsEvents(*entry, watch.flags));
+                hit(order, ApiEvent::FsEvents(*entry, watch.flags));
             }
         }
         Api::Native => {
             if native::hears(change, watch.activity) {
-                hit(0, Signal::Native);
+                hit(0, ApiEvent::Native);
             }
         }
         Api::KqueueXnu | Api::KqueueFreeBsd | Api::Inotify => {}
@@ -369,14 +392,14 @@ impl Open {
     /// the indexes.
     pub(crate) fn enqueue_all(
         &mut self,
-        hits: &[Hit],
-        news: News<'_>,
+        notifications: &[Notification],
+        change: RoutedChange<'_>,
         freeze: crate::heal::Freeze<'_>,
         mut over: impl FnMut(Slot, crate::queue::WatchState),
     ) {
-        for hit in hits {
-            let slot = hit.home.slot;
-            if self.enqueue(slot, &hit.signal, news, freeze)
+        for hit in notifications {
+            let slot = hit.handle.slot;
+            if self.enqueue(slot, &hit.event, change, freeze)
                 && let Some(state) = self.watches.remove(slot)
             {
                 over(slot, state);

@@ -129,8 +129,8 @@ impl Services {
         let echoing = Arc::new(echoing);
         let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
         let watches = watches
-            .telling_after(mounting.settler())
-            .told_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
+            .before_delivery(mounting.settler())
+            .notified_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
         let watches = Arc::new(watches);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));

@@ -24,8 +24,8 @@ use crate::counters::Counts;
 use crate::doorbell::Doorbell;
 use crate::heal::Base;
 use crate::queue::{Open, Queue, QueueId};
-use crate::record_writer::News;
-use crate::route::{Hit, Router};
+use crate::record_writer::RoutedChange;
+use crate::route::{Notification, Router};
 use crate::spill::Pool;
 use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
 use crate::synth::inotify::IN_Q_OVERFLOW;
@@ -92,35 +92,35 @@ pub struct WatchService {
     pool: Arc<Pool>,
     sessions: Mutex<HashMap<SessionId, Session>>,
     /// Sessions whose consumer lies about its ring, to be ended by whoever holds their socket.
-    condemned: Mutex<Vec<SessionId>>,
+    broken: Mutex<Vec<SessionId>>,
     attention: (Ringer, Waiter),
     /// What queues that are closed have counted.
-    retired: Mutex<Counts>,
+    closed_counts: Mutex<Counts>,
     /// Called with a change before anybody is told of it.
-    before_telling: BeforeTelling,
-    by_kernel: ByKernel,
+    before_delivery: BeforeDelivery,
+    kernel_mounts: KernelMounts,
 }
 
 type MountsOf = dyn Fn(&Envelope) -> Vec<MountId> + Send + Sync;
 
-/// See [`WatchService::told_by_kernel`].
-struct ByKernel {
+/// See [`WatchService::notified_by_kernel`].
+struct KernelMounts {
     mounts: Box<MountsOf>,
     wants_activity: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
-impl fmt::Debug for ByKernel {
+impl fmt::Debug for KernelMounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ByKernel")
+        f.write_str("KernelMounts")
     }
 }
 
-/// See [`WatchService::telling_after`].
-struct BeforeTelling(Box<dyn Fn(&Envelope) + Send + Sync>);
+/// See [`WatchService::before_delivery`].
+struct BeforeDelivery(Box<dyn Fn(&Envelope) + Send + Sync>);
 
-impl fmt::Debug for BeforeTelling {
+impl fmt::Debug for BeforeDelivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BeforeTelling")
+        f.write_str("BeforeDelivery")
     }
 }
 
@@ -141,11 +141,11 @@ impl WatchService {
             pool: Arc::new(Pool::new(limits.spill_bytes)),
             limits,
             sessions: Mutex::default(),
-            condemned: Mutex::default(),
+            broken: Mutex::default(),
             attention: doorbell::pipe()?,
-            retired: Mutex::default(),
-            before_telling: BeforeTelling(Box::new(|_| {})),
-            by_kernel: ByKernel {
+            closed_counts: Mutex::default(),
+            before_delivery: BeforeDelivery(Box::new(|_| {})),
+            kernel_mounts: KernelMounts {
                 mounts: Box::new(|envelope| match envelope.origin {
                     Origin::Mount(mount) => vec![mount],
                     Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => {
@@ -161,13 +161,13 @@ impl WatchService {
     /// whether activity has to be heard of for that. Otherwise the kernel tells on the mount through
     /// which the change was made.
     #[must_use]
-    pub fn told_by_kernel(
+    pub fn notified_by_kernel(
         self,
         mounts: impl Fn(&Envelope) -> Vec<MountId> + Send + Sync + 'static,
         wants_activity: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
-            by_kernel: ByKernel {
+            kernel_mounts: KernelMounts {
                 mounts: Box::new(mounts),
                 wants_activity: Box::new(wants_activity),
             },
@@ -178,9 +178,9 @@ impl WatchService {
     /// Calls this with every change that somebody is about to be told of, in the committing thread,
     /// and tells when it returns: time for the change to be seen wherever it was made.
     #[must_use]
-    pub fn telling_after(self, call: impl Fn(&Envelope) + Send + Sync + 'static) -> Self {
+    pub fn before_delivery(self, call: impl Fn(&Envelope) + Send + Sync + 'static) -> Self {
         Self {
-            before_telling: BeforeTelling(Box::new(call)),
+            before_delivery: BeforeDelivery(Box::new(call)),
             ..self
         }
     }
@@ -294,7 +294,7 @@ impl WatchService {
                 self.router
                     .remove(queue, slot, &state.target, state.interest);
             }
-            *lock(&self.retired) += counts;
+            *lock(&self.closed_counts) += counts;
         }
     }
 
@@ -313,24 +313,24 @@ impl WatchService {
             .ok_or(WatchError::NoQueue(queue))
     }
 
-    /// Readable when [`condemned`](Self::condemned) has something to say.
+    /// Readable when [`broken_sessions`](Self::broken_sessions) has something to say.
     #[must_use]
     pub fn attention(&self) -> BorrowedFd<'_> {
         self.attention.1.as_fd()
     }
 
     /// The sessions that must be ended because a consumer of theirs broke its ring, each once.
-    pub fn condemned(&self) -> Vec<SessionId> {
+    pub fn broken_sessions(&self) -> Vec<SessionId> {
         // It cannot fail but for a descriptor that is not ours.
         drop(self.attention.1.clear());
-        std::mem::take(&mut *lock(&self.condemned))
+        std::mem::take(&mut *lock(&self.broken))
     }
 
-    fn judge(&self, queue: &Queue, open: &Open) {
+    fn note_if_broken(&self, queue: &Queue, open: &Open) {
         if open.channel.broken().is_some() {
-            let mut condemned = lock(&self.condemned);
-            if !condemned.contains(&queue.session) {
-                condemned.push(queue.session);
+            let mut broken = lock(&self.broken);
+            if !broken.contains(&queue.session) {
+                broken.push(queue.session);
                 drop(self.attention.0.ring());
             }
         }
@@ -339,7 +339,7 @@ impl WatchService {
     /// What happened so far, in all queues that are or were.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let mut counts = *lock(&self.retired);
+        let mut counts = *lock(&self.closed_counts);
         for session in lock(&self.sessions).values() {
             for queue in session.queues.values() {
                 if let Some(open) = queue.lock().as_ref() {
@@ -362,18 +362,18 @@ impl WatchService {
         self.pool.bytes()
     }
 
-    fn deliver(&self, queue: &Queue, hits: &[Hit], news: News<'_>) {
+    fn deliver(&self, queue: &Queue, notifications: &[Notification], change: RoutedChange<'_>) {
         let freeze = || self.freeze(queue.branch);
         let mut guard = queue.lock();
         let Some(open) = guard.as_mut() else { return };
-        open.enqueue_all(hits, news, &freeze, |slot, state| {
-            if let Some(hit) = hits.first() {
+        open.enqueue_all(notifications, change, &freeze, |slot, state| {
+            if let Some(hit) = notifications.first() {
                 self.router
-                    .remove(&hit.home.queue, slot, &state.target, state.interest);
+                    .remove(&hit.handle.queue, slot, &state.target, state.interest);
             }
         });
         open.channel.publish();
-        self.judge(queue, open);
+        self.note_if_broken(queue, open);
     }
 
     /// Tells every queue that has watches that it may have missed something: for when it is not
@@ -415,22 +415,23 @@ impl EventSink for WatchService {
     }
 
     fn wants_activity(&self) -> bool {
-        self.router.wants_activity() || (self.by_kernel.wants_activity)()
+        self.router.wants_activity() || (self.kernel_mounts.wants_activity)()
     }
 }
 
 impl WatchService {
     /// Tells every queue of a change.
     fn route(&self, envelope: &Envelope) {
-        let mut news = None;
-        let by_kernel = (self.by_kernel.mounts)(envelope);
-        self.router.route(envelope, &by_kernel, |queue, hits| {
-            let news = *news.get_or_insert_with(|| {
-                self.before_telling.0(envelope);
-                self.router.news(envelope, 0)
+        let mut change = None;
+        let kernel_mounts = (self.kernel_mounts.mounts)(envelope);
+        self.router
+            .route(envelope, &kernel_mounts, |queue, notifications| {
+                let change = *change.get_or_insert_with(|| {
+                    self.before_delivery.0(envelope);
+                    self.router.routed(envelope, 0)
+                });
+                self.deliver(queue, notifications, change);
             });
-            self.deliver(queue, hits, news);
-        });
     }
 }
 

@@ -45,7 +45,7 @@ impl WatchService {
         };
         let turn = self.take_turn(queue, open);
         open.channel.publish();
-        self.judge(queue, open);
+        self.note_if_broken(queue, open);
         turn
     }
 
@@ -77,7 +77,7 @@ impl WatchService {
         let gap = base.gap(&branch);
         let replay = gap.replay(queue.branch, Arc::clone(&self.pool));
         open.channel.counters.healed += 1;
-        open.channel.backlog.told_through = replay.seq();
+        open.channel.backlog.healed_through = replay.seq();
         open.channel.backlog.replay = Some(replay);
         Turn::Gap(Box::new(gap))
     }
@@ -103,24 +103,24 @@ impl WatchService {
     fn replay_next(&self, queue: &Arc<Queue>, open: &mut Open) -> bool {
         let replay = open.channel.backlog.replay.as_mut();
         let Some(replay) = replay else { return false };
-        let Some(envelope) = replay.speak() else {
+        let Some(envelope) = replay.next_envelope() else {
             self.end_deleted(queue, open);
             return false;
         };
         self.deliver_to(queue, open, &envelope);
         if let Some(replay) = &mut open.channel.backlog.replay {
-            replay.fall_silent();
+            replay.finish_change();
         }
         true
     }
 
     /// Tells one queue of a change.
     fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
-        let news = self.router.news(envelope, HEALED);
+        let change = self.router.routed(envelope, HEALED);
         let freeze = || self.freeze(queue.branch);
-        self.router.route(envelope, &[], |hit, hits| {
+        self.router.route(envelope, &[], |hit, notifications| {
             if std::ptr::eq(hit, &raw const **queue) {
-                open.enqueue_all(hits, news, &freeze, |slot, state| {
+                open.enqueue_all(notifications, change, &freeze, |slot, state| {
                     self.router
                         .remove(queue, slot, &state.target, state.interest);
                 });

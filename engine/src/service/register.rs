@@ -5,10 +5,10 @@ use std::sync::Arc;
 use agentfs_core::id::{MountId, NodeId, Seq};
 
 use super::{WatchError, WatchService};
-use crate::channel::Place;
+use crate::channel::RecordPosition;
 use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
 use crate::synth::inotify::{IN_DELETE_SELF, IN_MASK_ADD};
-use crate::watch::{Api, Home, NodeWatch, Since, TreeWatch};
+use crate::watch::{Api, NodeWatch, TreeWatch, WatchFilter, WatchHandle};
 
 /// What a watch on a node is told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,16 +76,16 @@ impl WatchService {
             target: Target::Node(node),
             interest: mask,
             unread_bits: 0,
-            first_unread: Place::Nowhere,
+            first_unread: RecordPosition::Nowhere,
         });
         let watch = NodeWatch {
-            home: Home {
+            handle: WatchHandle {
                 queue: Arc::clone(queue),
                 slot,
             },
             api: queue.api,
             interest: mask,
-            since: Since {
+            filter: WatchFilter {
                 after: interest.after,
                 mount: interest.mount,
             },
@@ -124,10 +124,10 @@ impl WatchService {
             target: Target::Trees(Vec::new()),
             interest: 0,
             unread_bits: 0,
-            first_unread: Place::Nowhere,
+            first_unread: RecordPosition::Nowhere,
         });
         let watches = interest.paths.iter().map(|path| TreeWatch {
-            home: Home {
+            handle: WatchHandle {
                 queue: Arc::clone(queue),
                 slot,
             },
@@ -136,7 +136,7 @@ impl WatchService {
             path: path.strip_suffix(b"/").unwrap_or(path).into(),
             activity: interest.activity,
             flags: interest.flags,
-            since: Since {
+            filter: WatchFilter {
                 after: interest.after,
                 mount: interest.mount,
             },
@@ -179,7 +179,7 @@ impl WatchService {
         open.enqueue_ignored(id, &|| self.freeze(queue.branch));
         self.remove(queue, open, slot);
         open.channel.publish();
-        self.judge(queue, open);
+        self.note_if_broken(queue, open);
         Ok(())
     }
 
@@ -206,7 +206,7 @@ impl WatchService {
         let wants = mask & IN_DELETE_SELF != 0;
         open.enqueue_gone(id, wants, &|| self.freeze(queue.branch));
         open.channel.publish();
-        self.judge(queue, open);
+        self.note_if_broken(queue, open);
         Ok(())
     }
 

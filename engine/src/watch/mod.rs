@@ -33,35 +33,36 @@ pub enum Api {
 
 /// Which changes a watch leaves out, whatever it is interested in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Since {
+pub(crate) struct WatchFilter {
     /// Changes up to here were committed before the watch was registered.
     pub(crate) after: Seq,
     /// The mount on which the watch was made: the kernel announces there what is done there.
     pub(crate) mount: Option<MountId>,
 }
 
-impl Since {
+impl WatchFilter {
     /// Whether the change is older than the watch.
     #[inline]
-    pub(crate) fn is_too_old(&self, envelope: &Envelope) -> bool {
+    pub(crate) fn is_older(&self, envelope: &Envelope) -> bool {
         envelope.seq <= self.after
     }
 
     /// Whether the kernel tells the watcher: on these mounts it does.
     #[inline]
-    pub(crate) fn is_told(&self, by_kernel: &[MountId]) -> bool {
-        self.mount.is_some_and(|mount| by_kernel.contains(&mount))
+    pub(crate) fn is_notified_by_kernel(&self, kernel_mounts: &[MountId]) -> bool {
+        self.mount
+            .is_some_and(|mount| kernel_mounts.contains(&mount))
     }
 }
 
 /// Where the state of a watch is.
 #[derive(Clone, Debug)]
-pub(crate) struct Home {
+pub(crate) struct WatchHandle {
     pub(crate) queue: Arc<Queue>,
     pub(crate) slot: Slot,
 }
 
-impl Home {
+impl WatchHandle {
     pub(crate) fn is(&self, queue: &Arc<Queue>, slot: Slot) -> bool {
         self.slot == slot && Arc::ptr_eq(&self.queue, queue)
     }

@@ -8,17 +8,17 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use agentfs_core::id::{BranchId, NodeId};
 
 use super::hash::BuildMix;
-use super::{Api, Home, Since};
+use super::{Api, WatchFilter, WatchHandle};
 use crate::queue::{Queue, Slot};
 
 /// A watch on a node, as far as it takes to see whether it must hear a change.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeWatch {
-    pub(crate) home: Home,
+    pub(crate) handle: WatchHandle,
     pub(crate) api: Api,
     /// `NOTE_*` or `IN_*` bits.
     pub(crate) interest: u32,
-    pub(crate) since: Since,
+    pub(crate) filter: WatchFilter,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -47,7 +47,9 @@ impl List {
             Self::One(watch) => std::slice::from_mut(watch),
             Self::Many(watches) => watches,
         };
-        watches.iter_mut().find(|watch| watch.home.is(queue, slot))
+        watches
+            .iter_mut()
+            .find(|watch| watch.handle.is(queue, slot))
     }
 
     fn and(self, watch: NodeWatch) -> Self {
@@ -129,9 +131,11 @@ impl NodeIndex {
         let key = Key { branch, node };
         let mut shard = self.write(key);
         let removed = match shard.get_mut(&key) {
-            Some(List::One(watch)) if watch.home.is(queue, slot) => shard.remove(&key),
+            Some(List::One(watch)) if watch.handle.is(queue, slot) => shard.remove(&key),
             Some(List::Many(watches)) => {
-                let at = watches.iter().position(|watch| watch.home.is(queue, slot));
+                let at = watches
+                    .iter()
+                    .position(|watch| watch.handle.is(queue, slot));
                 let removed = at.map(|at| List::One(watches.remove(at)));
                 if watches.is_empty() {
                     shard.remove(&key);

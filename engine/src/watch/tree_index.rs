@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use agentfs_core::id::BranchId;
 
 use super::hash::{BuildMix, mix};
-use super::{Api, Home, Since};
+use super::{Api, WatchFilter, WatchHandle};
 
 /// A watch of a tree.
 #[derive(Clone, Debug)]
 pub(crate) struct TreeWatch {
-    pub(crate) home: Home,
+    pub(crate) handle: WatchHandle,
     pub(crate) api: Api,
     pub(crate) branch: BranchId,
     /// The top of the tree without a trailing slash: empty for the root.
@@ -21,7 +21,7 @@ pub(crate) struct TreeWatch {
     pub(crate) activity: bool,
     /// FSEvents: `kFSEventStreamCreateFlag*`.
     pub(crate) flags: u32,
-    pub(crate) since: Since,
+    pub(crate) filter: WatchFilter,
 }
 
 #[derive(Debug)]
@@ -102,13 +102,13 @@ impl TreeIndex {
 
     pub(crate) fn remove(&self, watch: &TreeWatch) {
         let (hash, depth) = prefix_of(watch);
-        let (queue, slot) = (&watch.home.queue, watch.home.slot);
+        let (queue, slot) = (&watch.handle.queue, watch.handle.slot);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         let Some(list) = trees.by_prefix.get_mut(&hash) else {
             return;
         };
         let before = list.len();
-        list.retain(|other| !other.home.is(queue, slot));
+        list.retain(|other| !other.handle.is(queue, slot));
         let removed = before - list.len();
         if list.is_empty() {
             trees.by_prefix.remove(&hash);

@@ -91,8 +91,8 @@ fn a_consumer_that_lies_ends_its_session_and_no_other() {
     set_wake_position(&opened.ring, 1 << 40);
     rig.create("/d/a");
     assert!(opened.queue.broken().is_some());
-    assert_eq!(rig.service.condemned(), [liar]);
-    assert!(rig.service.condemned().is_empty(), "each once");
+    assert_eq!(rig.service.broken_sessions(), [liar]);
+    assert!(rig.service.broken_sessions().is_empty(), "each once");
     rig.service.close_session(liar);
     rig.create("/d/b");
     assert_eq!(masks(&rig.read(&honest)), [(1, IN_CREATE), (1, IN_CREATE)]);
