@@ -8,7 +8,7 @@ use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
 
 use crate::counters::Counts;
 use crate::doorbell::Doorbell;
-use crate::heal::{Base, Freeze, Replay};
+use crate::heal::{Base, Freezer, Replay};
 use crate::spill::{Ordinal, Pool, Spill};
 
 /// Where a record was put, to ask later whether it is still unread.
@@ -45,6 +45,14 @@ pub(crate) struct Backlog {
     pub(crate) lossy: bool,
 }
 
+impl Backlog {
+    /// Returns whether nothing waits, so that a record may go straight into the ring.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.spill.is_empty() && self.replay.is_none()
+    }
+}
+
 /// The ring, its doorbell, and what waits for room.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -52,6 +60,7 @@ pub(crate) struct Channel {
     pub(crate) doorbell: Doorbell,
     pub(crate) backlog: Backlog,
     bounds: Bounds,
+    freezer: Freezer,
     /// What the overflow record of the queue's API says.
     overflow_mask: u32,
     /// Where the last record is, also after it left the spill.
@@ -60,10 +69,55 @@ pub(crate) struct Channel {
     broken: Option<PeerError>,
 }
 
-/// What became of an attempt to put a record into the ring.
-enum Put {
+/// What became of an attempt to write a record into the ring.
+enum Written {
     At(Position),
-    Full,
+    RingFull,
+}
+
+/// A record that is still to be written: its fixed part, the two paths behind it, and how long all of
+/// it is when it is encoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    event: &'a AgentFsEvent,
+    path: &'a [u8],
+    aux: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Returns `None` when a path is longer than a record can say.
+    #[inline]
+    fn new(event: &'a AgentFsEvent, path: &'a [u8], aux: &'a [u8]) -> Option<Self> {
+        let len = encoded_len(path, aux).ok()?;
+        Some(Self {
+            event,
+            path,
+            aux,
+            len,
+        })
+    }
+
+    fn without_paths(event: &'a AgentFsEvent) -> Self {
+        Self {
+            event,
+            path: &[],
+            aux: &[],
+            len: HEAD_LEN,
+        }
+    }
+
+    #[inline]
+    fn write_to(&self, slot: &mut [u8]) {
+        // The slot has the encoded length, so nothing can be wrong with it.
+        let written = write_to(slot, self.event, self.path, self.aux);
+        debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
+    }
+
+    /// Appends the record to those that wait.
+    pub(crate) fn spill_into(&self, spill: &mut Spill) -> Ordinal {
+        spill.push(self.len, |slot| self.write_to(slot))
+    }
 }
 
 impl Channel {
@@ -71,6 +125,7 @@ impl Channel {
         producer: Producer,
         doorbell: Doorbell,
         bounds: Bounds,
+        freezer: Freezer,
         overflow_mask: u32,
     ) -> Self {
         Self {
@@ -84,6 +139,7 @@ impl Channel {
                 lossy: false,
             },
             bounds,
+            freezer,
             overflow_mask,
             last: RecordPosition::Nowhere,
             counters: Counts::default(),
@@ -101,15 +157,14 @@ impl Channel {
     }
 
     pub(crate) fn unread_bytes(&mut self) -> usize {
-        let observed = self.producer.observe_head();
-        self.check(observed.map(drop));
+        if let Err(error) = self.producer.observe_head() {
+            self.note(error);
+        }
         self.producer.used()
     }
 
-    fn check(&mut self, outcome: Result<(), PeerError>) {
-        if let Err(error) = outcome {
-            self.broken.get_or_insert(error);
-        }
+    fn note(&mut self, error: PeerError) {
+        self.broken.get_or_insert(error);
     }
 
     /// Whether a change is to be told now, and not by a difference later or before.
@@ -134,88 +189,72 @@ impl Channel {
             RecordPosition::Ring(at) => match self.producer.is_unread(at) {
                 Ok(unread) => unread,
                 Err(error) => {
-                    self.check(Err(error));
+                    self.note(error);
                     false
                 }
             },
         }
     }
 
-    /// Sends a record: into the ring, or behind what waits already. In the place of one that is too
-    /// long for any ring goes an overflow record. `freeze` is asked for the state
-    /// of the branch when nothing more may wait.
+    /// Enqueues a record: in the ring, or behind the records that wait already. If it is too long for
+    /// any ring, an overflow record takes its place.
     pub(crate) fn enqueue(
         &mut self,
         event: &AgentFsEvent,
         path: &[u8],
         aux: &[u8],
-        freeze: Freeze<'_>,
     ) -> RecordPosition {
         if self.broken.is_some() {
             return RecordPosition::Nowhere;
         }
-        if encoded_len(path, aux).is_ok_and(|len| len <= self.producer.max_record()) {
-            self.enqueue_fitting(event, path, aux, freeze)
-        } else {
-            self.counters.overflowed += 1;
-            let event = self.overflow_record();
-            self.enqueue_fitting(&event, &[], &[], freeze)
-        }
-    }
-
-    #[inline]
-    fn enqueue_fitting(
-        &mut self,
-        event: &AgentFsEvent,
-        path: &[u8],
-        aux: &[u8],
-        freeze: Freeze<'_>,
-    ) -> RecordPosition {
+        let overflow;
+        let record = match Record::new(event, path, aux) {
+            Some(record) if record.len <= self.producer.max_record() => record,
+            Some(_) | None => {
+                self.counters.overflowed += 1;
+                overflow = self.overflow_record();
+                Record::without_paths(&overflow)
+            }
+        };
         if let Some(replay) = &mut self.backlog.replay
             && replay.is_delivering()
         {
-            replay.wait(event, path, aux);
+            replay.hold(record);
             self.last = RecordPosition::Nowhere;
             return self.last;
         }
-        let straight = self.backlog.spill.is_empty() && self.backlog.replay.is_none();
-        let place = if straight {
-            match self.put(event, path, aux) {
-                Ok(Put::At(at)) => RecordPosition::Ring(at),
-                Ok(Put::Full) => self.hold_back(event, path, aux, freeze),
+        self.last = if self.backlog.is_empty() {
+            match self.write(record.len, |slot| record.write_to(slot)) {
+                Ok(Written::At(position)) => RecordPosition::Ring(position),
+                Ok(Written::RingFull) => self.hold_back(record),
                 Err(error) => {
-                    self.check(Err(error));
+                    self.note(error);
                     RecordPosition::Nowhere
                 }
             }
         } else {
-            self.hold_back(event, path, aux, freeze)
+            self.hold_back(record)
         };
-        self.last = place;
-        place
+        self.last
     }
 
-    /// Into the ring, asking the reader to ring back if there is no room.
-    fn put(&mut self, event: &AgentFsEvent, path: &[u8], aux: &[u8]) -> Result<Put, PeerError> {
-        let len = encoded_len(path, aux).unwrap_or(HEAD_LEN);
-        self.put_with(len, |slot| write_record(slot, event, path, aux))
-    }
-
-    fn put_with(&mut self, len: usize, write: impl Fn(&mut [u8])) -> Result<Put, PeerError> {
+    /// Writes a record into the ring, and asks the reader to ring back if there is no room.
+    #[inline]
+    fn write(&mut self, len: usize, fill: impl Fn(&mut [u8])) -> Result<Written, PeerError> {
         loop {
             match self.producer.reserve(len)? {
                 Reserve::Slot(mut slot) => {
-                    write(&mut slot);
-                    let at = slot.commit();
+                    fill(&mut slot);
+                    let position = slot.commit();
                     self.counters.published += 1;
-                    return Ok(Put::At(at));
+                    return Ok(Written::At(position));
                 }
-                // `send` has sorted out what never fits.
-                Reserve::TooLong => return Ok(Put::Full),
-                // What is committed and not published can never be read, so nor ring back.
+                // `enqueue` has replaced every record that never fits.
+                Reserve::TooLong => return Ok(Written::RingFull),
+                // The reader cannot read, and so cannot ring back for, what is not published.
                 Reserve::Full => match self.publish_and_ask(len)? {
                     Refill::SpaceNow => {}
-                    Refill::Requested => return Ok(Put::Full),
+                    Refill::Requested => return Ok(Written::RingFull),
                 },
             }
         }
@@ -228,19 +267,13 @@ impl Channel {
     }
 
     #[cold]
-    fn hold_back(
-        &mut self,
-        event: &AgentFsEvent,
-        path: &[u8],
-        aux: &[u8],
-        freeze: Freeze<'_>,
-    ) -> RecordPosition {
+    fn hold_back(&mut self, record: Record<'_>) -> RecordPosition {
         if self.backlog.lossy {
             return RecordPosition::Nowhere;
         }
         let full = self.backlog.spill.len() >= self.bounds.records || !self.bounds.pool.has_room();
         if full && self.backlog.heal.is_none() {
-            match freeze() {
+            match self.freezer.freeze() {
                 // The state is as new as this change or newer: what it holds beyond is still on its
                 // way as events, and those few are kept.
                 Some(base) => self.backlog.heal = Some(base),
@@ -251,7 +284,7 @@ impl Channel {
             }
         }
         self.counters.spilled += 1;
-        RecordPosition::Spill(wait_in(&mut self.backlog.spill, event, path, aux))
+        RecordPosition::Spill(record.spill_into(&mut self.backlog.spill))
     }
 
     /// Says once that events are lost, behind all that waits, and loses them until there is room.
@@ -259,7 +292,8 @@ impl Channel {
         if !std::mem::replace(&mut self.backlog.lossy, true) {
             self.counters.overflowed += 1;
             let event = self.overflow_record();
-            self.last = RecordPosition::Spill(wait_in(&mut self.backlog.spill, &event, &[], &[]));
+            let ordinal = Record::without_paths(&event).spill_into(&mut self.backlog.spill);
+            self.last = RecordPosition::Spill(ordinal);
         }
     }
 
@@ -310,16 +344,15 @@ impl Channel {
 
     fn move_all(&mut self, spill: &mut Spill) -> bool {
         while let Some((ordinal, record)) = spill.front() {
-            let put = self.put_with(record.len(), |slot| slot.copy_from_slice(record));
-            match put {
-                Ok(Put::At(at)) => {
+            match self.write(record.len(), |slot| slot.copy_from_slice(record)) {
+                Ok(Written::At(position)) => {
                     if self.last == RecordPosition::Spill(ordinal) {
-                        self.last = RecordPosition::Ring(at);
+                        self.last = RecordPosition::Ring(position);
                     }
                 }
-                Ok(Put::Full) => return false,
+                Ok(Written::RingFull) => return false,
                 Err(error) => {
-                    self.check(Err(error));
+                    self.note(error);
                     return false;
                 }
             }
@@ -331,9 +364,10 @@ impl Channel {
     /// Shows the reader what was sent, and wakes it if it sleeps.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        if self.broken.is_none() {
-            let outcome = self.publish_to_ring();
-            self.check(outcome);
+        if self.broken.is_none()
+            && let Err(error) = self.publish_to_ring()
+        {
+            self.note(error);
         }
     }
 
@@ -345,16 +379,4 @@ impl Channel {
         }
         Ok(())
     }
-}
-
-/// Appends a record to a spill.
-pub(crate) fn wait_in(spill: &mut Spill, event: &AgentFsEvent, path: &[u8], aux: &[u8]) -> Ordinal {
-    let len = encoded_len(path, aux).unwrap_or(HEAD_LEN);
-    spill.push(len, |slot| write_record(slot, event, path, aux))
-}
-
-fn write_record(slot: &mut [u8], event: &AgentFsEvent, path: &[u8], aux: &[u8]) {
-    // The slot has the encoded length, so nothing can be wrong with it.
-    let written = write_to(slot, event, path, aux);
-    debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
 }

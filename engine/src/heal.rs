@@ -7,24 +7,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::{BranchId, Seq};
-use agentfs_core::{Branch, Frozen, Result};
-use agentfs_proto::record::AgentFsEvent;
+use agentfs_core::{Branch, Frozen, FsCore, Result};
 
-use crate::channel::wait_in;
+use crate::channel::Record;
 use crate::spill::{Pool, Spill};
 
-/// Asks for the state of a queue's branch, to be told by difference from there on.
-pub(crate) type Freeze<'a> = &'a dyn Fn() -> Option<Base>;
+/// Freezes the branch that a queue looks at, so that its reader can be given the difference later.
+#[derive(Clone, Debug)]
+pub(crate) struct Freezer {
+    pub(crate) core: FsCore,
+    pub(crate) branch: BranchId,
+}
+
+impl Freezer {
+    /// Returns `None` when the branch is deleted.
+    pub(crate) fn freeze(&self) -> Option<Base> {
+        let branch = self.core.branch(self.branch).ok()?;
+        Some(Base(branch.freeze()))
+    }
+}
 
 /// A branch as a reader last knew it.
 #[derive(Debug)]
 pub(crate) struct Base(Frozen);
 
 impl Base {
-    pub(crate) fn of(branch: &Branch) -> Self {
-        Self(branch.freeze())
-    }
-
     /// The last change that it holds.
     pub(crate) fn seq(&self) -> Seq {
         self.0.seq()
@@ -119,8 +126,9 @@ impl Replay {
         self.delivering
     }
 
-    pub(crate) fn wait(&mut self, event: &AgentFsEvent, path: &[u8], aux: &[u8]) {
-        wait_in(&mut self.waiting, event, path, aux);
+    /// Keeps a record of the change that is being delivered until the ring has room.
+    pub(crate) fn hold(&mut self, record: Record<'_>) {
+        record.spill_into(&mut self.waiting);
     }
 
     /// The next change to tell. Until [`finish_change`](Self::finish_change) what is sent is taken for

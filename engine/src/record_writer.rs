@@ -6,7 +6,6 @@ use agentfs_proto::record::flags::{HEALED, LAST_NAME};
 use agentfs_proto::record::{AgentFsEvent, Kind};
 
 use crate::channel::RecordPosition;
-use crate::heal::Freeze;
 use crate::queue::{Open, Slot, WatchId};
 use crate::synth::fsevents::{self, CREATE_FILE_EVENTS, ROOT_CHANGED};
 use crate::synth::inotify::{EntryName, Heard, IN_DELETE_SELF, IN_IGNORED, Step};
@@ -95,7 +94,6 @@ impl Open {
         slot: Slot,
         event: &ApiEvent,
         change: RoutedChange<'_>,
-        freeze: Freeze<'_>,
     ) -> bool {
         if !self.channel.admits(change.envelope.seq) {
             return false;
@@ -105,15 +103,13 @@ impl Open {
         };
         let id = watch.id;
         match event {
-            ApiEvent::Inotify(step, heard) => {
-                self.enqueue_inotify(id, step, *heard, change, freeze)
-            }
+            ApiEvent::Inotify(step, heard) => self.enqueue_inotify(id, step, *heard, change),
             ApiEvent::Vnode(role, hint) => {
-                self.enqueue_vnode(slot, *hint, change.record(id, change.node(*role)), freeze);
+                self.enqueue_vnode(slot, *hint, change.record(id, change.node(*role)));
                 false
             }
             ApiEvent::FsEvents(entry, create) => {
-                self.enqueue_fsevents(id, *entry, *create, change, freeze);
+                self.enqueue_fsevents(id, *entry, *create, change);
                 false
             }
             ApiEvent::RootChanged => {
@@ -121,11 +117,11 @@ impl Open {
                     mask: ROOT_CHANGED,
                     ..change.record(id, None)
                 };
-                self.channel.enqueue(&event, &[], &[], freeze);
+                self.channel.enqueue(&event, &[], &[]);
                 false
             }
             ApiEvent::Native => {
-                self.enqueue_native(id, change, freeze);
+                self.enqueue_native(id, change);
                 false
             }
             ApiEvent::Ended => true,
@@ -138,7 +134,6 @@ impl Open {
         step: &Step,
         heard: Heard,
         change: RoutedChange<'_>,
-        freeze: Freeze<'_>,
     ) -> bool {
         let record = change.record(id, change.node(step.role));
         let ignored = AgentFsEvent {
@@ -148,7 +143,7 @@ impl Open {
         };
         if heard == Heard::Ignored {
             self.recent.remember(&ignored, &[]);
-            self.channel.enqueue(&ignored, &[], &[], freeze);
+            self.channel.enqueue(&ignored, &[], &[]);
             return true;
         }
         let (old, new) = change.names();
@@ -172,17 +167,17 @@ impl Open {
             self.channel.counters.coalesced += 1;
         } else {
             self.recent.remember(&event, name);
-            self.channel.enqueue(&event, name, &[], freeze);
+            self.channel.enqueue(&event, name, &[]);
         }
         if heard == Heard::LastEvent {
             self.recent.remember(&ignored, &[]);
-            self.channel.enqueue(&ignored, &[], &[], freeze);
+            self.channel.enqueue(&ignored, &[], &[]);
         }
         heard == Heard::LastEvent
     }
 
     /// Tells the reader of an inotify watch that its inode is gone.
-    pub(crate) fn enqueue_gone(&mut self, id: WatchId, wants: bool, freeze: Freeze<'_>) {
+    pub(crate) fn enqueue_gone(&mut self, id: WatchId, wants: bool) {
         if wants {
             let event = AgentFsEvent {
                 watch: id.0,
@@ -192,13 +187,13 @@ impl Open {
                 ..AgentFsEvent::default()
             };
             self.recent.remember(&event, &[]);
-            self.channel.enqueue(&event, &[], &[], freeze);
+            self.channel.enqueue(&event, &[], &[]);
         }
-        self.enqueue_ignored(id, freeze);
+        self.enqueue_ignored(id);
     }
 
     /// Tells the reader that a watch is gone.
-    pub(crate) fn enqueue_ignored(&mut self, id: WatchId, freeze: Freeze<'_>) {
+    pub(crate) fn enqueue_ignored(&mut self, id: WatchId) {
         let ignored = AgentFsEvent {
             watch: id.0,
             kind: Kind::IGNORED,
@@ -206,10 +201,10 @@ impl Open {
             ..AgentFsEvent::default()
         };
         self.recent.remember(&ignored, &[]);
-        self.channel.enqueue(&ignored, &[], &[], freeze);
+        self.channel.enqueue(&ignored, &[], &[]);
     }
 
-    fn enqueue_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent, freeze: Freeze<'_>) {
+    fn enqueue_vnode(&mut self, slot: Slot, hint: u32, record: AgentFsEvent) {
         let Some(watch) = self.watches.get(slot) else {
             return;
         };
@@ -223,7 +218,7 @@ impl Open {
             mask: hint,
             ..record
         };
-        let place = self.channel.enqueue(&event, &[], &[], freeze);
+        let place = self.channel.enqueue(&event, &[], &[]);
         if unread {
             watch.unread_bits |= hint;
         } else {
@@ -238,7 +233,6 @@ impl Open {
         entry: fsevents::Entry,
         create: u32,
         change: RoutedChange<'_>,
-        freeze: Freeze<'_>,
     ) {
         let (old, new) = change.names();
         let name = match entry.at {
@@ -272,7 +266,7 @@ impl Open {
             data: change.envelope.seq.0,
             ..change.record(id, change.node(Role::Object))
         };
-        let place = self.channel.enqueue(&event, path, &[], freeze);
+        let place = self.channel.enqueue(&event, path, &[]);
         if unread {
             known.flags |= mask;
         } else {
@@ -285,7 +279,7 @@ impl Open {
         }
     }
 
-    fn enqueue_native(&mut self, id: WatchId, change: RoutedChange<'_>, freeze: Freeze<'_>) {
+    fn enqueue_native(&mut self, id: WatchId, change: RoutedChange<'_>) {
         let (old, new) = change.names();
         let mut event = AgentFsEvent {
             data: u64::from(change.envelope.pid),
@@ -316,7 +310,7 @@ impl Open {
             self.channel.counters.coalesced += 1;
             return;
         }
-        self.channel.enqueue(&event, path, aux, freeze);
+        self.channel.enqueue(&event, path, aux);
         std::mem::swap(&mut self.recent.path, path);
         self.recent.key(&event);
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::{BranchId, MountId, NodeId};
 
-use crate::queue::{Open, Queue, Slot, Target};
+use crate::queue::{Queue, Slot, Target};
 use crate::record_writer::{ApiEvent, RoutedChange};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
 use crate::synth::inotify::{self, Heard, Steps};
@@ -51,9 +51,39 @@ impl Notification {
     }
 }
 
+/// Everything that the queues hear of one change: all of one queue together, in the order in which
+/// the queue hears it.
+#[derive(Debug)]
+pub(crate) struct Notifications(Vec<Notification>);
+
 thread_local! {
-    /// The notifications of the change that this thread is delivering; kept so that nothing is allocated.
-    static NOTIFICATIONS: Cell<Vec<Notification>> = const { Cell::new(Vec::new()) };
+    /// The memory of this thread's last [`Notifications`], so that nothing is allocated for the next.
+    static SCRATCH: Cell<Vec<Notification>> = const { Cell::new(Vec::new()) };
+}
+
+impl Notifications {
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns each queue with its part.
+    #[inline]
+    pub(crate) fn by_queue(&self) -> impl Iterator<Item = (&Arc<Queue>, &[Notification])> {
+        self.0
+            .chunk_by(|a, b| Arc::ptr_eq(&a.handle.queue, &b.handle.queue))
+            .filter_map(|part| Some((&part.first()?.handle.queue, part)))
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        let mut list = std::mem::take(&mut self.0);
+        list.clear();
+        if list.capacity() > 0 {
+            SCRATCH.set(list);
+        }
+    }
 }
 
 impl Router {
@@ -74,32 +104,24 @@ impl Router {
         self.activity.load(Ordering::Acquire) > 0
     }
 
-    /// Hands `deliver` the watches that must hear a change: all of one queue together, in the order
-    /// in which they hear it. On some mounts the kernel tells it, so nobody else does.
+    /// Looks up the watches that must hear a change. `kernel_mounts` are those on which the kernel
+    /// itself notifies the watchers.
     #[inline]
-    pub(crate) fn route(
+    pub(crate) fn notifications(
         &self,
         envelope: &Envelope,
         kernel_mounts: &[MountId],
-        mut deliver: impl FnMut(&Queue, &[Notification]),
-    ) {
+    ) -> Notifications {
         if self.nodes.len() + self.trees.len() == 0 {
-            return;
+            return Notifications(Vec::new());
         }
-        let mut notifications = NOTIFICATIONS.take();
-        self.collect(envelope, kernel_mounts, &mut notifications);
-        if notifications.len() > 1 {
-            notifications.sort_unstable_by_key(Notification::rank);
-            notifications.dedup_by(|a, b| a.repeats(b));
+        let mut found = Notifications(SCRATCH.take());
+        self.collect(envelope, kernel_mounts, &mut found.0);
+        if found.0.len() > 1 {
+            found.0.sort_unstable_by_key(Notification::rank);
+            found.0.dedup_by(|a, b| a.repeats(b));
         }
-        for of_queue in notifications.chunk_by(|a, b| Arc::ptr_eq(&a.handle.queue, &b.handle.queue))
-        {
-            if let Some(first) = of_queue.first() {
-                deliver(&first.handle.queue, of_queue);
-            }
-        }
-        notifications.clear();
-        NOTIFICATIONS.set(notifications);
+        found
     }
 
     fn collect(
@@ -385,25 +407,4 @@ fn ask_tree(
 /// A name as directory and entry; the root has neither.
 fn parts(place: Option<&Place>) -> (&[u8], &[u8]) {
     place.map_or((&[], &[]), |place| (&place.dir, &place.name))
-}
-
-impl Open {
-    /// Tells the watches of this queue, and forgets those that are over. What is returned must leave
-    /// the indexes.
-    pub(crate) fn enqueue_all(
-        &mut self,
-        notifications: &[Notification],
-        change: RoutedChange<'_>,
-        freeze: crate::heal::Freeze<'_>,
-        mut over: impl FnMut(Slot, crate::queue::WatchState),
-    ) {
-        for hit in notifications {
-            let slot = hit.handle.slot;
-            if self.enqueue(slot, &hit.event, change, freeze)
-                && let Some(state) = self.watches.remove(slot)
-            {
-                over(slot, state);
-            }
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! The watch service: sessions, their queues and watches, and the sink that hears every change.
 
+mod deliver;
 mod error;
 mod refill;
 mod register;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::FsCore;
-use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
+use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_ring::Capacity;
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
@@ -22,10 +23,9 @@ pub use self::register::{NodeInterest, TreeInterest};
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
 use crate::doorbell::Doorbell;
-use crate::heal::Base;
+use crate::heal::Freezer;
 use crate::queue::{Open, Queue, QueueId};
-use crate::record_writer::RoutedChange;
-use crate::route::{Notification, Router};
+use crate::route::Router;
 use crate::spill::Pool;
 use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
 use crate::synth::inotify::IN_Q_OVERFLOW;
@@ -221,7 +221,6 @@ impl WatchService {
             records: self.limits.spill_records,
             pool: Arc::clone(&self.pool),
         };
-        let channel = Channel::new(producer, bell, bounds, overflow_mask(api));
         let mut sessions = lock(&self.sessions);
         let open = sessions
             .get_mut(&session)
@@ -231,6 +230,11 @@ impl WatchService {
         }
         let id = QueueId(open.next_queue);
         open.next_queue += 1;
+        let freezer = Freezer {
+            core: self.core.clone(),
+            branch: open.branch,
+        };
+        let channel = Channel::new(producer, bell, bounds, freezer, overflow_mask(api));
         let queue = Arc::new(Queue::new((session, id), api, open.branch, channel));
         open.queues.insert(id, Arc::clone(&queue));
         Ok(OpenedQueue {
@@ -362,20 +366,6 @@ impl WatchService {
         self.pool.bytes()
     }
 
-    fn deliver(&self, queue: &Queue, notifications: &[Notification], change: RoutedChange<'_>) {
-        let freeze = || self.freeze(queue.branch);
-        let mut guard = queue.lock();
-        let Some(open) = guard.as_mut() else { return };
-        open.enqueue_all(notifications, change, &freeze, |slot, state| {
-            if let Some(hit) = notifications.first() {
-                self.router
-                    .remove(&hit.handle.queue, slot, &state.target, state.interest);
-            }
-        });
-        open.channel.publish();
-        self.note_if_broken(queue, open);
-    }
-
     /// Tells every queue that has watches that it may have missed something: for when it is not
     /// known what changed.
     pub fn overflow_all(&self) {
@@ -389,49 +379,6 @@ impl WatchService {
             }
             self.refill(&queue);
         }
-    }
-
-    fn freeze(&self, branch: BranchId) -> Option<Base> {
-        let branch = self.core.branch(branch).ok()?;
-        Some(Base::of(&branch))
-    }
-}
-
-impl EventSink for WatchService {
-    /// Nothing: [`on_envelope`](Self::on_envelope) says all.
-    fn on_event(&self, _event: &EventKind) {}
-
-    fn on_envelope(&self, envelope: &Envelope) {
-        self.route(envelope);
-        // Who brings content by no handle closes none.
-        if matches!(envelope.origin, Origin::Restore | Origin::Lower)
-            && let Some(change) = envelope.change.content_close()
-        {
-            self.route(&Envelope {
-                change,
-                ..envelope.clone()
-            });
-        }
-    }
-
-    fn wants_activity(&self) -> bool {
-        self.router.wants_activity() || (self.kernel_mounts.wants_activity)()
-    }
-}
-
-impl WatchService {
-    /// Tells every queue of a change.
-    fn route(&self, envelope: &Envelope) {
-        let mut change = None;
-        let kernel_mounts = (self.kernel_mounts.mounts)(envelope);
-        self.router
-            .route(envelope, &kernel_mounts, |queue, notifications| {
-                let change = *change.get_or_insert_with(|| {
-                    self.before_delivery.0(envelope);
-                    self.router.routed(envelope, 0)
-                });
-                self.deliver(queue, notifications, change);
-            });
     }
 }
 

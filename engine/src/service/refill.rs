@@ -117,15 +117,12 @@ impl WatchService {
     /// Tells one queue of a change.
     fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let change = self.router.routed(envelope, HEALED);
-        let freeze = || self.freeze(queue.branch);
-        self.router.route(envelope, &[], |hit, notifications| {
-            if std::ptr::eq(hit, &raw const **queue) {
-                open.enqueue_all(notifications, change, &freeze, |slot, state| {
-                    self.router
-                        .remove(queue, slot, &state.target, state.interest);
-                });
+        let notifications = self.router.notifications(envelope, &[]);
+        for (hearer, notifications) in notifications.by_queue() {
+            if Arc::ptr_eq(hearer, queue) {
+                self.enqueue(queue, open, notifications, change);
             }
-        });
+        }
     }
 
     /// Ends the inotify watches whose inode went while nothing was told: a difference does not show
@@ -144,11 +141,10 @@ impl WatchService {
             .filter(|(_, state)| matches!(state.target, Target::Node(node) if gone(node)))
             .map(|(slot, _)| slot)
             .collect();
-        let freeze = || self.freeze(queue.branch);
         for slot in dead {
             if let Some(state) = open.watches.remove(slot) {
                 let wants = state.interest & IN_DELETE_SELF != 0;
-                open.enqueue_gone(state.id, wants, &freeze);
+                open.enqueue_gone(state.id, wants);
                 self.router
                     .remove(queue, slot, &state.target, state.interest);
             }

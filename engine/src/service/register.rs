@@ -176,7 +176,7 @@ impl WatchService {
         let mut guard = queue.lock();
         let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
         let slot = open.watches.find(id).ok_or(WatchError::NoWatch(id))?;
-        open.enqueue_ignored(id, &|| self.freeze(queue.branch));
+        open.enqueue_ignored(id);
         self.remove(queue, open, slot);
         open.channel.publish();
         self.note_if_broken(queue, open);
@@ -204,13 +204,13 @@ impl WatchService {
             self.remove(queue, open, slot);
         }
         let wants = mask & IN_DELETE_SELF != 0;
-        open.enqueue_gone(id, wants, &|| self.freeze(queue.branch));
+        open.enqueue_gone(id, wants);
         open.channel.publish();
         self.note_if_broken(queue, open);
         Ok(())
     }
 
-    fn remove(&self, queue: &Arc<Queue>, open: &mut Open, slot: Slot) {
+    pub(super) fn remove(&self, queue: &Arc<Queue>, open: &mut Open, slot: Slot) {
         if let Some(state) = open.watches.remove(slot) {
             self.router
                 .remove(queue, slot, &state.target, state.interest);

@@ -3,6 +3,7 @@
 
 mod changes;
 mod coalescing;
+mod data_flow;
 mod ending;
 mod healing;
 mod rig;
