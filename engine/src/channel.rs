@@ -1,4 +1,5 @@
-//! One queue's way out: into the ring while there is room, into the spill while there is not.
+//! The way out of one queue: records go into the ring while it has room, and into the spill while
+//! it has none.
 
 use std::sync::Arc;
 
@@ -11,19 +12,20 @@ use crate::doorbell::Doorbell;
 use crate::heal::{Base, Freezer, Replay};
 use crate::spill::{Ordinal, Pool, Spill};
 
-/// Where a record was put, to ask later whether it is still unread.
+/// Where a record was put. The channel can say later whether it is still unread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum RecordPosition {
-    /// Nowhere.
+    /// Nowhere: there was no record, it was dropped, or it belongs to a difference that is being
+    /// delivered.
     #[default]
     Nowhere,
-    /// Into the ring.
+    /// In the ring.
     Ring(Position),
-    /// Into the spill. Once it has left for the ring it counts as read.
+    /// In the spill. A record that has moved on from there into the ring counts as read.
     Spill(Ordinal),
 }
 
-/// How much a queue may hold back in the daemon's memory.
+/// How much a queue may hold in memory for a reader that is slow.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     /// Records of this queue.
@@ -32,16 +34,17 @@ pub(crate) struct Bounds {
     pub(crate) pool: Arc<Pool>,
 }
 
-/// What waits because the ring is full, in the order in which it will be told: the rest of a
+/// What waits because the ring is full, in the order in which it is delivered: the rest of a
 /// difference, then records, then the difference to a frozen state.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     pub(crate) replay: Option<Replay>,
     pub(crate) spill: Spill,
     pub(crate) heal: Option<Base>,
-    /// Changes up to here were or will be told by a difference.
+    /// The difference delivers the changes up to this one, so none of them becomes a record of its
+    /// own.
     pub(crate) healed_through: Seq,
-    /// Events are dropped, as the overflow record at the end of the spill says.
+    /// Events are dropped. An overflow record at the end of the spill says so.
     pub(crate) lossy: bool,
 }
 
@@ -53,7 +56,7 @@ impl Backlog {
     }
 }
 
-/// The ring, its doorbell, and what waits for room.
+/// The ring of a queue, its doorbell, and what waits for room.
 #[derive(Debug)]
 pub(crate) struct Channel {
     producer: Producer,
@@ -61,22 +64,22 @@ pub(crate) struct Channel {
     pub(crate) backlog: Backlog,
     bounds: Bounds,
     freezer: Freezer,
-    /// What the overflow record of the queue's API says.
+    /// The mask of an overflow record in the queue's API.
     overflow_mask: u32,
-    /// Where the last record is, also after it left the spill.
+    /// Where the last record is. It is followed from the spill into the ring.
     pub(crate) last: RecordPosition,
     pub(crate) counters: Counts,
     broken: Option<PeerError>,
 }
 
-/// What became of an attempt to write a record into the ring.
+/// The outcome of writing a record into the ring.
 enum Written {
     At(Position),
     RingFull,
 }
 
-/// A record that is still to be written: its fixed part, the two paths behind it, and how long all of
-/// it is when it is encoded.
+/// A record that is still to be written: its fixed part, the two paths behind it, and the length of
+/// all of it when it is encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     event: &'a AgentFsEvent,
@@ -86,7 +89,7 @@ pub(crate) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Returns `None` when a path is longer than a record can say.
+    /// Returns `None` when a path is too long for the length field of a record.
     #[inline]
     fn new(event: &'a AgentFsEvent, path: &'a [u8], aux: &'a [u8]) -> Option<Self> {
         let len = encoded_len(path, aux).ok()?;
@@ -109,7 +112,7 @@ impl<'a> Record<'a> {
 
     #[inline]
     fn write_to(&self, slot: &mut [u8]) {
-        // The slot has the encoded length, so nothing can be wrong with it.
+        // The slot has the encoded length, so this cannot fail.
         let written = write_to(slot, self.event, self.path, self.aux);
         debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
     }
@@ -147,7 +150,8 @@ impl Channel {
         }
     }
 
-    /// What the consumer did wrong, if it did. Nothing is sent to it any more.
+    /// Returns what the consumer did wrong to its ring. A channel that is broken takes no more
+    /// records.
     pub(crate) fn broken(&self) -> Option<PeerError> {
         self.broken
     }
@@ -167,7 +171,8 @@ impl Channel {
         self.broken.get_or_insert(error);
     }
 
-    /// Whether a change is to be told now, and not by a difference later or before.
+    /// Returns whether a change becomes a record now. Otherwise it is part of a difference: of the
+    /// one that is being delivered, or of one that follows.
     #[inline]
     pub(crate) fn admits(&self, seq: Seq) -> bool {
         let Backlog {
@@ -180,7 +185,8 @@ impl Channel {
             || seq > *healed_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
     }
 
-    /// Whether the reader has not read the record yet, so that what is added to it now is seen.
+    /// Returns whether the reader has not read a record yet, so that an event which says the same
+    /// adds nothing.
     #[inline]
     pub(crate) fn is_unread(&mut self, place: RecordPosition) -> bool {
         match place {
@@ -238,7 +244,7 @@ impl Channel {
         self.last
     }
 
-    /// Writes a record into the ring, and asks the reader to ring back if there is no room.
+    /// Writes a record into the ring, or asks the reader to ring back when there is room.
     #[inline]
     fn write(&mut self, len: usize, fill: impl Fn(&mut [u8])) -> Result<Written, PeerError> {
         loop {
@@ -274,8 +280,8 @@ impl Channel {
         let full = self.backlog.spill.len() >= self.bounds.records || !self.bounds.pool.has_room();
         if full && self.backlog.heal.is_none() {
             match self.freezer.freeze() {
-                // The state is as new as this change or newer: what it holds beyond is still on its
-                // way as events, and those few are kept.
+                // The frozen state has this change and may have later ones, which are on their way
+                // here as events. Those few are kept.
                 Some(base) => self.backlog.heal = Some(base),
                 None => {
                     self.overflow();
@@ -287,7 +293,8 @@ impl Channel {
         RecordPosition::Spill(record.spill_into(&mut self.backlog.spill))
     }
 
-    /// Says once that events are lost, behind all that waits, and loses them until there is room.
+    /// Enqueues one overflow record behind everything that waits, and drops events until there is
+    /// room.
     pub(crate) fn overflow(&mut self) {
         if !std::mem::replace(&mut self.backlog.lossy, true) {
             self.counters.overflowed += 1;
@@ -306,8 +313,8 @@ impl Channel {
         }
     }
 
-    /// Moves what the replay has said and could not be put yet, as far as there is room. True when
-    /// nothing of it waits any more.
+    /// Moves records of the difference that is being delivered into the ring, as far as there is
+    /// room. Returns whether none of them waits any more.
     pub(crate) fn drain_replay(&mut self) -> bool {
         let Some(mut replay) = self.backlog.replay.take() else {
             return true;
@@ -319,18 +326,19 @@ impl Channel {
         empty
     }
 
-    /// Whether a difference is being found.
+    /// Returns whether a difference is being worked out.
     pub(crate) fn is_awaiting(&self) -> bool {
         let replay = self.backlog.replay.as_ref();
         replay.is_some_and(Replay::is_awaited)
     }
 
-    /// Whether a difference was told to its end just now.
+    /// Ends the difference that is being delivered. Returns whether there was one.
     pub(crate) fn end_replay(&mut self) -> bool {
         self.backlog.replay.take().is_some()
     }
 
-    /// Moves the records that wait, as far as there is room. True when none waits any more.
+    /// Moves spilled records into the ring, as far as there is room. Returns whether none waits any
+    /// more.
     pub(crate) fn drain_spill(&mut self) -> bool {
         let empty_spill = Spill::new(Arc::clone(&self.bounds.pool));
         let mut spill = std::mem::replace(&mut self.backlog.spill, empty_spill);
@@ -361,7 +369,7 @@ impl Channel {
         true
     }
 
-    /// Shows the reader what was sent, and wakes it if it sleeps.
+    /// Makes enqueued records visible to the reader, and rings its doorbell if it sleeps.
     #[inline]
     pub(crate) fn publish(&mut self) {
         if self.broken.is_none()

@@ -1,17 +1,17 @@
-//! How often what happened to records.
+//! How often each thing happened to records.
 
-/// Numbers that only grow, of one queue or of all.
+/// Counts of one queue or of all queues. They only grow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts {
-    /// Records put into rings.
+    /// Records written into rings.
     pub published: u64,
     /// Events that added nothing to an unread record.
     pub coalesced: u64,
     /// Records that had to wait in memory because a ring was full.
     pub spilled: u64,
-    /// Differences told instead of events.
+    /// Differences delivered in place of events.
     pub healed: u64,
-    /// Overflow records.
+    /// Overflow records enqueued.
     pub overflowed: u64,
     /// Doorbells rung.
     pub doorbells: u64,

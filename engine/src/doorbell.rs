@@ -1,4 +1,4 @@
-//! What the daemon rings to wake the reader of a queue.
+//! What the engine rings to wake the reader of a queue.
 
 #[cfg(target_os = "linux")]
 use std::fs::File;
@@ -14,27 +14,28 @@ use rustix::io::Errno;
 /// The ringing end of a queue's doorbell.
 #[derive(Debug)]
 pub(crate) enum Doorbell {
-    /// An eventfd or a pipe.
+    /// The writing end of an eventfd or a pipe.
     Ringer(Ringer),
-    /// The file on which the program's own inotify instance has a hidden watch: a byte read from it is
-    /// one `IN_ACCESS`, and further ones merge with it while it is unread. (Reading wakes the program
-    /// sooner than writing by what a write takes before it announces itself: 4.8 microseconds, not 5.1.)
+    /// The file on which the program's own inotify instance has a hidden watch. Reading a byte of
+    /// it is one `IN_ACCESS`, and further ones merge with the first while the program has not read
+    /// it. (Reading wakes the program after 4.8 microseconds, writing after 5.1: a write does more
+    /// before it notifies.)
     #[cfg(target_os = "linux")]
     HiddenFile(File),
 }
 
-/// A doorbell's two ends: ours, and the one for the program.
+/// The two ends of a doorbell: ours, and the one for the program.
 pub(crate) type Ends = (Doorbell, OwnedFd);
 
 impl Doorbell {
-    /// A pipe: a kqueue can watch it.
+    /// Makes a pipe, which a kqueue can watch.
     pub(crate) fn pipe() -> io::Result<Ends> {
         let (ringer, waiter) = agentfs_ring::doorbell::pipe()?;
         Ok((Self::Ringer(ringer), waiter.into()))
     }
 
-    /// A private file of one byte and without a name. It has to be on a filesystem that announces
-    /// reads: tmpfs does, a memfd does not.
+    /// Makes a private file of one byte and without a name. The directory has to be on a filesystem
+    /// that notifies of reads: tmpfs does, a memfd does not.
     #[cfg(target_os = "linux")]
     pub(crate) fn hidden_file(directory: &Path) -> io::Result<Ends> {
         use rustix::fs::{Mode, OFlags, open};
@@ -45,8 +46,8 @@ impl Doorbell {
         Ok((Self::HiddenFile(file.into()), theirs))
     }
 
-    /// Wakes the reader. A doorbell whose other end is closed is rung in vain; the session that it
-    /// belongs to is about to end.
+    /// Wakes the reader. Ringing fails when the other end is closed, and that is ignored: the
+    /// session is about to end.
     pub(crate) fn ring(&self) {
         match self {
             Self::Ringer(ringer) => drop(ringer.ring()),

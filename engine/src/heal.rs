@@ -1,5 +1,5 @@
-//! What a queue is told instead of events when it reads too slowly: the difference between the
-//! branch as its reader last knew it and the branch as it is.
+//! What a queue gets in place of events when its reader is too slow: the difference between the
+//! branch as the reader last knew it and the branch as it is now.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,12 +32,12 @@ impl Freezer {
 pub(crate) struct Base(Frozen);
 
 impl Base {
-    /// The last change that it holds.
+    /// Returns the last change that this state has.
     pub(crate) fn seq(&self) -> Seq {
         self.0.seq()
     }
 
-    /// What must be told for the reader to know the branch as it is now.
+    /// Returns the two states between which the reader has to learn the difference.
     pub(crate) fn gap(self, branch: &Branch) -> Gap {
         Gap {
             old: self.0,
@@ -46,7 +46,7 @@ impl Base {
     }
 }
 
-/// Two states of a branch. Finding what differs takes time, so it is done without any lock.
+/// Two states of a branch. Working out what differs takes time, so it is done without a lock.
 #[derive(Debug)]
 pub(crate) struct Gap {
     old: Frozen,
@@ -54,16 +54,16 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
-    /// The net changes.
+    /// Works out the net changes.
     ///
     /// # Errors
     ///
-    /// What the host says of the lower layer.
+    /// The error of the host, when the lower layer cannot be read.
     pub(crate) fn changes(&self, branch: &Branch) -> Result<Vec<Change>> {
         branch.changes_between(&self.old, &self.new)
     }
 
-    /// The replay of the changes, which are still to be found.
+    /// Returns the replay of these changes, which waits until they are worked out.
     pub(crate) fn replay(&self, branch: BranchId, pool: Arc<Pool>) -> Replay {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanos = since.unwrap_or_default().as_nanos();
@@ -79,16 +79,16 @@ impl Gap {
     }
 }
 
-/// A difference that is being told, change by change, as the reader makes room.
+/// A difference that is being delivered, change by change, as the reader makes room.
 pub(crate) struct Replay {
-    /// Nothing while they are being found.
+    /// `None` while they are being worked out.
     changes: Option<std::vec::IntoIter<Change>>,
     closing: Option<Change>,
     branch: BranchId,
     /// The last change that the difference holds.
     seq: Seq,
     time_ns: u64,
-    /// Records of the last change that found no room.
+    /// Records of the last change for which the ring had no room.
     waiting: Spill,
     delivering: bool,
 }
@@ -111,17 +111,17 @@ impl Replay {
         self.seq
     }
 
-    /// Whether the changes are still being found.
+    /// Returns whether the changes are still being worked out.
     pub(crate) fn is_awaited(&self) -> bool {
         self.changes.is_none()
     }
 
-    /// The changes are found.
+    /// Gives the replay its changes.
     pub(crate) fn begin(&mut self, changes: Vec<Change>) {
         self.changes = Some(changes.into_iter());
     }
 
-    /// Whether what is sent now comes from here.
+    /// Returns whether the records that are enqueued now belong to a change of this replay.
     pub(crate) fn is_delivering(&self) -> bool {
         self.delivering
     }
@@ -131,8 +131,8 @@ impl Replay {
         record.spill_into(&mut self.waiting);
     }
 
-    /// The next change to tell. Until [`finish_change`](Self::finish_change) what is sent is taken for
-    /// its records, which wait here if there is no room.
+    /// Returns the next change to deliver. Records that are enqueued before
+    /// [`finish_change`](Self::finish_change) belong to it, and wait here for room in the ring.
     pub(crate) fn next_envelope(&mut self) -> Option<Envelope> {
         let next = || self.changes.as_mut()?.next();
         let change = self.closing.take().or_else(next)?;

@@ -2,13 +2,14 @@
 //!
 //! actor -> FsCore operation -> Event -> **Router** -> **Synthesizer** -> **Ring** -> **Doorbell** -> Hook
 //!
-//! [`service::WatchService`] is the sink that FsCore calls with every change. It looks up who watches
-//! what the change touches, asks the tables of [`synth`] what each of them hears, writes the records
-//! into the rings of their queues, and rings the doorbells of those that sleep.
+//! [`service::WatchService`] is the sink that FsCore calls with every change. It looks up the watches
+//! on what the change touches, asks the tables of [`synth`] what each of them hears, writes records
+//! into the rings of their queues, and rings the doorbells of the readers that sleep. All of that
+//! happens in the thread that committed the change.
 //!
-//! The engine knows no socket, no process and no mount: whoever uses it opens and closes sessions,
-//! hands the descriptors of a queue to a program, and calls [`service::WatchService::refill`] when a
-//! full ring has room again.
+//! The engine knows no socket, no process and no mount. Its caller opens and closes sessions, hands
+//! the descriptors of a queue to a program, and calls [`service::WatchService::refill`] when the
+//! program says that a full ring has room again.
 //!
 //! # Examples
 //!

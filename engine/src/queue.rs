@@ -15,12 +15,12 @@ use crate::watch::{Api, TreeWatch};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct QueueId(pub u32);
 
-/// How records name a watch: what its registration said, or the `wd`.
+/// The number by which records name a watch: the one of its registration, or the `wd`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct WatchId(pub u64);
 
 /// Where a queue keeps the state of one watch. A slot that is used again has another generation, so
-/// what was found in an index a moment ago cannot reach the wrong watch.
+/// a slot that an index named a moment ago cannot lead to the wrong watch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub(crate) struct Slot {
     index: u32,
@@ -42,7 +42,7 @@ pub(crate) struct WatchState {
     pub(crate) target: Target,
     /// `NOTE_*` or `IN_*` bits.
     pub(crate) interest: u32,
-    /// kqueue: bits that unread records carry, from `first` on.
+    /// kqueue: the bits of the unread records, of which `first_unread` is the first.
     pub(crate) unread_bits: u32,
     pub(crate) first_unread: RecordPosition,
 }
@@ -70,11 +70,11 @@ pub struct Queue {
     pub session: SessionId,
     /// Its number in its session.
     pub id: QueueId,
-    /// Whose notifications it speaks.
+    /// The API whose notifications its records are.
     pub api: Api,
     /// The branch that its watches look at.
     pub branch: BranchId,
-    /// Nothing once it is closed: the memory and the descriptors went with it.
+    /// `None` once it is closed: its memory and its descriptors are gone.
     open: Mutex<Option<Open>>,
 }
 
@@ -86,10 +86,10 @@ pub(crate) struct Open {
     pub(crate) recent: Recent,
 }
 
-/// A watch, as somebody sees it who asks what a queue watches.
+/// A watch of a queue, for a report.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchReport {
-    /// How records name the watch.
+    /// The number by which records name the watch.
     pub id: WatchId,
     /// `NOTE_*` or `IN_*` bits; 0 for a watch of trees.
     pub interest: u32,
@@ -106,20 +106,20 @@ pub enum WatchTarget {
     Trees(Vec<Arc<[u8]>>),
 }
 
-/// What is known of a queue from outside.
+/// The state of a queue, for a report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueReport {
-    /// Watches it has.
+    /// How many watches it has.
     pub watches: usize,
-    /// Bytes of the ring.
+    /// Size of the ring in bytes.
     pub ring_capacity: usize,
-    /// Bytes written and not yet read.
+    /// Bytes in the ring that are not read yet.
     pub ring_unread: usize,
-    /// Records that wait because the ring is full.
+    /// Records that wait in memory because the ring is full.
     pub spilled: usize,
-    /// Whether a difference will be told instead of events.
+    /// Whether a difference is or will be delivered in place of events.
     pub healing: bool,
-    /// What happened so far.
+    /// What was counted since it was opened.
     pub counts: Counts,
 }
 
@@ -147,13 +147,13 @@ impl Queue {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes everything away. The watches are still to be removed from the indexes.
+    /// Takes the channel and the watches away. The caller removes the watches from the indexes.
     pub(crate) fn close(&self) -> Option<(Watches, Counts)> {
         let open = self.lock().take()?;
         Some((open.watches, open.channel.counters))
     }
 
-    /// What is known of it, or nothing once it is closed.
+    /// Returns the state of the queue, or `None` once it is closed.
     #[must_use]
     pub fn report(&self) -> Option<QueueReport> {
         let mut guard = self.lock();
@@ -169,7 +169,8 @@ impl Queue {
         })
     }
 
-    /// At most this many watches from a place on, each with the place behind it.
+    /// Returns at most `most` watches from a place on, each with the place from which to go on
+    /// after it. The first place is 0.
     #[must_use]
     pub fn watches_from(&self, place: u32, most: usize) -> Vec<(u32, WatchReport)> {
         let guard = self.lock();
@@ -183,7 +184,7 @@ impl Queue {
             .collect()
     }
 
-    /// What its consumer did wrong, if it did.
+    /// Returns what the consumer of the queue did wrong to its ring.
     #[must_use]
     pub fn broken(&self) -> Option<PeerError> {
         self.lock().as_ref().and_then(|open| open.channel.broken())
@@ -245,7 +246,7 @@ impl Watches {
         Some(state)
     }
 
-    /// All of them.
+    /// Returns all watches.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Slot, &WatchState)> {
         self.slots
             .iter()

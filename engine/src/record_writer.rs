@@ -1,4 +1,4 @@
-//! What one watch hears -> one record, unless an unread one says it already.
+//! Makes one record of what one watch hears, unless an unread record says it already.
 
 use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::NodeId;
@@ -12,28 +12,28 @@ use crate::synth::inotify::{EntryName, Heard, IN_DELETE_SELF, IN_IGNORED, Step};
 use crate::synth::{self, Role};
 use crate::watch::path_hash;
 
-/// What a watch hears of a change.
+/// What a watch hears of a change, in the terms of its API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ApiEvent {
     /// An inotify event, and whether the watch survives it.
     Inotify(Step, Heard),
-    /// `NOTE_*` bits posted together.
+    /// `NOTE_*` bits that are posted together to the knotes of one node.
     Vnode(Role, u32),
-    /// An FSEvents entry, in a stream with these create flags.
+    /// An FSEvents entry, for a stream with these create flags.
     FsEvents(fsevents::Entry, u32),
     /// `kFSEventStreamEventFlagRootChanged`.
     RootChanged,
     /// A native record.
     Native,
-    /// The watch is over, and the watcher knows.
+    /// The watch is over, and the kernel has told the program so.
     Ended,
 }
 
-/// What happened, for all that hear of it.
+/// A change on its way to the queues, the same for all that hear it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoutedChange<'a> {
     pub(crate) envelope: &'a Envelope,
-    /// For the two halves of a rename.
+    /// What joins the two halves of a rename; 0 for other changes.
     pub(crate) cookie: u32,
     /// Record flags beyond those of the change.
     pub(crate) flags: u32,
@@ -62,7 +62,8 @@ impl RoutedChange<'_> {
     }
 }
 
-/// What the last record of a queue said, and which paths have unread records.
+/// What the last record of a queue said, and which paths have unread records: enough to see what a
+/// record would repeat.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     watch: u64,
@@ -72,7 +73,7 @@ pub(crate) struct Recent {
     path: Vec<u8>,
     /// The path of the record that is being made, and the new path of a rename.
     scratch: (Vec<u8>, Vec<u8>),
-    /// FSEvents: unread flags by path, in the places that their hashes choose.
+    /// FSEvents: the unread flags of paths, each at the place that the hash of the path chooses.
     unread: Vec<PathFlags>,
 }
 
@@ -84,11 +85,12 @@ struct PathFlags {
     first: RecordPosition,
 }
 
-/// How many paths of an FSEvents stream are remembered at a time.
+/// How many paths of an FSEvents queue are remembered at a time.
 const PATHS: usize = 256;
 
 impl Open {
-    /// Tells a watch. True when the watch is over and must leave the indexes.
+    /// Enqueues what a watch hears of a change. Returns whether the watch is over and must be
+    /// removed.
     pub(crate) fn enqueue(
         &mut self,
         slot: Slot,
@@ -158,7 +160,8 @@ impl Open {
             cookie: if step.has_cookie() { change.cookie } else { 0 },
             ..record
         };
-        // `event_compare`: the last event of the queue says it already. The cookie is not compared.
+        // As the kernel's `event_compare`: an event that the last unread one of the queue says
+        // already is dropped. The cookie is not compared.
         let repeats = self.recent.watch == event.watch
             && self.recent.mask == event.mask
             && self.recent.path == name
@@ -176,7 +179,8 @@ impl Open {
         heard == Heard::LastEvent
     }
 
-    /// Tells the reader of an inotify watch that its inode is gone.
+    /// Enqueues what the reader of an inotify watch gets when the inode is gone. `wants` says
+    /// whether the watch asked for `IN_DELETE_SELF`.
     pub(crate) fn enqueue_gone(&mut self, id: WatchId, wants: bool) {
         if wants {
             let event = AgentFsEvent {
@@ -192,7 +196,7 @@ impl Open {
         self.enqueue_ignored(id);
     }
 
-    /// Tells the reader that a watch is gone.
+    /// Enqueues the `IN_IGNORED` of a watch that is gone.
     pub(crate) fn enqueue_ignored(&mut self, id: WatchId) {
         let ignored = AgentFsEvent {
             watch: id.0,
@@ -208,7 +212,7 @@ impl Open {
         let Some(watch) = self.watches.get(slot) else {
             return;
         };
-        // Records are read in order: while the first is unread, all of them are.
+        // Records are read in order, so while the first is unread all of them are.
         let unread = self.channel.is_unread(watch.first_unread);
         if unread && hint & !watch.unread_bits == 0 {
             self.channel.counters.coalesced += 1;
@@ -331,7 +335,7 @@ impl Recent {
     }
 }
 
-/// The path of a name; of none, the root.
+/// Appends the path of a name; without a name, the path of the root.
 fn append_path(path: &mut Vec<u8>, name: Option<&Place>) {
     if let Some(name) = name {
         path.extend_from_slice(&name.dir);

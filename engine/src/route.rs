@@ -1,4 +1,4 @@
-//! Which watches must hear a change, and what each of them hears.
+//! Finds the watches that must hear a change, and what each of them hears of it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,49 +15,50 @@ use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
 use crate::watch::{Api, NodeIndex, NodeWatch, TreeIndex, TreeWatch, WatchHandle};
 
-/// The indexes, and what is counted over all watches.
+/// The indexes of all watches, and counts over all of them.
 #[derive(Debug)]
 pub(crate) struct Router {
     pub(crate) nodes: NodeIndex,
     pub(crate) trees: TreeIndex,
-    /// How many watches want opening, reading and closing told.
+    /// How many watches want to hear of opening, reading and closing.
     activity: AtomicUsize,
     /// How many FSEvents trees want to hear that their top moved.
     roots: AtomicUsize,
-    /// Renames told so far.
+    /// How many renames were routed.
     cookies: AtomicU32,
 }
 
-/// A watch that must hear a change.
+/// A watch that must hear a change, and what it hears.
 #[derive(Debug)]
 pub(crate) struct Notification {
     pub(crate) handle: WatchHandle,
-    /// Before which other notifications of the same queue it comes.
+    /// Its place among the notifications of the same queue.
     order: u8,
     pub(crate) event: ApiEvent,
 }
 
 impl Notification {
-    /// Brings the notifications of one queue together, in their order.
+    /// Returns the key that sorts the notifications of one queue together, in their order.
     fn rank(&self) -> (usize, u8, Slot) {
         let queue = Arc::as_ptr(&self.handle.queue).addr();
         (queue, self.order, self.handle.slot)
     }
 
-    /// Whether both say the same to one watch: a tree that holds both names of a rename, a stream
-    /// whose trees overlap.
+    /// Returns whether both say the same to one watch. They do for a tree that holds both names of
+    /// a rename, and for a stream whose trees overlap.
     fn repeats(&self, other: &Self) -> bool {
         self.handle.is(&other.handle.queue, other.handle.slot) && self.event == other.event
     }
 }
 
-/// Everything that the queues hear of one change: all of one queue together, in the order in which
-/// the queue hears it.
+/// What all queues hear of one change. The notifications of one queue are together, in the order in
+/// which the queue hears them.
 #[derive(Debug)]
 pub(crate) struct Notifications(Vec<Notification>);
 
 thread_local! {
-    /// The memory of this thread's last [`Notifications`], so that nothing is allocated for the next.
+    /// The memory of this thread's last [`Notifications`]. The next ones reuse it and allocate
+    /// nothing.
     static SCRATCH: Cell<Vec<Notification>> = const { Cell::new(Vec::new()) };
 }
 
@@ -67,7 +68,7 @@ impl Notifications {
         self.0.is_empty()
     }
 
-    /// Returns each queue with its part.
+    /// Returns each queue with its notifications.
     #[inline]
     pub(crate) fn by_queue(&self) -> impl Iterator<Item = (&Arc<Queue>, &[Notification])> {
         self.0
@@ -97,15 +98,15 @@ impl Router {
         }
     }
 
-    /// Whether any watch wants opening, reading and closing told.
+    /// Returns whether any watch wants to hear of opening, reading and closing.
     #[inline]
     pub(crate) fn wants_activity(&self) -> bool {
         // Acquire: pairs with the AcqRel where watches are counted, before they are in an index.
         self.activity.load(Ordering::Acquire) > 0
     }
 
-    /// Looks up the watches that must hear a change. `kernel_mounts` are those on which the kernel
-    /// itself notifies the watchers.
+    /// Looks up the watches that must hear a change. Watches made on one of `kernel_mounts` are
+    /// left out, because the kernel notifies the programs there.
     #[inline]
     pub(crate) fn notifications(
         &self,
@@ -153,11 +154,11 @@ impl Router {
             }
             self.nodes.find(envelope.branch, node, |watch| {
                 if !watch.filter.is_older(envelope) {
-                    let told = watch.filter.is_notified_by_kernel(kernel_mounts);
+                    let kernel_notifies = watch.filter.is_notified_by_kernel(kernel_mounts);
                     tables.ask(
                         watch,
                         |role| nodes[role.index()] == Some(node),
-                        told,
+                        kernel_notifies,
                         notifications,
                     );
                 }
@@ -199,7 +200,7 @@ impl Router {
         }
     }
 
-    /// The streams whose top, or a directory above it, was moved, removed or came to be.
+    /// Adds the streams whose top, or a directory above it, was moved, removed or created.
     fn collect_moved_roots(&self, envelope: &Envelope, notifications: &mut Vec<Notification>) {
         let mut moved = |place: &Place| {
             self.trees
@@ -220,8 +221,8 @@ impl Router {
         }
     }
 
-    /// The news of a change: a rename gets a cookie, in the half of the numbers that the kernel will
-    /// hardly come to.
+    /// Prepares a change for its records. A rename gets a cookie, from the half of the numbers that
+    /// the kernel hardly reaches.
     #[inline]
     pub(crate) fn routed<'a>(&self, envelope: &'a Envelope, flags: u32) -> RoutedChange<'a> {
         let cookie = if envelope.change.new_place().is_some() {
@@ -273,7 +274,7 @@ impl Router {
         self.trees.remove(watch);
     }
 
-    /// Takes a watch out of the indexes.
+    /// Removes a watch from the indexes.
     pub(crate) fn remove(&self, queue: &Arc<Queue>, slot: Slot, target: &Target, interest: u32) {
         match target {
             Target::Node(node) => {
@@ -302,7 +303,7 @@ impl Router {
     }
 }
 
-/// What each API says of one change, made when the first watch of that API is met.
+/// What each API says of one change. It is worked out at the first watch of that API.
 struct Tables<'a> {
     change: &'a Change,
     steps: Option<Steps>,
@@ -320,16 +321,16 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Adds what a watch on a node hears, the node being in the roles that `plays` says.
+    /// Adds what a watch on a node hears. `plays` says which roles the node has in the change.
     #[inline]
     fn ask(
         &mut self,
         watch: &NodeWatch,
         plays: impl Fn(Role) -> bool,
-        told: bool,
+        kernel_notifies: bool,
         notifications: &mut Vec<Notification>,
     ) {
-        let mut hit = |order, event| {
+        let mut notify = |order, event| {
             notifications.push(Notification {
                 handle: watch.handle.clone(),
                 order,
@@ -344,10 +345,10 @@ impl<'a> Tables<'a> {
                 for (order, step) in (0..).zip(steps.iter()).filter(|(_, step)| plays(step.role)) {
                     match inotify::hear(watch.interest, step) {
                         Heard::No => {}
-                        Heard::Ignored if told => hit(order, ApiEvent::Ended),
+                        Heard::Ignored if kernel_notifies => notify(order, ApiEvent::Ended),
                         heard @ (Heard::Event | Heard::LastEvent | Heard::Ignored) => {
-                            if !told {
-                                hit(order, ApiEvent::Inotify(*step, heard));
+                            if !kernel_notifies {
+                                notify(order, ApiEvent::Inotify(*step, heard));
                             }
                         }
                     }
@@ -362,19 +363,19 @@ impl<'a> Tables<'a> {
                 .get_or_insert_with(|| vnode_freebsd::posts(self.change)),
             Api::FsEvents | Api::Native => return,
         };
-        if told {
+        if kernel_notifies {
             return;
         }
         for (order, post) in (0..).zip(posts.iter()).filter(|(_, post)| plays(post.role)) {
             let hint = vnode::hear(watch.interest, post);
             if hint != 0 {
-                hit(order, ApiEvent::Vnode(post.role, hint));
+                notify(order, ApiEvent::Vnode(post.role, hint));
             }
         }
     }
 }
 
-/// Adds what the watch of a tree hears, in which the old or the new name lies.
+/// Adds what a watch of a tree hears. `at` says which name of the change lies in the tree.
 fn ask_tree(
     watch: &TreeWatch,
     change: &Change,
@@ -382,7 +383,7 @@ fn ask_tree(
     at: fsevents::At,
     notifications: &mut Vec<Notification>,
 ) {
-    let mut hit = |order, event| {
+    let mut notify = |order, event| {
         notifications.push(Notification {
             handle: watch.handle.clone(),
             order,
@@ -392,19 +393,19 @@ fn ask_tree(
     match watch.api {
         Api::FsEvents => {
             for (order, entry) in (0..).zip(entries).filter(|(_, entry)| entry.at == at) {
-                hit(order, ApiEvent::FsEvents(*entry, watch.flags));
+                notify(order, ApiEvent::FsEvents(*entry, watch.flags));
             }
         }
         Api::Native => {
             if native::hears(change, watch.activity) {
-                hit(0, ApiEvent::Native);
+                notify(0, ApiEvent::Native);
             }
         }
         Api::KqueueXnu | Api::KqueueFreeBsd | Api::Inotify => {}
     }
 }
 
-/// A name as directory and entry; the root has neither.
+/// Returns a name as directory and entry; the root has neither.
 fn parts(place: Option<&Place>) -> (&[u8], &[u8]) {
     place.map_or((&[], &[]), |place| (&place.dir, &place.name))
 }

@@ -1,10 +1,10 @@
-//! Records that wait in the daemon's memory because a ring is full.
+//! Records that wait in memory because a ring is full.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bytes all spills of the daemon hold, and may hold.
+/// How many bytes all spills of a service hold, and how many they may hold.
 #[derive(Debug)]
 pub(crate) struct Pool {
     bytes: AtomicUsize,
@@ -19,23 +19,23 @@ impl Pool {
         }
     }
 
-    /// Bytes held.
+    /// Returns how many bytes are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether more may be taken. Committers who ask at the same time may all be told yes, so the
-    /// limit can be passed by a record each.
+    /// Returns whether more may be taken. Committers that ask at the same time may all get a yes,
+    /// so each may exceed the limit by one record.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes() < self.limit
     }
 }
 
-/// The number of a record of one spill, counted from 0.
+/// The number of a record in one spill, counted from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Ordinal(u64);
 
-/// A queue of encoded records in chunks: appending copies bytes and rarely allocates.
+/// A queue of encoded records in chunks. Appending copies bytes and rarely allocates.
 #[derive(Debug)]
 pub(crate) struct Spill {
     chunks: VecDeque<Chunk>,
@@ -48,7 +48,7 @@ pub(crate) struct Spill {
 
 #[derive(Debug, Default)]
 struct Chunk {
-    /// For each record a 32-bit length and its bytes.
+    /// A 32-bit length and the bytes of each record.
     bytes: Vec<u8>,
     read: usize,
 }
@@ -70,12 +70,12 @@ impl Spill {
         self.first == self.next
     }
 
-    /// How many records wait.
+    /// Returns how many records wait.
     pub(crate) fn len(&self) -> usize {
         usize::try_from(self.next - self.first).unwrap_or(usize::MAX)
     }
 
-    /// Whether the record is still here.
+    /// Returns whether a record is still here.
     pub(crate) fn holds(&self, record: Ordinal) -> bool {
         record.0 >= self.first
     }
@@ -104,7 +104,7 @@ impl Spill {
         ordinal
     }
 
-    /// The oldest record.
+    /// Returns the oldest record.
     pub(crate) fn front(&self) -> Option<(Ordinal, &[u8])> {
         let chunk = self.chunks.front()?;
         Some((Ordinal(self.first), chunk.front()?))

@@ -15,8 +15,8 @@ impl EventSink for WatchService {
 
     fn on_envelope(&self, envelope: &Envelope) {
         self.deliver(envelope);
-        // A restore and the host open no file of the branch, so nobody emits the close that many
-        // programs wait for.
+        // A restore and the host open no file of the branch, so FsCore emits no close for them.
+        // Many programs wait for IN_CLOSE_WRITE alone, so one is added.
         if matches!(envelope.origin, Origin::Restore | Origin::Lower)
             && let Some(change) = envelope.change.content_close()
         {

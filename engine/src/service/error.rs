@@ -1,4 +1,4 @@
-//! Why the service refuses.
+//! Why the watch service refuses a request.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use agentfs_ring::MapError;
 use crate::queue::{QueueId, WatchId};
 use crate::watch::Api;
 
-/// Why a queue or a watch could not be had.
+/// Why the service cannot open, change or close a queue or a watch.
 #[derive(Debug)]
 pub enum WatchError {
     /// There is no such session.
@@ -18,13 +18,13 @@ pub enum WatchError {
     NoQueue(QueueId),
     /// The queue has no such watch.
     NoWatch(WatchId),
-    /// The queue is of another API than the watch.
+    /// The queue is of this API, and the watch of another.
     OtherApi(Api),
-    /// The session or the queue has as many as it may have.
+    /// The session or the queue has as many of something as it may have.
     Limit(&'static str, usize),
-    /// The system gave no memory for the ring.
+    /// The system gives no memory for the ring.
     Ring(MapError),
-    /// The system gave no descriptor for a doorbell.
+    /// The system gives no descriptor for a doorbell.
     Doorbell(io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! The watch service: sessions, their queues and watches, and the sink that hears every change.
+//! The watch service: sessions with their queues and watches, and the sink that hears every change.
 
 mod deliver;
 mod error;
@@ -32,19 +32,19 @@ use crate::synth::inotify::IN_Q_OVERFLOW;
 use crate::synth::vnode::NOTE_WRITE;
 use crate::watch::Api;
 
-/// What sessions may have, and how much may wait for slow readers.
+/// How much a session may have, and how much may wait for slow readers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Queues of one session.
+    /// How many queues a session may have.
     pub queues: usize,
-    /// Watches of one queue.
+    /// How many watches a queue may have.
     pub watches: usize,
-    /// Records of one queue that may wait in memory when its ring is full. What comes then is told
-    /// as a difference.
+    /// How many records of one queue may wait in memory while its ring is full. Beyond, the queue
+    /// gets a difference in place of events.
     pub spill_records: usize,
-    /// Bytes that may wait in memory for all queues.
+    /// How many bytes may wait in memory for all queues together.
     pub spill_bytes: usize,
-    /// A directory on tmpfs, for the hidden files that ring inotify queues.
+    /// A directory on a tmpfs. It holds the hidden files by which inotify queues are rung.
     pub doorbell_directory: PathBuf,
 }
 
@@ -60,18 +60,18 @@ impl Default for Limits {
     }
 }
 
-/// What a new queue gives to the program, and what stays here.
+/// A new queue: descriptors for the program, and what stays with the caller.
 #[derive(Debug)]
 pub struct OpenedQueue {
     /// The queue.
     pub queue: Arc<Queue>,
     /// For the program: the ring.
     pub ring: OwnedFd,
-    /// For the program: written when a full ring has room again.
+    /// For the program, which rings it when a full ring has room again.
     pub refill_ringer: OwnedFd,
-    /// For the program: what is rung when a record waits and the program sleeps.
+    /// For the program: rung when a record waits and the program sleeps.
     pub doorbell: OwnedFd,
-    /// Stays here: when it is readable, clear it and call [`WatchService::refill`].
+    /// Stays with the caller, who clears it when it is readable and calls [`WatchService::refill`].
     pub refill: Waiter,
 }
 
@@ -82,8 +82,8 @@ struct Session {
     next_queue: u32,
 }
 
-/// The sessions' watches, and the sink that tells them. Give it to
-/// `FsCore::subscribe_events`.
+/// The watches of all sessions, and the sink that delivers changes to them. It is given to
+/// [`FsCore::subscribe_events`].
 #[derive(Debug)]
 pub struct WatchService {
     core: FsCore,
@@ -91,12 +91,13 @@ pub struct WatchService {
     limits: Limits,
     pool: Arc<Pool>,
     sessions: Mutex<HashMap<SessionId, Session>>,
-    /// Sessions whose consumer lies about its ring, to be ended by whoever holds their socket.
+    /// Sessions whose consumer wrote nonsense into its ring, until whoever holds their sockets ends
+    /// them.
     broken: Mutex<Vec<SessionId>>,
     attention: (Ringer, Waiter),
-    /// What queues that are closed have counted.
+    /// The counts of queues that are closed.
     closed_counts: Mutex<Counts>,
-    /// Called with a change before anybody is told of it.
+    /// Called with a change before it is delivered to the first queue.
     before_delivery: BeforeDelivery,
     kernel_mounts: KernelMounts,
 }
@@ -129,11 +130,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WatchService {
-    /// A service without sessions, for the branches of a filesystem.
+    /// Creates a service without sessions, for the branches of a filesystem.
     ///
     /// # Errors
     ///
-    /// When the system gives no descriptors.
+    /// The error of the system, when it gives no descriptors.
     pub fn new(core: FsCore, limits: Limits) -> io::Result<Self> {
         Ok(Self {
             core,
@@ -157,9 +158,11 @@ impl WatchService {
         })
     }
 
-    /// Asks this on which mounts the kernel tells a change, so that nobody there is told twice, and
-    /// whether activity has to be heard of for that. Otherwise the kernel tells on the mount through
-    /// which the change was made.
+    /// Sets the function that says on which mounts the kernel itself notifies of a change. Watches
+    /// made there are left out, so that no program hears a change twice. `wants_activity` says
+    /// whether the function has to see opening, reading and closing too.
+    ///
+    /// Without this call it is the mount through which the change was made.
     #[must_use]
     pub fn notified_by_kernel(
         self,
@@ -175,8 +178,9 @@ impl WatchService {
         }
     }
 
-    /// Calls this with every change that somebody is about to be told of, in the committing thread,
-    /// and tells when it returns: time for the change to be seen wherever it was made.
+    /// Sets a function that is called before a change is delivered to the first queue, in the
+    /// committing thread. Delivery waits until it returns, so it can wait until the change is
+    /// visible on the mount where it was made.
     #[must_use]
     pub fn before_delivery(self, call: impl Fn(&Envelope) + Send + Sync + 'static) -> Self {
         Self {
@@ -195,7 +199,7 @@ impl WatchService {
         lock(&self.sessions).insert(id, session);
     }
 
-    /// Ends a session with everything it had.
+    /// Closes a session, its queues and its watches.
     pub fn close_session(&self, id: SessionId) {
         let session = lock(&self.sessions).remove(&id);
         for queue in session.iter().flat_map(|session| session.queues.values()) {
@@ -203,11 +207,12 @@ impl WatchService {
         }
     }
 
-    /// Makes a queue and its channel.
+    /// Opens a queue with its ring and its doorbells.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: no such session, too many queues, or no memory or descriptors.
+    /// [`WatchError`] when there is no such session, when it has too many queues, or when the
+    /// system gives no memory or no descriptors.
     pub fn open_queue(
         &self,
         session: SessionId,
@@ -254,12 +259,12 @@ impl WatchService {
         }
     }
 
-    /// Gives a queue a new doorbell; the old one is rung no more. Rings it, in case the program
-    /// missed something meanwhile.
+    /// Gives a queue a new doorbell in place of the old one, and rings it, because the program may
+    /// have missed a ring meanwhile. Returns the end for the program.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: no such queue, or no descriptor.
+    /// [`WatchError`] when there is no such queue, or when the system gives no descriptor.
     pub fn renew_doorbell(
         &self,
         session: SessionId,
@@ -276,11 +281,11 @@ impl WatchService {
         Ok(theirs)
     }
 
-    /// Ends a queue with its watches.
+    /// Closes a queue and its watches.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: no such queue.
+    /// [`WatchError`] when there is no such session or queue.
     pub fn close_queue(&self, session: SessionId, queue: QueueId) -> Result<(), WatchError> {
         let removed = lock(&self.sessions)
             .get_mut(&session)
@@ -302,11 +307,11 @@ impl WatchService {
         }
     }
 
-    /// A queue of a session.
+    /// Returns a queue of a session.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: no such queue.
+    /// [`WatchError`] when there is no such session or queue.
     pub fn queue(&self, session: SessionId, queue: QueueId) -> Result<Arc<Queue>, WatchError> {
         lock(&self.sessions)
             .get(&session)
@@ -317,15 +322,17 @@ impl WatchService {
             .ok_or(WatchError::NoQueue(queue))
     }
 
-    /// Readable when [`broken_sessions`](Self::broken_sessions) has something to say.
+    /// Returns a descriptor that is readable while [`broken_sessions`](Self::broken_sessions) has
+    /// sessions to return.
     #[must_use]
     pub fn attention(&self) -> BorrowedFd<'_> {
         self.attention.1.as_fd()
     }
 
-    /// The sessions that must be ended because a consumer of theirs broke its ring, each once.
+    /// Returns the sessions that must be ended because a consumer of theirs broke its ring. Each is
+    /// returned once.
     pub fn broken_sessions(&self) -> Vec<SessionId> {
-        // It cannot fail but for a descriptor that is not ours.
+        // This fails only for a descriptor that is not ours.
         drop(self.attention.1.clear());
         std::mem::take(&mut *lock(&self.broken))
     }
@@ -340,7 +347,7 @@ impl WatchService {
         }
     }
 
-    /// What happened so far, in all queues that are or were.
+    /// Returns the counts over all queues, closed ones included.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = *lock(&self.closed_counts);
@@ -354,20 +361,20 @@ impl WatchService {
         counts
     }
 
-    /// How many watches there are, on nodes and on trees.
+    /// Returns how many watches there are on nodes and on trees.
     #[must_use]
     pub fn watches(&self) -> (usize, usize) {
         (self.router.nodes.len(), self.router.trees.len())
     }
 
-    /// Bytes of records that wait in memory.
+    /// Returns how many bytes of records wait in memory.
     #[must_use]
     pub fn spilled_bytes(&self) -> usize {
         self.pool.bytes()
     }
 
-    /// Tells every queue that has watches that it may have missed something: for when it is not
-    /// known what changed.
+    /// Enqueues an overflow record in every queue that has watches. The caller does so when it is
+    /// not known what changed.
     pub fn overflow_all(&self) {
         let queues: Vec<Arc<Queue>> = lock(&self.sessions)
             .values()

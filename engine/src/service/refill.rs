@@ -1,4 +1,5 @@
-//! Telling a reader that has made room what waits: records, then differences.
+//! Refills the ring of a reader that has made room: first with records that wait, then with the
+//! difference.
 
 use std::sync::Arc;
 
@@ -14,20 +15,20 @@ use crate::watch::Api;
 
 /// How a turn at a queue ended.
 enum Turn {
-    /// Nothing waits any more, or there is no room.
+    /// Nothing waits any more, or the ring has no room.
     Over,
-    /// Committers may want the queue.
+    /// More waits, but committers may want the queue.
     Pause,
-    /// The difference has to be found.
+    /// The difference has to be worked out, without holding the queue.
     Gap(Box<Gap>),
 }
 
-/// Changes told in one turn.
+/// How many changes are delivered in one turn.
 const CHANGES: usize = 256;
 
 impl WatchService {
-    /// Moves what waits into the queue's ring, as far as there is room. For when the program rings
-    /// the refill doorbell.
+    /// Moves what waits into the queue's ring, as far as there is room. The caller does so when the
+    /// program rings the refill doorbell.
     pub fn refill(&self, queue: &Arc<Queue>) {
         loop {
             match self.turn(queue) {
@@ -68,10 +69,11 @@ impl WatchService {
         Turn::Pause
     }
 
-    /// From here on the reader is told of changes again, behind the difference up to here.
+    /// Begins a difference. Changes committed from here on become records again, behind the
+    /// difference.
     fn open_gap(&self, queue: &Queue, open: &mut Open, base: Base) -> Turn {
         let Ok(branch) = self.core.branch(queue.branch) else {
-            // Nothing will happen in a branch that is deleted.
+            // Nothing more happens in a branch that is deleted.
             return Turn::Over;
         };
         let gap = base.gap(&branch);
@@ -82,7 +84,7 @@ impl WatchService {
         Turn::Gap(Box::new(gap))
     }
 
-    /// Finds the difference without holding up who commits meanwhile.
+    /// Works out the difference, without holding up commits meanwhile.
     fn find_changes(&self, queue: &Queue, gap: &Gap) {
         let branch = self.core.branch(queue.branch);
         let changes = branch.and_then(|branch| gap.changes(&branch));
@@ -90,7 +92,7 @@ impl WatchService {
         let Some(open) = guard.as_mut() else { return };
         match (changes, &mut open.channel.backlog.replay) {
             (Ok(changes), Some(replay)) => replay.begin(changes),
-            // The lower layer cannot be read.
+            // The lower directory cannot be read.
             (Err(_), _) => {
                 open.channel.end_replay();
                 open.channel.overflow();
@@ -99,7 +101,7 @@ impl WatchService {
         }
     }
 
-    /// Tells the next change of a difference, if one is being told.
+    /// Delivers the next change of a difference. Returns whether there was one.
     fn replay_next(&self, queue: &Arc<Queue>, open: &mut Open) -> bool {
         let replay = open.channel.backlog.replay.as_mut();
         let Some(replay) = replay else { return false };
@@ -114,7 +116,7 @@ impl WatchService {
         true
     }
 
-    /// Tells one queue of a change.
+    /// Delivers a change to one queue.
     fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let change = self.router.routed(envelope, HEALED);
         let notifications = self.router.notifications(envelope, &[]);
@@ -125,8 +127,8 @@ impl WatchService {
         }
     }
 
-    /// Ends the inotify watches whose inode went while nothing was told: a difference does not show
-    /// what had no name at its beginning.
+    /// Ends the inotify watches whose inode went while the queue got no events: a difference does
+    /// not show an object that had no name at its beginning.
     fn end_deleted(&self, queue: &Arc<Queue>, open: &mut Open) {
         if queue.api != Api::Inotify {
             return;

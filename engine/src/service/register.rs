@@ -1,4 +1,4 @@
-//! Making, changing and ending watches.
+//! Registers, changes and ends watches.
 
 use std::sync::Arc;
 
@@ -10,25 +10,27 @@ use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
 use crate::synth::inotify::{IN_DELETE_SELF, IN_MASK_ADD};
 use crate::watch::{Api, NodeWatch, TreeWatch, WatchFilter, WatchHandle};
 
-/// What a watch on a node is told.
+/// What a watch on a node asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeInterest {
     /// `NOTE_*` bits, or `IN_*` bits as given to `inotify_add_watch`.
     pub mask: u32,
-    /// The mount on which the watch was made, if it was: what is done there the kernel tells.
+    /// The mount on which the watch was made, if any: the kernel itself notifies of what is done
+    /// there.
     pub mount: Option<MountId>,
-    /// The last change of the branch that the watch does not hear, by the time of registration.
+    /// The last change that the watch does not hear: the branch's last one at the time of
+    /// registration.
     pub after: Seq,
 }
 
-/// What a watch of trees is told.
+/// What a watch of trees asks for.
 #[derive(Clone, Debug)]
 pub struct TreeInterest {
-    /// Absolute canonical paths in the branch.
+    /// The tops of the trees: absolute canonical paths in the branch.
     pub paths: Vec<Vec<u8>>,
     /// FSEvents: `kFSEventStreamCreateFlag*` bits; 0 for a native watch.
     pub flags: u32,
-    /// Native: opening, reading and closing too.
+    /// Native: whether opening, reading and closing are heard too.
     pub activity: bool,
     /// As [`NodeInterest::mount`].
     pub mount: Option<MountId>,
@@ -37,12 +39,12 @@ pub struct TreeInterest {
 }
 
 impl WatchService {
-    /// Puts a knote or an inotify watch on a node, or changes the one that has this number. Every
-    /// change that is committed after the return is heard.
+    /// Registers a knote or an inotify watch on a node, or changes the one that has this number.
+    /// The watch hears every change that is committed after the return.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: the queue is gone or of another API, or has too many watches.
+    /// [`WatchError`] when the queue is closed or of another API, or has too many watches.
     pub fn watch_node(
         &self,
         queue: &Arc<Queue>,
@@ -94,11 +96,12 @@ impl WatchService {
         Ok(())
     }
 
-    /// Watches everything at and below some paths, instead of what the watch of this number watched.
+    /// Registers a watch of everything at and below some paths. It replaces the one that has this
+    /// number.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: the queue is gone or of another API, or has too many watches.
+    /// [`WatchError`] when the queue is closed or of another API, or has too many watches.
     pub fn watch_trees(
         &self,
         queue: &Arc<Queue>,
@@ -151,11 +154,11 @@ impl WatchService {
         Ok(())
     }
 
-    /// Ends a watch. Records that are sent already stay; none is sent after the return.
+    /// Ends a watch. Records that are enqueued already stay, and none is enqueued after the return.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: the queue is gone, or has no such watch.
+    /// [`WatchError`] when the queue is closed or has no such watch.
     pub fn unwatch(&self, queue: &Arc<Queue>, id: WatchId) -> Result<(), WatchError> {
         let mut guard = queue.lock();
         let open = guard.as_mut().ok_or(WatchError::NoQueue(queue.id))?;
@@ -168,7 +171,7 @@ impl WatchService {
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: the queue is gone or of another API, or has no such watch.
+    /// [`WatchError`] when the queue is closed or of another API, or has no such watch.
     pub fn ignore(&self, queue: &Arc<Queue>, id: WatchId) -> Result<(), WatchError> {
         if queue.api != Api::Inotify {
             return Err(WatchError::OtherApi(queue.api));
@@ -183,12 +186,12 @@ impl WatchService {
         Ok(())
     }
 
-    /// Tells the reader of an inotify watch that what it watches is gone, and ends the watch if it
-    /// is there.
+    /// Enqueues what the reader of an inotify watch gets when the inode is gone (`IN_DELETE_SELF`
+    /// if `mask` has it, then `IN_IGNORED`), and ends the watch if it is registered.
     ///
     /// # Errors
     ///
-    /// [`WatchError`]: the queue is gone or of another API.
+    /// [`WatchError`] when the queue is closed or of another API.
     pub fn notify_gone(
         &self,
         queue: &Arc<Queue>,
@@ -218,7 +221,8 @@ impl WatchService {
     }
 }
 
-/// What `IN_MASK_ADD` makes of the old and the new interest.
+/// Returns the interest of a watch that is registered anew: with `IN_MASK_ADD` the old one and the
+/// new one together.
 fn merged(api: Api, old: u32, new: u32) -> u32 {
     if api == Api::Inotify && new & IN_MASK_ADD != 0 {
         old | (new & !IN_MASK_ADD)

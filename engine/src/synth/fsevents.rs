@@ -1,8 +1,8 @@
 //! What an FSEvents stream says (`bsd/vfs/vfs_fsevents.c`; the item flags are fseventsd's).
 //!
-//! A stream made with `kFSEventStreamCreateFlagFileEvents` gets an entry per item, any other an entry
-//! per changed directory. Flags are told clean, one event's at a time; what fseventsd adds from
-//! earlier events of the path is not imitated.
+//! A stream made with `kFSEventStreamCreateFlagFileEvents` gets an entry for each item, any other
+//! stream an entry for each changed directory. An entry has the flags of one event; fseventsd adds
+//! flags of earlier events of the path, which is not imitated.
 
 #![expect(
     missing_docs,
@@ -34,7 +34,7 @@ pub const CREATE_WATCH_ROOT: u32 = 0x04;
 /// `kFSEventStreamCreateFlagFileEvents`.
 pub const CREATE_FILE_EVENTS: u32 = 0x10;
 
-/// Which path an entry is about.
+/// The path that an entry is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum At {
     /// The name by which the object was reached; the old name of a rename.
@@ -56,10 +56,10 @@ pub struct Entry {
 /// The entries of one change, in order.
 pub type Entries = Short<Entry, 2>;
 
-/// The entries of a change.
+/// Returns the entries of a change.
 ///
-/// New content is told at the close of the handle that wrote it, as XNU does; truncation and
-/// attributes at once.
+/// New content has its entry at the close of the handle that wrote it, as on XNU; truncation and
+/// attributes have theirs at once.
 #[must_use]
 pub fn entries(change: &Change) -> Entries {
     let one = |node: &NodeRef, flags: u32| {
@@ -105,8 +105,8 @@ pub fn entries(change: &Change) -> Entries {
     }
 }
 
-/// All permission bits are one kernel event, and fseventsd calls it a change of owner. An access
-/// time alone is nothing.
+/// All permission bits are one kernel event, which fseventsd calls a change of owner. An access
+/// time alone has no entry.
 fn attribute_flags(set: Attributes) -> u32 {
     let owner = if set.mode || set.owner {
         ITEM_CHANGE_OWNER
@@ -137,8 +137,8 @@ fn hardlink(node: &NodeRef) -> u32 {
     }
 }
 
-/// A file whose other names remain was a hard link. Of a file without names nothing tells whether it
-/// ever had two.
+/// A file whose other names remain was a hard link. Whether a file without names ever had two is
+/// not known.
 fn removed_hardlink(node: &NodeRef) -> u32 {
     if !node.kind.is_dir() && node.nlink > 0 {
         ITEM_IS_HARDLINK

@@ -33,7 +33,7 @@ pub const IN_MASK_ADD: u32 = 0x2000_0000;
 pub const IN_ISDIR: u32 = 0x4000_0000;
 pub const IN_ONESHOT: u32 = 0x8000_0000;
 
-/// The events of opening, reading and closing: what FsCore tells only when asked.
+/// The events of opening, reading and closing, which FsCore emits only if a sink wants them.
 pub const ACTIVITY: u32 = IN_ACCESS | IN_CLOSE_WRITE | IN_CLOSE_NOWRITE | IN_OPEN;
 
 /// Which entry name an event carries.
@@ -51,18 +51,19 @@ pub enum EntryName {
 /// One event for the watches of one node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Step {
-    /// Whose watches hear it.
+    /// The node whose watches hear it.
     pub role: Role,
     /// `IN_*`, with `IN_ISDIR`.
     pub mask: u32,
     /// The entry it names.
     pub name: EntryName,
-    /// The event came by an open file whose name is removed: `IN_EXCL_UNLINK` watches do not hear it.
+    /// Whether the event came through an open file whose name is removed. Watches with
+    /// `IN_EXCL_UNLINK` do not hear such an event.
     pub by_unlinked_path: bool,
 }
 
 impl Step {
-    /// Whether it is half of a rename and carries its cookie.
+    /// Returns whether this is one half of a rename, which carries its cookie.
     #[must_use]
     pub fn has_cookie(&self) -> bool {
         self.mask & (IN_MOVED_FROM | IN_MOVED_TO) != 0
@@ -72,7 +73,7 @@ impl Step {
 /// The events of one change, in order.
 pub type Steps = Short<Step, 6>;
 
-/// What a watch does with a step.
+/// What a watch hears of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Heard {
     /// Nothing.
@@ -85,7 +86,7 @@ pub enum Heard {
     Ignored,
 }
 
-/// What a watch with this mask does with a step.
+/// Returns what a watch with this mask hears of a step.
 #[must_use]
 #[inline]
 pub fn hear(watch_mask: u32, step: &Step) -> Heard {
@@ -102,7 +103,7 @@ pub fn hear(watch_mask: u32, step: &Step) -> Heard {
     }
 }
 
-/// The events of a change, in the order in which one inotify instance queues them.
+/// Returns the events of a change, in the order in which one inotify instance queues them.
 #[must_use]
 pub fn steps(change: &Change) -> Steps {
     let mut steps = Steps::default();
@@ -147,7 +148,8 @@ pub fn steps(change: &Change) -> Steps {
     steps
 }
 
-/// `fsnotify_change`: setting both times is an attribute, one alone is an access or a modification.
+/// As `fsnotify_change`: setting both times is a change of attributes, setting one is an access or
+/// a modification.
 fn attribute_mask(set: Attributes) -> u32 {
     let times = match (set.atime, set.mtime) {
         (true, true) => IN_ATTRIB,
@@ -180,7 +182,7 @@ fn renamed(steps: &mut Steps, node: &NodeRef, how: &RenameHow) {
     }
 }
 
-/// `fsnotify_inoderemove`. Neither event says `IN_ISDIR`.
+/// As `fsnotify_inoderemove`. Neither event has `IN_ISDIR`.
 fn gone(steps: &mut Steps, role: Role, node: &NodeRef) {
     if node.is_gone() {
         steps.push(on(role, IN_DELETE_SELF));
@@ -188,12 +190,12 @@ fn gone(steps: &mut Steps, role: Role, node: &NodeRef) {
     }
 }
 
-/// `fsnotify_path`: an event of an open file.
+/// As `fsnotify_path`: adds an event of an open file.
 fn used(steps: &mut Steps, node: &NodeRef, at: Option<&Place>, mask: u32) {
     both(steps, node, at, mask, node.nlink == 0);
 }
 
-/// `fsnotify_dentry`: an event of a name, also when an open file led there.
+/// As `fsnotify_dentry`: adds an event of a name, even if an open file led there.
 fn changed(steps: &mut Steps, node: &NodeRef, at: Option<&Place>, mask: u32) {
     both(steps, node, at, mask, false);
 }

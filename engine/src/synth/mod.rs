@@ -1,9 +1,9 @@
-//! Event x watch -> what the watch's API says, as pure tables.
+//! Pure tables: what the API of a watch says of a change.
 //!
-//! A change touches at most four nodes, each in one [`Role`]. Every API has a function from a change
-//! to a short list of what a kernel would tell the watchers of which role, in the kernel's order,
-//! and a rule that says which of it one watch hears. Nothing here allocates, locks or looks at the
-//! filesystem.
+//! A change touches at most four nodes, each in one [`Role`]. For every API one function turns a
+//! change into a short list of what a kernel would say to the watchers of which role, in the
+//! kernel's order, and one rule says which of it a watch hears. Nothing here allocates, takes a
+//! lock or looks at the filesystem.
 
 pub mod fsevents;
 pub mod inotify;
@@ -18,13 +18,13 @@ use agentfs_core::event::{Change, RenameHow};
 use agentfs_core::id::NodeId;
 use agentfs_proto::record::{Kind, flags};
 
-/// What a node is to a change.
+/// The part that a node has in a change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Role {
     /// The node that was changed.
     #[default]
     Object,
-    /// The directory of its name; for a rename of the old name.
+    /// The directory of its name; for a rename, of the old name.
     Parent,
     /// The directory of the new name of a rename.
     NewParent,
@@ -33,7 +33,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// A number below 4.
+    /// Returns a number below 4 that is different for each role.
     #[must_use]
     pub fn index(self) -> usize {
         match self {
@@ -45,7 +45,7 @@ impl Role {
     }
 }
 
-/// The nodes of a change, by [`Role::index`].
+/// Returns the nodes of a change, by [`Role::index`].
 #[must_use]
 #[inline]
 pub fn nodes(change: &Change) -> [Option<NodeId>; 4] {
@@ -57,7 +57,7 @@ pub fn nodes(change: &Change) -> [Option<NodeId>; 4] {
     ]
 }
 
-/// What a record says of a change, whatever the API.
+/// Returns the kind of the records of a change, which is the same for every API.
 #[must_use]
 pub fn kind(change: &Change) -> Kind {
     match change {
@@ -76,7 +76,7 @@ pub fn kind(change: &Change) -> Kind {
     }
 }
 
-/// The [`flags`] of a record of a change.
+/// Returns the [`flags`] of the records of a change.
 #[must_use]
 pub fn record_flags(change: &Change) -> u32 {
     let of_node = change.object().map_or(0, |node| {
@@ -116,7 +116,7 @@ pub struct Short<T, const N: usize> {
 }
 
 impl<T: Copy + Default, const N: usize> Short<T, N> {
-    /// A list of these, which are at most `N`.
+    /// Creates a list of these items, of which there are at most `N`.
     pub(crate) fn of(items: &[T]) -> Self {
         let mut list = Self::default();
         for item in items {

@@ -1,9 +1,11 @@
 //! What a native subscription says: the kind of the change, the full path, and the new path of a
-//! rename. No API to imitate, so nothing is left out but activity, which is told to those who ask.
+//! rename. It imitates no API, so nothing is left out but activity, which only watches that ask for
+//! it hear.
 
 use agentfs_core::event::Change;
 
-/// Whether a native watch hears a change at all.
+/// Returns whether a native watch hears a change. `activity` says whether it asked for opening,
+/// reading and closing.
 #[must_use]
 #[inline]
 pub fn hears(change: &Change, activity: bool) -> bool {

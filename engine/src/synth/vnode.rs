@@ -1,4 +1,4 @@
-//! `EVFILT_VNODE`: what the XNU and the FreeBSD flavour share.
+//! What `EVFILT_VNODE` has in common on XNU and FreeBSD.
 
 #![expect(
     missing_docs,
@@ -18,7 +18,7 @@ pub const NOTE_REVOKE: u32 = 0x40;
 /// One post to the knotes of one node.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Post {
-    /// Whose knotes get it.
+    /// The node whose knotes get it.
     pub role: Role,
     /// The hint: `NOTE_*` bits that are posted together.
     pub hint: u32,
@@ -27,8 +27,8 @@ pub struct Post {
 /// The posts of one change, in order.
 pub type Posts = Short<Post, 4>;
 
-/// What a knote with this interest gets of a post: the whole hint, also bits that it did not ask
-/// for, when any bit matches (`filt_vnode_common`, `filt_vfsvnode`), else 0.
+/// Returns what a knote with this interest gets of a post: the whole hint, with bits that it did
+/// not ask for, when any bit matches (`filt_vnode_common`, `filt_vfsvnode`), and 0 when none does.
 #[must_use]
 #[inline]
 pub fn hear(interest: u32, post: &Post) -> u32 {

@@ -18,10 +18,10 @@ pub const NOTE_CLOSE: u32 = 0x100;
 pub const NOTE_CLOSE_WRITE: u32 = 0x200;
 pub const NOTE_READ: u32 = 0x400;
 
-/// The notes of opening, reading and closing: what FsCore tells only when asked.
+/// The notes of opening, reading and closing, which FsCore emits only if a sink wants them.
 pub const ACTIVITY: u32 = NOTE_OPEN | NOTE_CLOSE | NOTE_CLOSE_WRITE | NOTE_READ;
 
-/// The posts of a change, in order.
+/// Returns the posts of a change, in order.
 #[must_use]
 pub fn posts(change: &Change) -> Posts {
     let mut posts = Posts::default();
@@ -69,7 +69,8 @@ fn link(node: &NodeRef) -> u32 {
     if node.kind.is_dir() { NOTE_LINK } else { 0 }
 }
 
-/// `vop_rename_post`. FreeBSD cannot exchange: each half is told as a rename to a free name.
+/// As `vop_rename_post`. FreeBSD cannot exchange, so each half is posted as a rename to a free
+/// name.
 fn renamed(posts: &mut Posts, node: &NodeRef, from: &Place, to: &Place, how: &RenameHow) {
     let target = match how {
         RenameHow::Replaced(target) => Some(target),

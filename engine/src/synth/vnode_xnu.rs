@@ -7,7 +7,7 @@ use super::vnode::{
     NOTE_ATTRIB, NOTE_DELETE, NOTE_EXTEND, NOTE_LINK, NOTE_RENAME, NOTE_WRITE, Posts,
 };
 
-/// The posts of a change, in order.
+/// Returns the posts of a change, in order.
 #[must_use]
 pub fn posts(change: &Change) -> Posts {
     let mut posts = Posts::default();
@@ -52,7 +52,8 @@ pub fn posts(change: &Change) -> Posts {
     posts
 }
 
-/// A directory's link count counts its subdirectories.
+/// Returns the hint for a directory whose entry came or went. Its link count has its subdirectories
+/// in it.
 fn entry_hint(node: &NodeRef) -> u32 {
     if node.kind.is_dir() {
         NOTE_WRITE | NOTE_LINK
@@ -61,14 +62,14 @@ fn entry_hint(node: &NodeRef) -> u32 {
     }
 }
 
-/// `ubc_setsize_ex`, while the operation runs and so before its own post.
+/// As `ubc_setsize_ex`, which runs within the operation and so posts before it.
 fn extended(posts: &mut Posts, size: SizeChange) {
     if size == SizeChange::Grew {
         posts.post(Role::Object, NOTE_EXTEND);
     }
 }
 
-/// `post_rename`. An exchange is one rename there, in which the other object counts as replaced
+/// As `post_rename`. An exchange is one rename there, and the other object counts as replaced
 /// although it survives.
 fn renamed(posts: &mut Posts, node: &NodeRef, from: &Place, to: &Place, how: &RenameHow) {
     let replaces = match how {

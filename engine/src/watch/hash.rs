@@ -1,10 +1,10 @@
-//! A cheap hash for keys that nobody outside chooses: numbers that this process gave out.
+//! A cheap hash for keys that no attacker chooses: numbers that this process gave out.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
 pub(super) type BuildMix = BuildHasherDefault<Mix>;
 
-/// Multiply and fold, one 64-bit word at a time.
+/// Multiplies and folds, one 64-bit word at a time.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Mix(u64);
 

@@ -1,4 +1,4 @@
-//! Watches, and the indexes that find those which must hear a change.
+//! Watches, and the indexes that find those that must hear a change.
 //!
 //! A kqueue or inotify watch sits on a node ([`NodeIndex`]), an FSEvents or native watch on a path
 //! and everything below it ([`TreeIndex`]).
@@ -16,7 +16,7 @@ pub(crate) use self::node_index::{NodeIndex, NodeWatch};
 pub(crate) use self::tree_index::{TreeIndex, TreeWatch, path_hash};
 use crate::queue::{Queue, Slot};
 
-/// Whose notifications a queue speaks.
+/// The API whose notifications the records of a queue are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Api {
     /// `EVFILT_VNODE` knotes as XNU posts them.
@@ -27,27 +27,28 @@ pub enum Api {
     Inotify,
     /// FSEvents.
     FsEvents,
-    /// Records without an API to imitate.
+    /// A native subscription, whose records imitate no API.
     Native,
 }
 
-/// Which changes a watch leaves out, whatever it is interested in.
+/// Which changes a watch leaves out, whatever its interest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WatchFilter {
-    /// Changes up to here were committed before the watch was registered.
+    /// The changes up to this one were committed before the watch was registered.
     pub(crate) after: Seq,
-    /// The mount on which the watch was made: the kernel announces there what is done there.
+    /// The mount on which the watch was made, where the kernel itself notifies of what is done
+    /// there.
     pub(crate) mount: Option<MountId>,
 }
 
 impl WatchFilter {
-    /// Whether the change is older than the watch.
+    /// Returns whether the change is older than the watch.
     #[inline]
     pub(crate) fn is_older(&self, envelope: &Envelope) -> bool {
         envelope.seq <= self.after
     }
 
-    /// Whether the kernel tells the watcher: on these mounts it does.
+    /// Returns whether the kernel itself notifies the program: on these mounts it does.
     #[inline]
     pub(crate) fn is_notified_by_kernel(&self, kernel_mounts: &[MountId]) -> bool {
         self.mount
@@ -55,7 +56,7 @@ impl WatchFilter {
     }
 }
 
-/// Where the state of a watch is.
+/// Names a watch: its queue, and where the queue keeps its state.
 #[derive(Clone, Debug)]
 pub(crate) struct WatchHandle {
     pub(crate) queue: Arc<Queue>,

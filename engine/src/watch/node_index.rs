@@ -1,4 +1,4 @@
-//! (branch, node) -> watches.
+//! Finds the watches on a node of a branch.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
@@ -11,7 +11,7 @@ use super::hash::BuildMix;
 use super::{Api, WatchFilter, WatchHandle};
 use crate::queue::{Queue, Slot};
 
-/// A watch on a node, as far as it takes to see whether it must hear a change.
+/// The part of a watch on a node that decides whether it hears a change.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeWatch {
     pub(crate) handle: WatchHandle,
@@ -27,7 +27,7 @@ struct Key {
     node: NodeId,
 }
 
-/// The watches of one node. Most have one.
+/// The watches of one node. Most nodes have one.
 #[derive(Debug)]
 enum List {
     One(NodeWatch),
@@ -66,7 +66,8 @@ impl List {
 type Table = HashMap<Key, List, BuildMix>;
 type Shard = RwLock<Table>;
 
-/// All node watches. A lookup costs one hash and one shared lock, whatever the number of watches.
+/// All watches on nodes. A lookup costs one hash and one shared lock, however many watches there
+/// are.
 #[derive(Debug)]
 pub(crate) struct NodeIndex {
     shards: Box<[Shard]>,
@@ -74,7 +75,7 @@ pub(crate) struct NodeIndex {
     len: AtomicUsize,
 }
 
-/// A power of two, so that a few bits of the hash choose one.
+/// How many shards there are: a power of two, so that a few bits of the hash choose one.
 const SHARDS: usize = 64;
 
 impl NodeIndex {
@@ -86,26 +87,27 @@ impl NodeIndex {
         }
     }
 
-    /// How many watches there are.
+    /// Returns how many watches there are.
     ///
     /// # Staleness
-    /// A watch that was registered before the asking thread committed is counted.
+    /// A watch that was registered before the calling thread committed is counted.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        // Acquire: pairs with the AcqRel of `insert` and `remove`; a watch that is counted is found.
+        // Acquire: pairs with the AcqRel of `insert` and `remove`, so a watch that is counted is
+        // found.
         self.len.load(Ordering::Acquire)
     }
 
     #[inline]
     fn shard(&self, key: Key) -> &Shard {
-        // The table inside takes the low and the highest bits of the hash.
+        // The table of the shard takes the low and the highest bits of the hash.
         let bits = self.hasher.hash_one(key) >> 40;
         let at = (bits % SHARDS as u64) as usize;
         &self.shards[at]
     }
 
-    /// Calls `found` for every watch on a node. It runs under the lock of a part of the index: it
-    /// must not come back here or wait.
+    /// Calls `found` for every watch on a node. `found` runs under the lock of a shard, so it must
+    /// not call into the index and must not wait.
     #[inline]
     pub(crate) fn find(&self, branch: BranchId, node: NodeId, found: impl FnMut(&NodeWatch)) {
         let key = Key { branch, node };
@@ -148,11 +150,12 @@ impl NodeIndex {
             self.len.fetch_sub(1, Ordering::AcqRel);
         }
         drop(shard);
-        // The last reference to a queue may go here, and with it its memory: not under the lock.
+        // This may be the last reference to a queue, whose memory is then freed. That is not done
+        // under the lock.
         drop(removed);
     }
 
-    /// Gives a watch another interest.
+    /// Changes the interest of a watch.
     pub(crate) fn set_interest(
         &self,
         branch: BranchId,

@@ -1,4 +1,4 @@
-//! (branch, path prefix) -> watches of everything at and below it.
+//! Finds the watches of trees that hold a path of a branch.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ pub(crate) struct TreeWatch {
     pub(crate) handle: WatchHandle,
     pub(crate) api: Api,
     pub(crate) branch: BranchId,
-    /// The top of the tree without a trailing slash: empty for the root.
+    /// The top of the tree, without a trailing slash. The root is empty.
     pub(crate) path: Arc<[u8]>,
-    /// Native: opening, reading and closing too.
+    /// Native: whether opening, reading and closing are heard too.
     pub(crate) activity: bool,
     /// FSEvents: `kFSEventStreamCreateFlag*`.
     pub(crate) flags: u32,
@@ -26,24 +26,26 @@ pub(crate) struct TreeWatch {
 
 #[derive(Debug)]
 struct Trees {
-    /// By the hash of branch and path.
+    /// The watches by the hash of branch and path.
     by_prefix: HashMap<u64, Vec<TreeWatch>, BuildMix>,
-    /// How many watches are that many components deep; deeper ones count as the last.
+    /// How many watches there are by the number of components of their path. The last place counts
+    /// all that are deeper.
     depths: [usize; DEPTHS],
 }
 
-/// Trees that lie deeper than this are looked for at every deeper level.
+/// How many depths have a count of their own. The last one stands for all that are deeper, so one
+/// watch so deep has every deeper level of a path probed.
 const DEPTHS: usize = 64;
 
-/// All tree watches. A lookup costs a hash of the path and one probe for each depth at which any
-/// tree starts, whatever the number of watches.
+/// All watches of trees. A lookup costs a hash of the path and one probe for each depth at which
+/// any tree starts, however many watches there are.
 #[derive(Debug)]
 pub(crate) struct TreeIndex {
     trees: RwLock<Trees>,
     len: AtomicUsize,
 }
 
-/// The hash of a prefix continued by one component.
+/// Returns the hash of a prefix that is one component longer.
 #[inline]
 fn with_component(hash: u64, component: &[u8]) -> u64 {
     let (words, rest) = component.as_chunks::<8>();
@@ -61,12 +63,12 @@ fn start(branch: BranchId) -> u64 {
     mix(0, branch.0)
 }
 
-/// The components of a path without a trailing slash.
+/// Returns the components of a path that has no trailing slash.
 fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').skip(1)
 }
 
-/// A hash of a path, for telling paths of one queue apart.
+/// Returns a hash of a path, by which paths of one queue are distinguished.
 pub(crate) fn path_hash(parts: [&[u8]; 2]) -> u64 {
     parts
         .iter()
@@ -85,7 +87,7 @@ impl TreeIndex {
         }
     }
 
-    /// How many watches there are. See [`NodeIndex::len`](super::NodeIndex::len).
+    /// Returns how many watches there are. See [`NodeIndex::len`](super::NodeIndex::len).
     #[inline]
     pub(crate) fn len(&self) -> usize {
         // Acquire: pairs with the AcqRel of `insert` and `remove`.
@@ -117,8 +119,9 @@ impl TreeIndex {
         self.len.fetch_sub(removed, Ordering::AcqRel);
     }
 
-    /// Calls `found` for every watch of a tree that holds the entry `name` of the directory `dir`. It
-    /// runs under the lock of the index: it must not come back here or wait.
+    /// Calls `found` for every watch of a tree that holds the entry `name` of the directory `dir`.
+    /// `found` runs under the lock of the index, so it must not call into the index and must not
+    /// wait.
     pub(crate) fn find(
         &self,
         branch: BranchId,
@@ -176,7 +179,7 @@ fn prefix_of(watch: &TreeWatch) -> (u64, usize) {
 }
 
 impl Trees {
-    /// Looks for trees that start at one prefix: `dir`, or `dir`/`name` if there is a name.
+    /// Looks up the trees that start at one prefix: `dir`, or `dir`/`name` if there is a name.
     #[inline]
     fn probe(
         &self,
