@@ -1,5 +1,5 @@
-//! Changes as FsCore would tell them: `n` in the directory P is the object O; E is another
-//! directory, T what a rename replaces.
+//! Changes as FsCore emits them. `n` in the directory P is the object O; E is another directory,
+//! and T is what a rename replaces.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) const T: NodeId = NodeId(21);
 
 pub(crate) use ObjectKind::{Directory as DIR, File as FILE, Symlink as SYMLINK};
 
-/// Which object, with how many names, and whether a handle holds it.
+/// Returns an object with so many names. `open` says whether a handle holds it.
 pub(crate) fn node(id: NodeId, kind: ObjectKind, nlink: u32, open: bool) -> NodeRef {
     NodeRef {
         id,
@@ -159,7 +159,7 @@ pub(crate) fn renamed(kind: ObjectKind, to: NodeId, how: RenameHow) -> Change {
     }
 }
 
-/// The replaced object, of the same kind, as it is afterwards.
+/// A rename that replaces an object of this kind, which afterwards has so many names.
 pub(crate) fn over(kind: ObjectKind, nlink: u32, open: bool) -> RenameHow {
     RenameHow::Replaced(node(T, kind, nlink, open))
 }

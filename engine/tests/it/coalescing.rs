@@ -1,4 +1,5 @@
-//! What adds nothing to an unread record is not told again, and an awake reader is not woken.
+//! An event that adds nothing to an unread record makes no record of its own, and a reader that is
+//! awake is not woken.
 
 use agentfs_engine::Api;
 use agentfs_engine::synth::fsevents::{

@@ -1,4 +1,4 @@
-//! What ends takes everything it had with it, and harms nobody else.
+//! A session or queue that ends takes everything it had with it, and harms no other.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -26,7 +26,7 @@ fn mappings() -> usize {
     maps.lines().filter(ring).count()
 }
 
-/// Alone in its process, because it counts what the whole process has.
+/// Runs alone in a process, because it counts what the whole process has.
 #[test]
 fn a_session_that_ends_leaves_no_descriptor_no_memory_and_no_watch() {
     let exe = std::env::current_exe().unwrap();

@@ -1,4 +1,4 @@
-//! What a reader gets that was too slow: everything while it fits in memory, then the net changes.
+//! A reader that is too slow gets every record while they fit in memory, and then the net changes.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use agentfs_ring::Capacity;
 
 use crate::rig::{Popped, Reader, Rig, masks};
 
-/// A service that keeps only so many records back.
+/// Creates a service that holds only so many records in memory.
 fn tight(records: usize) -> Rig {
     let limits = Limits {
         spill_records: records,
@@ -229,7 +229,7 @@ impl Mirror {
         }
     }
 
-    /// Takes away a path and what is below, each without the path.
+    /// Removes a path and everything below it; returns the rest of each path behind that path.
     fn take(&mut self, top: &str) -> Vec<String> {
         let below = format!("{top}/");
         let taken: Vec<String> = self
@@ -296,8 +296,8 @@ fn walk(rig: &Rig, dir: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// A subscriber that reads now and then, with little memory behind it, never believes anything that
-/// was not, and in the end knows exactly what there is.
+/// A subscriber that reads now and then, with little memory behind it, never believes in a file
+/// that did not exist, and in the end knows exactly what exists.
 #[test]
 fn a_mirror_fed_by_records_is_the_filesystem() {
     for seed in 1..=200_u64 {

@@ -1,4 +1,4 @@
-//! FsCore with a watch service, and programs' ends of its queues.
+//! FsCore with a watch service, and the programs' ends of its queues.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use agentfs_proto::record::{AgentFsEvent, EventRef};
 use agentfs_ring::doorbell::{BellKind, Waiter};
 use agentfs_ring::{ArmOutcome, Bell, Capacity, Consumer, OwnerId};
 
-/// A filesystem and who watches it.
+/// A filesystem and its watch service.
 #[derive(Debug)]
 pub(crate) struct Rig {
     pub(crate) core: FsCore,
@@ -78,7 +78,7 @@ impl Rig {
         self.branch.lstat(&self.caller, path).unwrap().node
     }
 
-    /// Watches what a path names now, as the watch of this number.
+    /// Watches the node that a path names now, as the watch of this number.
     pub(crate) fn watch(&self, reader: &Reader, id: u64, path: &str, mask: u32) {
         self.watch_from(reader, id, path, mask, None);
     }
@@ -94,7 +94,7 @@ impl Rig {
         self.watch_node(&reader.queue, id, path, mask, mount);
     }
 
-    /// For a queue without a reader.
+    /// As [`watch_from`](Self::watch_from), for a queue without a reader.
     pub(crate) fn watch_node(
         &self,
         queue: &Arc<Queue>,
@@ -132,12 +132,12 @@ impl Rig {
         self.branch.mkdir(&self.caller, path, 0o755).unwrap();
     }
 
-    /// Makes an empty file, or opens and closes one that is there.
+    /// Creates an empty file, or opens and closes one that exists.
     pub(crate) fn create(&self, path: &str) {
         self.write(path, b"");
     }
 
-    /// Writes at the beginning of a file, which is made if it is not there.
+    /// Writes at the beginning of a file, which is created if it does not exist.
     pub(crate) fn write(&self, path: &str, data: &[u8]) {
         self.write_as(&self.caller, path, data);
     }
@@ -156,12 +156,12 @@ impl Rig {
         self.branch.unlink(&self.caller, path).unwrap();
     }
 
-    /// A program on a mount.
+    /// Returns a caller that works on a mount.
     pub(crate) fn on_mount(&self, mount: u64) -> Caller {
         Caller::root().with_origin(Origin::Mount(MountId(mount)))
     }
 
-    /// What one read of everything gives, with the refills that it takes.
+    /// Reads everything that waits, with the refills that this takes.
     pub(crate) fn read(&self, reader: &Reader) -> Vec<Popped> {
         let mut all = Vec::new();
         loop {
@@ -183,7 +183,7 @@ pub(crate) fn write_in(branch: &Branch, caller: &Caller, path: &str, data: &[u8]
 }
 
 impl Reader {
-    /// Up to `most` records, and whether the service waits for the room.
+    /// Pops at most `most` records. Returns also whether the service waits for the room.
     pub(crate) fn pop(&self, most: usize) -> (Vec<Popped>, bool) {
         let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
         let mut claim = claim.unwrap();
@@ -203,14 +203,14 @@ impl Reader {
         (popped, wants_refill)
     }
 
-    /// Asks for the doorbell, as before going to sleep.
+    /// Arms the doorbell, as a reader does before it sleeps.
     pub(crate) fn arm(&self) -> ArmOutcome {
         let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
         claim.unwrap().arm().unwrap()
     }
 }
 
-/// Watch and mask of each record.
+/// Returns watch and mask of each record.
 pub(crate) fn masks(records: &[Popped]) -> Vec<(u64, u32)> {
     records
         .iter()
@@ -218,7 +218,7 @@ pub(crate) fn masks(records: &[Popped]) -> Vec<(u64, u32)> {
         .collect()
 }
 
-/// Kind and paths of each record.
+/// Returns kind and paths of each record.
 pub(crate) fn stories(records: &[Popped]) -> Vec<String> {
     records
         .iter()
@@ -233,7 +233,7 @@ pub(crate) fn stories(records: &[Popped]) -> Vec<String> {
         .collect()
 }
 
-/// A host directory with some files, to be shown below a branch.
+/// Creates a host directory with some files, to be the lower directory of a branch.
 pub(crate) fn lower(files: &[&str]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in files {
