@@ -5,6 +5,8 @@
 //! It carries every detail that a kernel's notification depends on, so that a reader can rebuild
 //! what inotify, kqueue or FSEvents would have said without looking at the filesystem again.
 
+mod change;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use agentfs_benches::Spread;
 use agentfs_benches::goal::Goal;
 use agentfs_benches::two::now;
-use agentfs_daemon::Counts;
+use agentfs_engine::Counts;
 use clap::ValueEnum;
 use serde::Serialize;
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
-use agentfs_daemon::Api as QueueApi;
-use agentfs_daemon::WatchId;
-use agentfs_daemon::service::{Limits, NodeInterest, OpenedQueue, WatchService};
+use agentfs_engine::Api as QueueApi;
+use agentfs_engine::WatchId;
+use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, WatchService};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 use indicatif::ProgressBar;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};

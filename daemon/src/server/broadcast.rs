@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place};
 use agentfs_core::id::{BranchId, SessionId};
+use agentfs_engine::synth;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::frame;
 use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
@@ -14,7 +15,6 @@ use agentfs_proto::record::Kind;
 
 use super::event_loop::Control;
 use super::services::{lock, read, write};
-use crate::synth;
 
 /// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
 /// of kind `Overflow` says so in its place.
@@ -195,7 +195,7 @@ impl EventSink for Broadcasts {
                     flags: synth::record_flags(&envelope.change),
                     seqno: envelope.seq.0,
                     ts_nanos: envelope.time_ns,
-                    node: synth::object(&envelope.change).map_or(0, |node| node.id.0),
+                    node: envelope.change.object().map_or(0, |node| node.id.0),
                     pid: u64::from(envelope.pid),
                     path: Bytes(path.clone()),
                     aux: Bytes(aux.clone()),
@@ -219,7 +219,7 @@ fn paths(change: &Change) -> (Vec<u8>, Vec<u8>) {
         return (name.as_bytes().to_vec(), Vec::new());
     }
     (
-        synth::place(change).map_or_else(|| b"/".to_vec(), text),
+        change.place().map_or_else(|| b"/".to_vec(), text),
         Vec::new(),
     )
 }

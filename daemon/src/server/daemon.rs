@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use agentfs_core::{ConfigError, FsCore};
+use agentfs_engine::service::WatchService;
 
 use super::echo_mode::EchoMode;
 use super::event_loop::{Control, EventLoop};
@@ -14,7 +15,6 @@ use super::limits::Limits;
 use super::listener::{ListenError, Listener};
 use super::mounts::MountTable;
 use super::services::Services;
-use crate::service::WatchService;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]

@@ -17,14 +17,13 @@ use std::time::{Duration, Instant};
 
 use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::MountId;
+use agentfs_engine::synth;
 use agentfs_mount::Echoes;
 
 use super::echo_mode::EchoMode;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
-use crate::heal::closing;
 use crate::listeners;
-use crate::synth;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
 const WAITING: usize = 1 << 16;
@@ -228,7 +227,7 @@ impl Shared {
             } else if self.finds(job.mount, |it| it.concerns(&job.change)) {
                 self.tell(&job, &job.change);
                 // Nobody asked for the closing of files yet.
-                if let Some(close) = closing(&job.change).filter(|_| job.closes) {
+                if let Some(close) = job.change.content_close().filter(|_| job.closes) {
                     self.tell(&job, &close);
                 }
             }

@@ -155,7 +155,7 @@ impl EventLoop {
                 match event.token() {
                     LISTENER => self.acceptable = true,
                     WAKER => self.collect(),
-                    ATTENTION => self.end_condemned(),
+                    ATTENTION => self.end_broken_sessions(),
                     token => self.dispatch(token),
                 }
             }
@@ -228,8 +228,8 @@ impl EventLoop {
     }
 
     /// Ends sessions whose program wrote nonsense into a ring.
-    fn end_condemned(&mut self) {
-        for id in self.services.watches().condemned() {
+    fn end_broken_sessions(&mut self) {
+        for id in self.services.watches().broken_sessions() {
             self.end_damaged(id);
         }
     }

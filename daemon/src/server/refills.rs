@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::{Arc, Mutex};
 
+use agentfs_engine::Queue;
 use agentfs_ring::doorbell::Waiter;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::services::lock;
 use super::watches::RefillId;
-use crate::Queue;
 
 /// What is readable when a program has room in its ring again.
 #[derive(Debug)]

@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use agentfs_core::FsCore;
-use agentfs_core::event::{Change, Envelope, EventKind, EventSink, RenameHow};
+use agentfs_core::event::{Envelope, EventKind, EventSink};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
+use agentfs_engine::service::{NodeInterest, WatchError, WatchService};
+use agentfs_engine::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
+use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::MapError;
 use agentfs_ring::requests::{self, RequestReader, SLOTS};
@@ -19,9 +22,6 @@ use agentfs_ring::requests::{self, RequestReader, SLOTS};
 use super::event_loop::Control;
 use super::mounts::MountTable;
 use super::services::{lock, read, write};
-use crate::service::{NodeInterest, WatchError, WatchService};
-use crate::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
-use crate::{Api, QueueId, WatchId};
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
 /// the program finds it full and asks for an answer.
@@ -230,7 +230,7 @@ impl Registrations {
                     self.watches.watch_node(&queue, wd, node, interest)
                 } else {
                     // As if it had gone just after the watch was made.
-                    self.watches.tell_gone(&queue, wd, mask)
+                    self.watches.notify_gone(&queue, wd, mask)
                 }
             }
             Registration::Remove { queue, wd } => {
@@ -246,7 +246,8 @@ impl EventSink for Registrations {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        let ending = ending(&envelope.change);
+        // It is gone when the change is routed, and whoever watched it before hears how it went.
+        let ending = envelope.change.may_end();
         for channel in self.channels().iter().flat_map(|it| it.iter()) {
             if channel.branch == envelope.branch {
                 self.carry_out(channel, ending);
@@ -267,27 +268,5 @@ impl EventSink for Registrations {
                 |request| matches!(request, Registration::Set { mask, .. } if mask & ACTIVITY != 0),
             )
             })
-    }
-}
-
-/// The node that a change may be the end of. It is gone when the change is routed, and who watches it
-/// since before is told how it went.
-fn ending(change: &Change) -> Option<NodeId> {
-    match change {
-        Change::Removed { node, .. } | Change::Closed { node, .. } => Some(node.id),
-        Change::Renamed {
-            how: RenameHow::Replaced(target),
-            ..
-        } => Some(target.id),
-        Change::Renamed { .. }
-        | Change::Created { .. }
-        | Change::Written { .. }
-        | Change::Resized { .. }
-        | Change::Attributes { .. }
-        | Change::Xattr { .. }
-        | Change::Opened { .. }
-        | Change::Read { .. }
-        | Change::BranchCreated { .. }
-        | Change::SnapshotCreated { .. } => None,
     }
 }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
 use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
 use mio::Registry;
@@ -34,7 +35,6 @@ use super::refills::Refills;
 use super::refusal::Refusal;
 use super::registrations::Registrations;
 use super::retired::Retired;
-use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
 const SESSIONS_PER_PAGE: usize = 8;
@@ -129,8 +129,8 @@ impl Services {
         let echoing = Arc::new(echoing);
         let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
         let watches = watches
-            .telling_after(mounting.settler())
-            .told_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
+            .before_delivery(mounting.settler())
+            .notified_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
         let watches = Arc::new(watches);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));

@@ -2,6 +2,8 @@
 
 use agentfs_core::Branch;
 use agentfs_core::id::SessionId;
+use agentfs_engine::service::WatchError;
+use agentfs_engine::{QueueId, WatchReport, WatchTarget};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{WatchInfo, WatchList, WatchesListed};
 use agentfs_proto::ssz::Ssz as _;
@@ -9,9 +11,6 @@ use agentfs_proto::ssz::Ssz as _;
 use super::open_session::PublicSession;
 use super::refusal::Refusal;
 use super::services::Services;
-use crate::QueueId;
-use crate::queue::{Target, WatchState};
-use crate::service::WatchError;
 
 /// Watches that are copied out of a queue at once: it is locked for as long.
 const WATCHES_PER_PAGE: usize = 256;
@@ -37,8 +36,8 @@ pub(crate) fn list(
         next: request.after,
     };
     let mut bytes = 0;
-    for (behind, state) in queue.watches_from(request.after, WATCHES_PER_PAGE) {
-        let info = info(&state, &branch);
+    for (behind, watch) in queue.watches_from(request.after, WATCHES_PER_PAGE) {
+        let info = info(&watch, &branch);
         bytes += info.ssz_len();
         page.watches.push(info);
         page.next = behind;
@@ -49,14 +48,14 @@ pub(crate) fn list(
     Ok(page)
 }
 
-fn info(state: &WatchState, branch: &Branch) -> WatchInfo {
-    let (node, paths): (_, Vec<Bytes>) = match &state.target {
-        Target::Node(node) => {
+fn info(watch: &WatchReport, branch: &Branch) -> WatchInfo {
+    let (node, paths): (_, Vec<Bytes>) = match &watch.target {
+        WatchTarget::Node(node) => {
             let path = branch.path_of(*node);
             (node.0, path.iter().map(|it| it.as_path().into()).collect())
         }
-        Target::Trees(trees) => {
-            let tops = trees.iter().map(|tree| match &*tree.path {
+        WatchTarget::Trees(trees) => {
+            let tops = trees.iter().map(|top| match &**top {
                 [] => Bytes::from("/"),
                 path => Bytes::from(path),
             });
@@ -64,8 +63,8 @@ fn info(state: &WatchState, branch: &Branch) -> WatchInfo {
         }
     };
     WatchInfo {
-        watch: state.id.0,
-        interest: state.interest,
+        watch: watch.id.0,
+        interest: watch.interest,
         node,
         paths: as_fit(paths),
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use agentfs_core::event::ObjectKind;
 use agentfs_core::id::{MountId, NodeId, SessionId};
 use agentfs_core::{Access, Branch, Caller};
+use agentfs_engine::service::{NodeInterest, TreeInterest, WatchError};
+use agentfs_engine::{Api, Queue, QueueId, WatchId};
 use agentfs_proto::message::{
     ByPath, Code, DoorbellGiven, QueueClose, QueueKind, QueueOpen, QueueOpened, QueueStatus,
     Target, UpdateDoorbellIdent, WatchBatch, WatchBatched, WatchDoorbell, WatchItem, WatchOutcome,
@@ -17,8 +19,6 @@ use agentfs_ring::Capacity;
 use super::answer::Answer;
 use super::refusal::Refusal;
 use super::services::Services;
-use crate::service::{NodeInterest, TreeInterest, WatchError};
-use crate::{Api, Queue, QueueId, WatchId};
 
 /// Queues shown of one session in a status report.
 const QUEUES_SHOWN: usize = 64;

@@ -2,13 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod branching;
-mod changes;
-mod coalescing;
 #[cfg(target_os = "linux")]
 mod echo;
-mod ending;
 mod files;
-mod healing;
 mod hostile;
 mod killed;
 mod lifecycle;
@@ -19,17 +15,10 @@ mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;
 mod registering;
-mod rig;
-mod routing;
 mod sessions;
 mod showing;
 mod subscriber;
 mod subscription;
 mod support;
-mod synth_fsevents;
-mod synth_inotify;
-mod synth_vnode;
 mod waiting;
 mod watching;
-
-use agentfs_daemon::synth::inotify::ACTIVITY;

@@ -1,9 +1,7 @@
-//! The kernel as oracle: the same operations on a tmpfs directory with real inotify instances, and
-//! on FsCore with the same watches through the router, the synthesizer and a ring. Both readers must
-//! get the same records, in the same order, merged alike.
+//! The kernel on both sides: what a program hears on a mount is what it hears on a tmpfs.
 //!
-//! `AGENTFS_ORACLE_SEQUENCES` and `AGENTFS_ORACLE_SEED` choose how many sequences run and from which
-//! seed; a failure prints the seed of its sequence and the smallest sequence that still fails.
+//! The operations, their generator and the tmpfs are those of the engine's oracle, whose variables
+//! `AGENTFS_ORACLE_SEQUENCES` and `AGENTFS_ORACLE_SEED` count here too.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::unwrap_used,
@@ -11,12 +9,18 @@
     reason = "a test fails by panicking; operations are handed on from function to function"
 )]
 
-mod core;
+#[path = "../../../engine/tests/oracle/dcache.rs"]
 mod dcache;
+#[path = "../../../engine/tests/oracle/generate.rs"]
 mod generate;
+#[path = "../../../engine/tests/oracle/kernel.rs"]
+#[expect(dead_code, reason = "the engine's oracle uses all of it")]
 mod kernel;
 mod mounted;
+#[path = "../../../engine/tests/oracle/op.rs"]
+#[expect(dead_code, reason = "the engine's oracle uses all of it")]
 mod op;
+#[path = "../../../engine/tests/oracle/rng.rs"]
 mod rng;
-mod run;
+#[path = "../../../engine/tests/oracle/shrink.rs"]
 mod shrink;

@@ -6,11 +6,15 @@ use agentfs_mount::{MountOptions, Mounts};
 use crate::generate::sequence;
 use crate::kernel::Kernel;
 use crate::op::{Answer, INSTANCES, Op};
-use crate::run::number;
 use crate::shrink::shrink;
 
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// What the environment says, or the default.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
 
 type Difference = (usize, Op, Answer, Answer);
 

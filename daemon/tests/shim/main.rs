@@ -9,13 +9,13 @@ mod many;
 mod mounted;
 mod programs;
 mod restart;
-#[path = "../oracle/rng.rs"]
+#[path = "../../../engine/tests/oracle/rng.rs"]
 #[expect(dead_code, reason = "the oracle uses all of it")]
 mod rng;
 mod sequences;
 #[path = "../../../interpose/tests/it/shim.rs"]
 mod shim;
-#[path = "../oracle/shrink.rs"]
+#[path = "../../../engine/tests/oracle/shrink.rs"]
 mod shrink;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]

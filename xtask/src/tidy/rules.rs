@@ -12,6 +12,7 @@ const CRATES: &[&str] = &[
     "fscore",
     "proto",
     "client",
+    "engine",
     "daemon",
     "interpose",
     "mount",

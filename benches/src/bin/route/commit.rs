@@ -3,9 +3,9 @@
 use agentfs_benches::Spread;
 use agentfs_benches::table::{Ratio, Row, Table};
 use agentfs_core::{HandleId, OpenFlags};
-use agentfs_daemon::Api;
-use agentfs_daemon::synth::inotify::{IN_CREATE, IN_MODIFY};
-use agentfs_daemon::synth::vnode::NOTE_WRITE;
+use agentfs_engine::Api;
+use agentfs_engine::synth::inotify::{IN_CREATE, IN_MODIFY};
+use agentfs_engine::synth::vnode::NOTE_WRITE;
 
 use crate::rig::{Reader, Rig, per};
 use crate::{Effort, Failure};

@@ -6,8 +6,8 @@ use std::time::Instant;
 use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
 use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
-use agentfs_daemon::service::{Limits, NodeInterest, OpenedQueue, TreeInterest, WatchService};
-use agentfs_daemon::{Api, Queue, WatchId};
+use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, TreeInterest, WatchService};
+use agentfs_engine::{Api, Queue, WatchId};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 
 use crate::Failure;

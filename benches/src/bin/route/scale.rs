@@ -6,8 +6,8 @@ use agentfs_benches::Spread;
 use agentfs_benches::table::{Ratio, Row, Table};
 use agentfs_core::event::{Envelope, EventSink as _};
 use agentfs_core::id::NodeId;
-use agentfs_daemon::Api;
-use agentfs_daemon::synth::inotify::IN_CREATE;
+use agentfs_engine::Api;
+use agentfs_engine::synth::inotify::IN_CREATE;
 
 use crate::rig::{Reader, Rig, created, per};
 use crate::{Effort, Failure};

@@ -1,0 +1,390 @@
+//! The way out of one queue: records go into the ring while it has room, and into the spill while
+//! it has none.
+
+use std::sync::Arc;
+
+use agentfs_core::id::Seq;
+use agentfs_proto::record::{AgentFsEvent, HEAD_LEN, Kind, encoded_len, write_to};
+use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
+
+use crate::counters::Counts;
+use crate::doorbell::Doorbell;
+use crate::heal::{Base, Freezer, Replay};
+use crate::spill::{Ordinal, Pool, Spill};
+
+/// Where a record was put. The channel can say later whether it is still unread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum RecordPosition {
+    /// Nowhere: there was no record, it was dropped, or it belongs to a difference that is being
+    /// delivered.
+    #[default]
+    Nowhere,
+    /// In the ring.
+    Ring(Position),
+    /// In the spill. A record that has moved on from there into the ring counts as read.
+    Spill(Ordinal),
+}
+
+/// How much a queue may hold in memory for a reader that is slow.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    /// Records of this queue.
+    pub(crate) records: usize,
+    /// Bytes of all queues.
+    pub(crate) pool: Arc<Pool>,
+}
+
+/// What waits because the ring is full, in the order in which it is delivered: the rest of a
+/// difference, then records, then the difference to a frozen state.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    pub(crate) replay: Option<Replay>,
+    pub(crate) spill: Spill,
+    pub(crate) heal: Option<Base>,
+    /// The difference delivers the changes up to this one, so none of them becomes a record of its
+    /// own.
+    pub(crate) healed_through: Seq,
+    /// Events are dropped. An overflow record at the end of the spill says so.
+    pub(crate) lossy: bool,
+}
+
+impl Backlog {
+    /// Returns whether nothing waits, so that a record may go straight into the ring.
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.spill.is_empty() && self.replay.is_none()
+    }
+}
+
+/// The ring of a queue, its doorbell, and what waits for room.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    producer: Producer,
+    pub(crate) doorbell: Doorbell,
+    pub(crate) backlog: Backlog,
+    bounds: Bounds,
+    freezer: Freezer,
+    /// The mask of an overflow record in the queue's API.
+    overflow_mask: u32,
+    /// Where the last record is. It is followed from the spill into the ring.
+    pub(crate) last: RecordPosition,
+    pub(crate) counters: Counts,
+    broken: Option<PeerError>,
+}
+
+/// The outcome of writing a record into the ring.
+enum Written {
+    At(Position),
+    RingFull,
+}
+
+/// A record that is still to be written: its fixed part, the two paths behind it, and the length of
+/// all of it when it is encoded.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record<'a> {
+    event: &'a AgentFsEvent,
+    path: &'a [u8],
+    aux: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Record<'a> {
+    /// Returns `None` when a path is too long for the length field of a record.
+    #[inline]
+    fn new(event: &'a AgentFsEvent, path: &'a [u8], aux: &'a [u8]) -> Option<Self> {
+        let len = encoded_len(path, aux).ok()?;
+        Some(Self {
+            event,
+            path,
+            aux,
+            len,
+        })
+    }
+
+    fn without_paths(event: &'a AgentFsEvent) -> Self {
+        Self {
+            event,
+            path: &[],
+            aux: &[],
+            len: HEAD_LEN,
+        }
+    }
+
+    #[inline]
+    fn write_to(&self, slot: &mut [u8]) {
+        // The slot has the encoded length, so this cannot fail.
+        let written = write_to(slot, self.event, self.path, self.aux);
+        debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
+    }
+
+    /// Appends the record to those that wait.
+    pub(crate) fn spill_into(&self, spill: &mut Spill) -> Ordinal {
+        spill.push(self.len, |slot| self.write_to(slot))
+    }
+}
+
+impl Channel {
+    pub(crate) fn new(
+        producer: Producer,
+        doorbell: Doorbell,
+        bounds: Bounds,
+        freezer: Freezer,
+        overflow_mask: u32,
+    ) -> Self {
+        Self {
+            producer,
+            doorbell,
+            backlog: Backlog {
+                replay: None,
+                spill: Spill::new(Arc::clone(&bounds.pool)),
+                heal: None,
+                healed_through: Seq(0),
+                lossy: false,
+            },
+            bounds,
+            freezer,
+            overflow_mask,
+            last: RecordPosition::Nowhere,
+            counters: Counts::default(),
+            broken: None,
+        }
+    }
+
+    /// Returns what the consumer did wrong to its ring. A channel that is broken takes no more
+    /// records.
+    pub(crate) fn broken(&self) -> Option<PeerError> {
+        self.broken
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.producer.capacity().bytes()
+    }
+
+    pub(crate) fn unread_bytes(&mut self) -> usize {
+        if let Err(error) = self.producer.observe_head() {
+            self.note(error);
+        }
+        self.producer.used()
+    }
+
+    fn note(&mut self, error: PeerError) {
+        self.broken.get_or_insert(error);
+    }
+
+    /// Returns whether a change becomes a record now. Otherwise it is part of a difference: of the
+    /// one that is being delivered, or of one that follows.
+    #[inline]
+    pub(crate) fn admits(&self, seq: Seq) -> bool {
+        let Backlog {
+            replay,
+            heal,
+            healed_through,
+            ..
+        } = &self.backlog;
+        replay.as_ref().is_some_and(Replay::is_delivering)
+            || seq > *healed_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
+    }
+
+    /// Returns whether the reader has not read a record yet, so that an event which says the same
+    /// adds nothing.
+    #[inline]
+    pub(crate) fn is_unread(&mut self, place: RecordPosition) -> bool {
+        match place {
+            RecordPosition::Nowhere => false,
+            RecordPosition::Spill(ordinal) => self.backlog.spill.holds(ordinal),
+            RecordPosition::Ring(at) => match self.producer.is_unread(at) {
+                Ok(unread) => unread,
+                Err(error) => {
+                    self.note(error);
+                    false
+                }
+            },
+        }
+    }
+
+    /// Enqueues a record: in the ring, or behind the records that wait already. If it is too long for
+    /// any ring, an overflow record takes its place.
+    pub(crate) fn enqueue(
+        &mut self,
+        event: &AgentFsEvent,
+        path: &[u8],
+        aux: &[u8],
+    ) -> RecordPosition {
+        if self.broken.is_some() {
+            return RecordPosition::Nowhere;
+        }
+        let overflow;
+        let record = match Record::new(event, path, aux) {
+            Some(record) if record.len <= self.producer.max_record() => record,
+            Some(_) | None => {
+                self.counters.overflowed += 1;
+                overflow = self.overflow_record();
+                Record::without_paths(&overflow)
+            }
+        };
+        if let Some(replay) = &mut self.backlog.replay
+            && replay.is_delivering()
+        {
+            replay.hold(record);
+            self.last = RecordPosition::Nowhere;
+            return self.last;
+        }
+        self.last = if self.backlog.is_empty() {
+            match self.write(record.len, |slot| record.write_to(slot)) {
+                Ok(Written::At(position)) => RecordPosition::Ring(position),
+                Ok(Written::RingFull) => self.hold_back(record),
+                Err(error) => {
+                    self.note(error);
+                    RecordPosition::Nowhere
+                }
+            }
+        } else {
+            self.hold_back(record)
+        };
+        self.last
+    }
+
+    /// Writes a record into the ring, or asks the reader to ring back when there is room.
+    #[inline]
+    fn write(&mut self, len: usize, fill: impl Fn(&mut [u8])) -> Result<Written, PeerError> {
+        loop {
+            match self.producer.reserve(len)? {
+                Reserve::Slot(mut slot) => {
+                    fill(&mut slot);
+                    let position = slot.commit();
+                    self.counters.published += 1;
+                    return Ok(Written::At(position));
+                }
+                // `enqueue` has replaced every record that never fits.
+                Reserve::TooLong => return Ok(Written::RingFull),
+                // The reader cannot read, and so cannot ring back for, what is not published.
+                Reserve::Full => match self.publish_and_ask(len)? {
+                    Refill::SpaceNow => {}
+                    Refill::Requested => return Ok(Written::RingFull),
+                },
+            }
+        }
+    }
+
+    #[cold]
+    fn publish_and_ask(&mut self, len: usize) -> Result<Refill, PeerError> {
+        self.publish_to_ring()?;
+        self.producer.request_refill(len)
+    }
+
+    #[cold]
+    fn hold_back(&mut self, record: Record<'_>) -> RecordPosition {
+        if self.backlog.lossy {
+            return RecordPosition::Nowhere;
+        }
+        let full = self.backlog.spill.len() >= self.bounds.records || !self.bounds.pool.has_room();
+        if full && self.backlog.heal.is_none() {
+            match self.freezer.freeze() {
+                // The frozen state has this change and may have later ones, which are on their way
+                // here as events. Those few are kept.
+                Some(base) => self.backlog.heal = Some(base),
+                None => {
+                    self.overflow();
+                    return RecordPosition::Nowhere;
+                }
+            }
+        }
+        self.counters.spilled += 1;
+        RecordPosition::Spill(record.spill_into(&mut self.backlog.spill))
+    }
+
+    /// Enqueues one overflow record behind everything that waits, and drops events until there is
+    /// room.
+    pub(crate) fn overflow(&mut self) {
+        if !std::mem::replace(&mut self.backlog.lossy, true) {
+            self.counters.overflowed += 1;
+            let event = self.overflow_record();
+            let ordinal = Record::without_paths(&event).spill_into(&mut self.backlog.spill);
+            self.last = RecordPosition::Spill(ordinal);
+        }
+    }
+
+    fn overflow_record(&self) -> AgentFsEvent {
+        AgentFsEvent {
+            kind: Kind::OVERFLOW,
+            watch: u64::MAX,
+            mask: self.overflow_mask,
+            ..AgentFsEvent::default()
+        }
+    }
+
+    /// Moves records of the difference that is being delivered into the ring, as far as there is
+    /// room. Returns whether none of them waits any more.
+    pub(crate) fn drain_replay(&mut self) -> bool {
+        let Some(mut replay) = self.backlog.replay.take() else {
+            return true;
+        };
+        let last = self.last;
+        let empty = self.move_all(replay.waiting());
+        self.last = last;
+        self.backlog.replay = Some(replay);
+        empty
+    }
+
+    /// Returns whether a difference is being worked out.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        let replay = self.backlog.replay.as_ref();
+        replay.is_some_and(Replay::is_awaited)
+    }
+
+    /// Ends the difference that is being delivered. Returns whether there was one.
+    pub(crate) fn end_replay(&mut self) -> bool {
+        self.backlog.replay.take().is_some()
+    }
+
+    /// Moves spilled records into the ring, as far as there is room. Returns whether none waits any
+    /// more.
+    pub(crate) fn drain_spill(&mut self) -> bool {
+        let empty_spill = Spill::new(Arc::clone(&self.bounds.pool));
+        let mut spill = std::mem::replace(&mut self.backlog.spill, empty_spill);
+        let empty = self.move_all(&mut spill);
+        if spill.len() <= self.bounds.records / 2 {
+            self.backlog.lossy = false;
+        }
+        self.backlog.spill = spill;
+        empty
+    }
+
+    fn move_all(&mut self, spill: &mut Spill) -> bool {
+        while let Some((ordinal, record)) = spill.front() {
+            match self.write(record.len(), |slot| slot.copy_from_slice(record)) {
+                Ok(Written::At(position)) => {
+                    if self.last == RecordPosition::Spill(ordinal) {
+                        self.last = RecordPosition::Ring(position);
+                    }
+                }
+                Ok(Written::RingFull) => return false,
+                Err(error) => {
+                    self.note(error);
+                    return false;
+                }
+            }
+            spill.pop();
+        }
+        true
+    }
+
+    /// Makes enqueued records visible to the reader, and rings its doorbell if it sleeps.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
+        if self.broken.is_none()
+            && let Err(error) = self.publish_to_ring()
+        {
+            self.note(error);
+        }
+    }
+
+    #[inline]
+    fn publish_to_ring(&mut self) -> Result<(), PeerError> {
+        if self.producer.publish()? == Bell::Ring {
+            self.counters.doorbells += 1;
+            self.doorbell.ring();
+        }
+        Ok(())
+    }
+}

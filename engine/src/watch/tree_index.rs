@@ -1,0 +1,206 @@
+//! Finds the watches of trees that hold a path of a branch.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use agentfs_core::id::BranchId;
+
+use super::hash::{BuildMix, mix};
+use super::{Api, WatchFilter, WatchHandle};
+
+/// A watch of a tree.
+#[derive(Clone, Debug)]
+pub(crate) struct TreeWatch {
+    pub(crate) handle: WatchHandle,
+    pub(crate) api: Api,
+    pub(crate) branch: BranchId,
+    /// The top of the tree, without a trailing slash. The root is empty.
+    pub(crate) path: Arc<[u8]>,
+    /// Native: whether opening, reading and closing are heard too.
+    pub(crate) activity: bool,
+    /// FSEvents: `kFSEventStreamCreateFlag*`.
+    pub(crate) flags: u32,
+    pub(crate) filter: WatchFilter,
+}
+
+#[derive(Debug)]
+struct Trees {
+    /// The watches by the hash of branch and path.
+    by_prefix: HashMap<u64, Vec<TreeWatch>, BuildMix>,
+    /// How many watches there are by the number of components of their path. The last place counts
+    /// all that are deeper.
+    depths: [usize; DEPTHS],
+}
+
+/// How many depths have a count of their own. The last one stands for all that are deeper, so one
+/// watch so deep has every deeper level of a path probed.
+const DEPTHS: usize = 64;
+
+/// All watches of trees. A lookup costs a hash of the path and one probe for each depth at which
+/// any tree starts, however many watches there are.
+#[derive(Debug)]
+pub(crate) struct TreeIndex {
+    trees: RwLock<Trees>,
+    len: AtomicUsize,
+}
+
+/// Returns the hash of a prefix that is one component longer.
+#[inline]
+fn with_component(hash: u64, component: &[u8]) -> u64 {
+    let (words, rest) = component.as_chunks::<8>();
+    let mut hash = hash.rotate_left(23);
+    for word in words {
+        hash = mix(hash, u64::from_ne_bytes(*word));
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let len = component.len() as u64;
+    mix(hash, u64::from_ne_bytes(last) ^ (len << 56))
+}
+
+fn start(branch: BranchId) -> u64 {
+    mix(0, branch.0)
+}
+
+/// Returns the components of a path that has no trailing slash.
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').skip(1)
+}
+
+/// Returns a hash of a path, by which paths of one queue are distinguished.
+pub(crate) fn path_hash(parts: [&[u8]; 2]) -> u64 {
+    parts
+        .iter()
+        .fold(0, |hash, part| with_component(hash, part))
+}
+
+impl TreeIndex {
+    pub(crate) fn new() -> Self {
+        let trees = Trees {
+            by_prefix: HashMap::default(),
+            depths: [0; DEPTHS],
+        };
+        Self {
+            trees: RwLock::new(trees),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns how many watches there are. See [`NodeIndex::len`](super::NodeIndex::len).
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // Acquire: pairs with the AcqRel of `insert` and `remove`.
+        self.len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn insert(&self, watch: TreeWatch) {
+        let (hash, depth) = prefix_of(&watch);
+        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        trees.depths[depth] += 1;
+        trees.by_prefix.entry(hash).or_default().push(watch);
+        self.len.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove(&self, watch: &TreeWatch) {
+        let (hash, depth) = prefix_of(watch);
+        let (queue, slot) = (&watch.handle.queue, watch.handle.slot);
+        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(list) = trees.by_prefix.get_mut(&hash) else {
+            return;
+        };
+        let before = list.len();
+        list.retain(|other| !other.handle.is(queue, slot));
+        let removed = before - list.len();
+        if list.is_empty() {
+            trees.by_prefix.remove(&hash);
+        }
+        trees.depths[depth] -= removed;
+        self.len.fetch_sub(removed, Ordering::AcqRel);
+    }
+
+    /// Calls `found` for every watch of a tree that holds the entry `name` of the directory `dir`.
+    /// `found` runs under the lock of the index, so it must not call into the index and must not
+    /// wait.
+    pub(crate) fn find(
+        &self,
+        branch: BranchId,
+        dir: &[u8],
+        name: &[u8],
+        mut found: impl FnMut(&TreeWatch),
+    ) {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let mut hash = start(branch);
+        let mut end = 0;
+        trees.probe(0, hash, (branch, dir, &[]), &mut found);
+        let mut depth = 0;
+        for component in components(dir) {
+            hash = with_component(hash, component);
+            end += 1 + component.len();
+            depth += 1;
+            trees.probe(depth, hash, (branch, &dir[..end], &[]), &mut found);
+        }
+        if !name.is_empty() {
+            hash = with_component(hash, name);
+            trees.probe(depth + 1, hash, (branch, dir, name), &mut found);
+        }
+    }
+
+    /// Calls `found` for every watch of a tree at or below the path `dir`/`name`.
+    pub(crate) fn find_below(
+        &self,
+        branch: BranchId,
+        dir: &[u8],
+        name: &[u8],
+        mut found: impl FnMut(&TreeWatch),
+    ) {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        for watch in trees.by_prefix.values().flatten() {
+            let below = watch
+                .path
+                .strip_prefix(dir)
+                .and_then(|rest| rest.strip_prefix(b"/"))
+                .and_then(|rest| rest.strip_prefix(name))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+            if watch.branch == branch && below {
+                found(watch);
+            }
+        }
+    }
+}
+
+fn prefix_of(watch: &TreeWatch) -> (u64, usize) {
+    let mut depth = 0;
+    let hash = components(&watch.path).fold(start(watch.branch), |hash, component| {
+        depth += 1;
+        with_component(hash, component)
+    });
+    (hash, depth.min(DEPTHS - 1))
+}
+
+impl Trees {
+    /// Looks up the trees that start at one prefix: `dir`, or `dir`/`name` if there is a name.
+    #[inline]
+    fn probe(
+        &self,
+        depth: usize,
+        hash: u64,
+        (branch, dir, name): (BranchId, &[u8], &[u8]),
+        found: &mut impl FnMut(&TreeWatch),
+    ) {
+        if self.depths[depth.min(DEPTHS - 1)] == 0 {
+            return;
+        }
+        let dir = if depth == 0 { &[] } else { dir };
+        for watch in self.by_prefix.get(&hash).into_iter().flatten() {
+            let same_path = match watch.path.strip_prefix(dir) {
+                Some([]) => name.is_empty(),
+                Some([b'/', rest @ ..]) => !name.is_empty() && rest == name,
+                Some(_) | None => false,
+            };
+            if watch.branch == branch && same_path {
+                found(watch);
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A reader that is too slow gets every record while they fit in memory, and then the net changes.
+
+use std::collections::BTreeSet;
+
+use agentfs_core::{FsConfig, RenameFlags};
+use agentfs_engine::service::Limits;
+use agentfs_engine::synth::inotify::{
+    IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
+};
+use agentfs_engine::{Api, WatchId};
+use agentfs_proto::record::{Kind, flags};
+use agentfs_ring::Capacity;
+
+use crate::rig::{Popped, Reader, Rig, masks};
+
+/// Creates a service that holds only so many records in memory.
+fn tight(records: usize) -> Rig {
+    let limits = Limits {
+        spill_records: records,
+        ..Limits::default()
+    };
+    Rig::with(FsConfig::default(), limits)
+}
+
+#[test]
+fn what_a_full_ring_does_not_take_waits_in_order() {
+    let rig = Rig::new();
+    rig.mkdir("/d");
+    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
+    rig.watch(&reader, 1, "/d", IN_CREATE);
+    for number in 0..2000 {
+        rig.create(&format!("/d/{number}"));
+    }
+    let report = reader.queue.report().unwrap();
+    assert!(report.spilled > 1900 && !report.healing, "{report:?}");
+    let names: Vec<String> = rig.read(&reader).into_iter().map(|r| r.path).collect();
+    let expected: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
+    assert_eq!(names, expected);
+    assert_eq!(rig.service.spilled_bytes(), 0);
+    let counts = rig.service.counts();
+    assert_eq!((counts.healed, counts.overflowed), (0, 0));
+}
+
+#[test]
+fn a_reader_that_comes_back_late_has_exactly_the_net_changes() {
+    let rig = tight(10);
+    rig.mkdir("/d");
+    let reader = rig.open_sized(Api::Native, Capacity::MIN);
+    rig.watch_trees(&reader, 1, &["/"], 0);
+    for number in 0..500 {
+        rig.create(&format!("/d/{number}"));
+    }
+    for number in 0..490 {
+        rig.unlink(&format!("/d/{number}"));
+    }
+    assert!(reader.queue.report().unwrap().healing);
+    let heard = rig.read(&reader);
+    let (healed, told): (Vec<_>, Vec<_>) = heard
+        .into_iter()
+        .partition(|record| record.head.flags & flags::HEALED != 0);
+    // What was told before is taken back, what came later is told once, and the rest never was.
+    let removed = healed.iter().filter(|r| r.head.kind == Kind::REMOVED);
+    let created = healed.iter().filter(|r| r.head.kind == Kind::CREATED);
+    assert_eq!(removed.count(), told.len());
+    assert_eq!(created.count(), 10);
+    let counts = rig.service.counts();
+    assert_eq!((counts.healed, counts.overflowed), (1, 0));
+    rig.create("/after");
+    assert_eq!(rig.read(&reader).len(), 1, "back to events");
+}
+
+#[test]
+fn a_watch_whose_file_went_unheard_ends_as_it_would_have() {
+    let rig = tight(5);
+    rig.mkdir("/d");
+    rig.create("/d/f");
+    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
+    rig.watch(&reader, 1, "/d", IN_CREATE);
+    rig.watch(&reader, 2, "/d/f", IN_ALL_EVENTS);
+    for number in 0..200 {
+        rig.create(&format!("/d/{number}"));
+    }
+    rig.unlink("/d/f");
+    rig.read(&reader);
+    assert_eq!(rig.service.watches(), (1, 0));
+    rig.create("/d/f");
+    assert_eq!(masks(&rig.read(&reader)), [(1, IN_CREATE)]);
+}
+
+#[test]
+fn a_file_that_lost_its_name_before_and_its_handle_meanwhile_is_buried_too() {
+    let rig = tight(5);
+    rig.mkdir("/d");
+    let flags = agentfs_core::OpenFlags::CREATE | agentfs_core::OpenFlags::WRITE_ONLY;
+    let handle = rig.branch.open(&rig.caller, "/f", flags, 0o644).unwrap();
+    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
+    rig.watch(&reader, 1, "/d", IN_CREATE);
+    rig.watch(&reader, 2, "/f", IN_DELETE_SELF);
+    rig.unlink("/f");
+    for number in 0..200 {
+        rig.create(&format!("/d/{number}"));
+    }
+    rig.branch.close(&rig.caller, handle).unwrap();
+    let of_file: Vec<(u64, u32)> = masks(&rig.read(&reader))
+        .into_iter()
+        .filter(|(watch, _)| *watch == 2)
+        .collect();
+    assert_eq!(of_file, [(2, IN_DELETE_SELF), (2, IN_IGNORED)]);
+    assert_eq!(rig.service.watches(), (1, 0));
+}
+
+#[test]
+fn new_content_found_by_difference_ends_with_a_close() {
+    let rig = tight(5);
+    rig.mkdir("/d");
+    rig.write("/f", b"one");
+    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
+    rig.watch(&reader, 1, "/d", IN_CREATE);
+    rig.watch(&reader, 2, "/f", 0x8);
+    for number in 0..200 {
+        rig.create(&format!("/d/{number}"));
+    }
+    let origin = rig.on_mount(1);
+    rig.write_as(&origin, "/f", b"two");
+    let closes = masks(&rig.read(&reader));
+    assert_eq!(closes.iter().filter(|(watch, _)| *watch == 2).count(), 1);
+}
+
+#[test]
+fn a_queue_may_fall_behind_again_while_it_is_being_healed() {
+    let rig = tight(20);
+    rig.mkdir("/d");
+    let reader = rig.open_sized(Api::Native, Capacity::MIN);
+    rig.watch_trees(&reader, 1, &["/d"], 0);
+    let mut mirror = Mirror::default();
+    for round in 0..10 {
+        for number in 0..100 {
+            rig.create(&format!("/d/{round}-{number}"));
+        }
+        // One read of half a ring, and what it lets in.
+        let (records, wants_refill) = reader.pop(20);
+        records.iter().for_each(|record| mirror.apply(record));
+        if wants_refill {
+            rig.service.refill(&reader.queue);
+        }
+    }
+    rig.read(&reader)
+        .iter()
+        .for_each(|record| mirror.apply(record));
+    assert_eq!(mirror.paths.len(), 1000);
+    assert!(rig.service.counts().healed > 1);
+}
+
+#[test]
+fn a_record_that_no_ring_holds_is_an_overflow_in_its_place() {
+    let rig = Rig::new();
+    let reader = rig.open_sized(Api::Native, Capacity::MIN);
+    rig.watch_trees(&reader, 1, &["/"], 0);
+    let deep = format!("/{}", "n".repeat(250)).repeat(9);
+    for end in 1..=9 {
+        rig.mkdir(&deep[..end * 251]);
+    }
+    rig.create("/f");
+    let kinds: Vec<Kind> = rig.read(&reader).iter().map(|r| r.head.kind).collect();
+    let mut expected = vec![Kind::CREATED; 7];
+    expected.extend([Kind::OVERFLOW, Kind::OVERFLOW, Kind::CREATED]);
+    assert_eq!(kinds, expected);
+    assert_eq!(rig.service.counts().overflowed, 2);
+}
+
+#[test]
+fn without_room_for_all_queues_each_one_is_healed() {
+    let limits = Limits {
+        spill_bytes: 4096,
+        ..Limits::default()
+    };
+    let rig = Rig::with(FsConfig::default(), limits);
+    rig.mkdir("/d");
+    let readers: Vec<Reader> = (0..4)
+        .map(|_| rig.open_sized(Api::Inotify, Capacity::MIN))
+        .collect();
+    for reader in &readers {
+        rig.watch(reader, 1, "/d", IN_CREATE | IN_MODIFY);
+    }
+    for number in 0..1000 {
+        rig.create(&format!("/d/{number}"));
+    }
+    assert!(rig.service.spilled_bytes() < 8192);
+    for reader in &readers {
+        let names: BTreeSet<String> = rig.read(reader).into_iter().map(|r| r.path).collect();
+        assert_eq!(names.len(), 1000);
+        rig.service.unwatch(&reader.queue, WatchId(1)).unwrap();
+    }
+}
+
+/// What a subscriber believes to exist.
+#[derive(Debug, Default)]
+struct Mirror {
+    paths: BTreeSet<String>,
+    /// The first half of an exchange was seen and both were carried out.
+    exchanged: bool,
+}
+
+impl Mirror {
+    fn apply(&mut self, record: &Popped) {
+        let Popped { head, path, aux } = record;
+        let told = format!("{} {path} {aux}", head.kind);
+        match head.kind {
+            Kind::CREATED => assert!(self.paths.insert(path.clone()), "twice: {told}"),
+            Kind::REMOVED => assert!(self.paths.remove(path), "never was: {told}"),
+            Kind::MODIFIED => {
+                assert!(path == "/" || self.paths.contains(path), "unknown: {told}");
+            }
+            Kind::RENAMED if head.flags & flags::EXCHANGE != 0 => {
+                self.exchanged = !self.exchanged;
+                if self.exchanged {
+                    let (one, two) = (self.take(path), self.take(aux));
+                    self.put(aux, one);
+                    self.put(path, two);
+                }
+            }
+            Kind::RENAMED => {
+                let moved = self.take(path);
+                self.take(aux);
+                self.put(aux, moved);
+            }
+            Kind::CLOSED => {}
+            other => panic!("{other}: {told}"),
+        }
+    }
+
+    /// Removes a path and everything below it; returns the rest of each path behind that path.
+    fn take(&mut self, top: &str) -> Vec<String> {
+        let below = format!("{top}/");
+        let taken: Vec<String> = self
+            .paths
+            .iter()
+            .filter(|path| *path == top || path.starts_with(&below))
+            .cloned()
+            .collect();
+        for path in &taken {
+            self.paths.remove(path);
+        }
+        let rest = taken.iter().map(|path| path[top.len()..].to_owned());
+        rest.collect()
+    }
+
+    fn put(&mut self, top: &str, moved: Vec<String>) {
+        assert!(!moved.is_empty(), "moved to {top}, but never was");
+        self.paths
+            .extend(moved.iter().map(|rest| format!("{top}{rest}")));
+    }
+}
+
+/// One random operation of a few names; most succeed.
+fn act(rig: &Rig, random: &mut u64) {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    let names = ["a", "b", "c"];
+    let pick = |shift: u32| {
+        let at = |more: u32| names[usize::try_from(*random >> (shift + more) & 3).unwrap() % 3];
+        match *random >> (shift + 8) & 3 {
+            0 => format!("/{}", at(0)),
+            1 => format!("/{}/{}", at(0), at(2)),
+            _ => format!("/{}/{}/{}", at(0), at(2), at(4)),
+        }
+    };
+    let (path, to) = (pick(10), pick(30));
+    let (branch, caller) = (&rig.branch, &rig.caller);
+    // Operations that cannot be done are no events.
+    match *random % 8 {
+        0..=1 => drop(branch.mkdir(caller, &path, 0o755)),
+        2..=3 => {
+            let flags = agentfs_core::OpenFlags::CREATE | agentfs_core::OpenFlags::WRITE_ONLY;
+            if let Ok(handle) = branch.open(caller, &path, flags, 0o644) {
+                branch.write(caller, handle, b"x").unwrap();
+                branch.close(caller, handle).unwrap();
+            }
+        }
+        4 => drop(branch.unlink(caller, &path)),
+        5 => drop(branch.rmdir(caller, &path)),
+        6 => drop(branch.rename(caller, &path, &to, RenameFlags::REPLACE)),
+        _ => drop(branch.rename(caller, &path, &to, RenameFlags::EXCHANGE)),
+    }
+}
+
+fn walk(rig: &Rig, dir: &str, found: &mut BTreeSet<String>) {
+    let path = if dir.is_empty() { "/" } else { dir };
+    for entry in rig.branch.list(&rig.caller, path).unwrap() {
+        let path = format!("{dir}/{}", String::from_utf8_lossy(&entry.name));
+        if entry.kind.is_dir() {
+            walk(rig, &path, found);
+        }
+        found.insert(path);
+    }
+}
+
+/// A subscriber that reads now and then, with little memory behind it, never believes in a file
+/// that did not exist, and in the end knows exactly what exists.
+#[test]
+fn a_mirror_fed_by_records_is_the_filesystem() {
+    for seed in 1..=200_u64 {
+        let rig = tight(8);
+        let reader = rig.open_sized(Api::Native, Capacity::MIN);
+        rig.watch_trees(&reader, 1, &["/"], 0);
+        let mut mirror = Mirror::default();
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        for step in 0..600 {
+            act(&rig, &mut random);
+            if step % 150 == 149 || random % 40 == 0 {
+                let (records, wants_refill) = reader.pop(30);
+                records.iter().for_each(|record| mirror.apply(record));
+                if wants_refill {
+                    rig.service.refill(&reader.queue);
+                }
+            }
+        }
+        let rest = rig.read(&reader);
+        rest.iter().for_each(|record| mirror.apply(record));
+        let mut there = BTreeSet::new();
+        walk(&rig, "", &mut there);
+        assert_eq!(mirror.paths, there, "seed {seed}");
+        assert_eq!(rig.service.counts().overflowed, 0);
+    }
+}
