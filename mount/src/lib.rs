@@ -43,10 +43,12 @@ mod location;
 mod near;
 mod opened;
 mod options;
+mod reach;
 mod requests;
 mod server;
 mod session;
 mod table;
+mod teller;
 
 pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};

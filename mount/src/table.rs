@@ -13,7 +13,7 @@ use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
 use fuser::Session;
 
 use crate::adapter::Adapter;
-use crate::echo::Echo;
+use crate::echo::{Echo, Reach};
 use crate::elsewhere::{self, Unserved};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
@@ -69,6 +69,16 @@ struct Entry {
     info: MountInfo,
     cache: Arc<KernelCache>,
     echo: Arc<Echo>,
+}
+
+impl Entry {
+    fn reach<'a>(&'a self, processes: &'a [u32]) -> Reach<'a> {
+        Reach {
+            device: self.info.device,
+            point: &self.info.point,
+            processes,
+        }
+    }
 }
 
 impl Mounts {
@@ -312,20 +322,20 @@ impl Echoes {
     /// # Errors
     ///
     /// `NotFound` when there is no such mount or the change is overtaken by others, so that its
-    /// directory is gone; `Unsupported` when the mount cannot be reached; otherwise what the system
-    /// call said.
+    /// directory is gone or cannot be reached by a path that stays in the mount; `Unsupported` when the
+    /// mount cannot be reached; otherwise what the system call said. Nobody was told then.
     pub fn tell(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
         let (entry, branch) = self.find(mount)?;
-        let points = points(&entry.info.point, processes);
-        entry.echo.tell(&branch, &entry.cache, &points, change)
+        let reach = entry.reach(processes);
+        entry.echo.tell(&branch, &entry.cache, reach, change)
     }
 
     /// Whether changes can be told on a mount.
     #[must_use]
     pub fn can_tell(&self, mount: MountId, processes: &[u32]) -> bool {
         self.find(mount).is_ok_and(|(entry, branch)| {
-            let points = points(&entry.info.point, processes);
-            entry.echo.can_tell(&branch, &entry.cache, &points)
+            let reach = entry.reach(processes);
+            entry.echo.can_tell(&branch, &entry.cache, reach)
         })
     }
 
@@ -336,16 +346,6 @@ impl Echoes {
         let branch = self.fs.branch(entry.info.branch)?;
         Ok((entry, branch))
     }
-}
-
-/// Where a mount point may be found: here, or as these processes see it.
-fn points(point: &Path, processes: &[u32]) -> Vec<PathBuf> {
-    let below = point.strip_prefix("/").unwrap_or(point);
-    let theirs = processes.iter().map(|process| {
-        let root = PathBuf::from(format!("/proc/{process}/root"));
-        root.join(below)
-    });
-    std::iter::once(point.to_owned()).chain(theirs).collect()
 }
 
 /// A mount. It is taken away when this is dropped, in use or not.

@@ -6,6 +6,7 @@
 mod basics;
 mod coherence;
 mod echo;
+mod echo_inside;
 mod elsewhere;
 mod fsx;
 mod isolation;
