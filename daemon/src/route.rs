@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use agentfs_core::event::{Change, Envelope, Place};
-use agentfs_core::id::{BranchId, MountId, NodeId};
+use agentfs_core::id::{BranchId, NodeId};
 
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
@@ -13,7 +13,7 @@ use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
 use crate::tell::{News, Signal};
-use crate::watch::{Api, Home, NodeIndex, NodeWatch, TreeIndex, TreeWatch};
+use crate::watch::{Api, Hears, Home, NodeIndex, NodeWatch, Telling, TreeIndex, TreeWatch};
 
 /// The indexes, and what is counted over all watches.
 #[derive(Debug)]
@@ -80,14 +80,14 @@ impl Router {
     pub(crate) fn route(
         &self,
         envelope: &Envelope,
-        by_kernel: &[MountId],
+        telling: Telling<'_>,
         mut deliver: impl FnMut(&Queue, &[Hit]),
     ) {
         if self.nodes.len() + self.trees.len() == 0 {
             return;
         }
         let mut hits = HITS.take();
-        self.collect(envelope, by_kernel, &mut hits);
+        self.collect(envelope, telling, &mut hits);
         if hits.len() > 1 {
             hits.sort_unstable_by_key(Hit::rank);
             hits.dedup_by(|a, b| a.repeats(b));
@@ -101,16 +101,16 @@ impl Router {
         HITS.set(hits);
     }
 
-    fn collect(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect(&self, envelope: &Envelope, telling: Telling<'_>, hits: &mut Vec<Hit>) {
         if self.nodes.len() > 0 {
-            self.collect_nodes(envelope, by_kernel, hits);
+            self.collect_nodes(envelope, telling, hits);
         }
         if self.trees.len() > 0 {
-            self.collect_trees(envelope, by_kernel, hits);
+            self.collect_trees(envelope, telling, hits);
         }
     }
 
-    fn collect_nodes(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect_nodes(&self, envelope: &Envelope, telling: Telling<'_>, hits: &mut Vec<Hit>) {
         let nodes = synth::nodes(&envelope.change);
         let mut tables = Tables::new(&envelope.change);
         for (at, node) in nodes.iter().enumerate() {
@@ -120,14 +120,14 @@ impl Router {
             }
             self.nodes.find(envelope.branch, node, |watch| {
                 if !watch.since.is_too_old(envelope) {
-                    let told = watch.since.is_told(by_kernel);
-                    tables.ask(watch, |role| nodes[role.index()] == Some(node), told, hits);
+                    let hears = watch.since.hears(envelope, telling);
+                    tables.ask(watch, |role| nodes[role.index()] == Some(node), hears, hits);
                 }
             });
         }
     }
 
-    fn collect_trees(&self, envelope: &Envelope, by_kernel: &[MountId], hits: &mut Vec<Hit>) {
+    fn collect_trees(&self, envelope: &Envelope, telling: Telling<'_>, hits: &mut Vec<Hit>) {
         let change = &envelope.change;
         let entries = fsevents::entries(change);
         let place = match (synth::place(change), synth::object(change)) {
@@ -135,7 +135,9 @@ impl Router {
             (place, _) => place,
         };
         let mut hear = |watch: &TreeWatch, at: fsevents::At| {
-            if !watch.since.is_too_old(envelope) && !watch.since.is_told(by_kernel) {
+            if !watch.since.is_too_old(envelope)
+                && watch.since.hears(envelope, telling) == Hears::ByRecord
+            {
                 ask_tree(watch, change, &entries, at, hits);
             }
         };
@@ -149,7 +151,8 @@ impl Router {
                     hear(watch, fsevents::At::New);
                 });
         }
-        if self.roots.load(Ordering::Acquire) > 0 {
+        let is_first = matches!(telling, Telling::First(_));
+        if is_first && self.roots.load(Ordering::Acquire) > 0 {
             self.collect_moved_roots(envelope, hits);
         }
     }
@@ -292,9 +295,13 @@ impl<'a> Tables<'a> {
         &mut self,
         watch: &NodeWatch,
         plays: impl Fn(Role) -> bool,
-        told: bool,
+        hears: Hears,
         hits: &mut Vec<Hit>,
     ) {
+        if hears == Hears::Otherwise {
+            return;
+        }
+        let told = hears == Hears::ByKernel;
         let mut hit = |order, signal| {
             hits.push(Hit {
                 home: watch.home.clone(),

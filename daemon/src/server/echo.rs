@@ -1,7 +1,8 @@
 //! Changes from elsewhere for programs that no library is preloaded into: the kernel tells them, on
 //! every mount where such a program watches something concerned.
 //!
-//! Whoever watches the same through the library hears the kernel too and is not told by a record.
+//! Whoever watches the same through the library hears the kernel too and is not told by a record, unless
+//! the kernel could not be made to tell: then the record follows.
 //! So a change is told in one way only, and that is decided before anybody is told. It is decided by
 //! what was watched when `/proc` was last looked at; a change that is newer than that is looked at
 //! once more, and told late if a program has begun to watch meanwhile.
@@ -11,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ use super::mounts::MountTable;
 use super::services::{lock, read, write};
 use crate::heal::closing;
 use crate::listeners;
+use crate::service::WatchService;
 use crate::synth;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
@@ -49,6 +51,8 @@ struct Shared {
     /// What is to be told on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
     is_watched: AtomicBool,
+    /// Who tells those with the library what becomes of a change.
+    service: OnceLock<Weak<WatchService>>,
     told: AtomicU64,
     failed: AtomicU64,
 }
@@ -67,7 +71,7 @@ struct Watched {
 
 struct Job {
     mount: MountId,
-    change: Change,
+    envelope: Envelope,
     /// Nobody was told by a record; otherwise it depends on whether somebody watches by now.
     is_certain: bool,
     /// Whether new content comes with it, and a close after that.
@@ -110,6 +114,7 @@ impl Echoing {
             echoes,
             watched: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
+            service: OnceLock::new(),
             told: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
@@ -131,6 +136,12 @@ impl Echoing {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Has this told what became of the changes that the kernel was to tell.
+    pub(crate) fn report_to(&self, service: &Arc<WatchService>) {
+        // Called once, before anything is watched.
+        drop(self.shared.service.set(Arc::downgrade(service)));
     }
 
     /// The mounts on which the kernel tells this change, or has told it: who watches there is told
@@ -158,7 +169,7 @@ impl Echoing {
             }
             let job = Job {
                 mount,
-                change: change.clone(),
+                envelope: envelope.clone(),
                 is_certain,
                 closes: matches!(envelope.origin, Origin::Lower | Origin::Restore)
                     || !matches!(change, Change::Created { .. }),
@@ -223,13 +234,15 @@ impl Shared {
                 took = begun.elapsed();
                 looked = Some(begun);
             }
+            let change = &job.envelope.change;
             if job.is_certain {
-                self.tell(&job, &job.change);
-            } else if self.finds(job.mount, |it| it.concerns(&job.change)) {
-                self.tell(&job, &job.change);
+                let is_told = self.tell(job.mount, change);
+                self.report(&job, is_told);
+            } else if self.finds(job.mount, |it| it.concerns(change)) {
+                self.tell(job.mount, change);
                 // Nobody asked for the closing of files yet.
-                if let Some(close) = closing(&job.change).filter(|_| job.closes) {
-                    self.tell(&job, &close);
+                if let Some(close) = closing(change).filter(|_| job.closes) {
+                    self.tell(job.mount, &close);
                 }
             }
         }
@@ -268,25 +281,47 @@ impl Shared {
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    fn tell(&self, job: &Job, change: &Change) {
-        let mut told = self.try_tell(job.mount, change);
+    /// Those with the library were told of nothing yet.
+    fn report(&self, job: &Job, is_told: bool) {
+        // What the kernel tells ends watches only when an object goes.
+        let ends = matches!(
+            job.envelope.change,
+            Change::Removed { .. } | Change::Renamed { .. }
+        );
+        if is_told && !ends {
+            return;
+        }
+        // They have heard of the end of a mount.
+        let branch = job.envelope.branch;
+        let is_mounted = self.mounts.of_branch(branch).contains(&job.mount);
+        if let Some(service) = self.service.get().and_then(Weak::upgrade)
+            && is_mounted
+        {
+            service.told_by_echo(&job.envelope, job.mount, is_told);
+        }
+    }
+
+    /// Whether the kernel has told.
+    fn tell(&self, mount: MountId, change: &Change) -> bool {
+        let mut told = self.try_tell(mount, change);
         // All of those who watched may have ended, and others begun.
         if told
             .as_ref()
             .is_err_and(|it| it.kind() == io::ErrorKind::Unsupported)
         {
             self.look();
-            told = self.try_tell(job.mount, change);
+            told = self.try_tell(mount, change);
         }
-        match told {
+        match &told {
             Ok(()) => {
                 self.told.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(mount = %job.mount, ?change, %error, "the kernel does not tell of a change");
+                tracing::debug!(%mount, ?change, %error, "the kernel does not tell of a change");
             }
         }
+        told.is_ok()
     }
 
     fn try_tell(&self, mount: MountId, change: &Change) -> io::Result<()> {

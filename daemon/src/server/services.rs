@@ -132,6 +132,7 @@ impl Services {
             .telling_after(mounting.settler())
             .told_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
         let watches = Arc::new(watches);
+        echoing.report_to(&watches);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
         // In front of the watch service: a watch that is registered hears the event.

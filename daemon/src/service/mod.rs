@@ -30,7 +30,7 @@ use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
 use crate::synth::inotify::IN_Q_OVERFLOW;
 use crate::synth::vnode::NOTE_WRITE;
 use crate::tell::News;
-use crate::watch::Api;
+use crate::watch::{Api, Telling};
 
 /// What sessions may have, and how much may wait for slow readers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -159,7 +159,7 @@ impl WatchService {
 
     /// Asks this on which mounts the kernel tells a change, so that nobody there is told twice, and
     /// whether activity has to be heard of for that. Otherwise the kernel tells on the mount through
-    /// which the change was made.
+    /// which the change was made. On others [`told_by_echo`](Self::told_by_echo) is to follow.
     #[must_use]
     pub fn told_by_kernel(
         self,
@@ -435,9 +435,23 @@ impl EventSink for WatchService {
 impl WatchService {
     /// Tells every queue of a change.
     fn tell(&self, envelope: &Envelope) {
-        let mut news = None;
         let by_kernel = (self.by_kernel.mounts)(envelope);
-        self.router.route(envelope, &by_kernel, |queue, hits| {
+        self.route(envelope, Telling::First(&by_kernel));
+    }
+
+    /// Tells what was said to be told [by the kernel](Self::told_by_kernel) on a mount once that is
+    /// done: by records, if the kernel could not be made to tell it.
+    pub fn told_by_echo(&self, envelope: &Envelope, mount: MountId, is_told: bool) {
+        if is_told {
+            self.route(envelope, Telling::Echoed(mount));
+        } else {
+            self.route(envelope, Telling::NotEchoed(mount));
+        }
+    }
+
+    fn route(&self, envelope: &Envelope, telling: Telling<'_>) {
+        let mut news = None;
+        self.router.route(envelope, telling, |queue, hits| {
             let news = *news.get_or_insert_with(|| {
                 self.before_telling.0(envelope);
                 self.router.news(envelope, 0)

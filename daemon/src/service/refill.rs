@@ -10,7 +10,7 @@ use super::WatchService;
 use crate::heal::{Base, Gap};
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::inotify::IN_DELETE_SELF;
-use crate::watch::Api;
+use crate::watch::{Api, Telling};
 
 /// How a turn at a queue ended.
 enum Turn {
@@ -118,14 +118,15 @@ impl WatchService {
     fn tell_alone(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let news = self.router.news(envelope, HEALED);
         let freeze = || self.freeze(queue.branch);
-        self.router.route(envelope, &[], |hit, hits| {
-            if std::ptr::eq(hit, &raw const **queue) {
-                open.tell_all(hits, news, &freeze, |slot, state| {
-                    self.router
-                        .remove(queue, slot, &state.target, state.interest);
-                });
-            }
-        });
+        self.router
+            .route(envelope, Telling::First(&[]), |hit, hits| {
+                if std::ptr::eq(hit, &raw const **queue) {
+                    open.tell_all(hits, news, &freeze, |slot, state| {
+                        self.router
+                            .remove(queue, slot, &state.target, state.interest);
+                    });
+                }
+            });
     }
 
     /// Ends the inotify watches whose inode went while nothing was told: a difference does not show

@@ -9,7 +9,7 @@ mod tree_index;
 
 use std::sync::Arc;
 
-use agentfs_core::event::Envelope;
+use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{MountId, Seq};
 
 pub(crate) use self::node_index::{NodeIndex, NodeWatch};
@@ -47,11 +47,45 @@ impl Since {
         envelope.seq <= self.after
     }
 
-    /// Whether the kernel tells the watcher: on these mounts it does.
+    /// How the watcher hears a change.
     #[inline]
-    pub(crate) fn is_told(&self, by_kernel: &[MountId]) -> bool {
-        self.mount.is_some_and(|mount| by_kernel.contains(&mount))
+    pub(crate) fn hears(&self, envelope: &Envelope, telling: Telling<'_>) -> Hears {
+        let is_here = |mount| self.mount == Some(mount);
+        match (telling, self.mount) {
+            (Telling::First(by_kernel), Some(mount)) if by_kernel.contains(&mount) => {
+                if envelope.origin == Origin::Mount(mount) {
+                    Hears::ByKernel
+                } else {
+                    Hears::Otherwise
+                }
+            }
+            (Telling::First(_), _) => Hears::ByRecord,
+            (Telling::Echoed(mount), _) if is_here(mount) => Hears::ByKernel,
+            (Telling::NotEchoed(mount), _) if is_here(mount) => Hears::ByRecord,
+            (Telling::Echoed(_) | Telling::NotEchoed(_), _) => Hears::Otherwise,
+        }
     }
+}
+
+/// How a change is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Telling<'a> {
+    /// For the first time. On these mounts the kernel tells it: it has done so on the one through which
+    /// the change was made, and is about to be made to do so on the others.
+    First(&'a [MountId]),
+    /// Once more on this mount, where the kernel has been made to tell it.
+    Echoed(MountId),
+    /// Once more on this mount, where the kernel could not be made to tell it.
+    NotEchoed(MountId),
+}
+
+/// How a watcher hears a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Hears {
+    ByRecord,
+    ByKernel,
+    /// Not this time: it has heard the change, or will.
+    Otherwise,
 }
 
 /// Where the state of a watch is.
