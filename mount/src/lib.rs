@@ -32,6 +32,7 @@
 
 mod adapter;
 mod answer;
+mod attach;
 mod convert;
 mod echo;
 mod elsewhere;

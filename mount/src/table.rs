@@ -123,8 +123,7 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
-        let location = Location::Here(point.to_owned());
-        self.start(branch, location, options.guarded, |adapter| {
+        self.start(branch, options.guarded, |adapter| {
             session::open(adapter, point, options)
         })
     }
@@ -149,17 +148,17 @@ impl Mounts {
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
         let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
-        self.start(branch, location, options.guarded, |adapter| {
-            elsewhere::open(adapter, unserved, options)
+        self.start(branch, options.guarded, |adapter| {
+            let session = elsewhere::open(adapter, unserved, options)?;
+            Ok((session, location))
         })
     }
 
     fn start(
         &self,
         branch: BranchId,
-        location: Location,
         guarded: bool,
-        open: impl FnOnce(Adapter) -> Result<Session<Adapter>, MountError>,
+        open: impl FnOnce(Adapter) -> Result<(Session<Adapter>, Location), MountError>,
     ) -> Result<MountHandle, MountError> {
         let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
         let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
@@ -168,13 +167,13 @@ impl Mounts {
         let echo = Arc::new(Echo::new());
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
         let opened = Arc::clone(&adapter.opened);
-        let session = open(adapter)?;
+        let (session, location) = open(adapter)?;
         cache.connect(session.notifier());
-        let mut info = MountInfo {
+        let info = MountInfo {
             id,
             branch: branch.id(),
             point: location.point().to_owned(),
-            device: 0,
+            device: location.device(),
         };
         // From here on changes are invalidated; nobody has been answered anything yet.
         self.table.change(|all| {
@@ -195,13 +194,6 @@ impl Mounts {
             self.table.remove(id);
             MountError::Refused(info.point.clone(), error)
         })?;
-        server.point().clone_into(&mut info.point);
-        info.device = server.device();
-        self.table.change(|all| {
-            for old in all.iter_mut().filter(|old| old.info.id == id) {
-                old.info = info.clone();
-            }
-        });
         tracing::info!(mount = %id, branch = %info.branch, point = %info.point.display(), "mounted");
         Ok(MountHandle { info, server })
     }

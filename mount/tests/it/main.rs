@@ -12,5 +12,6 @@ mod fsx;
 mod isolation;
 mod posix;
 mod programs;
+mod remounting;
 mod support;
 mod users;
