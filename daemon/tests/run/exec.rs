@@ -147,3 +147,43 @@ fn a_stock_program_hears_a_change_from_outside() {
     drop(program);
     assert!(daemon.run(&["umount", dir]).status.success());
 }
+
+/// As the help of `agentfs exec` has it.
+#[test]
+fn a_command_hears_the_branch_that_is_mounted_where_it_is_started() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let points = tempfile::tempdir().unwrap();
+    for branch in ["attempt-1", "attempt-2"] {
+        let point = points.path().join(branch);
+        fs::create_dir(&point).unwrap();
+        assert!(daemon.run(&["branch", "create", branch]).status.success());
+        let mount = ["mount", branch, point.to_str().unwrap()];
+        assert!(daemon.run(&mount).status.success());
+        fs::create_dir(point.join("below")).unwrap();
+    }
+    let watchers: Vec<Program> = ["attempt-1", "attempt-2/below"]
+        .iter()
+        .map(|here| {
+            let watch = ["inotifywait", "-m", "-r", "--format", "%e %f", "."];
+            let mut command = exec(&daemon, &watch);
+            let program = Program::start(command.current_dir(points.path().join(here)));
+            program.complains("Watches established");
+            program
+        })
+        .collect();
+    for (branch, path) in [("attempt-1", "/one"), ("attempt-2", "/below/two")] {
+        let touch = ["fs", "touch", path, "--branch", branch];
+        assert!(daemon.run(&touch).status.success());
+    }
+    assert_eq!(watchers[0].line(), "CREATE one");
+    assert_eq!(watchers[1].line(), "CREATE two");
+    drop(watchers);
+    for branch in ["attempt-1", "attempt-2"] {
+        let point = points.path().join(branch);
+        let umount = ["umount", point.to_str().unwrap()];
+        assert!(daemon.run(&umount).status.success());
+    }
+}
