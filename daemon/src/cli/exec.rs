@@ -21,8 +21,9 @@ const NOT_FOUND: u8 = 127;
 
 /// Run a command that hears of changes in mounted branches, from the running daemon
 ///
-/// A command hears the changes of one branch: the one that is mounted where it is started. Started on
-/// no mount, it hears those of the branch main, or of the one that --branch names.
+/// The library tells a command of one branch: the one that is mounted where the command is started; on
+/// no mount it is main, or the one that --branch names. If the command also watches mounts of other
+/// branches, the kernel tells it of those, unless the daemon was started with --echo never.
 ///
 /// The command replaces this process: its exit status and the signals it gets are its own. Exit
 /// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
@@ -31,7 +32,7 @@ const NOT_FOUND: u8 = 127;
   mkdir work && agentfs mount attempt-1 work
   cd work && agentfs exec -- inotifywait -m -r .")]
 pub(crate) struct ExecArgs {
-    /// Let the command hear this branch instead of the one that is mounted on the current directory
+    /// The branch, instead of the one that is mounted on the current directory
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     /// The command with its arguments

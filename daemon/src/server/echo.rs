@@ -17,12 +17,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentfs_core::event::{Change, Envelope, Origin};
-use agentfs_core::id::MountId;
+use agentfs_core::id::{BranchId, MountId};
 use agentfs_mount::Echoes;
 
 use super::echo_mode::EchoMode;
 use super::mounts::MountTable;
-use super::services::{lock, read, write};
+use super::services::{Sessions, lock, read, write};
 use crate::heal::closing;
 use crate::listeners;
 use crate::service::WatchService;
@@ -51,8 +51,8 @@ struct Shared {
     /// What is to be told on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
     is_watched: AtomicBool,
-    /// Who tells those with the library what becomes of a change.
-    service: OnceLock<Weak<WatchService>>,
+    /// What tells those with the library, and who they are.
+    library: OnceLock<(Weak<WatchService>, Arc<Sessions>)>,
     told: AtomicU64,
     failed: AtomicU64,
 }
@@ -114,7 +114,7 @@ impl Echoing {
             echoes,
             watched: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
-            service: OnceLock::new(),
+            library: OnceLock::new(),
             told: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
@@ -138,10 +138,12 @@ impl Echoing {
         })
     }
 
-    /// Has this told what became of the changes that the kernel was to tell.
-    pub(crate) fn report_to(&self, service: &Arc<WatchService>) {
+    /// Has the service told what became of the changes that the kernel was to tell. It tells each
+    /// session of its own branch.
+    pub(crate) fn serve(&self, service: &Arc<WatchService>, sessions: &Arc<Sessions>) {
+        let library = (Arc::downgrade(service), Arc::clone(sessions));
         // Called once, before anything is watched.
-        drop(self.shared.service.set(Arc::downgrade(service)));
+        drop(self.shared.library.set(library));
     }
 
     /// The mounts on which the kernel tells this change, or has told it: who watches there is told
@@ -248,29 +250,47 @@ impl Shared {
         }
     }
 
+    /// The branches of which the library tells each process that has it. On a mount of another branch
+    /// such a process is as one without.
+    fn sessions(&self) -> HashMap<u32, Vec<BranchId>> {
+        let mut branches: HashMap<u32, Vec<BranchId>> = HashMap::new();
+        if let Some((_, sessions)) = self.library.get() {
+            for session in lock(sessions).values() {
+                let (process, branch) = session.hears();
+                branches.entry(process).or_default().push(branch);
+            }
+        }
+        branches
+    }
+
     /// Looks who watches what.
     fn look(&self) {
         let mounts = self.mounts.devices();
         let mut watched: HashMap<MountId, Watched> = HashMap::new();
         if self.mode == EchoMode::Always {
-            for mount in mounts.values() {
+            for (mount, _) in mounts.values() {
                 watched.entry(*mount).or_default().always = true;
             }
         }
+        let sessions = self.sessions();
         for instance in listeners::all() {
+            let is_served = |branch| {
+                let of = sessions.get(&instance.pid);
+                instance.is_hooked && of.is_none_or(|branches| branches.contains(branch))
+            };
             for (device, inode) in &instance.marks {
-                if let Some(mount) = mounts.get(device) {
+                if let Some((mount, branch)) = mounts.get(device) {
                     let watched = watched.entry(*mount).or_default();
                     watched.seen_by(instance.pid);
-                    if !instance.is_hooked {
+                    if !is_served(branch) {
                         watched.nodes.insert(*inode);
                     }
                 }
             }
-            for mount in instance.devices.iter().filter_map(|it| mounts.get(it)) {
+            for (mount, branch) in instance.devices.iter().filter_map(|it| mounts.get(it)) {
                 let watched = watched.entry(*mount).or_default();
                 watched.seen_by(instance.pid);
-                watched.all |= !instance.is_hooked;
+                watched.all |= !is_served(branch);
             }
         }
         // Who watches by the library only is kept: what is on its way is told through them, when those
@@ -294,7 +314,8 @@ impl Shared {
         // They have heard of the end of a mount.
         let branch = job.envelope.branch;
         let is_mounted = self.mounts.of_branch(branch).contains(&job.mount);
-        if let Some(service) = self.service.get().and_then(Weak::upgrade)
+        if let Some((service, _)) = self.library.get()
+            && let Some(service) = service.upgrade()
             && is_mounted
         {
             service.told_by_echo(&job.envelope, job.mount, is_told);

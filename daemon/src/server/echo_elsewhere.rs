@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agentfs_core::event::Envelope;
 use agentfs_core::id::MountId;
 
+use super::services::Sessions;
 use crate::service::WatchService;
 
 /// Nobody to tell.
@@ -16,7 +17,7 @@ impl Echoing {
         Vec::new()
     }
 
-    pub(crate) fn report_to(&self, _: &Arc<WatchService>) {}
+    pub(crate) fn serve(&self, _: &Arc<WatchService>, _: &Arc<Sessions>) {}
 
     pub(crate) fn wants_activity(&self) -> bool {
         false
