@@ -85,8 +85,8 @@ impl Located {
     /// Whether another mount lies over this one, and would be taken away in its stead.
     pub(crate) fn is_covered(&self) -> bool {
         match &self.location {
-            Location::Here(point, device, _) => {
-                attach::top(CWD, point).is_ok_and(|top| top != *device)
+            Location::Here(point, device, live) => {
+                !live.has_ended() && attach::top(CWD, point).is_ok_and(|top| top != *device)
             }
             Location::Elsewhere(..) => false,
         }

@@ -75,6 +75,7 @@ impl PublicSession {
     }
 
     /// The process, and the branch of which it is told.
+    #[cfg(target_os = "linux")]
     pub(crate) fn hears(&self) -> (u32, BranchId) {
         (self.peer.pid, self.branch)
     }
