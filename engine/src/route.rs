@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use agentfs_core::event::{Change, Envelope, Place};
-use agentfs_core::id::{BranchId, MountId, NodeId};
+use agentfs_core::id::{BranchId, NodeId};
 
 use crate::queue::{Queue, Slot, Target};
 use crate::record_writer::{ApiEvent, RoutedChange};
@@ -13,7 +13,7 @@ use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
 use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
-use crate::watch::{Api, NodeIndex, NodeWatch, TreeIndex, TreeWatch, WatchHandle};
+use crate::watch::{Api, Delivery, NodeIndex, NodeWatch, Round, TreeIndex, TreeWatch, WatchHandle};
 
 /// The indexes of all watches, and counts over all of them.
 #[derive(Debug)]
@@ -105,19 +105,14 @@ impl Router {
         self.activity.load(Ordering::Acquire) > 0
     }
 
-    /// Looks up the watches that must hear a change. Watches made on one of `kernel_mounts` are
-    /// left out, because the kernel notifies the programs there.
+    /// Looks up the watches to which a round delivers a change.
     #[inline]
-    pub(crate) fn notifications(
-        &self,
-        envelope: &Envelope,
-        kernel_mounts: &[MountId],
-    ) -> Notifications {
+    pub(crate) fn notifications(&self, envelope: &Envelope, round: Round<'_>) -> Notifications {
         if self.nodes.len() + self.trees.len() == 0 {
             return Notifications(Vec::new());
         }
         let mut found = Notifications(SCRATCH.take());
-        self.collect(envelope, kernel_mounts, &mut found.0);
+        self.collect(envelope, round, &mut found.0);
         if found.0.len() > 1 {
             found.0.sort_unstable_by_key(Notification::rank);
             found.0.dedup_by(|a, b| a.repeats(b));
@@ -128,21 +123,21 @@ impl Router {
     fn collect(
         &self,
         envelope: &Envelope,
-        kernel_mounts: &[MountId],
+        round: Round<'_>,
         notifications: &mut Vec<Notification>,
     ) {
         if self.nodes.len() > 0 {
-            self.collect_nodes(envelope, kernel_mounts, notifications);
+            self.collect_nodes(envelope, round, notifications);
         }
         if self.trees.len() > 0 {
-            self.collect_trees(envelope, kernel_mounts, notifications);
+            self.collect_trees(envelope, round, notifications);
         }
     }
 
     fn collect_nodes(
         &self,
         envelope: &Envelope,
-        kernel_mounts: &[MountId],
+        round: Round<'_>,
         notifications: &mut Vec<Notification>,
     ) {
         let nodes = synth::nodes(&envelope.change);
@@ -154,11 +149,11 @@ impl Router {
             }
             self.nodes.find(envelope.branch, node, |watch| {
                 if !watch.filter.is_older(envelope) {
-                    let kernel_notifies = watch.filter.is_notified_by_kernel(kernel_mounts);
+                    let delivery = watch.filter.delivery(envelope, round);
                     tables.ask(
                         watch,
                         |role| nodes[role.index()] == Some(node),
-                        kernel_notifies,
+                        delivery,
                         notifications,
                     );
                 }
@@ -169,7 +164,7 @@ impl Router {
     fn collect_trees(
         &self,
         envelope: &Envelope,
-        kernel_mounts: &[MountId],
+        round: Round<'_>,
         notifications: &mut Vec<Notification>,
     ) {
         let change = &envelope.change;
@@ -180,7 +175,7 @@ impl Router {
         };
         let mut hear = |watch: &TreeWatch, at: fsevents::At| {
             if !watch.filter.is_older(envelope)
-                && !watch.filter.is_notified_by_kernel(kernel_mounts)
+                && watch.filter.delivery(envelope, round) == Delivery::ByRecord
             {
                 ask_tree(watch, change, &entries, at, notifications);
             }
@@ -195,7 +190,8 @@ impl Router {
                     hear(watch, fsevents::At::New);
                 });
         }
-        if self.roots.load(Ordering::Acquire) > 0 {
+        let is_first = matches!(round, Round::First(_));
+        if is_first && self.roots.load(Ordering::Acquire) > 0 {
             self.collect_moved_roots(envelope, notifications);
         }
     }
@@ -327,9 +323,13 @@ impl<'a> Tables<'a> {
         &mut self,
         watch: &NodeWatch,
         plays: impl Fn(Role) -> bool,
-        kernel_notifies: bool,
+        delivery: Delivery,
         notifications: &mut Vec<Notification>,
     ) {
+        if delivery == Delivery::InAnotherRound {
+            return;
+        }
+        let kernel_notifies = delivery == Delivery::ByKernel;
         let mut notify = |order, event| {
             notifications.push(Notification {
                 handle: watch.handle.clone(),

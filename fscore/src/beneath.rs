@@ -2,8 +2,16 @@
 //! followed, and no `..` is passed.
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Result;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::{Errno, Result};
+
+use crate::lower::split;
+
+/// What is opened for its bytes, attributes or entries.
+const READING: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 
 /// Opens `path`, relative to `root` and without leading slash; the root itself is the empty path.
 #[cfg(target_os = "linux")]
@@ -13,7 +21,7 @@ pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(&root, path, flags, Mode::empty(), how) {
-        Err(rustix::io::Errno::NOSYS) => open_stepwise(root, path, flags),
+        Err(Errno::NOSYS | Errno::PERM) => open_stepwise(root, path, flags),
         result => result,
     }
 }
@@ -25,7 +33,56 @@ pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
     open_stepwise(root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW)
 }
 
-/// One component at a time, for kernels that cannot do it at once.
+/// Opens a regular file or a directory for reading, and says how it is. Anything else is `ESTALE` and is
+/// not opened: the writer of a FIFO would be let through and then lose its reader, and a device may do
+/// whatever its driver does when it is opened.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_content(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
+    use std::os::fd::AsRawFd as _;
+    // That opens nothing yet, and holds the object: it stays what is looked at.
+    let object = open(&root, path, OFlags::PATH)?;
+    let stat = content(rustix::fs::fstat(&object)?)?;
+    let itself = format!("/proc/self/fd/{}", object.as_raw_fd());
+    match rustix::fs::open(itself, READING, Mode::empty()) {
+        Ok(opened) => Ok((opened, stat)),
+        // There is no /proc.
+        Err(Errno::NOENT) => look_and_open(root, path),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens a regular file or a directory for reading, and says how it is. Anything else is `ESTALE` and is
+/// not opened, unless it takes the place of what is opened at that moment.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_content(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
+    look_and_open(root, path)
+}
+
+fn look_and_open(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
+    let (dir, name) = split(path);
+    let dir = open(root, dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    let name: &[u8] = if name.is_empty() { b"." } else { name };
+    content(rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
+    let opened = rustix::fs::openat(&dir, name, READING | OFlags::NOFOLLOW, Mode::empty())?;
+    let stat = content(rustix::fs::fstat(&opened)?)?;
+    Ok((opened, stat))
+}
+
+/// Gives back how an object is that has bytes or entries.
+fn content(stat: Stat) -> Result<Stat> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::Directory => Ok(stat),
+        FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Err(Errno::STALE),
+    }
+}
+
+/// One component at a time, for kernels that cannot do it at once, and where a filter of system calls
+/// forbids that.
 fn open_stepwise(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let step = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else {

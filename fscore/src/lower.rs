@@ -150,9 +150,11 @@ impl Lower {
     /// The `user.` attributes of a file or directory, which are what a branch shows of the host's.
     pub(crate) fn xattrs(&self, node: NodeId) -> Result<Option<Arc<Xattrs>>> {
         let known = self.known(node)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let Ok(fd) = beneath::open(&self.root, &known.path, flags) else {
-            // Not readable, or not a file: there is nothing to show.
+        if !matches!(known.kind, ObjectKind::File | ObjectKind::Directory) {
+            return Ok(None);
+        }
+        let Ok((fd, _)) = beneath::open_content(&self.root, &known.path) else {
+            // Not readable, or no file any more: there is nothing to show.
             return Ok(None);
         };
         let mut names = vec![0; 1 << 16];
@@ -331,9 +333,9 @@ impl Lower {
             return Ok(fd.clone());
         }
         let known = self.known(node)?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let fd = beneath::open(&self.root, &known.path, flags).map_err(vanished)?;
-        if object_of(&rustix::fs::fstat(&fd)?) != known.object {
+        let opened = beneath::open_content(&self.root, &known.path);
+        let (fd, stat) = opened.map_err(vanished)?;
+        if object_of(&stat) != known.object {
             return Err(Errno::ESTALE);
         }
         let fd = Arc::new(fd);

@@ -4,20 +4,20 @@
 //! [serves](crate::Mounts::serve) it sees nothing of that namespace. The mount ends with the last
 //! process there, and the kernel then closes the connection.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use fuser::Session;
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::CWD;
 
 use crate::adapter::Adapter;
+use crate::attach;
 use crate::error::MountError;
 use crate::options::MountOptions;
-use crate::session::{DEVICE, check_mount_point, device_error};
+use crate::session::check_mount_point;
 
 /// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
 const DEVICE_NUMBER: (u32, u32) = (10, 229);
@@ -49,43 +49,25 @@ pub struct Unserved {
 ///
 /// [`MountError`]; nothing is mounted then.
 pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved, MountError> {
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .map_err(device_error)?;
     check_mount_point(point)?;
-    let refused = |error: rustix::io::Errno| MountError::Refused(point.to_owned(), error.into());
+    let refused = |error: io::Error| MountError::Refused(point.to_owned(), error);
     // With allow_other the kernel lets in who is in the mount's user namespace; without, who has the
     // mount's user and group (fuse_allow_current_process). An ordinary user's namespace has no others,
     // and the daemon, which tells by echo, is outside of it.
-    let others = if rustix::process::geteuid().is_root() {
-        ",allow_other"
-    } else {
-        ""
+    let options = MountOptions {
+        others: None,
+        ..options.clone()
     };
-    // The kernel's parser of options: fs/fuse/inode.c, fuse_fs_parameters. 40000 is S_IFDIR.
-    let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,subtype=agentfs{others}",
-        device.as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-    );
-    // It has no zero byte.
-    let data = std::ffi::CString::new(data).unwrap_or_default();
-    let data = Some(data.as_c_str());
-    rustix::mount::mount("agentfs", point, "fuse", options.flags(), data).map_err(refused)?;
+    let device = attach::mount(point, &options)?;
+    let device = device.ok_or_else(|| refused(rustix::io::Errno::PERM.into()))?;
     // Without asking the server, which is not there yet.
-    let seen = rustix::fs::statx(
-        CWD,
-        point,
-        AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT,
-        StatxFlags::empty(),
-    );
-    let seen = seen.map_err(refused)?;
+    let st_dev = match attach::connection_of(&device) {
+        Some(st_dev) => st_dev,
+        None => attach::top(CWD, point).map_err(refused)?,
+    };
     Ok(Unserved {
-        device: device.into(),
-        st_dev: rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor),
+        device,
+        st_dev,
         group: only_group(),
     })
 }
@@ -151,18 +133,5 @@ fn is_fuse(device: &OwnedFd) -> bool {
 
 /// Whether the kernel says that the descriptor belongs to another mount; older ones say nothing.
 fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
-    let path = format!("/proc/self/fdinfo/{}", device.as_raw_fd());
-    let mut text = String::new();
-    if File::open(path)
-        .and_then(|mut file| file.read_to_string(&mut text))
-        .is_err()
-    {
-        return false;
-    }
-    let number = text
-        .lines()
-        .find_map(|line| line.strip_prefix("fuse_connection:"))
-        .and_then(|number| number.trim().parse::<u32>().ok());
-    // The kernel's own encoding (include/linux/kdev_t.h).
-    number.is_some_and(|it| rustix::fs::makedev(it >> 20, it & 0xF_FFFF) != st_dev)
+    attach::connection_of(device).is_some_and(|it| it != st_dev)
 }

@@ -10,10 +10,8 @@
 //! thread stuck in the kernel are not closed, by the death of the thread that started it. The signal
 //! for that is one that does nothing as long as the guardian is not ready for it.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -21,18 +19,23 @@ use std::process::{Child, Command, Stdio};
 use crate::location::{Located, Location};
 
 /// Output: what ends the connection, if that is allowed. Arguments: the device of the mount as
-/// mountinfo writes it, and the mount point, if it is in this namespace, as mountinfo writes it and
-/// as it is. A line of input means that the mount is gone already. Of several mounts on that point
+/// mountinfo writes it, and the name of the mount point in the working directory, if it is in this
+/// namespace. A line of input means that the mount is gone already. Of several mounts on that point
 /// the last one listed lies on top, and is what unmounting takes away: only ours may be. It unmounts
-/// at most once: what is there then is another one's.
+/// at most once: what is there then is another one's. The working directory is held from the beginning,
+/// so whoever renames directories above it has no other mount taken away.
 const SCRIPT: &str = r#"
 end() {
   echo 1
-  top=
+  where= top=
   while read -r _ _ device _ point _; do
-    [ "$point" = "$2" ] && top=$device
+    [ "$device" = "$1" ] && where=$point
   done </proc/self/mountinfo
-  [ "$top" = "$1" ] && { umount -f -- "$3" || umount -l -- "$3" || fusermount3 -u -z -q -- "$3"; }
+  while read -r _ _ device _ point _; do
+    [ "$point" = "$where" ] && top=$device
+  done </proc/self/mountinfo
+  [ "$2" ] && [ "$top" = "$1" ] &&
+    { umount -f -- "$2" || umount -l -- "$2" || fusermount3 -u -z -q -- "$2"; }
   exit 0
 }
 trap 'end "$@"' URG TERM
@@ -49,10 +52,8 @@ pub(crate) struct Guardian {
 impl Guardian {
     /// Guards a mount until this is [dismissed](Self::dismiss), or the calling thread is gone.
     pub(crate) fn start(mount: &Located) -> io::Result<Self> {
-        let (major, minor) = (
-            rustix::fs::major(mount.device),
-            rustix::fs::minor(mount.device),
-        );
+        let device = mount.location.device();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let device = format!("{major}:{minor}");
         let shell = |command: &mut Command| {
             let connection = mount.connection.as_ref().map(File::try_clone).transpose()?;
@@ -64,8 +65,10 @@ impl Guardian {
                 .stderr(Stdio::null())
                 // What interrupts the server from a terminal is not for the guardian.
                 .process_group(0);
-            if let Location::Here(point) = &mount.location {
-                command.arg(as_in_mountinfo(point)).arg(point);
+            if let Location::Here(point, ..) = &mount.location
+                && let (Some(above), Some(name)) = (point.parent(), point.file_name())
+            {
+                command.arg(Path::new(".").join(name)).current_dir(above);
             }
             command.spawn()
         };
@@ -84,19 +87,4 @@ impl Guardian {
             tracing::debug!(%error, "the guardian of a mount was gone before it");
         }
     }
-}
-
-/// As the kernel writes a path there (`fs/proc_namespace.c: show_mountinfo`).
-fn as_in_mountinfo(path: &Path) -> OsString {
-    let mut text = Vec::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b' ' => text.extend_from_slice(b"\\040"),
-            b'\t' => text.extend_from_slice(b"\\011"),
-            b'\n' => text.extend_from_slice(b"\\012"),
-            b'\\' => text.extend_from_slice(b"\\134"),
-            other => text.push(*other),
-        }
-    }
-    OsString::from_vec(text)
 }

@@ -32,6 +32,7 @@
 
 mod adapter;
 mod answer;
+mod attach;
 mod convert;
 mod echo;
 mod elsewhere;
@@ -43,10 +44,12 @@ mod location;
 mod near;
 mod opened;
 mod options;
+mod reach;
 mod requests;
 mod server;
 mod session;
 mod table;
+mod teller;
 
 pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};

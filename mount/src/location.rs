@@ -2,31 +2,60 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, Dev, Mode, OFlags, StatxFlags};
+use rustix::fs::{CWD, Dev, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
+use crate::attach;
 use crate::session;
 
 /// Where the kernel lets connections be aborted, one directory for each.
 const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 
-/// Where a mount is.
-#[derive(Clone, Debug)]
+/// Where a mount is, and the device of its files.
+#[derive(Debug)]
 pub(crate) enum Location {
-    /// In this process's mount namespace.
-    Here(PathBuf),
-    /// In another one: its name there, and the device of its files.
+    /// In this process's mount namespace, with its `/dev/fuse`.
+    Here(PathBuf, Dev, Live),
+    /// In another one: its name there.
     Elsewhere(PathBuf, Dev),
 }
 
 impl Location {
     pub(crate) fn point(&self) -> &Path {
         match self {
-            Self::Here(point) | Self::Elsewhere(point, _) => point,
+            Self::Here(point, ..) | Self::Elsewhere(point, _) => point,
         }
+    }
+
+    pub(crate) fn device(&self) -> Dev {
+        match self {
+            Self::Here(_, device, _) | Self::Elsewhere(_, device) => *device,
+        }
+    }
+}
+
+/// A copy of a `/dev/fuse`, to see whether the mount is there still. It is closed when nobody serves the
+/// mount any more: as long as one is open, the kernel waits for answers.
+#[derive(Debug)]
+pub(crate) struct Live(Mutex<Option<OwnedFd>>);
+
+impl From<OwnedFd> for Live {
+    fn from(fuse: OwnedFd) -> Self {
+        Self(Mutex::new(Some(fuse)))
+    }
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.lock().as_ref().is_none_or(attach::has_ended)
     }
 }
 
@@ -34,48 +63,50 @@ impl Location {
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) location: Location,
-    pub(crate) device: Dev,
     /// A write to it ends the connection, whatever becomes of the number. `None` if that is not
     /// for this process to do.
     pub(crate) connection: Option<File>,
 }
 
 impl Located {
-    pub(crate) fn find(location: Location) -> io::Result<Self> {
-        let (location, device) = match location {
-            Location::Here(point) => {
-                let point = point.canonicalize()?;
-                let device = rustix::fs::stat(&point)?.st_dev;
-                (Location::Here(point), device)
-            }
-            Location::Elsewhere(_, device) => (location, device),
-        };
+    pub(crate) fn new(location: Location) -> Self {
+        let device = location.device();
         session::raise_read_ahead(device);
         let connection = connection(device);
         if let Err(error) = &connection {
             tracing::debug!(%error, "the connection of a mount cannot be ended by hand");
         }
-        Ok(Self {
+        Self {
             location,
-            device,
             connection: connection.ok(),
-        })
+        }
     }
 
     /// Whether another mount lies over this one, and would be taken away in its stead.
     pub(crate) fn is_covered(&self) -> bool {
-        let Location::Here(point) = &self.location else {
-            return false;
-        };
-        // What the kernel knows without asking anybody.
-        let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let seen = rustix::fs::statx(CWD, point, flags, StatxFlags::empty());
-        seen.is_ok_and(|it| rustix::fs::makedev(it.stx_dev_major, it.stx_dev_minor) != self.device)
+        match &self.location {
+            Location::Here(point, device, live) => {
+                !live.has_ended() && attach::top(CWD, point).is_ok_and(|top| top != *device)
+            }
+            Location::Elsewhere(..) => false,
+        }
+    }
+
+    /// Nobody serves it any more. The kernel has usually ended it; otherwise it is taken away.
+    pub(crate) fn end(&self) {
+        if let Location::Here(point, device, live) = &self.location {
+            if !live.has_ended() {
+                session::detach(point, *device);
+            }
+            live.lock().take();
+        }
     }
 
     pub(crate) fn unmount(&self, detach: bool) -> io::Result<()> {
         match &self.location {
-            Location::Here(point) => session::unmount(point, detach),
+            // A mount that has ended may have left its number to another one at the same place.
+            Location::Here(_, _, live) if live.has_ended() => Err(ErrorKind::InvalidInput.into()),
+            Location::Here(point, device, _) => attach::unmount(point, *device, detach),
             // Nobody can tell from here whether it is in use.
             Location::Elsewhere(..) if !detach => Err(ErrorKind::ResourceBusy.into()),
             Location::Elsewhere(..) => match &self.connection {

@@ -1,6 +1,6 @@
 //! How a branch is mounted.
 
-use fuser::{Config, MountOption, SessionACL};
+use fuser::{Config, SessionACL};
 use rustix::mount::MountFlags;
 
 /// How a branch is mounted. The default is right for most.
@@ -36,27 +36,10 @@ impl Default for MountOptions {
 }
 
 impl MountOptions {
+    /// For a session of a mount that is already made.
     pub(crate) fn config(&self) -> Config {
-        let is_root = rustix::process::geteuid().is_root();
-        let mut options = vec![
-            MountOption::FSName("agentfs".to_owned()),
-            // Both mount(2) and fusermount3 take it in this form, and fuser passes its own word
-            // for it only to the latter.
-            MountOption::CUSTOM("subtype=agentfs".to_owned()),
-            MountOption::DefaultPermissions,
-        ];
-        if self.set_ids {
-            options.push(MountOption::Suid);
-        }
-        if self.devices {
-            options.push(MountOption::Dev);
-        }
-        if self.read_only {
-            options.push(MountOption::RO);
-        }
         let mut config = Config::default();
-        config.mount_options = options;
-        config.acl = if self.others.unwrap_or(is_root) {
+        config.acl = if self.lets_others_in() {
             SessionACL::All
         } else {
             SessionACL::Owner
@@ -66,7 +49,27 @@ impl MountOptions {
         config
     }
 
-    /// The same for mount(2).
+    pub(crate) fn lets_others_in(&self) -> bool {
+        let is_root = rustix::process::geteuid().is_root();
+        self.others.unwrap_or(is_root)
+    }
+
+    /// For fusermount3, which adds `nosuid` and `nodev` itself.
+    pub(crate) fn for_helper(&self) -> String {
+        let mut options = "fsname=agentfs,subtype=agentfs,default_permissions".to_owned();
+        let more = [
+            (self.set_ids, ",suid"),
+            (self.devices, ",dev"),
+            (self.read_only, ",ro"),
+            (self.lets_others_in(), ",allow_other"),
+        ];
+        for (_, option) in more.iter().filter(|(is_set, _)| *is_set) {
+            options.push_str(option);
+        }
+        options
+    }
+
+    /// For mount(2).
     pub(crate) fn flags(&self) -> MountFlags {
         let mut flags = MountFlags::empty();
         flags.set(MountFlags::NOSUID, !self.set_ids);

@@ -12,7 +12,6 @@ use crate::adapter::Adapter;
 use crate::error::UnmountError;
 use crate::guardian::Guardian;
 use crate::location::{Located, Location};
-use crate::session;
 
 /// How long unmounting waits for the threads to end: they have nothing left to do.
 const END: Duration = Duration::from_secs(10);
@@ -58,48 +57,50 @@ impl Server {
         guarded: bool,
         at_end: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
+        let mount = Arc::new(Located::new(location));
         let end = Arc::new(End::default());
         let (started, starts) = mpsc::channel();
-        let owned_end = Arc::clone(&end);
+        let (served, owned_end) = (Arc::clone(&mount), Arc::clone(&end));
         let thread = move || {
             let serving = std::thread::Builder::new()
                 .name(format!("agentfs-serve-{id}"))
                 .spawn(move || session.run());
             // This thread lives as long as the mount, which is what the guardian goes by.
-            let (guardian, found) = match serving.as_ref().map(|_| guarded_mount(location, guarded))
-            {
-                Ok(Ok((mount, guardian))) => (guardian, Ok(mount)),
-                Ok(Err(error)) => (None, Err(error)),
-                Err(error) => (None, Err(io::Error::new(error.kind(), error.to_string()))),
+            let guardian = match &serving {
+                Ok(_) => guarded.then(|| Guardian::start(&served)).transpose(),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            let (guardian, result) = match guardian {
+                Ok(guardian) => (guardian, Ok(())),
+                Err(error) => (None, Err(error)),
             };
             // Whoever started this waits for it.
-            drop(started.send(found));
+            drop(started.send(result));
             match serving.map(std::thread::JoinHandle::join) {
                 Ok(Ok(Ok(()))) | Err(_) => {}
                 Ok(Ok(Err(error))) => tracing::info!(mount = %id, %error, "a mount ended"),
                 Ok(Err(_)) => tracing::error!(mount = %id, "serving a mount failed"),
             }
+            served.end();
             at_end();
             owned_end.reach();
             if let Some(guardian) = guardian {
                 guardian.dismiss();
             }
         };
-        std::thread::Builder::new()
+        let spawned = std::thread::Builder::new()
             .name(format!("agentfs-mount-{id}"))
-            .spawn(thread)?;
-        let mount = starts
-            .recv()
-            .unwrap_or_else(|_| Err(ErrorKind::ConnectionAborted.into()))?;
+            .spawn(thread);
+        let aborted = |_| Err(ErrorKind::ConnectionAborted.into());
+        // On failure nothing is mounted any more, as far as we can help it.
+        spawned
+            .and_then(|_| starts.recv().unwrap_or_else(aborted))
+            .inspect_err(|_| mount.end())?;
         Ok(Self { mount, end })
     }
 
     pub(crate) fn point(&self) -> &Path {
         self.mount.location.point()
-    }
-
-    pub(crate) fn device(&self) -> u64 {
-        self.mount.device
     }
 
     pub(crate) fn wait(&self, at_most: Duration) -> bool {
@@ -128,21 +129,4 @@ impl Server {
         }
         Ok(())
     }
-}
-
-/// The mount, and who guards it. On failure nothing is mounted any more, as far as we can help it.
-fn guarded_mount(
-    location: Location,
-    guarded: bool,
-) -> io::Result<(Arc<Located>, Option<Guardian>)> {
-    let fallback = location.clone();
-    let located = Located::find(location);
-    let started = located.and_then(|mount| {
-        let guardian = guarded.then(|| Guardian::start(&mount)).transpose()?;
-        Ok((Arc::new(mount), guardian))
-    });
-    if let (Err(_), Location::Here(point)) = (&started, fallback) {
-        drop(session::unmount(&point, true));
-    }
-    started
 }

@@ -3,17 +3,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fuser::Session;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use rustix::fs::{AtFlags, Dev, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
 
 use crate::adapter::Adapter;
+use crate::attach::{self, Attached};
 use crate::error::MountError;
+use crate::location::Location;
 use crate::options::MountOptions;
 
 pub(crate) const DEVICE: &str = "/dev/fuse";
@@ -24,23 +24,43 @@ const GUARDIAN: Duration = Duration::from_secs(1);
 /// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
 const READ_AHEAD: &str = "1024";
 
-/// Mounts, and gives the session to be run.
+/// Mounts, and gives the session to be run, and where it is.
 pub(crate) fn open(
     adapter: Adapter,
     point: &Path,
     options: &MountOptions,
-) -> Result<Session<Adapter>, MountError> {
+) -> Result<(Session<Adapter>, Location), MountError> {
     check_device()?;
     clear_dead_mounts(point);
     check_mount_point(point)?;
-    Session::new(adapter, point, &options.config()).map_err(|error| {
-        // fuser only starts programs when the kernel has refused an ordinary user.
-        if error.kind() == ErrorKind::NotFound {
-            MountError::NoHelper
-        } else {
-            MountError::Refused(point.to_owned(), error)
+    let Attached {
+        fuse,
+        point,
+        device,
+    } = attach::attach(point, options)?;
+    let config = options.config();
+    // To see whether it has ended.
+    let copy = fuse.try_clone().map_err(MountError::Io);
+    let session = copy.and_then(|copy| {
+        let session = Session::from_fd(adapter, fuse, config.acl, config);
+        Ok((session.map_err(MountError::Io)?, copy))
+    });
+    match session {
+        Ok((session, copy)) => Ok((session, Location::Here(point, device, copy.into()))),
+        Err(error) => {
+            detach(&point, device);
+            Err(error)
         }
-    })
+    }
+}
+
+/// Takes a mount away that is not served.
+pub(crate) fn detach(point: &Path, device: Dev) {
+    if let Err(error) = attach::unmount(point, device, true)
+        && error.kind() != ErrorKind::InvalidInput
+    {
+        tracing::warn!(point = %point.display(), %error, "a mount stays");
+    }
 }
 
 /// Whether this process can mount at all, as far as `/dev/fuse` goes.
@@ -93,11 +113,11 @@ fn clear_dead_mounts(point: &Path) {
         tracing::debug!(%error, "nobody tells when a mount is gone");
     }
     for _ in 0..DEAD_MOUNTS {
-        if !is_dead(point) {
+        let Some(device) = dead(point) else {
             return;
-        }
+        };
         tracing::info!(point = %point.display(), "clearing away a dead mount");
-        if let Err(error) = unmount(point, true) {
+        if let Err(error) = attach::unmount(point, device, true) {
             tracing::warn!(point = %point.display(), %error, "a dead mount stays");
             return;
         }
@@ -105,10 +125,22 @@ fn clear_dead_mounts(point: &Path) {
 }
 
 fn is_dead(point: &Path) -> bool {
+    dead(point).is_some()
+}
+
+/// The device of what lies on top at a directory, if its server died.
+fn dead(point: &Path) -> Option<Dev> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(point, flags, Mode::empty()).ok()?;
     // What the kernel remembers it would say of a dead one, too.
-    let flags = AtFlags::STATX_FORCE_SYNC;
-    let asked = rustix::fs::statx(CWD, point, flags, StatxFlags::BASIC_STATS);
-    matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED))
+    let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::EMPTY_PATH;
+    let asked = rustix::fs::statx(&opened, "", flags, StatxFlags::BASIC_STATS);
+    if !matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED)) {
+        return None;
+    }
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
+    let seen = rustix::fs::statx(&opened, "", flags, StatxFlags::empty()).ok()?;
+    Some(rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor))
 }
 
 /// Waits a little until the mount is not there any more.
@@ -126,44 +158,6 @@ fn wait_for_guardian(point: &Path) -> io::Result<()> {
         rustix::event::poll(&mut polled, Some(&left))?;
     }
     Ok(())
-}
-
-/// Unmounts; `detach` takes away what is in use too.
-pub(crate) fn unmount(point: &Path, detach: bool) -> io::Result<()> {
-    let flags = if detach {
-        UnmountFlags::DETACH | UnmountFlags::NOFOLLOW
-    } else {
-        UnmountFlags::NOFOLLOW
-    };
-    match rustix::mount::unmount(point, flags) {
-        Err(Errno::PERM) => unmount_by_helper(point, detach),
-        other => Ok(other?),
-    }
-}
-
-fn unmount_by_helper(point: &Path, detach: bool) -> io::Result<()> {
-    let mut command = Command::new("fusermount3");
-    command.arg("-u");
-    if detach {
-        command.arg("-z");
-    }
-    let output = command
-        .arg("--")
-        .arg(point)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    let is_busy = text.contains("busy");
-    let kind = if is_busy {
-        ErrorKind::ResourceBusy
-    } else {
-        ErrorKind::PermissionDenied
-    };
-    Err(io::Error::new(kind, text))
 }
 
 /// Lets the kernel read further ahead than FUSE's default; only root can, and nothing depends on it.

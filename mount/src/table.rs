@@ -13,7 +13,7 @@ use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
 use fuser::Session;
 
 use crate::adapter::Adapter;
-use crate::echo::Echo;
+use crate::echo::{Echo, Reach};
 use crate::elsewhere::{self, Unserved};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
@@ -71,6 +71,16 @@ struct Entry {
     echo: Arc<Echo>,
 }
 
+impl Entry {
+    fn reach<'a>(&'a self, processes: &'a [u32]) -> Reach<'a> {
+        Reach {
+            device: self.info.device,
+            point: &self.info.point,
+            processes,
+        }
+    }
+}
+
 impl Mounts {
     /// No mounts yet.
     ///
@@ -113,8 +123,7 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
-        let location = Location::Here(point.to_owned());
-        self.start(branch, location, options.guarded, |adapter| {
+        self.start(branch, options.guarded, |adapter| {
             session::open(adapter, point, options)
         })
     }
@@ -139,17 +148,17 @@ impl Mounts {
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
         let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
-        self.start(branch, location, options.guarded, |adapter| {
-            elsewhere::open(adapter, unserved, options)
+        self.start(branch, options.guarded, |adapter| {
+            let session = elsewhere::open(adapter, unserved, options)?;
+            Ok((session, location))
         })
     }
 
     fn start(
         &self,
         branch: BranchId,
-        location: Location,
         guarded: bool,
-        open: impl FnOnce(Adapter) -> Result<Session<Adapter>, MountError>,
+        open: impl FnOnce(Adapter) -> Result<(Session<Adapter>, Location), MountError>,
     ) -> Result<MountHandle, MountError> {
         let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
         let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
@@ -158,13 +167,13 @@ impl Mounts {
         let echo = Arc::new(Echo::new());
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
         let opened = Arc::clone(&adapter.opened);
-        let session = open(adapter)?;
+        let (session, location) = open(adapter)?;
         cache.connect(session.notifier());
-        let mut info = MountInfo {
+        let info = MountInfo {
             id,
             branch: branch.id(),
             point: location.point().to_owned(),
-            device: 0,
+            device: location.device(),
         };
         // From here on changes are invalidated; nobody has been answered anything yet.
         self.table.change(|all| {
@@ -185,13 +194,6 @@ impl Mounts {
             self.table.remove(id);
             MountError::Refused(info.point.clone(), error)
         })?;
-        server.point().clone_into(&mut info.point);
-        info.device = server.device();
-        self.table.change(|all| {
-            for old in all.iter_mut().filter(|old| old.info.id == id) {
-                old.info = info.clone();
-            }
-        });
         tracing::info!(mount = %id, branch = %info.branch, point = %info.point.display(), "mounted");
         Ok(MountHandle { info, server })
     }
@@ -312,20 +314,20 @@ impl Echoes {
     /// # Errors
     ///
     /// `NotFound` when there is no such mount or the change is overtaken by others, so that its
-    /// directory is gone; `Unsupported` when the mount cannot be reached; otherwise what the system
-    /// call said.
+    /// directory is gone or cannot be reached by a path that stays in the mount; `Unsupported` when the
+    /// mount cannot be reached; otherwise what the system call said. Nobody was told then.
     pub fn tell(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
         let (entry, branch) = self.find(mount)?;
-        let points = points(&entry.info.point, processes);
-        entry.echo.tell(&branch, &entry.cache, &points, change)
+        let reach = entry.reach(processes);
+        entry.echo.tell(&branch, &entry.cache, reach, change)
     }
 
     /// Whether changes can be told on a mount.
     #[must_use]
     pub fn can_tell(&self, mount: MountId, processes: &[u32]) -> bool {
         self.find(mount).is_ok_and(|(entry, branch)| {
-            let points = points(&entry.info.point, processes);
-            entry.echo.can_tell(&branch, &entry.cache, &points)
+            let reach = entry.reach(processes);
+            entry.echo.can_tell(&branch, &entry.cache, reach)
         })
     }
 
@@ -336,16 +338,6 @@ impl Echoes {
         let branch = self.fs.branch(entry.info.branch)?;
         Ok((entry, branch))
     }
-}
-
-/// Where a mount point may be found: here, or as these processes see it.
-fn points(point: &Path, processes: &[u32]) -> Vec<PathBuf> {
-    let below = point.strip_prefix("/").unwrap_or(point);
-    let theirs = processes.iter().map(|process| {
-        let root = PathBuf::from(format!("/proc/{process}/root"));
-        root.join(below)
-    });
-    std::iter::once(point.to_owned()).chain(theirs).collect()
 }
 
 /// A mount. It is taken away when this is dropped, in use or not.

@@ -11,7 +11,7 @@ use agentfs_proto::socket;
 use clap::Args;
 
 use super::session::Session;
-use super::{Common, Failure};
+use super::{Common, Failure, mount};
 use crate::shim;
 
 /// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
@@ -21,6 +21,10 @@ const NOT_FOUND: u8 = 127;
 
 /// Run a command that hears of changes in mounted branches, from the running daemon
 ///
+/// The library tells a command of one branch: the one that is mounted where the command is started; on
+/// no mount it is main, or the one that --branch names. If the command also watches mounts of other
+/// branches, the kernel tells it of those, unless the daemon was started with --echo never.
+///
 /// The command replaces this process: its exit status and the signals it gets are its own. Exit
 /// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
 #[derive(Debug, Args)]
@@ -28,7 +32,7 @@ const NOT_FOUND: u8 = 127;
   mkdir work && agentfs mount attempt-1 work
   cd work && agentfs exec -- inotifywait -m -r .")]
 pub(crate) struct ExecArgs {
-    /// Bind the command to a branch: it hears of no other
+    /// The branch, instead of the one that is mounted on the current directory
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     /// The command with its arguments
@@ -54,6 +58,10 @@ fn prepare(
     words: &[OsString],
 ) -> Result<Command, Failure> {
     let mut session = Session::open(common, branch.as_deref().unwrap_or_default())?;
+    let branch = match branch {
+        Some(named) => Some(named),
+        None => mount::branch_here(&mut session)?,
+    };
     let token = match branch {
         Some(name) => Some(session.call(BranchToken { name })?.token),
         None => None,

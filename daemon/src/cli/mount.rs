@@ -85,6 +85,17 @@ pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
     }
 }
 
+/// The branch on whose mount the current directory lies.
+pub(crate) fn branch_here(session: &mut Session) -> Result<Option<String>, Failure> {
+    // Where that cannot be said, there is no mount either.
+    let Ok(here) = rustix::fs::stat(".") else {
+        return Ok(None);
+    };
+    let mounts = list(session)?;
+    let found = mounts.into_iter().find(|it| device(it) == here.st_dev);
+    Ok(found.map(|it| it.branch_name))
+}
+
 /// The mount table, for people.
 pub(crate) fn table(mounts: &[MountInfo]) -> Table {
     let mut table = Table::new(&["MOUNT", "BRANCH", "DEVICE", "DIRECTORY"]);

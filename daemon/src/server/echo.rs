@@ -1,7 +1,8 @@
 //! Changes from elsewhere for programs that no library is preloaded into: the kernel tells them, on
 //! every mount where such a program watches something concerned.
 //!
-//! Whoever watches the same through the library hears the kernel too and is not told by a record.
+//! Whoever watches the same through the library hears the kernel too and is not told by a record, unless
+//! the kernel could not be made to tell: then the record follows.
 //! So a change is told in one way only, and that is decided before anybody is told. It is decided by
 //! what was watched when `/proc` was last looked at; a change that is newer than that is looked at
 //! once more, and told late if a program has begun to watch meanwhile.
@@ -11,18 +12,19 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentfs_core::event::{Change, Envelope, Origin};
-use agentfs_core::id::MountId;
+use agentfs_core::id::{BranchId, MountId};
+use agentfs_engine::service::WatchService;
 use agentfs_engine::synth;
 use agentfs_mount::Echoes;
 
 use super::echo_mode::EchoMode;
 use super::mounts::MountTable;
-use super::services::{lock, read, write};
+use super::services::{Sessions, lock, read, write};
 use crate::listeners;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
@@ -48,6 +50,8 @@ struct Shared {
     /// What is to be told on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
     is_watched: AtomicBool,
+    /// What tells those with the library, and who they are.
+    library: OnceLock<(Weak<WatchService>, Arc<Sessions>)>,
     told: AtomicU64,
     failed: AtomicU64,
 }
@@ -66,7 +70,7 @@ struct Watched {
 
 struct Job {
     mount: MountId,
-    change: Change,
+    envelope: Envelope,
     /// Nobody was told by a record; otherwise it depends on whether somebody watches by now.
     is_certain: bool,
     /// Whether new content comes with it, and a close after that.
@@ -109,6 +113,7 @@ impl Echoing {
             echoes,
             watched: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
+            library: OnceLock::new(),
             told: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
@@ -130,6 +135,14 @@ impl Echoing {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Has the service told what became of the changes that the kernel was to tell. It tells each
+    /// session of its own branch.
+    pub(crate) fn serve(&self, service: &Arc<WatchService>, sessions: &Arc<Sessions>) {
+        let library = (Arc::downgrade(service), Arc::clone(sessions));
+        // Called once, before anything is watched.
+        drop(self.shared.library.set(library));
     }
 
     /// The mounts on which the kernel tells this change, or has told it: who watches there is told
@@ -157,7 +170,7 @@ impl Echoing {
             }
             let job = Job {
                 mount,
-                change: change.clone(),
+                envelope: envelope.clone(),
                 is_certain,
                 closes: matches!(envelope.origin, Origin::Lower | Origin::Restore)
                     || !matches!(change, Change::Created { .. }),
@@ -222,16 +235,31 @@ impl Shared {
                 took = begun.elapsed();
                 looked = Some(begun);
             }
+            let change = &job.envelope.change;
             if job.is_certain {
-                self.tell(&job, &job.change);
-            } else if self.finds(job.mount, |it| it.concerns(&job.change)) {
-                self.tell(&job, &job.change);
+                let is_told = self.tell(job.mount, change);
+                self.report(&job, is_told);
+            } else if self.finds(job.mount, |it| it.concerns(change)) {
+                self.tell(job.mount, change);
                 // Nobody asked for the closing of files yet.
-                if let Some(close) = job.change.content_close().filter(|_| job.closes) {
-                    self.tell(&job, &close);
+                if let Some(close) = change.content_close().filter(|_| job.closes) {
+                    self.tell(job.mount, &close);
                 }
             }
         }
+    }
+
+    /// The branches of which the library tells each process that has it. On a mount of another branch
+    /// such a process is as one without.
+    fn sessions(&self) -> HashMap<u32, Vec<BranchId>> {
+        let mut branches: HashMap<u32, Vec<BranchId>> = HashMap::new();
+        if let Some((_, sessions)) = self.library.get() {
+            for session in lock(sessions).values() {
+                let (process, branch) = session.hears();
+                branches.entry(process).or_default().push(branch);
+            }
+        }
+        branches
     }
 
     /// Looks who watches what.
@@ -239,24 +267,29 @@ impl Shared {
         let mounts = self.mounts.devices();
         let mut watched: HashMap<MountId, Watched> = HashMap::new();
         if self.mode == EchoMode::Always {
-            for mount in mounts.values() {
+            for (mount, _) in mounts.values() {
                 watched.entry(*mount).or_default().always = true;
             }
         }
+        let sessions = self.sessions();
         for instance in listeners::all() {
+            let is_served = |branch| {
+                let of = sessions.get(&instance.pid);
+                instance.is_hooked && of.is_none_or(|branches| branches.contains(branch))
+            };
             for (device, inode) in &instance.marks {
-                if let Some(mount) = mounts.get(device) {
+                if let Some((mount, branch)) = mounts.get(device) {
                     let watched = watched.entry(*mount).or_default();
                     watched.seen_by(instance.pid);
-                    if !instance.is_hooked {
+                    if !is_served(branch) {
                         watched.nodes.insert(*inode);
                     }
                 }
             }
-            for mount in instance.devices.iter().filter_map(|it| mounts.get(it)) {
+            for (mount, branch) in instance.devices.iter().filter_map(|it| mounts.get(it)) {
                 let watched = watched.entry(*mount).or_default();
                 watched.seen_by(instance.pid);
-                watched.all |= !instance.is_hooked;
+                watched.all |= !is_served(branch);
             }
         }
         // Who watches by the library only is kept: what is on its way is told through them, when those
@@ -267,25 +300,48 @@ impl Shared {
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    fn tell(&self, job: &Job, change: &Change) {
-        let mut told = self.try_tell(job.mount, change);
+    /// Those with the library were told of nothing yet.
+    fn report(&self, job: &Job, is_told: bool) {
+        // What the kernel tells ends watches only when an object goes.
+        let ends = matches!(
+            job.envelope.change,
+            Change::Removed { .. } | Change::Renamed { .. }
+        );
+        if is_told && !ends {
+            return;
+        }
+        // They have heard of the end of a mount.
+        let branch = job.envelope.branch;
+        let is_mounted = self.mounts.of_branch(branch).contains(&job.mount);
+        if let Some((service, _)) = self.library.get()
+            && let Some(service) = service.upgrade()
+            && is_mounted
+        {
+            service.deliver_after_echo(&job.envelope, job.mount, is_told);
+        }
+    }
+
+    /// Whether the kernel has told.
+    fn tell(&self, mount: MountId, change: &Change) -> bool {
+        let mut told = self.try_tell(mount, change);
         // All of those who watched may have ended, and others begun.
         if told
             .as_ref()
             .is_err_and(|it| it.kind() == io::ErrorKind::Unsupported)
         {
             self.look();
-            told = self.try_tell(job.mount, change);
+            told = self.try_tell(mount, change);
         }
-        match told {
+        match &told {
             Ok(()) => {
                 self.told.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(mount = %job.mount, ?change, %error, "the kernel does not tell of a change");
+                tracing::debug!(%mount, ?change, %error, "the kernel does not tell of a change");
             }
         }
+        told.is_ok()
     }
 
     fn try_tell(&self, mount: MountId, change: &Change) -> io::Result<()> {

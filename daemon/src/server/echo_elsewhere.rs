@@ -1,7 +1,12 @@
 //! Without mounts the kernel has nothing to tell.
 
+use std::sync::Arc;
+
 use agentfs_core::event::Envelope;
 use agentfs_core::id::MountId;
+
+use super::services::Sessions;
+use crate::service::WatchService;
 
 /// Nobody to tell.
 #[derive(Debug)]
@@ -11,6 +16,8 @@ impl Echoing {
     pub(crate) fn told_on(&self, _: &Envelope) -> Vec<MountId> {
         Vec::new()
     }
+
+    pub(crate) fn serve(&self, _: &Arc<WatchService>, _: &Arc<Sessions>) {}
 
     pub(crate) fn wants_activity(&self) -> bool {
         false

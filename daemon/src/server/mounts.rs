@@ -109,12 +109,13 @@ impl MountTable {
         shown.map(|(id, _)| *id).collect()
     }
 
-    /// The mounts by their devices.
+    /// The mounts and their branches by their devices.
     #[must_use]
-    pub fn devices(&self) -> HashMap<u64, MountId> {
+    pub fn devices(&self) -> HashMap<u64, (MountId, BranchId)> {
         let table = lock(&self.0.table);
         let all = table.mounts.iter();
-        all.map(|(id, mount)| (mount.st_dev, *id)).collect()
+        all.map(|(id, mount)| (mount.st_dev, (*id, mount.branch)))
+            .collect()
     }
 
     /// The mounts numbered higher than `after`.

@@ -74,6 +74,12 @@ impl PublicSession {
         self.id
     }
 
+    /// The process, and the branch of which it is told.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn hears(&self) -> (u32, BranchId) {
+        (self.peer.pid, self.branch)
+    }
+
     /// Whether a token binds it to its branch.
     pub(crate) fn is_bound(&self) -> bool {
         self.bound

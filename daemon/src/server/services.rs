@@ -50,6 +50,9 @@ impl Tokens {
     }
 }
 
+/// The open sessions.
+pub(crate) type Sessions = Mutex<BTreeMap<SessionId, Arc<PublicSession>>>;
+
 /// Shared by the sessions and the sinks.
 pub(crate) struct Services {
     /// The first to end: it uses the others.
@@ -68,7 +71,7 @@ pub(crate) struct Services {
     limits: Limits,
     counters: Counters,
     tokens: Arc<Tokens>,
-    sessions: Mutex<BTreeMap<SessionId, Arc<PublicSession>>>,
+    sessions: Arc<Sessions>,
     lower: Bytes,
     /// Tells this start of the daemon from all others.
     instance: u64,
@@ -132,6 +135,8 @@ impl Services {
             .before_delivery(mounting.settler())
             .notified_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
         let watches = Arc::new(watches);
+        let sessions = Arc::<Sessions>::default();
+        echoing.serve(&watches, &sessions);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
         // In front of the watch service: a watch that is registered hears the event.
@@ -171,7 +176,7 @@ impl Services {
             limits: config.limits,
             counters: Counters::default(),
             tokens: Arc::default(),
-            sessions: Mutex::default(),
+            sessions,
             lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
             // Its keys are the system's random numbers.
             instance: RandomState::new().hash_one(std::process::id()),

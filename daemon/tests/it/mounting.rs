@@ -265,3 +265,28 @@ fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
     succeeds(&daemon, &["umount", dir]);
     assert!(!is_mount_point(point.path()));
 }
+
+/// A directory above the mount point was renamed, and a link to another one has its name.
+#[test]
+fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
+    if !can_mount() {
+        return;
+    }
+    let (daemon, other) = (DaemonProcess::start(), DaemonProcess::start());
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).join("a point");
+    for (daemon, name) in [(&daemon, "above"), (&other, "theirs")] {
+        fs::create_dir_all(at(name)).unwrap();
+        succeeds(daemon, &["mount", "main", at(name).to_str().unwrap()]);
+    }
+    let (above, renamed) = (dir.path().join("above"), dir.path().join("renamed"));
+    fs::rename(&above, &renamed).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("theirs"), &above).unwrap();
+    let guardians = guardians(&daemon);
+    let _directory = daemon.kill();
+    wait_until_unmounted(&at("renamed"));
+    wait_until_ended(&guardians);
+    assert!(is_mount_point(&at("theirs")));
+    fs::write(at("theirs").join("f"), "alive").unwrap();
+    succeeds(&other, &["umount", at("theirs").to_str().unwrap()]);
+}

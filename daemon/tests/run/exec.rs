@@ -147,3 +147,94 @@ fn a_stock_program_hears_a_change_from_outside() {
     drop(program);
     assert!(daemon.run(&["umount", dir]).status.success());
 }
+
+/// Two branches, each on a directory of its own.
+struct Mounted {
+    daemon: DaemonProcess,
+    points: tempfile::TempDir,
+}
+
+const BRANCHES: [&str; 2] = ["attempt-1", "attempt-2"];
+
+impl Mounted {
+    fn new() -> Self {
+        let daemon = DaemonProcess::start();
+        let points = tempfile::tempdir().unwrap();
+        for branch in BRANCHES {
+            let point = points.path().join(branch);
+            fs::create_dir(&point).unwrap();
+            assert!(daemon.run(&["branch", "create", branch]).status.success());
+            let mount = ["mount", branch, point.to_str().unwrap()];
+            assert!(daemon.run(&mount).status.success());
+            fs::create_dir(point.join("below")).unwrap();
+        }
+        Self { daemon, points }
+    }
+
+    /// A watcher that is started in this directory.
+    fn watch(&self, here: &str, options: &[&str], watched: &[&str]) -> Program {
+        let mut command = agentfs(self.daemon.directory.path());
+        command
+            .env("XDG_RUNTIME_DIR", self.daemon.directory.path())
+            .env_remove("LD_PRELOAD")
+            .current_dir(self.points.path().join(here))
+            .arg("exec")
+            .args(options)
+            .args(["--", "inotifywait", "-m", "-r"])
+            .args(["-e", "create", "--format", "%e %f"])
+            .args(watched);
+        let program = Program::start(&mut command);
+        program.complains("Watches established");
+        program
+    }
+
+    fn touch(&self, branch: &str, path: &str) {
+        let touch = ["fs", "touch", path, "--branch", branch];
+        assert!(self.daemon.run(&touch).status.success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for branch in BRANCHES {
+            let point = self.points.path().join(branch);
+            self.daemon
+                .run(&["umount", "--detach", point.to_str().unwrap()]);
+        }
+    }
+}
+
+/// As the help of `agentfs exec` has it.
+#[test]
+fn a_command_hears_the_branch_that_is_mounted_where_it_is_started() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let one = mounted.watch("attempt-1", &[], &["."]);
+    let two = mounted.watch("attempt-2/below", &[], &["."]);
+    mounted.touch("attempt-1", "/one");
+    mounted.touch("attempt-2", "/below/two");
+    assert_eq!(one.line(), "CREATE one");
+    assert_eq!(two.line(), "CREATE two");
+}
+
+/// What the library does not tell, the kernel does.
+#[test]
+fn a_command_that_watches_mounts_of_several_branches_hears_all_of_them() {
+    if !can_mount() {
+        return;
+    }
+    let mounted = Mounted::new();
+    let own = ["--branch", "attempt-1"];
+    let watcher = mounted.watch("", &own, &BRANCHES);
+    for (branch, path) in [
+        ("attempt-1", "/one"),
+        ("attempt-2", "/two"),
+        ("attempt-1", "/three"),
+        ("attempt-2", "/four"),
+    ] {
+        mounted.touch(branch, path);
+        assert_eq!(watcher.line(), format!("CREATE {}", &path[1..]));
+    }
+}

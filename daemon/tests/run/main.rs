@@ -4,6 +4,7 @@
 
 mod doctor;
 mod echo;
+mod echo_inside;
 mod ending;
 mod exec;
 mod ordinary;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
+use agentfs_core::id::MountId;
 
 use super::WatchService;
 use crate::queue::{Open, Queue};
 use crate::record_writer::RoutedChange;
 use crate::route::Notification;
+use crate::watch::Round;
 
 impl EventSink for WatchService {
     /// Does nothing: [`on_envelope`](Self::on_envelope) has all of it.
@@ -33,10 +35,27 @@ impl EventSink for WatchService {
 }
 
 impl WatchService {
-    /// Delivers a change to every queue that watches what it touches, one queue after the other.
+    /// Delivers a change to every queue that watches what it touches, for the first time.
     fn deliver(&self, envelope: &Envelope) {
         let kernel_mounts = (self.kernel_mounts.mounts)(envelope);
-        let notifications = self.router.notifications(envelope, &kernel_mounts);
+        self.deliver_round(envelope, Round::First(&kernel_mounts));
+    }
+
+    /// Delivers a change to those who watch on a mount for which
+    /// [`notified_by_kernel`](Self::notified_by_kernel) announced an echo, once that was tried. When
+    /// the kernel could not be made to notify, they get records.
+    pub fn deliver_after_echo(&self, envelope: &Envelope, mount: MountId, is_echoed: bool) {
+        let round = if is_echoed {
+            Round::Echoed(mount)
+        } else {
+            Round::NotEchoed(mount)
+        };
+        self.deliver_round(envelope, round);
+    }
+
+    /// Delivers a change to the queues of one round, one queue after the other.
+    fn deliver_round(&self, envelope: &Envelope, round: Round<'_>) {
+        let notifications = self.router.notifications(envelope, round);
         if notifications.is_empty() {
             return;
         }

@@ -162,7 +162,8 @@ impl WatchService {
     /// made there are left out, so that no program hears a change twice. `wants_activity` says
     /// whether the function has to see opening, reading and closing too.
     ///
-    /// Without this call it is the mount through which the change was made.
+    /// Without this call it is the mount through which the change was made. For every other mount
+    /// that the function names, [`deliver_after_echo`](Self::deliver_after_echo) has to follow.
     #[must_use]
     pub fn notified_by_kernel(
         self,

@@ -11,7 +11,7 @@ use super::WatchService;
 use crate::heal::{Base, Gap};
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::inotify::IN_DELETE_SELF;
-use crate::watch::Api;
+use crate::watch::{Api, Round};
 
 /// How a turn at a queue ended.
 enum Turn {
@@ -119,7 +119,7 @@ impl WatchService {
     /// Delivers a change to one queue.
     fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let change = self.router.routed(envelope, HEALED);
-        let notifications = self.router.notifications(envelope, &[]);
+        let notifications = self.router.notifications(envelope, Round::First(&[]));
         for (hearer, notifications) in notifications.by_queue() {
             if Arc::ptr_eq(hearer, queue) {
                 self.enqueue(queue, open, notifications, change);

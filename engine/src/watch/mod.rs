@@ -9,7 +9,7 @@ mod tree_index;
 
 use std::sync::Arc;
 
-use agentfs_core::event::Envelope;
+use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{MountId, Seq};
 
 pub(crate) use self::node_index::{NodeIndex, NodeWatch};
@@ -48,12 +48,48 @@ impl WatchFilter {
         envelope.seq <= self.after
     }
 
-    /// Returns whether the kernel itself notifies the program: on these mounts it does.
+    /// Returns how the program hears a change in this round.
     #[inline]
-    pub(crate) fn is_notified_by_kernel(&self, kernel_mounts: &[MountId]) -> bool {
-        self.mount
-            .is_some_and(|mount| kernel_mounts.contains(&mount))
+    pub(crate) fn delivery(&self, envelope: &Envelope, round: Round<'_>) -> Delivery {
+        let is_here = |mount| self.mount == Some(mount);
+        match (round, self.mount) {
+            (Round::First(kernel_mounts), Some(mount)) if kernel_mounts.contains(&mount) => {
+                if envelope.origin == Origin::Mount(mount) {
+                    Delivery::ByKernel
+                } else {
+                    Delivery::InAnotherRound
+                }
+            }
+            (Round::First(_), _) => Delivery::ByRecord,
+            (Round::Echoed(mount), _) if is_here(mount) => Delivery::ByKernel,
+            (Round::NotEchoed(mount), _) if is_here(mount) => Delivery::ByRecord,
+            (Round::Echoed(_) | Round::NotEchoed(_), _) => Delivery::InAnotherRound,
+        }
     }
+}
+
+/// Which watches a change is delivered to. A change has one first round, and one more for each mount
+/// on which the echo was to have the kernel notify of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Round<'a> {
+    /// All watches but those made on these mounts, where the kernel notifies: it has done so on the
+    /// mount through which the change was made, and the echo follows on the others.
+    First(&'a [MountId]),
+    /// The watches made on this mount, where the echo has had the kernel notify.
+    Echoed(MountId),
+    /// The watches made on this mount, where the echo could not have the kernel notify.
+    NotEchoed(MountId),
+}
+
+/// How a program hears a change in one [`Round`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Delivery {
+    /// By a record in its ring.
+    ByRecord,
+    /// By the kernel; only the end of a watch is passed on.
+    ByKernel,
+    /// Not now: it has heard the change, or will.
+    InAnotherRound,
 }
 
 /// Names a watch: its queue, and where the queue keeps its state.

@@ -254,9 +254,8 @@ impl Job<'_> {
             return Ok(rustix::fs::fchmod(&dir, mode_of(&inode))?);
         }
         set_owner_and_times(&dir, name, &inode.attr(node))?;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         if matches!(inode.kind(), ObjectKind::File | ObjectKind::Directory) {
-            let fd = beneath::open(&dir, name, flags)?;
+            let (fd, _) = beneath::open_content(&dir, name)?;
             rustix::fs::fchmod(&fd, mode_of(&inode))?;
             if let Some(all) = self.new.xattrs(node, &inode)? {
                 for (name, value) in all.iter() {

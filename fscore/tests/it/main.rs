@@ -13,3 +13,5 @@ mod limits;
 mod overlay;
 mod replay;
 mod support;
+#[cfg(target_os = "linux")]
+mod unopened;

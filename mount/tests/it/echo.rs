@@ -13,7 +13,7 @@ use crate::support::{Fixture, Mounted};
 
 /// The changes that were not made on a mount.
 #[derive(Default)]
-struct Outside(Mutex<Vec<Change>>);
+pub(crate) struct Outside(Mutex<Vec<Change>>);
 
 impl EventSink for Outside {
     fn on_event(&self, _: &EventKind) {}
@@ -29,22 +29,22 @@ impl EventSink for Outside {
     }
 }
 
-struct World {
-    fixture: Fixture,
-    mounted: Mounted,
-    outside: Arc<Outside>,
-    branch: Branch,
-    root: Caller,
+pub(crate) struct World {
+    pub(crate) fixture: Fixture,
+    pub(crate) mounted: Mounted,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) branch: Branch,
+    pub(crate) root: Caller,
 }
 
 /// A watcher that knows nothing of us.
-struct Watcher {
+pub(crate) struct Watcher {
     fd: OwnedFd,
     names: Vec<(i32, &'static str)>,
 }
 
 impl Watcher {
-    fn on(mounted: &Mounted, paths: &[&'static str]) -> Self {
+    pub(crate) fn on(mounted: &Mounted, paths: &[&'static str]) -> Self {
         let fd = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         let names = paths.iter().map(|path| {
             let wd = add_watch(&fd, mounted.path(path), WatchFlags::ALL_EVENTS).unwrap();
@@ -54,7 +54,7 @@ impl Watcher {
         Self { fd, names }
     }
 
-    fn heard(&self) -> Vec<String> {
+    pub(crate) fn heard(&self) -> Vec<String> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.fd, &mut buffer);
         let mut heard = Vec::new();
@@ -76,7 +76,7 @@ impl Watcher {
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let fixture = Fixture::empty()?;
         let branch = fixture.main();
         let root = Caller::root();
@@ -96,9 +96,14 @@ impl World {
         })
     }
 
+    /// What was done outside since the last time.
+    pub(crate) fn changes(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.outside.0.lock().unwrap())
+    }
+
     /// Has everything told that was done outside since the last time.
     fn echo(&self) {
-        let changes = std::mem::take(&mut *self.outside.0.lock().unwrap());
+        let changes = self.changes();
         let mount = self.mounted.handle.info().id;
         for change in changes {
             self.fixture
@@ -107,12 +112,11 @@ impl World {
                 .tell(mount, &[], &change)
                 .unwrap();
         }
-        let more = std::mem::take(&mut *self.outside.0.lock().unwrap());
-        assert_eq!(more, [], "an echo changes nothing");
+        assert_eq!(self.changes(), [], "an echo changes nothing");
     }
 }
 
-fn put(branch: &Branch, path: &str, text: &str) {
+pub(crate) fn put(branch: &Branch, path: &str, text: &str) {
     let root = Caller::root();
     let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
     let handle = branch.open(&root, path, flags, 0o644).unwrap();

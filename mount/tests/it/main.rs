@@ -6,10 +6,12 @@
 mod basics;
 mod coherence;
 mod echo;
+mod echo_inside;
 mod elsewhere;
 mod fsx;
 mod isolation;
 mod posix;
 mod programs;
+mod remounting;
 mod support;
 mod users;
