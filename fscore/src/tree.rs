@@ -47,6 +47,15 @@ pub(crate) struct Found {
     pub(crate) name: Name,
 }
 
+/// What the first change of a lower object is based on.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Based {
+    /// The version that was shown last; what is found now, when none was.
+    pub(crate) shown: Option<Stamp>,
+    /// The version that it must still be.
+    pub(crate) must_be: Option<Stamp>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) shared: Arc<Shared>,
@@ -56,7 +65,8 @@ pub(crate) struct Tree {
     orphans: Trie<bool>,
     /// Pages of content in use.
     pages: u64,
-    /// The lower objects that were copied up, as they were then; also when they were removed since.
+    /// The lower objects that were copied up, in the versions that the changes are based on; also
+    /// when they were removed since.
     seen: Trie<Stamp>,
 }
 
@@ -134,11 +144,21 @@ impl Tree {
 
     /// Makes the object the branch's own, so that it can be changed: it and its names stay, whatever
     /// the host does to its own later. The only step of a change of metadata that can fail.
-    pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
+    ///
+    /// `based` says what the change is based on.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the object must not have changed and has.
+    pub(crate) fn copy_up(&mut self, node: NodeId, based: Based) -> Result<()> {
         if self.is_own(node) {
             return Ok(());
         }
         let mut inode = self.inode(node)?.into_owned();
+        let found = inode.stamp();
+        if based.must_be.is_some_and(|stamp| stamp != found) {
+            return Err(Errno::ESTALE);
+        }
         inode.xattrs = self.xattrs(node, &inode)?;
         let names = inode.names.all();
         let kind = inode.kind();
@@ -148,14 +168,14 @@ impl Tree {
             let parent = self.inode(dir)?;
             let found = self.lookup(dir, &parent, &name)?;
             if found.is_some_and(|found| found.node == node) {
-                self.copy_up(dir)?;
+                self.copy_up(dir, Based::default())?;
                 self.set_entry(dir, &name, node, kind)?;
                 shown.add(dir, name);
             }
         }
         inode.names = shown;
         self.room_for_node()?;
-        self.seen.insert(node.0, inode.stamp());
+        self.seen.insert(node.0, based.shown.unwrap_or(found));
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
     }
@@ -425,10 +445,11 @@ impl Tree {
 fn read_base(
     shared: &Shared,
     node: NodeId,
-    unchanged: bool,
-) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<()> {
+    is_part: bool,
+) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
     move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) => lower.read(node, unchanged.then_some(stamp), offset, buffer),
+        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
+        Some(lower) => lower.read(node, stamp, offset, buffer),
         None => Err(Errno::ESTALE),
     }
 }
