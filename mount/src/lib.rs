@@ -43,6 +43,7 @@ mod location;
 mod near;
 mod opened;
 mod options;
+mod pages;
 mod requests;
 mod server;
 mod session;

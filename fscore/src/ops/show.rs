@@ -94,6 +94,13 @@ impl Branch {
         is_opaque || lower.tells_names(dir)
     }
 
+    /// Whether names are told in all directories, and will be in new ones.
+    #[must_use]
+    pub fn tells_all(&self) -> bool {
+        let lower = self.core.shared.lower.as_ref();
+        lower.is_none_or(|lower| lower.announced.is_whole())
+    }
+
     /// What the host had at a path, relative to the lower directory, when the branch changed or
     /// removed it: what conflicts are judged by. `None` when the branch has changed nothing that was
     /// there.

@@ -12,4 +12,5 @@ mod isolation;
 mod posix;
 mod programs;
 mod support;
+mod unannounced;
 mod users;
