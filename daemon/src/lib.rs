@@ -13,6 +13,7 @@ mod doorbell;
 mod export;
 mod heal;
 pub mod heap;
+mod inotify_limit;
 #[cfg(target_os = "linux")]
 mod listeners;
 mod queue;

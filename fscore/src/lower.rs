@@ -93,7 +93,7 @@ impl Lower {
     /// Whether names that come to be or go away in a directory are told.
     pub(crate) fn tells_names(&self, dir: NodeId) -> bool {
         self.path_of(dir)
-            .is_some_and(|dir| self.announced.has(&dir))
+            .is_some_and(|dir| self.announced.has_bytes(&dir))
     }
 
     /// Whether changes of an object are told, whichever name they are made by; of a directory also
@@ -105,7 +105,7 @@ impl Lower {
         };
         let tells = |dir| {
             let dir = index.known(dir);
-            dir.is_some_and(|dir| self.announced.has(&dir.path))
+            dir.is_some_and(|dir| self.announced.has_bytes(&dir.path))
         };
         known.names.iter().all(|(dir, _)| tells(dir)) && (!known.kind.is_dir() || tells(node))
     }

@@ -60,11 +60,17 @@ impl Announced {
         self.read().len()
     }
 
+    /// Whether changes in the directory are told.
+    #[must_use]
+    pub fn has(&self, dir: impl AsRef<Path>) -> bool {
+        self.has_bytes(dir.as_ref().as_os_str().as_bytes())
+    }
+
     pub(crate) fn added(&self) -> u64 {
         self.added.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn has(&self, dir: &[u8]) -> bool {
+    pub(crate) fn has_bytes(&self, dir: &[u8]) -> bool {
         self.read().contains(dir)
     }
 
@@ -96,7 +102,7 @@ mod tests {
         }
         announced.remove("a".as_ref());
         let left: Vec<bool> = ["", "a", "a/b", "ab", "c"]
-            .map(|dir| announced.has(dir.as_bytes()))
+            .map(|dir| announced.has(dir))
             .into();
         assert_eq!(left, [true, false, false, true, true]);
         announced.remove("".as_ref());
