@@ -290,6 +290,13 @@ impl Lower {
         Found { node, kind, name }
     }
 
+    /// Gives the object of this name, which was taken for `old`, a node of its own.
+    pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId, shared: &Shared) -> NodeId {
+        let new = shared.new_node();
+        lock(&self.index).renumber(at, old, new);
+        new
+    }
+
     /// What had the name of an object before it, the latest first.
     pub(crate) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
         lock(&self.index).predecessors(node)

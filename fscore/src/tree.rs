@@ -264,9 +264,23 @@ impl Tree {
             });
         }
         match &self.shared.lower {
-            Some(lower) if entries.merges_lower => lower.lookup(dir, name, &self.shared),
+            Some(lower) if entries.merges_lower => {
+                let found = lower.lookup(dir, name, &self.shared)?;
+                found.map_or(Ok(None), |found| self.told_apart(dir, found))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// What the host has by a name that is none of the branch's. An object that the branch has made
+    /// its own is looked at again: by this name there may be another.
+    fn told_apart(&self, dir: NodeId, found: Found) -> Result<Option<Found>> {
+        if found.kind.is_dir() || !self.is_own(found.node) {
+            return Ok(Some(found));
+        }
+        let inode = self.inode(dir)?;
+        let apart = self.lookup_inode(dir, &inode, &found.name)?;
+        Ok(apart.map(|(node, _)| Found { node, ..found }))
     }
 
     /// The same, and the object.
@@ -285,17 +299,30 @@ impl Tree {
             let Some((found, below)) = lower.lookup_inode(dir, name, &self.shared)? else {
                 return Ok(None);
             };
-            let inode = match self.inodes.get(found.node.0) {
-                Some(own) => Cow::Borrowed(&**own),
-                None => Cow::Owned(below),
-            };
-            return Ok(Some((found.node, inode)));
+            let own = self.inodes.get(found.node.0);
+            return Ok(Some(match own {
+                Some(own) if own.is_dir() || self.is_as_it_was(found.node, &below) => {
+                    (found.node, Cow::Borrowed(&**own))
+                }
+                Some(_) => {
+                    let at = (dir, &found.name);
+                    let node = lower.renumber(at, found.node, &self.shared);
+                    (node, Cow::Owned(lower.inode(node)?))
+                }
+                None => (found.node, Cow::Owned(below)),
+            }));
         }
         let Some(found) = self.lookup(dir, inode, name)? else {
             return Ok(None);
         };
         let inode = self.inode(found.node)?;
         Ok(Some((found.node, inode)))
+    }
+
+    /// Whether the host still has an object as it was when the branch made it its own.
+    fn is_as_it_was(&self, node: NodeId, below: &Inode) -> bool {
+        let seen = self.seen.get(node.0);
+        seen.is_some_and(|seen| seen.has_bytes_of(&below.stamp()))
     }
 
     /// Whether the lower directory below `dir` has that name.
@@ -399,7 +426,9 @@ impl Tree {
         if let Some(lower) = self.shared.lower.as_ref().filter(|_| entries.merges_lower) {
             let case = self.shared.config.case_sensitivity;
             for found in lower.list(dir, &self.shared)? {
-                if entries.find(&found.name, case).is_none() {
+                if entries.find(&found.name, case).is_none()
+                    && let Some(found) = self.told_apart(dir, found)?
+                {
                     all.push((crate::dir::key_of(&found.name, case), found));
                 }
             }

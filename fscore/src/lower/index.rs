@@ -119,6 +119,25 @@ impl Index {
         }
     }
 
+    /// The object with this name is not the one that it was taken for: the host gave the number of
+    /// one that is gone to another, or changed it under another name. It gets a node of its own.
+    pub(super) fn renumber(&mut self, (dir, name): (NodeId, &Name), old: NodeId, new: NodeId) {
+        let Some(known) = self.nodes.get_mut(&old) else {
+            return;
+        };
+        known.names.remove(dir, name);
+        let mut names = Names::None;
+        names.add(dir, name.clone());
+        let known = Known {
+            names,
+            before: None,
+            ..known.clone()
+        };
+        self.by_object.insert(known.object, new);
+        self.nodes.insert(new, known);
+        self.by_name.insert((dir, name.clone()), new);
+    }
+
     /// What had the name of an object before it, the latest first.
     pub(super) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
         let before = |node: &NodeId| self.nodes.get(node)?.before;

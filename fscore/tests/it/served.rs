@@ -255,3 +255,38 @@ fn the_base_of_a_change_is_what_was_shown_before_it() {
     assert_eq!(base("/untouched"), None);
     assert_eq!(w.b.base_of("/dir").unwrap().version.size, 0);
 }
+
+/// Filesystems give the number of a file that is gone to the next one that is made.
+#[test]
+fn a_new_file_with_the_number_of_a_removed_one_is_another_file() {
+    for is_looked_up in [true, false] {
+        let (host, w) = lower(&["f"]);
+        w.put("/f", "mine");
+        let number = |name: &str| {
+            use std::os::unix::fs::MetadataExt as _;
+            fs::metadata(host.path().join(name)).unwrap().ino()
+        };
+        let old = number("f");
+        fs::remove_file(host.path().join("f")).unwrap();
+        fs::write(host.path().join("new"), NEW).unwrap();
+        if number("new") != old {
+            // Not this one.
+            return;
+        }
+        if is_looked_up {
+            w.b.stat(&w.root, "/new").unwrap();
+        } else {
+            let all = w.b.list(&w.root, "/").unwrap();
+            let node = |name: &str| all.iter().find(|it| &*it.name == name.as_bytes()).unwrap();
+            assert_ne!(node("new").node, node("f").node);
+        }
+        assert_eq!(w.get("/new"), NEW);
+        assert_eq!(w.get("/f"), "mine");
+        w.put("/new", "mine, too");
+        assert_eq!(w.get("/f"), "mine");
+        // The host removed what the branch changed.
+        let conflicts = ApplyError::Conflicts(vec!["f".into()]);
+        assert_eq!(w.b.apply(ApplyMode::Refuse), Err(conflicts));
+        assert_eq!(fs::read_to_string(host.path().join("new")).unwrap(), NEW);
+    }
+}
