@@ -28,6 +28,8 @@ mod support;
 mod synth_fsevents;
 mod synth_inotify;
 mod synth_vnode;
+#[cfg(target_os = "linux")]
+mod unwatched;
 mod waiting;
 mod watching;
 
