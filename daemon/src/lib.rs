@@ -8,6 +8,7 @@
 pub mod cli;
 mod export;
 pub mod heap;
+mod inotify_limit;
 #[cfg(target_os = "linux")]
 mod listeners;
 pub mod server;

@@ -162,9 +162,24 @@ impl Branch {
                     }
                 }
                 state.tree = fresh;
+                self.show_applied(lower, &new);
                 Ok(result)
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl Branch {
+    /// What the branch put on the host is what it has shown last: its next change is based on that.
+    fn show_applied(&self, lower: &Lower, new: &Tree) {
+        for (key, own) in new.inodes().iter().filter(|(_, own)| !own.is_dir()) {
+            let node = NodeId(key);
+            if let Ok(now) = lower.inode(node)
+                && now.stamp().has_bytes_of(&own.stamp())
+            {
+                self.inner.served.content(node, now.stamp());
+            }
         }
     }
 }

@@ -6,13 +6,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::attr::Nanos;
 use crate::bus::{Circumstances, EventBus, Outbox, lock};
 use crate::caller::Caller;
+use crate::content::Stamp;
 use crate::errno::{Errno, Result};
 use crate::event::{Change, Name, NodeRef, Origin, Place};
 use crate::fs::Core;
 use crate::handle::{Dentry, Handle, HandleId, Handles};
 use crate::id::{BranchId, NodeId, Seq};
 use crate::id_map::IdMap;
-use crate::tree::Tree;
+
+use crate::served::Served;
+use crate::tree::{Based, Tree};
 use crate::walk::{Target, Walk};
 
 /// A writable view of the filesystem, and all operations on it.
@@ -36,6 +39,7 @@ pub(crate) struct BranchInner {
     /// [`State::is_held`], for who waits for its end.
     held: Mutex<bool>,
     released: Condvar,
+    pub(crate) served: Served,
     /// Paths of directories that events name, until a directory moves.
     dir_paths: Mutex<IdMap<NodeId, Arc<[u8]>>>,
 }
@@ -83,6 +87,7 @@ impl BranchInner {
             }),
             held: Mutex::new(false),
             released: Condvar::new(),
+            served: Served::default(),
             dir_paths: Mutex::default(),
         }
     }
@@ -305,6 +310,10 @@ impl View<'_> {
         self.handles.get(id).ok_or(Errno::EBADF)
     }
 
+    pub(crate) fn served(&self) -> &Served {
+        &self.branch.served
+    }
+
     /// Tells that something was read through the handle; gives whether there is something to
     /// deliver.
     pub(crate) fn tell_read(&self, handle: &Handle) -> Result<bool> {
@@ -342,6 +351,36 @@ impl Txn<'_> {
 
     pub(crate) fn wants_activity(&self) -> bool {
         self.bus.wants_activity()
+    }
+
+    /// Makes the object the branch's own: see [`Tree::copy_up`]. The change is based on what the
+    /// branch has shown of it.
+    pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
+        self.copy_up_as(node, None)
+    }
+
+    /// As [`copy_up`](Self::copy_up), of a file of which parts stay as they are: it must still be of
+    /// the version that the caller has opened.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the host has changed it since.
+    pub(crate) fn copy_up_as(&mut self, node: NodeId, opened: Option<Stamp>) -> Result<()> {
+        if self.tree.is_own(node) {
+            return Ok(());
+        }
+        let lower = self.tree.shared.lower.as_ref();
+        let before = lower.map_or_else(Vec::new, |lower| lower.predecessors(node));
+        let based = Based {
+            shown: self.branch.served.base(node, &before),
+            must_be: opened,
+        };
+        self.tree.copy_up(node, based)
+    }
+
+    /// Remembers that a version of the host's file was opened to be read.
+    pub(crate) fn has_served(&self, node: NodeId, stamp: Stamp) {
+        self.branch.served.content(node, stamp);
     }
 
     /// Puts a change into the outbox. What it says is only worked out when somebody listens.

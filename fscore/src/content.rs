@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::errno::Result;
+use crate::attr::Nanos;
+use crate::errno::{Errno, Result};
 use crate::trie::Trie;
 
 /// Bytes in a page: the kernel's, so that sparse files count and seek as on tmpfs.
@@ -40,15 +41,38 @@ pub(crate) struct Base {
     stamp: Stamp,
 }
 
-/// By which a change of a lower file is noticed.
+/// A version of a file or symbolic link of the host, for as long as it is the same object.
+///
+/// The time of the last change of any kind is part of it, because the host can set the time of the
+/// last change of content back (`cp -p`, `tar`, `rsync`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp {
-    pub(crate) size: u64,
-    pub(crate) mtime: i64,
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// The last change of content.
+    pub mtime: Nanos,
+    /// The last change of anything.
+    pub ctime: Nanos,
 }
 
-/// Reads bytes of the lower file at an offset, filling the buffer.
-pub(crate) type ReadBase<'a> = &'a dyn Fn(&Stamp, u64, &mut [u8]) -> Result<()>;
+impl Stamp {
+    /// Of what has no content that could change: a directory or a special file.
+    pub(crate) const NONE: Self = Self {
+        size: 0,
+        mtime: 0,
+        ctime: 0,
+    };
+
+    /// Whether the bytes are the same, unless the host set the time of their change back. What
+    /// applying itself does to a file (another name, other permissions) does not count.
+    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
+        (self.size, self.mtime) == (other.size, other.mtime)
+    }
+}
+
+/// Reads bytes of the lower file at an offset; returns how many there are, fewer than the buffer
+/// takes only at the end of the file.
+pub(crate) type ReadBase<'a> = &'a dyn Fn(&Stamp, u64, &mut [u8]) -> Result<usize>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct File {
@@ -129,7 +153,7 @@ impl File {
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.len == b.len && a.stamp == b.stamp,
+            (Some(a), Some(b)) => a.len == b.len && a.stamp.has_bytes_of(&b.stamp),
             _ => false,
         };
         if self.size != other.size || !bases {
@@ -149,14 +173,18 @@ impl File {
         same
     }
 
-    /// Reads up to the end of the file; gives how many bytes.
+    /// Reads up to the end of the file; gives how many bytes. A lower file that was cut meanwhile
+    /// ends where it ends now.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
         let end = self.size.min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
         while at < end {
             let stop = end.min(self.run_end(at / PAGE));
             let part = &mut buffer[small(at - offset)..small(stop - offset)];
-            self.read_run(at, part, base)?;
+            let read = self.read_run(at, part, base)?;
+            if read < part.len() {
+                return Ok(small(at - offset) + read);
+            }
             at = stop;
         }
         Ok(small(end.saturating_sub(offset)))
@@ -172,8 +200,8 @@ impl File {
         next.map_or(u64::MAX, |(next, _)| next * PAGE)
     }
 
-    /// Fills `part` with bytes at `at`; they lie in one run.
-    fn read_run(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<()> {
+    /// Fills `part` with bytes at `at`, which lie in one run; gives how many there are.
+    fn read_run(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
         let from = small(at % PAGE);
         match (self.pages.get(at / PAGE), &self.base) {
             (Some(Page::Data(bytes)), _) => {
@@ -186,12 +214,15 @@ impl File {
                 let n = part
                     .len()
                     .min(usize::try_from(below.len - at).unwrap_or(usize::MAX));
-                base(&below.stamp, at, &mut part[..n])?;
+                let read = base(&below.stamp, at, &mut part[..n])?;
+                if read < n {
+                    return Ok(read);
+                }
                 part[n..].fill(0);
             }
             _ => part.fill(0),
         }
-        Ok(())
+        Ok(part.len())
     }
 
     /// How many pages a write to `[start, end)` would add.
@@ -215,7 +246,9 @@ impl File {
             let below = self.base.as_ref().map_or(0, |base| base.len);
             if self.pages.get(page).is_none() && page * PAGE < below {
                 let mut bytes = vec![0; small((below - page * PAGE).min(PAGE))];
-                self.read_run(page * PAGE, &mut bytes, base)?;
+                if self.read_run(page * PAGE, &mut bytes, base)? < bytes.len() {
+                    return Err(Errno::ESTALE);
+                }
                 self.put(page, Page::Data(Arc::new(bytes)));
             }
         }

@@ -10,6 +10,7 @@ use crate::errno::{Errno, Result};
 use crate::event::EventSink;
 use crate::id::{BranchId, SnapshotId};
 use crate::lower::Lower;
+use crate::lower::announced::Announced;
 use crate::process::Bound;
 use crate::snapshot::Snapshot;
 use crate::tree::{Shared, Tree};
@@ -84,6 +85,13 @@ impl FsCore {
     #[must_use]
     pub fn config(&self) -> &FsConfig {
         &self.core.shared.config
+    }
+
+    /// Of which directories of the lower directory somebody tells every change: to be filled by
+    /// whoever watches it. `None` without a lower directory.
+    #[must_use]
+    pub fn announced(&self) -> Option<&Announced> {
+        Some(&self.core.shared.lower.as_ref()?.announced)
     }
 
     /// A branch.

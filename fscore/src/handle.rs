@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use crate::content::Stamp;
 use crate::event::Name;
 use crate::flags::OpenFlags;
 use crate::id::NodeId;
@@ -35,6 +36,8 @@ pub(crate) struct Handle {
     pub(crate) position: Mutex<u64>,
     /// A merged directory as it was when its reading began.
     pub(crate) listing: Mutex<Option<Listing>>,
+    /// The version of the host's file that it was opened on, if the branch had no own content then.
+    pub(crate) opened: Option<Stamp>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
 }
@@ -72,6 +75,7 @@ impl Handles {
         node: NodeId,
         flags: OpenFlags,
         dentry: Option<Dentry>,
+        opened: Option<Stamp>,
     ) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
@@ -83,6 +87,7 @@ impl Handles {
                 dentry,
                 position: Mutex::new(0),
                 listing: Mutex::new(None),
+                opened,
                 written: false,
             },
         );

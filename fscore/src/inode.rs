@@ -141,20 +141,19 @@ impl Inode {
 
     /// By which a change on the host is noticed.
     pub(crate) fn stamp(&self) -> Stamp {
-        match &self.body {
-            Body::File(file) => Stamp {
-                size: file.size(),
-                mtime: self.times.mtime,
-            },
-            Body::Symlink(text) => Stamp {
-                size: text.len() as u64,
-                mtime: self.times.mtime,
-            },
+        let size = match &self.body {
+            Body::File(file) => file.size(),
+            Body::Symlink(text) => text.len() as u64,
             Body::Dir(_)
             | Body::CharDevice(_)
             | Body::BlockDevice(_)
             | Body::Fifo
-            | Body::Socket => Stamp { size: 0, mtime: 0 },
+            | Body::Socket => return Stamp::NONE,
+        };
+        Stamp {
+            size,
+            mtime: self.times.mtime,
+            ctime: self.times.ctime,
         }
     }
 
@@ -186,11 +185,19 @@ impl Names {
     }
 
     pub(crate) fn all(&self) -> Vec<(NodeId, Name)> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(parent, name) => vec![(*parent, name.clone())],
-            Self::Many(all) => all.to_vec(),
-        }
+        self.iter()
+            .map(|(parent, name)| (parent, name.clone()))
+            .collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Name)> {
+        let (one, many) = match self {
+            Self::None => (None, [].as_slice()),
+            Self::One(parent, name) => (Some((*parent, name)), [].as_slice()),
+            Self::Many(all) => (None, all.as_slice()),
+        };
+        one.into_iter()
+            .chain(many.iter().map(|(parent, name)| (*parent, name)))
     }
 
     pub(crate) fn contains(&self, parent: NodeId, name: &[u8]) -> bool {

@@ -89,6 +89,7 @@ mod order;
 mod perm;
 mod process;
 mod restore;
+mod served;
 mod snapshot;
 mod sync;
 mod tree;
@@ -104,11 +105,14 @@ pub use changes::{Diff, Frozen, PathChange, Version};
 pub use config::{
     BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
 };
+pub use content::Stamp;
 pub use diff::Differs;
 pub use errno::{Errno, Result};
 pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
+pub use lower::announced::Announced;
 pub use lower_change::LowerChange;
 pub use ops::readdir::Pass;
+pub use ops::show::{Base, Shown};
 pub use snapshot::{BranchInfo, SnapshotInfo};

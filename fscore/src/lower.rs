@@ -4,6 +4,7 @@
 //! gives every object of the host that was ever seen a [`NodeId`], the same in all branches; hard
 //! links are one node, known by device and inode number.
 
+pub(crate) mod announced;
 mod index;
 mod stat;
 
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
+use self::announced::Announced;
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
 use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
@@ -38,6 +40,7 @@ pub(crate) struct Lower {
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     pub(crate) traces: Traces,
+    pub(crate) announced: Announced,
 }
 
 /// What a vanished or replaced object of the host gives.
@@ -58,6 +61,7 @@ impl Lower {
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             traces: Traces::default(),
+            announced: Announced::default(),
         })
     }
 
@@ -84,6 +88,26 @@ impl Lower {
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         let index = lock(&self.index);
         index.known(node).map(|known| known.path.clone())
+    }
+
+    /// Whether names that come to be or go away in a directory are told.
+    pub(crate) fn tells_names(&self, dir: NodeId) -> bool {
+        self.path_of(dir)
+            .is_some_and(|dir| self.announced.has_bytes(&dir))
+    }
+
+    /// Whether changes of an object are told, whichever name they are made by; of a directory also
+    /// those of its names.
+    pub(crate) fn tells_of(&self, node: NodeId) -> bool {
+        let index = lock(&self.index);
+        let Some(known) = index.known(node) else {
+            return false;
+        };
+        let tells = |dir| {
+            let dir = index.known(dir);
+            dir.is_some_and(|dir| self.announced.has_bytes(&dir.path))
+        };
+        known.names.iter().all(|(dir, _)| tells(dir)) && (!known.kind.is_dir() || tells(node))
     }
 
     /// What is at a path, relative to the root.
@@ -268,6 +292,18 @@ impl Lower {
         Found { node, kind, name }
     }
 
+    /// Gives the object of this name, which was taken for `old`, a node of its own.
+    pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId, shared: &Shared) -> NodeId {
+        let new = shared.new_node();
+        lock(&self.index).renumber(at, old, new);
+        new
+    }
+
+    /// What had the name of an object before it, the latest first.
+    pub(crate) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
+        lock(&self.index).predecessors(node)
+    }
+
     /// The node that was last seen by this name.
     pub(crate) fn seen_as(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
         lock(&self.index).named(dir, name)
@@ -294,37 +330,54 @@ impl Lower {
         let path = join(&parent.path, name);
         let object = (object_of(&stat), stat_kind(&stat).ok_or(Errno::ESTALE)?);
         lock(&self.index).adopt(node, (dir, name), path, object);
-        lock(&self.open).retain(|(other, _)| *other != node);
+        self.close(node);
         Ok(stamp_of(&stat))
     }
 
-    /// Reads bytes of a lower file, all that the buffer takes. With a stamp, the file must still be
-    /// as it was then.
+    /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
+    /// are.
     pub(crate) fn read(
         &self,
         node: NodeId,
-        stamp: Option<&Stamp>,
+        stamp: &Stamp,
         offset: u64,
         buffer: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut fd = self.file(node)?;
+        if stamp_of(&rustix::fs::fstat(&fd)?) != *stamp {
+            // Changed just now, or another object that got the number of the one that is kept open.
+            self.close(node);
+            fd = self.file(node)?;
+        }
+        pread(&fd, offset, buffer)
+    }
+
+    /// Fills the buffer with bytes of a lower file, of which a branch shows this version.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it has other bytes by now.
+    pub(crate) fn read_base(
+        &self,
+        node: NodeId,
+        stamp: &Stamp,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
         let fd = self.file(node)?;
-        if let Some(stamp) = stamp
-            && stamp_of(&rustix::fs::fstat(&fd)?) != *stamp
-        {
+        let read = pread(&fd, offset, buffer)?;
+        // Looked at afterwards: so it was not changed meanwhile either.
+        let is_same = stamp_of(&rustix::fs::fstat(&fd)?).has_bytes_of(stamp);
+        if !is_same || read < buffer.len() {
+            self.close(node);
             return Err(Errno::ESTALE);
         }
-        let mut done = 0;
-        while done < buffer.len() {
-            match rustix::io::pread(&*fd, &mut buffer[done..], offset + done as u64) {
-                // Cut on the host while it was read.
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        buffer[done..].fill(0);
-        Ok(())
+        Ok(read)
+    }
+
+    /// Keeps it open no longer.
+    fn close(&self, node: NodeId) {
+        lock(&self.open).retain(|(other, _)| *other != node);
     }
 
     fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
@@ -345,6 +398,20 @@ impl Lower {
         open.push_back((node, fd.clone()));
         Ok(fd)
     }
+}
+
+/// Reads as much as there is, up to what the buffer takes.
+fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(done)
 }
 
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {

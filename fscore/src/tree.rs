@@ -47,6 +47,15 @@ pub(crate) struct Found {
     pub(crate) name: Name,
 }
 
+/// What the first change of a lower object is based on.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Based {
+    /// The version that was shown last; what is found now, when none was.
+    pub(crate) shown: Option<Stamp>,
+    /// The version that it must still be.
+    pub(crate) must_be: Option<Stamp>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) shared: Arc<Shared>,
@@ -56,7 +65,8 @@ pub(crate) struct Tree {
     orphans: Trie<bool>,
     /// Pages of content in use.
     pages: u64,
-    /// The lower objects that were copied up, as they were then; also when they were removed since.
+    /// The lower objects that were copied up, in the versions that the changes are based on; also
+    /// when they were removed since.
     seen: Trie<Stamp>,
 }
 
@@ -134,11 +144,21 @@ impl Tree {
 
     /// Makes the object the branch's own, so that it can be changed: it and its names stay, whatever
     /// the host does to its own later. The only step of a change of metadata that can fail.
-    pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
+    ///
+    /// `based` says what the change is based on.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the object must not have changed and has.
+    pub(crate) fn copy_up(&mut self, node: NodeId, based: Based) -> Result<()> {
         if self.is_own(node) {
             return Ok(());
         }
         let mut inode = self.inode(node)?.into_owned();
+        let found = inode.stamp();
+        if based.must_be.is_some_and(|stamp| stamp != found) {
+            return Err(Errno::ESTALE);
+        }
         inode.xattrs = self.xattrs(node, &inode)?;
         let names = inode.names.all();
         let kind = inode.kind();
@@ -148,14 +168,14 @@ impl Tree {
             let parent = self.inode(dir)?;
             let found = self.lookup(dir, &parent, &name)?;
             if found.is_some_and(|found| found.node == node) {
-                self.copy_up(dir)?;
+                self.copy_up(dir, Based::default())?;
                 self.set_entry(dir, &name, node, kind)?;
                 shown.add(dir, name);
             }
         }
         inode.names = shown;
         self.room_for_node()?;
-        self.seen.insert(node.0, inode.stamp());
+        self.seen.insert(node.0, based.shown.unwrap_or(found));
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
     }
@@ -244,9 +264,23 @@ impl Tree {
             });
         }
         match &self.shared.lower {
-            Some(lower) if entries.merges_lower => lower.lookup(dir, name, &self.shared),
+            Some(lower) if entries.merges_lower => {
+                let found = lower.lookup(dir, name, &self.shared)?;
+                found.map_or(Ok(None), |found| self.told_apart(dir, found))
+            }
             _ => Ok(None),
         }
+    }
+
+    /// What the host has by a name that is none of the branch's. An object that the branch has made
+    /// its own is looked at again: by this name there may be another.
+    fn told_apart(&self, dir: NodeId, found: Found) -> Result<Option<Found>> {
+        if found.kind.is_dir() || !self.is_own(found.node) {
+            return Ok(Some(found));
+        }
+        let inode = self.inode(dir)?;
+        let apart = self.lookup_inode(dir, &inode, &found.name)?;
+        Ok(apart.map(|(node, _)| Found { node, ..found }))
     }
 
     /// The same, and the object.
@@ -265,17 +299,30 @@ impl Tree {
             let Some((found, below)) = lower.lookup_inode(dir, name, &self.shared)? else {
                 return Ok(None);
             };
-            let inode = match self.inodes.get(found.node.0) {
-                Some(own) => Cow::Borrowed(&**own),
-                None => Cow::Owned(below),
-            };
-            return Ok(Some((found.node, inode)));
+            let own = self.inodes.get(found.node.0);
+            return Ok(Some(match own {
+                Some(own) if own.is_dir() || self.is_as_it_was(found.node, &below) => {
+                    (found.node, Cow::Borrowed(&**own))
+                }
+                Some(_) => {
+                    let at = (dir, &found.name);
+                    let node = lower.renumber(at, found.node, &self.shared);
+                    (node, Cow::Owned(lower.inode(node)?))
+                }
+                None => (found.node, Cow::Owned(below)),
+            }));
         }
         let Some(found) = self.lookup(dir, inode, name)? else {
             return Ok(None);
         };
         let inode = self.inode(found.node)?;
         Ok(Some((found.node, inode)))
+    }
+
+    /// Whether the host still has an object as it was when the branch made it its own.
+    fn is_as_it_was(&self, node: NodeId, below: &Inode) -> bool {
+        let seen = self.seen.get(node.0);
+        seen.is_some_and(|seen| seen.has_bytes_of(&below.stamp()))
     }
 
     /// Whether the lower directory below `dir` has that name.
@@ -379,7 +426,9 @@ impl Tree {
         if let Some(lower) = self.shared.lower.as_ref().filter(|_| entries.merges_lower) {
             let case = self.shared.config.case_sensitivity;
             for found in lower.list(dir, &self.shared)? {
-                if entries.find(&found.name, case).is_none() {
+                if entries.find(&found.name, case).is_none()
+                    && let Some(found) = self.told_apart(dir, found)?
+                {
                     all.push((crate::dir::key_of(&found.name, case), found));
                 }
             }
@@ -425,10 +474,11 @@ impl Tree {
 fn read_base(
     shared: &Shared,
     node: NodeId,
-    unchanged: bool,
-) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<()> {
+    is_part: bool,
+) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
     move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) => lower.read(node, unchanged.then_some(stamp), offset, buffer),
+        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
+        Some(lower) => lower.read(node, stamp, offset, buffer),
         None => Err(Errno::ESTALE),
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::caller::Caller;
 use crate::config::PATH_MAX;
+use crate::content::Stamp;
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::flags::Access;
@@ -28,6 +29,8 @@ pub(crate) struct Target {
     pub(crate) node: NodeId,
     pub(crate) kind: ObjectKind,
     pub(crate) at: Option<(NodeId, Name)>,
+    /// The version of the host's file that was found on the way, if it was looked at.
+    pub(crate) found: Option<Stamp>,
 }
 
 /// All of a path but its last component.
@@ -177,6 +180,7 @@ impl<'a> Walk<'a> {
                 node: found.node,
                 kind: found.kind,
                 at: Some((parent.dir, found.name)),
+                found: None,
             }
         };
         if parent.slash && !target.kind.is_dir() {
@@ -213,6 +217,7 @@ impl<'a> Walk<'a> {
             node,
             kind: inode.kind(),
             at: inode.names.first().map(|(dir, name)| (dir, name.clone())),
+            found: host_version(&inode),
         })
     }
 
@@ -277,6 +282,16 @@ impl<'a> Walk<'a> {
             at = self.parent_of(at)?;
         }
         Ok(true)
+    }
+}
+
+/// The version of the host's file or symbolic link that an object is, unless it is the branch's own.
+pub(crate) fn host_version(inode: &Cow<'_, Inode>) -> Option<Stamp> {
+    match inode {
+        Cow::Owned(below) if matches!(below.kind(), ObjectKind::File | ObjectKind::Symlink) => {
+            Some(below.stamp())
+        }
+        Cow::Owned(_) | Cow::Borrowed(_) => None,
     }
 }
 

@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agentfs_core::event::Origin;
-use agentfs_core::{Attr, Branch, Caller, CaseSensitivity};
+use agentfs_core::{Attr, Branch, Caller, CaseSensitivity, HandleId, Shown};
 use fuser::{
-    FileAttr, FileHandle, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, Request,
+    Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    ReplyAttr, ReplyCreate, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, Request,
+    WriteFlags,
 };
 
 use crate::answer::{answer_empty, handle, node};
@@ -23,9 +25,10 @@ use crate::opened::Opened;
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
-/// Everything that changes elsewhere is invalidated.
+/// What is told when it changes elsewhere is invalidated then.
 pub(crate) const LONG: Duration = Duration::from_secs(24 * 60 * 60);
-/// Answers that the kernel applies without looking whether they are outdated (`fuse_do_setattr`).
+/// What the host may change without anybody hearing of it, and answers that the kernel applies
+/// without looking whether they are outdated (`fuse_do_setattr`).
 pub(crate) const NEVER: Duration = Duration::ZERO;
 /// The largest read and write: what Linux allows without privileges (`fs.fuse.max_pages_limit`).
 const MAX_TRANSFER: u32 = 1 << 20;
@@ -61,6 +64,8 @@ pub(crate) struct Adapter {
     pub(crate) opened: Arc<Opened>,
     pub(crate) readings: Readings,
     no_groups: Arc<[u32]>,
+    /// Whether the kernel was told to open directories without asking. It keeps all listings then.
+    keeps_listings: AtomicBool,
     /// How long the kernel may remember names.
     pub(crate) entry_lifetime: Duration,
     /// The group that everything is shown to have, if there is but one.
@@ -90,6 +95,7 @@ impl Adapter {
             opened: Arc::default(),
             readings: Readings::default(),
             no_groups: Arc::from([]),
+            keeps_listings: AtomicBool::new(false),
             entry_lifetime: match case {
                 CaseSensitivity::Sensitive => LONG,
                 // The kernel would remember every spelling by itself and forget only one.
@@ -123,18 +129,31 @@ impl Adapter {
         TellAfter(&self.branch)
     }
 
+    /// How long names may be remembered, of a directory that was asked for
+    /// [`Branch::tells_names`] before they were looked up.
+    pub(crate) fn name_lifetime(&self, is_told: bool) -> Duration {
+        if is_told { self.entry_lifetime } else { NEVER }
+    }
+
     pub(crate) fn answer_entry(
         &self,
         mark: Mark,
         parent: INodeNo,
-        found: agentfs_core::Result<Attr>,
+        name_lifetime: Duration,
+        found: agentfs_core::Result<Shown>,
         reply: ReplyEntry,
     ) {
         match found {
-            Ok(attr) => {
-                let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
-                let attr = self.shown(&attr);
-                reply.entry_with_ttls(&LONG, &self.entry_lifetime, &attr, GENERATION);
+            Ok(shown) => {
+                let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
+                let (attr, lifetime) = (self.shown(&shown.attr), lifetime(&shown));
+                // A directory is reached by its name: who lists it finds out when it was changed.
+                let name_lifetime = if shown.attr.kind.is_dir() {
+                    name_lifetime.min(lifetime)
+                } else {
+                    name_lifetime
+                };
+                reply.entry_with_ttls(&lifetime, &name_lifetime, &attr, GENERATION);
             }
             Err(error) => reply.error(errno(error)),
         }
@@ -149,6 +168,82 @@ impl Adapter {
         match found {
             Ok(attr) => reply.attr(lifetime, &self.shown(&attr)),
             Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    pub(crate) fn answer_shown(&self, shown: &Shown, reply: ReplyAttr) {
+        self.cache.answering(shown);
+        reply.attr(&lifetime(shown), &self.shown(&shown.attr));
+    }
+
+    /// Answers an open. The kernel keeps its pages if they are of the version that was opened.
+    pub(crate) fn answer_open(&self, inode: INodeNo, handle: HandleId, reply: ReplyOpen) {
+        self.opened.add(handle);
+        let version = self.branch.version_opened(handle);
+        let opening = self.cache.opened(node(inode), handle, version);
+        if opening.is_outdated && version.is_some() {
+            self.cache.forget_attributes(node(inode));
+        }
+        reply.opened(FileHandle(handle.0), opening.flags());
+    }
+
+    /// Answers what was made or opened by a name. What the kernel believed to be free may be the
+    /// host's by now.
+    pub(crate) fn answer_create(
+        &self,
+        mark: Mark,
+        parent: INodeNo,
+        (handle, attr): (HandleId, Attr),
+        reply: ReplyCreate,
+    ) {
+        self.opened.add(handle);
+        let version = self.branch.version_opened(handle);
+        let shown = match version.map(|_| self.branch.show_node(attr.node)) {
+            Some(Ok(shown)) => shown,
+            Some(Err(_)) | None => Shown::own(attr),
+        };
+        let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
+        let opening = self.cache.opened(attr.node, handle, version);
+        reply.created(
+            &self.entry_lifetime.min(lifetime(&shown)),
+            &self.shown(&shown.attr),
+            GENERATION,
+            FileHandle(handle.0),
+            opening.flags(),
+        );
+    }
+
+    /// Answers the opening of a directory. Where all changes are told, the kernel opens directories
+    /// without asking from then on, and keeps what it has listed; where not, it keeps nothing.
+    pub(crate) fn answer_opendir(&self, inode: INodeNo, reply: ReplyOpen) {
+        if self.branch.tells_all() {
+            self.keeps_listings.store(true, Ordering::Relaxed);
+            return reply.error(Errno::ENOSYS);
+        }
+        let flags = if self.branch.tells_names(node(inode)) {
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR
+        } else {
+            FopenFlags::empty()
+        };
+        reply.opened(FileHandle(0), flags);
+    }
+
+    /// A directory was read, and the kernel has its answer. If it keeps the listing although changes
+    /// there are not told, as of a directory that came to be when no more could be watched, makes it
+    /// drop the listing: in a thread of its own, because that waits for whoever reads the directory.
+    pub(crate) fn listed(&self, inode: INodeNo, is_told: bool) {
+        if is_told || !self.keeps_listings.load(Ordering::Relaxed) {
+            return;
+        }
+        let (cache, node) = (Arc::clone(&self.cache), node(inode));
+        let started = std::thread::Builder::new()
+            .name("agentfs-listing".to_owned())
+            .spawn(move || {
+                cache.wait_for(node);
+                cache.drop_content(node);
+            });
+        if let Err(error) = started {
+            tracing::warn!(%error, "a listing stays that may become outdated");
         }
     }
 
@@ -176,8 +271,8 @@ impl Adapter {
         }
         let _told = self.tell_after();
         let mark = self.cache.mark();
-        let made = operation(&self.caller(request));
-        self.answer_entry(mark, parent, made, reply);
+        let made = operation(&self.caller(request)).map(Shown::own);
+        self.answer_entry(mark, parent, self.entry_lifetime, made, reply);
     }
 
     /// Carries out what takes a name away from whatever has it.
@@ -223,12 +318,42 @@ impl Adapter {
         file: FileHandle,
         offset: u64,
         written: agentfs_core::Result<usize>,
+        was_current: bool,
     ) {
         if let (Ok(written), Ok(attr)) = (written, self.branch.fstat(handle(file)))
-            && attr.size != offset + written as u64
+            && (attr.size != offset + written as u64 || !was_current)
         {
             self.cache.drop_content(attr.node);
         }
+    }
+
+    /// Writes what a request brings; gives also whether the kernel's pages were of the version that
+    /// is written to.
+    pub(crate) fn write_data(
+        &self,
+        caller: &Caller,
+        (file, handle): (INodeNo, HandleId),
+        (offset, data): (u64, &[u8]),
+        (appends, write_flags): (bool, WriteFlags),
+    ) -> (agentfs_core::Result<usize>, bool) {
+        let is_from_cache = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let is_current = !(appends || is_from_cache) || self.has_current_pages(file);
+        let written = match (is_from_cache, is_current) {
+            // Whole pages, with bytes of the older version around those that were changed.
+            (true, false) => Err(agentfs_core::Errno::ESTALE),
+            (true, true) if appends => self.write_back(caller, file, offset, data),
+            _ => self.branch.write_at(caller, handle, offset, data),
+        };
+        (written, is_current)
+    }
+
+    /// Whether the kernel's pages are of the version that the branch shows.
+    fn has_current_pages(&self, file: INodeNo) -> bool {
+        let Some(held) = self.cache.version_of_pages(node(file)) else {
+            return true;
+        };
+        let shown = self.branch.show_node(node(file));
+        shown.is_ok_and(|shown| shown.version.is_none_or(|version| version == held))
     }
 
     /// A write that comes from the page cache has some handle of the file that can write. If that
@@ -253,6 +378,7 @@ impl Adapter {
     pub(crate) fn add_with_attributes(
         &self,
         parent: INodeNo,
+        name_lifetime: Duration,
         entry: &agentfs_core::DirEntry,
         reply: &mut ReplyDirectoryPlus,
     ) -> bool {
@@ -260,22 +386,27 @@ impl Adapter {
         let inode = INodeNo(entry.node.0);
         let mark = self.cache.mark();
         // Removed since it was listed.
-        let Ok(attr) = self.branch.getattr(entry.node) else {
+        let Ok(shown) = self.branch.show_node(entry.node) else {
             return false;
         };
         if matches!(&*entry.name, b"." | b"..") {
-            let attr = self.shown(&attr);
+            let attr = self.shown(&shown.attr);
             return reply.add(inode, entry.cookie, name, &NEVER, &attr, GENERATION);
         }
-        let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
-        let attr = self.shown(&attr);
-        let lifetime = self.entry_lifetime;
+        let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
+        let attr = self.shown(&shown.attr);
+        let lifetime = name_lifetime.min(lifetime(&shown));
         let full = reply.add(inode, entry.cookie, name, &lifetime, &attr, GENERATION);
         if full {
             self.cache.forget(entry.node, 1);
         }
         full
     }
+}
+
+/// How long attributes may be remembered.
+fn lifetime(shown: &Shown) -> Duration {
+    if shown.is_told { LONG } else { NEVER }
 }
 
 /// Asks the kernel for what makes a mount fast.

@@ -24,16 +24,17 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use agentfs_core::event::{Change, Place, RenameHow, ResizedBy};
 use agentfs_core::id::{MountId, NodeId};
-use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime};
+use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime, Shown, Stamp};
 use fuser::{INodeNo, Notifier};
 
 use crate::convert::nanos;
+use crate::pages::Pages;
 
 /// Shards of the table of known nodes: more than there are worker threads.
 const SHARDS: usize = 16;
@@ -53,11 +54,15 @@ pub(crate) struct KernelCache {
     /// Changes from elsewhere that were or are being invalidated.
     changes: AtomicU64,
     known: [Mutex<HashMap<NodeId, Known>>; SHARDS],
+    /// Opens at which the kernel drops older pages and may not have done so yet.
+    pub(crate) openings: AtomicUsize,
+    /// Held by the one request that waits until pages are dropped.
+    pub(crate) dropping: Mutex<()>,
 }
 
 /// A node that the kernel has, or is about to have.
-#[derive(Debug)]
-struct Known {
+#[derive(Debug, Default)]
+pub(crate) struct Known {
     /// Answers that named it, less what the kernel forgot.
     lookups: u64,
     /// The directory of the last such answer, until the kernel has certainly taken it in.
@@ -65,6 +70,10 @@ struct Known {
     /// How a removed object was, for who still stands in it (`O_PATH`, a working directory) or has
     /// it open as a directory.
     ghost: Option<Box<Attr>>,
+    /// The version of the host's file that was answered last.
+    pub(crate) version: Option<Stamp>,
+    /// The pages of a file that the branch shows as the host has it.
+    pub(crate) pages: Option<Box<Pages>>,
 }
 
 impl KernelCache {
@@ -74,6 +83,8 @@ impl KernelCache {
             notifier: OnceLock::new(),
             changes: AtomicU64::new(0),
             known: std::array::from_fn(|_| Mutex::default()),
+            openings: AtomicUsize::new(0),
+            dropping: Mutex::new(()),
         }
     }
 
@@ -87,7 +98,11 @@ impl KernelCache {
         drop(self.notifier.set(notifier));
     }
 
-    fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Known>> {
+    pub(crate) fn notifier(&self) -> Option<&Notifier> {
+        self.notifier.get()
+    }
+
+    pub(crate) fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Known>> {
         let index = usize::try_from(node.0).unwrap_or_default() % SHARDS;
         self.known[index]
             .lock()
@@ -105,24 +120,24 @@ impl KernelCache {
 
     /// Counts an answer that names a node of `parent`, and gives its attributes as they may be
     /// answered.
-    pub(crate) fn admit(&self, mark: Mark, branch: &Branch, parent: NodeId, attr: Attr) -> Attr {
+    pub(crate) fn admit(&self, mark: Mark, branch: &Branch, parent: NodeId, shown: Shown) -> Shown {
+        let node = shown.attr.node;
         {
-            let mut shard = self.shard(attr.node);
-            let known = shard.entry(attr.node).or_insert(Known {
-                lookups: 0,
-                arriving_in: None,
-                ghost: None,
-            });
+            let mut shard = self.shard(node);
+            let known = shard.entry(node).or_default();
             known.lookups += 1;
             known.arriving_in = Some(parent);
             known.ghost = None;
         }
         // Who invalidates counts first and looks for the node then. So either it finds the node, or
         // its count is seen here; and the change it was about is in what is read now.
-        if self.changes.load(Ordering::SeqCst) == mark.0 {
-            return attr;
-        }
-        branch.getattr(attr.node).unwrap_or(attr)
+        let shown = if self.changes.load(Ordering::SeqCst) == mark.0 {
+            shown
+        } else {
+            branch.show_node(node).unwrap_or(shown)
+        };
+        self.answering(&shown);
+        shown
     }
 
     /// FORGET.
@@ -131,7 +146,8 @@ impl KernelCache {
         if let Some(known) = shard.get_mut(&node) {
             known.lookups = known.lookups.saturating_sub(lookups);
             if known.lookups == 0 {
-                shard.remove(&node);
+                let known = shard.remove(&node);
+                self.no_longer_opening(known.and_then(|it| it.pages));
             }
         }
     }
@@ -278,17 +294,13 @@ impl KernelCache {
     /// kernel may not remember it.
     pub(crate) fn count(&self, parent: NodeId, node: NodeId) {
         let mut shard = self.shard(node);
-        let known = shard.entry(node).or_insert(Known {
-            lookups: 0,
-            arriving_in: None,
-            ghost: None,
-        });
+        let known = shard.entry(node).or_default();
         known.lookups += 1;
         known.arriving_in = Some(parent);
     }
 
     /// Waits for whoever has the inode locked now.
-    fn wait_for(&self, node: NodeId) {
+    pub(crate) fn wait_for(&self, node: NodeId) {
         if let Some(notifier) = self.notifier.get() {
             let waited = notifier.inval_entry(INodeNo(node.0), OsStr::new(NO_NAME));
             if !matches!(&waited, Err(error) if error.kind() == ErrorKind::NotADirectory) {
@@ -340,7 +352,7 @@ impl KernelCache {
 
 /// What the kernel does not have is no error; otherwise only a connection that ended gives one, and
 /// with it went the caches.
-fn report(result: std::io::Result<()>) {
+pub(crate) fn report(result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "the kernel did not take an invalidation");
     }

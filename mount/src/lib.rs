@@ -44,6 +44,7 @@ mod location;
 mod near;
 mod opened;
 mod options;
+mod pages;
 mod reach;
 mod requests;
 mod server;

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
@@ -33,12 +33,13 @@ impl Filesystem for Adapter {
             return self.echo_entry(parent, told, reply);
         }
         let mark = self.cache.mark();
+        let lifetime = self.name_lifetime(self.branch.tells_names(node(parent)));
         let caller = self.caller(request);
-        match self.branch.lookup(&caller, node(parent), name.as_bytes()) {
-            Err(agentfs_core::Errno::ENOENT) if self.entry_lifetime > NEVER => {
+        match self.branch.show(&caller, node(parent), name.as_bytes()) {
+            Err(agentfs_core::Errno::ENOENT) if lifetime > NEVER => {
                 reply.entry_with_ttls(&LONG, &LONG, &no_entry(), GENERATION);
             }
-            found => self.answer_entry(mark, parent, found, reply),
+            found => self.answer_entry(mark, parent, lifetime, found, reply),
         }
     }
 
@@ -50,9 +51,14 @@ impl Filesystem for Adapter {
         if self.echo.is_own(request.pid()) {
             return self.echo_attr(inode, reply);
         }
-        let found = self.branch.getattr(node(inode));
-        let found = found.or_else(|error| self.cache.ghost(node(inode)).ok_or(error));
-        self.answer_attr(found, &LONG, reply);
+        let found = self.branch.show_node(node(inode));
+        match found.or_else(|error| {
+            let ghost = self.cache.ghost(node(inode));
+            ghost.map(agentfs_core::Shown::own).ok_or(error)
+        }) {
+            Ok(shown) => self.answer_shown(&shown, reply),
+            Err(error) => reply.error(errno(error)),
+        }
     }
 
     fn setattr(
@@ -197,10 +203,7 @@ impl Filesystem for Adapter {
         let _told = self.tell_after();
         let (caller, flags) = (self.caller(request), open_flags(flags));
         match self.branch.open_node(&caller, node(inode), flags) {
-            Ok(handle) => {
-                self.opened.add(handle);
-                reply.opened(FileHandle(handle.0), FopenFlags::FOPEN_KEEP_CACHE);
-            }
+            Ok(handle) => self.answer_open(inode, handle, reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -223,17 +226,7 @@ impl Filesystem for Adapter {
             .branch
             .create_at(&caller, node(parent), name, flags, mode & 0o7777)
         {
-            Ok((handle, attr)) => {
-                self.opened.add(handle);
-                let attr = self.cache.admit(mark, &self.branch, node(parent), attr);
-                reply.created(
-                    &self.entry_lifetime,
-                    &self.shown(&attr),
-                    GENERATION,
-                    FileHandle(handle.0),
-                    FopenFlags::FOPEN_KEEP_CACHE,
-                );
-            }
+            Ok((handle, attr)) => self.answer_create(mark, parent, (handle, attr), reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -241,7 +234,7 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         file: FileHandle,
         offset: u64,
         size: u32,
@@ -252,6 +245,7 @@ impl Filesystem for Adapter {
         let _told = self.tell_after();
         let caller = self.caller(request);
         let size = usize::try_from(size).unwrap_or_default();
+        self.cache.heard_of(node(inode), handle(file));
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
@@ -279,21 +273,22 @@ impl Filesystem for Adapter {
         let _told = self.tell_after();
         let caller = self.caller(request);
         let appends = open_flags(flags).contains(agentfs_core::OpenFlags::APPEND);
-        let written = if appends && write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-            self.write_back(&caller, inode, offset, data)
-        } else {
-            self.branch.write_at(&caller, handle(file), offset, data)
-        };
+        let (written, was_current) = self.write_data(
+            &caller,
+            (inode, handle(file)),
+            (offset, data),
+            (appends, write_flags),
+        );
         answer_written(written.map(|written| written as u64), reply);
         if appends {
-            self.forget_misplaced(file, offset, written);
+            self.forget_misplaced(file, offset, written, was_current);
         }
     }
 
     fn release(
         &self,
         request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         file: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -305,13 +300,13 @@ impl Filesystem for Adapter {
         };
         self.carry_out(request, reply, |caller| {
             self.opened.remove(handle(file));
+            self.cache.heard_of(node(inode), handle(file));
             self.branch.close(caller, handle(file))
         });
     }
 
-    // After this answer the kernel opens directories without asking, and caches them.
-    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS);
+    fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.answer_opendir(inode, reply);
     }
 
     fn readdir(
@@ -323,6 +318,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let caller = self.caller(request);
+        let is_told = self.branch.tells_names(node(inode));
         let read = self
             .readings
             .read(&self.branch, &caller, node(inode), offset, |entry| {
@@ -334,6 +330,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(listing_error(error)),
         }
+        self.listed(inode, is_told);
     }
 
     fn readdirplus(
@@ -345,15 +342,18 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let caller = self.caller(request);
+        let is_told = self.branch.tells_names(node(inode));
+        let lifetime = self.name_lifetime(is_told);
         let read = self
             .readings
             .read(&self.branch, &caller, node(inode), offset, |entry| {
-                self.add_with_attributes(inode, entry, &mut reply)
+                self.add_with_attributes(inode, lifetime, entry, &mut reply)
             });
         match read {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(listing_error(error)),
         }
+        self.listed(inode, is_told);
     }
 
     // Everything is in memory, and there is nothing to wait for. After this answer the kernel does

@@ -2,6 +2,7 @@
 
 mod checks;
 mod program;
+mod project;
 
 use agentfs_client::{Client, ConnectError, Deadline};
 use agentfs_proto::message::Hello;
@@ -77,6 +78,7 @@ pub(crate) fn run(common: &Common, args: DoctorArgs, output: &mut Output) -> Res
     let mut findings = checks::all();
     findings.push(socket(common));
     findings.push(daemon(common));
+    findings.extend(project::look_at(common));
     findings.extend(watchers(common));
     if let Some(program) = &args.program {
         findings.extend(program::look_at(program));

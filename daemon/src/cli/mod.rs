@@ -2,6 +2,7 @@
 
 mod apply;
 mod branch;
+mod coverage;
 mod daemon;
 mod doctor;
 mod exec;

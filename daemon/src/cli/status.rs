@@ -6,6 +6,7 @@ use agentfs_proto::message::{
 };
 use clap::Args;
 
+use super::coverage::Coverage;
 use super::listeners::{self, Listener};
 use super::output::Table;
 use super::session::Session;
@@ -38,6 +39,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
             report: &report,
             mounts: &mounts,
             listeners_without_shim: &listeners,
+            not_watched: Coverage(&report).line(),
             watches: watches.as_deref(),
         });
     }
@@ -62,6 +64,8 @@ struct WithMounts<'a> {
     mounts: &'a [MountInfo],
     /// Programs that watch a mount and are told by echo.
     listeners_without_shim: &'a [Listener],
+    /// What is not watched of the lower directory, and why.
+    not_watched: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     watches: Option<&'a [Watched]>,
 }
@@ -208,8 +212,10 @@ pub(crate) fn text(report: &StatusReport) -> String {
     } else {
         String::new()
     };
+    let gap = Coverage(report).line();
+    let gap = gap.map_or_else(String::new, |gap| format!("{gap}\n"));
     format!(
-        "agentfs {version}, process {pid}, up {hours}:{minutes:02}:{seconds:02}, over {lower}\n\n\
+        "agentfs {version}, process {pid}, up {hours}:{minutes:02}:{seconds:02}, over {lower}\n{gap}\n\
          {sessions}\n\n{queues}{counters}"
     )
 }

@@ -16,6 +16,8 @@ mod echo;
 mod echo_mode;
 mod event_loop;
 mod files;
+#[cfg_attr(not(target_os = "linux"), path = "filesystem_elsewhere.rs")]
+pub(crate) mod filesystem;
 mod jobs;
 mod limits;
 mod link;

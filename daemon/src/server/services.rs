@@ -353,14 +353,10 @@ impl Services {
         ]);
         let (echoes, failed) = self.echoing.counts();
         counters.extend([("echoes", echoes), ("echoes_failed", failed)]);
-        if let Some(lower) = &self.lower_watch {
-            let counts = lower.counts();
-            let is_partial = counts.is_partial.load(Ordering::Relaxed);
-            counters.extend([
-                ("lower_changes", counts.told.load(Ordering::Relaxed)),
-                ("lower_resyncs", counts.resyncs.load(Ordering::Relaxed)),
-                ("lower_watched_in_part", u64::from(is_partial)),
-            ]);
+        match &self.lower_watch {
+            Some(lower) => counters.extend(lower.counts().values()),
+            None if self.core.announced().is_some() => counters.push(("lower_watch_off", 1)),
+            None => {}
         }
         counters
     }

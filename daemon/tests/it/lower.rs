@@ -331,3 +331,42 @@ fn links_lead_nowhere() {
     assert_eq!(world.heard_so_far(), Vec::<String>::new());
     assert!(Path::new(&world.host("link")).exists());
 }
+
+#[test]
+fn directories_that_come_go_and_move_stay_announced() {
+    let world = World::new();
+    let announced = world.daemon.core().announced().unwrap();
+    assert!(announced.is_whole());
+    let are = |wanted: &[&str]| {
+        assert_eq!(announced.count(), wanted.len());
+        for dir in wanted {
+            assert!(announced.has(dir), "{dir}");
+        }
+    };
+    // What is heard of a file that is made now was preceded by all that happened before.
+    let mut made = 0;
+    let mut settled = || {
+        made += 1;
+        let name = format!("settled-{made}");
+        fs::write(world.host(&name), "x").unwrap();
+        world.heard_until(&format!("written /{name}"));
+    };
+    are(&["", "dir"]);
+    fs::create_dir_all(world.host("new/below")).unwrap();
+    settled();
+    are(&["", "dir", "new", "new/below"]);
+    fs::rename(world.host("new"), world.host("dir/moved")).unwrap();
+    settled();
+    are(&["", "dir", "dir/moved", "dir/moved/below"]);
+    // What changes there is heard.
+    fs::write(world.host("dir/moved/below/f"), "x").unwrap();
+    world.heard_until("written /dir/moved/below/f");
+    fs::remove_dir_all(world.host("dir/moved")).unwrap();
+    settled();
+    are(&["", "dir"]);
+    let outside = tempfile::tempdir_in(world.lower.path().parent().unwrap()).unwrap();
+    fs::rename(world.host("dir"), outside.path().join("dir")).unwrap();
+    world.heard_until("removed /dir");
+    are(&[""]);
+    assert!(announced.is_whole());
+}

@@ -20,5 +20,7 @@ mod showing;
 mod subscriber;
 mod subscription;
 mod support;
+#[cfg(target_os = "linux")]
+mod unwatched;
 mod waiting;
 mod watching;

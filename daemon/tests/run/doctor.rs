@@ -187,3 +187,54 @@ fn a_program_with_other_rights_is_told_with_what_to_do() {
         "it has root's rights anyway: {state}"
     );
 }
+
+#[test]
+fn directories_that_get_no_watch_are_told_before_a_run_and_when_it_starts() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    for number in 0..30 {
+        project.write(&format!("d{number}/f"), "text");
+    }
+    let limited = |words: &str| {
+        let script = format!("echo 10 > /proc/sys/user/max_inotify_watches && exec \"$0\" {words}");
+        let mut command = project.command("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]);
+        Said::by(command.arg(env!("CARGO_BIN_EXE_agentfs")))
+    };
+    let doctor = limited("doctor");
+    let [state, advice] = told(&doctor, "watching this directory")[..] else {
+        panic!("{doctor:?}");
+    };
+    assert!(state.starts_with("limited"), "{state}");
+    assert!(state.contains("31 directories on "), "{state}");
+    assert!(state.contains("10 of 10 inotify watches"), "{state}");
+    let allow = "sysctl fs.inotify.max_user_watches=";
+    assert!(advice.contains(allow), "{advice}");
+    let run = limited("run -- cat d0/f d29/f");
+    assert_eq!((run.status, &*run.out), (Some(0), "texttext\n"), "{run:?}");
+    let lines: Vec<&str> = run.err.lines().collect();
+    let [line] = lines[..] else {
+        panic!("{run:?}");
+    };
+    let place = project.path().canonicalize().unwrap();
+    let told = format!(
+        "agentfs: 21 of 31 directories of {} are not",
+        place.display()
+    );
+    assert!(line.starts_with(&told), "{line}");
+    assert!(line.contains(allow), "{line}");
+    // Nothing is said where there are enough, by another daemon.
+    let project = Project::new();
+    let run = project.say(&["run", "--", "true"]);
+    assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
+    let doctor = project.say(&["doctor"]);
+    assert!(told_ok(&doctor), "{doctor:?}");
+}
+
+fn told_ok(said: &Said) -> bool {
+    told(said, "watching this directory")
+        .iter()
+        .any(|line| line.starts_with("ok"))
+}

@@ -15,7 +15,12 @@ pub(super) struct Index {
     nodes: HashMap<NodeId, Known>,
     by_object: HashMap<Object, NodeId>,
     by_name: HashMap<(NodeId, Name), NodeId>,
+    /// Who had the names that are gone.
+    gone: HashMap<(NodeId, Name), NodeId>,
 }
+
+/// Objects in a row that had one name, as far back as is remembered.
+const PREDECESSORS: usize = 32;
 
 /// Where an object of the host was seen last.
 #[derive(Clone, Debug)]
@@ -25,6 +30,8 @@ pub(super) struct Known {
     /// Relative to the lower root, without leading slash.
     pub(super) path: Arc<[u8]>,
     pub(super) names: Names,
+    /// What had its name before: a host that saves a file usually puts a new one in its place.
+    pub(super) before: Option<NodeId>,
 }
 
 impl Index {
@@ -35,11 +42,13 @@ impl Index {
             kind: ObjectKind::Directory,
             path: Arc::from([]),
             names: Names::None,
+            before: None,
         };
         Self {
             nodes: HashMap::from([(NodeId::ROOT, known)]),
             by_object: HashMap::from([(root, NodeId::ROOT)]),
             by_name: HashMap::new(),
+            gone: HashMap::new(),
         }
     }
 
@@ -78,6 +87,7 @@ impl Index {
             kind,
             path: path.clone(),
             names: Names::None,
+            before: None,
         });
         if place.path != path {
             // Another hard link, or the host moved it; a directory has one name.
@@ -90,16 +100,60 @@ impl Index {
         if let Some(place) = self.nodes.get_mut(&node) {
             place.names.add(dir, name.clone());
         }
-        self.by_name.insert((dir, name.clone()), node);
+        self.name(dir, name, node);
         node
+    }
+
+    /// The object has this name from now on; what had it is remembered.
+    fn name(&mut self, dir: NodeId, name: &Name, node: NodeId) {
+        let key = (dir, name.clone());
+        let old = self.by_name.insert(key.clone(), node);
+        if old == Some(node) {
+            return;
+        }
+        let old = old.or_else(|| self.gone.remove(&key));
+        if let Some(known) = self.nodes.get_mut(&node)
+            && let Some(old) = old.filter(|old| *old != node)
+        {
+            known.before = Some(old);
+        }
+    }
+
+    /// The object with this name is not the one that it was taken for: the host gave the number of
+    /// one that is gone to another, or changed it under another name. It gets a node of its own.
+    pub(super) fn renumber(&mut self, (dir, name): (NodeId, &Name), old: NodeId, new: NodeId) {
+        let Some(known) = self.nodes.get_mut(&old) else {
+            return;
+        };
+        known.names.remove(dir, name);
+        let mut names = Names::None;
+        names.add(dir, name.clone());
+        let known = Known {
+            names,
+            before: None,
+            ..known.clone()
+        };
+        self.by_object.insert(known.object, new);
+        self.nodes.insert(new, known);
+        self.by_name.insert((dir, name.clone()), new);
+    }
+
+    /// What had the name of an object before it, the latest first.
+    pub(super) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
+        let before = |node: &NodeId| self.nodes.get(node)?.before;
+        std::iter::successors(before(&node), before)
+            .take(PREDECESSORS)
+            .collect()
     }
 
     /// The host has no such name any more. With its last name goes the object, unless it was only
     /// `moved`: another that gets its inode number is another node.
     pub(super) fn forget_name(&mut self, dir: NodeId, name: &[u8], moved: bool) {
-        let Some(node) = self.by_name.remove(&(dir, Name::from(name))) else {
+        let key = (dir, Name::from(name));
+        let Some(node) = self.by_name.remove(&key) else {
             return;
         };
+        self.gone.insert(key, node);
         if let Some(known) = self.nodes.get_mut(&node) {
             known.names.remove(dir, name);
             if known.names.first().is_none() && !moved {
@@ -118,9 +172,10 @@ impl Index {
         (object, kind): (Object, ObjectKind),
     ) {
         self.by_object.insert(object, node);
-        self.by_name.insert((dir, name.clone()), node);
         let mut names = Names::None;
+        let mut before = None;
         if let Some(old) = self.nodes.remove(&node) {
+            before = old.before;
             if old.kind.is_dir() && old.path != path {
                 self.move_below(&old.path, &path);
             } else {
@@ -133,8 +188,10 @@ impl Index {
             kind,
             path,
             names,
+            before,
         };
         self.nodes.insert(node, known);
+        self.name(dir, name, node);
     }
 
     /// The object's own number, for one that is seen for the first time. The host gives the number of an

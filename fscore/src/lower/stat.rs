@@ -50,6 +50,7 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     Stamp {
         size: number(stat.st_size),
         mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
+        ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
     }
 }
 

@@ -207,7 +207,7 @@ impl Txn<'_> {
         if !has_room {
             return Err(Errno::ENOSPC);
         }
-        self.tree.copy_up(spot.dir)
+        self.copy_up(spot.dir)
     }
 
     /// Makes an object at a name known to be free.

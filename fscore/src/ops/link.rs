@@ -70,7 +70,7 @@ impl Txn<'_> {
         }
         let kind = inode.kind();
         self.prepare_name(spot)?;
-        self.tree.copy_up(node)?;
+        self.copy_up(node)?;
 
         let name: Name = Arc::from(spot.name);
         let now = self.now;

@@ -43,8 +43,8 @@ impl Branch {
     /// As the system call.
     pub fn stat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
         self.view(caller, |view| {
-            let walk = view.walk();
-            attr(walk, walk.resolve(bytes(path.as_ref()), true)?.node)
+            let node = view.walk().resolve(bytes(path.as_ref()), true)?.node;
+            Ok(view.show_node(node)?.attr)
         })
     }
 
@@ -55,8 +55,8 @@ impl Branch {
     /// As the system call.
     pub fn lstat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
         self.view(caller, |view| {
-            let walk = view.walk();
-            attr(walk, walk.resolve(bytes(path.as_ref()), false)?.node)
+            let node = view.walk().resolve(bytes(path.as_ref()), false)?.node;
+            Ok(view.show_node(node)?.attr)
         })
     }
 

@@ -8,6 +8,7 @@ mod range;
 pub(crate) mod readdir;
 mod rename;
 mod setattr;
+pub(crate) mod show;
 mod unlink;
 mod write;
 mod xattr;

@@ -6,7 +6,7 @@ use super::bytes;
 use crate::attr::{Attr, STICKY};
 use crate::branch::{Branch, Txn};
 use crate::caller::Caller;
-use crate::content::File;
+use crate::content::{File, Stamp};
 use crate::errno::{Errno, Result};
 use crate::event::{Change, ObjectKind, ResizedBy};
 use crate::flags::{Access, OpenFlags};
@@ -109,6 +109,7 @@ impl Branch {
                 node,
                 kind: ObjectKind::File,
                 at: None,
+                found: None,
             };
             Ok((txn.open_handle(&target, flags)?, attr))
         })
@@ -142,6 +143,14 @@ impl Branch {
         let state = self.inner.read();
         let node = state.handles.get(handle).ok_or(Errno::EBADF)?.node;
         Ok(state.tree.inode(node)?.attr(node))
+    }
+
+    /// The version of the host's file that a handle was opened on; `None` when the branch had content
+    /// of its own by then. Through this handle the file can be changed in part as long as it still is
+    /// of that version; later that is refused with `ESTALE`, and the file has to be opened again.
+    #[must_use]
+    pub fn version_opened(&self, handle: HandleId) -> Option<Stamp> {
+        self.inner.read().handles.get(handle)?.opened
     }
 
     /// The node a handle holds.
@@ -260,6 +269,7 @@ impl Txn<'_> {
             node: found.node,
             kind: found.kind,
             at: Some((spot.dir, found.name)),
+            found: None,
         };
         self.open_existing(&target, flags)
     }
@@ -329,7 +339,11 @@ impl Txn<'_> {
             name,
             gone_from: None,
         });
-        let handle = self.handles.insert(target.node, flags, dentry);
+        let opened = self.version_to_open(target)?;
+        if let Some(version) = opened.filter(|_| flags.can_read()) {
+            self.has_served(target.node, version);
+        }
+        let handle = self.handles.insert(target.node, flags, dentry, opened);
         if self.wants_activity() {
             self.emit(|txn| {
                 Ok(Change::Opened {
@@ -339,6 +353,17 @@ impl Txn<'_> {
             })?;
         }
         Ok(handle)
+    }
+
+    /// The version of the host's file that is about to be opened.
+    fn version_to_open(&self, target: &Target) -> Result<Option<Stamp>> {
+        if target.kind != ObjectKind::File || self.tree.is_own(target.node) {
+            return Ok(None);
+        }
+        match target.found {
+            Some(found) => Ok(Some(found)),
+            None => Ok(Some(self.tree.inode(target.node)?.stamp())),
+        }
     }
 
     fn close(&mut self, id: HandleId) -> Result<()> {

@@ -103,14 +103,14 @@ impl Txn<'_> {
         if !handle.flags.can_write() {
             return Err(Errno::EBADF);
         }
-        let node = handle.node;
+        let (node, opened) = (handle.node, handle.opened);
         let end = offset.checked_add(len).filter(|end| *end <= MAX_SIZE);
         let end = end.ok_or(Errno::EFBIG)?;
         if !known.contains(flags) {
             return Err(Errno::EOPNOTSUPP);
         }
         let before = self.file_size(node)?;
-        self.tree.copy_up(node)?;
+        self.copy_up_as(node, opened)?;
         if !punch {
             self.room_to_write(node, offset, end)?;
         }
@@ -142,6 +142,7 @@ impl Txn<'_> {
         let (source, target) = (self.handle(from.0)?, self.handle(to.0)?);
         let readable = source.flags.can_read();
         let writable = target.flags.can_write() && !target.flags.contains(OpenFlags::APPEND);
+        let opened = target.opened;
         let (source, target) = (source.node, target.node);
         for node in [source, target] {
             if self.tree.inode(node)?.is_dir() {
@@ -156,7 +157,7 @@ impl Txn<'_> {
         if len == 0 {
             return Ok(0);
         }
-        self.tree.copy_up(target)?;
+        self.copy_up_as(target, opened)?;
         self.room_to_write(target, to.1, to.1 + len)?;
         let copied = self.copy_bytes((source, from.1), (target, to.1), len)?;
         if let Some(handle) = self.handles.get_mut(to.0) {

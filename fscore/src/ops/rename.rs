@@ -255,7 +255,7 @@ impl Txn<'_> {
             .chain([target.map(|found| found.node)])
             .flatten()
         {
-            self.tree.copy_up(node)?;
+            self.copy_up(node)?;
         }
         Ok(())
     }

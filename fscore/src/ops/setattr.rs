@@ -158,7 +158,7 @@ impl Txn<'_> {
             }
             check_times(rights, &inode, set)?;
         }
-        self.tree.copy_up(target.node)
+        self.copy_up(target.node)
     }
 
     fn commit_setattr(&mut self, target: &Target, set: &SetAttr) -> Result<()> {

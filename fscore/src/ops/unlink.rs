@@ -128,8 +128,8 @@ impl Txn<'_> {
     /// What taking a name away needs of the lower layer; gives whether it leaves a whiteout.
     pub(crate) fn prepare_removal(&mut self, dir: NodeId, found: &Found) -> Result<bool> {
         let whiteout = self.tree.needs_whiteout(dir, &found.name)?;
-        self.tree.copy_up(dir)?;
-        self.tree.copy_up(found.node)?;
+        self.copy_up(dir)?;
+        self.copy_up(found.node)?;
         Ok(whiteout)
     }
 

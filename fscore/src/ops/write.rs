@@ -143,13 +143,15 @@ impl Txn<'_> {
         if !handle.flags.can_write() {
             return Err(Errno::EBADF);
         }
-        let node = handle.node;
+        let (node, opened) = (handle.node, handle.opened);
         let append = handle.flags.contains(OpenFlags::APPEND);
         let position = *lock(&handle.position);
         check_range(offset.unwrap_or(position), data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
         }
+        // Whoever appends depends on nothing that was there.
+        self.copy_up_as(node, opened.filter(|_| !append))?;
         let before = self.file_size(node)?;
         let start = if append {
             before
@@ -181,7 +183,7 @@ impl Txn<'_> {
     /// Puts bytes into a file, all or nothing.
     pub(crate) fn write_node(&mut self, node: NodeId, start: u64, data: &[u8]) -> Result<()> {
         let end = start + data.len() as u64;
-        self.tree.copy_up(node)?;
+        self.copy_up(node)?;
         self.room_to_write(node, start, end)?;
         self.tree.change_file(node, |file, base| {
             file.prepare(start, end, base)?;
@@ -253,10 +255,11 @@ impl Txn<'_> {
 
     pub(crate) fn ftruncate(&mut self, id: HandleId, size: u64) -> Result<()> {
         let handle = self.handle(id)?;
-        let node = handle.node;
+        let (node, opened) = (handle.node, handle.opened);
         if size > MAX_SIZE || !handle.flags.can_write() {
             return Err(Errno::EINVAL);
         }
+        self.copy_up_as(node, opened.filter(|_| size > 0))?;
         let before = self.file_size(node)?;
         self.prepare_resize(node, size)?;
         self.set_size(node, size, true)?;
@@ -278,7 +281,7 @@ impl Txn<'_> {
         if size > MAX_SIZE {
             return Err(Errno::EFBIG);
         }
-        self.tree.copy_up(node)
+        self.copy_up(node)
     }
 
     /// Resizes a file; needs [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to

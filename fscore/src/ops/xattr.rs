@@ -165,7 +165,7 @@ impl Txn<'_> {
         if !exists && flags.contains(XattrFlags::REPLACE) {
             return Err(Errno::ENODATA);
         }
-        self.tree.copy_up(target.node)?;
+        self.copy_up(target.node)?;
         let now = self.now;
         let inode = self.tree.inode_mut(target.node)?;
         inode.times.ctime = now;
@@ -181,7 +181,7 @@ impl Txn<'_> {
         if !self.has_xattr(target.node, &inode, name)? {
             return Err(Errno::ENODATA);
         }
-        self.tree.copy_up(target.node)?;
+        self.copy_up(target.node)?;
         let now = self.now;
         let inode = self.tree.inode_mut(target.node)?;
         inode.times.ctime = now;

@@ -12,6 +12,7 @@ mod events;
 mod limits;
 mod overlay;
 mod replay;
+mod served;
 mod support;
 #[cfg(target_os = "linux")]
 mod unopened;

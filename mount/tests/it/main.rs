@@ -14,4 +14,5 @@ mod posix;
 mod programs;
 mod remounting;
 mod support;
+mod unannounced;
 mod users;

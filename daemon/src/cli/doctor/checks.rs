@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, State};
+use crate::inotify_limit::{self, read_number};
 
 pub(super) fn all() -> Vec<Finding> {
     let mut findings = vec![fuse(), user_namespaces(), descriptors()];
@@ -22,10 +23,6 @@ pub(super) fn all() -> Vec<Finding> {
         ]);
     }
     findings
-}
-
-fn read_number(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn fuse() -> Finding {
@@ -117,13 +114,15 @@ fn descriptors() -> Finding {
 
 fn inotify_watches() -> Finding {
     let what = "inotify watches";
-    match read_number("/proc/sys/fs/inotify/max_user_watches") {
+    match inotify_limit::watches() {
         Some(limit) if limit < 65_536 => Finding::with(
             what,
             State::Limited,
             format!("{limit} for all programs of a user"),
-            "large projects need more, and `agentfs daemon --lower` takes one for each directory: \
-             sysctl fs.inotify.max_user_watches=524288",
+            format!(
+                "large projects need more, and a run takes one for each directory: {}",
+                inotify_limit::allow_more()
+            ),
         ),
         Some(limit) => Finding::ok(what, format!("{limit} for all programs of a user")),
         None => Finding::with(

@@ -12,6 +12,7 @@ mod start;
 mod supervise;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -122,12 +123,17 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     let start::Found {
         socket,
         mut session,
+        gap,
     } = start::find_or_start(common, &project, args.echo)?;
     let common = Common {
         json: common.json,
         socket: Some(socket.clone()),
     };
     settle::tell_of_leftovers(&common, &mut session)?;
+    if let Some(gap) = gap.filter(|_| !common.json) {
+        // There is nobody else to tell.
+        drop(writeln!(io::stderr(), "agentfs: {gap}"));
+    }
     let branch = open_branch(&mut session, args.branch)?;
     let mut command = Command::new(start::PROGRAM);
     command

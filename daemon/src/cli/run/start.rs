@@ -16,6 +16,7 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 
 use super::BRANCH_VARIABLE;
+use crate::cli::coverage::Coverage;
 use crate::cli::session::Session;
 use crate::cli::{Common, Failure};
 use crate::server::EchoMode;
@@ -30,6 +31,8 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Found {
     pub(super) socket: PathBuf,
     pub(super) session: Session,
+    /// What is not watched of the project.
+    pub(super) gap: Option<String>,
 }
 
 /// Finds the daemon over a project, or starts it: at the socket that was named, else at the default
@@ -44,9 +47,15 @@ pub(super) fn find_or_start(
     let socket = common.socket.clone().unwrap_or_else(socket::default_path);
     let socket = std::path::absolute(socket).map_err(Failure::Input)?;
     let mut session = connect_or_start(common, &socket, project, echo)?;
-    let lower = session.call(Status { after: 0 })?.lower;
+    let report = session.call(Status { after: 0 })?;
+    let lower = &report.lower;
     if lower.as_path() == project {
-        return Ok(Found { socket, session });
+        let gap = Coverage(&report).line();
+        return Ok(Found {
+            socket,
+            session,
+            gap,
+        });
     }
     if is_named {
         let theirs = lower.as_path().display();
@@ -60,8 +69,13 @@ pub(super) fn find_or_start(
     let mut hash = DefaultHasher::new();
     project.hash(&mut hash);
     let socket = socket.with_file_name(format!("project-{:016x}.sock", hash.finish()));
-    let session = connect_or_start(common, &socket, project, echo)?;
-    Ok(Found { socket, session })
+    let mut session = connect_or_start(common, &socket, project, echo)?;
+    let gap = Coverage(&session.call(Status { after: 0 })?).line();
+    Ok(Found {
+        socket,
+        session,
+        gap,
+    })
 }
 
 fn connect_or_start(

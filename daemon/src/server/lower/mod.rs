@@ -1,10 +1,12 @@
 //! The directory below the branches: what the host changes there, branches hear of.
 //!
 //! One thread watches it with the `notify` crate, which takes one inotify watch for every directory.
-//! Where the system does not allow so many, what is changed in the others is not heard, and the log
-//! says how to allow more. When the host's queue overflows, everything that remembers is made to
-//! look again.
+//! Where the system does not allow so many, what is changed in the others is not heard: what is
+//! remembered of those is looked at again, and it is said how to allow more. When the host's queue
+//! overflows, everything that remembers is made to look again.
 
+#[cfg_attr(not(target_os = "linux"), path = "coverage_elsewhere.rs")]
+mod coverage;
 mod translate;
 
 use std::io;
@@ -16,9 +18,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentfs_core::{FsCore, LowerChange};
-use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{RecommendedWatcher, Watcher as _};
 
+use self::coverage::Coverage;
 use self::translate::{Step, Translator};
+use crate::inotify_limit;
 
 /// How long starting waits for all directories to be watched.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -33,8 +37,39 @@ pub(crate) struct LowerCounts {
     pub(crate) told: AtomicU64,
     /// How often all had to look again.
     pub(crate) resyncs: AtomicU64,
-    /// Whether the limit of watches was reached.
-    pub(crate) is_partial: AtomicBool,
+    /// Directories whose changes are told.
+    pub(crate) watched: AtomicU64,
+    /// Directories that are not watched because the user's watches are used up.
+    pub(crate) over_limit: AtomicU64,
+    /// Directories on filesystems that others change too, and that do not say so.
+    pub(crate) remote: AtomicU64,
+    /// Directories that may not be watched.
+    pub(crate) refused: AtomicU64,
+    /// Directories that are not watched because there is no watcher.
+    pub(crate) unavailable: AtomicU64,
+}
+
+impl LowerCounts {
+    /// What is counted, by name.
+    pub(crate) fn values(&self) -> [(&'static str, u64); 8] {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let gaps = [
+            &self.over_limit,
+            &self.remote,
+            &self.refused,
+            &self.unavailable,
+        ];
+        [
+            ("lower_changes", of(&self.told)),
+            ("lower_resyncs", of(&self.resyncs)),
+            ("lower_dirs_watched", of(&self.watched)),
+            ("lower_dirs_unwatched", gaps.into_iter().map(of).sum()),
+            ("lower_dirs_over_limit", of(&self.over_limit)),
+            ("lower_dirs_remote", of(&self.remote)),
+            ("lower_dirs_refused", of(&self.refused)),
+            ("lower_dirs_without_watcher", of(&self.unavailable)),
+        ]
+    }
 }
 
 /// Watches the directory until it is dropped.
@@ -63,6 +98,7 @@ impl LowerWatch {
         let task = Task {
             core: core.clone(),
             root: root.to_owned(),
+            coverage: Coverage::new(core, root, &counts),
             translator: Translator::new(root),
             resync,
             is_lossy: Arc::default(),
@@ -101,6 +137,7 @@ impl Drop for LowerWatch {
 struct Task {
     core: FsCore,
     root: PathBuf,
+    coverage: Coverage,
     translator: Translator,
     resync: Resync,
     /// Events found no room.
@@ -128,13 +165,12 @@ impl Task {
         let mut watcher = match RecommendedWatcher::new(hear, config) {
             Ok(watcher) => watcher,
             Err(error) => {
-                self.report(&error);
+                tracing::warn!(%error, "the lower directory is not watched");
+                self.cover(&self.root.clone(), None, &mut |_| {});
                 return;
             }
         };
-        if let Err(error) = watcher.watch(&self.root, RecursiveMode::Recursive) {
-            self.report(&error);
-        }
+        self.cover(&self.root.clone(), Some(&mut watcher), &mut |_| {});
         // Nobody waits for it any more if it took long; then something may have been missed.
         let _ = ready.send(());
         if begun.elapsed() >= PATIENCE {
@@ -145,14 +181,14 @@ impl Task {
                 Some(Message::Stop) => return,
                 Some(Message::Event(Ok(event))) => self.translator.hear(&event, Instant::now()),
                 Some(Message::Event(Err(error))) => {
-                    self.report(&error);
-                    Vec::new()
+                    tracing::debug!(%error, "an event of the lower directory is lost");
+                    vec![Step::Resync]
                 }
                 None => self.translator.due(Instant::now()),
             };
             self.carry_out(steps, &mut watcher);
             if self.is_lossy.swap(false, Ordering::AcqRel) {
-                self.resync();
+                self.look_again(&mut watcher);
             }
         }
     }
@@ -174,12 +210,16 @@ impl Task {
             match step {
                 Step::Tell(change) => self.tell(&change),
                 Step::Enter(directory) => self.enter(&directory, watcher),
-                Step::Resync => self.resync(),
+                Step::Moved(from, to) => self.moved(&from, &to, watcher),
+                Step::Resync => self.look_again(watcher),
             }
         }
     }
 
-    fn tell(&self, change: &LowerChange) {
+    fn tell(&mut self, change: &LowerChange) {
+        if let LowerChange::Removed { path, is_dir } = change {
+            self.coverage.gone(path, *is_dir);
+        }
         self.counts.told.fetch_add(1, Ordering::Relaxed);
         if let Err(errno) = self.core.lower_changed(change) {
             tracing::debug!(?change, %errno, "a change of the host is not told");
@@ -189,51 +229,56 @@ impl Task {
     /// A new directory may have been filled before it was watched. What is found and also heard of
     /// is told once.
     fn enter(&mut self, directory: &Path, watcher: &mut RecommendedWatcher) {
-        // It returns when the watch is there, so what is found now is all that was missed.
-        if let Err(error) = watcher.watch(directory, RecursiveMode::Recursive) {
-            self.report(&error);
-        }
-        let mut open = vec![directory.to_owned()];
-        while let Some(directory) = open.pop() {
-            // It may be gone again.
-            let Ok(entries) = std::fs::read_dir(&directory) else {
-                continue;
-            };
-            for entry in entries.flatten() {
-                let path = entry.path();
-                if let Some(change) = self.translator.find(&path, Instant::now()) {
-                    self.tell(&change);
-                }
-                if entry.file_type().is_ok_and(|it| it.is_dir()) {
-                    open.push(path);
-                }
+        let mut found = Vec::new();
+        self.cover(directory, Some(watcher), &mut |path| found.push(path));
+        for path in found {
+            if let Some(change) = self.translator.find(&path, Instant::now()) {
+                self.tell(&change);
             }
         }
+    }
+
+    /// Watches a directory with all below it; returns whether that could be done.
+    fn cover(
+        &mut self,
+        directory: &Path,
+        watcher: Option<&mut RecommendedWatcher>,
+        found: &mut dyn FnMut(PathBuf),
+    ) -> bool {
+        let before = self.counts.over_limit.load(Ordering::Relaxed);
+        let is_whole = self.coverage.cover(directory, watcher, found);
+        let over_limit = self.counts.over_limit.load(Ordering::Relaxed);
+        if before == 0 && over_limit > 0 {
+            tracing::warn!(
+                lower = %self.root.display(),
+                directories = over_limit,
+                "programs will not hear of some changes that the host makes: every directory takes \
+                 an inotify watch, and there may be no more; allow more with: {}",
+                inotify_limit::allow_more()
+            );
+        }
+        is_whole
+    }
+
+    /// A directory has another name, which is watched anew, with all below it.
+    fn moved(&mut self, from: &Path, to: &Path, watcher: &mut RecommendedWatcher) {
+        self.coverage.uncover(from);
+        if !self.cover(&self.root.join(to), Some(watcher), &mut |_| {}) {
+            // What was answered while it was watched may be believed for long.
+            self.resync();
+        }
+    }
+
+    /// Events were lost: also of new directories, which are not watched yet.
+    fn look_again(&mut self, watcher: &mut RecommendedWatcher) {
+        self.coverage.uncover(Path::new(""));
+        self.cover(&self.root.clone(), Some(watcher), &mut |_| {});
+        self.resync();
     }
 
     fn resync(&self) {
         self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
         tracing::info!("changes of the lower directory were missed; all look again");
         (self.resync)();
-    }
-
-    fn report(&self, error: &notify::Error) {
-        match error.kind {
-            ErrorKind::MaxFilesWatch => {
-                if !self.counts.is_partial.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(
-                        lower = %self.root.display(),
-                        "some changes that the host makes will not be heard: every directory takes \
-                         an inotify watch, and there may be no more; allow more with: \
-                         sysctl fs.inotify.max_user_watches=524288"
-                    );
-                }
-            }
-            // It is gone already.
-            ErrorKind::PathNotFound | ErrorKind::WatchNotFound => {}
-            ErrorKind::Generic(_) | ErrorKind::Io(_) | ErrorKind::InvalidConfig(_) => {
-                tracing::debug!(%error, "the lower directory is not watched everywhere");
-            }
-        }
     }
 }

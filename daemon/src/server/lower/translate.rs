@@ -33,6 +33,8 @@ pub(crate) enum Step {
     Tell(LowerChange),
     /// A directory that came to be: what is in it by now has to be found.
     Enter(PathBuf),
+    /// A directory that moved, relative to the root: the watches of what is in it are gone.
+    Moved(PathBuf, PathBuf),
     /// The host lost count of its changes.
     Resync,
 }
@@ -280,11 +282,14 @@ impl Translator {
         if let Some(until) = self.writing.remove(&from) {
             self.writing.insert(to.clone(), until);
         }
-        let change = if self.is_own(&from) {
-            LowerChange::Created(to)
-        } else {
-            LowerChange::Renamed { from, to }
-        };
-        self.tell(change, steps);
+        if self.is_own(&from) {
+            return self.tell(LowerChange::Created(to), steps);
+        }
+        let is_dir = self.is_dir(&to);
+        let (old, new) = (from.clone(), to.clone());
+        self.tell(LowerChange::Renamed { from, to }, steps);
+        if is_dir {
+            steps.push(Step::Moved(old, new));
+        }
     }
 }

@@ -1,0 +1,157 @@
+//! What is answered to somebody who remembers it, as a kernel does.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use super::bytes;
+use crate::attr::Attr;
+use crate::branch::{Branch, View};
+use crate::caller::Caller;
+use crate::content::Stamp;
+use crate::errno::{Errno, Result};
+use crate::event::ObjectKind;
+use crate::id::NodeId;
+use crate::inode::Inode;
+use crate::lower::Lower;
+use crate::walk::{Spot, host_version};
+
+/// Metadata, and for how long it can be believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// The metadata.
+    pub attr: Attr,
+    /// The version of the host's file or symbolic link that is shown; `None` when the branch has
+    /// changed it, and of all other objects.
+    pub version: Option<Stamp>,
+    /// Whether every change of the metadata is told. Otherwise the host may change it at any time
+    /// without anybody hearing of it.
+    pub is_told: bool,
+}
+
+impl Shown {
+    /// What the branch has made or changed itself.
+    #[must_use]
+    pub fn own(attr: Attr) -> Self {
+        Self {
+            attr,
+            version: None,
+            is_told: true,
+        }
+    }
+}
+
+/// What was the host's when a branch changed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Base {
+    /// Of which kind it was.
+    pub kind: ObjectKind,
+    /// The version that was shown before the change; zeros for a directory or special file.
+    pub version: Stamp,
+}
+
+impl Branch {
+    /// As [`lookup`](Self::lookup), for an answer that the caller remembers.
+    ///
+    /// # Errors
+    ///
+    /// As [`lookup`](Self::lookup).
+    pub fn show(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<Shown> {
+        self.view(caller, |view| {
+            let walk = view.walk();
+            match name {
+                b"" => Err(Errno::ENOENT),
+                b"." => view.show_node(parent),
+                b".." => view.show_node(walk.parent_of(parent)?),
+                _ => {
+                    let added = view.announced();
+                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    Ok(view.shown(node, &inode, added))
+                }
+            }
+        })
+    }
+
+    /// As [`getattr`](Self::getattr), for an answer that the caller remembers.
+    ///
+    /// # Errors
+    ///
+    /// As [`getattr`](Self::getattr).
+    pub fn show_node(&self, node: NodeId) -> Result<Shown> {
+        self.view(&Caller::root(), |view| view.show_node(node))
+    }
+
+    /// Whether names that come to be in a directory, or go away, are told. Asked before the directory
+    /// is looked at, so that what changes meanwhile is told too.
+    #[must_use]
+    pub fn tells_names(&self, dir: NodeId) -> bool {
+        let state = self.inner.read();
+        let Some(lower) = &state.tree.shared.lower else {
+            return true;
+        };
+        let own = state.tree.inodes().get(dir.0);
+        let is_opaque = own.is_some_and(|own| own.as_dir().is_some_and(|dir| !dir.merges_lower));
+        is_opaque || lower.tells_names(dir)
+    }
+
+    /// Whether names are told in all directories, and will be in new ones.
+    #[must_use]
+    pub fn tells_all(&self) -> bool {
+        let lower = self.core.shared.lower.as_ref();
+        lower.is_none_or(|lower| lower.announced.is_whole())
+    }
+
+    /// What the host had at a path, relative to the lower directory, when the branch changed or
+    /// removed it: what conflicts are judged by. `None` when the branch has changed nothing that was
+    /// there.
+    #[must_use]
+    pub fn base_of(&self, path: impl AsRef<Path>) -> Option<Base> {
+        let state = self.inner.read();
+        let lower = state.tree.shared.lower.as_ref()?;
+        let mut node = NodeId::ROOT;
+        for name in bytes(path.as_ref()).split(|byte| *byte == b'/') {
+            if !name.is_empty() {
+                node = lower.seen_as(node, name)?;
+            }
+        }
+        Some(Base {
+            kind: lower.kind_of(node)?,
+            version: *state.tree.seen().get(node.0)?,
+        })
+    }
+}
+
+impl View<'_> {
+    pub(crate) fn show_node(&self, node: NodeId) -> Result<Shown> {
+        let added = self.announced();
+        let inode = self.tree.inode(node)?;
+        Ok(self.shown(node, &inode, added))
+    }
+
+    fn lower(&self) -> Option<&Lower> {
+        self.tree.shared.lower.as_ref()
+    }
+
+    /// Taken before the host is asked.
+    fn announced(&self) -> u64 {
+        self.lower().map_or(0, |lower| lower.announced.added())
+    }
+
+    fn shown(&self, node: NodeId, inode: &Cow<'_, Inode>, added: u64) -> Shown {
+        let version = host_version(inode);
+        if let Some(version) = version {
+            self.served().attributes(node, version);
+        }
+        let is_own = matches!(inode, Cow::Borrowed(_));
+        let is_told = is_own
+            || self.lower().is_none_or(|lower| {
+                // What changed before its directory was announced was not told.
+                lower.tells_of(node) && lower.announced.added() == added
+            });
+        Shown {
+            attr: inode.attr(node),
+            version,
+            is_told,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Of which version the pages are that the kernel may hold of a file that the branch shows as the
+//! host has it.
+//!
+//! A change that is told is invalidated. A change that is not told is found when somebody opens the
+//! file, or asks for its attributes: the host is looked at in these requests anyway. When the version
+//! is another than that of the pages, the kernel is made to drop them: at an open by the answer
+//! (no `FOPEN_KEEP_CACHE`), else by an invalidation. So pages are always of the version remembered
+//! here or, where the host changed the file while it is open, of later ones. What was open before
+//! goes on with the pages that are there until then, as on NFS.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use agentfs_core::event::ObjectKind;
+use agentfs_core::id::NodeId;
+use agentfs_core::{HandleId, Shown, Stamp};
+use fuser::{FopenFlags, INodeNo};
+
+use crate::convert::nanos;
+use crate::kernel_cache::{KernelCache, report};
+
+/// How coarse the times of a filesystem may be: a version that is not older may be followed by
+/// another that looks the same.
+const GRAIN: Duration = Duration::from_secs(2);
+
+/// The pages of a file.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    of: Stamp,
+    /// Whether a later version would certainly look different.
+    is_settled: bool,
+    /// The handle at whose opening the kernel drops what is older. Until a request with it comes,
+    /// that may not be done yet.
+    opening: Option<HandleId>,
+}
+
+/// What the answer to an open has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Opening {
+    /// Whether the kernel may keep its pages.
+    pub(crate) keeps_pages: bool,
+    /// Whether the kernel may have attributes of another version.
+    pub(crate) is_outdated: bool,
+}
+
+impl Opening {
+    pub(crate) fn flags(self) -> FopenFlags {
+        if self.keeps_pages {
+            FopenFlags::FOPEN_KEEP_CACHE
+        } else {
+            FopenFlags::empty()
+        }
+    }
+}
+
+fn is_settled(version: &Stamp) -> bool {
+    let age = nanos(SystemTime::now()).saturating_sub(version.ctime);
+    u128::from(age.unsigned_abs()) > GRAIN.as_nanos()
+}
+
+impl KernelCache {
+    /// Notes that a file of this version was opened; of none, if the branch has its own content.
+    pub(crate) fn opened(&self, node: NodeId, handle: HandleId, version: Option<Stamp>) -> Opening {
+        let mut shard = self.shard(node);
+        let Some(known) = shard.get_mut(&node) else {
+            return Opening {
+                keeps_pages: version.is_none(),
+                is_outdated: true,
+            };
+        };
+        let is_outdated = known.version != version;
+        let Some(version) = version else {
+            self.no_longer_opening(known.pages.take());
+            return Opening {
+                keeps_pages: true,
+                is_outdated,
+            };
+        };
+        let keeps_pages = match &mut known.pages {
+            Some(pages) if pages.of == version && pages.is_settled => pages.opening.is_none(),
+            old => {
+                let pages = Box::new(Pages {
+                    of: version,
+                    is_settled: is_settled(&version),
+                    opening: Some(handle),
+                });
+                self.openings.fetch_add(1, Ordering::Relaxed);
+                self.no_longer_opening(old.replace(pages));
+                false
+            }
+        };
+        Opening {
+            keeps_pages,
+            is_outdated,
+        }
+    }
+
+    /// A request came with a handle: its open is over, and older pages are dropped.
+    pub(crate) fn heard_of(&self, node: NodeId, handle: HandleId) {
+        if self.openings.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut shard = self.shard(node);
+        let pages = shard.get_mut(&node).and_then(|it| it.pages.as_mut());
+        if let Some(pages) = pages
+            && pages.opening == Some(handle)
+        {
+            pages.opening = None;
+            self.openings.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Keeps count of openings that are not waited for any more.
+    pub(crate) fn no_longer_opening(&self, pages: Option<Box<Pages>>) {
+        if pages.is_some_and(|pages| pages.opening.is_some()) {
+            self.openings.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The version of the pages that the kernel may have, if they are of the host's file.
+    pub(crate) fn version_of_pages(&self, node: NodeId) -> Option<Stamp> {
+        let shard = self.shard(node);
+        Some(shard.get(&node)?.pages.as_ref()?.of)
+    }
+
+    /// Notes that attributes are answered. If they are of another version than pages of the file, or
+    /// the text of the symbolic link, that the kernel may have, makes it drop those first: the
+    /// attributes would lengthen the file, and zeros would stand where there are no pages.
+    ///
+    /// Waits for reads that are under way, which other threads answer: one thread at a time, so that
+    /// there is another. Else the next answer does it.
+    pub(crate) fn answering(&self, shown: &Shown) {
+        let node = shown.attr.node;
+        let is_old = {
+            let mut shard = self.shard(node);
+            let Some(known) = shard.get_mut(&node) else {
+                return;
+            };
+            let before = std::mem::replace(&mut known.version, shown.version);
+            let held = match &known.pages {
+                Some(pages) => Some(pages.of),
+                None if shown.attr.kind == ObjectKind::Symlink => before,
+                None => None,
+            };
+            shown.version.is_some() && held.is_some() && held != shown.version
+        };
+        let (true, Some(notifier), Some(version)) = (is_old, self.notifier(), shown.version) else {
+            return;
+        };
+        let Ok(_turn) = self.dropping.try_lock() else {
+            return;
+        };
+        report(notifier.inval_inode(INodeNo(node.0), 0, 0));
+        let mut shard = self.shard(node);
+        let pages = shard.get_mut(&node).and_then(|it| it.pages.as_mut());
+        if let Some(pages) = pages {
+            pages.of = version;
+            pages.is_settled = is_settled(&version);
+        }
+    }
+
+    /// Makes the kernel ask for the attributes again. Does not wait for anything.
+    pub(crate) fn forget_attributes(&self, node: NodeId) {
+        if let Some(notifier) = self.notifier() {
+            report(notifier.inval_inode(INodeNo(node.0), -1, 0));
+        }
+    }
+}
