@@ -109,6 +109,7 @@ pub use errno::{Errno, Result};
 pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
+pub use lower::{LowerPlace, Place};
 pub use lower_change::LowerChange;
 pub use ops::readdir::Pass;
 pub use snapshot::{BranchInfo, SnapshotInfo};

@@ -5,6 +5,7 @@
 //! links are one node, known by device and inode number.
 
 mod index;
+mod place;
 mod stat;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
+pub use self::place::{LowerPlace, Place};
 use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
 use crate::apply::{HostState, Traces};
 use crate::beneath;
@@ -35,6 +37,8 @@ const MAX_OPEN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Lower {
     root: OwnedFd,
+    /// The device and inode number of the root.
+    object: Object,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     pub(crate) traces: Traces,
@@ -55,6 +59,7 @@ impl Lower {
         let object = object_of(&rustix::fs::fstat(&root)?);
         Ok(Self {
             root,
+            object,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             traces: Traces::default(),
@@ -63,6 +68,10 @@ impl Lower {
 
     pub(crate) fn root(&self) -> &OwnedFd {
         &self.root
+    }
+
+    fn root_object(&self) -> Object {
+        self.object
     }
 
     fn known(&self, node: NodeId) -> Result<Known> {
