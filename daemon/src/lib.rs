@@ -19,6 +19,7 @@ mod queue;
 mod route;
 pub mod server;
 pub mod service;
+mod shell;
 mod shim;
 mod spill;
 pub mod synth;

@@ -53,7 +53,7 @@ const REFILL: BellKind = if cfg!(target_os = "linux") {
 };
 
 pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, &args.branch)?;
+    let mut session = Session::open_to_look(common, &args.branch)?;
     let path = args.path;
     let open = QueueOpen {
         kind: QueueKind::Native,
@@ -70,13 +70,15 @@ pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Resu
         .call(watch)
         .map_err(|error| Failure::Call(path.to_string(), error))?;
     let mut subscriber = Subscriber::new(queue, session)?;
-    let branch = &subscriber.session.welcome.branch_name;
+    let session = &subscriber.session;
+    let branch = &session.welcome.branch_name;
     if output.is_json() {
         let ready = serde_json::json!({ "watching": path, "branch": branch });
-        output.json(&ready)?;
+        output.json(&session.with_project(ready))?;
     } else {
+        let of_project = session.of_project();
         output.line(format_args!(
-            "watching {path} of branch {branch}, until Ctrl-C"
+            "watching {path} of branch {branch}{of_project}, until Ctrl-C"
         ))?;
     }
     output.flush().map_err(Failure::Output)?;
