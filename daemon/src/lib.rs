@@ -12,4 +12,5 @@ mod inotify_limit;
 #[cfg(target_os = "linux")]
 mod listeners;
 pub mod server;
+mod shell;
 mod shim;

@@ -112,6 +112,7 @@ pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
 pub use handle::HandleId;
 pub use lower::announced::Announced;
+pub use lower::{LowerPlace, Place};
 pub use lower_change::LowerChange;
 pub use ops::readdir::Pass;
 pub use ops::show::{Base, Shown};

@@ -6,6 +6,7 @@
 
 pub(crate) mod announced;
 mod index;
+mod place;
 mod stat;
 
 use std::collections::VecDeque;
@@ -18,6 +19,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use self::announced::Announced;
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
+pub use self::place::{LowerPlace, Place};
 use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
 use crate::apply::{HostState, Traces};
 use crate::beneath;
@@ -37,6 +39,8 @@ const MAX_OPEN: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Lower {
     root: OwnedFd,
+    /// The device and inode number of the root.
+    object: Object,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     pub(crate) traces: Traces,
@@ -58,6 +62,7 @@ impl Lower {
         let object = object_of(&rustix::fs::fstat(&root)?);
         Ok(Self {
             root,
+            object,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             traces: Traces::default(),
@@ -67,6 +72,10 @@ impl Lower {
 
     pub(crate) fn root(&self) -> &OwnedFd {
         &self.root
+    }
+
+    fn root_object(&self) -> Object {
+        self.object
     }
 
     fn known(&self, node: NodeId) -> Result<Known> {

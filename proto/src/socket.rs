@@ -1,6 +1,6 @@
 //! Where the control socket is, and that nobody else can put one there.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -17,6 +17,8 @@ pub const MAX_PATH: usize = if cfg!(target_vendor = "apple") {
 };
 
 const SOCKET_NAME: &str = "control.sock";
+const PROJECT_PREFIX: &str = "project-";
+const PROJECT_SUFFIX: &str = ".sock";
 
 /// Why there is no usable socket path.
 #[derive(Debug)]
@@ -119,6 +121,28 @@ pub fn path_for(socket: Option<OsString>, runtime_dir: Option<OsString>, uid: u3
         Some(directory) => directory.join("agentfs").join(SOCKET_NAME),
         None => PathBuf::from(format!("/tmp/agentfs-{uid}")).join(SOCKET_NAME),
     }
+}
+
+/// The socket of one project's daemon, beside the default one: named by the path of the project's
+/// directory and by its device and inode number (`st_dev`, `st_ino`), so that another directory at
+/// the same path has another socket.
+#[must_use]
+pub fn project_path(default: &Path, project: &Path, device: u64, inode: u64) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    let numbers = device.to_le_bytes().into_iter().chain(inode.to_le_bytes());
+    let all = numbers.chain(project.as_os_str().as_bytes().iter().copied());
+    // FNV-1a: the same in every version of this program, which the hashes of std are not.
+    let hash = all.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+    });
+    default.with_file_name(format!("{PROJECT_PREFIX}{hash:016x}{PROJECT_SUFFIX}"))
+}
+
+/// Whether a file name is one that [`project_path`] gives.
+#[must_use]
+pub fn is_project_name(name: &OsStr) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    name.starts_with(PROJECT_PREFIX) && name.ends_with(PROJECT_SUFFIX)
 }
 
 /// Checks that only this user can put a socket at `path`: its directory is a real one, belongs to the

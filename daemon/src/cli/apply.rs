@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use agentfs_proto::message::DiffKind;
 use clap::Args;
 
-use super::{Failure, Output};
+use super::{Common, Failure, Output};
 use crate::export::{Carried, Mode, carry};
 
 /// Carry exported changes over to the project
@@ -29,6 +29,14 @@ pub(crate) struct ApplyArgs {
     /// Also where the project was changed
     #[arg(long)]
     force: bool,
+}
+
+impl ApplyArgs {
+    /// As if the project that is named for all commands were named by `--to`.
+    pub(crate) fn into_project(mut self, common: &Common) -> Self {
+        self.to = self.to.or_else(|| common.project.clone());
+        self
+    }
 }
 
 pub(crate) fn run(args: ApplyArgs, output: &mut Output) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! `agentfs branch`
 
+use std::path::PathBuf;
+
 use agentfs_proto::message::{
     BranchApply, BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, DiffEntry,
     DiffKind, PageNext,
@@ -8,7 +10,7 @@ use clap::{Args, Subcommand};
 
 use super::output::{Table, time_text};
 use super::session::Session;
-use super::{Common, Failure, Output};
+use super::{Common, Failure, Output, places};
 
 /// Make, compare and apply branches
 #[derive(Debug, Args)]
@@ -47,6 +49,16 @@ enum BranchCommand {
     Delete {
         /// Its name
         name: String,
+        /// Also when a run has ended in it and has not settled its changes yet
+        #[arg(long)]
+        force: bool,
+    },
+    /// Write what a branch changed to a new directory, for `agentfs apply DIR`
+    Export {
+        /// Its name
+        name: String,
+        /// The directory, instead of a new one in $XDG_STATE_HOME/agentfs/changes
+        dir: Option<PathBuf>,
     },
     /// Show what a branch changed, parents before children
     Diff {
@@ -77,37 +89,36 @@ enum BranchCommand {
 }
 
 pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut session = match &args.command {
+        BranchCommand::List | BranchCommand::Diff { .. } => Session::open_to_look(common, "")?,
+        BranchCommand::Create { .. }
+        | BranchCommand::Delete { .. }
+        | BranchCommand::Export { .. }
+        | BranchCommand::Apply { .. }
+        | BranchCommand::Token { .. } => Session::open(common, "")?,
+    };
     match args.command {
         BranchCommand::Create {
             name,
             from,
             from_snapshot,
-        } => {
-            let request = BranchCreate {
+        } => create(&mut session, name, (from, from_snapshot), output),
+        BranchCommand::List => list(&mut session, output),
+        BranchCommand::Delete { name, force } => {
+            let request = BranchDelete {
                 name: name.clone(),
-                from_branch: from,
-                from_snapshot,
+                force,
             };
-            let created = session
+            let done = session
                 .call(request)
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&created);
+                return output.json(&session.with_project(done));
             }
-            output.line(format_args!("branch {name} is number {}", created.id))
+            let of_project = session.of_project();
+            output.line(format_args!("deleted branch {name}{of_project}"))
         }
-        BranchCommand::List => list(&mut session, output),
-        BranchCommand::Delete { name } => {
-            let done = session
-                .call(BranchDelete { name: name.clone() })
-                .map_err(|error| Failure::Call(name, error))?;
-            if output.is_json() {
-                output.json(&done)
-            } else {
-                Ok(())
-            }
-        }
+        BranchCommand::Export { name, dir } => export(&mut session, &name, dir, output),
         BranchCommand::Diff { name, against } => diff(&mut session, name, against, output),
         BranchCommand::Apply {
             name,
@@ -125,12 +136,53 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
         BranchCommand::Token { name } => {
             let made = session.call(BranchToken { name })?;
             if output.is_json() {
-                output.json(&serde_json::json!({ "token": made.token.to_string() }))
+                let token = serde_json::json!({ "token": made.token.to_string() });
+                output.json(&session.with_project(token))
             } else {
                 output.line(made.token)
             }
         }
     }
+}
+
+fn create(
+    session: &mut Session,
+    name: String,
+    (from_branch, from_snapshot): (String, String),
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let request = BranchCreate {
+        name: name.clone(),
+        from_branch,
+        from_snapshot,
+    };
+    let created = session
+        .call(request)
+        .map_err(|error| Failure::Call(name.clone(), error))?;
+    if output.is_json() {
+        return output.json(&session.with_project(created));
+    }
+    let (id, of_project) = (created.id, session.of_project());
+    output.line(format_args!("branch {name} is number {id}{of_project}"))
+}
+
+fn export(
+    session: &mut Session,
+    name: &str,
+    directory: Option<PathBuf>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (directory, written) = places::export(session, name, directory)?;
+    if output.is_json() {
+        let written = serde_json::json!({ "directory": directory, "changes": written.changes });
+        return output.json(&session.with_project(written));
+    }
+    let (shown, of_project) = (directory.display(), session.of_project());
+    output.line(format_args!(
+        "exported branch {name} to {shown}{of_project}"
+    ))?;
+    let command = places::apply_command(session, &directory);
+    output.line(format_args!("to apply the changes: {command}"))
 }
 
 fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
@@ -146,9 +198,10 @@ fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
         }
     }
     if output.is_json() {
-        return output.json(&branches);
+        let all = branches.iter().map(|it| session.with_project(it));
+        return output.json(&all.collect::<Vec<_>>());
     }
-    let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)"]);
+    let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)", "RUN"]);
     for branch in branches {
         let from = if branch.parent == 0 {
             "-".to_owned()
@@ -162,6 +215,11 @@ fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
             from,
             branch.seq.to_string(),
             made,
+            if branch.run == 0 {
+                String::new()
+            } else {
+                format!("process {}", branch.run)
+            },
         ]);
     }
     output.line(table)
@@ -213,10 +271,12 @@ pub(crate) fn diff_line(entry: &DiffEntry) -> String {
 
 fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Result<(), Failure> {
     let (dry_run, force) = (request.dry_run, request.force);
+    let of_project = session.of_project();
+    let name = request.name.clone();
     let applied = session.call(request)?;
     let is_refused = applied.conflict_count > 0 && !force && !dry_run;
     if output.is_json() {
-        output.json(&applied)?;
+        output.json(&session.with_project(&applied))?;
     } else {
         for path in &applied.conflicts {
             output.line(format_args!("conflict {path}"))?;
@@ -233,7 +293,10 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
         }
         let verb = if dry_run { "would take" } else { "took" };
         if !is_refused {
-            output.line(format_args!("{verb} {} steps", applied.step_count))?;
+            let count = applied.step_count;
+            output.line(format_args!(
+                "{verb} {count} steps for branch {name}{of_project}"
+            ))?;
         }
     }
     if is_refused {

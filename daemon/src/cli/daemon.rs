@@ -45,6 +45,11 @@ pub(crate) struct DaemonArgs {
 }
 
 pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
+    if common.project.is_some() {
+        let text = "the directory that a daemon serves is named by --lower; --project is for commands \
+                    that look for a daemon";
+        return Err(Failure::Other(text.to_owned()));
+    }
     start_logging(common.json);
     crate::heap::share_one();
     let mut config = Config::new(

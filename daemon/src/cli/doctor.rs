@@ -1,19 +1,20 @@
 //! `agentfs doctor`: what this machine allows, and what to do about the rest.
 
 mod checks;
+mod coverage;
 mod program;
-mod project;
 
 use agentfs_client::{Client, ConnectError, Deadline};
-use agentfs_proto::message::Hello;
+use agentfs_proto::message::{Hello, Project, ProjectPlace};
 use clap::Args;
 use serde::Serialize;
 use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use super::output::Table;
 use super::session::Session;
-use super::{Common, Failure, Output, listeners, mount};
+use super::{Common, Failure, Output, listeners, mount, project};
 
 /// Show what this machine allows and what to do about the rest
 #[derive(Debug, Args)]
@@ -76,10 +77,13 @@ impl Finding {
 
 pub(crate) fn run(common: &Common, args: DoctorArgs, output: &mut Output) -> Result<(), Failure> {
     let mut findings = checks::all();
-    findings.push(socket(common));
-    findings.push(daemon(common));
-    findings.extend(project::look_at(common));
-    findings.extend(watchers(common));
+    let path = common
+        .socket_path()
+        .unwrap_or_else(|_| project::default_socket());
+    findings.push(socket(&path));
+    findings.push(daemon(&path));
+    findings.extend(coverage::look_at(common));
+    findings.extend(watchers(&path));
     if let Some(program) = &args.program {
         findings.extend(program::look_at(program));
     }
@@ -108,14 +112,10 @@ pub(crate) fn run(common: &Common, args: DoctorArgs, output: &mut Output) -> Res
     Ok(())
 }
 
-fn socket(common: &Common) -> Finding {
+fn socket(path: &Path) -> Finding {
     let what = "control socket";
-    let path = common
-        .socket
-        .clone()
-        .unwrap_or_else(agentfs_proto::socket::default_path);
     let found = path.display().to_string();
-    match agentfs_proto::socket::check(&path) {
+    match agentfs_proto::socket::check(path) {
         Ok(()) => Finding::ok(what, found),
         Err(agentfs_proto::socket::SocketPathError::Io(_, error))
             if error.kind() == std::io::ErrorKind::NotFound =>
@@ -127,9 +127,9 @@ fn socket(common: &Common) -> Finding {
 }
 
 /// Who watches a mount and does not have the preloaded library.
-fn watchers(common: &Common) -> Option<Finding> {
+fn watchers(path: &Path) -> Option<Finding> {
     let what = "watchers without the shim";
-    let mut session = Session::open(common, "").ok()?;
+    let mut session = Session::connect(path, String::new()).ok()?;
     let mounts = mount::list(&mut session).ok()?;
     let all = listeners::find(&mounts);
     if all.is_empty() {
@@ -147,15 +147,33 @@ fn watchers(common: &Common) -> Option<Finding> {
     ))
 }
 
-fn daemon(common: &Common) -> Finding {
+fn daemon(path: &Path) -> Finding {
     let what = "daemon";
-    let path = common
-        .socket
-        .clone()
-        .unwrap_or_else(agentfs_proto::socket::default_path);
     let deadline = Deadline::after(Duration::from_secs(2));
-    match Client::connect(&path, Hello::new("agentfs doctor"), deadline) {
-        Ok((_, welcome)) => Finding::ok(what, format!("running, process {}", welcome.daemon_pid)),
+    let asked = Client::connect(path, Hello::new("agentfs doctor"), deadline);
+    let asked = asked.and_then(|(mut client, welcome)| {
+        let project = client.call(Project { flags: 0 }, deadline);
+        Ok((
+            welcome.daemon_pid,
+            project.map_err(ConnectError::Handshake)?,
+        ))
+    });
+    match asked {
+        Ok((pid, project)) if is_there(project.place) => {
+            let about = project::describe(&project);
+            Finding::ok(what, format!("running, process {pid}, over {about}"))
+        }
+        Ok((pid, project)) => {
+            let about = project::describe(&project);
+            let found = format!("running, process {pid}, over {about}");
+            let address = project::address(path, &project);
+            let advice = format!(
+                "its path shows another directory now, which has a daemon of its own as soon as one is \
+                 needed. What branches of the old one have is listed by: {address} branch list; then it \
+                 is ended by: {address} shutdown"
+            );
+            Finding::with(what, State::Limited, found, advice)
+        }
         Err(ConnectError::NoDaemon(_)) => Finding::with(
             what,
             State::Limited,
@@ -163,5 +181,13 @@ fn daemon(common: &Common) -> Finding {
             "`agentfs run` starts one when it needs one; by hand: agentfs daemon --lower DIR",
         ),
         Err(error) => Finding::with(what, State::Missing, "does not answer", error.to_string()),
+    }
+}
+
+/// Whether the daemon has what is at its path, or nothing below its branches.
+fn is_there(place: ProjectPlace) -> bool {
+    match place {
+        ProjectPlace::InPlace | ProjectPlace::Nowhere => true,
+        ProjectPlace::Elsewhere | ProjectPlace::Deleted => false,
     }
 }

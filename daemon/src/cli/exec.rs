@@ -19,6 +19,11 @@ pub(crate) const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+/// What names the branch to `agentfs` commands inside of a run.
+pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
+/// What binds a program to its branch.
+const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
+
 /// Run a command that hears of changes in mounted branches, from the running daemon
 ///
 /// The library tells a command of one branch: the one that is mounted where the command is started; on
@@ -57,7 +62,7 @@ fn prepare(
     branch: Option<String>,
     words: &[OsString],
 ) -> Result<Command, Failure> {
-    let mut session = Session::open(common, branch.as_deref().unwrap_or_default())?;
+    let mut session = Session::open_to_look(common, branch.as_deref().unwrap_or_default())?;
     let branch = match branch {
         Some(named) => Some(named),
         None => mount::branch_here(&mut session)?,
@@ -66,9 +71,8 @@ fn prepare(
         Some(name) => Some(session.call(BranchToken { name })?.token),
         None => None,
     };
-    let socket = common.socket.clone().unwrap_or_else(socket::default_path);
     let mut command = command(words);
-    attach(&mut command, &socket, token)?;
+    attach(&mut command, &session.socket, token)?;
     Ok(command)
 }
 
@@ -87,9 +91,17 @@ pub(crate) fn attach(
 ) -> Result<(), Failure> {
     let library = shim::install().map_err(|error| Failure::Other(error.to_string()))?;
     shim::preload(command, &library);
-    command.env(socket::SOCKET_VARIABLE, absolute(socket)?);
+    let socket = absolute(socket)?;
+    // What names a branch of another daemon, or another branch, is not for the command.
+    if std::env::var_os(socket::SOCKET_VARIABLE).is_none_or(|it| Path::new(&it) != socket) {
+        command.env_remove(TOKEN_VARIABLE);
+        command.env_remove(BRANCH_VARIABLE);
+    } else if token.is_some() {
+        command.env_remove(BRANCH_VARIABLE);
+    }
+    command.env(socket::SOCKET_VARIABLE, socket);
     if let Some(token) = token {
-        command.env("AGENTFS_TOKEN", token.to_string());
+        command.env(TOKEN_VARIABLE, token.to_string());
     }
     Ok(())
 }

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use agentfs_client::{CallError, ConnectError};
 
 use crate::server::StartError;
+use crate::shell::quoted;
 
 /// A failure, with a text for people.
 #[derive(Debug)]
@@ -29,14 +30,15 @@ pub(crate) enum Failure {
 impl Failure {
     /// A directory that was named cannot be used.
     pub(crate) fn directory(path: &Path, error: &io::Error) -> Self {
-        let path = path.display();
+        let shown = path.display();
         if error.kind() == io::ErrorKind::NotConnected {
             return Self::Other(format!(
-                "{path}: {error}: the daemon that served a mount here was killed; take it away with \
-                 `agentfs umount DIR`, or mount over it again"
+                "{shown}: {error}: the daemon that served a mount here was killed; mount over it again, \
+                 or take it away with: agentfs umount {}",
+                quoted(dead_mount(path).as_os_str())
             ));
         }
-        Self::Other(format!("{path}: {error}"))
+        Self::Other(format!("{shown}: {error}"))
     }
 
     /// Tells the failure on standard error, and what the process exits with.
@@ -67,9 +69,31 @@ impl Failure {
     }
 }
 
+/// The mount whose daemon was killed, on which a path is: the uppermost directory that cannot be
+/// looked at.
+fn dead_mount(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let is_dead = |it: &&Path| {
+        let found = std::fs::symlink_metadata(it);
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotConnected)
+    };
+    let mount = path.ancestors().take_while(is_dead).last();
+    mount.unwrap_or(&path).to_owned()
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Connect(ConnectError::NoDaemon(socket)) => {
+                let text = "no AgentFS daemon listens at";
+                let command = if *socket == agentfs_proto::socket::default_path() {
+                    "agentfs daemon".to_owned()
+                } else {
+                    format!("agentfs --socket {} daemon", quoted(socket.as_os_str()))
+                };
+                let socket = socket.display();
+                write!(f, "{text} {socket}; start one with: {command}")
+            }
             Self::Connect(error) => error.fmt(f),
             Self::Call(about, error) if about.is_empty() => error.fmt(f),
             Self::Call(about, error) => write!(f, "{about}: {error}"),

@@ -4,6 +4,8 @@ mod args;
 mod file;
 mod tree;
 
+use std::fmt;
+
 use agentfs_client::{CallError, Deadline};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
@@ -12,6 +14,7 @@ use agentfs_proto::message::{
     rename_flags,
 };
 use clap::Args;
+use serde::Serialize;
 
 use self::args::{FsCommand, NameCommand, XattrCommand, absolute};
 use super::output::{mode_text, time_text};
@@ -45,8 +48,13 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    pub(crate) fn open(common: &Common, branch: String) -> Result<Self, Failure> {
-        let session = Session::open(common, &branch)?;
+    fn open(common: &Common, args: &FsArgs) -> Result<Self, Failure> {
+        let branch = args.branch.clone();
+        let session = if args.command.only_looks() {
+            Session::open_to_look(common, &branch)?
+        } else {
+            Session::open(common, &branch)?
+        };
         Ok(Self { session, branch })
     }
 
@@ -81,11 +89,22 @@ impl Files {
         output: &mut Output,
     ) -> Result<(), Failure> {
         let done = self.op(about, op)?;
+        self.report("changed", about, done, output)
+    }
+
+    /// Says what was done, and in which branch of which project.
+    pub(crate) fn report(
+        &self,
+        what: &str,
+        about: impl fmt::Display,
+        done: impl Serialize,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         if output.is_json() {
-            output.json(&done)
-        } else {
-            Ok(())
+            return output.json(&self.session.with_project(done));
         }
+        let in_branch = self.session.in_branch(&self.branch);
+        output.line(format_args!("{what} {about}{in_branch}"))
     }
 }
 
@@ -103,7 +122,7 @@ pub(crate) fn errno_of(error: &CallError) -> u32 {
 }
 
 pub(crate) fn run(common: &Common, args: FsArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut files = Files::open(common, args.branch)?;
+    let mut files = Files::open(common, &args)?;
     let files = &mut files;
     match args.command {
         FsCommand::Ls { path, long } => tree::list(files, &path, long, output),

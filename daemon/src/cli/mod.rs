@@ -12,6 +12,8 @@ mod generate;
 mod listeners;
 mod mount;
 mod output;
+mod places;
+mod project;
 #[cfg(target_os = "linux")]
 mod run;
 mod session;
@@ -30,9 +32,9 @@ use self::output::Output;
 
 /// Branches of a directory for programs that work side by side, with change notification.
 ///
-/// One daemon holds the branches. Every other command speaks with it over its control socket:
-/// $AGENTFS_SOCKET, else $XDG_RUNTIME_DIR/agentfs/control.sock, else
-/// /tmp/agentfs-UID/control.sock.
+/// One daemon holds the branches of one project. Every other command finds it as git finds a
+/// repository: upwards from the current directory, or from the one that --project names. Inside of
+/// `agentfs run`, $AGENTFS_SOCKET names the daemon of the run.
 #[derive(Debug, Parser)]
 #[command(name = "agentfs", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
@@ -54,14 +56,18 @@ Examples:
   agentfs doctor                          see what this machine allows";
 
 /// What every command takes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 struct Common {
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
-    /// The control socket, instead of the default one
-    #[arg(long, global = true, value_name = "PATH")]
+    /// The control socket of the daemon, wherever the current directory is
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
     socket: Option<PathBuf>,
+    /// Find the project from DIR upwards, instead of the current directory; `run` starts its command
+    /// there
+    #[arg(short = 'C', long, global = true, value_name = "DIR")]
+    project: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,7 +117,7 @@ pub fn run() -> ExitCode {
         Command::Join(args) => return run::join::run(&common, &args),
         #[cfg(target_os = "linux")]
         Command::Enter(args) => return run::inside::run(&common, args),
-        Command::Apply(args) => apply::run(args, &mut output),
+        Command::Apply(args) => apply::run(args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => session::shut_down(&common, args, &mut output),

@@ -6,6 +6,7 @@ use agentfs_proto::message::{Mount, MountInfo, MountList, Unmount};
 use clap::Args;
 
 use super::output::Table;
+use super::project::Found;
 use super::session::Session;
 use super::{Common, Failure, Output};
 
@@ -43,12 +44,15 @@ pub(crate) fn mount(common: &Common, args: MountArgs, output: &mut Output) -> Re
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        return output.json(&mounted);
+        return output.json(&session.with_project(mounted));
     }
+    let of_project = session.of_project();
     let MountInfo {
         branch_name, path, ..
     } = mounted;
-    output.line(format_args!("branch {branch_name} is mounted on {path}"))
+    output.line(format_args!(
+        "branch {branch_name}{of_project} is mounted on {path}"
+    ))
 }
 
 pub(crate) fn unmount(
@@ -56,7 +60,7 @@ pub(crate) fn unmount(
     args: UmountArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut session = session_of_mount(common, &args.dir)?;
     let about = args.dir.display().to_string();
     let request = Unmount {
         path: absolute(&args.dir)?.as_path().into(),
@@ -66,9 +70,25 @@ pub(crate) fn unmount(
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        output.json(&done)
-    } else {
-        Ok(())
+        return output.json(&session.with_project(done));
+    }
+    let (dir, of_project) = (args.dir.display(), session.of_project());
+    output.line(format_args!("unmounted {dir}{of_project}"))
+}
+
+/// A session with the daemon that serves the mount. One that no daemon serves any more is taken away
+/// by any; and none takes away what is neither its own nor dead.
+fn session_of_mount(common: &Common, dir: &Path) -> Result<Session, Failure> {
+    let is_named = common.project.is_some() || common.named_socket().is_some();
+    let there = Common {
+        project: Some(dir.to_owned()),
+        ..Common::default()
+    };
+    match there.find() {
+        Ok(Found::Mounted(daemon, _)) if !is_named => {
+            Session::connect(&daemon.socket, String::new())
+        }
+        _ => Session::open_to_look(common, ""),
     }
 }
 

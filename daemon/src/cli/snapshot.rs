@@ -45,9 +45,15 @@ enum SnapshotCommand {
 }
 
 pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut session = match &args.command {
+        SnapshotCommand::List => Session::open_to_look(common, "")?,
+        SnapshotCommand::Create { .. }
+        | SnapshotCommand::Restore { .. }
+        | SnapshotCommand::Delete { .. } => Session::open(common, "")?,
+    };
     let branch = args.branch;
-    let done = match args.command {
+    let in_branch = session.in_branch(&branch);
+    let (done, what) = match args.command {
         SnapshotCommand::Create { name } => {
             let made = session
                 .call(SnapshotCreate {
@@ -56,28 +62,35 @@ pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> R
                 })
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&made);
+                return output.json(&session.with_project(made));
             }
-            return output.line(format_args!("snapshot {name} is number {}", made.id));
+            let id = made.id;
+            return output.line(format_args!(
+                "snapshot {name} is number {id}, made{in_branch}"
+            ));
         }
         SnapshotCommand::List => return list(&mut session, output),
         SnapshotCommand::Restore { snapshot } => {
             let about = snapshot.clone();
-            session
+            let what = format!("restored snapshot {snapshot}{in_branch}");
+            let done = session
                 .call(SnapshotRestore { snapshot, branch })
-                .map_err(|error| Failure::Call(about, error))?
+                .map_err(|error| Failure::Call(about, error))?;
+            (done, what)
         }
         SnapshotCommand::Delete { snapshot } => {
             let about = snapshot.clone();
-            session
+            let what = format!("deleted snapshot {snapshot}{}", session.of_project());
+            let done = session
                 .call(SnapshotDelete { snapshot })
-                .map_err(|error| Failure::Call(about, error))?
+                .map_err(|error| Failure::Call(about, error))?;
+            (done, what)
         }
     };
     if output.is_json() {
-        output.json(&done)
+        output.json(&session.with_project(done))
     } else {
-        Ok(())
+        output.line(what)
     }
 }
 
@@ -92,7 +105,8 @@ fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
         }
     }
     if output.is_json() {
-        return output.json(&snapshots);
+        let all = snapshots.iter().map(|it| session.with_project(it));
+        return output.json(&all.collect::<Vec<_>>());
     }
     let mut table = Table::new(&["ID", "NAME", "BRANCH", "MADE (UTC)"]);
     for it in snapshots {

@@ -2,7 +2,7 @@
 
 use agentfs_client::CallError;
 use agentfs_proto::message::{
-    MountInfo, SessionStatus, Status, StatusReport, WatchInfo, WatchList,
+    MountInfo, ProjectInfo, SessionStatus, Status, StatusReport, WatchInfo, WatchList,
 };
 use clap::Args;
 
@@ -10,7 +10,7 @@ use super::coverage::Coverage;
 use super::listeners::{self, Listener};
 use super::output::Table;
 use super::session::Session;
-use super::{Common, Failure, Output, mount};
+use super::{Common, Failure, Output, mount, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut session = Session::open_to_look(common, "")?;
     let report = fetch(&mut session)?;
     let mounts = mount::list(&mut session)?;
     let listeners = listeners::find(&mounts);
@@ -35,15 +35,16 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
         None
     };
     if output.is_json() {
-        return output.json(&WithMounts {
+        return output.json(&session.with_project(WithMounts {
             report: &report,
+            directory: &session.project,
             mounts: &mounts,
             listeners_without_shim: &listeners,
             not_watched: Coverage(&report).line(),
             watches: watches.as_deref(),
-        });
+        }));
     }
-    output.line(text(&report))?;
+    output.line(text(&report, &session.project))?;
     if !mounts.is_empty() {
         output.line(format_args!("\n{}", mount::table(&mounts)))?;
     }
@@ -61,6 +62,8 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
 struct WithMounts<'a> {
     #[serde(flatten)]
     report: &'a StatusReport,
+    /// The directory below the branches, and whether it still is where it was.
+    directory: &'a ProjectInfo,
     mounts: &'a [MountInfo],
     /// Programs that watch a mount and are told by echo.
     listeners_without_shim: &'a [Listener],
@@ -150,7 +153,7 @@ pub(crate) fn fetch(session: &mut Session) -> Result<StatusReport, Failure> {
     Ok(report)
 }
 
-pub(crate) fn text(report: &StatusReport) -> String {
+pub(crate) fn text(report: &StatusReport, project: &ProjectInfo) -> String {
     let StatusReport {
         pid,
         version,
@@ -158,11 +161,7 @@ pub(crate) fn text(report: &StatusReport) -> String {
         ..
     } = report;
     let (hours, minutes, seconds) = (uptime_s / 3600, uptime_s / 60 % 60, uptime_s % 60);
-    let lower = if report.lower.is_empty() {
-        "an empty tree".to_owned()
-    } else {
-        report.lower.to_string()
-    };
+    let lower = project::describe(project);
     let mut sessions = Table::new(&["SESSION", "PID", "PROGRAM", "BRANCH", "REQUESTS", "FILES"]);
     let mut queues = Table::new(&["QUEUE", "KIND", "WATCHES", "RING", "UNREAD", "SPILLED", ""]);
     for it in &report.sessions {

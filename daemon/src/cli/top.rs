@@ -37,7 +37,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut session = Session::open_to_look(common, "")?;
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
         let write = write.try_clone().map_err(Failure::Input)?;
@@ -52,9 +52,9 @@ pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result
             output.raw(CLEAR)?;
         }
         if output.is_json() {
-            output.json(&report)?;
+            output.json(&session.with_project(&report))?;
         } else {
-            output.line(status::text(&report))?;
+            output.line(status::text(&report, &session.project))?;
         }
         output.flush().map_err(Failure::Output)?;
         looks += 1;

@@ -42,7 +42,11 @@ pub(crate) struct WatchArgs {
 }
 
 pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Result<(), Failure> {
-    let Session { client, welcome } = Session::open(common, &args.branch)?;
+    let session = Session::open_to_look(common, &args.branch)?;
+    let (of_project, with_project) = (session.of_project(), session.project_name());
+    let Session {
+        client, welcome, ..
+    } = session;
     let options = SubscriptionOptions::new()
         .path(args.path.as_path())
         .activity(args.activity)
@@ -53,11 +57,13 @@ pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Resu
     let signal = signals()?;
     let branch = welcome.branch_name;
     if output.is_json() {
-        let ready = serde_json::json!({ "watching": args.path, "branch": branch });
+        let ready = serde_json::json!({
+            "watching": args.path, "branch": branch, "project": with_project,
+        });
         output.json(&ready)?;
     } else {
         output.line(format_args!(
-            "watching {} of branch {branch}, until Ctrl-C",
+            "watching {} of branch {branch}{of_project}, until Ctrl-C",
             args.path
         ))?;
     }

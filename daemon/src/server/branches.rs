@@ -11,6 +11,7 @@ use agentfs_proto::message::{
     SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
 };
 
+use super::holds::Holds;
 use super::refusal::Refusal;
 use super::services::lock;
 
@@ -148,6 +149,7 @@ pub(crate) fn create(
 pub(crate) fn list(
     core: &FsCore,
     origins: &Origins,
+    holds: &Holds,
     request: &BranchList,
     only: Option<BranchId>,
 ) -> Branches {
@@ -164,6 +166,7 @@ pub(crate) fn list(
             name: branch.name,
             parent,
             created_ns,
+            run: holds.pid_of(branch.id).unwrap_or(0),
         }
     });
     let branches = branches.collect();

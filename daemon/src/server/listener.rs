@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use agentfs_proto::socket::{self, SocketPathError};
 
+use crate::shell::quoted;
+
 /// A socket that listens, non-blocking. It is removed from its directory when this is dropped, unless
 /// it came from systemd.
 #[derive(Debug)]
@@ -47,10 +49,11 @@ impl fmt::Display for ListenError {
             Self::Path(error) => error.fmt(f),
             Self::Running(path) => write!(
                 f,
-                "an AgentFS daemon is already listening at {}; use it, stop it with \
-                 `agentfs shutdown`, or name another socket in {}",
+                "an AgentFS daemon is already listening at {}; use it, or name another socket in {}; \
+                 to end it: agentfs --socket {} shutdown",
                 path.display(),
-                socket::SOCKET_VARIABLE
+                socket::SOCKET_VARIABLE,
+                quoted(path.as_os_str())
             ),
             Self::NotASocket(path) => {
                 write!(

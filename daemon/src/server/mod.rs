@@ -18,6 +18,7 @@ mod event_loop;
 mod files;
 #[cfg_attr(not(target_os = "linux"), path = "filesystem_elsewhere.rs")]
 pub(crate) mod filesystem;
+mod holds;
 mod jobs;
 mod limits;
 mod link;
@@ -29,6 +30,7 @@ mod mounts;
 mod open_session;
 mod page;
 mod peer;
+mod project;
 mod refills;
 mod refusal;
 mod registrations;

@@ -28,6 +28,7 @@ use super::jobs::Job;
 use super::link::Link;
 use super::mounts;
 use super::peer::Peer;
+use super::project;
 use super::refusal::Refusal;
 use super::services::{Services, lock};
 use super::watched;
@@ -168,6 +169,7 @@ impl OpenSession {
             Request::MountServe(it) => self.serve_mount(it, descriptor, services),
             Request::MountWait(it) => Self::wait_for_mount(&it, services),
             Request::Status(status) => done(services.report(&status, &self.public)),
+            Request::Project(_) => done(project::info(services.core())),
             Request::WatchList(it) => done(watched::list(&it, &self.public, services)?),
             Request::Shutdown(shutdown) => {
                 self.require_owner("end the daemon")?;
@@ -180,6 +182,7 @@ impl OpenSession {
             Request::BranchList(it) => done(branches::list(
                 services.core(),
                 services.origins(),
+                services.holds(),
                 &it,
                 self.only(),
             )),
@@ -190,6 +193,7 @@ impl OpenSession {
             Request::BranchToken(it) => done(self.make_token(&it, services)?),
             Request::BranchRetire(it) => self.retire(&it, services),
             Request::BranchExport(it) => self.export(it, services),
+            Request::BranchHold(it) => self.hold(&it, services),
             Request::SnapshotCreate(it) => {
                 let branch = self.branch(&it.branch, services)?.id();
                 let (core, origins) = (services.core(), services.origins());
@@ -390,6 +394,9 @@ impl OpenSession {
             services.broadcasts().unsubscribe(id, number);
         }
         services.broadcasts().forget(id);
+        if services.holds().end(id) {
+            services.tidy();
+        }
         let held = services.jobs().held();
         if self.handles.branches().any(|branch| held.contains(&branch)) {
             let Self {

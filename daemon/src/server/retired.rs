@@ -26,7 +26,8 @@ impl Retired {
             let Ok(branch) = services.core().branch(*id) else {
                 return false;
             };
-            if services.mounts().shows(Some(*id)) {
+            // The run would settle what another branch of that name has, which is made meanwhile.
+            if services.mounts().shows(Some(*id)) || services.holds().pid_of(*id).is_some() {
                 return true;
             }
             let may_go = branch.last_seq() == *seq || services.is_as_made(*id);

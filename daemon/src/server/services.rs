@@ -25,6 +25,7 @@ use super::daemon::{Config, StartError};
 use super::differences;
 use super::echo::Echoing;
 use super::event_loop::Control;
+use super::holds::Holds;
 use super::jobs::Jobs;
 use super::limits::Limits;
 use super::lower::LowerWatch;
@@ -68,6 +69,7 @@ pub(crate) struct Services {
     mounting: Arc<Mounting>,
     refills: Refills,
     retired: Retired,
+    holds: Holds,
     limits: Limits,
     counters: Counters,
     tokens: Arc<Tokens>,
@@ -173,6 +175,7 @@ impl Services {
             mounting,
             refills: Refills::new(registry),
             retired: Retired::default(),
+            holds: Holds::default(),
             limits: config.limits,
             counters: Counters::default(),
             tokens: Arc::default(),
@@ -228,6 +231,11 @@ impl Services {
         &self.retired
     }
 
+    /// Which branches runs have.
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     /// The directory below the branches; empty without one.
     pub(crate) fn lower(&self) -> &Bytes {
         &self.lower
@@ -240,6 +248,7 @@ impl Services {
         }
         branches::delete(&self.core, &self.origins, branch)?;
         self.tokens.forget(branch);
+        self.holds.forget(branch);
         Ok(())
     }
 

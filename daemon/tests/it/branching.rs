@@ -225,7 +225,13 @@ fn a_bound_session_works_in_its_branch_alone() {
     );
     assert_eq!(code(bound.fs("main", root(), soon())), Code::FORBIDDEN);
     assert_eq!(
-        code(bound.call(BranchDelete { name: text("mine") }, soon())),
+        code(bound.call(
+            BranchDelete {
+                name: text("mine"),
+                force: false
+            },
+            soon()
+        )),
         Code::FORBIDDEN
     );
     let against = BranchDiff {
@@ -234,7 +240,13 @@ fn a_bound_session_works_in_its_branch_alone() {
     };
     assert_eq!(code(bound.call(against, soon())), Code::FORBIDDEN);
     owner
-        .call(BranchDelete { name: text("mine") }, soon())
+        .call(
+            BranchDelete {
+                name: text("mine"),
+                force: false,
+            },
+            soon(),
+        )
         .unwrap();
     Client::connect(&daemon.socket(), hello, soon()).unwrap_err();
     let branches = owner

@@ -10,6 +10,9 @@ mod exec;
 mod ordinary;
 mod program;
 mod project;
+mod projects;
+mod replaced;
+mod roots;
 mod session;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]

@@ -43,6 +43,16 @@ impl Said {
     }
 }
 
+impl Said {
+    /// The commands that the errors name, each at the end of a line.
+    pub(crate) fn hints(&self) -> Vec<String> {
+        let lines = self.err.lines();
+        let hints =
+            lines.filter_map(|line| Some(format!("agentfs {}", line.split_once(": agentfs ")?.1)));
+        hints.collect()
+    }
+}
+
 /// A daemon does not end by itself while a branch has changes.
 impl Drop for Project {
     fn drop(&mut self) {
@@ -113,6 +123,41 @@ impl Project {
         command
     }
 
+    /// Runs `agentfs` with these words in another directory to its end.
+    pub(crate) fn say_in(&self, directory: &Path, words: &[&str]) -> Said {
+        Said::by(self.agentfs().current_dir(directory).args(words))
+    }
+
+    /// As [`say_in`](Self::say_in), and it must succeed.
+    #[track_caller]
+    pub(crate) fn ask_in(&self, directory: &Path, words: &[&str]) -> String {
+        let said = self.say_in(directory, words);
+        assert_eq!(said.status, Some(0), "{words:?}: {said:?}");
+        said.out
+    }
+
+    /// What a user types who copies a hint.
+    #[track_caller]
+    pub(crate) fn type_in(&self, directory: &Path, line: &str) -> String {
+        let programs = Path::new(env!("CARGO_BIN_EXE_agentfs")).parent().unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let mut shell = self.command("sh");
+        shell
+            .env("PATH", format!("{}:{path}", programs.display()))
+            .current_dir(directory)
+            .args(["-c", line]);
+        let said = Said::by(&mut shell);
+        assert_eq!(said.status, Some(0), "{line}: {said:?}");
+        said.out
+    }
+
+    /// A further directory beside the project.
+    pub(crate) fn another(&self, name: &str) -> PathBuf {
+        let path = self.beside(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
     /// Runs `agentfs` with these words to its end.
     pub(crate) fn say(&self, words: &[&str]) -> Said {
         Said::by(self.agentfs().args(words))
@@ -166,23 +211,41 @@ impl Project {
 
     /// Waits until nobody is in a branch any more.
     pub(crate) fn wait_unmounted(&self, branch: &str) {
-        let mut client = connect(&self.runtime().join("control.sock"));
-        let mounts = client.call(MountList { after: 0 }, soon()).unwrap().mounts;
-        for mount in mounts.iter().filter(|it| it.branch_name == branch) {
-            let wait = MountWait {
-                id: mount.id,
-                timeout_ms: 60_000,
-            };
-            assert_eq!(client.call(wait, soon()).unwrap().value, 1, "{branch}");
+        for socket in self.sockets() {
+            let mut client = connect(&socket);
+            let mounts = client.call(MountList { after: 0 }, soon()).unwrap().mounts;
+            for mount in mounts.iter().filter(|it| it.branch_name == branch) {
+                let wait = MountWait {
+                    id: mount.id,
+                    timeout_ms: 60_000,
+                };
+                assert_eq!(client.call(wait, soon()).unwrap().value, 1, "{branch}");
+            }
         }
     }
 
-    /// The daemons over this project, and over others with the same runtime directory.
-    fn daemons(&self) -> Vec<Pid> {
+    /// The sockets of the daemons that listen in the runtime directory.
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.runtime()).into_iter().flatten().flatten();
         let sockets = entries.map(|it| it.path());
         sockets
             .filter(|it| it.extension() == Some("sock".as_ref()))
+            .filter(|it| std::os::unix::net::UnixStream::connect(it).is_ok())
+            .collect()
+    }
+
+    /// The socket of the only daemon.
+    #[track_caller]
+    pub(crate) fn socket(&self) -> PathBuf {
+        let mut sockets = self.sockets();
+        assert_eq!(sockets.len(), 1, "{sockets:?}");
+        sockets.remove(0)
+    }
+
+    /// The daemons over this project, and over others with the same runtime directory.
+    fn daemons(&self) -> Vec<Pid> {
+        let sockets = self.sockets().into_iter();
+        sockets
             .filter_map(|it| Client::connect(&it, Hello::new("test"), soon()).ok())
             .filter_map(|(_, welcome)| Pid::from_raw(welcome.daemon_pid.try_into().ok()?))
             .collect()

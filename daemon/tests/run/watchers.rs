@@ -223,7 +223,7 @@ fn of_a_hundred_thousand_changes_from_outside_each_is_told_once() {
     let script = "exec inotifywait -m --format '%e %f' .";
     let program = project.start(&["--branch", "b", "--discard"], script);
     program.complains("Watches established");
-    let mut client = connect(&project.runtime().join("control.sock"));
+    let mut client = connect(&project.socket());
     let make = |number: u32| FsMknod {
         path: format!("/{number}").as_str().into(),
         mode: 0o100_644,

@@ -11,6 +11,7 @@ mod diff;
 mod events;
 mod limits;
 mod overlay;
+mod place;
 mod replay;
 mod served;
 mod support;

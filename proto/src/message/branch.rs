@@ -55,6 +55,8 @@ container! {
         pub seq: u64,
         /// When it was made, nanoseconds since the epoch.
         pub created_ns: u64,
+        /// The process of the run that has it, from [`BranchHold`] to the end of its session; 0 for none.
+        pub run: u32,
     }
 
     /// A page of the list of branches.
@@ -65,9 +67,18 @@ container! {
         pub more: bool,
     }
 
-    /// Deletes a branch.
+    /// Deletes a branch. One that a mount shows, or a run has, is refused.
     pub struct BranchDelete {
         /// Its name.
+        pub name: String,
+        /// Also when a run has it whose mount is gone.
+        pub force: bool,
+    }
+
+    /// Says that a run has a branch, from before its mount is there until its changes are settled. It
+    /// ends with the session. A branch that another session has is refused.
+    pub struct BranchHold {
+        /// The branch's name; empty for the session's own.
         pub name: String,
     }
 

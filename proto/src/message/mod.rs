@@ -10,12 +10,14 @@
 
 mod branch;
 mod fs;
+mod project;
 mod session;
 mod status;
 mod watch;
 
 pub use self::branch::*;
 pub use self::fs::*;
+pub use self::project::*;
 pub use self::session::*;
 pub use self::status::*;
 pub use self::watch::*;
@@ -108,6 +110,8 @@ union! {
         59 => SnapshotDelete(SnapshotDelete),
         /// Writes what a branch changed to a directory.
         60 => BranchExport(BranchExport),
+        /// Keeps a branch as one at work while the session lasts.
+        61 => BranchHold(BranchHold),
         /// Lists the mounts.
         64 => MountList(MountList),
         /// Sessions, queues and counters.
@@ -124,6 +128,8 @@ union! {
         70 => MountWait(MountWait),
         /// What a queue watches.
         71 => WatchList(WatchList),
+        /// Which directory is below the branches.
+        72 => Project(Project),
     }
 }
 
@@ -174,6 +180,8 @@ union! {
         67 => MountInfo(MountInfo),
         /// Answers [`WatchList`].
         71 => WatchesListed(WatchesListed),
+        /// Answers [`Project`].
+        72 => ProjectInfo(ProjectInfo),
     }
 }
 
@@ -229,6 +237,7 @@ calls! {
     BranchToken => TokenMade,
     BranchRetire => Done,
     BranchExport => Exported,
+    BranchHold => Done,
     SnapshotCreate => SnapshotCreated,
     SnapshotList => Snapshots,
     SnapshotRestore => Done,
@@ -241,6 +250,7 @@ calls! {
     MountServe => MountInfo,
     MountWait => Done,
     WatchList => WatchesListed,
+    Project => ProjectInfo,
 }
 
 answers! {
@@ -264,4 +274,5 @@ answers! {
     StatusReport(StatusReport),
     MountInfo(MountInfo),
     WatchesListed(WatchesListed),
+    ProjectInfo(ProjectInfo),
 }

@@ -103,6 +103,7 @@ fn session_requests() -> Vec<Request> {
 fn daemon_requests() -> Vec<Request> {
     vec![
         Status { after: 3 }.into(),
+        Project { flags: 0 }.into(),
         WatchList {
             session: 1,
             queue: 2,
@@ -261,7 +262,12 @@ fn branch_requests() -> Vec<Request> {
         }
         .into(),
         BranchList { after: 2 }.into(),
-        BranchDelete { name: text("b") }.into(),
+        BranchDelete {
+            name: text("b"),
+            force: true,
+        }
+        .into(),
+        BranchHold { name: text("b") }.into(),
         BranchDiff {
             name: text("b"),
             against: text(""),

@@ -1,7 +1,9 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use agentfs_proto::socket::{SocketPathError, check, path_for, prepare};
+use agentfs_proto::socket::{
+    SocketPathError, check, is_project_name, path_for, prepare, project_path,
+};
 
 #[test]
 fn the_variable_wins_over_the_runtime_directory_over_tmp() {
@@ -56,4 +58,24 @@ fn a_path_too_long_for_a_socket_is_named() {
     let error = prepare(&path).unwrap_err();
     assert!(matches!(error, SocketPathError::TooLong(_)));
     assert!(error.to_string().contains("AGENTFS_SOCKET"), "{error}");
+}
+
+#[test]
+fn each_directory_has_a_socket_of_its_own_beside_the_default_one() {
+    let default = Path::new("/run/user/7/agentfs/control.sock");
+    let of = |path: &str, device, inode| project_path(default, path.as_ref(), device, inode);
+    let socket = of("/home/me/project", 2049, 131_073);
+    // A daemon of an earlier version is to be found by a later one.
+    let expected = "/run/user/7/agentfs/project-131cfdd7eb18ca20.sock";
+    assert_eq!(socket.to_str(), Some(expected));
+    assert!(is_project_name(socket.file_name().unwrap()));
+    assert!(!is_project_name(default.file_name().unwrap()));
+    assert!(!is_project_name("project-0.sock.lock".as_ref()));
+    for other in [
+        of("/home/me/moved", 2049, 131_073),
+        of("/home/me/project", 2050, 131_073),
+        of("/home/me/project", 2049, 131_074),
+    ] {
+        assert_ne!(other, socket);
+    }
 }

@@ -194,6 +194,27 @@ pub(super) enum XattrCommand {
     },
 }
 
+impl FsCommand {
+    /// Whether it changes nothing.
+    pub(super) fn only_looks(&self) -> bool {
+        match self {
+            Self::Ls { .. } | Self::Cat { .. } | Self::Stat { .. } => true,
+            Self::Xattr { command } => {
+                matches!(
+                    command,
+                    XattrCommand::Get { .. } | XattrCommand::List { .. }
+                )
+            }
+            Self::Names(command) => matches!(command, NameCommand::Readlink { .. }),
+            Self::Write { .. }
+            | Self::Chmod { .. }
+            | Self::Chown { .. }
+            | Self::Touch { .. }
+            | Self::Truncate { .. } => false,
+        }
+    }
+}
+
 /// A path as typed: relative ones are of the branch's root.
 pub(super) fn absolute(path: &str) -> Bytes {
     if path.starts_with('/') {

@@ -104,11 +104,8 @@ pub(crate) fn write(
         written += u64::from(files.op(path, write)?.len);
     }
     close(files, path, &file)?;
-    if output.is_json() {
-        output.json(&serde_json::json!({ "written": written }))
-    } else {
-        Ok(())
-    }
+    let done = serde_json::json!({ "written": written });
+    files.report("wrote", path, done, output)
 }
 
 pub(crate) fn touch(files: &mut Files, path: &Bytes, output: &mut Output) -> Result<(), Failure> {
@@ -131,9 +128,6 @@ pub(crate) fn touch(files: &mut Files, path: &Bytes, output: &mut Output) -> Res
         }
         Err(error) => return Err(Failure::Call(path.to_string(), error)),
     }
-    if output.is_json() {
-        output.json(&files.stat(path, true)?)
-    } else {
-        Ok(())
-    }
+    let now = files.stat(path, true)?;
+    files.report("touched", path, now, output)
 }

@@ -120,11 +120,8 @@ pub(crate) fn make_all(
             Err(error) => return Err(Failure::Call(directory.to_string(), error)),
         }
     }
-    if output.is_json() {
-        output.json(&files.stat(path, true)?)
-    } else {
-        Ok(())
-    }
+    let now = files.stat(path, true)?;
+    files.report("made", path, now, output)
 }
 
 pub(crate) fn remove(
@@ -151,11 +148,9 @@ pub(crate) fn remove(
             Err(error) => return Err(Failure::Call(path.to_string(), error)),
         }
     }
-    if output.is_json() {
-        output.json(&serde_json::json!({ "removed": removed }))
-    } else {
-        Ok(())
-    }
+    let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+    let done = serde_json::json!({ "removed": removed });
+    files.report("removed", paths.join(" "), done, output)
 }
 
 /// Removes a directory and everything in it, without a recursion as deep as the tree.

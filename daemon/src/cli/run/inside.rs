@@ -10,7 +10,6 @@ use std::process::{Command, ExitCode};
 use agentfs_client::Deadline;
 use agentfs_mount::MountOptions;
 use agentfs_proto::message::{BranchRetire, BranchToken, MountServe};
-use agentfs_proto::socket;
 use clap::Args;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -28,7 +27,7 @@ pub(crate) struct EnterArgs {
     branch: String,
     /// Where the branch is mounted
     #[arg(long)]
-    project: PathBuf,
+    at: PathBuf,
     /// The working directory of the command
     #[arg(long)]
     directory: PathBuf,
@@ -53,18 +52,18 @@ pub(crate) fn run(common: &Common, args: EnterArgs) -> ExitCode {
 fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     supervise::unblock().map_err(Failure::Input)?;
     let mut session = Session::open(common, &args.branch)?;
-    let command = prepare(common, &mut session, &args.branch, &args.command)?;
+    let command = prepare(&mut session, &args.branch, &args.command)?;
     separate().map_err(|error| {
         Failure::Other(format!(
             "no private mount can be made: {error}; `agentfs doctor` tells what is missing"
         ))
     })?;
     let options = MountOptions::default();
-    let unserved = agentfs_mount::mount_elsewhere(&args.project, &options)
+    let unserved = agentfs_mount::mount_elsewhere(&args.at, &options)
         .map_err(|error| Failure::Other(error.to_string()))?;
     let request = MountServe {
         branch: args.branch.clone(),
-        path: args.project.as_path().into(),
+        path: args.at.as_path().into(),
         st_dev: unserved.st_dev,
         group: unserved.group.unwrap_or(u32::MAX),
     };
@@ -77,22 +76,20 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     if args.retire {
         session.call(BranchRetire { name: args.branch })?;
     }
-    go_to(&args.directory, &args.project)?;
+    go_to(&args.directory, &args.at)?;
     Ok(command)
 }
 
 /// A command for a branch.
 pub(super) fn prepare(
-    common: &Common,
     session: &mut Session,
     branch: &str,
     words: &[OsString],
 ) -> Result<Command, Failure> {
     let name = branch.to_owned();
     let token = session.call(BranchToken { name })?.token;
-    let socket = common.socket.clone().unwrap_or_else(socket::default_path);
     let mut command = exec::command(words);
-    exec::attach(&mut command, &socket, Some(token))?;
+    exec::attach(&mut command, &session.socket, Some(token))?;
     command.env(BRANCH_VARIABLE, branch);
     Ok(command)
 }

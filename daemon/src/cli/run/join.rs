@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use agentfs_proto::message::MountInfo;
@@ -45,25 +46,38 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
     let branch = &args.branch;
     let mut session = Session::open(common, branch)?;
     let directory = std::env::current_dir();
-    let command = inside::prepare(common, &mut session, branch, &args.command)?;
+    let command = inside::prepare(&mut session, branch, &args.command)?;
+    let address = session.command().to_owned();
     let mut mounts = mount::list(&mut session)?;
     mounts.retain(|it| it.branch_name == *branch);
     let (mount, member) = mounts
         .iter()
-        .find_map(|mount| Some((mount, members::of(mount).into_iter().next()?)))
+        .find_map(|mount| {
+            Some((
+                mount,
+                members::of(mount, &session.project).into_iter().next()?,
+            ))
+        })
         .ok_or_else(|| {
             Failure::Other(format!(
-                "nobody is at work in the branch {branch}; start with: \
-                 agentfs run --branch {branch} -- COMMAND"
+                "nobody is at work in the branch {branch}; start with: {address} run --branch \
+                 {branch} -- COMMAND"
             ))
         })?;
     enter(&member).map_err(|error| {
-        let Member { pid, name } = &member;
+        let Member { pid, name, .. } = &member;
         Failure::Other(format!("process {pid} ({name}) cannot be joined: {error}"))
     })?;
-    check(mount)?;
-    let project = mount.path.as_path();
-    inside::go_to(&directory.unwrap_or_else(|_| project.to_owned()), project)?;
+    check(mount, &member.point)?;
+    if !common.json {
+        let of_project = session.of_project();
+        drop(writeln!(
+            io::stderr(),
+            "agentfs: joins {branch}{of_project}"
+        ));
+    }
+    let project = &member.point;
+    inside::go_to(&directory.unwrap_or_else(|_| project.clone()), project)?;
     Ok(command)
 }
 
@@ -82,8 +96,7 @@ fn enter(member: &Member) -> io::Result<()> {
 }
 
 /// The process could have ended, and its number gone to another one.
-fn check(mount: &MountInfo) -> Result<(), Failure> {
-    let path = mount.path.as_path();
+fn check(mount: &MountInfo, path: &Path) -> Result<(), Failure> {
     match rustix::fs::stat(path) {
         Ok(found) if found.st_dev == mount.st_dev => Ok(()),
         Ok(_) => Err(Failure::Other(format!(

@@ -6,28 +6,30 @@
 
 pub(crate) mod inside;
 pub(crate) mod join;
+mod leftovers;
 mod members;
+mod root;
 mod settle;
 mod start;
 mod supervise;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
 
 use agentfs_client::CallError;
-use agentfs_proto::message::{BranchCreate, BranchList, Code};
+use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
 use clap::Args;
 
+use self::root::Root;
 use self::settle::{Ending, EndingArgs};
-use super::exec::{self, FAILED};
+use super::coverage::Coverage;
+use super::exec::{self, BRANCH_VARIABLE, FAILED};
 use super::session::Session;
 use super::{Common, Failure, mount};
 use crate::server::EchoMode;
 
-/// What names the branch to `agentfs` commands inside.
-pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
 /// What branches are called that nobody named.
 const PREFIX: &str = "run-";
 
@@ -47,8 +49,9 @@ const PREFIX: &str = "run-";
   agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
   agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
 pub(crate) struct RunArgs {
-    /// The project, instead of the current directory
-    #[arg(long, value_name = "DIR")]
+    /// The project, exactly this directory: instead of the one that is found from the current directory
+    /// upwards, which is that of a daemon or the root of a git repository, or else the current directory
+    #[arg(long, value_name = "DIR", conflicts_with = "project")]
     lower: Option<PathBuf>,
     /// The name of the branch; one that is there already is continued
     #[arg(long, value_name = "NAME")]
@@ -96,11 +99,14 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
 /// Under the library, where we are.
 fn in_place(common: &Common, words: &[OsString]) -> ExitCode {
     let mut command = exec::command(words);
-    let socket = common
-        .socket
-        .clone()
-        .unwrap_or_else(agentfs_proto::socket::default_path);
-    match exec::attach(&mut command, &socket, None) {
+    let attached = common.socket_path().and_then(|socket| {
+        exec::attach(&mut command, &socket, None)?;
+        if common.project.is_some() {
+            command.current_dir(common.start()?);
+        }
+        Ok(())
+    });
+    match attached {
         Ok(()) => exec::replace(command, common.json),
         Err(failure) => {
             failure.report(common.json);
@@ -118,42 +124,33 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         )));
     }
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
-    let project = project(args.lower)?;
-    let directory = std::env::current_dir().unwrap_or_else(|_| project.clone());
-    let start::Found {
-        socket,
-        mut session,
-        gap,
-    } = start::find_or_start(common, &project, args.echo)?;
-    let common = Common {
-        json: common.json,
-        socket: Some(socket.clone()),
-    };
-    settle::tell_of_leftovers(&common, &mut session)?;
-    if let Some(gap) = gap.filter(|_| !common.json) {
-        // There is nobody else to tell.
-        drop(writeln!(io::stderr(), "agentfs: {gap}"));
+    let Root { project, directory } = root::find(common, args.lower)?;
+    let mut session = start::find_or_start(common, &project, args.echo)?;
+    let json = common.json;
+    leftovers::tell(json, &project, &mut session)?;
+    if !json {
+        report_gap(&mut session)?;
     }
     let branch = open_branch(&mut session, args.branch)?;
     let mut command = Command::new(start::PROGRAM);
     command
         .arg("--socket")
-        .arg(&socket)
-        .args(["enter", "--branch", &branch.name, "--project"])
+        .arg(&session.socket)
+        .args(["enter", "--branch", &branch.name, "--at"])
         .arg(&project)
         .arg("--directory")
         .arg(&directory);
     if branch.is_new {
         command.arg("--retire");
     }
-    if common.json {
+    if json {
         command.arg("--json");
     }
     command.arg("--").args(&args.command);
     let ended = supervise::run(command).map_err(Failure::Input)?;
     let status = status_of(ended);
     let ending = Ending {
-        common: &common,
+        json,
         session: &mut session,
         branch: &branch.name,
         is_new: branch.is_new,
@@ -167,6 +164,16 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     })
 }
 
+/// Says which directories of the project nobody watches, and why.
+fn report_gap(session: &mut Session) -> Result<(), Failure> {
+    let report = session.call(Status { after: 0 })?;
+    if let Some(gap) = Coverage(&report).line() {
+        // A line that cannot be written is nobody's loss: `agentfs status` has it as well.
+        drop(writeln!(io::stderr(), "agentfs: {gap}"));
+    }
+    Ok(())
+}
+
 /// What a shell makes of it.
 fn status_of(ended: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
@@ -177,29 +184,20 @@ fn status_of(ended: ExitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-fn project(named: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let named = named.unwrap_or_else(|| PathBuf::from("."));
-    let project =
-        std::fs::canonicalize(&named).map_err(|error| Failure::directory(&named, &error))?;
-    if project == Path::new("/") {
-        let text = "a branch of / cannot be mounted on it; name a directory with --lower";
-        return Err(Failure::Other(text.to_owned()));
-    }
-    Ok(project)
-}
-
 /// The branch of this name, which is made if it is not there; or a new one.
 fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Failure> {
     let Some(name) = name else {
         return new_branch(session);
     };
+    let is_new = create(session, &name)?;
+    let is_held = hold(session, &name)?;
     let mounts = mount::list(session)?;
-    if mounts.iter().any(|it| it.branch_name == name) {
+    if !is_held || mounts.iter().any(|it| it.branch_name == name) {
+        let command = session.command();
         return Err(Failure::Other(format!(
-            "the branch {name} is at work already; join it with: agentfs join {name} -- COMMAND"
+            "the branch {name} is at work already; join it with: {command} join {name} -- COMMAND"
         )));
     }
-    let is_new = create(session, &name)?;
     Ok(Branch { name, is_new })
 }
 
@@ -207,7 +205,7 @@ fn new_branch(session: &mut Session) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(session, &name)? {
+        if create(session, &name)? && hold(session, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -228,15 +226,17 @@ fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
     }
 }
 
-/// The names of all branches.
-fn branches(session: &mut Session) -> Result<Vec<String>, Failure> {
-    let (mut names, mut after) = (Vec::new(), 0);
-    loop {
-        let page = session.call(BranchList { after })?;
-        after = page.branches.last().map_or(after, |it| it.id);
-        names.extend(page.branches.into_iter().map(|it| it.name));
-        if !page.more {
-            return Ok(names);
+/// Says that this run has a branch, until its changes are settled; not, when another run has it, or
+/// it is gone.
+fn hold(session: &mut Session, name: &str) -> Result<bool, Failure> {
+    let request = BranchHold {
+        name: name.to_owned(),
+    };
+    match session.call(request) {
+        Ok(_) => Ok(true),
+        Err(CallError::Refused(error)) if [Code::BUSY, Code::NOT_FOUND].contains(&error.code) => {
+            Ok(false)
         }
+        Err(error) => Err(Failure::Call(name.to_owned(), error)),
     }
 }

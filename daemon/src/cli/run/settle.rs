@@ -1,24 +1,20 @@
 //! The end of a run: what changed, and what becomes of it. Nothing is lost: what is not applied is
 //! exported or stays with the daemon, and it is said where.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{
-    Applied, BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, MountInfo,
-    MountWait, PageNext,
+    Applied, BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, MountInfo, MountWait, PageNext,
 };
 use clap::Args;
 
 use super::members::{self, Member};
-use super::{PREFIX, branches, supervise};
+use super::{hold, leftovers, supervise};
 use crate::cli::branch::diff_line;
-use crate::cli::output::time_text;
 use crate::cli::session::Session;
-use crate::cli::{Common, Failure, mount};
+use crate::cli::{Failure, mount, places};
 
 /// Changes that are listed.
 const LISTED: usize = 40;
@@ -55,7 +51,7 @@ enum Choice {
 /// A run whose command has ended.
 #[derive(Debug)]
 pub(super) struct Ending<'a> {
-    pub(super) common: &'a Common,
+    pub(super) json: bool,
     pub(super) session: &'a mut Session,
     pub(super) branch: &'a str,
     pub(super) is_new: bool,
@@ -68,6 +64,8 @@ struct Outcome {
     word: &'static str,
     directory: Option<PathBuf>,
     conflicts: Vec<String>,
+    /// They were to be applied, and could not.
+    is_refused: bool,
 }
 
 impl Outcome {
@@ -76,6 +74,7 @@ impl Outcome {
             word,
             directory: None,
             conflicts: Vec::new(),
+            is_refused: false,
         }
     }
 }
@@ -84,6 +83,7 @@ impl Ending<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
+        self.require_branch()?;
         let changes = self.changes()?;
         if changes.is_empty() {
             if self.is_new {
@@ -92,7 +92,9 @@ impl Ending<'_> {
             return Ok(true);
         }
         self.show(&changes);
-        let outcome = match choice(args, self.common.json)? {
+        let choice = choice(args, self.json)?;
+        self.require_branch()?;
+        let outcome = match choice {
             Choice::Apply => self.apply()?,
             Choice::Discard => Outcome::of("discarded"),
             Choice::Export(directory) => self.export(directory)?,
@@ -103,17 +105,33 @@ impl Ending<'_> {
             self.retire()?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(outcome.conflicts.is_empty())
+        Ok(!outcome.is_refused)
+    }
+
+    /// Another branch of the same name is not settled in the place of one that somebody deleted.
+    fn require_branch(&mut self) -> Result<(), Failure> {
+        let branch = self.branch;
+        if hold(self.session, branch)? {
+            return Ok(());
+        }
+        let text = format!("the branch {branch} was deleted meanwhile, and its changes with it");
+        Err(Failure::Other(text))
     }
 
     /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
     fn wait_for_members(&mut self) -> Result<Vec<Member>, Failure> {
+        self.session.look_again()?;
+        let project = self.session.project.clone();
         let mounts = mount::list(self.session)?;
         let shown = mounts.iter().filter(|it| it.branch_name == self.branch);
         let shown: Vec<&MountInfo> = shown.collect();
-        let members: Vec<Member> = shown.iter().flat_map(|it| members::of(it)).collect();
+        let members: Vec<Member> = shown
+            .iter()
+            .flat_map(|it| members::of(it, &project))
+            .collect();
         if members.is_empty() {
-            for mount in shown {
+            // What somebody mounted beside it for all to see stays.
+            for mount in shown.into_iter().filter(|it| !members::is_here(it)) {
                 self.session.call(MountWait {
                     id: mount.id,
                     timeout_ms: MOUNT_END_MS,
@@ -128,7 +146,7 @@ impl Ending<'_> {
     }
 
     fn say(&self, line: &str) {
-        if !self.common.json {
+        if !self.json {
             // There is nobody else to tell.
             drop(writeln!(io::stderr(), "{line}"));
         }
@@ -155,7 +173,18 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied: Applied = self.session.client.call(request, Deadline::NEVER)?;
+        let applied: Applied = match self.session.call_within(request, Deadline::NEVER) {
+            // Its hint is for who applies by hand; here the changes are exported.
+            Err(CallError::Refused(error)) if error.code == Code::CONFLICT => {
+                self.say(
+                    "agentfs: nothing was applied, because the project is not at its path any more",
+                );
+                let mut outcome = self.export(None)?;
+                outcome.is_refused = true;
+                return Ok(outcome);
+            }
+            answer => answer?,
+        };
         if applied.conflict_count == 0 {
             return Ok(Outcome::of("applied"));
         }
@@ -164,64 +193,17 @@ impl Ending<'_> {
             self.say(&format!("  {path}"));
         }
         let mut outcome = self.export(None)?;
+        outcome.is_refused = true;
         outcome.conflicts = applied.conflicts.iter().map(ToString::to_string).collect();
         Ok(outcome)
     }
 
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
-        let places = match directory {
-            Some(directory) => {
-                vec![std::path::absolute(directory).map_err(Failure::Input)?]
-            }
-            None => self.places(),
-        };
-        let mut failure = None;
-        for directory in places {
-            let request = BranchExport {
-                name: self.branch.to_owned(),
-                path: directory.as_path().into(),
-            };
-            match self.session.client.call(request, Deadline::NEVER) {
-                Ok(_) => {
-                    return Ok(Outcome {
-                        word: "exported",
-                        directory: Some(directory),
-                        conflicts: Vec::new(),
-                    });
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        let why = failure.map(|it| it.to_string()).unwrap_or_default();
-        let branch = self.branch;
-        Err(Failure::Other(format!(
-            "the changes cannot be exported: {why}; they stay in the branch {branch}: export them \
-             with agentfs run --branch {branch} --export DIR -- true"
-        )))
-    }
-
-    /// New directories for an export, the best one first.
-    fn places(&self) -> Vec<PathBuf> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let time = time_text(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
-        let time: String = time.chars().filter(|it| *it != '-' && *it != ':').collect();
-        let time = time.replace(' ', "-");
-        let mut name = OsString::from(self.branch.replace('/', "-"));
-        name.push(format!("-{time}-{}", std::process::id()));
-        let project = self.project.file_name().unwrap_or_default();
-        let variable = |name| std::env::var_os(name).map(PathBuf::from);
-        let state = variable("XDG_STATE_HOME")
-            .filter(|it| it.is_absolute())
-            .or_else(|| Some(variable("HOME")?.join(".local/state")))
-            .map(|it| it.join("agentfs/changes").join(project));
-        let uid = rustix::process::geteuid().as_raw();
-        let temporary = std::env::temp_dir().join(format!("agentfs-changes-{uid}"));
-        let places = [state, Some(temporary)].into_iter().flatten();
-        // What is exported into the project would be a change of it.
-        let outside = places.filter(|it| !it.starts_with(self.project));
-        outside.map(|it| it.join(&name)).collect()
+        let (directory, _) = places::export(self.session, self.branch, directory)?;
+        Ok(Outcome {
+            directory: Some(directory),
+            ..Outcome::of("exported")
+        })
     }
 
     /// The branch may go when nobody uses it, as it is now.
@@ -237,7 +219,7 @@ impl Ending<'_> {
 
     fn tell(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[Member]) {
         let branch = self.branch;
-        if self.common.json {
+        if self.json {
             let report = serde_json::json!({
                 "branch": branch,
                 "project": self.project,
@@ -251,20 +233,17 @@ impl Ending<'_> {
         }
         match &outcome.directory {
             Some(directory) => {
-                let directory = directory.display();
-                self.say(&format!("agentfs: exported to {directory}"));
-                self.say(&format!(
-                    "agentfs: to apply them: agentfs apply {directory}"
-                ));
+                let command = places::apply_command(self.session, directory);
+                let shown = directory.display();
+                self.say(&format!("agentfs: exported to {shown}"));
+                self.say(&format!("agentfs: to apply them: {command}"));
             }
             None => self.say(&format!("agentfs: {}", outcome.word)),
         }
         if outcome.word == "kept" {
-            self.say(&format!(
-                "agentfs: see agentfs branch diff {branch}, branch apply {branch}, branch delete {branch}"
-            ));
+            leftovers::say_commands(self.session, branch, &["diff", "apply", "delete"]);
         }
-        for Member { pid, name } in remaining {
+        for Member { pid, name, .. } in remaining {
             self.say(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
                  now on stays there"
@@ -273,25 +252,8 @@ impl Ending<'_> {
     }
 }
 
-/// Tells of what runs left behind that were killed.
-pub(super) fn tell_of_leftovers(common: &Common, session: &mut Session) -> Result<(), Failure> {
-    let mounts = mount::list(session)?;
-    let is_shown = |name: &String| mounts.iter().any(|it| it.branch_name == *name);
-    let left = branches(session)?;
-    for name in left.iter().filter(|it| it.starts_with(PREFIX)) {
-        if !is_shown(name) && !changes_of(session, name)?.is_empty() && !common.json {
-            let line = format!(
-                "agentfs: {name}, which was not ended properly, has changes: see agentfs branch \
-                 diff {name}, branch apply {name}, branch delete {name}"
-            );
-            drop(writeln!(io::stderr(), "{line}"));
-        }
-    }
-    Ok(())
-}
-
 /// What a branch changed. One that is gone did not change anything.
-fn changes_of(session: &mut Session, branch: &str) -> Result<Vec<DiffEntry>, Failure> {
+pub(super) fn changes_of(session: &mut Session, branch: &str) -> Result<Vec<DiffEntry>, Failure> {
     let request = BranchDiff {
         name: branch.to_owned(),
         against: String::new(),

@@ -1,22 +1,22 @@
 //! The daemon of a project: found, or started.
 
 use std::fs::File;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use agentfs_client::{CallError, ConnectError};
-use agentfs_proto::message::Status;
+use agentfs_proto::message::ProjectPlace;
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
 use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 
 use super::BRANCH_VARIABLE;
-use crate::cli::coverage::Coverage;
+use super::root::is_in_place;
+use crate::cli::project::{self, Found, Identity};
 use crate::cli::session::Session;
 use crate::cli::{Common, Failure};
 use crate::server::EchoMode;
@@ -26,64 +26,62 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// A daemon that ends just when it is found is started anew.
 const ATTEMPTS: usize = 5;
 
-/// A daemon over the project.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) socket: PathBuf,
-    pub(super) session: Session,
-    /// What is not watched of the project.
-    pub(super) gap: Option<String>,
-}
-
-/// Finds the daemon over a project, or starts it: at the socket that was named, else at the default
-/// one, else, when that is another project's, at one of the project's own.
+/// Finds the daemon over a project, or starts it at the project's own socket.
+///
+/// The socket of a session or one that was named is used whatever is there, but it must be over the
+/// project.
 pub(super) fn find_or_start(
     common: &Common,
     project: &Path,
     echo: EchoMode,
-) -> Result<Found, Failure> {
-    let is_named = common.socket.is_some()
-        || std::env::var_os(SOCKET_VARIABLE).is_some_and(|it| !it.is_empty());
-    let socket = common.socket.clone().unwrap_or_else(socket::default_path);
-    let socket = std::path::absolute(socket).map_err(Failure::Input)?;
-    let mut session = connect_or_start(common, &socket, project, echo)?;
-    let report = session.call(Status { after: 0 })?;
-    let lower = &report.lower;
-    if lower.as_path() == project {
-        let gap = Coverage(&report).line();
-        return Ok(Found {
-            socket,
-            session,
-            gap,
-        });
+) -> Result<Session, Failure> {
+    if let Some(socket) = common.named_socket() {
+        let session = connect_or_start(&socket, project, echo)?;
+        return require(session, project);
     }
-    if is_named {
-        let theirs = lower.as_path().display();
-        return Err(Failure::Other(format!(
-            "the daemon at {} is over {theirs:?}, and not over {}; name another socket",
-            socket.display(),
-            project.display()
-        )));
+    for _ in 0..ATTEMPTS {
+        let identity = identity_of(project)?;
+        let found = match project::search(project)? {
+            Found::Over(daemon) if is_in_place(&daemon) && daemon.has(identity) => daemon.socket,
+            // Another one has it above, before it was moved, or not at all.
+            Found::Over(_) | Found::Named(_) | Found::Mounted(..) | Found::Nothing(_) => {
+                project::socket_for(project, identity)
+            }
+        };
+        let session = connect_or_start(&found, project, echo)?;
+        // It was replaced meanwhile.
+        if is_over(&session, identity) {
+            return Ok(session);
+        }
     }
-    drop(session);
-    let mut hash = DefaultHasher::new();
-    project.hash(&mut hash);
-    let socket = socket.with_file_name(format!("project-{:016x}.sock", hash.finish()));
-    let mut session = connect_or_start(common, &socket, project, echo)?;
-    let gap = Coverage(&session.call(Status { after: 0 })?).line();
-    Ok(Found {
-        socket,
-        session,
-        gap,
-    })
+    Err(Failure::Other(format!(
+        "{} is replaced by another directory again and again",
+        project.display()
+    )))
 }
 
-fn connect_or_start(
-    common: &Common,
-    socket: &Path,
-    project: &Path,
-    echo: EchoMode,
-) -> Result<Session, Failure> {
+fn identity_of(project: &Path) -> Result<Identity, Failure> {
+    Identity::of(project).map_err(|error| Failure::directory(project, &error))
+}
+
+fn is_over(session: &Session, identity: Identity) -> bool {
+    let (device, inode) = (session.project.device, session.project.inode);
+    session.project.place == ProjectPlace::InPlace && Identity { device, inode } == identity
+}
+
+fn require(session: Session, project: &Path) -> Result<Session, Failure> {
+    if is_over(&session, identity_of(project)?) {
+        return Ok(session);
+    }
+    Err(Failure::Other(format!(
+        "the daemon at {} is over {}, and not over {}; name another socket",
+        session.socket.display(),
+        project::describe(&session.project),
+        project.display()
+    )))
+}
+
+fn connect_or_start(socket: &Path, project: &Path, echo: EchoMode) -> Result<Session, Failure> {
     socket::prepare(socket).map_err(|error| Failure::Other(error.to_string()))?;
     let resolved = socket.parent().and_then(|it| it.canonicalize().ok());
     if resolved.is_some_and(|it| it.starts_with(project)) {
@@ -94,19 +92,15 @@ fn connect_or_start(
             project.display()
         )));
     }
-    let common = Common {
-        json: common.json,
-        socket: Some(socket.to_owned()),
-    };
     for _ in 0..ATTEMPTS {
-        match Session::open(&common, "") {
+        match Session::connect(socket, String::new()) {
             Err(Failure::Connect(
                 ConnectError::NoDaemon(_) | ConnectError::Handshake(CallError::Closed),
             )) => start(socket, project, echo)?,
             other => return other,
         }
     }
-    Session::open(&common, "")
+    Session::connect(socket, String::new())
 }
 
 /// Starts a daemon and waits until it listens, or says that another one does.

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use agentfs_core::id::BranchId;
+use agentfs_core::id::{BranchId, MountId};
 use agentfs_proto::message::{
-    BranchApply, BranchDelete, BranchDiff, FsRequest, Request, SnapshotCreate, SnapshotDelete,
-    SnapshotRestore,
+    BranchApply, BranchDelete, BranchDiff, Code, FsRequest, Request, SnapshotCreate,
+    SnapshotDelete, SnapshotRestore,
 };
 
 use super::super::answer::Answer;
 use super::super::jobs::Job;
 use super::super::refusal::Refusal;
 use super::super::services::{Services, lock};
-use super::super::{apply, branches, differences};
+use super::super::{apply, branches, differences, project};
 use super::{OpenSession, Work};
 
 pub(super) fn job(
@@ -29,6 +29,32 @@ fn holding_job(
 ) -> Result<Work, Refusal> {
     let (run, holds) = (Box::new(run), Some(branch));
     Ok(Work::Job(Job { run, holds }))
+}
+
+/// Refuses to delete a branch in which somebody is at work.
+fn require_idle(branch: BranchId, it: &BranchDelete, services: &Services) -> Result<(), Refusal> {
+    let name = &it.name;
+    let run = services.holds().pid_of(branch);
+    let mounts = services.mounts().after(MountId(0));
+    let mount = mounts.iter().find(|(_, mount)| mount.branch == branch);
+    let text = match (mount, run) {
+        (Some(_), Some(pid)) => format!(
+            "the branch {name} is at work in a run (process {pid}); wait for its end, or end it"
+        ),
+        (Some((_, mount)), None) => {
+            let path = mount.path.display();
+            format!(
+                "the branch {name} is mounted on {path}: what works there has to end, and what \
+                 `agentfs mount` mounted is taken away with `agentfs umount`"
+            )
+        }
+        (None, Some(pid)) if !it.force => format!(
+            "the branch {name} is of a run (process {pid}) that has not settled its changes yet; \
+             wait for its end, or delete it all the same with --force"
+        ),
+        (None, _) => return Ok(()),
+    };
+    Err(Refusal::new(Code::BUSY, text))
 }
 
 impl OpenSession {
@@ -62,9 +88,8 @@ impl OpenSession {
         let branch = branches::branch_named(services.core(), &it.name)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let tokens = Arc::clone(services.tokens());
-        if services.mounts().shows(Some(branch)) {
-            return Err(branches::in_use());
-        }
+        require_idle(branch, it, services)?;
+        services.holds().forget(branch);
         job(move || {
             branches::delete(&core, &origins, branch)?;
             tokens.forget(branch);
@@ -88,6 +113,9 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
+        if !request.dry_run {
+            project::require_in_place(services.core(), branch.name())?;
+        }
         holding_job(branch.id(), move || {
             Ok(apply::apply(&branch, &request)?.into())
         })

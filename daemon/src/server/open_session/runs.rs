@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use agentfs_core::id::MountId;
 use agentfs_proto::message::{
-    BranchCreate, BranchExport, BranchRetire, Code, Done, MountServe, MountWait,
+    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, MountServe, MountWait,
 };
 
 use super::super::branches;
 use super::super::differences;
+use super::super::project;
 use super::super::refusal::Refusal;
 use super::super::services::Services;
 use super::long::job;
@@ -33,7 +34,21 @@ impl OpenSession {
         self.require_owner("delete branches")?;
         let branch = self.branch(&it.name, services)?;
         services.retired().add(&branch);
+        services.holds().release(branch.id(), self.public.id);
         services.tidy();
+        done(Done { value: 0 })
+    }
+
+    pub(super) fn hold(&self, it: &BranchHold, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("keep branches")?;
+        let branch = self.branch(&it.name, services)?;
+        let (session, pid) = (self.public.id, self.public.peer.pid);
+        let taken = services.holds().take(branch.id(), session, pid);
+        taken.map_err(|pid| {
+            let name = branch.name();
+            let text = format!("the branch {name} is at work in a run (process {pid})");
+            Refusal::new(Code::BUSY, text)
+        })?;
         done(Done { value: 0 })
     }
 
@@ -45,10 +60,13 @@ impl OpenSession {
         self.require_owner("write to a directory of the host")?;
         let branch = self.branch(&request.name, services)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
-        let (lower, caller) = (services.lower().clone(), self.caller.clone());
+        let (project, caller) = (
+            project::path_for_export(&core, services.lower()),
+            self.caller.clone(),
+        );
         job(move || {
             let changes = differences::find(&core, &origins, branch.id(), "")?;
-            let (project, directory) = (lower.as_path(), request.path.as_path());
+            let (project, directory) = (project.as_path(), request.path.as_path());
             let written = export::write(&branch, &caller, &changes, project, directory);
             let failed = |error: ExportError| Refusal::new(Code::RESOURCES, error.to_string());
             Ok(written.map_err(failed)?.into())

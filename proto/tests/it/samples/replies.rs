@@ -167,6 +167,16 @@ fn status_report() -> StatusReport {
     }
 }
 
+fn project_info() -> ProjectInfo {
+    ProjectInfo {
+        lower: b"/home/u/project".into(),
+        device: 41,
+        inode: 1 << 40,
+        place: ProjectPlace::Elsewhere,
+        now_at: b"/home/u/moved".into(),
+    }
+}
+
 fn branch_replies() -> Vec<Reply> {
     let branch = BranchInfo {
         id: 2,
@@ -174,6 +184,7 @@ fn branch_replies() -> Vec<Reply> {
         parent: 1,
         seq: 77,
         created_ns: 5,
+        run: 4711,
     };
     let snapshot = SnapshotInfo {
         id: 3,
@@ -241,5 +252,6 @@ fn branch_replies() -> Vec<Reply> {
         .into(),
         mount.into(),
         status_report().into(),
+        project_info().into(),
     ]
 }
