@@ -155,7 +155,7 @@ impl EventLoop {
                 match event.token() {
                     LISTENER => self.acceptable = true,
                     WAKER => self.collect(),
-                    ATTENTION => self.end_broken_sessions(),
+                    ATTENTION => self.end_condemned(),
                     token => self.dispatch(token),
                 }
             }
@@ -228,7 +228,7 @@ impl EventLoop {
     }
 
     /// Ends sessions whose program wrote nonsense into a ring.
-    fn end_broken_sessions(&mut self) {
+    fn end_condemned(&mut self) {
         for id in self.services.watches().broken_sessions() {
             self.end_damaged(id);
         }
