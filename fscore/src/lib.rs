@@ -65,7 +65,7 @@
 
 mod apply;
 mod attr;
-mod beneath;
+pub mod beneath;
 mod branch;
 mod bus;
 mod caller;
