@@ -12,4 +12,5 @@ mod events;
 mod limits;
 mod overlay;
 mod replay;
+mod seal;
 mod support;
