@@ -16,6 +16,7 @@ pub mod heap;
 #[cfg(target_os = "linux")]
 mod listeners;
 mod queue;
+mod quote;
 mod route;
 pub mod server;
 pub mod service;
@@ -23,6 +24,7 @@ mod shim;
 mod spill;
 pub mod synth;
 mod tell;
+mod utc;
 mod watch;
 
 pub use counters::Counts;

@@ -14,6 +14,7 @@ mod output;
 #[cfg(target_os = "linux")]
 mod run;
 mod session;
+mod shutdown;
 mod snapshot;
 mod status;
 mod top;
@@ -83,7 +84,7 @@ enum Command {
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
-    Shutdown(session::ShutdownArgs),
+    Shutdown(shutdown::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
     Completions(generate::CompletionsArgs),
     #[command(hide = true)]
@@ -110,10 +111,10 @@ pub fn run() -> ExitCode {
         Command::Join(args) => return run::join::run(&common, &args),
         #[cfg(target_os = "linux")]
         Command::Enter(args) => return run::inside::run(&common, args),
-        Command::Apply(args) => apply::run(args, &mut output),
+        Command::Apply(args) => apply::run(&args, &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
-        Command::Shutdown(args) => session::shut_down(&common, args, &mut output),
+        Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),
         Command::Completions(args) => generate::completions(&args, &mut output),
         Command::Man(args) => generate::man(&args),

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use agentfs_proto::client::{CallError, Client, Deadline};
-use agentfs_proto::message::{Call, Hello, Shutdown, Welcome};
-use clap::Args;
+use agentfs_proto::message::{Call, Hello, Welcome};
 
-use super::{Common, Failure, Output};
+use super::{Common, Failure};
 
 /// How long the daemon may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,31 +40,5 @@ impl Session {
     /// Sends a request and waits for its answer.
     pub(crate) fn call<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
         self.client.call(request, Deadline::after(PATIENCE))
-    }
-}
-
-/// End the daemon
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  agentfs shutdown --reason upgrade")]
-pub(crate) struct ShutdownArgs {
-    /// Why, for the daemon's log
-    #[arg(long, default_value = "asked to")]
-    reason: String,
-}
-
-pub(crate) fn shut_down(
-    common: &Common,
-    args: ShutdownArgs,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
-    let pid = session.welcome.daemon_pid;
-    session.call(Shutdown {
-        reason: args.reason,
-    })?;
-    if output.is_json() {
-        output.json(&serde_json::json!({ "ended": pid }))
-    } else {
-        output.line(format_args!("the daemon (process {pid}) ends"))
     }
 }

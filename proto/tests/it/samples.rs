@@ -111,6 +111,7 @@ fn daemon_requests() -> Vec<Request> {
         .into(),
         Shutdown {
             reason: text("upgrade"),
+            discard: true,
         }
         .into(),
         MountList { after: 0 }.into(),

@@ -6,6 +6,7 @@
 
 pub(crate) mod inside;
 pub(crate) mod join;
+mod lost;
 mod members;
 mod settle;
 mod start;
@@ -14,6 +15,7 @@ mod supervise;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::SystemTime;
 
 use agentfs_proto::client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchList, Code};
@@ -118,6 +120,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     }
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let project = project(args.lower)?;
+    let since = SystemTime::now();
     let directory = std::env::current_dir().unwrap_or_else(|_| project.clone());
     let start::Found {
         socket,
@@ -152,6 +155,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         branch: &branch.name,
         is_new: branch.is_new,
         project: &project,
+        since,
     };
     let is_settled = ending.settle(args.ending)?;
     Ok(if is_settled || status != 0 {

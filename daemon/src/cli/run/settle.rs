@@ -1,24 +1,24 @@
 //! The end of a run: what changed, and what becomes of it. Nothing is lost: what is not applied is
 //! exported or stays with the daemon, and it is said where.
 
-use std::ffi::OsString;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use agentfs_proto::client::{CallError, Deadline};
 use agentfs_proto::message::{
-    Applied, BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, MountInfo,
-    MountWait, PageNext,
+    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, Exported, MountInfo,
+    MountWait, PageNext, Unread,
 };
 use clap::Args;
 
 use super::members::{self, Member};
-use super::{PREFIX, branches, supervise};
+use super::{PREFIX, branches, lost, supervise};
 use crate::cli::branch::diff_line;
-use crate::cli::output::time_text;
 use crate::cli::session::Session;
 use crate::cli::{Common, Failure, mount};
+use crate::export::places;
+use crate::quote::{apply_command, quoted};
 
 /// Changes that are listed.
 const LISTED: usize = 40;
@@ -60,6 +60,8 @@ pub(super) struct Ending<'a> {
     pub(super) branch: &'a str,
     pub(super) is_new: bool,
     pub(super) project: &'a Path,
+    /// When the run began.
+    pub(super) since: SystemTime,
 }
 
 /// What was done with the changes.
@@ -68,6 +70,10 @@ struct Outcome {
     word: &'static str,
     directory: Option<PathBuf>,
     conflicts: Vec<String>,
+    /// Files that could not be exported.
+    unread: Vec<Unread>,
+    /// Whether that is what was asked for.
+    is_wanted: bool,
 }
 
 impl Outcome {
@@ -76,6 +82,8 @@ impl Outcome {
             word,
             directory: None,
             conflicts: Vec::new(),
+            unread: Vec::new(),
+            is_wanted: true,
         }
     }
 }
@@ -83,6 +91,53 @@ impl Outcome {
 impl Ending<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
+        match self.settle_with_daemon(args) {
+            Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
+                self.settle_without_daemon()
+            }
+            // It says itself where the changes are.
+            Err(failure @ Failure::Other(_)) => Err(failure),
+            Err(failure) => Err(self.kept(&failure.to_string())),
+            Ok(is_settled) => Ok(is_settled),
+        }
+    }
+
+    /// The changes stay where they are.
+    fn kept(&self, why: &str) -> Failure {
+        let branch = self.branch;
+        let export = format!(
+            "run --branch {branch} --lower {} --export DIR -- true",
+            quoted(self.project)
+        );
+        Failure::Other(format!(
+            "{why}; the changes stay in the branch {branch}: export them with {}",
+            command(self.common, &export)
+        ))
+    }
+
+    /// The daemon has ended: it exported the changes first.
+    fn settle_without_daemon(&self) -> Result<bool, Failure> {
+        lost::wait_for_end(self.session.welcome.daemon_pid);
+        let branch = self.branch;
+        let Some(directory) = lost::exported(self.project, branch, self.since) else {
+            return Err(Failure::Other(format!(
+                "the daemon ended during the run, and no export of {branch} is there: if it changed \
+                 anything, that is lost; the daemon's log beside its socket may say why"
+            )));
+        };
+        self.say(&format!(
+            "agentfs: the daemon ended during the run, when it had exported what {branch} changed"
+        ));
+        let outcome = Outcome {
+            directory: Some(directory),
+            is_wanted: false,
+            ..Outcome::of("exported")
+        };
+        self.tell(&[], &outcome, &[]);
+        Ok(false)
+    }
+
+    fn settle_with_daemon(&mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
         let changes = self.changes()?;
         if changes.is_empty() {
@@ -98,12 +153,13 @@ impl Ending<'_> {
             Choice::Export(directory) => self.export(directory)?,
             Choice::Keep => Outcome::of("kept"),
         };
-        let is_done_with = self.is_new && outcome.word != "kept";
+        // What could not be exported is in the branch only.
+        let is_done_with = self.is_new && outcome.word != "kept" && outcome.unread.is_empty();
         if is_done_with || outcome.word == "discarded" {
             self.retire()?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(outcome.conflicts.is_empty())
+        Ok(outcome.is_wanted)
     }
 
     /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
@@ -155,73 +211,83 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied: Applied = self.session.client.call(request, Deadline::NEVER)?;
-        if applied.conflict_count == 0 {
-            return Ok(Outcome::of("applied"));
+        let conflicts = match self.session.client.call(request, Deadline::NEVER) {
+            Ok(applied) if applied.conflict_count == 0 => return Ok(Outcome::of("applied")),
+            Ok(applied) => applied.conflicts,
+            Err(CallError::Refused(error)) => {
+                self.say(&format!("agentfs: the changes cannot be applied: {error}"));
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !conflicts.is_empty() {
+            self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
         }
-        self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
-        for path in &applied.conflicts {
+        for path in &conflicts {
             self.say(&format!("  {path}"));
         }
-        let mut outcome = self.export(None)?;
-        outcome.conflicts = applied.conflicts.iter().map(ToString::to_string).collect();
-        Ok(outcome)
+        Ok(Outcome {
+            conflicts: conflicts.iter().map(ToString::to_string).collect(),
+            is_wanted: false,
+            ..self.export(None)?
+        })
     }
 
+    /// Exports to the directory that was named, or to the best place there is.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
-        let places = match directory {
+        let directories = match directory {
             Some(directory) => {
-                vec![std::path::absolute(directory).map_err(Failure::Input)?]
+                vec![Ok(std::path::absolute(directory).map_err(Failure::Input)?)]
             }
-            None => self.places(),
+            None => {
+                let places = places(self.project).into_iter();
+                places
+                    .map(|it| it.prepare(self.project, self.branch))
+                    .collect()
+            }
         };
-        let mut failure = None;
-        for directory in places {
-            let request = BranchExport {
-                name: self.branch.to_owned(),
-                path: directory.as_path().into(),
+        let mut failures = Vec::new();
+        for directory in directories {
+            let exported = match directory {
+                Ok(directory) => self.export_to(&directory).map(|it| (directory, it)),
+                Err(error) => {
+                    failures.push(error.to_string());
+                    continue;
+                }
             };
-            match self.session.client.call(request, Deadline::NEVER) {
-                Ok(_) => {
+            match exported {
+                Ok((directory, exported)) => {
                     return Ok(Outcome {
-                        word: "exported",
                         directory: Some(directory),
-                        conflicts: Vec::new(),
+                        is_wanted: exported.unread_count == 0,
+                        unread: exported.unread,
+                        ..Outcome::of("exported")
                     });
                 }
-                Err(error) => failure = Some(error),
+                Err(Failure::Call(_, CallError::Refused(error))) => {
+                    failures.push(error.to_string());
+                }
+                Err(failure) => return Err(failure),
             }
         }
-        let why = failure.map(|it| it.to_string()).unwrap_or_default();
-        let branch = self.branch;
-        Err(Failure::Other(format!(
-            "the changes cannot be exported: {why}; they stay in the branch {branch}: export them \
-             with agentfs run --branch {branch} --export DIR -- true"
-        )))
+        let why = failures.join("; ");
+        Err(self.kept(&format!("the changes cannot be exported: {why}")))
     }
 
-    /// New directories for an export, the best one first.
-    fn places(&self) -> Vec<PathBuf> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let time = time_text(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
-        let time: String = time.chars().filter(|it| *it != '-' && *it != ':').collect();
-        let time = time.replace(' ', "-");
-        let mut name = OsString::from(self.branch.replace('/', "-"));
-        name.push(format!("-{time}-{}", std::process::id()));
-        let project = self.project.file_name().unwrap_or_default();
-        let variable = |name| std::env::var_os(name).map(PathBuf::from);
-        let state = variable("XDG_STATE_HOME")
-            .filter(|it| it.is_absolute())
-            .or_else(|| Some(variable("HOME")?.join(".local/state")))
-            .map(|it| it.join("agentfs/changes").join(project));
-        let uid = rustix::process::geteuid().as_raw();
-        let temporary = std::env::temp_dir().join(format!("agentfs-changes-{uid}"));
-        let places = [state, Some(temporary)].into_iter().flatten();
-        // What is exported into the project would be a change of it.
-        let outside = places.filter(|it| !it.starts_with(self.project));
-        outside.map(|it| it.join(&name)).collect()
+    /// Exports, unless a signal comes before that is done: then nothing is left of the export.
+    fn export_to(&mut self, directory: &Path) -> Result<Exported, Failure> {
+        let request = BranchExport {
+            name: self.branch.to_owned(),
+            path: directory.into(),
+        };
+        let client = &mut self.session.client;
+        let number = client.send(request.into(), Deadline::NEVER)?;
+        if let Some(signal) = supervise::readable_or_signal(&*client).map_err(Failure::Input)? {
+            // The daemon ends the export with the connection, which ends with this process.
+            return Err(self.kept(&format!("the export was interrupted by {signal}")));
+        }
+        let (exported, _) = client.answer_to(number, Deadline::NEVER)?;
+        Ok(exported)
     }
 
     /// The branch may go when nobody uses it, as it is now.
@@ -245,25 +311,23 @@ impl Ending<'_> {
                 "outcome": outcome.word,
                 "directory": outcome.directory,
                 "conflicts": outcome.conflicts,
+                "unread": outcome.unread,
             });
             drop(writeln!(io::stderr(), "{report}"));
             return;
         }
         match &outcome.directory {
             Some(directory) => {
-                let directory = directory.display();
-                self.say(&format!("agentfs: exported to {directory}"));
-                self.say(&format!(
-                    "agentfs: to apply them: agentfs apply {directory}"
-                ));
+                let apply = apply_command(directory, self.project);
+                self.say(&format!("agentfs: exported to {}", directory.display()));
+                self.say(&format!("agentfs: to apply them: {apply}"));
             }
             None => self.say(&format!("agentfs: {}", outcome.word)),
         }
         if outcome.word == "kept" {
-            self.say(&format!(
-                "agentfs: see agentfs branch diff {branch}, branch apply {branch}, branch delete {branch}"
-            ));
+            self.say(&format!("agentfs: see {}", what_to_do(self.common, branch)));
         }
+        self.tell_of_unread(outcome);
         for Member { pid, name } in remaining {
             self.say(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
@@ -271,6 +335,44 @@ impl Ending<'_> {
             ));
         }
     }
+}
+
+impl Ending<'_> {
+    /// Names the files that are in the branch only.
+    fn tell_of_unread(&self, outcome: &Outcome) {
+        if outcome.unread.is_empty() {
+            return;
+        }
+        self.say("agentfs: these cannot be read, and are not among the exported changes:");
+        for unread in &outcome.unread {
+            self.say(&format!("  {}: {}", unread.path, unread.why));
+        }
+        let branch = self.branch;
+        let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
+        let delete = command(self.common, &format!("branch delete {branch}"));
+        self.say(&format!(
+            "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: {delete}",
+            parts.unwrap_or_default().display()
+        ));
+    }
+}
+
+/// A command about the same daemon.
+fn command(common: &Common, words: &str) -> String {
+    let default = agentfs_proto::socket::default_path();
+    match &common.socket {
+        Some(socket) if *socket != default => {
+            format!("agentfs --socket {} {words}", quoted(socket))
+        }
+        _ => format!("agentfs {words}"),
+    }
+}
+
+/// What is done with a branch that has changes.
+fn what_to_do(common: &Common, branch: &str) -> String {
+    let words = ["branch diff", "branch apply", "branch delete"];
+    let commands = words.map(|it| command(common, &format!("{it} {branch}")));
+    commands.join(", ")
 }
 
 /// Tells of what runs left behind that were killed.
@@ -281,8 +383,8 @@ pub(super) fn tell_of_leftovers(common: &Common, session: &mut Session) -> Resul
     for name in left.iter().filter(|it| it.starts_with(PREFIX)) {
         if !is_shown(name) && !changes_of(session, name)?.is_empty() && !common.json {
             let line = format!(
-                "agentfs: {name}, which was not ended properly, has changes: see agentfs branch \
-                 diff {name}, branch apply {name}, branch delete {name}"
+                "agentfs: {name}, which was not ended properly, has changes: see {}",
+                what_to_do(common, name)
             );
             drop(writeln!(io::stderr(), "{line}"));
         }
