@@ -93,6 +93,7 @@ mod snapshot;
 mod sync;
 mod tree;
 mod trie;
+mod unreadable;
 mod walk;
 
 pub use apply::{Action, Applied, ApplyError, ApplyMode};

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -358,8 +359,11 @@ impl Writer<'_> {
         };
         let copied = copy.all();
         let closed = self.branch.close(self.caller, handle);
+        let copied = copied.and(closed.map_err(|errno| unread(errno).into()));
+        if copied.is_err() {
+            self.partial.remove(&name)?;
+        }
         copied?;
-        closed.map_err(unread)?;
         self.bytes += copy.bytes;
         let Some(errno) = copy.missing else {
             return Ok(Content::Whole(as_bytes(&name)));
@@ -408,26 +412,31 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     fn all(&mut self) -> StepResult {
-        let size = self.seek(Seek::End(0))?.unwrap_or_default();
+        let size = self.branch.seek(self.handle, Seek::End(0));
+        let size = size.map_err(|errno| ExportError::Branch(PathBuf::new(), errno))?;
         let mut buffer = vec![0; PIECE];
         let mut at = 0;
-        // Offsets beyond the signed range are beyond the end of every file.
-        let signed = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-        while let Some(start) = self.seek(Seek::Data(signed(at)))? {
-            let end = self.seek(Seek::Hole(signed(start)))?.unwrap_or(size);
-            self.range(start, end, &mut buffer)?;
-            at = end;
+        while let Some(data) = self.next_data(at, size) {
+            self.range(data.start, data.end, &mut buffer)?;
+            at = data.end;
         }
         Ok(self.file.set_len(size)?)
     }
 
-    /// Where something is; `None` beyond the end.
-    fn seek(&self, seek: Seek) -> StepResult<Option<u64>> {
-        match self.branch.seek(self.handle, seek) {
-            Ok(at) => Ok(Some(at)),
-            Err(Errno::ENXIO) => Ok(None),
-            Err(errno) => Err(ExportError::Branch(PathBuf::new(), errno).into()),
+    /// The next bytes that may be other than zero; where that cannot be told, all.
+    fn next_data(&self, at: u64, size: u64) -> Option<Range<u64>> {
+        if at >= size {
+            return None;
         }
+        // Offsets beyond the signed range are beyond the end of every file.
+        let signed = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let start = match self.branch.seek(self.handle, Seek::Data(signed(at))) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => return None,
+            Err(_) => return Some(at..size),
+        };
+        let end = self.branch.seek(self.handle, Seek::Hole(signed(start)));
+        Some(start..end.unwrap_or(size).min(size))
     }
 
     fn range(&mut self, mut at: u64, end: u64, buffer: &mut [u8]) -> StepResult {

@@ -8,17 +8,25 @@ use agentfs_proto::message::{Applied, ApplyStep, BranchApply, Code};
 use agentfs_proto::ssz::Ssz;
 
 use super::refusal::Refusal;
+use crate::quote::quoted;
 
 /// Bytes of steps and of conflicts that are listed.
 const LISTED_BYTES: usize = 24 * 1024;
 
 /// Carries it out, or says what would be done. With conflicts nothing is done, unless it is forced.
-pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, Refusal> {
+pub(crate) fn apply(
+    branch: &Branch,
+    request: &BranchApply,
+    lower: &Path,
+) -> Result<Applied, Refusal> {
     let mode = match (request.dry_run, request.force) {
         (true, _) => ApplyMode::DryRun,
         (false, true) => ApplyMode::Force,
         (false, false) => ApplyMode::Refuse,
     };
+    if mode == ApplyMode::Force {
+        refuse_unreadable(branch, lower)?;
+    }
     let (actions, conflicts) = match branch.apply(mode) {
         Ok(applied) => (applied.actions, applied.conflicts),
         Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths),
@@ -30,6 +38,27 @@ pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, R
         conflict_count: conflicts.len() as u64,
         conflicts: first(conflicts.iter().map(|path| absolute(path))),
     })
+}
+
+/// What cannot be read cannot be applied. Without force the same files are conflicts.
+fn refuse_unreadable(branch: &Branch, lower: &Path) -> Result<(), Refusal> {
+    let paths = branch.unreadable();
+    let Some(first) = paths.first() else {
+        return Ok(());
+    };
+    let more = match paths.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let text = format!(
+        "{}{more} cannot be read any more, because the host changed it after the branch had changed \
+         a part of it, so nothing was applied; everything else can be exported and applied from \
+         there: agentfs run --branch {} --lower {} --export DIR -- true",
+        first.display(),
+        branch.name(),
+        quoted(lower)
+    );
+    Err(Refusal::new(Code::CONFLICT, text))
 }
 
 fn refusal(error: &ApplyError) -> Refusal {

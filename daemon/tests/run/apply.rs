@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::program::Program;
 use crate::project::{Project, Said};
+use crate::waiting;
 
 /// An export that a test makes by hand, in the first format.
 struct Export {
@@ -287,6 +288,38 @@ fn one_that_waits_ends_at_a_signal_and_has_done_nothing() {
     apply.signal(rustix::process::Signal::TERM);
     assert!(!apply.finish().0.success());
     assert_eq!(project.read("f"), "old");
+}
+
+#[test]
+fn a_signal_ends_an_apply_between_two_pieces_of_a_file_and_it_can_be_finished() {
+    let project = Project::with(&[("old", "old")]);
+    let export = Export::new(&project).file(&project, "/big", "");
+    let big = export.directory.join("files/big");
+    let script = format!("yes | head -c 256M > {}", big.display());
+    assert_eq!(
+        Said::by(project.command("sh").args(["-c", &script])).status,
+        Some(0)
+    );
+    let export = export.write(&project.path());
+    let mut apply = Program::start(project.agentfs().args(["apply", &export]));
+    waiting::entry(&project.path(), |name| name.starts_with(".agentfs-"));
+    apply.signal(rustix::process::Signal::TERM);
+    let (status, _, err) = apply.finish();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.contains("0 of 1 changes are made"), "{err}");
+    assert_eq!(
+        fs::read_dir(project.path()).unwrap().count(),
+        1,
+        "nothing stays behind"
+    );
+    let (_, command) = err.trim_end().rsplit_once("made by: agentfs ").unwrap();
+    let script = format!("{} {command}", env!("CARGO_BIN_EXE_agentfs"));
+    let finished = Said::by(project.command("sh").args(["-c", &script]));
+    assert_eq!(finished.status, Some(0), "{finished:?}");
+    assert_eq!(
+        project.path().join("big").metadata().unwrap().len(),
+        256 << 20
+    );
 }
 
 #[test]

@@ -173,10 +173,19 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     assert!(said.err.contains("parts"), "{}", said.err);
     assert!(said.err.contains("branch delete run-1"), "{}", said.err);
 
-    // The branch is kept, and is exported again in the same way.
-    let again = project.run(&["--branch", "run-1", "--export", "../again"], "true");
-    assert_eq!(again.status, Some(125), "{again:?}");
-    assert!(project.beside("again/files/f").exists(), "{again:?}");
+    // The branch is kept; what it has cannot be applied at once, and the way out works.
+    let conflict = project.say(&["branch", "apply", "run-1"]);
+    assert!(conflict.out.contains("conflict /big\n"), "{conflict:?}");
+    let forced = project.say(&["branch", "apply", "run-1", "--force"]);
+    assert_eq!(forced.status, Some(1), "{forced:?}");
+    assert_eq!(project.read("f"), "old", "not even in part");
+    let (_, way_out) = forced.err.trim_end().rsplit_once(": agentfs ").unwrap();
+    let again = project.beside("again");
+    let command = way_out.replace("DIR", again.to_str().unwrap());
+    let script = format!("{} {command}", env!("CARGO_BIN_EXE_agentfs"));
+    let typed = Said::by(project.command("sh").args(["-c", &script]).current_dir("/"));
+    assert_eq!(typed.status, Some(125), "{script}: {typed:?}");
+    assert!(again.join("files/f").exists(), "{typed:?}");
 
     project.ask(&["apply", exported.to_str().unwrap()]);
     assert_eq!(project.read("f"), "new\n");

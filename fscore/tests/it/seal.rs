@@ -21,7 +21,7 @@ fn a_sealed_filesystem_refuses_every_change_and_can_be_read() {
     assert_eq!(w.b.unlink(&w.root, "/f"), refused);
     assert_eq!(w.b.chmod(&w.root, "/f", 0o600), refused);
     let node = w.b.stat(&w.root, "/f").unwrap().node;
-    let changed = w.b.setattr_node(&w.root, node, SetAttr::default());
+    let changed = w.b.setattr_node(&w.root, node, None, &SetAttr::default());
     assert_eq!(changed.map(drop), refused);
     let flags = OpenFlags::READ_WRITE;
     assert_eq!(w.b.open(&w.root, "/f", flags, 0).map(drop), refused);

@@ -88,8 +88,9 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
+        let lower = services.lower().clone();
         holding_job(branch.id(), move || {
-            Ok(apply::apply(&branch, &request)?.into())
+            Ok(apply::apply(&branch, &request, lower.as_path())?.into())
         })
     }
 
