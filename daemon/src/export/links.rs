@@ -46,7 +46,12 @@ pub(super) fn find(target: &Target, files: &HashSet<u64>, stop: &Stop) -> StepRe
                     }
                     _ => {}
                 },
-                _ => {}
+                FileType::RegularFile
+                | FileType::Symlink
+                | FileType::Fifo
+                | FileType::Socket
+                | FileType::CharacterDevice
+                | FileType::BlockDevice => {}
             }
         }
     }

@@ -20,6 +20,9 @@ use super::stop::Stop;
 use super::target::{Found, Target};
 use super::{ExportError, Object, Step, alike, content, moved};
 
+/// The type of a symbolic link.
+const LINK: u32 = 0o120_000;
+
 /// What is to be done about a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -327,9 +330,13 @@ impl<'a> Looker<'a> {
     /// Whether what is there is what the branch has.
     fn is_as(&self, path: &[u8], found: Found, object: &Object) -> Result<bool, ExportError> {
         // Which of the other bits are kept depends on the owner.
-        let is_alike = (found.mode ^ object.mode) & 0o171_777 == 0;
-        let is_link = found.kind() == 0o120_000;
-        if !is_alike && !(is_link && object.mode & 0o170_000 == 0o120_000) {
+        let is_link = found.kind() == LINK;
+        let is_alike = if is_link {
+            object.mode & 0o170_000 == LINK
+        } else {
+            (found.mode ^ object.mode) & 0o171_777 == 0
+        };
+        if !is_alike {
             return Ok(false);
         }
         if let Some(content) = &object.content {

@@ -312,7 +312,7 @@ fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
             pinned.set_xattr(name, value)?;
         }
         let mode = permissions(object, Found::of(&pinned.stat()?));
-        pinned.set_mode(Mode::from_raw_mode(mode.try_into().unwrap_or_default()))?;
+        pinned.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
     }
     let time = Timespec {
         tv_sec: object.mtime_ns.div_euclid(1_000_000_000),

@@ -40,7 +40,7 @@ pub(super) struct Found {
 
 impl Found {
     pub(super) fn of(stat: &Stat) -> Self {
-        let seconds = i64::try_from(stat.st_mtime).unwrap_or(i64::MAX);
+        let seconds: i64 = stat.st_mtime;
         let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
         Self {
             dev: number(stat.st_dev),

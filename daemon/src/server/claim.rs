@@ -69,7 +69,7 @@ impl Claim {
                 Ok(()) => {
                     let socket = std::path::absolute(socket)?;
                     file.set_len(0)?;
-                    write!(file, "{}\n", std::process::id())?;
+                    writeln!(file, "{}", std::process::id())?;
                     file.write_all(socket.as_os_str().as_bytes())?;
                     return Ok(Claimed::Ours(Self { file, path }));
                 }

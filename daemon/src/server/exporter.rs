@@ -16,7 +16,7 @@ use super::branches::Origins;
 use super::differences;
 use super::refusal::Refusal;
 use super::retired::Retired;
-use crate::export::{self, ExportError, Identity, Place, Stop, places};
+use crate::export::{self, ExportError, Identity, Place, Stop, Target, places};
 use crate::quote::apply_command;
 
 /// How long exporting everything may take. systemd waits longer (packaging/agentfs.service), and so
@@ -28,13 +28,13 @@ const LISTED_BYTES: usize = 24 * 1024;
 /// Exports branches.
 #[derive(Clone, Debug)]
 pub(crate) struct Exporter {
-    pub(super) core: FsCore,
+    core: FsCore,
     pub(super) origins: Arc<Origins>,
     pub(super) retired: Arc<Retired>,
     /// The directory below the branches; empty without one.
     pub(super) lower: Bytes,
     /// Which directory that was when the daemon started.
-    pub(super) identity: Option<Identity>,
+    identity: Option<Identity>,
 }
 
 /// A branch that was exported because the daemon ends.
@@ -66,6 +66,19 @@ impl fmt::Display for NotSaved {
 pub(crate) struct Rescue(HashMap<BranchId, Rescued>);
 
 impl Exporter {
+    /// Exports the branches of a new filesystem over this directory.
+    pub(crate) fn new(core: &FsCore, lower: Option<&Path>) -> agentfs_core::Result<Self> {
+        let origins = Arc::new(Origins::default());
+        origins.remember(core, FsCore::MAIN, 0)?;
+        Ok(Self {
+            core: core.clone(),
+            origins,
+            retired: Arc::default(),
+            lower: lower.map(Bytes::from).unwrap_or_default(),
+            identity: lower.and_then(|path| Target::open(path).ok()?.identity().ok()),
+        })
+    }
+
     /// Writes what a branch changed to a new directory.
     pub(crate) fn export(
         &self,

@@ -35,7 +35,6 @@ use super::refusal::Refusal;
 use super::registrations::Registrations;
 use super::retired::Retired;
 use super::stops::Stops;
-use crate::export::Target;
 use crate::service::{self, WatchService};
 
 /// Sessions on one page of a status report.
@@ -114,13 +113,9 @@ impl Services {
             ),
             None => None,
         };
-        let identity = lower
-            .as_deref()
-            .and_then(|path| Target::open(path).ok()?.identity().ok());
         let core = core_over(lower.clone())?;
-        let origins = Arc::new(Origins::default());
         let unusable = |errno| StartError::Io(io::Error::from(errno));
-        origins.remember(&core, FsCore::MAIN, 0).map_err(unusable)?;
+        let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let limits = service::Limits {
             queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
@@ -164,13 +159,7 @@ impl Services {
         Ok(Self {
             lower_watch,
             echoing,
-            exporter: Exporter {
-                core: core.clone(),
-                origins,
-                retired: Arc::default(),
-                lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
-                identity,
-            },
+            exporter,
             stops: Stops::default(),
             core,
             jobs: Jobs::new(control),
