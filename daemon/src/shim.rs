@@ -1,7 +1,9 @@
 //! The preloaded library, which the program carries within itself, and how a command is made to load
 //! it.
 
-use std::ffi::{OsStr, OsString};
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -97,6 +99,7 @@ pub(crate) fn install() -> Result<PathBuf, InstallError> {
 }
 
 /// Whether this is what the library of some version is called.
+#[cfg(target_os = "linux")]
 pub(crate) fn is_name(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"shim-")
 }

@@ -64,6 +64,18 @@ struct Common {
     socket: Option<PathBuf>,
 }
 
+impl Common {
+    /// A command about the same daemon, as it is to be typed.
+    fn command(&self, words: &str) -> String {
+        match &self.socket {
+            Some(socket) if *socket != agentfs_proto::socket::default_path() => {
+                format!("agentfs --socket {} {words}", crate::quote::quoted(socket))
+            }
+            _ => format!("agentfs {words}"),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Daemon(daemon::DaemonArgs),

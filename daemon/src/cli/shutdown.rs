@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use agentfs_proto::client::Deadline;
-use agentfs_proto::message::{Saved, Shutdown};
+use agentfs_proto::client::{CallError, Deadline};
+use agentfs_proto::message::{Code, Saved, Shutdown};
 use clap::Args;
 
 use super::session::Session;
@@ -40,7 +40,15 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         discard: args.discard,
     };
     let deadline = Deadline::after(PATIENCE);
-    let ending = session.client.call(request, deadline)?;
+    let ending = match session.client.call(request, deadline) {
+        Err(CallError::Refused(error)) if error.code == Code::RESOURCES => {
+            let discard = common.command("shutdown --discard");
+            return Err(Failure::Other(format!(
+                "{error}; to throw the changes of all its branches away: {discard}"
+            )));
+        }
+        other => other?,
+    };
     let project = ending.lower.as_path();
     if output.is_json() {
         let saved = ending.saved.iter().map(|it| {

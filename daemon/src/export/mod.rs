@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::carry::{Carried, Mode, carry};
 pub(crate) use self::error::ExportError;
-pub(crate) use self::places::{Place, places, prefix, state_directory};
+#[cfg(target_os = "linux")]
+pub(crate) use self::places::prefix;
+pub(crate) use self::places::{Place, places, state_directory};
 pub(crate) use self::source::Source;
 pub(crate) use self::stop::Stop;
 pub(crate) use self::target::Target;

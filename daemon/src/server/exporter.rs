@@ -163,6 +163,10 @@ impl Exporter {
     fn save_one(&self, branch: &Branch, stop: &Stop) -> Result<Rescued, NotSaved> {
         let project = self.lower.as_path();
         let seq = branch.last_seq();
+        tracing::info!(
+            branch = branch.name(),
+            "is exported, because the daemon ends"
+        );
         let mut failures = Vec::new();
         for place in places(project) {
             match self.save_at(&place, branch, stop) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentfs_proto::client::Client;
-use agentfs_proto::message::Hello;
+use agentfs_proto::message::{Hello, MountList, MountWait};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -303,6 +303,28 @@ fn a_daemon_that_nobody_can_reach_any_more_exports_and_ends() {
     fs::remove_file(&runtime).unwrap();
     fs::create_dir(&runtime).unwrap();
     assert_applies(&project, &export_of(&project, "b"));
+}
+
+#[test]
+fn a_daemon_ends_at_once_while_somebody_waits_for_the_end_of_a_mount() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let mut run = project.start(&["--keep"], "read -r _");
+    let socket = project.runtime().join("control.sock");
+    let (mut client, _) = Client::connect(&socket, Hello::new("test"), soon()).unwrap();
+    let mounts = client.call(MountList { after: 0 }, soon()).unwrap().mounts;
+    let wait = MountWait {
+        id: mounts[0].id,
+        timeout_ms: u32::MAX,
+    };
+    client.send(wait.into(), soon()).unwrap();
+    // Requests of another session are answered after it began.
+    let daemon = Daemon::of(&project);
+    daemon.end();
+    run.end_input();
+    run.finish();
 }
 
 #[test]

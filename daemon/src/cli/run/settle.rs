@@ -111,7 +111,7 @@ impl Ending<'_> {
         );
         Failure::Other(format!(
             "{why}; the changes stay in the branch {branch}: export them with {}",
-            command(self.common, &export)
+            self.common.command(&export)
         ))
     }
 
@@ -349,7 +349,7 @@ impl Ending<'_> {
         }
         let branch = self.branch;
         let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
-        let delete = command(self.common, &format!("branch delete {branch}"));
+        let delete = self.common.command(&format!("branch delete {branch}"));
         self.say(&format!(
             "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: {delete}",
             parts.unwrap_or_default().display()
@@ -357,21 +357,10 @@ impl Ending<'_> {
     }
 }
 
-/// A command about the same daemon.
-fn command(common: &Common, words: &str) -> String {
-    let default = agentfs_proto::socket::default_path();
-    match &common.socket {
-        Some(socket) if *socket != default => {
-            format!("agentfs --socket {} {words}", quoted(socket))
-        }
-        _ => format!("agentfs {words}"),
-    }
-}
-
 /// What is done with a branch that has changes.
 fn what_to_do(common: &Common, branch: &str) -> String {
     let words = ["branch diff", "branch apply", "branch delete"];
-    let commands = words.map(|it| command(common, &format!("{it} {branch}")));
+    let commands = words.map(|it| common.command(&format!("{it} {branch}")));
     commands.join(", ")
 }
 

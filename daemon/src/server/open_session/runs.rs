@@ -71,10 +71,7 @@ impl OpenSession {
         services.stops().begin(session, &stop);
         job(move || {
             let ending = exporter.save_or_go_on(&stop).map_err(|error| {
-                let text = format!(
-                    "{error}; so the daemon goes on: end it with agentfs shutdown --discard to throw \
-                     the changes of all its branches away"
-                );
+                let text = format!("{error}; so the daemon goes on");
                 Refusal::new(Code::RESOURCES, text)
             })?;
             // The event loop ends when it has the answer.
