@@ -172,7 +172,13 @@ impl Client {
         self.answer_to(number, deadline).map(|(answer, _)| answer)
     }
 
-    fn answer_to<A: TryFrom<Reply, Error = Reply>>(
+    /// Waits for the answer to a request that was [sent](Self::send), with the descriptors that come
+    /// along.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn answer_to<A: TryFrom<Reply, Error = Reply>>(
         &mut self,
         number: u64,
         deadline: Deadline,

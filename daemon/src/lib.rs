@@ -14,3 +14,4 @@ mod listeners;
 pub mod server;
 mod shell;
 mod shim;
+mod utc;

@@ -1,6 +1,8 @@
 //! The preloaded library, which the program carries within itself, and how a command is made to load
 //! it.
 
+#[cfg(target_os = "linux")]
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
@@ -94,6 +96,20 @@ pub(crate) fn install() -> Result<PathBuf, InstallError> {
     socket::prepare(&runtime).map_err(InstallError::Directory)?;
     let directory = runtime.parent().unwrap_or(Path::new("/"));
     install_in(directory)
+}
+
+/// Whether this is what the library of some version is called.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_name(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"shim-")
+}
+
+/// Puts the library where it was when somebody removed it.
+pub(crate) fn restore() {
+    match install() {
+        Ok(_) | Err(InstallError::NotCarried) => {}
+        Err(error) => tracing::warn!(%error, "new programs cannot load the preloaded library"),
+    }
 }
 
 fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {

@@ -1,5 +1,7 @@
 //! Opening below a directory so that nothing leads out of it: no symbolic link on the way is
 //! followed, and no `..` is passed.
+//!
+//! Everything that acts on a directory of the host by a path that somebody else chose opens it here.
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -14,23 +16,54 @@ const READING: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 /// Opens `path`, relative to `root` and without leading slash; the root itself is the empty path.
+///
+/// # Errors
+///
+/// As openat2(2): `ELOOP` for a symbolic link on the way, `EXDEV` for a path that leads out.
+pub fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    at_once(root, path, flags, false)
+}
+
+/// As [`open`], and enters nothing that is mounted below `root`.
+///
+/// # Errors
+///
+/// As [`open`]; `EXDEV` also where something is mounted.
+pub fn open_on_mount(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+    at_once(root, path, flags, true)
+}
+
 #[cfg(target_os = "linux")]
-pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+fn at_once(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Result<OwnedFd> {
     use rustix::fs::ResolveFlags;
     let path: &[u8] = if path.is_empty() { b"." } else { path };
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    how.set(ResolveFlags::NO_XDEV, one_mount);
     match rustix::fs::openat2(&root, path, flags, Mode::empty(), how) {
-        Err(Errno::NOSYS | Errno::PERM) => open_stepwise(root, path, flags),
+        Err(Errno::NOSYS | Errno::PERM) => stepwise(root, path, flags, one_mount),
         result => result,
     }
 }
 
-/// Opens `path`, relative to `root` and without leading slash; the root itself is the empty path.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
+fn at_once(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Result<OwnedFd> {
     let path: &[u8] = if path.is_empty() { b"." } else { path };
-    open_stepwise(root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW)
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    stepwise(root, path, flags, one_mount)
+}
+
+/// As [`open_stepwise`]. What is mounted is known by its device: a bind mount of the same device is
+/// not noticed.
+fn stepwise(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Result<OwnedFd> {
+    if path.split(|byte| *byte == b'/').any(|name| name == b"..") {
+        return Err(Errno::XDEV);
+    }
+    let opened = open_stepwise(&root, path, flags)?;
+    if one_mount && rustix::fs::fstat(&opened)?.st_dev != rustix::fs::fstat(&root)?.st_dev {
+        return Err(Errno::XDEV);
+    }
+    Ok(opened)
 }
 
 /// Opens a regular file or a directory for reading, and says how it is. Anything else is `ESTALE` and is
@@ -100,5 +133,45 @@ fn open_stepwise(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd>
     match &dir {
         Some(dir) => rustix::fs::openat(dir, last, flags, Mode::empty()),
         None => rustix::fs::openat(&root, last, flags, Mode::empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{OFlags, open, open_on_mount, stepwise};
+    use rustix::fd::OwnedFd;
+    use rustix::fs::Mode;
+    use rustix::io::Errno;
+
+    fn root(path: &std::path::Path) -> OwnedFd {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty()).expect("a directory")
+    }
+
+    #[test]
+    fn nothing_leads_out_at_once_or_stepwise() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("in")).expect("a directory");
+        std::os::unix::fs::symlink("/etc", directory.path().join("out")).expect("a link");
+        let root = root(directory.path());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        for path in [&b"out/passwd"[..], b"in/../../etc", b"out"] {
+            open(&root, path, flags).expect_err("it leads out");
+            open_on_mount(&root, path, flags).expect_err("it leads out");
+            stepwise(&root, path, flags, true).expect_err("it leads out");
+        }
+        open_on_mount(&root, b"in", flags).expect("it is in there");
+        stepwise(&root, b"in", flags, true).expect("it is in there");
+    }
+
+    #[test]
+    fn what_is_mounted_below_is_not_entered() {
+        let root = root("/".as_ref());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        assert!(open(&root, b"proc", flags).is_ok(), "/proc is mounted");
+        let entered = open_on_mount(&root, b"proc", flags);
+        assert_eq!(entered.err(), Some(Errno::XDEV));
+        let entered = stepwise(&root, b"proc", flags, true);
+        assert_eq!(entered.err(), Some(Errno::XDEV));
     }
 }

@@ -101,6 +101,11 @@ impl BranchInner {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits until nobody has the state locked.
+    pub(crate) fn pass(&self) {
+        drop(self.lock_state());
+    }
+
     /// The state, to be changed.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         loop {
@@ -192,7 +197,23 @@ impl Branch {
         caller: &Caller,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        let result = self.commit(caller, &mut self.inner.write(), operation);
+        self.change_open(caller, true, operation)
+    }
+
+    /// As [`change`](Self::change), for what may change only what is open, and is not refused then
+    /// when the filesystem is [sealed](crate::FsCore::seal).
+    pub(crate) fn change_open<T>(
+        &self,
+        caller: &Caller,
+        changes_files: bool,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.inner.write();
+        if changes_files {
+            self.core.check_seal()?;
+        }
+        let result = self.commit(caller, &mut state, operation);
+        drop(state);
         self.deliver_for(caller);
         result
     }

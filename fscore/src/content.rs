@@ -149,6 +149,12 @@ impl File {
         }
     }
 
+    /// The lower file that some of the bytes still come from, as it was.
+    pub(crate) fn needs(&self) -> Option<Stamp> {
+        let base = self.base.as_ref()?;
+        (base.covered < base.len.div_ceil(PAGE)).then_some(base.stamp)
+    }
+
     /// Whether the two certainly hold the same bytes. A lower file is not read for it.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {

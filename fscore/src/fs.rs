@@ -1,6 +1,7 @@
 //! The filesystem: its branches, its snapshots, and who listens.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::branch::{Branch, BranchInner, now};
@@ -26,6 +27,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) bus: EventBus,
     pub(crate) registry: RwLock<Registry>,
+    /// See [`FsCore::seal`].
+    sealed: AtomicBool,
 }
 
 /// All branches and snapshots. Its lock is taken before a branch's, never after.
@@ -74,6 +77,7 @@ impl FsCore {
                     last_branch: Self::MAIN.0,
                     ..Registry::default()
                 }),
+                sealed: AtomicBool::new(false),
             }),
         })
     }
@@ -108,6 +112,24 @@ impl FsCore {
         })
     }
 
+    /// Refuses every change of every branch with `EROFS` from now on, until [`unseal`](Self::unseal):
+    /// so that nothing is written any more that would be lost. Branches can be read. When this
+    /// returns, no change is under way, except for an [`apply`](Branch::apply) or a
+    /// [`restore`](Self::restore) that has begun.
+    pub fn seal(&self) {
+        // Release, and Acquire below: whoever locks a branch after this has locked it sees the seal.
+        self.core.sealed.store(true, Ordering::Release);
+        let branches: Vec<_> = self.core.registry().branches.values().cloned().collect();
+        for branch in branches {
+            branch.pass();
+        }
+    }
+
+    /// Ends a [`seal`](Self::seal).
+    pub fn unseal(&self) {
+        self.core.sealed.store(false, Ordering::Release);
+    }
+
     /// Tells `sink` of every change from now on, in all branches; those of one branch in commit
     /// order.
     ///
@@ -134,6 +156,14 @@ impl FsCore {
 }
 
 impl Core {
+    /// `EROFS` when no branch may be changed any more. To be asked under the branch's lock.
+    pub(crate) fn check_seal(&self) -> Result<()> {
+        if self.sealed.load(Ordering::Acquire) {
+            return Err(Errno::EROFS);
+        }
+        Ok(())
+    }
+
     pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -65,7 +65,7 @@
 
 mod apply;
 mod attr;
-mod beneath;
+pub mod beneath;
 mod branch;
 mod bus;
 mod caller;
@@ -94,6 +94,7 @@ mod snapshot;
 mod sync;
 mod tree;
 mod trie;
+mod unreadable;
 mod walk;
 
 pub use apply::{Action, Applied, ApplyError, ApplyMode};

@@ -302,7 +302,7 @@ impl Branch {
     fn tell_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         // The write lock: the event's place in the order is that of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
-        let result = self.change(&caller, |txn| {
+        let result = self.change_open(&caller, false, |txn| {
             let handles = &*txn.handles;
             if let Some(change) = change(txn.tree, &|node| handles.is_open(node)) {
                 txn.emit_from(Origin::Lower, change);

@@ -30,6 +30,7 @@ impl FsCore {
 impl Branch {
     fn replace(&self, caller: &Caller, new: Tree) -> Result<()> {
         let hold = self.inner.hold();
+        self.core.check_seal()?;
         let old = self.inner.read().tree.clone();
         let steps = steps(&old.without_orphans(), &new)?;
         let is_open = |node| self.inner.read().handles.is_open(node);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use agentfs_client::Deadline;
 use agentfs_proto::message::{
     BranchApply, BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, DiffEntry,
     DiffKind, PageNext,
@@ -172,7 +173,11 @@ fn export(
     directory: Option<PathBuf>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let (directory, written) = places::export(session, name, directory)?;
+    let send = |session: &mut Session, request| {
+        let written = session.call_within(request, Deadline::NEVER);
+        Ok(written?)
+    };
+    let (directory, written) = places::export(session, name, directory, send)?;
     if output.is_json() {
         let written = serde_json::json!({ "directory": directory, "changes": written.changes });
         return output.json(&session.with_project(written));

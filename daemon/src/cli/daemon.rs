@@ -65,6 +65,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     config.limits.sessions = args.max_sessions;
     config.limits.watches = args.max_watches;
     config.until_unused = args.until_unused;
+    config.saves_changes = true;
     // `run` starts it as /proc/self/exe, which is not how it is to be listed.
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::set_name(c"agentfs") {

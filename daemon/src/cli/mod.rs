@@ -17,6 +17,7 @@ mod project;
 #[cfg(target_os = "linux")]
 mod run;
 mod session;
+mod shutdown;
 mod snapshot;
 mod status;
 mod top;
@@ -90,7 +91,7 @@ enum Command {
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
-    Shutdown(session::ShutdownArgs),
+    Shutdown(shutdown::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
     Completions(generate::CompletionsArgs),
     #[command(hide = true)]
@@ -117,10 +118,10 @@ pub fn run() -> ExitCode {
         Command::Join(args) => return run::join::run(&common, &args),
         #[cfg(target_os = "linux")]
         Command::Enter(args) => return run::inside::run(&common, args),
-        Command::Apply(args) => apply::run(args.into_project(&common), &mut output),
+        Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
-        Command::Shutdown(args) => session::shut_down(&common, args, &mut output),
+        Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),
         Command::Completions(args) => generate::completions(&args, &mut output),
         Command::Man(args) => generate::man(&args),

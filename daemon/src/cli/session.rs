@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError, Deadline};
-use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Shutdown, Welcome};
-use clap::Args;
+use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
 
 use super::exec::BRANCH_VARIABLE;
 use super::project::{self, Daemon, Found, Others};
-use super::{Common, Failure, Output};
+use super::{Common, Failure};
 use crate::shell::quoted;
 
 /// How long the daemon may take for one answer.
@@ -238,31 +237,4 @@ fn look_elsewhere(common: &Common, others: Others) -> Result<Daemon, Failure> {
     // Whoever does not read it sees the answer all the same.
     drop(writeln!(io::stderr(), "{text}"));
     Ok(daemon)
-}
-
-/// End the daemon
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  agentfs shutdown --reason upgrade")]
-pub(crate) struct ShutdownArgs {
-    /// Why, for the daemon's log
-    #[arg(long, default_value = "asked to")]
-    reason: String,
-}
-
-pub(crate) fn shut_down(
-    common: &Common,
-    args: ShutdownArgs,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
-    let pid = session.welcome.daemon_pid;
-    session.call(Shutdown {
-        reason: args.reason,
-    })?;
-    if output.is_json() {
-        output.json(&session.with_project(serde_json::json!({ "ended": pid })))
-    } else {
-        let of_project = session.of_project();
-        output.line(format_args!("ended the daemon (process {pid}){of_project}"))
-    }
 }

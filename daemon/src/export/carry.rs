@@ -1,18 +1,11 @@
 //! From a directory to the project.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-
-use agentfs_core::event::ObjectKind;
-use agentfs_core::kind_of_mode;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
-use super::{ExportError, FORMAT, LIST, List, Object, Stamp, Step, below};
+use super::look::{Look, State, look};
+use super::put::Maker;
+use super::{ExportError, Source, Step, Stop, Target, UnreadFile};
 
 /// How to go about conflicts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,171 +21,104 @@ pub(crate) enum Mode {
 /// What was done, or would be.
 #[derive(Debug)]
 pub(crate) struct Carried {
-    /// Where to.
-    pub(crate) project: PathBuf,
-    /// Each with its path, in their order.
+    /// Each with its path, in their order, without those that had been made earlier.
     pub(crate) changes: Vec<(DiffKind, Bytes)>,
+    /// How many of them are made.
+    pub(crate) made: usize,
+    /// How many had been made earlier.
+    pub(crate) made_before: usize,
     /// What the project changed since the branch saw it, or since the list was written.
     pub(crate) conflicts: Vec<Bytes>,
+    /// What ended it early.
+    pub(crate) failure: Option<ExportError>,
 }
 
-/// Carries the changes of an exported branch over to the project, or to another directory. With
-/// conflicts nothing is done, unless it is forced.
+/// Carries the changes of an exported branch over to a directory. With conflicts nothing is done,
+/// unless it is forced. What is made already is no conflict and is not made again, so that what was
+/// interrupted can be finished. The directory is to be [locked](Target::lock).
 ///
 /// # Errors
 ///
-/// [`ExportError`]; the changes in front of the one that failed are made.
+/// [`ExportError`], before anything is done.
 pub(crate) fn carry(
-    directory: &Path,
-    project: Option<&Path>,
+    source: &Source,
+    target: &Target,
     mode: Mode,
+    stop: &Stop,
 ) -> Result<Carried, ExportError> {
-    let list = read(directory)?;
-    let project = project.unwrap_or(list.project.as_path()).to_owned();
-    let mut conflicts: Vec<Bytes> = list.conflicts.clone();
-    let changed = |step: &&Step| Stamp::at(&below(&project, &step.original)) != step.before;
-    let changed = list.changes.iter().filter(changed);
-    conflicts.extend(changed.map(|step| step.path.clone()));
+    let steps = source.steps();
+    let looks = look(source, target, stop)?;
+    let conflicts = conflicts(source, &looks);
+    let to_do = || {
+        let both = steps.iter().zip(&looks);
+        both.filter(|(_, look)| look.state != State::Done)
+    };
+    let changes: Vec<_> = to_do()
+        .map(|(step, _)| (step.change, step.path.clone()))
+        .collect();
+    let mut carried = Carried {
+        made: 0,
+        made_before: steps.len() - changes.len(),
+        changes,
+        conflicts,
+        failure: None,
+    };
+    if mode == Mode::DryRun || (mode == Mode::Refuse && !carried.conflicts.is_empty()) {
+        return Ok(carried);
+    }
+    let linked = to_do().filter_map(|(step, look)| {
+        let old = look.seen.filter(|it| it.is_file() && it.nlink > 1)?;
+        (step.change == DiffKind::Content).then_some(old.ino)
+    });
+    let mut maker = Maker {
+        source,
+        target,
+        stop,
+        force: mode == Mode::Force,
+        linked: linked.collect(),
+        names: None,
+        directories: Vec::new(),
+    };
+    for (step, look) in to_do() {
+        if let Err(error) = maker.make(step, look.seen) {
+            carried.failure = Some(error.at(target.display(&step.path)));
+            break;
+        }
+        carried.made += 1;
+    }
+    if let Err((path, error)) = maker.finish() {
+        let error = error.at(target.display(path));
+        carried.failure.get_or_insert(error);
+    }
+    Ok(carried)
+}
+
+fn conflicts(source: &Source, looks: &[Look]) -> Vec<Bytes> {
+    let steps = || source.steps().iter().zip(looks);
+    let is_about =
+        |step: &Step, path: &Bytes| [&step.path, &step.original, &step.from].contains(&path);
+    // What was in conflict and was made nevertheless is none any more.
+    let is_open = |path: &&Bytes| {
+        let mut about = steps().filter(|(step, _)| is_about(step, path)).peekable();
+        about.peek().is_none() || about.any(|(_, look)| look.state != State::Done)
+    };
+    let mut conflicts: Vec<Bytes> = source
+        .list
+        .conflicts
+        .iter()
+        .filter(is_open)
+        .cloned()
+        .collect();
+    let found = steps().filter(|(_, look)| look.state == State::Conflict);
+    conflicts.extend(found.map(|(step, _)| step.path.clone()));
     conflicts.sort();
     conflicts.dedup();
-    let is_refused = mode == Mode::Refuse && !conflicts.is_empty();
-    if mode != Mode::DryRun && !is_refused {
-        for step in &list.changes {
-            carry_step(directory, &project, step)
-                .map_err(|error| ExportError::Io(below(&project, &step.path), error))?;
-        }
-    }
-    let changes = list.changes.into_iter();
-    Ok(Carried {
-        project,
-        changes: changes.map(|step| (step.change, step.path)).collect(),
-        conflicts,
-    })
+    conflicts
 }
 
-fn read(directory: &Path) -> Result<List, ExportError> {
-    let path = directory.join(LIST);
-    let text = fs::read(&path).map_err(|error| ExportError::Io(path.clone(), error))?;
-    let list: List = serde_json::from_slice(&text)
-        .map_err(|error| ExportError::List(path.clone(), error.to_string()))?;
-    if list.format != FORMAT {
-        let why = format!("it has format {}, not {FORMAT}", list.format);
-        return Err(ExportError::List(path, why));
+impl Source {
+    /// Files of the branch that could not be read when this was written.
+    pub(crate) fn unread(&self) -> &[UnreadFile] {
+        &self.list.unread
     }
-    Ok(list)
-}
-
-fn carry_step(directory: &Path, project: &Path, step: &Step) -> io::Result<()> {
-    let path = below(project, &step.path);
-    match (step.change, &step.after) {
-        (DiffKind::Removed, _) => remove(&path, step.mode),
-        (DiffKind::Renamed, _) => fs::rename(below(project, &step.from), &path),
-        (DiffKind::Attributes, Some(object)) => set_attributes(&path, object),
-        (DiffKind::Added | DiffKind::Content, Some(object)) => make(directory, &path, object),
-        (DiffKind::Added | DiffKind::Content | DiffKind::Attributes, None) => {
-            Err(io::ErrorKind::InvalidData.into())
-        }
-    }
-}
-
-fn remove(path: &Path, mode: u32) -> io::Result<()> {
-    let removed = if kind_of_mode(mode) == Some(ObjectKind::Directory) {
-        fs::remove_dir(path)
-    } else {
-        fs::remove_file(path)
-    };
-    match removed {
-        // Somebody was there before.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes an object, or gives one its new content.
-fn make(directory: &Path, path: &Path, object: &Object) -> io::Result<()> {
-    match (&object.content, kind_of_mode(object.mode)) {
-        (Some(content), _) => {
-            let content = below(directory, content);
-            let has_other_names = path
-                .symlink_metadata()
-                .is_ok_and(|it| it.is_file() && it.nlink() > 1);
-            if has_other_names {
-                let mut file = File::options().write(true).truncate(true).open(path)?;
-                io::copy(&mut File::open(content)?, &mut file)?;
-                return set_attributes(path, object);
-            }
-            put(path, |new| {
-                io::copy(&mut File::open(content)?, &mut File::create_new(new)?)?;
-                set_attributes(new, object)
-            })
-        }
-        (None, Some(ObjectKind::Directory)) => {
-            match DirBuilder::new().mode(0o700).create(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-                other => other?,
-            }
-            set_attributes(path, object)
-        }
-        (None, Some(ObjectKind::Symlink)) => put(path, |new| {
-            symlink(object.target.as_path(), new)?;
-            set_attributes(new, object)
-        }),
-        (None, _) => put(path, |new| {
-            make_special(new, object)?;
-            set_attributes(new, object)
-        }),
-    }
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn make_special(path: &Path, object: &Object) -> io::Result<()> {
-    let kind = rustix::fs::FileType::from_raw_mode(object.mode);
-    let mode = rustix::fs::Mode::from_raw_mode(object.mode);
-    Ok(rustix::fs::mknodat(CWD, path, kind, mode, object.rdev)?)
-}
-
-#[cfg(target_vendor = "apple")]
-fn make_special(_: &Path, _: &Object) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Puts something into its place whole: it is made beside it first.
-fn put(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".agentfs-{}", std::process::id()));
-    let new = path.with_file_name(name);
-    let made = make(&new).and_then(|()| fs::rename(&new, path));
-    if made.is_err() {
-        // What failed is told.
-        drop(fs::remove_file(&new));
-    }
-    made
-}
-
-fn set_attributes(path: &Path, object: &Object) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::lchown(path, Some(object.uid), Some(object.gid))?;
-    }
-    if kind_of_mode(object.mode) != Some(ObjectKind::Symlink) {
-        for (name, value) in &object.xattrs {
-            let flags = XattrFlags::empty();
-            rustix::fs::lsetxattr(path, name.as_path(), value, flags)?;
-        }
-        fs::set_permissions(path, Permissions::from_mode(object.mode & 0o7777))?;
-    }
-    let time = Timespec {
-        tv_sec: object.mtime_ns.div_euclid(1_000_000_000),
-        tv_nsec: object.mtime_ns.rem_euclid(1_000_000_000),
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    Ok(rustix::fs::utimensat(
-        CWD,
-        path,
-        &times,
-        AtFlags::SYMLINK_NOFOLLOW,
-    )?)
 }

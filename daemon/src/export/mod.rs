@@ -3,41 +3,69 @@
 //!
 //! `changes.json` is the list, in an order in which the changes can be made, and `files/` has the new
 //! contents under their paths. What the project had at each place is in the list too, so that
-//! whoever carries it over later sees what was changed meanwhile.
+//! whoever carries it over later sees what was changed meanwhile. A file of the branch that cannot be
+//! read is named in the list, and `parts/` has what the branch itself wrote of it.
+//!
+//! [`write`] makes such a directory, beside its place and under another name until it is whole;
+//! [`carry`] brings one over to a project. Neither follows a symbolic link below the directory that
+//! it was given ([`target`], [`source`]), and both end at once when they are told to ([`Stop`]).
 
 mod carry;
+mod content;
+mod error;
+mod links;
+mod look;
+#[cfg_attr(not(target_os = "linux"), path = "pinned_elsewhere.rs")]
+mod pinned;
+mod places;
+mod put;
+mod source;
+mod stop;
+mod target;
 mod write;
 
-use std::fmt;
-use std::fs::Metadata;
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use agentfs_core::Errno;
+use agentfs_core::event::ObjectKind;
+use agentfs_core::kind_of_mode;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 use serde::{Deserialize, Serialize};
 
+use crate::shell::quoted;
+
 pub(crate) use self::carry::{Carried, Mode, carry};
-pub(crate) use self::write::write;
+pub(crate) use self::error::ExportError;
+#[cfg(target_os = "linux")]
+pub(crate) use self::places::prefix;
+pub(crate) use self::places::{Place, places, state_directory};
+pub(crate) use self::source::Source;
+pub(crate) use self::stop::Stop;
+pub(crate) use self::target::Target;
+pub(crate) use self::write::{Origin, write};
 
 const LIST: &str = "changes.json";
 const FILES: &str = "files";
-/// What the list says that it is.
-const FORMAT: u32 = 1;
-const TYPE_MASK: u32 = 0o170_000;
+const PARTS: &str = "parts";
+/// What the list says that it is. Lists of format 1, which have no identities, are read as well.
+const FORMAT: u32 = 2;
 
 /// The list.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct List {
+pub(crate) struct List {
     format: u32,
-    branch: String,
-    /// The directory below the branch.
-    project: Bytes,
+    pub(crate) branch: String,
+    /// The directory below the branch; empty without one.
+    pub(crate) project: Bytes,
+    /// Which directory that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<Identity>,
     /// Paths that had been changed there, too, when this was written.
     conflicts: Vec<Bytes>,
     changes: Vec<Step>,
+    /// Files that could not be read; their changes are not in the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unread: Vec<UnreadFile>,
 }
 
 /// One change. Paths are absolute in the branch, as they are at this step.
@@ -58,37 +86,58 @@ struct Step {
     after: Option<Object>,
 }
 
+/// A file of the branch that could not be read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct UnreadFile {
+    pub(crate) path: Bytes,
+    pub(crate) why: String,
+    /// Where that is what the branch itself wrote of it, with holes elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parts: Option<Bytes>,
+}
+
 fn is_empty(bytes: &Bytes) -> bool {
     bytes.0.is_empty()
 }
 
-/// What tells one state of an object from another.
+/// What tells one directory from all others of a system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    /// The device.
+    pub(crate) dev: u64,
+    /// The inode number.
+    pub(crate) ino: u64,
+}
+
+/// What tells one state of an object from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     kind: u32,
     /// 0 for a directory, as the time.
     size: u64,
     mtime_ns: i64,
+    /// Which object it is. An equal one with another number is no change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ino: Option<u64>,
 }
 
 impl Stamp {
-    fn of(found: &Metadata) -> Self {
-        let kind = found.mode() & TYPE_MASK;
-        let (size, mtime_ns) = if found.is_dir() {
-            (0, 0)
-        } else {
-            let seconds = found.mtime().saturating_mul(1_000_000_000);
-            (found.len(), seconds.saturating_add(found.mtime_nsec()))
-        };
-        Self {
-            kind,
-            size,
-            mtime_ns,
-        }
+    fn is_like(&self, other: &Self) -> bool {
+        let of = |it: &Self| (it.kind, it.size, it.mtime_ns);
+        of(self) == of(other)
     }
 
-    fn at(path: &Path) -> Option<Self> {
-        path.symlink_metadata().ok().as_ref().map(Self::of)
+    /// Whether the two certainly are the same object.
+    fn is_same_object(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.ino.is_some() && self.ino == other.ino
+    }
+}
+
+fn alike(one: Option<Stamp>, other: Option<Stamp>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.is_like(&other),
+        _ => false,
     }
 }
 
@@ -111,56 +160,56 @@ struct Object {
     content: Option<Bytes>,
 }
 
-/// Why changes are not written or carried over.
-#[derive(Debug)]
-pub(crate) enum ExportError {
-    /// The host refused.
-    Io(PathBuf, io::Error),
-    /// The branch cannot be read.
-    Branch(PathBuf, Errno),
-    /// This is no list of changes.
-    List(PathBuf, String),
-}
-
-impl fmt::Display for ExportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(path, error) => write!(f, "{}: {error}", path.display()),
-            Self::Branch(path, errno) => {
-                write!(
-                    f,
-                    "{} of the branch cannot be read: {errno}",
-                    path.display()
-                )
-            }
-            Self::List(path, why) => write!(
-                f,
-                "{} is no list of changes as this agentfs writes it: {why}",
-                path.display()
-            ),
-        }
+impl Object {
+    fn is_directory(&self) -> bool {
+        kind_of_mode(self.mode) == Some(ObjectKind::Directory)
     }
 }
 
-impl std::error::Error for ExportError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(_, error) => Some(error),
-            Self::Branch(_, errno) => Some(errno),
-            Self::List(..) => None,
-        }
+/// The path when what is at `from` moves to `to`, if it moves along.
+fn moved(path: &[u8], from: &[u8], to: &[u8]) -> Option<Bytes> {
+    let rest = path.strip_prefix(from)?;
+    (rest.is_empty() || rest.first() == Some(&b'/')).then(|| Bytes([to, rest].concat()))
+}
+
+/// A path of a list as one that is relative to the directory that it is meant for. `None` for one
+/// that leads out of it.
+fn inside(path: &[u8]) -> Option<&[u8]> {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let is_name = |name: &[u8]| !name.is_empty() && name != b"." && name != b"..";
+    let is_inside = path.is_empty() || path.split(|byte| *byte == b'/').all(is_name);
+    (is_inside && !path.contains(&0)).then_some(path)
+}
+
+/// The directory of a path and its name in it.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
     }
 }
 
-/// A path of the branch below a directory of the host. The list may come from anywhere: nothing in it
-/// leads out of the directory.
-fn below(directory: &Path, path: &Bytes) -> PathBuf {
-    let names = path.as_path().components().filter_map(|part| match part {
-        std::path::Component::Normal(name) => Some(name),
-        std::path::Component::Prefix(_)
-        | std::path::Component::RootDir
-        | std::path::Component::CurDir
-        | std::path::Component::ParentDir => None,
-    });
-    directory.join(names.collect::<PathBuf>())
+#[cfg(test)]
+mod tests {
+    use super::inside;
+
+    #[test]
+    fn a_path_that_leads_out_is_none() {
+        for path in ["/../x", "../x", "/a/../../x", "/a//b", "/./a", "/a/\0"] {
+            assert_eq!(inside(path.as_bytes()), None, "{path:?}");
+        }
+        assert_eq!(inside(b"/a/b"), Some(&b"a/b"[..]));
+        assert_eq!(inside(b"/"), Some(&b""[..]));
+        assert_eq!(inside(b"/..a/b.."), Some(&b"..a/b.."[..]));
+    }
+}
+
+/// The command that applies an export.
+pub(crate) fn apply_command(export: &Path, project: &Path) -> String {
+    let to = if project.as_os_str().is_empty() {
+        "DIR".to_owned()
+    } else {
+        quoted(project)
+    };
+    format!("agentfs apply {} --to {to}", quoted(export))
 }

@@ -1,138 +1,300 @@
 //! From a branch to a directory.
 
-use std::fs::{self, DirBuilder, File};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use agentfs_core::beneath;
 use agentfs_core::event::ObjectKind;
-use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, Errno, OpenFlags};
+use agentfs_core::{
+    ApplyError, ApplyMode, Branch, Caller, Errno, HandleId, OpenFlags, Seek, kind_of_mode,
+};
 use agentfs_proto::bytes::Bytes;
-use agentfs_proto::message::{DiffEntry, DiffKind, Exported};
+use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::{ExportError, FILES, FORMAT, LIST, List, Object, Stamp, Step, below};
+use super::content::{BLOCK, PIECE, write_sparse};
+use super::error::{StepError, StepResult};
+use super::pinned::{DIRECTORY, rename_between};
+use super::target::Target;
+use super::{
+    ExportError, FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, Stop, UnreadFile,
+    inside, moved, split,
+};
 
-/// Bytes that are copied at a time.
-const PIECE: usize = 1 << 20;
+/// Files that could not be read and are named in an answer.
+const NAMED: usize = 32;
 
-/// Writes what a branch changed to a new directory. `entries` are the differences, in an order in
-/// which they can be made.
+/// The directory below a branch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin<'a> {
+    /// Empty when there is none.
+    pub(crate) project: &'a Path,
+    /// Which directory that was when the branch was made.
+    pub(crate) identity: Option<Identity>,
+}
+
+/// Writes what a branch changed to a new directory, which has its name when all is in it. `entries`
+/// are the differences, in an order in which they can be made. A file that cannot be read is left
+/// out, and named.
 ///
 /// # Errors
 ///
-/// [`ExportError`]; what is written by then stays.
+/// [`ExportError`]; nothing is left of what was written then.
 pub(crate) fn write(
     branch: &Branch,
     caller: &Caller,
     entries: &[DiffEntry],
-    project: &Path,
+    origin: Origin<'_>,
     directory: &Path,
+    stop: &Stop,
 ) -> Result<Exported, ExportError> {
-    make_directory(directory).map_err(|error| ExportError::Io(directory.to_owned(), error))?;
+    let failed = |error| ExportError::Io(directory.to_owned(), error);
+    let partial = Partial::beside(directory).map_err(failed)?;
     let mut writer = Writer {
         branch,
         caller,
-        directory,
+        partial: &partial,
+        stop,
         bytes: 0,
+        unread: Vec::new(),
     };
-    let mut changes = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        let (earlier, later) = entries.split_at(index);
-        let is_rename = entry.kind == DiffKind::Renamed;
-        let subject = if is_rename { &entry.from } else { &entry.path };
-        let original = original(subject, earlier);
-        let before = Stamp::at(&below(project, &original));
-        let after = match entry.kind {
-            DiffKind::Removed | DiffKind::Renamed => None,
-            DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
-                Some(writer.object(entry, &final_path(&entry.path, later))?)
-            }
-        };
-        changes.push(Step {
-            change: entry.kind,
-            path: entry.path.clone(),
-            from: entry.from.clone(),
-            mode: entry.mode,
-            original,
-            before,
-            after,
-        });
-    }
-    let list = List {
-        format: FORMAT,
-        branch: branch.name().to_owned(),
-        project: project.into(),
-        conflicts: conflicts(branch),
-        changes,
-    };
-    let path = directory.join(LIST);
+    let list = writer.list(entries, origin)?;
+    let changes = list.changes.len() as u64;
     let text = serde_json::to_vec_pretty(&list)
-        .map_err(|error| ExportError::List(path.clone(), error.to_string()))?;
-    create(&path)
-        .and_then(|mut file| file.write_all(&text))
-        .map_err(|error| ExportError::Io(path, error))?;
+        .map_err(|error| ExportError::List(directory.join(LIST), error.to_string()))?;
+    let written = partial.create(LIST.as_bytes()).and_then(|mut file| {
+        file.write_all(&text)?;
+        partial.finish(directory)
+    });
+    written.map_err(failed)?;
+    let unread = list.unread;
+    let name = |it: &UnreadFile| Unread {
+        path: it.path.clone(),
+        why: it.why.clone(),
+    };
     Ok(Exported {
-        changes: list.changes.len() as u64,
+        changes,
         bytes: writer.bytes,
+        unread_count: unread.len() as u64,
+        unread: unread.iter().take(NAMED).map(name).collect(),
     })
 }
 
+/// The directory while something is written to it. It is removed when this is dropped, unless it is
+/// [finished](Self::finish).
+#[derive(Debug)]
+struct Partial {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Partial {
+    fn beside(directory: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if directory.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if let Some(parent) = directory.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut path = directory.as_os_str().to_owned();
+        path.push(format!(".partial-{}-{count}", std::process::id()));
+        let path = PathBuf::from(path);
+        rustix::fs::mkdirat(CWD, &path, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Self { root, path })
+    }
+
+    /// Makes a new file for this user alone, with the directories above it.
+    fn create(&self, path: &[u8]) -> io::Result<File> {
+        let (parent, name) = split(path);
+        let dir = self.directory(parent)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&dir, name, flags | OFlags::CLOEXEC, mode)?;
+        Ok(file.into())
+    }
+
+    fn directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        match beneath::open(&self.root, path, DIRECTORY) {
+            Err(rustix::io::Errno::NOENT) => {}
+            result => return Ok(result?),
+        }
+        let (parent, name) = split(path);
+        let parent = self.directory(parent)?;
+        rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+        Ok(beneath::open(&parent, name, DIRECTORY)?)
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let ((from_dir, from), (to_dir, to)) = (split(from), split(to));
+        let (from_dir, to_dir) = (self.directory(from_dir)?, self.directory(to_dir)?);
+        Ok(rustix::fs::renameat(from_dir, from, to_dir, to)?)
+    }
+
+    fn remove(&self, path: &[u8]) -> io::Result<()> {
+        let (dir, name) = split(path);
+        let dir = self.directory(dir)?;
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    }
+
+    /// It gets its name, which must be free.
+    fn finish(&self, directory: &Path) -> io::Result<()> {
+        use rustix::io::Errno;
+        let (from, to) = (&self.path, directory.as_os_str());
+        match rename_between(CWD, from.as_os_str().as_bytes(), CWD, to.as_bytes()) {
+            // A filesystem that cannot do it at once.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+                if directory.symlink_metadata().is_err() =>
+            {
+                fs::rename(from, directory)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "part of an export stays behind");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What the host changed since the branch saw it.
-fn conflicts(branch: &Branch) -> Vec<Bytes> {
-    let paths = match branch.apply(ApplyMode::DryRun) {
-        Ok(applied) => applied.conflicts,
-        Err(ApplyError::Conflicts(paths)) => paths,
-        Err(ApplyError::NoLower | ApplyError::Host { .. } | ApplyError::Diff(_)) => Vec::new(),
-    };
-    let absolute = |path: &std::path::PathBuf| Path::new("/").join(path).as_path().into();
-    paths.iter().map(absolute).collect()
-}
-
-/// Where a path was before these steps.
-fn original(path: &Bytes, earlier: &[DiffEntry]) -> Bytes {
-    let mut path = path.clone();
-    for entry in earlier
-        .iter()
-        .rev()
-        .filter(|it| it.kind == DiffKind::Renamed)
-    {
-        if let Some(moved) = moved(&path, &entry.path, &entry.from) {
-            path = moved;
+fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
+    let absolute = |path: &PathBuf| Path::new("/").join(path).as_path().into();
+    match branch.apply(ApplyMode::DryRun) {
+        Ok(applied) => applied.conflicts.iter().map(absolute).collect(),
+        Err(ApplyError::Conflicts(paths)) => paths.iter().map(absolute).collect(),
+        Err(ApplyError::NoLower) => Vec::new(),
+        Err(error @ (ApplyError::Host { .. } | ApplyError::Diff(_))) => {
+            tracing::warn!(%error, branch = branch.name(), "conflicts cannot be told from changes");
+            entries.iter().map(|it| it.path.clone()).collect()
         }
     }
-    path
 }
 
-/// Where a path is after these steps; the first is the path's own.
-fn final_path(path: &Bytes, later: &[DiffEntry]) -> Bytes {
-    let mut path = path.clone();
-    for entry in later
-        .iter()
-        .skip(1)
-        .filter(|it| it.kind == DiffKind::Renamed)
-    {
-        if let Some(moved) = moved(&path, &entry.from, &entry.path) {
-            path = moved;
-        }
+/// The renames among the differences, each with its index.
+struct Renames<'a>(Vec<(usize, &'a DiffEntry)>);
+
+impl<'a> Renames<'a> {
+    fn of(entries: &'a [DiffEntry]) -> Self {
+        let all = entries.iter().enumerate();
+        Self(all.filter(|(_, it)| it.kind == DiffKind::Renamed).collect())
     }
-    path
-}
 
-/// The path when what is at `from` moves to `to`, if it moves along.
-fn moved(path: &[u8], from: &[u8], to: &[u8]) -> Option<Bytes> {
-    let rest = path.strip_prefix(from)?;
-    (rest.is_empty() || rest.first() == Some(&b'/')).then(|| Bytes([to, rest].concat()))
+    /// Where the path of a step was before all steps.
+    fn original(&self, path: &Bytes, index: usize) -> Bytes {
+        let mut path = path.clone();
+        for (_, entry) in self.0.iter().rev().filter(|(at, _)| *at < index) {
+            path = moved(&path, &entry.path, &entry.from).unwrap_or(path);
+        }
+        path
+    }
+
+    /// Where the path of a step is after all steps.
+    fn last(&self, path: &Bytes, index: usize) -> Bytes {
+        let mut path = path.clone();
+        for (_, entry) in self.0.iter().filter(|(at, _)| *at > index) {
+            path = moved(&path, &entry.from, &entry.path).unwrap_or(path);
+        }
+        path
+    }
 }
 
 struct Writer<'a> {
     branch: &'a Branch,
     caller: &'a Caller,
-    directory: &'a Path,
+    partial: &'a Partial,
+    stop: &'a Stop,
     bytes: u64,
+    unread: Vec<UnreadFile>,
+}
+
+/// What came of a file.
+enum Content {
+    Whole(Bytes),
+    /// It could not be read all, and is in the list of those.
+    Unread,
 }
 
 impl Writer<'_> {
-    fn object(&mut self, entry: &DiffEntry, path: &Bytes) -> Result<Object, ExportError> {
+    fn list(&mut self, entries: &[DiffEntry], origin: Origin<'_>) -> Result<List, ExportError> {
+        let target = Target::open(origin.project).ok();
+        // Another directory at its place says nothing about what the branch was made from.
+        let target = target.filter(|it| it.identity().ok() == origin.identity);
+        let renames = Renames::of(entries);
+        let mut changes = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            self.stop.check()?;
+            let is_rename = entry.kind == DiffKind::Renamed;
+            let subject = if is_rename { &entry.from } else { &entry.path };
+            let original = renames.original(subject, index);
+            let after = match entry.kind {
+                DiffKind::Removed | DiffKind::Renamed => None,
+                DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
+                    let path = renames.last(&entry.path, index);
+                    match self.object(entry, &path)? {
+                        Some(object) => Some(object),
+                        None => continue,
+                    }
+                }
+            };
+            changes.push(Step {
+                change: entry.kind,
+                path: entry.path.clone(),
+                from: entry.from.clone(),
+                mode: entry.mode,
+                before: target.as_ref().and_then(|it| stamp_at(it, &original)),
+                original,
+                after,
+            });
+        }
+        let unread = std::mem::take(&mut self.unread);
+        let mut conflicts = conflicts(self.branch, entries);
+        conflicts.retain(|path| unread.iter().all(|it| it.path != *path));
+        Ok(List {
+            format: FORMAT,
+            branch: self.branch.name().to_owned(),
+            project: origin.project.into(),
+            identity: origin.identity,
+            conflicts,
+            changes,
+            unread,
+        })
+    }
+
+    /// What an object is in the branch; `None` for a file that cannot be read.
+    fn object(&mut self, entry: &DiffEntry, path: &Bytes) -> Result<Option<Object>, ExportError> {
+        let is_file = kind_of_mode(entry.mode) == Some(ObjectKind::File);
+        match self.read_object(entry, path) {
+            Err(StepError::Other(ExportError::Branch(_, errno))) if is_file => {
+                self.unread.push(UnreadFile {
+                    path: path.clone(),
+                    why: reason(errno),
+                    parts: None,
+                });
+                Ok(None)
+            }
+            other => other.map_err(|error| error.at(self.partial.path.clone())),
+        }
+    }
+
+    fn read_object(&mut self, entry: &DiffEntry, path: &Bytes) -> StepResult<Option<Object>> {
         let at = path.as_path();
         let failed = |errno| ExportError::Branch(at.to_owned(), errno);
         let attr = self.branch.lstat(self.caller, at).map_err(failed)?;
@@ -142,8 +304,12 @@ impl Writer<'_> {
             [].into()
         };
         let is_new = attr.kind == ObjectKind::File && entry.kind != DiffKind::Attributes;
-        let content = is_new.then(|| self.content(path)).transpose()?;
-        Ok(Object {
+        let content = match is_new.then(|| self.content(path)).transpose()? {
+            Some(Content::Unread) => return Ok(None),
+            Some(Content::Whole(content)) => Some(content),
+            None => None,
+        };
+        Ok(Some(Object {
             uid: attr.uid,
             gid: attr.gid,
             mode: attr.st_mode(),
@@ -152,7 +318,7 @@ impl Writer<'_> {
             rdev: attr.rdev,
             xattrs: self.xattrs(attr.node).map_err(failed)?,
             content,
-        })
+        }))
     }
 
     fn xattrs(&self, node: agentfs_core::id::NodeId) -> Result<Vec<(Bytes, Bytes)>, Errno> {
@@ -167,56 +333,145 @@ impl Writer<'_> {
         names.into_iter().map(value).collect()
     }
 
-    /// Copies a file; gives where it is in the directory.
-    fn content(&mut self, path: &Bytes) -> Result<Bytes, ExportError> {
-        let name = below(Path::new(FILES), path);
-        let copy = self.directory.join(&name);
-        let failed = |error| ExportError::Io(copy.clone(), error);
-        if let Some(parent) = copy.parent() {
-            fs::create_dir_all(parent).map_err(failed)?;
-        }
-        let mut file = create(&copy).map_err(failed)?;
+    /// Copies a file.
+    fn content(&mut self, path: &Bytes) -> StepResult<Content> {
         let unread = |errno| ExportError::Branch(path.as_path().to_owned(), errno);
+        let relative = inside(path).ok_or_else(|| unread(Errno::EINVAL))?;
+        let name = [FILES.as_bytes(), b"/", relative].concat();
+        let file = self.partial.create(&name)?;
         let flags = OpenFlags::from_bits(0);
         let handle = self.branch.open(self.caller, path.as_path(), flags, 0);
-        let handle = handle.map_err(unread)?;
-        let mut buffer = vec![0; PIECE];
-        let mut offset = 0;
-        let copied = loop {
-            match self
-                .branch
-                .read_at(self.caller, handle, offset, &mut buffer)
-            {
-                Ok(0) => break Ok(()),
-                Ok(len) => {
-                    offset += len as u64;
-                    let piece = buffer.get(..len).unwrap_or_default();
-                    if let Err(error) = file.write_all(piece) {
-                        break Err(failed(error));
-                    }
-                }
-                Err(errno) => break Err(unread(errno)),
+        let handle = match handle {
+            Ok(handle) => handle,
+            Err(errno) => {
+                self.partial.remove(&name)?;
+                return Err(unread(errno).into());
             }
         };
-        self.bytes += offset;
-        let closed = self.branch.close(self.caller, handle).map_err(unread);
-        copied.and(closed)?;
-        Ok(name.as_path().into())
+        let mut copy = Copy {
+            branch: self.branch,
+            caller: self.caller,
+            stop: self.stop,
+            handle,
+            file,
+            bytes: 0,
+            missing: None,
+        };
+        let copied = copy.all();
+        let closed = self.branch.close(self.caller, handle);
+        let copied = copied.and(closed.map_err(|errno| unread(errno).into()));
+        if copied.is_err() {
+            self.partial.remove(&name)?;
+        }
+        copied?;
+        self.bytes += copy.bytes;
+        let Some(errno) = copy.missing else {
+            return Ok(Content::Whole(as_bytes(&name)));
+        };
+        let parts = [PARTS.as_bytes(), b"/", relative].concat();
+        self.partial.rename(&name, &parts)?;
+        self.unread.push(UnreadFile {
+            path: path.clone(),
+            why: reason(errno),
+            parts: Some(as_bytes(&parts)),
+        });
+        Ok(Content::Unread)
     }
 }
 
-/// Makes it with those above it, for this user alone; it must be new.
-fn make_directory(directory: &Path) -> io::Result<()> {
-    if let Some(parent) = directory.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    DirBuilder::new().mode(0o700).create(directory)
+fn as_bytes(path: &[u8]) -> Bytes {
+    Path::new(OsStr::from_bytes(path)).into()
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+fn stamp_at(target: &Target, path: &Bytes) -> Option<Stamp> {
+    let found = target.look(inside(path)?).ok().flatten();
+    found.map(|it| it.stamp())
+}
+
+/// Why a file of a branch cannot be read, for people.
+fn reason(errno: Errno) -> String {
+    if errno == Errno::ESTALE {
+        return "the project's file was changed or removed after the branch had changed part of it, \
+                and the rest of what the branch showed is gone"
+            .to_owned();
+    }
+    errno.to_string()
+}
+
+/// A file on its way out of the branch.
+struct Copy<'a> {
+    branch: &'a Branch,
+    caller: &'a Caller,
+    stop: &'a Stop,
+    handle: HandleId,
+    file: File,
+    bytes: u64,
+    /// Why something could not be read.
+    missing: Option<Errno>,
+}
+
+impl Copy<'_> {
+    fn all(&mut self) -> StepResult {
+        let size = self.branch.seek(self.handle, Seek::End(0));
+        let size = size.map_err(|errno| ExportError::Branch(PathBuf::new(), errno))?;
+        let mut buffer = vec![0; PIECE];
+        let mut at = 0;
+        while let Some(data) = self.next_data(at, size) {
+            self.range(data.start, data.end, &mut buffer)?;
+            at = data.end;
+        }
+        Ok(self.file.set_len(size)?)
+    }
+
+    /// The next bytes that may be other than zero; where that cannot be told, all.
+    fn next_data(&self, at: u64, size: u64) -> Option<Range<u64>> {
+        if at >= size {
+            return None;
+        }
+        // Offsets beyond the signed range are beyond the end of every file.
+        let signed = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let start = match self.branch.seek(self.handle, Seek::Data(signed(at))) {
+            Ok(start) => start,
+            Err(Errno::ENXIO) => return None,
+            Err(_) => return Some(at..size),
+        };
+        let end = self.branch.seek(self.handle, Seek::Hole(signed(start)));
+        Some(start..end.unwrap_or(size).min(size))
+    }
+
+    fn range(&mut self, mut at: u64, end: u64, buffer: &mut [u8]) -> StepResult {
+        while at < end {
+            self.stop.check()?;
+            let len = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            match self.branch.read_at(self.caller, self.handle, at, piece) {
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    write_sparse(&self.file, at, piece.get(..read).unwrap_or_default())?;
+                    self.bytes += read as u64;
+                    at += read as u64;
+                }
+                Err(errno) => {
+                    self.missing = Some(errno);
+                    self.parts(at, piece)?;
+                    at += len as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be read of a piece that cannot be read as one: the pages that the branch has itself.
+    fn parts(&mut self, start: u64, piece: &mut [u8]) -> StepResult {
+        let mut at = start;
+        for part in piece.chunks_mut(BLOCK) {
+            let read = self.branch.read_at(self.caller, self.handle, at, part);
+            if let Ok(read) = read {
+                write_sparse(&self.file, at, part.get(..read).unwrap_or_default())?;
+                self.bytes += read as u64;
+            }
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
 }

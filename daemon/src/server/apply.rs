@@ -19,6 +19,9 @@ pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, R
         (false, true) => ApplyMode::Force,
         (false, false) => ApplyMode::Refuse,
     };
+    if mode == ApplyMode::Force {
+        refuse_unreadable(branch)?;
+    }
     let (actions, conflicts) = match branch.apply(mode) {
         Ok(applied) => (applied.actions, applied.conflicts),
         Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths),
@@ -30,6 +33,26 @@ pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, R
         conflict_count: conflicts.len() as u64,
         conflicts: first(conflicts.iter().map(|path| absolute(path))),
     })
+}
+
+/// What cannot be read cannot be applied. Without force the same files are conflicts.
+fn refuse_unreadable(branch: &Branch) -> Result<(), Refusal> {
+    let paths = branch.unreadable();
+    let Some(first) = paths.first() else {
+        return Ok(());
+    };
+    let more = match paths.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let text = format!(
+        "{}{more} cannot be read any more, because the host changed it after the branch had changed \
+         a part of it, so nothing was applied; everything else can be exported and applied from \
+         there: agentfs branch export {} DIR",
+        first.display(),
+        branch.name()
+    );
+    Err(Refusal::new(Code::CONFLICT, text))
 }
 
 fn refusal(error: &ApplyError) -> Refusal {

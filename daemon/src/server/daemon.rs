@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 use agentfs_core::{ConfigError, FsCore};
 use agentfs_engine::service::WatchService;
 
+use super::claim::{Claim, Claimed};
 use super::echo_mode::EchoMode;
 use super::event_loop::{Control, EventLoop};
 use super::limits::Limits;
 use super::listener::{ListenError, Listener};
 use super::mounts::MountTable;
 use super::services::Services;
+use crate::export::Target;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -33,6 +35,9 @@ pub struct Config {
     pub limits: Limits,
     /// Whether it ends when nobody uses it and nothing would be lost with it.
     pub until_unused: bool,
+    /// Whether what its branches changed is exported to the user's state directory before it ends.
+    /// Otherwise that is lost.
+    pub saves_changes: bool,
 }
 
 impl Config {
@@ -47,6 +52,7 @@ impl Config {
             echo: EchoMode::Auto,
             limits: Limits::default(),
             until_unused: false,
+            saves_changes: false,
         }
     }
 }
@@ -64,6 +70,15 @@ pub enum StartError {
     Io(io::Error),
     /// The server thread panicked; its message is in the log.
     Panicked,
+    /// Another daemon has branches of the project and cannot be reached.
+    Unreachable {
+        /// The directory below the branches.
+        lower: PathBuf,
+        /// Its process.
+        pid: u32,
+        /// Where it listened.
+        socket: PathBuf,
+    },
 }
 
 impl fmt::Display for StartError {
@@ -80,6 +95,13 @@ impl fmt::Display for StartError {
             Self::Filesystem(error) => error.fmt(f),
             Self::Io(error) => write!(f, "the daemon cannot run: {error}"),
             Self::Panicked => write!(f, "the daemon failed; its log says where"),
+            Self::Unreachable { lower, pid, socket } => write!(
+                f,
+                "process {pid} is the daemon of {} and cannot be reached, because its socket {} was \
+                 removed; end it, then it exports what its branches hold: kill {pid}",
+                lower.display(),
+                socket.display()
+            ),
         }
     }
 }
@@ -90,7 +112,7 @@ impl std::error::Error for StartError {
             Self::Listen(error) => Some(error),
             Self::Lower(_, error) | Self::Io(error) => Some(error),
             Self::Filesystem(error) => Some(error),
-            Self::Panicked => None,
+            Self::Panicked | Self::Unreachable { .. } => None,
         }
     }
 }
@@ -112,6 +134,8 @@ impl std::error::Error for StartError {
 #[derive(Debug)]
 pub struct Daemon {
     thread: Option<JoinHandle<io::Result<()>>>,
+    /// Given up last.
+    _claim: Option<Claim>,
     control: Arc<Control>,
     services: Arc<Services>,
     socket: PathBuf,
@@ -135,6 +159,7 @@ impl Daemon {
     ///
     /// [`StartError`] when it cannot listen or run.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let claim = claim(&config)?;
         let passed = if config.use_systemd_socket {
             Listener::from_systemd().map_err(StartError::Listen)?
         } else {
@@ -153,11 +178,15 @@ impl Daemon {
         let services = Arc::clone(event_loop.services());
         let thread = std::thread::Builder::new()
             .name("agentfs-server".to_owned())
-            .spawn(move || event_loop.run())
+            .spawn({
+                let services = Arc::clone(&services);
+                move || run(event_loop, &services)
+            })
             .map_err(StartError::Io)?;
         tracing::info!(socket = %socket.display(), "listening");
         Ok(Self {
             thread: Some(thread),
+            _claim: claim,
             control,
             services,
             socket,
@@ -215,6 +244,40 @@ impl Drop for Daemon {
             && !matches!(thread.join(), Ok(Ok(())))
         {
             tracing::error!("the server thread failed");
+        }
+    }
+}
+
+/// Serves. What the branches hold is exported also when that fails.
+fn run(event_loop: EventLoop, services: &Services) -> io::Result<()> {
+    let serve = std::panic::AssertUnwindSafe(|| event_loop.run());
+    let ended = std::panic::catch_unwind(serve);
+    services.save_changes();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Claims the directory below the branches. Who does not keep what branches hold leaves nothing out
+/// of reach, and claims nothing.
+fn claim(config: &Config) -> Result<Option<Claim>, StartError> {
+    let Some(lower) = config.lower.as_deref().filter(|_| config.saves_changes) else {
+        return Ok(None);
+    };
+    let project = Target::open(lower).and_then(|it| it.identity());
+    let project = project.map_err(|error| StartError::Lower(lower.to_owned(), error))?;
+    match Claim::take(project, &config.socket) {
+        Ok(Claimed::Ours(claim)) => Ok(Some(claim)),
+        Ok(Claimed::Free) => Ok(None),
+        Ok(Claimed::Running) => Err(StartError::Listen(ListenError::Running(
+            config.socket.clone(),
+        ))),
+        Ok(Claimed::Unreachable { pid, socket }) => Err(StartError::Unreachable {
+            lower: lower.to_owned(),
+            pid,
+            socket,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a second daemon over the same directory would not be noticed");
+            Ok(None)
         }
     }
 }

@@ -6,7 +6,7 @@ use agentfs_core::event::Envelope;
 use agentfs_core::id::MountId;
 
 use super::services::Sessions;
-use crate::service::WatchService;
+use agentfs_engine::service::WatchService;
 
 /// Nobody to tell.
 #[derive(Debug)]

@@ -4,38 +4,39 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agentfs_core::id::SessionId;
 use agentfs_proto::frame::MAX_FRAME;
+use agentfs_proto::message::Reply;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
+use super::answer::Answer;
 use super::daemon::StartError;
-use super::listener::Listener;
-use super::page::{self, CountersPage};
+use super::listener::{ListenError, Listener};
+use super::page_writer::PageWriter;
 use super::peer::Peer;
+use super::presence::Presence;
 use super::refusal::Refusal;
 use super::services::Services;
 use super::session::{Served, Session};
 use super::unused::Unused;
 use super::watches::RefillId;
+use crate::shim;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(usize::MAX);
 const ATTENTION: Token = Token(usize::MAX - 1);
+const PRESENCE: Token = Token(usize::MAX - 2);
 
 /// Connections accepted in one turn, so that a flood of them does not starve who is connected.
 const ACCEPTS_PER_TURN: usize = 32;
 
 /// How long to wait after the system refused a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How old the page of counters gets.
-const PAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What other threads may do with the event loop.
 #[derive(Debug)]
@@ -63,6 +64,9 @@ impl Control {
 pub(crate) struct EventLoop {
     poll: Poll,
     listener: Listener,
+    presence: Presence,
+    /// The socket was removed and cannot be made again.
+    is_unreachable: bool,
     control: Arc<Control>,
     services: Arc<Services>,
     sessions: HashMap<SessionId, Session>,
@@ -98,9 +102,11 @@ impl EventLoop {
         let registry = poll.registry().try_clone().map_err(StartError::Io)?;
         let services = Arc::new(make_services(&control, registry)?);
         let attention = services.watches().attention();
+        let presence = Presence::start(listener.path()).map_err(StartError::Io)?;
         for (fd, token) in [
             (listener.socket().as_raw_fd(), LISTENER),
             (attention.as_raw_fd(), ATTENTION),
+            (presence.as_raw_fd(), PRESENCE),
         ] {
             let register = poll
                 .registry()
@@ -110,6 +116,8 @@ impl EventLoop {
         Ok(Self {
             poll,
             listener,
+            presence,
+            is_unreachable: false,
             services,
             control,
             sessions: HashMap::new(),
@@ -149,6 +157,8 @@ impl EventLoop {
             }
             if self.control.stop.load(Ordering::Acquire) {
                 tracing::info!(sessions = self.sessions.len(), "ending");
+                // Before the connections end: whoever waits for one looks what was exported then.
+                self.services.save_changes();
                 return Ok(());
             }
             for event in &events {
@@ -156,7 +166,14 @@ impl EventLoop {
                     LISTENER => self.acceptable = true,
                     WAKER => self.collect(),
                     ATTENTION => self.end_condemned(),
-                    token => self.dispatch(token),
+                    PRESENCE => self.stay_reachable(),
+                    token => {
+                        if event.is_write_closed() {
+                            // It waits for nothing any more.
+                            self.services.stops().end(session_of(token));
+                        }
+                        self.dispatch(token);
+                    }
                 }
             }
             events.clear();
@@ -177,6 +194,63 @@ impl EventLoop {
             tracing::info!("nobody uses this daemon any more");
             self.control.stop();
         }
+        let is_out_of_reach = self.is_unreachable && self.sessions.is_empty();
+        if is_out_of_reach && !self.services.mounts().shows(None) {
+            tracing::warn!("nobody can reach this daemon any more");
+            self.control.stop();
+        }
+    }
+
+    /// Somebody removed what makes the daemon reachable, or it may be possible to make it again.
+    fn stay_reachable(&mut self) {
+        let loss = self.presence.hear();
+        if loss.library {
+            shim::restore();
+        }
+        if !loss.socket {
+            return;
+        }
+        let restored = self.restore_socket();
+        // What is lost from here on is heard; what was lost before is looked for once more.
+        self.presence.watch();
+        let restored = restored.and_then(|()| self.restore_socket());
+        let path = self.listener.path().display();
+        match restored {
+            Ok(()) => self.is_unreachable = false,
+            Err(error) if self.is_unreachable => tracing::debug!(%error, "still out of reach"),
+            Err(error) => {
+                tracing::error!(
+                    %error,
+                    "{path} was removed and cannot be made again; this daemon serves who is \
+                     connected, and exports what its branches hold when it ends: kill {}",
+                    std::process::id()
+                );
+                self.is_unreachable = true;
+            }
+        }
+    }
+
+    fn restore_socket(&mut self) -> Result<(), ListenError> {
+        let Some(old) = self.listener.restore()? else {
+            return Ok(());
+        };
+        let failed = |error| ListenError::Io(self.listener.path().to_owned(), error);
+        let registry = self.poll.registry();
+        let (gone, new) = (old.socket().as_raw_fd(), self.listener.socket().as_raw_fd());
+        registry
+            .deregister(&mut SourceFd(&gone))
+            .and_then(|()| registry.register(&mut SourceFd(&new), LISTENER, Interest::READABLE))
+            .map_err(failed)?;
+        tracing::warn!(socket = %self.listener.path().display(), "was removed and is made again");
+        // Who connected before it went is in the old queue.
+        while let Ok((stream, _)) = old.socket().accept() {
+            if let Err(error) = self.admit(stream, Instant::now()) {
+                tracing::warn!(%error, "a connection could not be set up");
+            }
+        }
+        self.acceptable = true;
+        shim::restore();
+        Ok(())
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
@@ -217,6 +291,12 @@ impl EventLoop {
             waiting.into_iter().for_each(|id| self.make_ready(id));
         }
         for done in ended {
+            let is_end = |answer: &Answer| matches!(answer.reply, Reply::Ending(_));
+            if done.result.as_ref().is_ok_and(is_end) {
+                self.services.end().want();
+                // It may have hung up, and then nobody has a turn.
+                self.control.stop();
+            }
             if let Some(session) = self.sessions.get_mut(&done.session) {
                 session.complete(done.request, done.result);
                 self.make_ready(done.session);
@@ -356,7 +436,7 @@ impl EventLoop {
                 }
                 Served::Gone => self.end(id),
             }
-            if self.services.wants_stop() {
+            if self.services.end().is_wanted() {
                 self.control.stop();
             }
         }
@@ -382,48 +462,10 @@ impl EventLoop {
     }
 }
 
-/// Writes the page of counters from time to time.
-struct PageWriter {
-    page: Option<CountersPage>,
-    next: Instant,
-}
-
-impl PageWriter {
-    fn new(socket: &Path, services: &Services) -> Self {
-        let name = page::name_for(socket);
-        let page = match CountersPage::create(&name, &services.all_counters()) {
-            Ok(page) => {
-                services.name_page(&name);
-                Some(page)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "there is no page of counters");
-                None
-            }
-        };
-        Self {
-            page,
-            next: Instant::now() + PAGE_INTERVAL,
-        }
-    }
-
-    fn timeout(&self, now: Instant) -> Option<Duration> {
-        self.page
-            .as_ref()
-            .map(|_| self.next.saturating_duration_since(now))
-    }
-
-    fn write(&mut self, services: &Services, now: Instant) {
-        let Some(page) = &self.page else { return };
-        if services.take_page_wanted() || now >= self.next {
-            page.write(&services.all_counters());
-            self.next = now + PAGE_INTERVAL;
-        }
-    }
-}
-
 impl Drop for EventLoop {
     fn drop(&mut self) {
+        self.services.stops().end_all();
+        self.services.mounts().close();
         for (_, session) in self.sessions.drain() {
             session.end(&self.services);
         }

@@ -3,11 +3,15 @@
 use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use agentfs_proto::socket::{self, SocketPathError};
+use rustix::fs::OFlags;
+
+/// What the name of the lock file ends in.
+const LOCK: &str = ".lock";
 
 use crate::shell::quoted;
 
@@ -17,8 +21,16 @@ use crate::shell::quoted;
 pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// `None` when systemd made it, or when it could not be made again.
+    name: Option<Name>,
+}
+
+/// What the socket has in its directory.
+#[derive(Debug)]
+struct Name {
     /// Held while the daemon lives, so that of two that start at once one gives way.
-    lock: Option<(File, SocketIdentity)>,
+    lock: File,
+    identity: SocketIdentity,
 }
 
 /// The file that is ours, so that no other is removed.
@@ -105,15 +117,20 @@ impl Listener {
         Ok(Some(Self {
             socket,
             path,
-            lock: None,
+            name: None,
         }))
     }
 
     /// Listens at `path`. A socket that a dead daemon left is replaced; a live daemon is left alone.
     pub(crate) fn bind(path: &Path) -> Result<Self, ListenError> {
+        Self::bind_with(path, None)
+    }
+
+    /// As [`bind`](Self::bind), with a lock that this daemon has already.
+    fn bind_with(path: &Path, lock: Option<File>) -> Result<Self, ListenError> {
         socket::prepare(path).map_err(ListenError::Path)?;
         let failed = |error| ListenError::Io(path.to_owned(), error);
-        let lock = lock_beside(path)?;
+        let lock = lock.map_or_else(|| lock_beside(path), Ok)?;
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(ListenError::NotASocket(path.to_owned()));
@@ -143,8 +160,29 @@ impl Listener {
         Ok(Self {
             socket,
             path: path.to_owned(),
-            lock: Some((lock, identity)),
+            name: Some(Name { lock, identity }),
         })
+    }
+
+    /// Makes the socket again when somebody has removed it. Gives the old one then, whose connections
+    /// are still to be taken.
+    pub(crate) fn restore(&mut self) -> Result<Option<Self>, ListenError> {
+        let ours = self.name.as_ref().map(|it| it.identity);
+        match identity_of(&self.path) {
+            Ok(found) if ours.is_none_or(|ours| ours == found) => return Ok(None),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ListenError::Io(self.path.clone(), error));
+            }
+            // It is gone, or another program's, to which `bind` gives way.
+            Ok(_) | Err(_) => {}
+        }
+        let lock = self.name.take().map(|it| it.lock);
+        let lock = lock.filter(|it| is_at(it, &beside(&self.path, LOCK)));
+        let mut new = Self::bind_with(&self.path, lock)?;
+        self.name = new.name.take();
+        // What is dropped has no name that it would remove.
+        std::mem::swap(&mut self.socket, &mut new.socket);
+        Ok(Some(new))
     }
 
     pub(crate) fn socket(&self) -> &UnixListener {
@@ -158,8 +196,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let Some((_, ours)) = &self.lock else { return };
-        if identity_of(&self.path).is_ok_and(|found| found == *ours)
+        let Some(Name { identity, .. }) = &self.name else {
+            return;
+        };
+        if identity_of(&self.path).is_ok_and(|found| found == *identity)
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "the socket stays behind");
@@ -175,6 +215,13 @@ fn identity_of(path: &Path) -> io::Result<SocketIdentity> {
     })
 }
 
+/// Whether an open file still has this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let found = identity_of(path);
+    let of = |it: std::fs::Metadata| (it.dev(), it.ino());
+    matches!(found, Ok(found) if file.metadata().is_ok_and(|it| of(it) == (found.dev, found.ino)))
+}
+
 /// The path with something behind its name.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -184,12 +231,14 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Locks the file beside the socket. The file stays: removing it would let two daemons lock two.
 fn lock_beside(path: &Path) -> Result<File, ListenError> {
-    let lock_path = beside(path, ".lock");
+    let lock_path = beside(path, LOCK);
     let failed = |error| ListenError::Io(lock_path.clone(), error);
     let file = File::options()
         .write(true)
         .create(true)
         .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(&lock_path)
         .map_err(failed)?;
     match file.try_lock() {

@@ -25,6 +25,8 @@ struct Shared {
 struct Table {
     mounts: BTreeMap<MountId, Mount>,
     last: u64,
+    /// Nobody is to wait any more.
+    is_closing: bool,
 }
 
 /// One mount of a branch.
@@ -68,12 +70,16 @@ impl MountTable {
     #[must_use]
     pub fn wait_gone(&self, id: MountId, at_most: Duration) -> bool {
         let table = lock(&self.0.table);
-        let waited = self
-            .0
-            .shrunk
-            .wait_timeout_while(table, at_most, |table| table.mounts.contains_key(&id));
+        let is_there = |table: &mut Table| !table.is_closing && table.mounts.contains_key(&id);
+        let waited = self.0.shrunk.wait_timeout_while(table, at_most, is_there);
         let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
         !table.mounts.contains_key(&id)
+    }
+
+    /// Ends all waiting.
+    pub(crate) fn close(&self) {
+        lock(&self.0.table).is_closing = true;
+        self.0.shrunk.notify_all();
     }
 
     /// Whether some mount shows a branch, or any branch.

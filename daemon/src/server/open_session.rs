@@ -171,13 +171,7 @@ impl OpenSession {
             Request::Status(status) => done(services.report(&status, &self.public)),
             Request::Project(_) => done(project::info(services.core())),
             Request::WatchList(it) => done(watched::list(&it, &self.public, services)?),
-            Request::Shutdown(shutdown) => {
-                self.require_owner("end the daemon")?;
-                let session = self.public.id;
-                tracing::info!(%session, reason = shutdown.reason, "asked to end");
-                services.ask_stop();
-                done(Done { value: 0 })
-            }
+            Request::Shutdown(it) => self.shut_down(&it, services),
             Request::BranchCreate(it) => self.create_branch(&it, services),
             Request::BranchList(it) => done(branches::list(
                 services.core(),
@@ -386,6 +380,7 @@ impl OpenSession {
     /// Gives back everything.
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id;
+        services.stops().end(id);
         services.sessions().remove(&id);
         services.registrations().close(id);
         services.watches().close_session(id);

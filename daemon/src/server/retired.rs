@@ -18,6 +18,11 @@ impl Retired {
         lock(&self.0).insert(branch.id(), branch.last_seq());
     }
 
+    /// Whether the branch, as it is now, may go.
+    pub(crate) fn is_done_with(&self, branch: &Branch) -> bool {
+        lock(&self.0).get(&branch.id()) == Some(&branch.last_seq())
+    }
+
     /// Those that may go now. They are named again until they are gone.
     pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
         let mut all = lock(&self.0);
@@ -30,7 +35,7 @@ impl Retired {
             if services.mounts().shows(Some(*id)) || services.holds().pid_of(*id).is_some() {
                 return true;
             }
-            let may_go = branch.last_seq() == *seq || services.is_as_made(*id);
+            let may_go = branch.last_seq() == *seq || services.exporter().is_as_made(*id);
             if may_go {
                 due.push(*id);
             }

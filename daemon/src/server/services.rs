@@ -22,9 +22,9 @@ use super::branches::{self, Origins, branch_named};
 use super::broadcast::Broadcasts;
 use super::counters::Counters;
 use super::daemon::{Config, StartError};
-use super::differences;
 use super::echo::Echoing;
 use super::event_loop::Control;
+use super::exporter::Exporter;
 use super::holds::Holds;
 use super::jobs::Jobs;
 use super::limits::Limits;
@@ -36,6 +36,7 @@ use super::refills::Refills;
 use super::refusal::Refusal;
 use super::registrations::Registrations;
 use super::retired::Retired;
+use super::stops::Stops;
 
 /// Sessions on one page of a status report.
 const SESSIONS_PER_PAGE: usize = 8;
@@ -60,7 +61,8 @@ pub(crate) struct Services {
     lower_watch: Option<LowerWatch>,
     echoing: Arc<Echoing>,
     core: FsCore,
-    origins: Arc<Origins>,
+    exporter: Exporter,
+    stops: Stops,
     jobs: Jobs,
     watches: Arc<WatchService>,
     broadcasts: Arc<Broadcasts>,
@@ -68,17 +70,17 @@ pub(crate) struct Services {
     mounts: MountTable,
     mounting: Arc<Mounting>,
     refills: Refills,
-    retired: Retired,
     holds: Holds,
     limits: Limits,
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
-    lower: Bytes,
     /// Tells this start of the daemon from all others.
     instance: u64,
     started: Instant,
-    stop_wanted: AtomicBool,
+    end: Arc<End>,
+    /// Whether what the branches changed is exported before the end.
+    saves_changes: bool,
     /// The name of the page of counters, once there is one.
     page: OnceLock<String>,
     page_wanted: AtomicBool,
@@ -117,9 +119,8 @@ impl Services {
             None => None,
         };
         let core = core_over(lower.clone())?;
-        let origins = Arc::new(Origins::default());
         let unusable = |errno| StartError::Io(io::Error::from(errno));
-        origins.remember(&core, FsCore::MAIN, 0).map_err(unusable)?;
+        let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let limits = service::Limits {
             queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
@@ -165,8 +166,9 @@ impl Services {
         Ok(Self {
             lower_watch,
             echoing,
+            exporter,
+            stops: Stops::default(),
             core,
-            origins,
             jobs: Jobs::new(control),
             watches,
             broadcasts,
@@ -174,17 +176,16 @@ impl Services {
             mounts,
             mounting,
             refills: Refills::new(registry),
-            retired: Retired::default(),
             holds: Holds::default(),
             limits: config.limits,
             counters: Counters::default(),
             tokens: Arc::default(),
             sessions,
-            lower: lower.as_deref().map(Bytes::from).unwrap_or_default(),
             // Its keys are the system's random numbers.
             instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
-            stop_wanted: AtomicBool::new(false),
+            end: Arc::default(),
+            saves_changes: config.saves_changes,
             page: OnceLock::new(),
             page_wanted: AtomicBool::new(false),
         })
@@ -195,7 +196,17 @@ impl Services {
     }
 
     pub(crate) fn origins(&self) -> &Arc<Origins> {
-        &self.origins
+        &self.exporter.origins
+    }
+
+    /// What exports branches.
+    pub(crate) fn exporter(&self) -> &Exporter {
+        &self.exporter
+    }
+
+    /// The exports that sessions wait for.
+    pub(crate) fn stops(&self) -> &Stops {
+        &self.stops
     }
 
     pub(crate) fn jobs(&self) -> &Jobs {
@@ -228,7 +239,7 @@ impl Services {
 
     /// Branches that are to go when they are no longer used.
     pub(crate) fn retired(&self) -> &Retired {
-        &self.retired
+        &self.exporter.retired
     }
 
     /// Which branches runs have.
@@ -238,7 +249,7 @@ impl Services {
 
     /// The directory below the branches; empty without one.
     pub(crate) fn lower(&self) -> &Bytes {
-        &self.lower
+        &self.exporter.lower
     }
 
     /// Deletes a branch, unless it is in use.
@@ -246,7 +257,7 @@ impl Services {
         if self.mounts.shows(Some(branch)) {
             return Err(branches::in_use());
         }
-        branches::delete(&self.core, &self.origins, branch)?;
+        branches::delete(&self.core, self.origins(), branch)?;
         self.tokens.forget(branch);
         self.holds.forget(branch);
         Ok(())
@@ -254,7 +265,7 @@ impl Services {
 
     /// Deletes what was retired and is not used any more.
     pub(crate) fn tidy(&self) {
-        for branch in self.retired.due(self) {
+        for branch in self.retired().due(self) {
             if let Err(refusal) = self.delete_branch(branch) {
                 tracing::debug!(%branch, reason = refusal.0.message, "a retired branch stays");
             }
@@ -264,13 +275,8 @@ impl Services {
     /// Whether nothing would be lost with this daemon: nothing is mounted, and no branch differs from
     /// what it was made from.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.mounts.shows(None) && self.core.branches().iter().all(|it| self.is_as_made(it.id))
-    }
-
-    /// Whether a branch is as it was made; not, when that cannot be told.
-    pub(crate) fn is_as_made(&self, branch: BranchId) -> bool {
-        let found = differences::find(&self.core, &self.origins, branch, "");
-        found.is_ok_and(|entries| entries.is_empty())
+        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        !self.mounts.shows(None) && self.core.branches().iter().all(|it| is_as_made(it.id))
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -286,14 +292,23 @@ impl Services {
         lock(&self.sessions)
     }
 
-    /// Asks the event loop to end after this turn.
-    pub(crate) fn ask_stop(&self) {
-        // Release: pairs with the Acquire below.
-        self.stop_wanted.store(true, Ordering::Release);
+    /// The end that was asked for by a request.
+    pub(crate) fn end(&self) -> &Arc<End> {
+        &self.end
     }
 
-    pub(crate) fn wants_stop(&self) -> bool {
-        self.stop_wanted.load(Ordering::Acquire)
+    /// Whether what the branches changed is exported before the daemon ends.
+    pub(crate) fn saves_changes(&self) -> bool {
+        self.saves_changes
+    }
+
+    /// Exports what would be lost, because the daemon ends; not, when it was exported or is to be
+    /// lost because somebody asked for that.
+    pub(crate) fn save_changes(&self) {
+        if self.saves_changes && !self.end.is_settled() {
+            self.exporter.save_and_end();
+            self.end.settle();
+        }
     }
 
     /// The name of the page of counters; empty when there is none.
@@ -393,7 +408,7 @@ impl Services {
         StatusReport {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            lower: self.lower.clone(),
+            lower: self.lower().clone(),
             uptime_s: self.started.elapsed().as_secs(),
             counters: counters
                 .into_iter()
@@ -405,6 +420,34 @@ impl Services {
             sessions,
             more,
         }
+    }
+}
+
+/// The end of the daemon, as a request asked for it.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    is_settled: AtomicBool,
+    is_wanted: AtomicBool,
+}
+
+impl End {
+    /// Nothing is left to be exported.
+    pub(crate) fn settle(&self) {
+        // Release here and below: pairs with the Acquire of the same flag.
+        self.is_settled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// Asks the event loop to end after this turn.
+    pub(crate) fn want(&self) {
+        self.is_wanted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
     }
 }
 

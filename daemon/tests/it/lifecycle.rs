@@ -54,6 +54,7 @@ fn a_request_ends_it_and_is_answered() {
         .call(
             Shutdown {
                 reason: "test".to_owned(),
+                discard: false,
             },
             soon(),
         )
@@ -127,6 +128,7 @@ fn a_socket_from_systemd_is_used_and_left_in_place() {
         .call(
             Shutdown {
                 reason: "test".to_owned(),
+                discard: false,
             },
             soon(),
         )

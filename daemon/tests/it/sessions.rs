@@ -217,6 +217,7 @@ fn an_embedded_daemon_ends_with_its_owner() {
         .call(
             Shutdown {
                 reason: "test".to_owned(),
+                discard: false,
             },
             soon(),
         )

@@ -194,6 +194,8 @@ impl Ready {
 pub(crate) fn agentfs(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentfs"));
     command.env("AGENTFS_SOCKET", directory.join("control.sock"));
+    // What its branches hold is exported there when it ends.
+    command.env("XDG_STATE_HOME", directory.join("state"));
     command
 }
 

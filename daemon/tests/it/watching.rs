@@ -298,6 +298,7 @@ fn a_bound_session_may_not_leave_its_branch() {
     let ended = bound.call(
         Shutdown {
             reason: "no".to_owned(),
+            discard: false,
         },
         soon(),
     );

@@ -2,11 +2,14 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod apply;
 mod doctor;
 mod echo;
 mod echo_inside;
 mod ending;
 mod exec;
+mod exporting;
+mod keeping;
 mod ordinary;
 mod program;
 mod project;
@@ -18,4 +21,5 @@ mod session;
 #[expect(dead_code, reason = "the daemon's own tests use all of it")]
 mod support;
 mod terminal;
+mod waiting;
 mod watchers;

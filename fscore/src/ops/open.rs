@@ -15,6 +15,11 @@ use crate::id::NodeId;
 use crate::inode::Body;
 use crate::walk::{Last, Spot, Target};
 
+/// Whether opening with these flags changes the file, or is for changing it.
+fn may_change(flags: OpenFlags) -> bool {
+    flags.can_write() || flags.contains(OpenFlags::CREATE) || flags.contains(OpenFlags::TRUNCATE)
+}
+
 impl Branch {
     /// open(2). `mode` is used when the file is made.
     ///
@@ -29,7 +34,7 @@ impl Branch {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<HandleId> {
-        self.change(caller, |txn| {
+        self.change_open(caller, may_change(flags), |txn| {
             txn.check_open(flags)?;
             txn.open_path(NodeId::ROOT, bytes(path.as_ref()), flags, mode, &mut 0)
         })
@@ -41,7 +46,7 @@ impl Branch {
     ///
     /// As the system call.
     pub fn open_node(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
-        self.change(caller, |txn| {
+        self.change_open(caller, may_change(flags), |txn| {
             txn.check_open(flags)?;
             let target = txn.walk().target(node)?;
             txn.open_existing(&target, flags)
@@ -121,7 +126,7 @@ impl Branch {
     ///
     /// `EBADF`.
     pub fn close(&self, caller: &Caller, handle: HandleId) -> Result<()> {
-        self.change(caller, |txn| txn.close(handle))
+        self.change_open(caller, false, |txn| txn.close(handle))
     }
 
     /// fsync(2): nothing to wait for, everything is in memory.

@@ -13,6 +13,7 @@ mod limits;
 mod overlay;
 mod place;
 mod replay;
+mod seal;
 mod served;
 mod support;
 #[cfg(target_os = "linux")]

@@ -182,6 +182,28 @@ container! {
         pub changes: u64,
         /// Bytes of file content.
         pub bytes: u64,
+        /// How many files of the branch could not be read, and are not among the changes.
+        pub unread_count: u64,
+        /// The first of them.
+        pub unread: Vec<Unread>,
+    }
+
+    /// A file of a branch that cannot be read.
+    pub struct Unread {
+        /// Its path.
+        pub path: Bytes,
+        /// Why not, for people.
+        pub why: String,
+    }
+
+    /// A branch whose changes were exported because the daemon ends.
+    pub struct Saved {
+        /// Its name.
+        pub branch: String,
+        /// The new directory.
+        pub path: Bytes,
+        /// What was written there.
+        pub exported: Exported,
     }
 
     /// Makes a snapshot of a branch.

@@ -176,6 +176,8 @@ union! {
         64 => Mounts(Mounts),
         /// Answers [`Status`].
         65 => StatusReport(StatusReport),
+        /// Answers [`Shutdown`].
+        66 => Ending(Ending),
         /// Answers [`Mount`] and [`MountServe`].
         67 => MountInfo(MountInfo),
         /// Answers [`WatchList`].
@@ -244,7 +246,7 @@ calls! {
     SnapshotDelete => Done,
     MountList => Mounts,
     Status => StatusReport,
-    Shutdown => Done,
+    Shutdown => Ending,
     Mount => MountInfo,
     Unmount => Done,
     MountServe => MountInfo,
@@ -272,6 +274,7 @@ answers! {
     Snapshots(Snapshots),
     Mounts(Mounts),
     StatusReport(StatusReport),
+    Ending(Ending),
     MountInfo(MountInfo),
     WatchesListed(WatchesListed),
     ProjectInfo(ProjectInfo),

@@ -1,5 +1,6 @@
 //! What the daemon says of itself.
 
+use super::branch::Saved;
 use super::watch::QueueKind;
 use crate::bytes::Bytes;
 use crate::ssz::container;
@@ -174,9 +175,22 @@ container! {
         pub next: u32,
     }
 
-    /// Ends the daemon.
+    /// Ends the daemon. What its branches changed is exported first, and when that cannot be done
+    /// the daemon does not end.
     pub struct Shutdown {
         /// Why, for the log.
         pub reason: String,
+        /// Throw the changes of all branches away instead.
+        pub discard: bool,
+    }
+
+    /// The daemon ends now.
+    pub struct Ending {
+        /// The directory below the branches; empty when there is none.
+        pub lower: Bytes,
+        /// How many branches were exported.
+        pub saved_count: u64,
+        /// The first of them.
+        pub saved: Vec<Saved>,
     }
 }

@@ -112,6 +112,7 @@ fn daemon_requests() -> Vec<Request> {
         .into(),
         Shutdown {
             reason: text("upgrade"),
+            discard: true,
         }
         .into(),
         MountList { after: 0 }.into(),

@@ -7,6 +7,7 @@
 pub(crate) mod inside;
 pub(crate) mod join;
 mod leftovers;
+mod lost;
 mod members;
 mod root;
 mod settle;
@@ -17,6 +18,7 @@ use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, ExitStatus};
+use std::time::SystemTime;
 
 use agentfs_client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
@@ -124,6 +126,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         )));
     }
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
+    let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
     let mut session = start::find_or_start(common, &project, args.echo)?;
     let json = common.json;
@@ -155,6 +158,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         branch: &branch.name,
         is_new: branch.is_new,
         project: &project,
+        since,
     };
     let is_settled = ending.settle(args.ending)?;
     Ok(if is_settled || status != 0 {

@@ -3,15 +3,17 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{
-    Applied, BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, MountInfo, MountWait, PageNext,
+    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, Exported, MountInfo,
+    MountWait, PageNext, Unread,
 };
 use clap::Args;
 
 use super::members::{self, Member};
-use super::{hold, leftovers, supervise};
+use super::{hold, leftovers, lost, supervise};
 use crate::cli::branch::diff_line;
 use crate::cli::session::Session;
 use crate::cli::{Failure, mount, places};
@@ -56,6 +58,8 @@ pub(super) struct Ending<'a> {
     pub(super) branch: &'a str,
     pub(super) is_new: bool,
     pub(super) project: &'a Path,
+    /// When the run began.
+    pub(super) since: SystemTime,
 }
 
 /// What was done with the changes.
@@ -64,8 +68,10 @@ struct Outcome {
     word: &'static str,
     directory: Option<PathBuf>,
     conflicts: Vec<String>,
-    /// They were to be applied, and could not.
-    is_refused: bool,
+    /// Files that could not be exported.
+    unread: Vec<Unread>,
+    /// Whether that is what was asked for.
+    is_wanted: bool,
 }
 
 impl Outcome {
@@ -74,7 +80,8 @@ impl Outcome {
             word,
             directory: None,
             conflicts: Vec::new(),
-            is_refused: false,
+            unread: Vec::new(),
+            is_wanted: true,
         }
     }
 }
@@ -82,6 +89,44 @@ impl Outcome {
 impl Ending<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
+        match self.settle_with_daemon(args) {
+            Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
+                self.settle_without_daemon()
+            }
+            // It says itself where the changes are.
+            Err(failure @ Failure::Other(_)) => Err(failure),
+            Err(failure) => Err(places::kept(
+                self.session,
+                self.branch,
+                &failure.to_string(),
+            )),
+            Ok(is_settled) => Ok(is_settled),
+        }
+    }
+
+    /// The daemon has ended: it exported the changes first.
+    fn settle_without_daemon(&self) -> Result<bool, Failure> {
+        lost::wait_for_end(self.session.welcome.daemon_pid);
+        let branch = self.branch;
+        let Some(directory) = lost::exported(self.project, branch, self.since) else {
+            return Err(Failure::Other(format!(
+                "the daemon ended during the run, and no export of {branch} is there: if it changed \
+                 anything, that is lost; the daemon's log beside its socket may say why"
+            )));
+        };
+        self.say(&format!(
+            "agentfs: the daemon ended during the run, when it had exported what {branch} changed"
+        ));
+        let outcome = Outcome {
+            directory: Some(directory),
+            is_wanted: false,
+            ..Outcome::of("exported")
+        };
+        self.tell(&[], &outcome, &[]);
+        Ok(false)
+    }
+
+    fn settle_with_daemon(&mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
         self.require_branch()?;
         let changes = self.changes()?;
@@ -100,12 +145,13 @@ impl Ending<'_> {
             Choice::Export(directory) => self.export(directory)?,
             Choice::Keep => Outcome::of("kept"),
         };
-        let is_done_with = self.is_new && outcome.word != "kept";
+        // What could not be exported is in the branch only.
+        let is_done_with = self.is_new && outcome.word != "kept" && outcome.unread.is_empty();
         if is_done_with || outcome.word == "discarded" {
             self.retire()?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(!outcome.is_refused)
+        Ok(outcome.is_wanted)
     }
 
     /// Another branch of the same name is not settled in the place of one that somebody deleted.
@@ -173,35 +219,43 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied: Applied = match self.session.call_within(request, Deadline::NEVER) {
+        let conflicts = match self.session.call_within(request, Deadline::NEVER) {
+            Ok(applied) if applied.conflict_count == 0 => return Ok(Outcome::of("applied")),
+            Ok(applied) => applied.conflicts,
             // Its hint is for who applies by hand; here the changes are exported.
             Err(CallError::Refused(error)) if error.code == Code::CONFLICT => {
                 self.say(
                     "agentfs: nothing was applied, because the project is not at its path any more",
                 );
-                let mut outcome = self.export(None)?;
-                outcome.is_refused = true;
-                return Ok(outcome);
+                Vec::new()
             }
-            answer => answer?,
+            Err(CallError::Refused(error)) => {
+                self.say(&format!("agentfs: the changes cannot be applied: {error}"));
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
         };
-        if applied.conflict_count == 0 {
-            return Ok(Outcome::of("applied"));
+        if !conflicts.is_empty() {
+            self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
         }
-        self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
-        for path in &applied.conflicts {
+        for path in &conflicts {
             self.say(&format!("  {path}"));
         }
-        let mut outcome = self.export(None)?;
-        outcome.is_refused = true;
-        outcome.conflicts = applied.conflicts.iter().map(ToString::to_string).collect();
-        Ok(outcome)
+        Ok(Outcome {
+            conflicts: conflicts.iter().map(ToString::to_string).collect(),
+            is_wanted: false,
+            ..self.export(None)?
+        })
     }
 
+    /// Exports to the directory that was named, or to the best place there is.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
-        let (directory, _) = places::export(self.session, self.branch, directory)?;
+        let send = |session: &mut Session, request| interruptible(session, request);
+        let (directory, exported) = places::export(self.session, self.branch, directory, send)?;
         Ok(Outcome {
             directory: Some(directory),
+            is_wanted: exported.unread_count == 0,
+            unread: exported.unread,
             ..Outcome::of("exported")
         })
     }
@@ -227,6 +281,7 @@ impl Ending<'_> {
                 "outcome": outcome.word,
                 "directory": outcome.directory,
                 "conflicts": outcome.conflicts,
+                "unread": outcome.unread,
             });
             drop(writeln!(io::stderr(), "{report}"));
             return;
@@ -243,6 +298,7 @@ impl Ending<'_> {
         if outcome.word == "kept" {
             leftovers::say_commands(self.session, branch, &["diff", "apply", "delete"]);
         }
+        self.tell_of_unread(outcome);
         for Member { pid, name, .. } in remaining {
             self.say(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
@@ -250,6 +306,39 @@ impl Ending<'_> {
             ));
         }
     }
+}
+
+impl Ending<'_> {
+    /// Names the files that are in the branch only.
+    fn tell_of_unread(&self, outcome: &Outcome) {
+        if outcome.unread.is_empty() {
+            return;
+        }
+        self.say("agentfs: these cannot be read, and are not among the exported changes:");
+        for unread in &outcome.unread {
+            self.say(&format!("  {}: {}", unread.path, unread.why));
+        }
+        let (branch, command) = (self.branch, self.session.command());
+        let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
+        self.say(&format!(
+            "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: \
+             {command} branch delete {branch}",
+            parts.unwrap_or_default().display()
+        ));
+    }
+}
+
+/// Exports, unless a signal comes before that is done: then nothing is left of the export.
+fn interruptible(session: &mut Session, request: BranchExport) -> Result<Exported, Failure> {
+    let branch = request.name.clone();
+    let number = session.client.send(request.into(), Deadline::NEVER)?;
+    if let Some(signal) = supervise::readable_or_signal(&session.client).map_err(Failure::Input)? {
+        // The daemon ends the export with the connection, which ends with this process.
+        let why = format!("the export was interrupted by {signal}");
+        return Err(places::kept(session, &branch, &why));
+    }
+    let (exported, _) = session.client.answer_to(number, Deadline::NEVER)?;
+    Ok(exported)
 }
 
 /// What a branch changed. One that is gone did not change anything.

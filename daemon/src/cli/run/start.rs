@@ -13,6 +13,7 @@ use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
 use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
+use rustix::fs::OFlags;
 
 use super::BRANCH_VARIABLE;
 use super::root::is_in_place;
@@ -110,6 +111,7 @@ fn start(socket: &Path, project: &Path, echo: EchoMode) -> Result<(), Failure> {
     let failed = |error| Failure::Other(format!("{}: {error}", log.display()));
     let mut options = File::options();
     options.append(true).create(true).mode(0o600);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let errors = options.open(&log).map_err(failed)?;
     let mut child = Command::new(PROGRAM)
         .arg0("agentfs")

@@ -1,6 +1,7 @@
 //! The command as a child: what this process is told, it is told.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -64,8 +65,10 @@ pub(super) fn line() -> io::Result<Option<String>> {
         PollFd::new(&input, PollFlags::IN),
     ];
     rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
-    let [signals, _] = &ready;
-    if !signals.revents().is_empty() {
+    let [signal, _] = &ready;
+    if !signal.revents().is_empty() {
+        // It is heard now, and does not interrupt what comes next.
+        signals.read_signal()?;
         return Ok(None);
     }
     // A terminal gives a line at a time (termios(3)).
@@ -73,6 +76,32 @@ pub(super) fn line() -> io::Result<Option<String>> {
     let len = rustix::io::retry_on_intr(|| rustix::io::read(&input, &mut bytes))?;
     let text = bytes.get(..len).filter(|text| !text.is_empty());
     Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()))
+}
+
+/// Waits until there is something to read, or a signal wants an end: gives its name then.
+pub(super) fn readable_or_signal(answer: impl AsFd) -> io::Result<Option<&'static str>> {
+    let mut wanted = SigSet::empty();
+    [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+    ]
+    .into_iter()
+    .for_each(|it| wanted.add(it));
+    let signals = SignalFd::with_flags(&wanted, SfdFlags::SFD_CLOEXEC)?;
+    let mut ready = [
+        PollFd::new(&signals, PollFlags::IN),
+        PollFd::new(&answer, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
+    let [signal, _] = &ready;
+    if signal.revents().is_empty() {
+        return Ok(None);
+    }
+    let number = signals.read_signal()?.map(|it| it.ssi_signo);
+    let signal = number.and_then(|it| Signal::try_from(i32::try_from(it).ok()?).ok());
+    Ok(Some(signal.map_or("a signal", Signal::as_str)))
 }
 
 /// What the child does first.

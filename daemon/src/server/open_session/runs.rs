@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use agentfs_core::id::MountId;
 use agentfs_proto::message::{
-    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, MountServe, MountWait,
+    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, MountServe,
+    MountWait, Shutdown,
 };
 
 use super::super::branches;
-use super::super::differences;
-use super::super::project;
+use super::super::exporter::SAVING;
 use super::super::refusal::Refusal;
 use super::super::services::Services;
 use super::long::job;
 use super::{OpenSession, Work, done, mount_info};
-use crate::export::{self, ExportError};
+use crate::export::Stop;
 
 impl OpenSession {
     pub(super) fn create_branch(
@@ -59,18 +59,47 @@ impl OpenSession {
     ) -> Result<Work, Refusal> {
         self.require_owner("write to a directory of the host")?;
         let branch = self.branch(&request.name, services)?;
-        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
-        let (project, caller) = (
-            project::path_for_export(&core, services.lower()),
-            self.caller.clone(),
-        );
+        let (exporter, stop) = (services.exporter().clone(), self.stop(services));
         job(move || {
-            let changes = differences::find(&core, &origins, branch.id(), "")?;
-            let (project, directory) = (project.as_path(), request.path.as_path());
-            let written = export::write(&branch, &caller, &changes, project, directory);
-            let failed = |error: ExportError| Refusal::new(Code::RESOURCES, error.to_string());
-            Ok(written.map_err(failed)?.into())
+            let directory = request.path.as_path();
+            Ok(exporter.export(&branch, directory, &stop)?.into())
         })
+    }
+
+    /// Ends the daemon, when what its branches changed is exported or is not to be.
+    pub(super) fn shut_down(&self, it: &Shutdown, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("end the daemon")?;
+        let session = self.public.id;
+        tracing::info!(%session, reason = it.reason, discard = it.discard, "asked to end");
+        let end = Arc::clone(services.end());
+        let exporter = services.exporter().clone();
+        if it.discard || !services.saves_changes() {
+            end.settle();
+            end.want();
+            return done(Ending {
+                lower: exporter.lower,
+                saved_count: 0,
+                saved: Vec::new(),
+            });
+        }
+        let stop = Stop::after(SAVING);
+        services.stops().begin(session, &stop);
+        job(move || {
+            let ending = exporter.save_or_go_on(&stop).map_err(|error| {
+                let text = format!("{error}; so the daemon goes on");
+                Refusal::new(Code::RESOURCES, text)
+            })?;
+            // The event loop ends when it has the answer.
+            end.settle();
+            Ok(ending.into())
+        })
+    }
+
+    /// What ends an export when the session does.
+    fn stop(&self, services: &Services) -> Stop {
+        let stop = Stop::default();
+        services.stops().begin(self.public.id, &stop);
+        stop
     }
 
     pub(super) fn serve_mount(

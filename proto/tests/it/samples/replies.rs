@@ -213,9 +213,15 @@ fn branch_replies() -> Vec<Reply> {
     };
     vec![
         BranchCreated { id: 2 }.into(),
-        Exported {
-            changes: 3,
-            bytes: 4096,
+        exported().into(),
+        Ending {
+            lower: b"/home/me/project".into(),
+            saved_count: 1,
+            saved: vec![Saved {
+                branch: text("attempt-1"),
+                path: b"/home/me/.local/state/agentfs/changes/project/attempt-1".into(),
+                exported: exported(),
+            }],
         }
         .into(),
         Branches {
@@ -254,4 +260,16 @@ fn branch_replies() -> Vec<Reply> {
         status_report().into(),
         project_info().into(),
     ]
+}
+
+fn exported() -> Exported {
+    Exported {
+        changes: 3,
+        bytes: 4096,
+        unread_count: 1,
+        unread: vec![Unread {
+            path: b"/a".into(),
+            why: text("stale"),
+        }],
+    }
 }

@@ -1,0 +1,39 @@
+//! What makes the daemon reachable is not watched here: who removes its socket has to end it by a
+//! signal, which exports what its branches hold.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+
+/// Hears nothing.
+#[derive(Debug)]
+pub(crate) struct Presence(OwnedFd);
+
+/// What went away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Loss {
+    /// The socket or its directory.
+    pub(crate) socket: bool,
+    /// The preloaded library.
+    pub(crate) library: bool,
+}
+
+impl Presence {
+    /// Watches nothing.
+    pub(crate) fn start(_: &Path) -> io::Result<Self> {
+        let (reader, _) = io::pipe()?;
+        Ok(Self(reader.into()))
+    }
+
+    pub(crate) fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Does nothing.
+    pub(crate) fn watch(&mut self) {}
+
+    /// Nothing.
+    pub(crate) fn hear(&mut self) -> Loss {
+        Loss::default()
+    }
+}

@@ -1,0 +1,33 @@
+//! Files that a branch cannot show any more.
+
+use std::path::PathBuf;
+
+use crate::branch::Branch;
+use crate::diff::place_of;
+use crate::id::NodeId;
+
+impl Branch {
+    /// The files of which the branch holds a part, and whose other part is gone because the host
+    /// has changed them since. Reading that part is `ESTALE`.
+    #[must_use]
+    pub fn unreadable(&self) -> Vec<PathBuf> {
+        let Some(lower) = self.core.shared.lower.as_ref() else {
+            return Vec::new();
+        };
+        let tree = self.inner.read().tree.without_orphans();
+        let mut all = Vec::new();
+        for (key, inode) in tree.inodes().iter() {
+            let Some(stamp) = inode.as_file().and_then(crate::content::File::needs) else {
+                continue;
+            };
+            let found = lower.inode(NodeId(key)).ok();
+            if found.is_none_or(|it| it.stamp() != stamp)
+                && let Some(place) = place_of(&tree, inode)
+            {
+                all.push(place.path());
+            }
+        }
+        all.sort();
+        all
+    }
+}
