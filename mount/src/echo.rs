@@ -92,6 +92,7 @@ impl Echo {
 
     /// Whether a request may be ours.
     pub(crate) fn is_busy(&self) -> bool {
+        // Acquire: as in `is_own`.
         self.thread.load(Ordering::Acquire) != 0
     }
 
@@ -176,6 +177,7 @@ impl Echo {
 
     /// Whether this is the name that only we know, in the root. Then the thread is ours.
     fn is_probe(&self, parent: NodeId, name: &OsStr, thread: u32) -> bool {
+        // Acquire: as in `is_own`. The mutex guards the name.
         if self.thread.load(Ordering::Acquire) != PROBING {
             return false;
         }
