@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Stat};
 
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
@@ -305,12 +305,7 @@ impl Lower {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<()> {
-        let fd = self.file(node)?;
-        if let Some(stamp) = stamp
-            && stamp_of(&rustix::fs::fstat(&fd)?) != *stamp
-        {
-            return Err(Errno::ESTALE);
-        }
+        let fd = self.file_as(node, stamp)?;
         let mut done = 0;
         while done < buffer.len() {
             match rustix::io::pread(&*fd, &mut buffer[done..], offset + done as u64) {
@@ -323,6 +318,44 @@ impl Lower {
         }
         buffer[done..].fill(0);
         Ok(())
+    }
+
+    /// The first data (`true`) or hole of a lower file that is not before `offset`; the end of the
+    /// file is a hole. With a stamp, the file must still be as it was then. Where the host's
+    /// filesystem does not know, everything is data.
+    pub(crate) fn seek(
+        &self,
+        node: NodeId,
+        stamp: Option<&Stamp>,
+        offset: u64,
+        data: bool,
+    ) -> Result<Option<u64>> {
+        let fd = self.file_as(node, stamp)?;
+        // The position that this moves is nobody's: everything else here reads by offset.
+        let to = if data {
+            SeekFrom::Data(offset)
+        } else {
+            SeekFrom::Hole(offset)
+        };
+        match rustix::fs::seek(&*fd, to) {
+            Ok(found) => Ok(Some(found)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                Ok(data.then_some(offset))
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A lower file, open; with a stamp, only as long as it is as it was then.
+    fn file_as(&self, node: NodeId, stamp: Option<&Stamp>) -> Result<Arc<OwnedFd>> {
+        let fd = self.file(node)?;
+        if let Some(stamp) = stamp
+            && stamp_of(&rustix::fs::fstat(&fd)?) != *stamp
+        {
+            return Err(Errno::ESTALE);
+        }
+        Ok(fd)
     }
 
     fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {

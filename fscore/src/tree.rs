@@ -1,11 +1,12 @@
 //! All objects of one branch or snapshot. Cloning one is O(1): that is what a snapshot is.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::FsConfig;
-use crate::content::{ReadBase, Stamp};
+use crate::content::{File, ReadBase, Stamp};
 use crate::dir::{Dir, Entry, Link};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
@@ -209,7 +210,7 @@ impl Tree {
     pub(crate) fn change_file<T>(
         &mut self,
         node: NodeId,
-        change: impl FnOnce(&mut crate::content::File, ReadBase<'_>) -> Result<T>,
+        change: impl FnOnce(&mut File, ReadBase<'_>) -> Result<T>,
     ) -> Result<T> {
         let shared = self.shared.clone();
         let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
@@ -228,6 +229,24 @@ impl Tree {
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         let base = read_base(&self.shared, node, self.is_own(node));
         file.read(offset, buffer, &base)
+    }
+
+    /// Where a file's next data or hole is; see [`File::seek`].
+    pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
+        let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        file.seek(
+            offset,
+            data,
+            &seek_base(&self.shared, node, self.is_own(node)),
+        )
+    }
+
+    /// See [`File::next_data`].
+    pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
+        let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        file.next_data(from, &seek_base(&self.shared, node, self.is_own(node)))
     }
 
     /// The object of that name, in the branch or below it.
@@ -290,7 +309,7 @@ impl Tree {
 
     /// Puts a new object in.
     pub(crate) fn add(&mut self, node: NodeId, inode: Inode) {
-        self.pages += inode.as_file().map_or(0, crate::content::File::counted);
+        self.pages += inode.as_file().map_or(0, File::counted);
         self.inodes.insert(node.0, Arc::new(inode));
     }
 
@@ -298,7 +317,7 @@ impl Tree {
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.orphans.remove(node.0);
         if let Some(inode) = self.inodes.remove(node.0) {
-            self.pages -= inode.as_file().map_or(0, crate::content::File::counted);
+            self.pages -= inode.as_file().map_or(0, File::counted);
         }
     }
 
@@ -429,6 +448,18 @@ fn read_base(
 ) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<()> {
     move |stamp, offset, buffer| match &shared.lower {
         Some(lower) => lower.read(node, unchanged.then_some(stamp), offset, buffer),
+        None => Err(Errno::ESTALE),
+    }
+}
+
+/// Finds data and holes of the lower file under `node`, as [`read_base`] reads it.
+fn seek_base(
+    shared: &Shared,
+    node: NodeId,
+    unchanged: bool,
+) -> impl Fn(&Stamp, u64, bool) -> Result<Option<u64>> {
+    move |stamp, offset, data| match &shared.lower {
+        Some(lower) => lower.seek(node, unchanged.then_some(stamp), offset, data),
         None => Err(Errno::ESTALE),
     }
 }
