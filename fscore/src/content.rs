@@ -122,13 +122,6 @@ impl File {
         (self.counted + below) * PAGE_BLOCKS
     }
 
-    /// What shows of the lower file comes from this one now.
-    pub(crate) fn rebase(&mut self, stamp: Stamp) {
-        if let Some(base) = &mut self.base {
-            base.stamp = stamp;
-        }
-    }
-
     /// Whether the two certainly hold the same bytes. A lower file is not read for it.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {

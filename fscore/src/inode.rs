@@ -165,6 +165,39 @@ impl Inode {
     }
 }
 
+/// What a branch saw of an object of the lower directory when it made the object its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    stamp: Stamp,
+    /// Not of a directory, which others may well change; and not when this process itself has moved
+    /// or linked the object since.
+    pub(crate) ctime: Option<Nanos>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) xattrs: Option<Arc<Xattrs>>,
+}
+
+impl Seen {
+    pub(crate) fn of(inode: &Inode) -> Self {
+        Self {
+            stamp: inode.stamp(),
+            ctime: (!inode.is_dir()).then_some(inode.times.ctime),
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            xattrs: inode.xattrs.clone(),
+        }
+    }
+
+    /// Whether the host has left it alone since, extended attributes aside, which change its ctime.
+    pub(crate) fn is_still(&self, now: &Inode) -> bool {
+        self.stamp == now.stamp()
+            && self.ctime.is_none_or(|ctime| ctime == now.times.ctime)
+            && (self.mode, self.uid, self.gid) == (now.mode, now.uid, now.gid)
+    }
+}
+
 /// The names of an object, for whoever reaches it by number. Nearly every object has one.
 ///
 /// An object of the lower layer with several hard links lists those that were seen.

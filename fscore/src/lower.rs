@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Stat};
 
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
+pub(crate) use self::stat::{Print, mode_of};
 use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
 use crate::apply::{HostState, Traces};
 use crate::beneath;
@@ -92,6 +93,20 @@ impl Lower {
         let stat = stat_at(self.open_dir(dir).ok()?, name).ok()?;
         let (device, inode) = object_of(&stat);
         Some((device, inode, nanos(stat.st_ctime, stat.st_ctime_nsec)))
+    }
+
+    /// The object as it is now on the host, if that still has it where it was seen last.
+    pub(crate) fn print_of(&self, node: NodeId) -> Option<Print> {
+        let known = self.known(node).ok()?;
+        let (dir, name) = split(&known.path);
+        let stat = if name.is_empty() {
+            rustix::fs::fstat(&self.root)
+        } else {
+            stat_at(self.open_dir(dir).ok()?, name)
+        };
+        let stat = stat.ok()?;
+        let is_same = object_of(&stat) == known.object && stat_kind(&stat) == Some(known.kind);
+        is_same.then(|| Print::of(&stat))
     }
 
     /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.
@@ -284,16 +299,15 @@ impl Lower {
         lock(&self.index).forget_name(dir, name, moved);
     }
 
-    /// The host has this object at this name now, put there for `node` by who calls; gives its
-    /// stamp.
-    pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<Stamp> {
+    /// The host has this object at this name now, put there for `node` by who calls.
+    pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<()> {
         let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
         let stat = stat_at(&fd, name)?;
         let path = join(&parent.path, name);
         let object = (object_of(&stat), stat_kind(&stat).ok_or(Errno::ESTALE)?);
         lock(&self.index).adopt(node, (dir, name), path, object);
         lock(&self.open).retain(|(other, _)| *other != node);
-        Ok(stamp_of(&stat))
+        Ok(())
     }
 
     /// Reads bytes of a lower file, all that the buffer takes. With a stamp, the file must still be

@@ -11,7 +11,7 @@ use crate::dir::{Dir, Entry, Link};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times, Xattrs};
+use crate::inode::{Body, Inode, Names, Seen, Times, Xattrs};
 use crate::lower::Lower;
 use crate::trie::Trie;
 
@@ -58,7 +58,7 @@ pub(crate) struct Tree {
     /// Pages of content in use.
     pages: u64,
     /// The lower objects that were copied up, as they were then; also when they were removed since.
-    seen: Trie<Stamp>,
+    seen: Trie<Seen>,
 }
 
 impl Tree {
@@ -80,6 +80,10 @@ impl Tree {
                 body: Body::Dir(Box::<Dir>::default()),
             },
         };
+        let mut seen = Trie::default();
+        if shared.lower.is_some() {
+            seen.insert(NodeId::ROOT.0, Seen::of(&root));
+        }
         let mut inodes = Trie::default();
         inodes.insert(NodeId::ROOT.0, Arc::new(root));
         Ok(Self {
@@ -87,7 +91,7 @@ impl Tree {
             inodes,
             orphans: Trie::default(),
             pages: 0,
-            seen: Trie::default(),
+            seen,
         })
     }
 
@@ -95,15 +99,24 @@ impl Tree {
         &self.inodes
     }
 
-    pub(crate) fn seen(&self) -> &Trie<Stamp> {
+    pub(crate) fn seen(&self) -> &Trie<Seen> {
         &self.seen
     }
 
-    /// The host's file was replaced by one that holds what this file shows.
-    pub(crate) fn rebase(&mut self, node: NodeId, stamp: Stamp) {
-        let inode = self.inodes.get_mut(node.0).map(Arc::make_mut);
-        if let Some(file) = inode.and_then(Inode::as_file_mut) {
-            file.rebase(stamp);
+    /// Remembers how the lower layer has an object.
+    pub(crate) fn see(&mut self, node: NodeId, inode: &Inode) {
+        self.seen.insert(node.0, Seen::of(inode));
+    }
+
+    pub(crate) fn forget_seen(&mut self, node: NodeId) {
+        self.seen.remove(node.0);
+    }
+
+    /// This process has moved or linked the host's object: that its time of change is another one
+    /// means nothing.
+    pub(crate) fn moved_by_us(&mut self, node: NodeId) {
+        if let Some(seen) = self.seen.get_mut(node.0) {
+            seen.ctime = None;
         }
     }
 
@@ -156,7 +169,7 @@ impl Tree {
         }
         inode.names = shown;
         self.room_for_node()?;
-        self.seen.insert(node.0, inode.stamp());
+        self.see(node, &inode);
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
     }

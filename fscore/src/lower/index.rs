@@ -121,6 +121,10 @@ impl Index {
         self.by_name.insert((dir, name.clone()), node);
         let mut names = Names::None;
         if let Some(old) = self.nodes.remove(&node) {
+            // What is left of the object that was there before is somebody else's.
+            if old.object != object && self.by_object.get(&old.object) == Some(&node) {
+                self.by_object.remove(&old.object);
+            }
             if old.kind.is_dir() && old.path != path {
                 self.move_below(&old.path, &path);
             } else {

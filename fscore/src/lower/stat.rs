@@ -1,6 +1,7 @@
 //! What the host says of an object, in the terms of this crate.
 
-use rustix::fs::{FileType, Stat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::index::Object;
 use crate::attr::Nanos;
@@ -46,6 +47,51 @@ pub(super) fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
     kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
+/// Permission bits: `mode & 0o7777`.
+pub(crate) fn mode_of(stat: &Stat) -> u32 {
+    small(stat.st_mode) & 0o7777
+}
+
+/// By which an object of the host is known again, in the state in which it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Print {
+    object: Object,
+    kind: Option<ObjectKind>,
+    stamp: Stamp,
+    ctime: Nanos,
+}
+
+impl Print {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            object: object_of(stat),
+            kind: stat_kind(stat),
+            stamp: stamp_of(stat),
+            ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
+
+    /// Of what is at this name now.
+    pub(crate) fn at(dir: &OwnedFd, name: &[u8]) -> Option<Self> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.ok().as_ref().map(Self::of)
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == Some(ObjectKind::Directory)
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind == Some(ObjectKind::File)
+    }
+
+    /// Whether it is the same object and nobody wrote to it; of a directory, whether it is the same.
+    pub(crate) fn is_same_content(&self, other: &Self) -> bool {
+        let is_untouched = self.is_dir() || self.stamp == other.stamp;
+        (self.object, self.kind) == (other.object, other.kind) && is_untouched
+    }
+}
+
 pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     Stamp {
         size: number(stat.st_size),
@@ -58,7 +104,7 @@ pub(super) fn inode(stat: &Stat, names: Names, body: Body) -> Inode {
     let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
     let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
     Inode {
-        mode: small(stat.st_mode) & 0o7777,
+        mode: mode_of(stat),
         uid: stat.st_uid,
         gid: stat.st_gid,
         nlink: small(stat.st_nlink),

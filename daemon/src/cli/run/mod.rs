@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use agentfs_proto::client::CallError;
-use agentfs_proto::message::{BranchCreate, BranchList, Code};
+use agentfs_proto::message::{BranchCreate, BranchInfo, BranchList, Code};
 use clap::Args;
 
 use self::settle::{Ending, EndingArgs};
@@ -224,13 +224,26 @@ fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
 
 /// The names of all branches.
 fn branches(session: &mut Session) -> Result<Vec<String>, Failure> {
-    let (mut names, mut after) = (Vec::new(), 0);
+    Ok(all_branches(session)?
+        .into_iter()
+        .map(|it| it.name)
+        .collect())
+}
+
+/// The last change of a branch, if there is one of this name.
+fn branch_seq(session: &mut Session, name: &str) -> Result<Option<u64>, Failure> {
+    let all = all_branches(session)?;
+    Ok(all.into_iter().find(|it| it.name == name).map(|it| it.seq))
+}
+
+fn all_branches(session: &mut Session) -> Result<Vec<BranchInfo>, Failure> {
+    let (mut all, mut after) = (Vec::new(), 0);
     loop {
         let page = session.call(BranchList { after })?;
         after = page.branches.last().map_or(after, |it| it.id);
-        names.extend(page.branches.into_iter().map(|it| it.name));
+        all.extend(page.branches);
         if !page.more {
-            return Ok(names);
+            return Ok(all);
         }
     }
 }

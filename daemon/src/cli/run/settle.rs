@@ -14,7 +14,7 @@ use agentfs_proto::message::{
 use clap::Args;
 
 use super::members::{self, Member};
-use super::{PREFIX, branches, supervise};
+use super::{PREFIX, branch_seq, branches, supervise};
 use crate::cli::branch::diff_line;
 use crate::cli::output::time_text;
 use crate::cli::session::Session;
@@ -68,6 +68,8 @@ struct Outcome {
     word: &'static str,
     directory: Option<PathBuf>,
     conflicts: Vec<String>,
+    /// Something else was done than was asked for.
+    is_refused: bool,
 }
 
 impl Outcome {
@@ -76,6 +78,7 @@ impl Outcome {
             word,
             directory: None,
             conflicts: Vec::new(),
+            is_refused: false,
         }
     }
 }
@@ -84,10 +87,12 @@ impl Ending<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
+        // What is changed after this look is not shown, and not thrown away.
+        let seq = self.seq()?;
         let changes = self.changes()?;
         if changes.is_empty() {
             if self.is_new {
-                self.retire()?;
+                self.retire(seq)?;
             }
             return Ok(true);
         }
@@ -100,10 +105,10 @@ impl Ending<'_> {
         };
         let is_done_with = self.is_new && outcome.word != "kept";
         if is_done_with || outcome.word == "discarded" {
-            self.retire()?;
+            self.retire(seq)?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(outcome.conflicts.is_empty())
+        Ok(!outcome.is_refused)
     }
 
     /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
@@ -155,15 +160,30 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied: Applied = self.session.client.call(request, Deadline::NEVER)?;
-        if applied.conflict_count == 0 {
+        let applied: Applied = match self.session.client.call(request, Deadline::NEVER) {
+            Err(CallError::Refused(error)) => {
+                self.say(&format!("agentfs: not applied: {}", error.message));
+                let mut outcome = self.export(None)?;
+                outcome.is_refused = true;
+                return Ok(outcome);
+            }
+            other => other?,
+        };
+        if applied.is_complete {
             return Ok(Outcome::of("applied"));
         }
-        self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
+        let done = match applied.step_count {
+            0 => "nothing was applied".to_owned(),
+            steps => format!("only {steps} of the changes were applied, and the rest is exported"),
+        };
+        self.say(&format!(
+            "agentfs: {done}, because the project changed meanwhile at:"
+        ));
         for path in &applied.conflicts {
             self.say(&format!("  {path}"));
         }
         let mut outcome = self.export(None)?;
+        outcome.is_refused = true;
         outcome.conflicts = applied.conflicts.iter().map(ToString::to_string).collect();
         Ok(outcome)
     }
@@ -184,9 +204,8 @@ impl Ending<'_> {
             match self.session.client.call(request, Deadline::NEVER) {
                 Ok(_) => {
                     return Ok(Outcome {
-                        word: "exported",
                         directory: Some(directory),
-                        conflicts: Vec::new(),
+                        ..Outcome::of("exported")
                     });
                 }
                 Err(error) => failure = Some(error),
@@ -224,10 +243,15 @@ impl Ending<'_> {
         outside.map(|it| it.join(&name)).collect()
     }
 
-    /// The branch may go when nobody uses it, as it is now.
-    fn retire(&mut self) -> Result<(), Failure> {
+    /// The last change of the branch; 0 when it is gone.
+    fn seq(&mut self) -> Result<u64, Failure> {
+        Ok(branch_seq(self.session, self.branch)?.unwrap_or(0))
+    }
+
+    /// The branch may go when nobody uses it, as it was at this change.
+    fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
-        match self.session.call(BranchRetire { name }) {
+        match self.session.call(BranchRetire { name, seq }) {
             // It was unchanged and is gone already.
             Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),

@@ -62,11 +62,9 @@ impl OpenSession {
         let branch = branches::branch_named(services.core(), &it.name)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let tokens = Arc::clone(services.tokens());
-        if services.mounts().shows(Some(branch)) {
-            return Err(branches::in_use());
-        }
+        let mounts = services.mounts().clone();
         job(move || {
-            branches::delete(&core, &origins, branch)?;
+            branches::delete(&core, &origins, &mounts, branch)?;
             tokens.forget(branch);
             Ok(Answer::done())
         })
@@ -88,8 +86,9 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
+        let ending = services.jobs().ending();
         holding_job(branch.id(), move || {
-            Ok(apply::apply(&branch, &request)?.into())
+            Ok(apply::apply(&branch, &request, &ending)?.into())
         })
     }
 
