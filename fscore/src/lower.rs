@@ -4,7 +4,13 @@
 //! gives every object of the host that was ever seen a [`NodeId`], the same in all branches; hard
 //! links are one node, known by device and inode number.
 
+#[cfg(target_os = "linux")]
+mod acl;
+#[cfg(not(target_os = "linux"))]
+#[path = "lower/acl_elsewhere.rs"]
+mod acl;
 mod index;
+mod shown;
 mod stat;
 
 use std::collections::VecDeque;
@@ -17,12 +23,12 @@ use rustix::fs::{AtFlags, Mode, OFlags, SeekFrom, Stat};
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
 pub(crate) use self::stat::{Print, mode_of};
-use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
+use self::stat::{inode, kind_of, nanos, object_of, stamp_of, stat_kind};
 use crate::apply::{HostState, Traces};
 use crate::beneath;
 use crate::bus::lock;
 use crate::config::CaseSensitivity;
-use crate::content::{File, Stamp};
+use crate::content::Stamp;
 use crate::dir::{Dir, same_name};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
@@ -38,6 +44,8 @@ pub(crate) struct Lower {
     root: OwnedFd,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+    /// Devices of which it is known that their filesystem has no ACLs.
+    without_acls: Mutex<Vec<u64>>,
     pub(crate) traces: Traces,
 }
 
@@ -58,6 +66,7 @@ impl Lower {
             root,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
+            without_acls: Mutex::default(),
             traces: Traces::default(),
         })
     }
@@ -115,18 +124,16 @@ impl Lower {
         let (dir, name) = split(&known.path);
         if name.is_empty() {
             let stat = rustix::fs::fstat(&self.root)?;
-            return Ok(inode(
-                &stat,
-                known.names,
-                Body::Dir(Box::new(Dir::merging())),
-            ));
+            let mode = self.mode_shown((&self.root, name), &stat, (node, &known));
+            let body = Body::Dir(Box::new(Dir::merging()));
+            return Ok(inode(&stat, mode, known.names, body));
         }
         let dir = self.open_dir(dir).map_err(vanished)?;
         let stat = stat_at(&dir, name).map_err(vanished)?;
         if object_of(&stat) != known.object || stat_kind(&stat) != Some(known.kind) {
             return Err(Errno::ESTALE);
         }
-        inode_in(&dir, name, &stat, &known)
+        self.inode_in((&dir, name), &stat, (node, &known))
     }
 
     /// The object of that name and how it is, in one look at the host. A directory that the host has
@@ -145,7 +152,8 @@ impl Lower {
                 let Some(found) = self.register(&known, dir, name, &stat, shared) else {
                     return Ok(None);
                 };
-                let inode = inode_in(&fd, name, &stat, &self.known(found.node)?)?;
+                let known = self.known(found.node)?;
+                let inode = self.inode_in((&fd, name), &stat, (found.node, &known))?;
                 return Ok(Some((found, inode)));
             }
             Err(rustix::io::Errno::NOENT) => {}
@@ -394,21 +402,4 @@ impl Lower {
 
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// An object of the host, in the directory where it was looked at.
-fn inode_in(dir: &OwnedFd, name: &[u8], stat: &Stat, known: &Known) -> Result<Inode> {
-    let body = match known.kind {
-        ObjectKind::File => Body::File(File::over_lower(stamp_of(stat))),
-        ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
-        ObjectKind::Symlink => {
-            let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(vanished)?;
-            Body::Symlink(Arc::from(text.as_bytes()))
-        }
-        ObjectKind::Fifo => Body::Fifo,
-        ObjectKind::Socket => Body::Socket,
-        ObjectKind::CharDevice => Body::CharDevice(number(stat.st_rdev)),
-        ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
-    };
-    Ok(inode(stat, known.names.clone(), body))
 }

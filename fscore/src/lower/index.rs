@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::attr::Nanos;
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::inode::Names;
@@ -25,6 +26,8 @@ pub(super) struct Known {
     /// Relative to the lower root, without leading slash.
     pub(super) path: Arc<[u8]>,
     pub(super) names: Names,
+    /// What its ACL takes from the permission bits, when the object was last changed at this time.
+    pub(super) acl: Option<(Nanos, u16)>,
 }
 
 impl Index {
@@ -35,6 +38,7 @@ impl Index {
             kind: ObjectKind::Directory,
             path: Arc::from([]),
             names: Names::None,
+            acl: None,
         };
         Self {
             nodes: HashMap::from([(NodeId::ROOT, known)]),
@@ -45,6 +49,12 @@ impl Index {
 
     pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
         self.nodes.get(&node)
+    }
+
+    pub(super) fn note_acl(&mut self, node: NodeId, acl: (Nanos, u16)) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.acl = Some(acl);
+        }
     }
 
     /// Whether the host has this object, unless that was found not to be so.
@@ -78,6 +88,7 @@ impl Index {
             kind,
             path: path.clone(),
             names: Names::None,
+            acl: None,
         });
         if place.path != path {
             // Another hard link, or the host moved it; a directory has one name.
@@ -137,6 +148,7 @@ impl Index {
             kind,
             path,
             names,
+            acl: None,
         };
         self.nodes.insert(node, known);
     }

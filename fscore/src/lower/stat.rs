@@ -99,12 +99,12 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     }
 }
 
-/// An object as the host describes it.
-pub(super) fn inode(stat: &Stat, names: Names, body: Body) -> Inode {
+/// An object as the host describes it, with the permission bits that are shown.
+pub(super) fn inode(stat: &Stat, mode: u32, names: Names, body: Body) -> Inode {
     let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
     let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
     Inode {
-        mode: mode_of(stat),
+        mode,
         uid: stat.st_uid,
         gid: stat.st_gid,
         nlink: small(stat.st_nlink),
