@@ -96,7 +96,9 @@ mod tree;
 mod trie;
 mod walk;
 
-pub use apply::{Action, Applied, ApplyError, ApplyMode};
+pub use apply::{
+    Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
+};
 pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
 pub use branch::Branch;
 pub use bus::{EventsDisabled, SubscriptionId};

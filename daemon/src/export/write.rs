@@ -82,7 +82,7 @@ fn conflicts(branch: &Branch) -> Vec<Bytes> {
     let paths = match branch.apply(ApplyMode::DryRun) {
         Ok(applied) => applied.conflicts,
         Err(ApplyError::Conflicts(paths)) => paths,
-        Err(ApplyError::NoLower | ApplyError::Host { .. } | ApplyError::Diff(_)) => Vec::new(),
+        Err(_) => Vec::new(),
     };
     let absolute = |path: &std::path::PathBuf| Path::new("/").join(path).as_path().into();
     paths.iter().map(absolute).collect()

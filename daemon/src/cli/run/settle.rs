@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{
-    Applied, BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, MountInfo, MountWait, PageNext,
+    Applied, BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, MountInfo, MountWait,
+    PageNext, ProjectPlace,
 };
 use clap::Args;
 
@@ -64,7 +65,7 @@ struct Outcome {
     word: &'static str,
     directory: Option<PathBuf>,
     conflicts: Vec<String>,
-    /// They were to be applied, and could not.
+    /// Something else was done than was asked for.
     is_refused: bool,
 }
 
@@ -84,10 +85,12 @@ impl Ending<'_> {
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
         self.require_branch()?;
+        // What is changed after this look is not shown, and not thrown away.
+        let seq = self.seq()?;
         let changes = self.changes()?;
         if changes.is_empty() {
             if self.is_new {
-                self.retire()?;
+                self.retire(seq)?;
             }
             return Ok(true);
         }
@@ -102,7 +105,7 @@ impl Ending<'_> {
         };
         let is_done_with = self.is_new && outcome.word != "kept";
         if is_done_with || outcome.word == "discarded" {
-            self.retire()?;
+            self.retire(seq)?;
         }
         self.tell(&changes, &outcome, &remaining);
         Ok(!outcome.is_refused)
@@ -174,21 +177,33 @@ impl Ending<'_> {
             force: false,
         };
         let applied: Applied = match self.session.call_within(request, Deadline::NEVER) {
-            // Its hint is for who applies by hand; here the changes are exported.
-            Err(CallError::Refused(error)) if error.code == Code::CONFLICT => {
-                self.say(
-                    "agentfs: nothing was applied, because the project is not at its path any more",
-                );
+            Err(CallError::Refused(error)) => {
+                self.session.look_again()?;
+                if self.is_in_place() {
+                    self.say(&format!("agentfs: not applied: {}", error.message));
+                } else {
+                    // Its hint is for who applies by hand; here the changes are exported.
+                    self.say(
+                        "agentfs: nothing was applied, because the project is not at its path any \
+                         more",
+                    );
+                }
                 let mut outcome = self.export(None)?;
                 outcome.is_refused = true;
                 return Ok(outcome);
             }
             answer => answer?,
         };
-        if applied.conflict_count == 0 {
+        if applied.is_complete {
             return Ok(Outcome::of("applied"));
         }
-        self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
+        let done = match applied.step_count {
+            0 => "nothing was applied".to_owned(),
+            steps => format!("only {steps} of the changes were applied, and the rest is exported"),
+        };
+        self.say(&format!(
+            "agentfs: {done}, because the project changed meanwhile at:"
+        ));
         for path in &applied.conflicts {
             self.say(&format!("  {path}"));
         }
@@ -206,10 +221,24 @@ impl Ending<'_> {
         })
     }
 
-    /// The branch may go when nobody uses it, as it is now.
-    fn retire(&mut self) -> Result<(), Failure> {
+    fn is_in_place(&self) -> bool {
+        match self.session.project.place {
+            ProjectPlace::InPlace | ProjectPlace::Nowhere => true,
+            ProjectPlace::Elsewhere | ProjectPlace::Deleted => false,
+        }
+    }
+
+    /// The last change of the branch; 0 when it is gone.
+    fn seq(&mut self) -> Result<u64, Failure> {
+        let all = leftovers::branches(self.session)?;
+        let own = all.into_iter().find(|it| it.name == self.branch);
+        Ok(own.map_or(0, |it| it.seq))
+    }
+
+    /// The branch may go when nobody uses it, as it was at this change.
+    fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
-        match self.session.call(BranchRetire { name }) {
+        match self.session.call(BranchRetire { name, seq }) {
             // It was unchanged and is gone already.
             Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),
