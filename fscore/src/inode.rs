@@ -168,7 +168,7 @@ impl Inode {
 /// What a branch saw of an object of the lower directory when it made the object its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Seen {
-    stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// Not of a directory, which others may well change; and not when this process itself has moved
     /// or linked the object since.
     pub(crate) ctime: Option<Nanos>,

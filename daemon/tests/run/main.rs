@@ -6,6 +6,7 @@ mod doctor;
 mod echo;
 mod ending;
 mod exec;
+mod merging;
 mod ordinary;
 mod program;
 mod project;
