@@ -299,6 +299,10 @@ fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
     let side = core
         .branch_create_from_current(&root, FsCore::MAIN, "side")
         .unwrap();
+    for name in ["one", "two"] {
+        fs::write(world.host(name), name).unwrap();
+        while world.next() != (side, format!("written /{name}")) {}
+    }
     let before = core.branch(side).unwrap().stat(&root, "/file").unwrap();
     let main = world.main();
     let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
@@ -307,6 +311,7 @@ fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
     let replace = agentfs_core::RenameFlags::REPLACE;
     main.rename(&root, "/saved", "/file", replace).unwrap();
     main.unlink(&root, "/dir/deep").unwrap();
+    main.rename(&root, "/one", "/two", replace).unwrap();
     main.apply(agentfs_core::ApplyMode::Refuse).unwrap();
     fs::create_dir(world.host("end")).unwrap();
     let mut heard = Vec::new();
@@ -319,10 +324,14 @@ fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
             heard.push(line);
         }
     }
-    assert_eq!(
-        heard,
-        ["removed /dir/deep", "removed /file", "created /file"]
-    );
+    let expected = [
+        "removed /dir/deep",
+        "removed /two",
+        "renamed /one /two",
+        "removed /file",
+        "created /file",
+    ];
+    assert_eq!(heard, expected);
     let after = core.branch(side).unwrap().stat(&root, "/file").unwrap();
     assert_ne!(before.node, after.node);
 }
