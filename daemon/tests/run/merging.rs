@@ -136,10 +136,10 @@ fn what_does_not_fit_into_the_project_is_exported() {
     let project = Project::new();
     let path = project.path();
     let size = Some(c"size=1m");
-    if let Err(errno) = mount("agentfs-test", &path, "tmpfs", MountFlags::empty(), size) {
-        println!("left out: no tmpfs can be mounted here: {errno}");
+    let Ok(()) = mount("agentfs-test", &path, "tmpfs", MountFlags::empty(), size) else {
+        // Only root may; fscore's tests say so.
         return;
-    }
+    };
     let small = Small(&path);
     let script = "echo fits > a; head -c 3000000 /dev/zero | tr '\\0' x > b";
     let said = project.run(&["--apply"], script);
