@@ -146,6 +146,12 @@ impl File {
         (self.counted + below) * PAGE_BLOCKS
     }
 
+    /// Whether it holds just what the lower file held.
+    pub(crate) fn is_only_base(&self) -> bool {
+        let is_whole = |base: &Base| (base.len, base.stamp.size) == (self.size, self.size);
+        self.pages.len() == 0 && self.base.as_deref().is_some_and(is_whole)
+    }
+
     /// Whether the two certainly hold the same bytes. A lower file is not read for it.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {

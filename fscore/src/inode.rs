@@ -169,8 +169,8 @@ impl Inode {
 pub(crate) struct Seen {
     /// The version that its change is based on.
     version: Stamp,
-    /// The time of that version's last change of any kind. Not of a directory, which others may well change; and not when this process itself has moved
-    /// or linked the object since.
+    /// The time of that version's last change of any kind. Not of a directory, which others may well
+    /// change; and not when this process itself has moved or linked the object since.
     pub(crate) ctime: Option<Nanos>,
     pub(crate) mode: u32,
     pub(crate) uid: u32,

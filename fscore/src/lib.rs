@@ -10,7 +10,8 @@
 //!
 //! What it deliberately does not do: it knows no watcher, no socket and no mount, starts no thread,
 //! and writes to the host only in [`Branch::apply`]. Nothing survives the process yet
-//! ([`BackstoreMode`]). ACLs and byte-range locks are not there; a mount leaves locks to its kernel.
+//! ([`BackstoreMode`]). ACLs and byte-range locks are not there: where the host has an ACL, less is shown
+//! than its permission bits say, and a mount leaves locks to its kernel.
 //!
 //! # Example
 //!

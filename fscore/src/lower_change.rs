@@ -105,7 +105,12 @@ impl FsCore {
                 })
             }),
             LowerChange::Renamed { from, to } => telling.with_spot(from, |from| {
-                telling.with_spot(to, |to| telling.renamed(&from, &to))
+                telling.with_spot(to, |to| {
+                    if let Some(gone) = telling.except.and(lower.traces.take_removed(at)) {
+                        telling.gone(&to, gone);
+                    }
+                    telling.renamed(&from, &to)
+                })
             }),
         }
     }

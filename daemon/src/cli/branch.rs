@@ -76,7 +76,7 @@ enum BranchCommand {
         /// Only tell what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Also where the host changed what the branch changed
+        /// Take the branch's side where both changed; files that others put into a directory stay
         #[arg(long)]
         force: bool,
     },

@@ -7,6 +7,7 @@ mod echo;
 mod echo_inside;
 mod ending;
 mod exec;
+mod merging;
 mod ordinary;
 mod program;
 mod project;

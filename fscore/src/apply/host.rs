@@ -431,16 +431,12 @@ impl<'a> Job<'a> {
         let expected = self.expected(to.node)?;
         let mut state = self.hold.state();
         if let Some(replaced) = replaces {
+            let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
+            let was = Some((replaced, kind));
+            let path = relative(&to.path());
+            self.lower.traces.removing(self.branch, &path, was);
             let other = self.expected(replaced)?;
-            done(
-                self.swap
-                    .exchange((source, Some(&expected)), (target, &other)),
-            )?;
-            // What was replaced has the old name now, or, where names cannot be exchanged, none.
-            match rustix::fs::unlinkat(source.dir, source.name, AtFlags::empty()) {
-                Ok(()) | Err(HostErrno::NOENT) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            done(self.swap.replace((source, &expected), (target, &other)))?;
             self.lower.forget_name(to.dir, &to.name, false);
             state.tree.moved_by_us(replaced);
         } else {

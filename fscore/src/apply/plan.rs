@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use super::outcome::Action;
 use super::swap::Expected;
+use crate::content::File;
 use crate::diff::{Differs, Named, Step};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
-use crate::inode::{Inode, Seen};
+use crate::inode::Inode;
 use crate::lower::Lower;
 use crate::tree::Tree;
 
@@ -282,16 +283,19 @@ impl Look<'_> {
             && (!differs.xattrs || has_same_xattrs())
     }
 
-    /// In what a directory differs because the branch changed it, and not the host since.
+    /// In what an object differs because the branch changed it, and not the host since. That a file
+    /// was touched means nothing when the host has changed it.
     fn changed_by_branch(&self, node: NodeId, mut differs: Differs) -> Differs {
         let (Ok(inode), Some(seen)) = (self.new.inode(node), self.new.seen().get(node.0)) else {
             return differs;
         };
-        if inode.is_dir() {
-            let Seen { mode, uid, gid, .. } = *seen;
-            differs.mode &= inode.mode != mode;
-            differs.owner &= (inode.uid, inode.gid) != (uid, gid);
-            differs.xattrs &= inode.xattrs != seen.xattrs;
+        differs.mode &= inode.mode != seen.mode;
+        differs.owner &= (inode.uid, inode.gid) != (seen.uid, seen.gid);
+        differs.xattrs &= inode.xattrs != seen.xattrs;
+        if inode.as_file().is_some_and(File::is_only_base) {
+            let is_touched = inode.times.mtime != seen.version().mtime;
+            differs.content = false;
+            differs.mtime = is_touched && self.is_as_seen(node, None);
         }
         differs
     }

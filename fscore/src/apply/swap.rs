@@ -174,6 +174,40 @@ impl Swap {
         Ok(false)
     }
 
+    /// Moves what is expected at `from` to the place of what is expected at `to`, which goes away;
+    /// neither is a directory. By way of a temporary name, so that whoever watches does not hear of
+    /// an exchange of two names.
+    pub(super) fn replace(
+        &self,
+        from: (At<'_>, &Expected),
+        to: (At<'_>, &Expected),
+    ) -> Result<bool> {
+        let temporary = temporary_name();
+        let aside = At {
+            dir: to.0.dir,
+            name: &temporary,
+        };
+        if !self.rename(from, aside)? {
+            return Ok(false);
+        }
+        let moved = Expected {
+            exact: false,
+            ..*from.1
+        };
+        match self.exchange((aside, Some(&moved)), to) {
+            Ok(true) => {}
+            other => {
+                self.put_back(aside, from.0)?;
+                return other;
+            }
+        }
+        match rustix::fs::unlinkat(aside.dir, aside.name, AtFlags::empty()) {
+            // Nothing is left of it where names cannot be exchanged.
+            Ok(()) | Err(HostErrno::NOENT) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Removes what is expected at `from`, which is no directory, by way of a temporary name. What is
     /// gone already is removed.
     pub(super) fn remove(&self, from: At<'_>, expected: &Expected) -> Result<bool> {
@@ -364,7 +398,14 @@ mod tests {
             let moved = swap.rename((files.at("old"), &now), files.at("moved"));
             assert_eq!(moved, Ok(true));
             let moved = files.expected("moved");
-            assert_eq!(swap.remove(files.at("moved"), &moved), Ok(true));
+            fs::write(files.path().join("over"), "over").unwrap();
+            let over = files.expected("over");
+            let to = (files.at("over"), &over);
+            assert_eq!(swap.replace((files.at("moved"), &moved), to), Ok(true));
+            let left = files.all().into_iter().filter(|(name, _)| name != "new");
+            assert_eq!(left.collect::<Vec<_>>(), pairs(&[("over", "new")]));
+            let moved = files.expected("over");
+            assert_eq!(swap.remove(files.at("over"), &moved), Ok(true));
             assert!(!files.path().join("moved").exists());
             assert_eq!(swap.remove(files.at("moved"), &moved), Ok(true));
         });
@@ -381,6 +422,8 @@ mod tests {
             assert_eq!(swap.exchange((new, None), (at, &old)), Ok(false));
             assert_eq!(swap.rename((at, &old), files.at("moved")), Ok(false));
             assert_eq!(swap.remove(at, &old), Ok(false));
+            let own = files.expected("new");
+            assert_eq!(swap.replace((new, &own), (at, &old)), Ok(false));
             assert_eq!(swap.place(new, at), Ok(false));
             assert_eq!(files.all(), before);
             fs::remove_file(files.path().join("old")).unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use agentfs_core::{Access, ApplyMode, Caller, Errno, RenameFlags, XattrFlags};
 use rustix::fs::XattrFlags as Host;
 
-use crate::support::World;
+use crate::support::{World, left_out};
 
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -64,7 +64,7 @@ fn world(files: &[&str]) -> Option<(tempfile::TempDir, World)> {
     let entries = [Entry::Owner(7), Entry::Group(5), Entry::Other(5)];
     let probe = acl(&entries);
     if let Err(errno) = rustix::fs::setxattr(host.path(), ACCESS, &probe, Host::empty()) {
-        println!("left out: the filesystem of the temporary directory has no ACLs: {errno}");
+        left_out("the temporary directory's filesystem has no ACLs", errno);
         return None;
     }
     fs::set_permissions(host.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -82,9 +82,8 @@ fn nobody_may_more_in_a_branch_than_the_host_s_acl_allows() {
     let in_group = Caller::new(1, GROUP);
     let named = Caller::new(NAMED, NAMED);
     let other = Caller::new(2, 2);
-    if chown(&path, None, Some(GROUP)).is_err() {
-        println!("left out: the file cannot be given to another group here");
-        return;
+    if let Err(error) = chown(&path, None, Some(GROUP)) {
+        return left_out("the file cannot be given to another group", error);
     }
     let read = |caller: &Caller| w.b.access(caller, "/f", Access::READ).is_ok();
     let who = || [&in_group, &named, &other].map(read);

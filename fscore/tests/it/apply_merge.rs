@@ -49,7 +49,7 @@ fn a_directory_that_two_branches_made_has_the_files_of_both() {
             .unwrap();
         w.b.apply(mode).unwrap();
         let applied = other.apply(mode).unwrap();
-        assert_eq!(applied.conflicts, [Path::new(""); 0]);
+        assert!(applied.conflicts.is_empty(), "{applied:?}");
         assert_eq!(
             applied.actions,
             [

@@ -8,7 +8,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use agentfs_core::{Applied, ApplyError, ApplyLock, ApplyMode, Branch, LockError, RenameFlags};
+use agentfs_core::{
+    Action, Applied, ApplyError, ApplyLock, ApplyMode, Branch, LockError, RenameFlags, SetTime,
+};
 use rustix::fs::inotify;
 
 use crate::support::{World, get, put};
@@ -195,7 +197,7 @@ fn what_was_done_before_a_surprise_is_told_and_not_done_again() {
     // Only what is left is left, and what was done is no conflict with itself.
     let left = w.b.apply(ApplyMode::DryRun).unwrap();
     assert_eq!(left.conflicts, [Path::new("z")]);
-    assert_eq!(left.actions, [agentfs_core::Action::Write("z".into())]);
+    assert_eq!(left.actions, [Action::Write("z".into())]);
     // What was done shows through: a later edit of the host is seen, and no conflict.
     fs::write(at("f007"), "later").unwrap();
     assert_eq!(w.get("/f007"), "later");
@@ -246,13 +248,33 @@ fn what_the_host_has_as_the_branch_wants_it_is_no_conflict() {
     let inodes = || ["f", "new"].map(|name| fs::metadata(at(name)).unwrap().ino());
     let before = inodes();
     let Applied { actions, .. } = w.b.apply(ApplyMode::Refuse).unwrap();
-    assert_eq!(actions, [agentfs_core::Action::Write("mine".into())]);
+    assert_eq!(actions, [Action::Write("mine".into())]);
     assert_eq!(inodes(), before);
     assert_eq!(
         (w.get("/f"), w.get("/new")),
         ("same".into(), "same, too".into())
     );
     assert!(w.b.apply(ApplyMode::DryRun).unwrap().actions.is_empty());
+}
+
+/// git touches an object that it finds in its store, and so may the host.
+#[test]
+fn a_file_that_the_branch_only_touched_is_the_host_s() {
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name);
+    fs::write(at("f"), "old").unwrap();
+    fs::write(at("g"), "old").unwrap();
+    let w = World::over(host.path());
+    let moment = Some(SetTime::To(7_000_000_000));
+    for path in ["/f", "/g"] {
+        w.b.utimens(&w.root, path, true, moment, moment).unwrap();
+    }
+    fs::write(at("f"), "host").unwrap();
+    let applied = w.b.apply(ApplyMode::Refuse).unwrap();
+    assert_eq!(applied.actions, [Action::SetAttributes("g".into())]);
+    assert_eq!(fs::read_to_string(at("f")).unwrap(), "host");
+    assert_eq!(fs::metadata(at("g")).unwrap().mtime(), 7);
+    assert_eq!(w.get("/f"), "host");
 }
 
 /// Links and renames change a file's time of change on the host.
@@ -309,7 +331,7 @@ fn a_file_that_an_editor_saved_by_renaming_is_replaced_in_one_step() {
     };
     save("new");
     let plan = w.b.apply(ApplyMode::DryRun).unwrap();
-    assert_eq!(plan.actions, [agentfs_core::Action::Write("f".into())]);
+    assert_eq!(plan.actions, [Action::Write("f".into())]);
     w.b.apply(ApplyMode::Refuse).unwrap();
     let path = host.path().join("f");
     assert_eq!(fs::read_to_string(&path).unwrap(), "new");

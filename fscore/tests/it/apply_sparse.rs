@@ -9,7 +9,7 @@ use agentfs_core::{ApplyError, ApplyMode, Errno};
 use rustix::fs::inotify;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::support::World;
+use crate::support::{World, left_out};
 
 const SIZE: u64 = 200 << 30;
 
@@ -96,7 +96,7 @@ impl Small {
         ) {
             Ok(()) => Some(Self(directory)),
             Err(errno) => {
-                println!("left out: no tmpfs can be mounted here: {errno}");
+                left_out("no tmpfs can be mounted here", errno);
                 None
             }
         }

@@ -45,6 +45,8 @@ pub(crate) struct Translator {
     root: PathBuf,
     /// What was applied last by exchange: its temporary name, and its place.
     exchanged: Option<(PathBuf, PathBuf)>,
+    /// What is removed or moved by way of a temporary name: the name that it had.
+    aside: HashMap<PathBuf, PathBuf>,
     writing: HashMap<PathBuf, Instant>,
     leaving: Vec<Leaving>,
     found: HashMap<PathBuf, Instant>,
@@ -65,6 +67,7 @@ impl Translator {
         Self {
             root: root.to_owned(),
             exchanged: None,
+            aside: HashMap::new(),
             writing: HashMap::new(),
             leaving: Vec::new(),
             found: HashMap::new(),
@@ -223,6 +226,9 @@ impl Translator {
     fn removed(&mut self, path: PathBuf, is_dir: bool, steps: &mut Vec<Step>) {
         self.writing.remove(&path);
         self.found.remove(&path);
+        if let Some(path) = self.aside.remove(&path) {
+            return self.tell(LowerChange::Removed { path, is_dir }, steps);
+        }
         if let Some(at) = self.removed.iter().position(|it| *it == path) {
             self.removed.remove(at);
             return;
@@ -281,15 +287,20 @@ impl Translator {
         let exchanged = self.exchanged.take();
         let change = match (is_own(&from), is_own(&to)) {
             (true, _) => {
+                let was = self.aside.remove(&from);
                 self.exchanged = Some((from, to.clone()));
-                LowerChange::Created(to)
+                match was {
+                    Some(from) if from == to => return,
+                    Some(from) => LowerChange::Renamed { from, to },
+                    None => LowerChange::Created(to),
+                }
             }
-            (false, true) if exchanged.as_ref() == Some(&(to.clone(), from.clone())) => return,
-            // What is removed goes by way of a temporary name.
-            (false, true) => LowerChange::Removed {
-                path: from,
-                is_dir: false,
-            },
+            (false, true) => {
+                if exchanged.is_none_or(|it| it != (to.clone(), from.clone())) {
+                    self.aside.insert(to, from);
+                }
+                return;
+            }
             (false, false) => {
                 let moved = self
                     .is_dir(&to)
