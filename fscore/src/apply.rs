@@ -20,10 +20,11 @@ mod traces;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::host::{Job, Stop, show_applied};
+use self::host::{Job, Stop};
 pub use self::lock::{ApplyLock, LockError};
 pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::Plan;
+use self::release::show_applied;
 pub use self::swap::{is_temporary, temporary_name};
 pub(crate) use self::traces::{HostState, Traces};
 use crate::branch::{Branch, Hold, now};

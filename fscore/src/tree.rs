@@ -1,12 +1,13 @@
 //! All objects of one branch or snapshot. Cloning one is O(1): that is what a snapshot is.
 
+mod bytes;
+
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::FsConfig;
-use crate::content::{File, ReadBase, Stamp};
+use crate::content::{File, Stamp};
 use crate::dir::{Dir, Entry, Link};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
@@ -248,49 +249,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Changes a file's content and keeps count of its pages.
-    pub(crate) fn change_file<T>(
-        &mut self,
-        node: NodeId,
-        change: impl FnOnce(&mut File, ReadBase<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let shared = self.shared.clone();
-        let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
-        let before = file.counted();
-        let result = change(file, &read_base(&shared, node, true));
-        let after = file.counted();
-        self.pages = self.pages - before + after;
-        result
-    }
-
-    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let inode = self.inode(node)?;
-        if inode.is_dir() {
-            return Err(Errno::EISDIR);
-        }
-        let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        let base = read_base(&self.shared, node, self.is_own(node));
-        file.read(offset, buffer, &base)
-    }
-
-    /// Where a file's next data or hole is; see [`File::seek`].
-    pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
-        let inode = self.inode(node)?;
-        let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        file.seek(
-            offset,
-            data,
-            &seek_base(&self.shared, node, self.is_own(node)),
-        )
-    }
-
-    /// See [`File::next_data`].
-    pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
-        let inode = self.inode(node)?;
-        let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        file.next_data(from, &seek_base(&self.shared, node, self.is_own(node)))
-    }
-
     /// The object of that name, in the branch or below it.
     pub(crate) fn lookup(&self, dir: NodeId, inode: &Inode, name: &[u8]) -> Result<Option<Found>> {
         let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
@@ -507,32 +465,5 @@ impl Tree {
             path.extend_from_slice(name);
         }
         Some(path)
-    }
-}
-
-/// Reads the lower file under `node`; when it is part of a branch's file, only as long as the host
-/// has not changed it.
-fn read_base(
-    shared: &Shared,
-    node: NodeId,
-    is_part: bool,
-) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
-    move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
-        Some(lower) => lower.read(node, stamp, offset, buffer),
-        None => Err(Errno::ESTALE),
-    }
-}
-
-/// Finds data and holes of the lower file under `node`, as [`read_base`] reads it.
-fn seek_base(
-    shared: &Shared,
-    node: NodeId,
-    is_part: bool,
-) -> impl Fn(&Stamp, u64, bool) -> Result<Option<u64>> {
-    move |stamp, offset, data| match &shared.lower {
-        Some(lower) if is_part => lower.seek_base(node, stamp, offset, data),
-        Some(lower) => lower.seek(node, stamp, offset, data),
-        None => Err(Errno::ESTALE),
     }
 }

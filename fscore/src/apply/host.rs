@@ -12,16 +12,16 @@ use super::attributes::{self, adjust, set_owner_and_times, set_times};
 use super::is_set;
 use super::outcome::Action;
 use super::plan::{Item, Plan, display, path_of, relative};
+use super::release::show_applied;
 use super::stage::Staged;
 use super::swap::{At, Expected, Swap};
 use crate::attr::Nanos;
 use crate::beneath;
-use crate::branch::{Branch, Hold, State};
+use crate::branch::{Branch, Hold};
 use crate::diff::{Differs, Named, Step};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::{BranchId, NodeId};
-use crate::inode::Inode;
 use crate::lower::{Lower, Print, split};
 use crate::served::Served;
 use crate::tree::Tree;
@@ -62,13 +62,13 @@ pub(super) struct Job<'a> {
     old: &'a Tree,
     pub(super) new: &'a Tree,
     /// Whoever reads the branch meanwhile finds each object either before or after its step.
-    hold: &'a Hold<'a>,
+    pub(super) hold: &'a Hold<'a>,
     branch: BranchId,
     /// What the branch has shown.
-    served: &'a Served,
+    pub(super) served: &'a Served,
     pub(super) cancelled: &'a AtomicBool,
     pub(super) swap: Swap,
-    expected: HashMap<NodeId, Expected>,
+    pub(super) expected: HashMap<NodeId, Expected>,
     /// How many steps are still to be made for each object.
     pending: HashMap<NodeId, usize>,
     /// What was written to the host already.
@@ -161,48 +161,6 @@ impl<'a> Job<'a> {
             state.tree.moved_by_us(node);
         }
         Ok(())
-    }
-
-    /// The host has an object that was put there: what is still to be done with it is based on that.
-    fn has_put(&self, state: &mut State, node: NodeId, staged: &Staged) {
-        let is_own = |print| staged.is_own(&print);
-        if self.lower.print_of(node).is_some_and(is_own)
-            && let Ok(now) = self.lower.inode(node)
-        {
-            let xattrs = self.lower.xattrs(node).unwrap_or_default();
-            state.tree.see(node, &Inode { xattrs, ..now });
-        }
-    }
-
-    /// The host has an object by another name, in the version that the look found.
-    fn has_moved(&self, state: &mut State, node: NodeId) {
-        if let Some(expected) = self.expected.get(&node) {
-            state.tree.moved_by_us_as(node, expected.print.version());
-        }
-    }
-
-    /// The host has it already.
-    fn release_there(&self, name: Option<&(NodeId, Name)>, node: NodeId) {
-        let mut state = self.hold.state();
-        let mut on_host = node;
-        if let Some((dir, name)) = name {
-            on_host = self.lower.seen_as(*dir, name).unwrap_or(node);
-            state.tree.release_name(*dir, name, node);
-        }
-        if let Some(expected) = self.expected.get(&on_host) {
-            // Found to hold what the branch has shown: its own.
-            self.served.content(on_host, expected.print.version());
-        }
-        if state.handles.is_open(node) && self.lower.print_of(node).is_none() {
-            // It goes on as a file without a name.
-            if let Ok(inode) = state.tree.inode_mut(node) {
-                inode.nlink = 0;
-                inode.names = crate::inode::Names::None;
-            }
-            state.tree.set_orphan(node, false);
-        } else {
-            state.tree.release_object(node);
-        }
     }
 
     pub(super) fn dir(&self, path: &[u8]) -> Result<OwnedFd> {
@@ -523,18 +481,5 @@ fn node_of(step: &Step) -> NodeId {
     match step {
         Step::Added(named) | Step::Removed(named) | Step::Renamed(_, named) => named.node,
         Step::Modified(node, _) => *node,
-    }
-}
-
-/// What the branch put on the host is what it has shown last: its next change is based on that.
-pub(super) fn show_applied(served: &Served, lower: &Lower, new: &Tree, node: NodeId) {
-    let Ok(own) = new.inode(node) else {
-        return;
-    };
-    if matches!(own.kind(), ObjectKind::File | ObjectKind::Symlink)
-        && let Some(now) = lower.print_of(node)
-        && now.version().has_bytes_of(&own.stamp())
-    {
-        served.content(node, now.version());
     }
 }

@@ -66,7 +66,8 @@ impl Branch {
                     let added = view.announced();
                     let spot = Spot::new(parent, name, Errno::EINVAL)?;
                     let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
-                    Ok(view.shown(node, &inode, added))
+                    let is_own = matches!(inode, Cow::Borrowed(_));
+                    Ok(view.shown(node, (&inode, is_own), added))
                 }
             }
         })
@@ -125,7 +126,8 @@ impl View<'_> {
     pub(crate) fn show_node(&self, node: NodeId) -> Result<Shown> {
         let added = self.announced();
         let inode = self.tree.inode(node)?;
-        Ok(self.shown(node, &inode, added))
+        let is_own = matches!(inode, Cow::Borrowed(_));
+        Ok(self.shown(node, (&inode, is_own), added))
     }
 
     fn lower(&self) -> Option<&Lower> {
@@ -137,12 +139,11 @@ impl View<'_> {
         self.lower().map_or(0, |lower| lower.announced.added())
     }
 
-    fn shown(&self, node: NodeId, inode: &Cow<'_, Inode>, added: u64) -> Shown {
-        let version = host_version(inode);
+    fn shown(&self, node: NodeId, (inode, is_own): (&Inode, bool), added: u64) -> Shown {
+        let version = host_version(inode, is_own);
         if let Some(version) = version {
             self.served().attributes(node, version);
         }
-        let is_own = matches!(inode, Cow::Borrowed(_));
         let is_told = is_own
             || self.lower().is_none_or(|lower| {
                 // What changed before its directory was announced was not told.
