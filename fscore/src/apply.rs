@@ -1,111 +1,41 @@
 //! Bringing what a branch changed onto the host directory below it.
 //!
-//! Each file arrives whole: it is written beside its place under a temporary name, synchronised, and
-//! renamed over it. Before anything is written, everything that would be touched is compared with
-//! what the branch saw: what the host changed in the meantime is a conflict.
+//! All who write to one directory do so one after the other ([`ApplyLock`]), from the look at what the
+//! host changed to the last step. Each file arrives whole: it is written beside its place under a
+//! temporary name, synchronised, and then exchanged with what is there; what comes out must be what
+//! the look found, else it is put back. So neither what the host changed before nor what it changes
+//! meanwhile is overwritten. What a step has done, the branch no longer holds: whatever stops the
+//! work, the next call goes on where it stopped.
 
+mod attributes;
+mod graft;
 mod host;
+mod lock;
+mod outcome;
+mod plan;
+mod release;
+mod stage;
+mod swap;
 mod traces;
 
-use std::collections::HashSet;
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::host::Job;
+use self::host::{Job, Stop};
+pub use self::lock::{ApplyLock, LockError};
+pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
+use self::plan::Plan;
+use self::release::show_applied;
+pub use self::swap::{is_temporary, temporary_name};
 pub(crate) use self::traces::{HostState, Traces};
-use crate::branch::{Branch, now};
-use crate::diff::{Named, Step, steps};
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
+use crate::branch::{Branch, Hold, now};
+use crate::diff::steps;
+use crate::errno::Result;
 use crate::id::NodeId;
 use crate::lower::Lower;
 use crate::tree::Tree;
 
-/// How [`Branch::apply`] shall go about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ApplyMode {
-    /// Only say what would be done.
-    DryRun,
-    /// Do it, unless something conflicts.
-    Refuse,
-    /// Do it, also where the host changed what the branch changed.
-    Force,
-}
-
-/// One thing to do on the host. Paths are relative to the lower directory.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// A new directory, link or special file.
-    Create(PathBuf, ObjectKind),
-    /// A file, written whole.
-    Write(PathBuf),
-    /// Permissions, owner, times and extended attributes.
-    SetAttributes(PathBuf),
-    /// A name moves.
-    Rename(PathBuf, PathBuf),
-    /// A name goes away.
-    Remove(PathBuf, ObjectKind),
-}
-
-/// What applying did, or would do.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Applied {
-    /// In the order in which it is done.
-    pub actions: Vec<Action>,
-    /// What the host changed since the branch saw it.
-    pub conflicts: Vec<PathBuf>,
-}
-
-/// Why nothing, or not everything, was applied.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ApplyError {
-    /// There is no lower directory.
-    NoLower,
-    /// The host changed what the branch changed; nothing was done.
-    Conflicts(Vec<PathBuf>),
-    /// The host refused; what comes before in the list of a dry run is done.
-    Host {
-        /// What was being done.
-        path: PathBuf,
-        /// Why not.
-        errno: Errno,
-    },
-    /// The difference could not be found.
-    Diff(Errno),
-}
-
-impl std::fmt::Display for ApplyError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoLower => {
-                f.write_str("there is no lower directory; set overlay in the FsConfig")
-            }
-            Self::Conflicts(paths) => {
-                let first = paths.first().cloned().unwrap_or_default();
-                let more = paths.len().saturating_sub(1);
-                let first = first.display();
-                write!(
-                    f,
-                    "the host changed {first} and {more} more since the branch saw them; \
-                     force it or resolve them in the branch"
-                )
-            }
-            Self::Host { path, errno } => write!(f, "{}: {errno}", path.display()),
-            Self::Diff(errno) => write!(f, "the changes of the branch cannot be read: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for ApplyError {}
-
-fn relative(bytes: &[u8]) -> Vec<u8> {
-    bytes.strip_prefix(b"/").unwrap_or(bytes).to_vec()
-}
-
-fn display(path: &[u8]) -> PathBuf {
-    PathBuf::from(OsString::from_vec(path.to_vec()))
-}
+/// How often a forced call looks again because the host changed something meanwhile.
+const MAX_LOOKS: usize = 16;
 
 impl Branch {
     /// Brings what the branch changed onto the host directory, and lets it show through from there:
@@ -116,144 +46,157 @@ impl Branch {
     /// A snapshot that shows part of a file which is replaced on the host cannot read that part any
     /// more (`ESTALE`). Owner and group are only brought over where this process may set them.
     ///
+    /// A directory that the host has, too, is merged: what others put there stays, also when the
+    /// branch removed the directory.
+    ///
     /// # Errors
     ///
     /// [`ApplyError`]; with [`ApplyMode::Refuse`] conflicts, before anything is done.
     pub fn apply(&self, mode: ApplyMode) -> Result<Applied, ApplyError> {
-        let shared = self.core.shared.clone();
+        self.apply_unless(mode, &AtomicBool::new(false))
+    }
+
+    /// As [`apply`](Self::apply), until `cancelled` is set: it then ends between two steps, or
+    /// between two pieces of a file, and leaves no temporary file.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply), and [`ApplyError::Cancelled`].
+    pub fn apply_unless(
+        &self,
+        mode: ApplyMode,
+        cancelled: &AtomicBool,
+    ) -> Result<Applied, ApplyError> {
+        let shared = &self.core.shared;
         let lower = shared.lower.as_ref().ok_or(ApplyError::NoLower)?;
-        let hold = (mode != ApplyMode::DryRun).then(|| self.inner.hold());
-        let new = self.inner.read().tree.without_orphans();
-        let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
+        if mode == ApplyMode::DryRun {
+            let new = self.inner.read().tree.without_orphans();
+            return self.foresee(lower, new);
+        }
+        // In front of the look, so that nobody writes between it and the last step; and in front of
+        // the hold, so that the branch can be changed while others are at it.
+        let _in_turn = lower.traces.turn();
+        let _alone = ApplyLock::take(lower.root(), cancelled)?;
+        let hold = self.inner.hold();
+        let mut applied = Applied::default();
+        for look in 1.. {
+            match self.apply_once(lower, &hold, mode, cancelled, &mut applied) {
+                Err(Stopped::Surprise(_)) if mode == ApplyMode::Force && look < MAX_LOOKS => {}
+                Err(Stopped::Surprise(path)) => {
+                    let new = hold.state().tree.without_orphans();
+                    let again = self.foresee(lower, new)?;
+                    let mut conflicts = again.conflicts;
+                    conflicts.push(path);
+                    conflicts.sort();
+                    conflicts.dedup();
+                    return Err(ApplyError::Changed {
+                        done: applied.actions,
+                        conflicts,
+                    });
+                }
+                Err(Stopped::With(error)) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        Ok(applied)
+    }
+
+    /// What applying this tree would do.
+    fn foresee(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
+        graft::graft(&mut new, lower).map_err(ApplyError::Diff)?;
+        let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
-        let plan = Plan {
-            lower,
-            old: &old,
-            new: &new,
-        };
-        let result = Applied {
-            actions: steps.iter().filter_map(|step| plan.action(step)).collect(),
-            conflicts: plan.conflicts(&steps),
-        };
-        let Some(hold) = hold else { return Ok(result) };
-        if mode == ApplyMode::Refuse && !result.conflicts.is_empty() {
-            return Err(ApplyError::Conflicts(result.conflicts));
-        }
-        let applying = lower.traces.applying();
-        let mut job = Job {
-            plan,
-            hold: &hold,
-            branch: self.id(),
-            made: HashSet::new(),
-            stamped: Vec::new(),
-        };
-        let done = steps.iter().try_for_each(|step| job.run(step));
-        let done = done.and_then(|()| job.stamp_dirs());
-        let left = result.actions.iter().chain(&job.stamped);
-        lower.traces.leave(lower, self.id(), left);
-        drop(applying);
-        let mut state = hold.state();
-        match done.and_then(|()| Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)) {
-            Ok(mut fresh) => {
-                for (node, linkable) in state.tree.orphans().iter() {
-                    if let Ok(inode) = state.tree.inode(NodeId(node)) {
-                        fresh.add(NodeId(node), inode.into_owned());
-                        fresh.set_orphan(NodeId(node), *linkable);
-                    }
-                }
-                state.tree = fresh;
-                self.show_applied(lower, &new);
-                Ok(result)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Branch {
-    /// What the branch put on the host is what it has shown last: its next change is based on that.
-    fn show_applied(&self, lower: &Lower, new: &Tree) {
-        for (key, own) in new.inodes().iter().filter(|(_, own)| !own.is_dir()) {
-            let node = NodeId(key);
-            if let Ok(now) = lower.inode(node)
-                && now.stamp().has_bytes_of(&own.stamp())
-            {
-                self.inner.served.content(node, now.stamp());
-            }
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Plan<'a> {
-    lower: &'a Lower,
-    /// What an untouched branch shows: the host as it is.
-    old: &'a Tree,
-    new: &'a Tree,
-}
-
-impl Plan<'_> {
-    fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
-        let inode = self.new.inode(node).ok()?;
-        let (dir, name) = inode.names.first()?;
-        let mut path = self.new.dir_path(dir)?;
-        path.push(b'/');
-        path.extend_from_slice(name);
-        Some(relative(&path))
-    }
-
-    fn action(&self, step: &Step) -> Option<Action> {
-        let path = |named: &Named| display(&relative(&named.path()));
-        Some(match step {
-            Step::Added(named) => {
-                let kind = self.new.inode(named.node).ok()?.kind();
-                if kind == ObjectKind::File {
-                    Action::Write(path(named))
-                } else {
-                    Action::Create(path(named), kind)
-                }
-            }
-            Step::Removed(named) => {
-                Action::Remove(path(named), self.old.inode(named.node).ok()?.kind())
-            }
-            Step::Renamed(from, to) => Action::Rename(path(from), path(to)),
-            Step::Modified(node, differs) if differs.content => {
-                Action::Write(display(&self.path_of(*node)?))
-            }
-            Step::Modified(node, _) => Action::SetAttributes(display(&self.path_of(*node)?)),
+        let plan = Plan::new(lower, &old, &new, &steps);
+        Ok(Applied {
+            actions: plan.items.into_iter().map(|item| item.action).collect(),
+            conflicts: plan.conflicts,
+            kept: plan.kept,
         })
     }
 
-    /// What the branch changed or took away must be what it saw, and what it made must not be in the
-    /// way of something it never saw.
-    fn conflicts(&self, steps: &[Step]) -> Vec<PathBuf> {
-        let mut conflicts: Vec<PathBuf> = steps
-            .iter()
-            .filter_map(|step| {
-                let (node, path) = match step {
-                    Step::Removed(named) => (named.node, relative(&named.path())),
-                    Step::Renamed(_, to) => (to.node, relative(&to.path())),
-                    Step::Modified(node, _) => (*node, self.path_of(*node)?),
-                    // Made by the branch, unless the host removed what the branch changed.
-                    Step::Added(named) => {
-                        self.new.seen().get(named.node.0)?;
-                        (named.node, relative(&named.path()))
-                    }
-                };
-                (!self.is_as_seen(node)).then(|| display(&path))
-            })
-            .collect();
-        conflicts.sort();
-        conflicts.dedup();
-        conflicts
-    }
-
-    fn is_as_seen(&self, node: NodeId) -> bool {
-        if node == NodeId::ROOT {
-            return true;
+    /// One look, and the steps that follow from it, as far as they can be made.
+    fn apply_once(
+        &self,
+        lower: &Lower,
+        hold: &Hold<'_>,
+        mode: ApplyMode,
+        cancelled: &AtomicBool,
+        applied: &mut Applied,
+    ) -> Result<(), Stopped> {
+        let shared = &self.core.shared;
+        let mut whole = hold.state().tree.clone();
+        let merged = graft::graft(&mut whole, lower).map_err(ApplyError::Diff)?;
+        let new = whole.without_orphans();
+        let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
+        let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let plan = Plan::new(lower, &old, &new, &steps);
+        if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
+            let conflicts = plan.conflicts;
+            return Err(match std::mem::take(&mut applied.actions) {
+                none if none.is_empty() => ApplyError::Conflicts(conflicts),
+                done => ApplyError::Changed { done, conflicts },
+            }
+            .into());
         }
-        let seen = self.new.seen().get(node.0);
-        let now = self.lower.inode(node).ok().map(|inode| inode.stamp());
-        seen.is_some() && seen.copied() == now
+        if !plan.blocked.is_empty() {
+            return Err(ApplyError::InTheWay(plan.blocked).into());
+        }
+        applied.conflicts.extend(plan.conflicts.iter().cloned());
+        applied.kept.clone_from(&plan.kept);
+        graft::install(&mut hold.state(), whole, &merged);
+        self.inner.forget_dir_paths();
+
+        let applying = lower.traces.applying();
+        let mut job = Job::new(lower, &old, &new, &plan, hold, self, cancelled);
+        let before = applied.actions.len();
+        let ended = job.run_all(&plan, &mut applied.actions);
+        let left = applied.actions[before..].iter().chain(&job.stamped);
+        lower.traces.leave(lower, self.id(), left);
+        drop(applying);
+        ended.map_err(|(stop, path)| match stop {
+            Stop::Surprise => Stopped::Surprise(path),
+            Stop::Cancelled => Stopped::With(ApplyError::Cancelled {
+                done: applied.actions.len(),
+                left: plan.items.len() - (applied.actions.len() - before),
+            }),
+            Stop::Host(errno) => Stopped::With(ApplyError::Host {
+                path,
+                errno,
+                done: applied.actions.len(),
+            }),
+        })?;
+
+        let mut fresh = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
+        let mut state = hold.state();
+        for (key, _) in state.tree.without_orphans().inodes().iter() {
+            // What was no step of its own, too: it shows what is on the host.
+            show_applied(&self.inner.served, lower, &new, NodeId(key));
+        }
+        for (node, linkable) in state.tree.orphans().iter() {
+            if let Ok(inode) = state.tree.inode(NodeId(node)) {
+                fresh.add(NodeId(node), inode.into_owned());
+                fresh.set_orphan(NodeId(node), *linkable);
+            }
+        }
+        state.tree = fresh;
+        Ok(())
     }
+}
+
+/// Why one round did not get to its end.
+enum Stopped {
+    /// The host changed this path since the look.
+    Surprise(std::path::PathBuf),
+    With(ApplyError),
+}
+
+impl From<ApplyError> for Stopped {
+    fn from(error: ApplyError) -> Self {
+        Self::With(error)
+    }
+}
+
+fn is_set(flag: &AtomicBool) -> bool {
+    // Relaxed: nothing but the flag itself is looked at.
+    flag.load(Ordering::Relaxed)
 }

@@ -1,5 +1,6 @@
 //! The content of a regular file: copy-on-write pages over an optional file of the lower layer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::attr::Nanos;
@@ -74,6 +75,9 @@ impl Stamp {
 /// takes only at the end of the file.
 pub(crate) type ReadBase<'a> = &'a dyn Fn(&Stamp, u64, &mut [u8]) -> Result<usize>;
 
+/// Finds the first data (`true`) or hole of the lower file that is not before an offset.
+pub(crate) type SeekBase<'a> = &'a dyn Fn(&Stamp, u64, bool) -> Result<Option<u64>>;
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct File {
     size: u64,
@@ -99,7 +103,7 @@ fn same_bytes(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Page numbers that `[start, end)` touches.
-fn pages_of(start: u64, end: u64) -> std::ops::Range<u64> {
+fn pages_of(start: u64, end: u64) -> Range<u64> {
     start / PAGE..end.div_ceil(PAGE)
 }
 
@@ -142,11 +146,10 @@ impl File {
         (self.counted + below) * PAGE_BLOCKS
     }
 
-    /// What shows of the lower file comes from this one now.
-    pub(crate) fn rebase(&mut self, stamp: Stamp) {
-        if let Some(base) = &mut self.base {
-            base.stamp = stamp;
-        }
+    /// Whether it holds just what the lower file held.
+    pub(crate) fn is_only_base(&self) -> bool {
+        let is_whole = |base: &Base| (base.len, base.stamp.size) == (self.size, self.size);
+        self.pages.len() == 0 && self.base.as_deref().is_some_and(is_whole)
     }
 
     /// The lower file that some of the bytes still come from, as it was.
@@ -399,33 +402,39 @@ impl File {
 
     /// The first offset not before `offset` that holds data, or a hole when `data` is false. The
     /// end of the file counts as a hole; there is no data at or after it.
-    pub(crate) fn seek(&self, offset: u64, data: bool) -> Option<u64> {
-        if offset >= self.size {
-            return None;
-        }
-        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
-        let end = self.size.div_ceil(PAGE);
-        let mut page = offset / PAGE;
-        while page < end {
-            let is_data = match self.pages.get(page) {
-                Some(Page::Data(_)) => true,
-                Some(Page::Hole | Page::Allocated) => false,
-                None => page < below,
-            };
-            if is_data == data {
-                return Some(offset.max(page * PAGE));
+    pub(crate) fn seek(&self, offset: u64, data: bool, base: SeekBase<'_>) -> Result<Option<u64>> {
+        let mut at = offset;
+        while at < self.size {
+            let (page, stop) = (at / PAGE, self.size.min(self.run_end(at / PAGE)));
+            match (self.pages.get(page), &self.base) {
+                (Some(own), _) if matches!(own, Page::Data(_)) == data => return Ok(Some(at)),
+                (Some(_), _) => {}
+                (None, Some(below)) if at < below.len => {
+                    let stop = stop.min(below.len);
+                    if let Some(found) = base(&below.stamp, at, data)?
+                        && found < stop
+                    {
+                        return Ok(Some(found.max(at)));
+                    }
+                    at = stop;
+                    continue;
+                }
+                (None, _) if !data => return Ok(Some(at)),
+                (None, _) => {}
             }
-            page = if !data || page < below || self.pages.get(page).is_some() {
-                page + 1
-            } else {
-                // Nothing here and nothing below: go to the next page that the branch holds.
-                self.pages
-                    .range_from(page)
-                    .next()
-                    .map_or(end, |(next, _)| next)
-            };
+            at = stop;
         }
-        (!data).then_some(self.size)
+        Ok((!data && offset < self.size).then_some(self.size))
+    }
+
+    /// The next bytes at or after `from` that may be other than zero, as far as the branch and the
+    /// lower file know of holes.
+    pub(crate) fn next_data(&self, from: u64, base: SeekBase<'_>) -> Result<Option<Range<u64>>> {
+        let Some(start) = self.seek(from, true, base)? else {
+            return Ok(None);
+        };
+        let end = self.seek(start, false, base)?.unwrap_or(self.size);
+        Ok(Some(start..end))
     }
 }
 

@@ -164,6 +164,63 @@ impl Inode {
     }
 }
 
+/// What a branch saw of an object of the lower directory before it made the object its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Seen {
+    /// The version that its change is based on.
+    version: Stamp,
+    /// The time of that version's last change of any kind. Not of a directory, which others may well
+    /// change; and not when this process itself has moved or linked the object since.
+    pub(crate) ctime: Option<Nanos>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) xattrs: Option<Arc<Xattrs>>,
+}
+
+impl Seen {
+    pub(crate) fn of(inode: &Inode) -> Self {
+        Self {
+            version: inode.stamp(),
+            ctime: (!inode.is_dir()).then_some(inode.times.ctime),
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            xattrs: inode.xattrs.clone(),
+        }
+    }
+
+    /// The same, when the change is based on another version than the one that was found: on the one
+    /// that was shown last.
+    pub(crate) fn based_on(self, shown: Option<Stamp>) -> Self {
+        match shown {
+            Some(version) => Self {
+                version,
+                ctime: self.ctime.map(|_| version.ctime),
+                ..self
+            },
+            None => self,
+        }
+    }
+
+    pub(crate) fn version(&self) -> Stamp {
+        self.version
+    }
+
+    /// This process has moved or linked the object, which had this version.
+    pub(crate) fn has_moved(&mut self, found: Stamp) {
+        self.version = found;
+        self.ctime = None;
+    }
+
+    /// Whether the host has left it alone since, extended attributes aside, which change its ctime.
+    pub(crate) fn is_still(&self, now: &Inode) -> bool {
+        self.version.has_bytes_of(&now.stamp())
+            && self.ctime.is_none_or(|ctime| ctime == now.times.ctime)
+            && (self.mode, self.uid, self.gid) == (now.mode, now.uid, now.gid)
+    }
+}
+
 /// The names of an object, for whoever reaches it by number. Nearly every object has one.
 ///
 /// An object of the lower layer with several hard links lists those that were seen.

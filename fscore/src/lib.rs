@@ -10,7 +10,8 @@
 //!
 //! What it deliberately does not do: it knows no watcher, no socket and no mount, starts no thread,
 //! and writes to the host only in [`Branch::apply`]. Nothing survives the process yet
-//! ([`BackstoreMode`]). ACLs and byte-range locks are not there; a mount leaves locks to its kernel.
+//! ([`BackstoreMode`]). ACLs and byte-range locks are not there: where the host has an ACL, less is shown
+//! than its permission bits say, and a mount leaves locks to its kernel.
 //!
 //! # Example
 //!
@@ -97,7 +98,9 @@ mod trie;
 mod unreadable;
 mod walk;
 
-pub use apply::{Action, Applied, ApplyError, ApplyMode};
+pub use apply::{
+    Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
+};
 pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
 pub use branch::Branch;
 pub use bus::{EventsDisabled, SubscriptionId};

@@ -4,9 +4,16 @@
 //! gives every object of the host that was ever seen a [`NodeId`], the same in all branches; hard
 //! links are one node, known by device and inode number.
 
+#[cfg(target_os = "linux")]
+mod acl;
+#[cfg(not(target_os = "linux"))]
+#[path = "lower/acl_elsewhere.rs"]
+mod acl;
 pub(crate) mod announced;
+mod bytes;
 mod index;
 mod place;
+mod shown;
 mod stat;
 
 use std::collections::VecDeque;
@@ -20,12 +27,12 @@ use self::announced::Announced;
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
 pub use self::place::{LowerPlace, Place};
-use self::stat::{inode, kind_of, nanos, number, object_of, stamp_of, stat_kind};
+pub(crate) use self::stat::{Print, mode_of};
+use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
 use crate::apply::{HostState, Traces};
 use crate::beneath;
 use crate::bus::lock;
 use crate::config::CaseSensitivity;
-use crate::content::{File, Stamp};
 use crate::dir::{Dir, same_name};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
@@ -43,6 +50,8 @@ pub(crate) struct Lower {
     object: Object,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+    /// Devices of which it is known that their filesystem has no ACLs.
+    without_acls: Mutex<Vec<u64>>,
     pub(crate) traces: Traces,
     pub(crate) announced: Announced,
 }
@@ -65,6 +74,7 @@ impl Lower {
             object,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
+            without_acls: Mutex::default(),
             traces: Traces::default(),
             announced: Announced::default(),
         })
@@ -127,24 +137,36 @@ impl Lower {
         Some((device, inode, nanos(stat.st_ctime, stat.st_ctime_nsec)))
     }
 
+    /// The object as it is now on the host, if that still has it where it was seen last.
+    pub(crate) fn print_of(&self, node: NodeId) -> Option<Print> {
+        let known = self.known(node).ok()?;
+        let (dir, name) = split(&known.path);
+        let stat = if name.is_empty() {
+            rustix::fs::fstat(&self.root)
+        } else {
+            stat_at(self.open_dir(dir).ok()?, name)
+        };
+        let stat = stat.ok()?;
+        let is_same = object_of(&stat) == known.object && stat_kind(&stat) == Some(known.kind);
+        is_same.then(|| Print::of(&stat))
+    }
+
     /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.
     pub(crate) fn inode(&self, node: NodeId) -> Result<Inode> {
         let known = self.known(node)?;
         let (dir, name) = split(&known.path);
         if name.is_empty() {
             let stat = rustix::fs::fstat(&self.root)?;
-            return Ok(inode(
-                &stat,
-                known.names,
-                Body::Dir(Box::new(Dir::merging())),
-            ));
+            let mode = self.mode_shown((&self.root, name), &stat, (node, &known));
+            let body = Body::Dir(Box::new(Dir::merging()));
+            return Ok(inode(&stat, mode, known.names, body));
         }
         let dir = self.open_dir(dir).map_err(vanished)?;
         let stat = stat_at(&dir, name).map_err(vanished)?;
         if object_of(&stat) != known.object || stat_kind(&stat) != Some(known.kind) {
             return Err(Errno::ESTALE);
         }
-        inode_in(&dir, name, &stat, &known)
+        self.inode_in((&dir, name), &stat, (node, &known))
     }
 
     /// The object of that name and how it is, in one look at the host. A directory that the host has
@@ -163,7 +185,8 @@ impl Lower {
                 let Some(found) = self.register(&known, dir, name, &stat, shared) else {
                     return Ok(None);
                 };
-                let inode = inode_in(&fd, name, &stat, &self.known(found.node)?)?;
+                let known = self.known(found.node)?;
+                let inode = self.inode_in((&fd, name), &stat, (found.node, &known))?;
                 return Ok(Some((found, inode)));
             }
             Err(rustix::io::Errno::NOENT) => {}
@@ -331,57 +354,15 @@ impl Lower {
         lock(&self.index).forget_name(dir, name, moved);
     }
 
-    /// The host has this object at this name now, put there for `node` by who calls; gives its
-    /// stamp.
-    pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<Stamp> {
+    /// The host has this object at this name now, put there for `node` by who calls.
+    pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<()> {
         let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
         let stat = stat_at(&fd, name)?;
         let path = join(&parent.path, name);
         let object = (object_of(&stat), stat_kind(&stat).ok_or(Errno::ESTALE)?);
         lock(&self.index).adopt(node, (dir, name), path, object);
         self.close(node);
-        Ok(stamp_of(&stat))
-    }
-
-    /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
-    /// are.
-    pub(crate) fn read(
-        &self,
-        node: NodeId,
-        stamp: &Stamp,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize> {
-        let mut fd = self.file(node)?;
-        if stamp_of(&rustix::fs::fstat(&fd)?) != *stamp {
-            // Changed just now, or another object that got the number of the one that is kept open.
-            self.close(node);
-            fd = self.file(node)?;
-        }
-        pread(&fd, offset, buffer)
-    }
-
-    /// Fills the buffer with bytes of a lower file, of which a branch shows this version.
-    ///
-    /// # Errors
-    ///
-    /// `ESTALE` when it has other bytes by now.
-    pub(crate) fn read_base(
-        &self,
-        node: NodeId,
-        stamp: &Stamp,
-        offset: u64,
-        buffer: &mut [u8],
-    ) -> Result<usize> {
-        let fd = self.file(node)?;
-        let read = pread(&fd, offset, buffer)?;
-        // Looked at afterwards: so it was not changed meanwhile either.
-        let is_same = stamp_of(&rustix::fs::fstat(&fd)?).has_bytes_of(stamp);
-        if !is_same || read < buffer.len() {
-            self.close(node);
-            return Err(Errno::ESTALE);
-        }
-        Ok(read)
+        Ok(())
     }
 
     /// Keeps it open no longer.
@@ -409,37 +390,6 @@ impl Lower {
     }
 }
 
-/// Reads as much as there is, up to what the buffer takes.
-fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(done)
-}
-
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// An object of the host, in the directory where it was looked at.
-fn inode_in(dir: &OwnedFd, name: &[u8], stat: &Stat, known: &Known) -> Result<Inode> {
-    let body = match known.kind {
-        ObjectKind::File => Body::File(File::over_lower(stamp_of(stat))),
-        ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
-        ObjectKind::Symlink => {
-            let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(vanished)?;
-            Body::Symlink(Arc::from(text.as_bytes()))
-        }
-        ObjectKind::Fifo => Body::Fifo,
-        ObjectKind::Socket => Body::Socket,
-        ObjectKind::CharDevice => Body::CharDevice(number(stat.st_rdev)),
-        ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
-    };
-    Ok(inode(stat, known.names.clone(), body))
 }

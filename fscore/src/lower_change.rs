@@ -73,16 +73,21 @@ impl FsCore {
         };
         match change {
             LowerChange::Created(path) => telling.with_spot(path, |spot| {
-                match telling.except.and(lower.traces.removed_from(at)) {
+                match telling.except.and(lower.traces.take_removed(at)) {
                     // What was applied keeps its node: it has new content.
                     Some((node, _)) if lower.seen_as(spot.dir, spot.name) == Some(node) => {
                         telling.modified(&spot, &written)
                     }
-                    Some(_) | None => telling.created(&spot),
+                    // Another object took its place.
+                    Some(gone) => {
+                        telling.gone(&spot, gone);
+                        telling.created(&spot)
+                    }
+                    None => telling.created(&spot),
                 }
             }),
             LowerChange::Removed { path, is_dir } => telling.with_spot(path, |spot| {
-                let was = lower.traces.removed_from(at);
+                let was = lower.traces.take_removed(at);
                 telling.removed(&spot, *is_dir, was)
             }),
             LowerChange::Written(path) => {
@@ -100,7 +105,12 @@ impl FsCore {
                 })
             }),
             LowerChange::Renamed { from, to } => telling.with_spot(from, |from| {
-                telling.with_spot(to, |to| telling.renamed(&from, &to))
+                telling.with_spot(to, |to| {
+                    if let Some(gone) = telling.except.and(lower.traces.take_removed(at)) {
+                        telling.gone(&to, gone);
+                    }
+                    telling.renamed(&from, &to)
+                })
             }),
         }
     }
@@ -180,6 +190,12 @@ impl Telling<'_> {
         let seen = self.lower.seen_with_kind(spot.dir, spot.name).or(was);
         let (node, kind) = seen.unwrap_or_else(|| (self.fs.core.shared.new_node(), kind));
         self.lower.forget_name(spot.dir, spot.name, false);
+        self.gone(spot, (node, kind));
+        Ok(())
+    }
+
+    /// The name led to this and does so no more.
+    fn gone(&self, spot: &Spot<'_>, (node, kind): (NodeId, ObjectKind)) {
         self.in_branches(|branch| {
             branch.tell_lower(|tree, is_open| {
                 if tree.is_own(node) {
@@ -196,7 +212,6 @@ impl Telling<'_> {
                 Some(Change::Removed { node, at })
             });
         });
-        Ok(())
     }
 
     fn modified(&self, spot: &Spot<'_>, change: &dyn Fn(NodeRef, Place) -> Change) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Who may do what: `fs/namei.c` and `fs/attr.c` of Linux, without ACLs.
+//! Who may do what: `fs/namei.c` and `fs/attr.c` of Linux, without ACLs: those of the host are in the
+//! mode that is shown (`lower/acl.rs`).
 
 use crate::attr::{GROUP_EXECUTE, SETGID, SETUID, STICKY};
 use crate::caller::Caller;

@@ -1,16 +1,18 @@
 //! All objects of one branch or snapshot. Cloning one is O(1): that is what a snapshot is.
 
+mod bytes;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::FsConfig;
-use crate::content::{ReadBase, Stamp};
+use crate::content::{File, Stamp};
 use crate::dir::{Dir, Entry, Link};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times, Xattrs};
+use crate::inode::{Body, Inode, Names, Seen, Times, Xattrs};
 use crate::lower::Lower;
 use crate::trie::Trie;
 
@@ -67,7 +69,7 @@ pub(crate) struct Tree {
     pages: u64,
     /// The lower objects that were copied up, in the versions that the changes are based on; also
     /// when they were removed since.
-    seen: Trie<Stamp>,
+    seen: Trie<Seen>,
 }
 
 impl Tree {
@@ -89,6 +91,10 @@ impl Tree {
                 body: Body::Dir(Box::<Dir>::default()),
             },
         };
+        let mut seen = Trie::default();
+        if shared.lower.is_some() {
+            seen.insert(NodeId::ROOT.0, Seen::of(&root));
+        }
         let mut inodes = Trie::default();
         inodes.insert(NodeId::ROOT.0, Arc::new(root));
         Ok(Self {
@@ -96,7 +102,7 @@ impl Tree {
             inodes,
             orphans: Trie::default(),
             pages: 0,
-            seen: Trie::default(),
+            seen,
         })
     }
 
@@ -104,15 +110,32 @@ impl Tree {
         &self.inodes
     }
 
-    pub(crate) fn seen(&self) -> &Trie<Stamp> {
+    pub(crate) fn seen(&self) -> &Trie<Seen> {
         &self.seen
     }
 
-    /// The host's file was replaced by one that holds what this file shows.
-    pub(crate) fn rebase(&mut self, node: NodeId, stamp: Stamp) {
-        let inode = self.inodes.get_mut(node.0).map(Arc::make_mut);
-        if let Some(file) = inode.and_then(Inode::as_file_mut) {
-            file.rebase(stamp);
+    /// Remembers how the lower layer has an object.
+    pub(crate) fn see(&mut self, node: NodeId, inode: &Inode) {
+        self.seen.insert(node.0, Seen::of(inode));
+    }
+
+    pub(crate) fn forget_seen(&mut self, node: NodeId) {
+        self.seen.remove(node.0);
+    }
+
+    /// This process has moved or linked the host's object: that its time of change is another one
+    /// means nothing.
+    pub(crate) fn moved_by_us(&mut self, node: NodeId) {
+        if let Some(seen) = self.seen.get_mut(node.0) {
+            seen.ctime = None;
+        }
+    }
+
+    /// As [`moved_by_us`](Self::moved_by_us), an object that had this version: also when the change
+    /// is based on another one, it is the same object by its new name.
+    pub(crate) fn moved_by_us_as(&mut self, node: NodeId, found: Stamp) {
+        if let Some(seen) = self.seen.get_mut(node.0) {
+            seen.has_moved(found);
         }
     }
 
@@ -175,7 +198,8 @@ impl Tree {
         }
         inode.names = shown;
         self.room_for_node()?;
-        self.seen.insert(node.0, based.shown.unwrap_or(found));
+        self.seen
+            .insert(node.0, Seen::of(&inode).based_on(based.shown));
         self.inodes.insert(node.0, Arc::new(inode));
         Ok(())
     }
@@ -223,31 +247,6 @@ impl Tree {
             return Err(Errno::ENOSPC);
         }
         Ok(())
-    }
-
-    /// Changes a file's content and keeps count of its pages.
-    pub(crate) fn change_file<T>(
-        &mut self,
-        node: NodeId,
-        change: impl FnOnce(&mut crate::content::File, ReadBase<'_>) -> Result<T>,
-    ) -> Result<T> {
-        let shared = self.shared.clone();
-        let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
-        let before = file.counted();
-        let result = change(file, &read_base(&shared, node, true));
-        let after = file.counted();
-        self.pages = self.pages - before + after;
-        result
-    }
-
-    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let inode = self.inode(node)?;
-        if inode.is_dir() {
-            return Err(Errno::EISDIR);
-        }
-        let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        let base = read_base(&self.shared, node, self.is_own(node));
-        file.read(offset, buffer, &base)
     }
 
     /// The object of that name, in the branch or below it.
@@ -322,7 +321,7 @@ impl Tree {
     /// Whether the host still has an object as it was when the branch made it its own.
     fn is_as_it_was(&self, node: NodeId, below: &Inode) -> bool {
         let seen = self.seen.get(node.0);
-        seen.is_some_and(|seen| seen.has_bytes_of(&below.stamp()))
+        seen.is_some_and(|seen| seen.version().has_bytes_of(&below.stamp()))
     }
 
     /// Whether the lower directory below `dir` has that name.
@@ -337,7 +336,7 @@ impl Tree {
 
     /// Puts a new object in.
     pub(crate) fn add(&mut self, node: NodeId, inode: Inode) {
-        self.pages += inode.as_file().map_or(0, crate::content::File::counted);
+        self.pages += inode.as_file().map_or(0, File::counted);
         self.inodes.insert(node.0, Arc::new(inode));
     }
 
@@ -345,7 +344,7 @@ impl Tree {
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.orphans.remove(node.0);
         if let Some(inode) = self.inodes.remove(node.0) {
-            self.pages -= inode.as_file().map_or(0, crate::content::File::counted);
+            self.pages -= inode.as_file().map_or(0, File::counted);
         }
     }
 
@@ -466,19 +465,5 @@ impl Tree {
             path.extend_from_slice(name);
         }
         Some(path)
-    }
-}
-
-/// Reads the lower file under `node`; when it is part of a branch's file, only as long as the host
-/// has not changed it.
-fn read_base(
-    shared: &Shared,
-    node: NodeId,
-    is_part: bool,
-) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
-    move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
-        Some(lower) => lower.read(node, stamp, offset, buffer),
-        None => Err(Errno::ESTALE),
     }
 }

@@ -77,7 +77,7 @@ enum BranchCommand {
         /// Only tell what would be done
         #[arg(long)]
         dry_run: bool,
-        /// Also where the host changed what the branch changed
+        /// Take the branch's side where both changed; files that others put into a directory stay
         #[arg(long)]
         force: bool,
     },
@@ -296,12 +296,15 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
     let of_project = session.of_project();
     let name = request.name.clone();
     let applied = session.call(request)?;
-    let is_refused = applied.conflict_count > 0 && !force && !dry_run;
+    let is_refused = !applied.is_complete;
     if output.is_json() {
         output.json(&session.with_project(&applied))?;
     } else {
         for path in &applied.conflicts {
             output.line(format_args!("conflict {path}"))?;
+        }
+        for path in applied.kept.iter().filter(|_| force) {
+            output.line(format_args!("kept {path}"))?;
         }
         if dry_run {
             for step in &applied.steps {
@@ -322,10 +325,14 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
         }
     }
     if is_refused {
-        let count = applied.conflict_count;
+        let (count, done) = (applied.conflict_count, applied.step_count);
+        let what = match done {
+            0 => "so nothing was applied".to_owned(),
+            done => format!("so only {done} steps were made, and the rest is still in the branch"),
+        };
         return Err(Failure::Other(format!(
-            "the host changed {count} paths that the branch changed too, so nothing was applied; \
-             look at them, then use --force to take the branch's side"
+            "the host changed {count} paths that the branch changed too, {what}; look at them, then \
+             use --force to take the branch's side"
         )));
     }
     Ok(())

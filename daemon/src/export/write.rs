@@ -181,7 +181,7 @@ fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
         Ok(applied) => applied.conflicts.iter().map(absolute).collect(),
         Err(ApplyError::Conflicts(paths)) => paths.iter().map(absolute).collect(),
         Err(ApplyError::NoLower) => Vec::new(),
-        Err(error @ (ApplyError::Host { .. } | ApplyError::Diff(_))) => {
+        Err(error) => {
             tracing::warn!(%error, branch = branch.name(), "conflicts cannot be told from changes");
             entries.iter().map(|it| it.path.clone()).collect()
         }

@@ -1,6 +1,7 @@
 //! Carries a branch's changes over to the directory below.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use agentfs_core::{Action, ApplyError, ApplyMode, Branch};
 use agentfs_proto::bytes::Bytes;
@@ -9,11 +10,16 @@ use agentfs_proto::ssz::Ssz;
 
 use super::refusal::Refusal;
 
-/// Bytes of steps and of conflicts that are listed.
-const LISTED_BYTES: usize = 24 * 1024;
+/// Bytes of steps, of conflicts and of what is kept that are listed.
+const LISTED_BYTES: usize = 16 * 1024;
 
 /// Carries it out, or says what would be done. With conflicts nothing is done, unless it is forced.
-pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, Refusal> {
+/// It ends early when it is `cancelled`.
+pub(crate) fn apply(
+    branch: &Branch,
+    request: &BranchApply,
+    cancelled: &AtomicBool,
+) -> Result<Applied, Refusal> {
     let mode = match (request.dry_run, request.force) {
         (true, _) => ApplyMode::DryRun,
         (false, true) => ApplyMode::Force,
@@ -22,16 +28,21 @@ pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, R
     if mode == ApplyMode::Force {
         refuse_unreadable(branch)?;
     }
-    let (actions, conflicts) = match branch.apply(mode) {
-        Ok(applied) => (applied.actions, applied.conflicts),
-        Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths),
+    let (applied, is_complete) = match branch.apply_unless(mode, cancelled) {
+        Ok(applied) => (applied, true),
+        Err(ApplyError::Conflicts(conflicts)) => (conflicting(Vec::new(), conflicts), false),
+        Err(ApplyError::Changed { done, conflicts }) => (conflicting(done, conflicts), false),
         Err(error) => return Err(refusal(&error)),
     };
+    let paths = |paths: &[PathBuf]| first(paths.iter().map(|path| absolute(path)));
     Ok(Applied {
-        step_count: actions.len() as u64,
-        steps: first(actions.iter().map(step)),
-        conflict_count: conflicts.len() as u64,
-        conflicts: first(conflicts.iter().map(|path| absolute(path))),
+        step_count: applied.actions.len() as u64,
+        steps: first(applied.actions.iter().map(step)),
+        conflict_count: applied.conflicts.len() as u64,
+        conflicts: paths(&applied.conflicts),
+        is_complete,
+        kept_count: applied.kept.len() as u64,
+        kept: paths(&applied.kept),
     })
 }
 
@@ -55,6 +66,14 @@ fn refuse_unreadable(branch: &Branch) -> Result<(), Refusal> {
     Err(Refusal::new(Code::CONFLICT, text))
 }
 
+fn conflicting(actions: Vec<Action>, conflicts: Vec<PathBuf>) -> agentfs_core::Applied {
+    agentfs_core::Applied {
+        actions,
+        conflicts,
+        kept: Vec::new(),
+    }
+}
+
 fn refusal(error: &ApplyError) -> Refusal {
     match error {
         ApplyError::NoLower => Refusal::invalid(
@@ -66,7 +85,11 @@ fn refusal(error: &ApplyError) -> Refusal {
             refusal.0.message = error.to_string();
             refusal
         }
-        ApplyError::Conflicts(_) => Refusal::new(Code::CONFLICT, error.to_string()),
+        ApplyError::Busy => Refusal::new(Code::BUSY, error.to_string()),
+        ApplyError::Cancelled { .. } => Refusal::new(Code::RESOURCES, error.to_string()),
+        ApplyError::Conflicts(_) | ApplyError::Changed { .. } | ApplyError::InTheWay(_) => {
+            Refusal::new(Code::CONFLICT, error.to_string())
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use agentfs_proto::message::{
 };
 
 use super::holds::Holds;
+use super::mounts::MountTable;
 use super::refusal::Refusal;
 use super::services::lock;
 
@@ -176,8 +177,17 @@ pub(crate) fn list(
     }
 }
 
-pub(crate) fn delete(core: &FsCore, origins: &Origins, branch: BranchId) -> Result<(), Refusal> {
-    core.branch_delete(branch).map_err(|errno| {
+/// Deletes a branch that no mount shows, nor begins to show meanwhile.
+pub(crate) fn delete(
+    core: &FsCore,
+    origins: &Origins,
+    mounts: &MountTable,
+    branch: BranchId,
+) -> Result<(), Refusal> {
+    let deleted = mounts
+        .unless_shown(branch, || core.branch_delete(branch))
+        .unwrap_or(Err(Errno::EBUSY));
+    deleted.map_err(|errno| {
         if errno == Errno::EBUSY {
             in_use()
         } else {
@@ -188,7 +198,7 @@ pub(crate) fn delete(core: &FsCore, origins: &Origins, branch: BranchId) -> Resu
     Ok(())
 }
 
-pub(crate) fn in_use() -> Refusal {
+fn in_use() -> Refusal {
     let text = "the branch is in use: it is main, is mounted, or has open files; unmount it and \
                 close them first";
     Refusal::new(Code::BUSY, text)

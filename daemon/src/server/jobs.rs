@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -32,6 +32,8 @@ pub(crate) struct Jobs {
     held: Arc<Mutex<Vec<BranchId>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     control: Arc<Control>,
+    /// The daemon is to end: what can be left in the middle without loss is left.
+    ending: Arc<AtomicBool>,
 }
 
 fn release(held: &Mutex<Vec<BranchId>>, branch: Option<BranchId>) {
@@ -65,6 +67,7 @@ impl Jobs {
             held: Arc::default(),
             threads: Mutex::default(),
             control: Arc::clone(control),
+            ending: Arc::default(),
         }
     }
 
@@ -133,8 +136,16 @@ impl Jobs {
         std::mem::take(&mut *lock(&self.done))
     }
 
+    /// Set once the daemon is to end: a job that may take very long looks at it, and ends where
+    /// nothing is lost.
+    pub(crate) fn ending(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ending)
+    }
+
     /// Waits until nothing is under way, so that nothing is left half done.
     pub(crate) fn finish(&self) {
+        // Relaxed: nothing but the flag itself is looked at.
+        self.ending.store(true, Ordering::Relaxed);
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a long request failed");

@@ -22,6 +22,7 @@ use super::services::lock;
 /// The mounts of this daemon. They are taken away with it.
 #[derive(Debug)]
 pub(crate) struct Mounting {
+    core: FsCore,
     mounts: Mounts,
     table: MountTable,
     /// Several may have one path, each in a mount namespace of its own.
@@ -42,6 +43,7 @@ impl Mounting {
             control.wake();
         };
         Ok(Self {
+            core: core.clone(),
             mounts: Mounts::with_end(core, at_end)?,
             table: table.clone(),
             handles: Mutex::default(),
@@ -74,7 +76,7 @@ impl Mounting {
             .mounts
             .mount(branch, point, &MountOptions::default())
             .map_err(refused)?;
-        Ok(self.keep(handle))
+        self.keep(handle)
     }
 
     /// Shows a branch in a mount that another process made, in a mount namespace of its own.
@@ -94,16 +96,22 @@ impl Mounting {
             .mounts
             .serve(branch, unserved, point, &MountOptions::default())
             .map_err(refused)?;
-        Ok(self.keep(handle))
+        self.keep(handle)
     }
 
-    fn keep(&self, handle: MountHandle) -> (MountId, Mount) {
+    /// Remembers a mount, unless its branch was deleted while it was made.
+    fn keep(&self, handle: MountHandle) -> Result<(MountId, Mount), Refusal> {
         let info = handle.info().clone();
         self.table
             .insert(info.id, info.branch, info.device, &info.point);
         if !handle.is_mounted() {
             // It ended before it was in the table.
             self.table.remove(info.id);
+        }
+        // From here on it is in the way of whoever deletes the branch.
+        if self.core.branch(info.branch).is_err() {
+            self.table.remove(info.id);
+            return Err(refused(MountError::NoBranch));
         }
         let mut handles = lock(&self.handles);
         handles.retain(|_, handle| handle.is_mounted());
@@ -113,7 +121,7 @@ impl Mounting {
             st_dev: info.device,
             path: info.point,
         };
-        (info.id, mount)
+        Ok((info.id, mount))
     }
 
     /// Takes a mount away, also one that a daemon left which was killed.

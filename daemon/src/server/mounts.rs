@@ -90,6 +90,13 @@ impl MountTable {
         mounts.any(|mount| branch.is_none_or(|branch| mount.branch == branch))
     }
 
+    /// Does something with a branch while no mount can begin to show it; nothing, if one does.
+    pub(crate) fn unless_shown<T>(&self, branch: BranchId, with: impl FnOnce() -> T) -> Option<T> {
+        let table = lock(&self.0.table);
+        let is_shown = table.mounts.values().any(|mount| mount.branch == branch);
+        (!is_shown).then(with)
+    }
+
     /// The mount that has this device.
     #[must_use]
     pub fn by_device(&self, st_dev: u64) -> Option<(MountId, BranchId)> {

@@ -13,9 +13,9 @@ use super::services::{Services, lock};
 pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
 
 impl Retired {
-    /// The branch may go as it is now.
-    pub(crate) fn add(&self, branch: &Branch) {
-        lock(&self.0).insert(branch.id(), branch.last_seq());
+    /// The branch may go as it was after this change.
+    pub(crate) fn add(&self, branch: &Branch, seq: Seq) {
+        lock(&self.0).insert(branch.id(), seq);
     }
 
     /// Whether the branch, as it is now, may go.

@@ -254,10 +254,7 @@ impl Services {
 
     /// Deletes a branch, unless it is in use.
     pub(crate) fn delete_branch(&self, branch: BranchId) -> Result<(), Refusal> {
-        if self.mounts.shows(Some(branch)) {
-            return Err(branches::in_use());
-        }
-        branches::delete(&self.core, self.origins(), branch)?;
+        branches::delete(&self.core, self.origins(), &self.mounts, branch)?;
         self.tokens.forget(branch);
         self.holds.forget(branch);
         Ok(())

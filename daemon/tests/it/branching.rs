@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
-    BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, Code, Diff, FsMkdir, FsStat,
-    Hello, PageNext, SnapshotCreate, SnapshotRestore,
+    BranchCreate, BranchDelete, BranchDiff, BranchList, BranchRetire, BranchToken, Code, Diff,
+    FsMkdir, FsStat, Hello, PageNext, SnapshotCreate, SnapshotRestore,
 };
 
 use crate::files::{mkdir, write};
@@ -95,6 +95,34 @@ fn a_branch_has_its_own_files_and_tells_what_it_changed() {
             .status
             .success()
     );
+}
+
+/// Between the look at what a branch changed and its end, somebody may still be at work in it.
+#[test]
+fn what_was_changed_after_the_look_is_not_retired() {
+    let daemon = DaemonProcess::start();
+    let mut client = daemon.client();
+    let seq_of = |client: &mut Client| {
+        let all = client.call(BranchList { after: 0 }, soon()).unwrap();
+        let found = all.branches.into_iter().find(|it| it.name == "try");
+        found.map(|it| it.seq)
+    };
+    let retire = |seq| BranchRetire {
+        name: text("try"),
+        seq,
+    };
+    create(&mut client, "try");
+    write_by_program(&daemon, &["/shown", "--branch", "try"], b"shown");
+    let shown = seq_of(&mut client).unwrap();
+    write_by_program(&daemon, &["/late", "--branch", "try"], b"late");
+    client.call(retire(shown), soon()).unwrap();
+    let late = seq_of(&mut client).expect("the branch is still there");
+    assert_eq!(
+        run(&daemon, &["fs", "cat", "/late", "--branch", "try"]),
+        "late"
+    );
+    client.call(retire(late), soon()).unwrap();
+    assert_eq!(seq_of(&mut client), None);
 }
 
 #[test]

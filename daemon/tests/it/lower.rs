@@ -290,6 +290,52 @@ fn what_a_branch_applies_is_heard_by_the_others_once() {
     assert_eq!(world.heard_until("written /new"), ["written /new"]);
 }
 
+/// As an editor saves: another file takes the name, and whoever watched the old one hears of its end.
+#[test]
+fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
+    let world = World::new();
+    let root = Caller::root();
+    let core = world.daemon.core();
+    let side = core
+        .branch_create_from_current(&root, FsCore::MAIN, "side")
+        .unwrap();
+    for name in ["one", "two"] {
+        fs::write(world.host(name), name).unwrap();
+        while world.next() != (side, format!("written /{name}")) {}
+    }
+    let before = core.branch(side).unwrap().stat(&root, "/file").unwrap();
+    let main = world.main();
+    let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+    let handle = main.open(&root, "/saved", flags, 0o644).unwrap();
+    main.close(&root, handle).unwrap();
+    let replace = agentfs_core::RenameFlags::REPLACE;
+    main.rename(&root, "/saved", "/file", replace).unwrap();
+    main.unlink(&root, "/dir/deep").unwrap();
+    main.rename(&root, "/one", "/two", replace).unwrap();
+    main.apply(agentfs_core::ApplyMode::Refuse).unwrap();
+    fs::create_dir(world.host("end")).unwrap();
+    let mut heard = Vec::new();
+    loop {
+        let (branch, line) = world.next();
+        if branch == side && line == "created /end" {
+            break;
+        }
+        if branch == side && !line.starts_with("attributes ") {
+            heard.push(line);
+        }
+    }
+    let expected = [
+        "removed /dir/deep",
+        "removed /two",
+        "renamed /one /two",
+        "removed /file",
+        "created /file",
+    ];
+    assert_eq!(heard, expected);
+    let after = core.branch(side).unwrap().stat(&root, "/file").unwrap();
+    assert_ne!(before.node, after.node);
+}
+
 #[test]
 fn a_file_that_stays_open_is_heard_of_while_it_is_written() {
     use std::io::Write as _;

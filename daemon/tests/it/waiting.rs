@@ -83,3 +83,59 @@ fn applying_a_branch_holds_up_only_who_changes_it() {
     assert!(!lower.path().join("late").exists(), "it came after");
     assert_eq!(std::fs::read_dir(lower.path()).unwrap().count(), FILES);
 }
+
+/// A daemon that is told to end does not wait for a branch with very many files: what is carried over
+/// by then is, and nothing is left half done.
+#[test]
+fn a_daemon_that_is_told_to_end_ends_in_the_middle_of_an_apply() {
+    const MANY: usize = 20_000;
+    let lower = private_directory();
+    let directory = private_directory();
+    let mut config = Config::new(directory.path().join("control.sock"));
+    config.lower = Some(lower.path().to_owned());
+    config.watch_lower = false;
+    let daemon = Daemon::start(config).unwrap();
+    let root = Caller::root();
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    for number in 0..MANY {
+        let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+        let name = format!("/f{number:05}");
+        let handle = main.open(&root, &name, flags, 0o644).unwrap();
+        main.write(&root, handle, b"text").unwrap();
+        main.close(&root, handle).unwrap();
+    }
+    let names = || {
+        let names = std::fs::read_dir(lower.path()).unwrap();
+        let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<String>>()
+    };
+    std::thread::scope(|scope| {
+        let mut client = connect(daemon.socket());
+        scope.spawn(move || {
+            let request = BranchApply {
+                name: "main".to_owned(),
+                dry_run: false,
+                force: false,
+            };
+            // The daemon goes away.
+            client.call(request, soon()).unwrap_err();
+        });
+        let mut other = connect(daemon.socket());
+        while names().is_empty() {
+            assert_answers(&mut other);
+        }
+        daemon.stopper().stop();
+        daemon.wait().unwrap();
+    });
+    let names = names();
+    assert!(names.len() < MANY, "it was not waited for");
+    for name in &names {
+        assert!(name.starts_with('f'), "{name}");
+        let found = std::fs::read_to_string(lower.path().join(name)).unwrap();
+        assert_eq!(found, "text");
+    }
+    // The branch holds the rest, and goes on where it was.
+    let rest = main.apply(agentfs_core::ApplyMode::DryRun).unwrap();
+    assert_eq!(rest.actions.len(), MANY - names.len());
+    assert!(rest.conflicts.is_empty());
+}

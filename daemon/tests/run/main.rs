@@ -10,6 +10,7 @@ mod ending;
 mod exec;
 mod exporting;
 mod keeping;
+mod merging;
 mod ordinary;
 mod program;
 mod project;

@@ -1,333 +1,485 @@
 //! Writing to the host what a branch changed, step by step.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, OFlags};
+use rustix::io::Errno as HostErrno;
 
-use super::{Action, ApplyError, Plan, display, relative};
-use crate::attr::Attr;
+use super::attributes::{self, adjust, set_owner_and_times, set_times};
+use super::is_set;
+use super::outcome::Action;
+use super::plan::{Item, Plan, display, path_of, relative};
+use super::release::show_applied;
+use super::stage::Staged;
+use super::swap::{At, Expected, Swap};
+use crate::attr::Nanos;
 use crate::beneath;
-use crate::branch::Hold;
-use crate::diff::{Named, Step};
+use crate::branch::{Branch, Hold};
+use crate::diff::{Differs, Named, Step};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::{BranchId, NodeId};
-use crate::inode::{Body, Inode};
-use crate::lower::split;
+use crate::lower::{Lower, Print, split};
+use crate::served::Served;
+use crate::tree::Tree;
+
+/// Why a step was not made. What it had done is taken back.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The host has something else there than the look found.
+    Surprise,
+    Cancelled,
+    Host(Errno),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self::Host(errno)
+    }
+}
+
+impl From<HostErrno> for Stop {
+    fn from(errno: HostErrno) -> Self {
+        Self::Host(errno.into())
+    }
+}
+
+/// A surprise, unless it was done.
+pub(super) fn done(is_done: Result<bool>) -> Result<(), Stop> {
+    if is_done? {
+        Ok(())
+    } else {
+        Err(Stop::Surprise)
+    }
+}
 
 pub(super) struct Job<'a> {
-    pub(super) plan: Plan<'a>,
+    pub(super) lower: &'a Lower,
+    /// What an untouched branch shows: the host as it is.
+    old: &'a Tree,
+    pub(super) new: &'a Tree,
     /// Whoever reads the branch meanwhile finds each object either before or after its step.
     pub(super) hold: &'a Hold<'a>,
-    pub(super) branch: BranchId,
+    branch: BranchId,
+    /// What the branch has shown.
+    pub(super) served: &'a Served,
+    pub(super) cancelled: &'a AtomicBool,
+    pub(super) swap: Swap,
+    pub(super) expected: HashMap<NodeId, Expected>,
+    /// How many steps are still to be made for each object.
+    pending: HashMap<NodeId, usize>,
     /// What was written to the host already.
-    pub(super) made: HashSet<NodeId>,
+    made: HashSet<NodeId>,
+    /// When the host last changed the directories in which something is to be done.
+    changed: HashMap<NodeId, Nanos>,
     /// Directories that got their times.
     pub(super) stamped: Vec<Action>,
 }
 
-impl<'a> std::ops::Deref for Job<'a> {
-    type Target = Plan<'a>;
-
-    fn deref(&self) -> &Plan<'a> {
-        &self.plan
-    }
-}
-
-/// Something that is on the host under a temporary name, or in its place already.
-struct Staged {
-    dir: OwnedFd,
-    temporary: Option<Vec<u8>>,
-}
-
-impl Job<'_> {
-    pub(super) fn run(&mut self, step: &Step) -> Result<(), ApplyError> {
-        let path = match step {
-            Step::Added(named) | Step::Removed(named) | Step::Renamed(_, named) => {
-                relative(&named.path())
-            }
-            Step::Modified(node, _) => self.path_of(*node).unwrap_or_default(),
-        };
-        let done = match step {
-            Step::Added(named) => self.add(&path, named),
-            Step::Removed(named) => self.remove(&path, named),
-            Step::Renamed(from, to) => self.rename(from, to),
-            Step::Modified(node, differs) if differs.content => self.rewrite(*node),
-            Step::Modified(node, _) => self.set_attributes(&path, *node),
-        };
-        done.map_err(|errno| ApplyError::Host {
-            path: display(&path),
-            errno,
-        })
-    }
-
-    /// A new object, or a further name of one that the host has.
-    fn add(&mut self, path: &[u8], named: &Named) -> Result<()> {
-        let on_host = self.made.contains(&named.node) || self.old.inode(named.node).is_ok();
-        let existing = self.lower.path_of(named.node);
-        let staged = match existing.filter(|_| on_host && !named.is_dir) {
-            Some(existing) => self.link(&existing, path)?,
-            None => self.make(path, named.node)?,
-        };
-        self.put(staged, named.node, (named.dir, &named.name))
-    }
-
-    /// Gives what is staged its name, and shows it through the branch.
-    fn put(&mut self, staged: Staged, node: NodeId, to: (NodeId, &Name)) -> Result<()> {
-        let mut state = self.hold.state();
-        if let Some(temporary) = staged.temporary {
-            let renamed = rustix::fs::renameat(&staged.dir, &*temporary, &staged.dir, &**to.1);
-            if let Err(errno) = renamed {
-                let _ = rustix::fs::unlinkat(&staged.dir, &*temporary, AtFlags::empty());
-                return Err(errno.into());
-            }
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        lower: &'a Lower,
+        old: &'a Tree,
+        new: &'a Tree,
+        plan: &Plan,
+        hold: &'a Hold<'a>,
+        branch: &'a Branch,
+        cancelled: &'a AtomicBool,
+    ) -> Self {
+        let mut pending = HashMap::new();
+        for item in &plan.items {
+            *pending.entry(node_of(&item.step)).or_default() += 1;
         }
-        let stamp = self.lower.adopt(node, to.0, to.1)?;
-        state.tree.rebase(node, stamp);
-        drop(state);
+        let own = new.inodes().iter().filter(|(_, inode)| inode.is_dir());
+        let changed = own.filter_map(|(key, _)| {
+            let node = NodeId(key);
+            Some((node, lower.inode(node).ok()?.times.mtime))
+        });
+        Self {
+            lower,
+            old,
+            new,
+            hold,
+            branch: branch.id(),
+            served: &branch.inner.served,
+            cancelled,
+            swap: Swap::default(),
+            expected: plan.expected.clone(),
+            pending,
+            made: HashSet::new(),
+            changed: changed.collect(),
+            stamped: Vec::new(),
+        }
+    }
+
+    /// Makes the steps in their order, and adds to `actions` those that were made.
+    pub(super) fn run_all(
+        &mut self,
+        plan: &Plan,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), (Stop, PathBuf)> {
+        for (name, node) in &plan.there {
+            self.release_there(name.as_ref(), *node);
+        }
+        for item in &plan.items {
+            let path = || item.action.path().to_owned();
+            if is_set(self.cancelled) {
+                return Err((Stop::Cancelled, path()));
+            }
+            self.run(item).map_err(|stop| (stop, path()))?;
+            actions.push(item.action.clone());
+        }
+        self.stamp_dirs()
+    }
+
+    fn run(&mut self, item: &Item) -> Result<(), Stop> {
+        let node = node_of(&item.step);
+        match &item.step {
+            Step::Added(named) => self.add(named, item.replaces)?,
+            Step::Removed(named) => self.remove(named)?,
+            Step::Renamed(from, to) => self.rename(from, to, item.replaces)?,
+            Step::Modified(_, differs) if differs.content => self.rewrite(node)?,
+            Step::Modified(_, differs) => self.set_attributes(node, *differs)?,
+        }
         self.made.insert(node);
+        if let Some(expected) = self.expected.get_mut(&node) {
+            expected.exact = false;
+        }
+        let is_last = self.pending.get_mut(&node).is_none_or(|left| {
+            *left -= 1;
+            *left == 0
+        });
+        let is_dir = self.new.inode(node).is_ok_and(|inode| inode.is_dir());
+        let mut state = self.hold.state();
+        if is_last && !is_dir && !matches!(item.step, Step::Removed(_)) {
+            show_applied(self.served, self.lower, self.new, node);
+            state.tree.release_object(node);
+        } else {
+            state.tree.moved_by_us(node);
+        }
         Ok(())
     }
 
-    /// New content, under all names of the file.
-    fn rewrite(&mut self, node: NodeId) -> Result<()> {
-        let names = self.new.inode(node)?.names.all();
-        let mut first: Option<Vec<u8>> = None;
-        for (dir, name) in names {
-            let mut path = self.new.dir_path(dir).ok_or(Errno::ESTALE)?;
-            path.push(b'/');
-            path.extend_from_slice(&name);
-            let path = relative(&path);
-            let was = Some((node, ObjectKind::File));
-            self.lower.traces.removing(self.branch, &path, was);
-            let staged = match &first {
-                Some(first) => self.link(first, &path)?,
-                None => self.make(&path, node)?,
-            };
-            self.put(staged, node, (dir, &name))?;
-            first.get_or_insert(path);
+    pub(super) fn dir(&self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        Ok(beneath::open(self.lower.root(), path, flags)?)
+    }
+
+    pub(super) fn expected(&self, node: NodeId) -> Result<Expected, Stop> {
+        // What the host took away before the look is not touched.
+        self.expected.get(&node).copied().ok_or(Stop::Surprise)
+    }
+
+    /// A new object, or a further name of one that the host has.
+    fn add(&mut self, named: &Named, replaces: Option<NodeId>) -> Result<(), Stop> {
+        let (node, path) = (named.node, relative(&named.path()));
+        if named.is_dir {
+            return self.add_dir(named, &path);
         }
+        let on_host = self.made.contains(&node) || self.old.inode(node).is_ok();
+        let existing = self.lower.path_of(node).filter(|_| on_host);
+        let is_link = existing.is_some();
+        let staged = match existing {
+            Some(existing) => {
+                let staged = self.link(&existing, &path)?;
+                let arrived = Print::at(&staged.dir, &staged.temporary);
+                let expected = self.expected.get(&node);
+                if expected
+                    .is_some_and(|it| !arrived.is_some_and(|is| is.is_same_content(&it.print)))
+                {
+                    return Err(Stop::Surprise);
+                }
+                staged
+            }
+            None => self.stage(&path, node, replaces)?,
+        };
+        if let Some(replaced) = replaces {
+            let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
+            let was = Some((replaced, kind));
+            self.lower.traces.removing(self.branch, &path, was);
+        }
+        let mut state = self.hold.state();
+        let to = At {
+            dir: &staged.dir,
+            name: &named.name,
+        };
+        done(match replaces {
+            Some(replaced) => {
+                let expected = self.expected(replaced)?;
+                self.swap.exchange((staged.ready(), None), (to, &expected))
+            }
+            None => self.swap.place(staged.ready(), to),
+        })?;
+        staged.is_placed.set(true);
+        if let Some(replaced) = replaces {
+            self.lower.forget_name(named.dir, &named.name, false);
+            state.tree.moved_by_us(replaced);
+        }
+        self.lower.adopt(node, named.dir, &named.name)?;
+        if is_link {
+            self.has_moved(&mut state, node);
+        } else {
+            self.has_put(&mut state, node, &staged);
+        }
+        state.tree.release_name(named.dir, &named.name, node);
+        drop(state);
+        if let Some(print) = self.lower.print_of(node) {
+            self.expected.insert(
+                node,
+                Expected {
+                    print,
+                    exact: false,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn add_dir(&self, named: &Named, path: &[u8]) -> Result<(), Stop> {
+        let (dir, name) = split(path);
+        let dir = self.dir(dir)?;
+        let mut state = self.hold.state();
+        match rustix::fs::mkdirat(&dir, name, rustix::fs::Mode::RWXU) {
+            Err(HostErrno::EXIST) => return Err(Stop::Surprise),
+            other => other?,
+        }
+        let inode = self.new.inode(named.node)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let xattrs = self.new.xattrs(named.node, &inode)?;
+        let furnished = beneath::open(&dir, name, flags)
+            .map_err(Errno::from)
+            .and_then(|fd| attributes::furnish(&fd, &inode, None, xattrs.as_ref(), None));
+        if let Err(errno) = furnished {
+            // It fails when somebody has put something there by now: then it stays, as theirs.
+            let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
+            return Err(errno.into());
+        }
+        self.lower.adopt(named.node, named.dir, &named.name)?;
+        state.tree.release_dir(named.node);
+        state.tree.release_name(named.dir, &named.name, named.node);
         Ok(())
     }
 
     /// A further name of the file at `existing`, beside `path`.
     fn link(&self, existing: &[u8], path: &[u8]) -> Result<Staged> {
-        let ((from_dir, from), (to_dir, to)) = (split(existing), split(path));
-        let (from_dir, to_dir) = (self.dir(from_dir)?, self.dir(to_dir)?);
-        let temporary = temporary(to);
-        rustix::fs::linkat(&from_dir, from, &to_dir, &*temporary, AtFlags::empty())?;
-        Ok(Staged {
-            dir: to_dir,
-            temporary: Some(temporary),
-        })
+        let ((from_dir, from), (to_dir, _)) = (split(existing), split(path));
+        self.link_at(&self.dir(from_dir)?, from, self.dir(to_dir)?)
     }
 
-    /// Directories get their times last: what was put into them moved them.
-    pub(super) fn stamp_dirs(&mut self) -> Result<(), ApplyError> {
+    fn link_at(&self, from_dir: &OwnedFd, from: &[u8], dir: OwnedFd) -> Result<Staged> {
+        let staged = Staged::new(dir);
+        let at = staged.at();
+        rustix::fs::linkat(from_dir, from, at.dir, at.name, AtFlags::empty())?;
+        Ok(staged)
+    }
+
+    /// New content, under all names of the file: under all, or under none.
+    fn rewrite(&mut self, node: NodeId) -> Result<(), Stop> {
+        let mut expected = self.expected(node)?;
+        let names = self.new.inode(node)?.names.all();
+        let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
+        for (dir, name) in names {
+            let mut path = self.new.dir_path(dir).ok_or(Errno::ESTALE)?;
+            path.push(b'/');
+            path.extend_from_slice(&name);
+            let path = relative(&path);
+            let one = match staged.first() {
+                Some((first, ..)) => {
+                    self.link_at(&first.dir, &first.temporary, self.dir(split(&path).0)?)?
+                }
+                None => self.stage(&path, node, Some(node))?,
+            };
+            let was = Some((node, self.new.inode(node)?.kind()));
+            self.lower.traces.removing(self.branch, &path, was);
+            staged.push((one, dir, name));
+        }
+        let mut state = self.hold.state();
+        for at in 0..staged.len() {
+            let (one, _, name) = &staged[at];
+            let to = At {
+                dir: &one.dir,
+                name,
+            };
+            let is_done = self.swap.exchange((one.ready(), None), (to, &expected));
+            if let Err(stop) = done(is_done) {
+                for (one, _, name) in staged[..at].iter().rev() {
+                    let to = At {
+                        dir: &one.dir,
+                        name,
+                    };
+                    self.swap.exchange_back(one.at(), to)?;
+                }
+                return Err(stop);
+            }
+            // It has lost a name, which changes the time of its last change.
+            expected.exact = false;
+        }
+        for (one, dir, name) in &staged {
+            one.is_placed.set(true);
+            self.lower.adopt(node, *dir, name)?;
+        }
+        if let Some((one, ..)) = staged.first() {
+            self.has_put(&mut state, node, one);
+        }
+        drop(state);
+        if let Some(print) = self.lower.print_of(node) {
+            self.expected.insert(
+                node,
+                Expected {
+                    print,
+                    exact: false,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn remove(&self, named: &Named) -> Result<(), Stop> {
+        let path = relative(&named.path());
+        let (dir, name) = split(&path);
+        let was = self.lower.seen_with_kind(named.dir, &named.name);
+        let dir = match self.dir(dir) {
+            // Gone already: that is what was wanted.
+            Err(Errno::ENOENT) => None,
+            other => Some(other?),
+        };
+        if let Some(dir) = &dir {
+            let at = At { dir, name };
+            self.lower.traces.removing(self.branch, &path, was);
+            if named.is_dir {
+                self.remove_dir(at, named.node)?;
+            } else if let Some(expected) = self.expected.get(&named.node) {
+                done(self.swap.remove(at, expected))?;
+            } else if Print::at(dir, name).is_some() {
+                return Err(Stop::Surprise);
+            }
+        }
+        let mut state = self.hold.state();
+        self.lower.forget_name(named.dir, &named.name, false);
+        state.tree.release_whiteout(named.dir, &named.name);
+        Ok(())
+    }
+
+    /// What somebody put into it meanwhile stays, and so does the directory.
+    fn remove_dir(&self, at: At<'_>, node: NodeId) -> Result<(), Stop> {
+        let Some(now) = Print::at(at.dir, at.name) else {
+            return Ok(());
+        };
+        if !self.expected(node)?.print.is_same_content(&now) {
+            return Err(Stop::Surprise);
+        }
+        match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
+            Err(HostErrno::NOTEMPTY | HostErrno::EXIST | HostErrno::NOTDIR) => Err(Stop::Surprise),
+            Ok(()) | Err(HostErrno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn rename(&self, from: &Named, to: &Named, replaces: Option<NodeId>) -> Result<(), Stop> {
+        let (old, new) = (relative(&from.path()), relative(&to.path()));
+        let ((old_dir, old), (new_dir, new)) = (split(&old), split(&new));
+        let (old_dir, new_dir) = (self.dir(old_dir)?, self.dir(new_dir)?);
+        let (dir, name) = (&old_dir, old);
+        let source = At { dir, name };
+        let (dir, name) = (&new_dir, new);
+        let target = At { dir, name };
+        let expected = self.expected(to.node)?;
+        let mut state = self.hold.state();
+        if let Some(replaced) = replaces {
+            let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
+            let was = Some((replaced, kind));
+            let path = relative(&to.path());
+            self.lower.traces.removing(self.branch, &path, was);
+            let other = self.expected(replaced)?;
+            done(self.swap.replace((source, &expected), (target, &other)))?;
+            self.lower.forget_name(to.dir, &to.name, false);
+            state.tree.moved_by_us(replaced);
+        } else {
+            done(self.swap.rename((source, &expected), target))?;
+        }
+        self.lower.forget_name(from.dir, &from.name, true);
+        self.lower.adopt(to.node, to.dir, &to.name)?;
+        self.has_moved(&mut state, to.node);
+        state.tree.release_whiteout(from.dir, &from.name);
+        state.tree.release_name(to.dir, &to.name, to.node);
+        let is_aside = {
+            let dir = self.new.inode(to.dir);
+            let found = dir.and_then(|dir| self.new.lookup(to.dir, &dir, &to.name));
+            !found.is_ok_and(|found| found.is_some_and(|found| found.node == to.node))
+        };
+        if is_aside {
+            state.tree.hide_aside(to.dir, &to.name);
+        }
+        Ok(())
+    }
+
+    fn set_attributes(&self, node: NodeId, differs: Differs) -> Result<(), Stop> {
+        let inode = self.new.inode(node)?;
+        let path = path_of(self.new, node).ok_or(Errno::ESTALE)?;
+        let seen = self.new.seen().get(node.0);
+        let (dir, name) = split(&path);
+        let dir = self.dir(dir)?;
+        let is_open = matches!(inode.kind(), ObjectKind::File | ObjectKind::Directory);
+        let now = if name.is_empty() {
+            None
+        } else {
+            let now = Print::at(&dir, name).ok_or(Stop::Surprise)?;
+            if !self.expected(node)?.print.is_same_content(&now) {
+                return Err(Stop::Surprise);
+            }
+            Some(now)
+        };
+        if !is_open {
+            return Ok(set_owner_and_times(&dir, name, &inode.attr(node))?);
+        }
+        let fd = if name.is_empty() {
+            dir
+        } else {
+            let (fd, stat) = match beneath::open_content(&dir, name) {
+                // Gone, or neither file nor directory any more.
+                Err(HostErrno::NOENT | HostErrno::STALE | HostErrno::LOOP) => {
+                    return Err(Stop::Surprise);
+                }
+                other => other?,
+            };
+            let opened = Print::of(&stat);
+            if now.is_some_and(|now| !now.is_same_content(&opened)) {
+                return Err(Stop::Surprise);
+            }
+            fd
+        };
+        let xattrs = self.new.xattrs(node, &inode)?;
+        Ok(adjust(&fd, &inode, seen, xattrs.as_ref(), differs)?)
+    }
+
+    /// Directories get their times last: what was put into them moved them. Those that the host has
+    /// changed since the branch did keep them: else a program that goes by them would miss that.
+    fn stamp_dirs(&mut self) -> Result<(), (Stop, PathBuf)> {
         let new = self.new;
         for (key, inode) in new.inodes().iter().filter(|(_, inode)| inode.is_dir()) {
             let node = NodeId(key);
-            let Some(path) = self.path_of(node) else {
+            let Some(path) = path_of(new, node) else {
                 continue;
             };
-            let (dir, name) = split(&path);
-            self.dir(dir)
-                .and_then(|dir| set_owner_and_times(&dir, name, &inode.attr(node)))
-                .map_err(|errno| ApplyError::Host {
-                    path: display(&path),
-                    errno,
-                })?;
+            let before = self.changed.get(&node);
+            if before.is_some_and(|before| inode.times.mtime < *before) {
+                continue;
+            }
+            self.dir(&path)
+                .and_then(|fd| set_times(&fd, inode))
+                .map_err(|errno| (errno.into(), display(&path)))?;
             self.stamped.push(Action::SetAttributes(display(&path)));
         }
         Ok(())
     }
-
-    fn dir(&self, path: &[u8]) -> Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        Ok(beneath::open(self.lower.root(), path, flags)?)
-    }
-
-    fn make(&self, path: &[u8], node: NodeId) -> Result<Staged> {
-        let inode = self.new.inode(node)?;
-        let (dir, name) = split(path);
-        let dir = self.dir(dir)?;
-        let mode = mode_of(&inode);
-        let mut beside = None;
-        match &inode.body {
-            Body::Dir(_) => rustix::fs::mkdirat(&dir, name, mode)?,
-            Body::File(_) => {
-                let temporary = self.write(&dir, name, node, &inode)?;
-                let temporary = Some(temporary);
-                return Ok(Staged { dir, temporary });
-            }
-            Body::Symlink(text) => {
-                let temporary = temporary(name);
-                rustix::fs::symlinkat(&**text, &dir, &*temporary)?;
-                beside = Some(temporary);
-            }
-            Body::Fifo => special(&dir, name, FileType::Fifo, mode, 0)?,
-            Body::Socket => special(&dir, name, FileType::Socket, mode, 0)?,
-            Body::CharDevice(rdev) => special(&dir, name, FileType::CharacterDevice, mode, *rdev)?,
-            Body::BlockDevice(rdev) => special(&dir, name, FileType::BlockDevice, mode, *rdev)?,
-        }
-        set_owner_and_times(&dir, beside.as_deref().unwrap_or(name), &inode.attr(node))?;
-        Ok(Staged {
-            dir,
-            temporary: beside,
-        })
-    }
-
-    /// Temporary name, content, fsync.
-    fn write(&self, dir: &OwnedFd, name: &[u8], node: NodeId, inode: &Inode) -> Result<Vec<u8>> {
-        let temporary = temporary(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let flags = flags | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(dir, &*temporary, flags, Mode::RUSR | Mode::WUSR)?;
-        let written = self.fill(&file, node, inode).and_then(|()| {
-            set_owner_and_times(dir, &temporary, &inode.attr(node))?;
-            rustix::fs::fchmod(&file, mode_of(inode))?;
-            Ok(rustix::fs::fsync(&file)?)
-        });
-        if let Err(errno) = written {
-            let _ = rustix::fs::unlinkat(dir, &*temporary, AtFlags::empty());
-            return Err(errno);
-        }
-        Ok(temporary)
-    }
-
-    fn fill(&self, file: &OwnedFd, node: NodeId, inode: &Inode) -> Result<()> {
-        let size = inode.as_file().map_or(0, crate::content::File::size);
-        rustix::fs::ftruncate(file, size)?;
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < size {
-            let read = self.new.read(node, at, &mut buffer)?;
-            let part = &buffer[..read];
-            // Holes stay holes.
-            if part.iter().any(|byte| *byte != 0) {
-                write_all(file, part, at)?;
-            }
-            at += read as u64;
-        }
-        if let Some(all) = self.new.xattrs(node, inode)? {
-            for (name, value) in all.iter() {
-                let flags = rustix::fs::XattrFlags::empty();
-                rustix::fs::fsetxattr(file, &**name, value, flags)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove(&self, path: &[u8], named: &Named) -> Result<()> {
-        let (dir, name) = split(path);
-        let was = self.lower.seen_with_kind(named.dir, &named.name);
-        self.lower.traces.removing(self.branch, path, was);
-        self.lower.forget_name(named.dir, &named.name, false);
-        let flags = if named.is_dir {
-            AtFlags::REMOVEDIR
-        } else {
-            AtFlags::empty()
-        };
-        match rustix::fs::unlinkat(self.dir(dir)?, name, flags) {
-            // Gone already: that is what was wanted.
-            Err(rustix::io::Errno::NOENT) => Ok(()),
-            result => Ok(result?),
-        }
-    }
-
-    fn rename(&self, from: &Named, to: &Named) -> Result<()> {
-        let (old, new) = (relative(&from.path()), relative(&to.path()));
-        let ((old_dir, old), (new_dir, new)) = (split(&old), split(&new));
-        let (old_dir, new_dir) = (self.dir(old_dir)?, self.dir(new_dir)?);
-        let _between = self.hold.state();
-        rustix::fs::renameat(old_dir, old, new_dir, new)?;
-        self.lower.forget_name(from.dir, &from.name, true);
-        self.lower.adopt(to.node, to.dir, &to.name).map(|_| ())
-    }
-
-    fn set_attributes(&self, path: &[u8], node: NodeId) -> Result<()> {
-        let inode = self.new.inode(node)?;
-        let (dir, name) = split(path);
-        let dir = self.dir(dir)?;
-        if name.is_empty() {
-            return Ok(rustix::fs::fchmod(&dir, mode_of(&inode))?);
-        }
-        set_owner_and_times(&dir, name, &inode.attr(node))?;
-        if matches!(inode.kind(), ObjectKind::File | ObjectKind::Directory) {
-            let (fd, _) = beneath::open_content(&dir, name)?;
-            rustix::fs::fchmod(&fd, mode_of(&inode))?;
-            if let Some(all) = self.new.xattrs(node, &inode)? {
-                for (name, value) in all.iter() {
-                    let flags = rustix::fs::XattrFlags::empty();
-                    rustix::fs::fsetxattr(&fd, &**name, value, flags)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
-/// A name beside the one that is meant, that nobody else takes.
-fn temporary(name: &[u8]) -> Vec<u8> {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut temporary = format!(".agentfs-{}-{count}-", std::process::id()).into_bytes();
-    // Room for the longest name there can be.
-    temporary.extend_from_slice(&name[..name.len().min(128)]);
-    temporary
-}
-
-fn mode_of(inode: &Inode) -> Mode {
-    Mode::from_raw_mode(inode.mode as rustix::fs::RawMode)
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn special(dir: &OwnedFd, name: &[u8], kind: FileType, mode: Mode, rdev: u64) -> Result<()> {
-    Ok(rustix::fs::mknodat(dir, name, kind, mode, device(rdev))?)
-}
-
-/// macOS makes such files by path only, which would follow links on the way.
-#[cfg(target_vendor = "apple")]
-fn special(_: &OwnedFd, _: &[u8], _: FileType, _: Mode, _: u64) -> Result<()> {
-    Err(rustix::io::Errno::OPNOTSUPP.into())
-}
-
-/// A device number in the host's type.
-#[cfg(not(target_vendor = "apple"))]
-fn device<T: TryFrom<u64> + Default>(rdev: u64) -> T {
-    T::try_from(rdev).unwrap_or_default()
-}
-
-fn write_all(file: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
-    while !part.is_empty() {
-        let written = rustix::io::pwrite(file, part, at)?;
-        part = &part[written..];
-        at += written as u64;
+fn node_of(step: &Step) -> NodeId {
+    match step {
+        Step::Added(named) | Step::Removed(named) | Step::Renamed(_, named) => named.node,
+        Step::Modified(node, _) => *node,
     }
-    Ok(())
-}
-
-fn timespec(moment: i64) -> Timespec {
-    Timespec {
-        tv_sec: moment.div_euclid(1_000_000_000),
-        tv_nsec: moment.rem_euclid(1_000_000_000),
-    }
-}
-
-/// Owner and group where this process may, then the times.
-fn set_owner_and_times(dir: &OwnedFd, name: &[u8], attr: &Attr) -> Result<()> {
-    let uid = rustix::fs::Uid::from_raw(attr.uid);
-    let gid = rustix::fs::Gid::from_raw(attr.gid);
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    match rustix::fs::chownat(dir, name, Some(uid), Some(gid), flags) {
-        Ok(()) | Err(rustix::io::Errno::PERM) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let times = Timestamps {
-        last_access: timespec(attr.atime),
-        last_modification: timespec(attr.mtime),
-    };
-    Ok(rustix::fs::utimensat(dir, name, &times, flags)?)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -23,6 +23,7 @@ pub(crate) type HostState = Option<(u64, u64, i64)>;
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     paths: Mutex<HashMap<Vec<u8>, Trace>>,
+    turn: Mutex<()>,
     applying: RwLock<()>,
 }
 
@@ -35,6 +36,13 @@ struct Trace {
 }
 
 impl Traces {
+    /// Waits until no other branch is looked at or applied. Taken before a branch is held, and apart
+    /// from [`applying`](Self::applying), so that many who wait do not keep a watcher of the host
+    /// waiting, too.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        lock(&self.turn)
+    }
+
     /// Something is being applied until the guard goes.
     pub(crate) fn applying(&self) -> RwLockWriteGuard<'_, ()> {
         self.applying
@@ -96,8 +104,8 @@ impl Traces {
         None
     }
 
-    /// What a branch took away from there.
-    pub(crate) fn removed_from(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
-        lock(&self.paths).get(path)?.was
+    /// What a branch took away from there; told once.
+    pub(crate) fn take_removed(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
+        lock(&self.paths).get_mut(path)?.was.take()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::attr::Nanos;
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::inode::Names;
@@ -32,6 +33,8 @@ pub(super) struct Known {
     pub(super) names: Names,
     /// What had its name before: a host that saves a file usually puts a new one in its place.
     pub(super) before: Option<NodeId>,
+    /// What its ACL takes from the permission bits, when the object was last changed at this time.
+    pub(super) acl: Option<(Nanos, u16)>,
 }
 
 impl Index {
@@ -43,6 +46,7 @@ impl Index {
             path: Arc::from([]),
             names: Names::None,
             before: None,
+            acl: None,
         };
         Self {
             nodes: HashMap::from([(NodeId::ROOT, known)]),
@@ -54,6 +58,12 @@ impl Index {
 
     pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
         self.nodes.get(&node)
+    }
+
+    pub(super) fn note_acl(&mut self, node: NodeId, acl: (Nanos, u16)) {
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.acl = Some(acl);
+        }
     }
 
     /// Whether the host has this object, unless that was found not to be so.
@@ -88,6 +98,7 @@ impl Index {
             path: path.clone(),
             names: Names::None,
             before: None,
+            acl: None,
         });
         if place.path != path {
             // Another hard link, or the host moved it; a directory has one name.
@@ -131,6 +142,7 @@ impl Index {
         let known = Known {
             names,
             before: None,
+            acl: None,
             ..known.clone()
         };
         self.by_object.insert(known.object, new);
@@ -176,6 +188,10 @@ impl Index {
         let mut before = None;
         if let Some(old) = self.nodes.remove(&node) {
             before = old.before;
+            // What is left of the object that was there before is somebody else's.
+            if old.object != object && self.by_object.get(&old.object) == Some(&node) {
+                self.by_object.remove(&old.object);
+            }
             if old.kind.is_dir() && old.path != path {
                 self.move_below(&old.path, &path);
             } else {
@@ -189,6 +205,7 @@ impl Index {
             path,
             names,
             before,
+            acl: None,
         };
         self.nodes.insert(node, known);
         self.name(dir, name, node);

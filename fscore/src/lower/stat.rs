@@ -1,6 +1,7 @@
 //! What the host says of an object, in the terms of this crate.
 
-use rustix::fs::{FileType, Stat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::index::Object;
 use crate::attr::Nanos;
@@ -46,6 +47,64 @@ pub(super) fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
     kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
+/// Permission bits: `mode & 0o7777`.
+pub(crate) fn mode_of(stat: &Stat) -> u32 {
+    small(stat.st_mode) & 0o7777
+}
+
+/// By which an object of the host is known again, in the state in which it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Print {
+    object: Object,
+    kind: Option<ObjectKind>,
+    stamp: Stamp,
+}
+
+impl Print {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            object: object_of(stat),
+            kind: stat_kind(stat),
+            stamp: stamp_of(stat),
+        }
+    }
+
+    /// Of what is at this name now.
+    pub(crate) fn at(dir: &OwnedFd, name: &[u8]) -> Option<Self> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        stat.ok().as_ref().map(Self::of)
+    }
+
+    /// As [`Inode::stamp`].
+    pub(crate) fn version(&self) -> Stamp {
+        match self.kind {
+            Some(ObjectKind::File | ObjectKind::Symlink) => self.stamp,
+            Some(
+                ObjectKind::Directory
+                | ObjectKind::Fifo
+                | ObjectKind::Socket
+                | ObjectKind::CharDevice
+                | ObjectKind::BlockDevice,
+            )
+            | None => Stamp::NONE,
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == Some(ObjectKind::Directory)
+    }
+
+    pub(crate) fn is_file(&self) -> bool {
+        self.kind == Some(ObjectKind::File)
+    }
+
+    /// Whether it is the same object and nobody wrote to it; of a directory, whether it is the same.
+    pub(crate) fn is_same_content(&self, other: &Self) -> bool {
+        let is_untouched = self.is_dir() || self.stamp.has_bytes_of(&other.stamp);
+        (self.object, self.kind) == (other.object, other.kind) && is_untouched
+    }
+}
+
 pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     Stamp {
         size: number(stat.st_size),
@@ -54,12 +113,12 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
     }
 }
 
-/// An object as the host describes it.
-pub(super) fn inode(stat: &Stat, names: Names, body: Body) -> Inode {
+/// An object as the host describes it, with the permission bits that are shown.
+pub(super) fn inode(stat: &Stat, mode: u32, names: Names, body: Body) -> Inode {
     let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
     let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
     Inode {
-        mode: small(stat.st_mode) & 0o7777,
+        mode,
         uid: stat.st_uid,
         gid: stat.st_gid,
         nlink: small(stat.st_nlink),

@@ -1,5 +1,7 @@
 //! Operations on ranges of a file: fallocate, copy_file_range, lseek.
 
+use std::ops::Range;
+
 use crate::attr::Seek;
 use crate::branch::{Branch, Txn};
 use crate::bus::lock;
@@ -61,7 +63,11 @@ impl Branch {
         let find = |offset: i64, data: bool| {
             let file = file.ok_or(Errno::EINVAL)?;
             let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-            file.seek(offset, data).ok_or(Errno::ENXIO)
+            if offset >= file.size() {
+                return Err(Errno::ENXIO);
+            }
+            let found = state.tree.seek(handle.node, offset, data)?;
+            found.ok_or(Errno::ENXIO)
         };
         let new = match seek {
             Seek::Set(offset) => relative(0, offset)?,
@@ -76,6 +82,21 @@ impl Branch {
         }
         *position = new;
         Ok(new)
+    }
+
+    /// The next bytes of an open file, at or after `from`, that may be other than zero; `None` when
+    /// the rest of the file is a hole. The handle's position stays.
+    ///
+    /// Copying range by range keeps a sparse file sparse and takes no time for its holes: those of
+    /// the branch, and those of the lower file where the branch shows it.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`; `EINVAL` when it is no regular file; `ESTALE` as [`read`](Self::read).
+    pub fn next_data(&self, handle: HandleId, from: u64) -> Result<Option<Range<u64>>> {
+        let state = self.inner.read();
+        let node = state.handles.get(handle).ok_or(Errno::EBADF)?.node;
+        state.tree.next_data(node, from)
     }
 }
 

@@ -116,7 +116,7 @@ impl Branch {
         }
         Some(Base {
             kind: lower.kind_of(node)?,
-            version: *state.tree.seen().get(node.0)?,
+            version: state.tree.seen().get(node.0)?.version(),
         })
     }
 }

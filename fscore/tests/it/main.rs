@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acl;
 mod apply;
+mod apply_merge;
+mod apply_race;
+mod apply_sparse;
 mod basics;
 mod behind_kernel;
 mod branches;

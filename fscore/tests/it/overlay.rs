@@ -5,7 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use agentfs_core::event::Origin;
-use agentfs_core::{Caller, Errno, FsCore, LowerChange, OpenFlags, RenameFlags, XattrFlags};
+use agentfs_core::{
+    AllocateFlags, Caller, Errno, FsCore, LowerChange, OpenFlags, RenameFlags, Seek, XattrFlags,
+};
 
 use crate::support::{Recorder, World, get, line, names};
 
@@ -177,6 +179,53 @@ fn appending_to_a_large_file_does_not_copy_it() {
     assert_eq!(&buffer[..6], b"\0\0tail");
     assert_eq!(w.b.read_at(&w.root, h, 4999, &mut buffer), Ok(8));
     assert_eq!(&buffer, b"\0middle\0");
+}
+
+/// A file of `size` bytes that is one hole but for `text` at each offset.
+fn sparse(path: &Path, size: u64, texts: &[(u64, &str)]) {
+    use std::os::unix::fs::FileExt as _;
+    let file = fs::File::create(path).unwrap();
+    file.set_len(size).unwrap();
+    for (offset, text) in texts {
+        file.write_all_at(text.as_bytes(), *offset).unwrap();
+    }
+}
+
+#[test]
+fn the_holes_of_the_host_s_file_are_holes_in_the_branch() {
+    const SIZE: u64 = 200 << 30;
+    let host = tempfile::tempdir().unwrap();
+    let page = "x".repeat(4096);
+    sparse(
+        &host.path().join("f"),
+        SIZE,
+        &[(1 << 20, &page), (1 << 30, &page)],
+    );
+    let w = World::over(host.path());
+    let h = w.open("/f");
+    let ranges = || {
+        let (mut all, mut at) = (Vec::new(), 0);
+        while let Some(range) = w.b.next_data(h, at).unwrap() {
+            at = range.end;
+            all.push(range);
+        }
+        all
+    };
+    let lower = [1 << 20..(1 << 20) + 4096, 1 << 30..(1 << 30) + 4096];
+    assert_eq!(ranges(), lower);
+    // With a page of the branch in the lower file's hole, and a hole of the branch over its data.
+    w.b.write_at(&w.root, h, 100 << 30, b"own").unwrap();
+    let punch = AllocateFlags::PUNCH_HOLE | AllocateFlags::KEEP_SIZE;
+    w.b.fallocate(&w.root, h, punch, 1 << 20, 4096).unwrap();
+    assert_eq!(ranges(), [lower[1].clone(), 100 << 30..(100 << 30) + 4096]);
+    assert_eq!(w.b.seek(h, Seek::Data(0)), Ok(1 << 30));
+    assert_eq!(w.b.seek(h, Seek::Hole(1 << 30)), Ok((1 << 30) + 4096));
+    assert_eq!(w.b.seek(h, Seek::Data(101 << 30)), Err(Errno::ENXIO));
+    assert_eq!(w.b.seek(h, Seek::Hole(101 << 30)), Ok(101 << 30));
+    // What the branch grew beyond the lower file is a hole, and the page before it is data.
+    w.b.truncate(&w.root, "/f", (1 << 30) + 100).unwrap();
+    w.b.truncate(&w.root, "/f", SIZE).unwrap();
+    assert_eq!(ranges(), vec![1 << 30..(1 << 30) + 100; 1]);
 }
 
 #[test]

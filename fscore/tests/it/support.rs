@@ -7,6 +7,12 @@ use agentfs_core::event::{
 };
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay};
 
+/// Says that a test, or the rest of it, is left out, and why.
+#[expect(clippy::print_stderr, reason = "what is left out is said")]
+pub(crate) fn left_out(why: &str, errno: impl std::fmt::Display) {
+    eprintln!("LEFT OUT: {why}: {errno}");
+}
+
 pub(crate) struct World {
     pub(crate) fs: FsCore,
     pub(crate) b: Branch,

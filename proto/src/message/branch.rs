@@ -132,7 +132,8 @@ container! {
         pub to: Bytes,
     }
 
-    /// What a [`BranchApply`] did. With conflicts it did nothing, unless it was forced.
+    /// What a [`BranchApply`] did. With conflicts it did nothing, unless it was forced, or the host
+    /// changed something while it was at it: then what it did is no longer among the branch's changes.
     pub struct Applied {
         /// How many steps it took, or would take.
         pub step_count: u64,
@@ -142,6 +143,12 @@ container! {
         pub conflict_count: u64,
         /// The first of them.
         pub conflicts: Vec<Bytes>,
+        /// Whether that is all there was to do, so that the branch has no changes any more.
+        pub is_complete: bool,
+        /// How many paths stay because the branch never saw them, in directories that it removed.
+        pub kept_count: u64,
+        /// The first of them.
+        pub kept: Vec<Bytes>,
     }
 
     /// Asks for the next page of a [`Diff`].
@@ -166,6 +173,8 @@ container! {
     pub struct BranchRetire {
         /// The branch's name; empty for the session's own.
         pub name: String,
+        /// The last change that may go with it, as [`BranchInfo`] has it: later ones are changes.
+        pub seq: u64,
     }
 
     /// Writes what a branch changed to a new directory, from which `agentfs apply` carries it over.

@@ -282,7 +282,11 @@ fn branch_requests() -> Vec<Request> {
         .into(),
         PageNext { page: 4 }.into(),
         BranchToken { name: text("b") }.into(),
-        BranchRetire { name: text("b") }.into(),
+        BranchRetire {
+            name: text("b"),
+            seq: 7,
+        }
+        .into(),
         BranchExport {
             name: text("b"),
             path: b"/home/me/changes".into(),

@@ -74,7 +74,9 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     // As long as it is open here, a daemon that dies would leave the mount hanging.
     drop(device);
     if args.retire {
-        session.call(BranchRetire { name: args.branch })?;
+        // Whatever the command changes is not thrown away.
+        let (name, seq) = (args.branch, 0);
+        session.call(BranchRetire { name, seq })?;
     }
     go_to(&args.directory, &args.at)?;
     Ok(command)

@@ -77,7 +77,7 @@ fn left_in(session: &mut Session, wanted: fn(&str) -> bool) -> Result<Vec<String
     Ok(left)
 }
 
-fn branches(session: &mut Session) -> Result<Vec<BranchInfo>, Failure> {
+pub(super) fn branches(session: &mut Session) -> Result<Vec<BranchInfo>, Failure> {
     let mut all: Vec<BranchInfo> = Vec::new();
     loop {
         let after = all.last().map_or(0, |it| it.id);

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{
     BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, Exported, MountInfo,
-    MountWait, PageNext, Unread,
+    MountWait, PageNext, ProjectPlace, Unread,
 };
 use clap::Args;
 
@@ -129,10 +129,12 @@ impl Ending<'_> {
     fn settle_with_daemon(&mut self, args: EndingArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_members()?;
         self.require_branch()?;
+        // What is changed after this look is not shown, and not thrown away.
+        let seq = self.seq()?;
         let changes = self.changes()?;
         if changes.is_empty() {
             if self.is_new {
-                self.retire()?;
+                self.retire(seq)?;
             }
             return Ok(true);
         }
@@ -148,7 +150,7 @@ impl Ending<'_> {
         // What could not be exported is in the branch only.
         let is_done_with = self.is_new && outcome.word != "kept" && outcome.unread.is_empty();
         if is_done_with || outcome.word == "discarded" {
-            self.retire()?;
+            self.retire(seq)?;
         }
         self.tell(&changes, &outcome, &remaining);
         Ok(outcome.is_wanted)
@@ -219,25 +221,35 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let conflicts = match self.session.call_within(request, Deadline::NEVER) {
-            Ok(applied) if applied.conflict_count == 0 => return Ok(Outcome::of("applied")),
-            Ok(applied) => applied.conflicts,
-            // Its hint is for who applies by hand; here the changes are exported.
-            Err(CallError::Refused(error)) if error.code == Code::CONFLICT => {
-                self.say(
-                    "agentfs: nothing was applied, because the project is not at its path any more",
-                );
-                Vec::new()
-            }
+        let applied = match self.session.call_within(request, Deadline::NEVER) {
+            Ok(applied) if applied.is_complete => return Ok(Outcome::of("applied")),
+            Ok(applied) => applied,
             Err(CallError::Refused(error)) => {
-                self.say(&format!("agentfs: the changes cannot be applied: {error}"));
-                Vec::new()
+                self.session.look_again()?;
+                if self.is_in_place() {
+                    self.say(&format!("agentfs: not applied: {}", error.message));
+                } else {
+                    // Its hint is for who applies by hand; here the changes are exported.
+                    self.say(
+                        "agentfs: nothing was applied, because the project is not at its path any \
+                         more",
+                    );
+                }
+                return Ok(Outcome {
+                    is_wanted: false,
+                    ..self.export(None)?
+                });
             }
             Err(error) => return Err(error.into()),
         };
-        if !conflicts.is_empty() {
-            self.say("agentfs: nothing was applied, because the project changed meanwhile at:");
-        }
+        let done = match applied.step_count {
+            0 => "nothing was applied".to_owned(),
+            steps => format!("only {steps} of the changes were applied, and the rest is exported"),
+        };
+        self.say(&format!(
+            "agentfs: {done}, because the project changed meanwhile at:"
+        ));
+        let conflicts = applied.conflicts;
         for path in &conflicts {
             self.say(&format!("  {path}"));
         }
@@ -260,10 +272,24 @@ impl Ending<'_> {
         })
     }
 
-    /// The branch may go when nobody uses it, as it is now.
-    fn retire(&mut self) -> Result<(), Failure> {
+    fn is_in_place(&self) -> bool {
+        match self.session.project.place {
+            ProjectPlace::InPlace | ProjectPlace::Nowhere => true,
+            ProjectPlace::Elsewhere | ProjectPlace::Deleted => false,
+        }
+    }
+
+    /// The last change of the branch; 0 when it is gone.
+    fn seq(&mut self) -> Result<u64, Failure> {
+        let all = leftovers::branches(self.session)?;
+        let own = all.into_iter().find(|it| it.name == self.branch);
+        Ok(own.map_or(0, |it| it.seq))
+    }
+
+    /// The branch may go when nobody uses it, as it was at this change.
+    fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
-        match self.session.call(BranchRetire { name }) {
+        match self.session.call(BranchRetire { name, seq }) {
             // It was unchanged and is gone already.
             Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),

@@ -43,8 +43,10 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Translator {
     root: PathBuf,
-    /// How the temporary names of what is applied begin.
-    own: Vec<u8>,
+    /// What was applied last by exchange: its temporary name, and its place.
+    exchanged: Option<(PathBuf, PathBuf)>,
+    /// What is removed or moved by way of a temporary name: the name that it had.
+    aside: HashMap<PathBuf, PathBuf>,
     writing: HashMap<PathBuf, Instant>,
     leaving: Vec<Leaving>,
     found: HashMap<PathBuf, Instant>,
@@ -64,7 +66,8 @@ impl Translator {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            own: format!(".agentfs-{}-", std::process::id()).into_bytes(),
+            exchanged: None,
+            aside: HashMap::new(),
             writing: HashMap::new(),
             leaving: Vec::new(),
             found: HashMap::new(),
@@ -131,7 +134,7 @@ impl Translator {
     /// What was found in a directory that was entered. True when it is told now.
     pub(crate) fn find(&mut self, path: &Path, now: Instant) -> Option<LowerChange> {
         let path = self.relative(path)?;
-        if self.is_own(&path) || self.found.contains_key(&path) {
+        if is_own(&path) || self.found.contains_key(&path) {
             return None;
         }
         self.found.insert(path.clone(), now + FOUND);
@@ -166,11 +169,6 @@ impl Translator {
         (path != Path::new("")).then(|| path.to_owned())
     }
 
-    fn is_own(&self, path: &Path) -> bool {
-        let name = path.file_name().map_or(b"".as_slice(), OsStr::as_bytes);
-        name.starts_with(&self.own)
-    }
-
     fn is_dir(&self, path: &Path) -> bool {
         std::fs::symlink_metadata(self.root.join(path)).is_ok_and(|it| it.is_dir())
     }
@@ -186,7 +184,7 @@ impl Translator {
         // A directory's attributes are told by its parent and by itself.
         let repeats =
             matches!(change, LowerChange::Attributes(_)) && self.last.as_ref() == Some(&change);
-        if !self.is_own(path) && !repeats {
+        if !is_own(path) && !repeats {
             self.last = Some(change.clone());
             steps.push(Step::Tell(change));
         }
@@ -228,6 +226,9 @@ impl Translator {
     fn removed(&mut self, path: PathBuf, is_dir: bool, steps: &mut Vec<Step>) {
         self.writing.remove(&path);
         self.found.remove(&path);
+        if let Some(path) = self.aside.remove(&path) {
+            return self.tell(LowerChange::Removed { path, is_dir }, steps);
+        }
         if let Some(at) = self.removed.iter().position(|it| *it == path) {
             self.removed.remove(at);
             return;
@@ -282,14 +283,39 @@ impl Translator {
         if let Some(until) = self.writing.remove(&from) {
             self.writing.insert(to.clone(), until);
         }
-        if self.is_own(&from) {
-            return self.tell(LowerChange::Created(to), steps);
-        }
-        let is_dir = self.is_dir(&to);
-        let (old, new) = (from.clone(), to.clone());
-        self.tell(LowerChange::Renamed { from, to }, steps);
-        if is_dir {
-            steps.push(Step::Moved(old, new));
-        }
+        // Names that are exchanged are heard of as two renames, one after the other.
+        let exchanged = self.exchanged.take();
+        let change = match (is_own(&from), is_own(&to)) {
+            (true, _) => {
+                let was = self.aside.remove(&from);
+                self.exchanged = Some((from, to.clone()));
+                match was {
+                    Some(from) if from == to => return,
+                    Some(from) => LowerChange::Renamed { from, to },
+                    None => LowerChange::Created(to),
+                }
+            }
+            (false, true) => {
+                if exchanged.is_none_or(|it| it != (to.clone(), from.clone())) {
+                    self.aside.insert(to, from);
+                }
+                return;
+            }
+            (false, false) => {
+                let moved = self
+                    .is_dir(&to)
+                    .then(|| Step::Moved(from.clone(), to.clone()));
+                self.tell(LowerChange::Renamed { from, to }, steps);
+                steps.extend(moved);
+                return;
+            }
+        };
+        self.tell(change, steps);
     }
+}
+
+/// Whether it is a temporary name of what is applied, by whatever process.
+fn is_own(path: &Path) -> bool {
+    let name = path.file_name().map_or(b"".as_slice(), OsStr::as_bytes);
+    agentfs_core::is_temporary(name)
 }

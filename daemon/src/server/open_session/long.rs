@@ -90,8 +90,9 @@ impl OpenSession {
         let tokens = Arc::clone(services.tokens());
         require_idle(branch, it, services)?;
         services.holds().forget(branch);
+        let mounts = services.mounts().clone();
         job(move || {
-            branches::delete(&core, &origins, branch)?;
+            branches::delete(&core, &origins, &mounts, branch)?;
             tokens.forget(branch);
             Ok(Answer::done())
         })
@@ -116,8 +117,9 @@ impl OpenSession {
         if !request.dry_run {
             project::require_in_place(services.core(), branch.name())?;
         }
+        let ending = services.jobs().ending();
         holding_job(branch.id(), move || {
-            Ok(apply::apply(&branch, &request)?.into())
+            Ok(apply::apply(&branch, &request, &ending)?.into())
         })
     }
 

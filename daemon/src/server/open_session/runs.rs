@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentfs_core::id::MountId;
+use agentfs_core::id::{MountId, Seq};
 use agentfs_proto::message::{
     BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, MountServe,
     MountWait, Shutdown,
@@ -33,7 +33,7 @@ impl OpenSession {
     pub(super) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("delete branches")?;
         let branch = self.branch(&it.name, services)?;
-        services.retired().add(&branch);
+        services.retired().add(&branch, Seq(it.seq));
         services.holds().release(branch.id(), self.public.id);
         services.tidy();
         done(Done { value: 0 })

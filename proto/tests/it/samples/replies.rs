@@ -239,6 +239,9 @@ fn branch_replies() -> Vec<Reply> {
             steps: vec![step],
             conflict_count: 1,
             conflicts: vec![b"/c".into()],
+            is_complete: false,
+            kept_count: 1,
+            kept: vec![b"/d/k".into()],
         }
         .into(),
         TokenMade {

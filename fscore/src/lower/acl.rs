@@ -1,0 +1,190 @@
+//! POSIX ACLs of the host's objects: how much less than its mode says may be shown of one.
+//!
+//! A branch serves no ACLs, so whoever asks is judged by the permission bits alone. Where an object
+//! has an access ACL, its group bits are the ACL's mask, which is the most that any entry gives, and
+//! members of the owning group, of a named group, or a named user may have less. What a branch shows
+//! is therefore the least that anybody of a class has: some are denied what the host allows them, and
+//! nobody is allowed what the host denies.
+
+use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
+use rustix::fs::OFlags;
+use rustix::io::Errno as HostErrno;
+
+use crate::beneath;
+
+const NAME: &str = "system.posix_acl_access";
+
+/// `linux/posix_acl_xattr.h`: a version, then entries of tag, permissions and id, little-endian.
+const VERSION: [u8; 4] = [2, 0, 0, 0];
+const ENTRY: usize = 8;
+const USER: u16 = 0x02;
+const GROUP_OBJ: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+
+/// What an object's ACL takes from its permission bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Taken {
+    /// These bits.
+    Bits(u32),
+    /// The filesystem has no ACLs.
+    Unsupported,
+    /// It cannot be found out; so nothing is shown for anybody but the owner.
+    Unknown,
+}
+
+/// Asks the host. `mode` is what stat says; the name is empty for the directory itself.
+pub(super) fn taken(dir: &OwnedFd, name: &[u8], mode: u32) -> Taken {
+    // The usual ACL has a handful of entries.
+    let mut buffer = [0; 512];
+    match read(dir, name, &mut buffer) {
+        Ok(len) => of_acl(&buffer[..len], mode),
+        Err(HostErrno::NODATA) => Taken::Bits(0),
+        Err(HostErrno::OPNOTSUPP) => Taken::Unsupported,
+        Err(HostErrno::RANGE) => {
+            let mut buffer = vec![0; 1 << 16];
+            match read(dir, name, &mut buffer) {
+                Ok(len) => of_acl(&buffer[..len], mode),
+                Err(_) => Taken::Unknown,
+            }
+        }
+        Err(_) => Taken::Unknown,
+    }
+}
+
+/// By the directory's descriptor and the last component alone, so that nothing leads out. There is no
+/// such system call before Linux 6.13; /proc is the way that needs no right to read the file.
+fn read(dir: &OwnedFd, name: &[u8], buffer: &mut [u8]) -> Result<usize, HostErrno> {
+    if name.is_empty() {
+        return rustix::fs::fgetxattr(dir, NAME, buffer);
+    }
+    let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    match rustix::fs::lgetxattr(&*path, NAME, &mut *buffer) {
+        // Without /proc.
+        Err(HostErrno::NOENT) => {
+            let fd = beneath::open(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)
+                .or_else(|_| open_file(dir, name))?;
+            rustix::fs::fgetxattr(fd, NAME, buffer)
+        }
+        other => other,
+    }
+}
+
+/// Only what is a file: to open a fifo or a device has effects of its own.
+fn open_file(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, HostErrno> {
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    let mode = rustix::fs::statat(dir, name, flags)?.st_mode;
+    if !rustix::fs::FileType::from_raw_mode(mode).is_file() {
+        return Err(HostErrno::OPNOTSUPP);
+    }
+    beneath::open(dir, name, OFlags::RDONLY | OFlags::NONBLOCK)
+}
+
+fn of_acl(acl: &[u8], mode: u32) -> Taken {
+    let Some(entries) = acl.strip_prefix(&VERSION) else {
+        return Taken::Unknown;
+    };
+    let entry = |entry: &[u8]| {
+        let [tag, tag_high, bits, bits_high, ..] = *entry else {
+            return (0, 0);
+        };
+        let tag = u16::from_le_bytes([tag, tag_high]);
+        (tag, u32::from(u16::from_le_bytes([bits, bits_high])) & 7)
+    };
+    let entries = || entries.chunks_exact(ENTRY).map(entry);
+    let mask = entries().find(|(tag, _)| *tag == MASK);
+    let mask = mask.map_or(7, |(_, bits)| bits);
+    let (mut group, mut other) = (mode >> 3 & 7, mode & 7);
+    for (tag, bits) in entries() {
+        match tag {
+            // A member of the owning group, too, has what the entry with its name says, and no more.
+            USER => (group, other) = (group & bits & mask, other & bits & mask),
+            GROUP_OBJ => group &= bits & mask,
+            // Who is in the owning group as well has the one or the other.
+            GROUP => other &= bits & mask,
+            _ => {}
+        }
+    }
+    Taken::Bits(mode & 0o077 & !(group << 3 | other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USER_OBJ: u16 = 0x01;
+    const OTHER: u16 = 0x20;
+
+    fn shown(mode: u32, entries: &[(u16, u16)]) -> u32 {
+        let mut acl = VERSION.to_vec();
+        for (tag, bits) in entries {
+            acl.extend(tag.to_le_bytes());
+            acl.extend(bits.to_le_bytes());
+            acl.extend(1000_u32.to_le_bytes());
+        }
+        let Taken::Bits(taken) = of_acl(&acl, mode) else {
+            return 0;
+        };
+        mode & !taken
+    }
+
+    #[test]
+    fn nobody_is_shown_more_than_the_least_of_the_class() {
+        // The mask is not what the owning group has.
+        let with_user = [
+            (USER_OBJ, 6),
+            (USER, 6),
+            (GROUP_OBJ, 4),
+            (MASK, 6),
+            (OTHER, 0),
+        ];
+        assert_eq!(shown(0o660, &with_user), 0o640);
+        // A group that is shut out: its members would be others.
+        let shut_out = [
+            (USER_OBJ, 6),
+            (GROUP_OBJ, 4),
+            (GROUP, 0),
+            (MASK, 4),
+            (OTHER, 4),
+        ];
+        assert_eq!(shown(0o644, &shut_out), 0o640);
+        // A user that is shut out may be in the owning group.
+        let shut_out = [
+            (USER_OBJ, 6),
+            (USER, 0),
+            (GROUP_OBJ, 4),
+            (MASK, 4),
+            (OTHER, 4),
+        ];
+        assert_eq!(shown(0o644, &shut_out), 0o600);
+        // Without rights for the owning group.
+        let no_group = [
+            (USER_OBJ, 6),
+            (GROUP_OBJ, 0),
+            (GROUP, 4),
+            (MASK, 4),
+            (OTHER, 0),
+        ];
+        assert_eq!(shown(0o640, &no_group), 0o600);
+        // The mask takes from the named ones also what others have.
+        let masked = [
+            (USER_OBJ, 6),
+            (USER, 6),
+            (GROUP_OBJ, 4),
+            (MASK, 0),
+            (OTHER, 4),
+        ];
+        assert_eq!(shown(0o604, &masked), 0o600);
+        // No more than the mode says.
+        let plain = [(USER_OBJ, 6), (GROUP_OBJ, 4), (OTHER, 4)];
+        assert_eq!(shown(0o644, &plain), 0o644);
+    }
+
+    #[test]
+    fn what_is_no_acl_says_nothing() {
+        for acl in [&b""[..], &[1, 0, 0, 0]] {
+            assert_eq!(of_acl(acl, 0o644), Taken::Unknown);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The bytes of the host's files, and where they have holes.
+
+use std::sync::Arc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::SeekFrom;
+
+use super::Lower;
+use super::stat::stamp_of;
+use crate::content::Stamp;
+use crate::errno::{Errno, Result};
+use crate::id::NodeId;
+
+impl Lower {
+    /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
+    /// are.
+    pub(crate) fn read(
+        &self,
+        node: NodeId,
+        stamp: &Stamp,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        pread(&*self.file_as(node, stamp)?, offset, buffer)
+    }
+
+    /// Fills the buffer with bytes of a lower file, of which a branch shows this version.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it has other bytes by now.
+    pub(crate) fn read_base(
+        &self,
+        node: NodeId,
+        stamp: &Stamp,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
+        let fd = self.file(node)?;
+        let read = pread(&fd, offset, buffer)?;
+        self.require_bytes(node, &fd, stamp)?;
+        if read < buffer.len() {
+            self.close(node);
+            return Err(Errno::ESTALE);
+        }
+        Ok(read)
+    }
+
+    /// The first data (`true`) or hole of a lower file that is not before `offset`; the end of the
+    /// file is a hole. The file was just found to have this stamp. Where the host's filesystem does
+    /// not know of holes, everything is data.
+    pub(crate) fn seek(
+        &self,
+        node: NodeId,
+        stamp: &Stamp,
+        offset: u64,
+        data: bool,
+    ) -> Result<Option<u64>> {
+        seek(&*self.file_as(node, stamp)?, offset, data)
+    }
+
+    /// As [`seek`](Self::seek), in a lower file of which a branch shows this version.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it has other bytes by now.
+    pub(crate) fn seek_base(
+        &self,
+        node: NodeId,
+        stamp: &Stamp,
+        offset: u64,
+        data: bool,
+    ) -> Result<Option<u64>> {
+        let fd = self.file(node)?;
+        let found = seek(&fd, offset, data)?;
+        self.require_bytes(node, &fd, stamp)?;
+        Ok(found)
+    }
+
+    /// Fails with `ESTALE` when an open file does not have the bytes of this version. It is looked
+    /// at after the bytes were taken from it: so it was not changed meanwhile either.
+    fn require_bytes(&self, node: NodeId, fd: &OwnedFd, stamp: &Stamp) -> Result<()> {
+        if stamp_of(&rustix::fs::fstat(fd)?).has_bytes_of(stamp) {
+            return Ok(());
+        }
+        self.close(node);
+        Err(Errno::ESTALE)
+    }
+
+    /// A lower file that was just found to have this stamp, open.
+    fn file_as(&self, node: NodeId, stamp: &Stamp) -> Result<Arc<OwnedFd>> {
+        let fd = self.file(node)?;
+        if stamp_of(&rustix::fs::fstat(&fd)?) == *stamp {
+            return Ok(fd);
+        }
+        // Changed just now, or another object that got the number of the one that is kept open.
+        self.close(node);
+        self.file(node)
+    }
+}
+
+/// Reads as much as there is, up to what the buffer takes.
+fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(read) => done += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(done)
+}
+
+/// The first data (`true`) or hole that is not before `offset`. The position that this moves is
+/// nobody's: everything else here reads by offset.
+fn seek(fd: &OwnedFd, offset: u64, data: bool) -> Result<Option<u64>> {
+    let to = if data {
+        SeekFrom::Data(offset)
+    } else {
+        SeekFrom::Hole(offset)
+    };
+    match rustix::fs::seek(fd, to) {
+        Ok(found) => Ok(Some(found)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(data.then_some(offset)),
+        Err(errno) => Err(errno.into()),
+    }
+}
