@@ -11,5 +11,6 @@ mod diff;
 mod events;
 mod limits;
 mod overlay;
+mod ranges;
 mod replay;
 mod support;
