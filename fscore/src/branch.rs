@@ -11,7 +11,7 @@ use crate::event::{Change, Name, NodeRef, Origin, Place};
 use crate::fs::Core;
 use crate::handle::{Dentry, Handle, HandleId, Handles};
 use crate::id::{BranchId, NodeId, Seq};
-use crate::id_map::IdMap;
+use crate::paths::DirPaths;
 use crate::tree::Tree;
 use crate::walk::{Target, Walk};
 
@@ -37,7 +37,7 @@ pub(crate) struct BranchInner {
     held: Mutex<bool>,
     released: Condvar,
     /// Paths of directories that events name, until a directory moves.
-    dir_paths: Mutex<IdMap<NodeId, Arc<[u8]>>>,
+    dir_paths: Mutex<DirPaths>,
 }
 
 #[derive(Debug)]
@@ -66,9 +66,6 @@ impl Drop for Hold<'_> {
         self.0.released.notify_all();
     }
 }
-
-/// Directory paths that are remembered before all are forgotten.
-const MAX_DIR_PATHS: usize = 1 << 16;
 
 impl BranchInner {
     pub(crate) fn new(id: BranchId, name: Arc<str>, tree: Tree) -> Self {
@@ -125,20 +122,15 @@ impl BranchInner {
     }
 
     pub(crate) fn dir_path(&self, tree: &Tree, dir: NodeId) -> Option<Arc<[u8]>> {
-        let mut paths = lock(&self.dir_paths);
-        if let Some(path) = paths.get(&dir) {
-            return Some(path.clone());
-        }
-        let path: Arc<[u8]> = tree.dir_path(dir)?.into();
-        if paths.len() >= MAX_DIR_PATHS {
-            paths.clear();
-        }
-        paths.insert(dir, path.clone());
-        Some(path)
+        Some(lock(&self.dir_paths).of(tree, dir)?.text)
     }
 
     pub(crate) fn forget_dir_paths(&self) {
         lock(&self.dir_paths).clear();
+    }
+
+    fn forget_dir_path(&self, dir: NodeId) {
+        lock(&self.dir_paths).forget(dir);
     }
 }
 
@@ -396,9 +388,14 @@ impl Txn<'_> {
         node_ref(self.tree, self.handles, node)
     }
 
-    /// A directory moved or went: paths are looked up anew.
+    /// A directory moved: paths are looked up anew.
     pub(crate) fn forget_dir_paths(&self) {
         self.branch.forget_dir_paths();
+    }
+
+    /// An empty directory went.
+    pub(crate) fn forget_dir_path(&self, dir: NodeId) {
+        self.branch.forget_dir_path(dir);
     }
 
     /// The handles opened by this name keep it, as one that is gone.

@@ -7,6 +7,7 @@ mod basics;
 mod behind_kernel;
 mod branches;
 mod bus;
+mod deep;
 mod diff;
 mod events;
 mod limits;
