@@ -18,6 +18,7 @@
 //! ```
 
 mod error;
+mod turn;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -215,6 +216,8 @@ impl Client {
             let answer = self.receive(deadline)?;
             if let Reply::FsEventBroadcast(event) = answer.reply {
                 self.broadcasts.push_back(event);
+            } else if matches!(answer.reply, Reply::Waiting(_)) {
+                // Its answer comes when it comes.
             } else if answer.request == number || answer.request == 0 {
                 if let Reply::Error(error) = answer.reply {
                     return Err(CallError::Refused(error));

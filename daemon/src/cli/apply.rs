@@ -79,5 +79,6 @@ pub(crate) fn letter(change: DiffKind) -> char {
         DiffKind::Content => 'M',
         DiffKind::Attributes => 'T',
         DiffKind::Renamed => 'R',
+        DiffKind::TooDeep => '!',
     }
 }

@@ -208,6 +208,7 @@ pub(crate) fn diff_line(entry: &DiffEntry) -> String {
         DiffKind::Content => format!("M {}{slash}", entry.path),
         DiffKind::Attributes => format!("T {}{slash}", entry.path),
         DiffKind::Renamed => format!("R {}{slash} -> {}{slash}", entry.from, entry.path),
+        DiffKind::TooDeep => format!("! {} (in here, deeper than a path can lead)", entry.path),
     }
 }
 
@@ -234,6 +235,12 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
         let verb = if dry_run { "would take" } else { "took" };
         if !is_refused {
             output.line(format_args!("{verb} {} steps", applied.step_count))?;
+            if applied.too_deep_count > 0 {
+                output.line(format_args!(
+                    "{} changes lie deeper than a path can lead (4,095 bytes) and stay in the branch",
+                    applied.too_deep_count
+                ))?;
+            }
         }
     }
     if is_refused {

@@ -1,5 +1,6 @@
 //! A session with the daemon.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use agentfs_proto::client::{CallError, Client, Deadline};
@@ -11,11 +12,16 @@ use super::{Common, Failure, Output};
 /// How long the daemon may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a request waits for its turn before that is said.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A session and its calls.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) welcome: Welcome,
+    /// Whether nothing is said but what programs read.
+    is_quiet: bool,
 }
 
 impl Session {
@@ -35,12 +41,37 @@ impl Session {
             Some(path) => Client::connect(path, hello, deadline)?,
             None => Client::connect_default(hello, deadline)?,
         };
-        Ok(Self { client, welcome })
+        Ok(Self {
+            client,
+            welcome,
+            is_quiet: common.json,
+        })
     }
 
     /// Sends a request and waits for its answer.
     pub(crate) fn call<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
-        self.client.call(request, Deadline::after(PATIENCE))
+        self.call_until(request, Deadline::after(PATIENCE))
+    }
+
+    /// The same, for one that may take as long as it takes.
+    pub(crate) fn call_long<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
+        self.call_until(request, Deadline::NEVER)
+    }
+
+    fn call_until<C: Call>(
+        &mut self,
+        request: C,
+        deadline: Deadline,
+    ) -> Result<C::Answer, CallError> {
+        let is_quiet = self.is_quiet;
+        let tell = |ahead| {
+            if !is_quiet {
+                let line = format!("agentfs: waiting for other requests: {ahead} go first");
+                // There is nobody else to tell.
+                drop(writeln!(io::stderr(), "{line}"));
+            }
+        };
+        self.client.call_in_turn(request, deadline, SILENCE, tell)
     }
 }
 

@@ -86,6 +86,8 @@ fn carry_step(directory: &Path, project: &Path, step: &Step) -> io::Result<()> {
     let path = below(project, &step.path);
     match (step.change, &step.after) {
         (DiffKind::Removed, _) => remove(&path, step.mode),
+        // There is no path to it.
+        (DiffKind::TooDeep, _) => Ok(()),
         (DiffKind::Renamed, _) => fs::rename(below(project, &step.from), &path),
         (DiffKind::Attributes, Some(object)) => set_attributes(&path, object),
         (DiffKind::Added | DiffKind::Content, Some(object)) => make(directory, &path, object),

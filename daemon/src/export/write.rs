@@ -37,13 +37,17 @@ pub(crate) fn write(
     };
     let mut changes = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
+        if entry.kind == DiffKind::TooDeep {
+            // There is no path to it: it stays in the branch.
+            continue;
+        }
         let (earlier, later) = entries.split_at(index);
         let is_rename = entry.kind == DiffKind::Renamed;
         let subject = if is_rename { &entry.from } else { &entry.path };
         let original = original(subject, earlier);
         let before = Stamp::at(&below(project, &original));
         let after = match entry.kind {
-            DiffKind::Removed | DiffKind::Renamed => None,
+            DiffKind::Removed | DiffKind::Renamed | DiffKind::TooDeep => None,
             DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
                 Some(writer.object(entry, &final_path(&entry.path, later))?)
             }
@@ -82,7 +86,12 @@ fn conflicts(branch: &Branch) -> Vec<Bytes> {
     let paths = match branch.apply(ApplyMode::DryRun) {
         Ok(applied) => applied.conflicts,
         Err(ApplyError::Conflicts(paths)) => paths,
-        Err(ApplyError::NoLower | ApplyError::Host { .. } | ApplyError::Diff(_)) => Vec::new(),
+        Err(
+            ApplyError::NoLower
+            | ApplyError::Host { .. }
+            | ApplyError::TooDeep(_)
+            | ApplyError::Diff(_),
+        ) => Vec::new(),
     };
     let absolute = |path: &std::path::PathBuf| Path::new("/").join(path).as_path().into();
     paths.iter().map(absolute).collect()

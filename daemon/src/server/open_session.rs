@@ -24,7 +24,7 @@ use super::branches;
 use super::broadcast::Subscription;
 use super::differences::Pages;
 use super::files::{Files, Handles};
-use super::jobs::Job;
+use super::jobs::{Job, Size};
 use super::link::Link;
 use super::mounts;
 use super::peer::Peer;
@@ -309,7 +309,7 @@ impl OpenSession {
         let branch = self.branch(&request.branch, services)?;
         let mounting = Arc::clone(services.mounting());
         let path = request.path.as_path().to_owned();
-        job(move || {
+        job(Size::Short, move || {
             let (id, mount) = mounting.mount(branch.id(), &path)?;
             let name = branch.name().to_owned();
             Ok(mount_info(id, &mount, name).into())
@@ -319,7 +319,7 @@ impl OpenSession {
     fn unmount(&self, request: Unmount, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("unmount")?;
         let mounting = Arc::clone(services.mounting());
-        job(move || {
+        job(Size::Short, move || {
             mounting.unmount(request.path.as_path(), request.detach)?;
             Ok(Done { value: 0 }.into())
         })
@@ -376,6 +376,7 @@ impl OpenSession {
     /// Gives back everything.
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id;
+        services.jobs().cancel(id);
         services.sessions().remove(&id);
         services.registrations().close(id);
         services.watches().close_session(id);

@@ -28,6 +28,7 @@ mod support;
 mod synth_fsevents;
 mod synth_inotify;
 mod synth_vnode;
+mod turns;
 mod waiting;
 mod watching;
 

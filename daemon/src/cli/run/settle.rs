@@ -6,10 +6,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agentfs_proto::client::{CallError, Deadline};
+use agentfs_proto::client::CallError;
 use agentfs_proto::message::{
-    Applied, BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, MountInfo,
-    MountWait, PageNext,
+    Applied, BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, DiffKind,
+    MountInfo, MountWait, PageNext,
 };
 use clap::Args;
 
@@ -98,12 +98,22 @@ impl Ending<'_> {
             Choice::Export(directory) => self.export(directory)?,
             Choice::Keep => Outcome::of("kept"),
         };
-        let is_done_with = self.is_new && outcome.word != "kept";
+        // What cannot be carried over stays in the branch.
+        let is_partial = changes.iter().any(|it| it.kind == DiffKind::TooDeep)
+            && matches!(outcome.word, "applied" | "exported");
+        let is_done_with = self.is_new && outcome.word != "kept" && !is_partial;
         if is_done_with || outcome.word == "discarded" {
             self.retire()?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(outcome.conflicts.is_empty())
+        if is_partial {
+            let branch = self.branch;
+            self.say(&format!(
+                "agentfs: what lies deeper than a path can lead (4,095 bytes; marked ! above) was left \
+                 out and stays in {branch}: see agentfs branch diff {branch}, branch delete {branch}"
+            ));
+        }
+        Ok(outcome.conflicts.is_empty() && !is_partial)
     }
 
     /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
@@ -155,7 +165,7 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied: Applied = self.session.client.call(request, Deadline::NEVER)?;
+        let applied: Applied = self.session.call_long(request)?;
         if applied.conflict_count == 0 {
             return Ok(Outcome::of("applied"));
         }
@@ -181,7 +191,7 @@ impl Ending<'_> {
                 name: self.branch.to_owned(),
                 path: directory.as_path().into(),
             };
-            match self.session.client.call(request, Deadline::NEVER) {
+            match self.session.call_long(request) {
                 Ok(_) => {
                     return Ok(Outcome {
                         word: "exported",

@@ -9,26 +9,27 @@ use agentfs_proto::message::{
 };
 
 use super::super::answer::Answer;
-use super::super::jobs::Job;
+use super::super::jobs::{Job, Size};
 use super::super::refusal::Refusal;
 use super::super::services::{Services, lock};
 use super::super::{apply, branches, differences};
 use super::{OpenSession, Work};
 
 pub(super) fn job(
+    size: Size,
     run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
 ) -> Result<Work, Refusal> {
-    let run = Box::new(run);
-    Ok(Work::Job(Job { run, holds: None }))
+    let (run, holds) = (Box::new(run), None);
+    Ok(Work::Job(Job { run, size, holds }))
 }
 
-/// As [`job`], for one that keeps a branch as it is.
+/// As [`job`], for a long one that keeps a branch as it is.
 fn holding_job(
     branch: BranchId,
     run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
 ) -> Result<Work, Refusal> {
-    let (run, holds) = (Box::new(run), Some(branch));
-    Ok(Work::Job(Job { run, holds }))
+    let (run, size, holds) = (Box::new(run), Size::Long, Some(branch));
+    Ok(Work::Job(Job { run, size, holds }))
 }
 
 impl OpenSession {
@@ -65,7 +66,7 @@ impl OpenSession {
         if services.mounts().shows(Some(branch)) {
             return Err(branches::in_use());
         }
-        job(move || {
+        job(Size::Short, move || {
             branches::delete(&core, &origins, branch)?;
             tokens.forget(branch);
             Ok(Answer::done())
@@ -79,7 +80,7 @@ impl OpenSession {
         }
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let pages = Arc::clone(&self.pages);
-        job(move || {
+        job(Size::Long, move || {
             let entries = differences::find(&core, &origins, branch, &request.against)?;
             Ok(lock(&pages).begin(entries).into())
         })
@@ -116,7 +117,7 @@ impl OpenSession {
         self.require_owner("delete snapshots")?;
         let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
-        job(move || {
+        job(Size::Short, move || {
             branches::forget_snapshot(&core, &origins, snapshot)?;
             Ok(Answer::done())
         })

@@ -11,6 +11,7 @@ use agentfs_proto::message::{
 
 use super::super::branches;
 use super::super::differences;
+use super::super::jobs::Size;
 use super::super::refusal::Refusal;
 use super::super::services::Services;
 use super::long::job;
@@ -46,7 +47,7 @@ impl OpenSession {
         let branch = self.branch(&request.name, services)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let (lower, caller) = (services.lower().clone(), self.caller.clone());
-        job(move || {
+        job(Size::Long, move || {
             let changes = differences::find(&core, &origins, branch.id(), "")?;
             let (project, directory) = (lower.as_path(), request.path.as_path());
             let written = export::write(&branch, &caller, &changes, project, directory);
@@ -65,7 +66,7 @@ impl OpenSession {
         let branch = self.branch(&request.branch, services)?;
         let device = device.ok_or_else(|| Refusal::invalid("no descriptor came along"))?;
         let mounting = Arc::clone(services.mounting());
-        job(move || {
+        job(Size::Short, move || {
             let (id, mount) = mounting.serve(branch.id(), device, &request)?;
             let name = branch.name().to_owned();
             Ok(mount_info(id, &mount, name).into())
@@ -79,7 +80,7 @@ impl OpenSession {
         let mounts = services.mounts().clone();
         let id = MountId(request.id);
         let at_most = Duration::from_millis(request.timeout_ms.into());
-        job(move || {
+        job(Size::Wait, move || {
             let value = mounts.wait_gone(id, at_most).into();
             Ok(Done { value }.into())
         })
