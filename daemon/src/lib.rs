@@ -6,6 +6,7 @@
 //! through the tables of [`synth`], into the rings of the queues. [`server`] joins them: it takes
 //! connections, carries out what they ask, and gives back what they had. [`cli`] is the program.
 
+mod branch_counts;
 mod channel;
 pub mod cli;
 mod counters;

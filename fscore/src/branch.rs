@@ -300,7 +300,7 @@ impl View<'_> {
     /// Tells that something was read through the handle; gives whether there is something to
     /// deliver.
     pub(crate) fn tell_read(&self, handle: &Handle) -> Result<bool> {
-        if !self.bus.wants_activity() {
+        if !self.bus.wants_activity(self.branch.id) {
             return Ok(false);
         }
         let at = handle.dentry.as_ref();
@@ -333,7 +333,7 @@ impl Txn<'_> {
     }
 
     pub(crate) fn wants_activity(&self) -> bool {
-        self.bus.wants_activity()
+        self.bus.wants_activity(self.branch.id)
     }
 
     /// Puts a change into the outbox. What it says is only worked out when somebody listens.

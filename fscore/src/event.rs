@@ -78,6 +78,14 @@ pub trait EventSink: Send + Sync {
         false
     }
 
+    /// The same for one branch, so that what somebody wants to hear of another one costs nothing
+    /// here. The default is [`wants_activity`](Self::wants_activity).
+    ///
+    /// Asked under the branch's lock: it may neither wait nor ask the filesystem.
+    fn wants_activity_in(&self, _branch: BranchId) -> bool {
+        self.wants_activity()
+    }
+
     /// The committing thread has nothing more to say for now: the time to publish what
     /// `on_envelope` has only written.
     fn on_batch_end(&self) {}

@@ -1,7 +1,7 @@
 //! Without mounts the kernel has nothing to tell.
 
 use agentfs_core::event::Envelope;
-use agentfs_core::id::MountId;
+use agentfs_core::id::{BranchId, MountId};
 
 /// Nobody to tell.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ impl Echoing {
         Vec::new()
     }
 
-    pub(crate) fn wants_activity(&self) -> bool {
+    pub(crate) fn wants_activity(&self, _: BranchId) -> bool {
         false
     }
 

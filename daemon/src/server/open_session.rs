@@ -296,7 +296,8 @@ impl OpenSession {
     }
 
     fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Done, Refusal> {
-        if !services.broadcasts().unsubscribe(self.public.id, number) {
+        let (branch, id) = (self.public.branch, self.public.id);
+        if !services.broadcasts().unsubscribe(branch, id, number) {
             let text = format!("the session has no subscription {number}");
             return Err(Refusal::not_found(text));
         }
@@ -382,7 +383,9 @@ impl OpenSession {
         services.watches().close_session(id);
         lock(&self.public.queues).end(services);
         for number in 1..=self.last_subscription {
-            services.broadcasts().unsubscribe(id, number);
+            services
+                .broadcasts()
+                .unsubscribe(self.public.branch, id, number);
         }
         services.broadcasts().forget(id);
         let held = services.jobs().held();

@@ -128,9 +128,10 @@ impl Services {
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
         let echoing = Arc::new(echoing);
         let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
-        let watches = watches
-            .telling_after(mounting.settler())
-            .told_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
+        let watches = watches.telling_after(mounting.settler()).told_by_kernel(
+            move |it| told.told_on(it),
+            move |it| wanted.wants_activity(it),
+        );
         let watches = Arc::new(watches);
         let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
@@ -345,6 +346,11 @@ impl Services {
             ("node_watches", nodes as u64),
             ("tree_watches", trees as u64),
             ("spilled_bytes", self.watches.spilled_bytes() as u64),
+        ]);
+        let (looks, requests) = self.registrations.counts();
+        counters.extend([
+            ("registrations_read", requests),
+            ("registration_looks", looks),
         ]);
         let (echoes, failed) = self.echoing.counts();
         counters.extend([("echoes", echoes), ("echoes_failed", failed)]);

@@ -174,6 +174,8 @@ impl Session {
                 }
                 continue;
             }
+            // What it wrote into shared memory took time, too.
+            self.budget.charge(services.registrations().charge(self.id));
             if let Err(until) = self.budget.take(now) {
                 services.counters().throttled();
                 return Served::Until(until);

@@ -106,7 +106,7 @@ type MountsOf = dyn Fn(&Envelope) -> Vec<MountId> + Send + Sync;
 /// See [`WatchService::told_by_kernel`].
 struct ByKernel {
     mounts: Box<MountsOf>,
-    wants_activity: Box<dyn Fn() -> bool + Send + Sync>,
+    wants_activity: Box<dyn Fn(BranchId) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for ByKernel {
@@ -152,19 +152,19 @@ impl WatchService {
                         Vec::new()
                     }
                 }),
-                wants_activity: Box::new(|| false),
+                wants_activity: Box::new(|_| false),
             },
         })
     }
 
     /// Asks this on which mounts the kernel tells a change, so that nobody there is told twice, and
-    /// whether activity has to be heard of for that. Otherwise the kernel tells on the mount through
+    /// whether activity in a branch has to be heard of for that. Otherwise the kernel tells on the mount through
     /// which the change was made.
     #[must_use]
     pub fn told_by_kernel(
         self,
         mounts: impl Fn(&Envelope) -> Vec<MountId> + Send + Sync + 'static,
-        wants_activity: impl Fn() -> bool + Send + Sync + 'static,
+        wants_activity: impl Fn(BranchId) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             by_kernel: ByKernel {
@@ -428,7 +428,11 @@ impl EventSink for WatchService {
     }
 
     fn wants_activity(&self) -> bool {
-        self.router.wants_activity() || (self.by_kernel.wants_activity)()
+        self.router.wants_activity(None)
+    }
+
+    fn wants_activity_in(&self, branch: BranchId) -> bool {
+        self.router.wants_activity(Some(branch)) || (self.by_kernel.wants_activity)(branch)
     }
 }
 

@@ -8,6 +8,7 @@ use agentfs_core::id::BranchId;
 
 use super::hash::{BuildMix, mix};
 use super::{Api, Home, Since};
+use crate::synth::fsevents::CREATE_WATCH_ROOT;
 
 /// A watch of a tree.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct TreeWatch {
 struct Trees {
     /// By the hash of branch and path.
     by_prefix: HashMap<u64, Vec<TreeWatch>, BuildMix>,
+    /// Those that want to hear that their top moved.
+    roots: HashMap<BranchId, Vec<TreeWatch>>,
     /// How many watches are that many components deep; deeper ones count as the last.
     depths: [usize; DEPTHS],
 }
@@ -77,6 +80,7 @@ impl TreeIndex {
     pub(crate) fn new() -> Self {
         let trees = Trees {
             by_prefix: HashMap::default(),
+            roots: HashMap::new(),
             depths: [0; DEPTHS],
         };
         Self {
@@ -96,6 +100,13 @@ impl TreeIndex {
         let (hash, depth) = prefix_of(&watch);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         trees.depths[depth] += 1;
+        if watch.flags & CREATE_WATCH_ROOT != 0 {
+            trees
+                .roots
+                .entry(watch.branch)
+                .or_default()
+                .push(watch.clone());
+        }
         trees.by_prefix.entry(hash).or_default().push(watch);
         self.len.fetch_add(1, Ordering::AcqRel);
     }
@@ -104,6 +115,14 @@ impl TreeIndex {
         let (hash, depth) = prefix_of(watch);
         let (queue, slot) = (&watch.home.queue, watch.home.slot);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        if watch.flags & CREATE_WATCH_ROOT != 0
+            && let Some(roots) = trees.roots.get_mut(&watch.branch)
+        {
+            roots.retain(|other| other.path != watch.path || !other.home.is(queue, slot));
+            if roots.is_empty() {
+                trees.roots.remove(&watch.branch);
+            }
+        }
         let Some(list) = trees.by_prefix.get_mut(&hash) else {
             return;
         };
@@ -143,7 +162,8 @@ impl TreeIndex {
         }
     }
 
-    /// Calls `found` for every watch of a tree at or below the path `dir`/`name`.
+    /// Calls `found` for every watch of a tree at or below the path `dir`/`name` that wants to hear
+    /// that its top moved.
     pub(crate) fn find_below(
         &self,
         branch: BranchId,
@@ -152,14 +172,14 @@ impl TreeIndex {
         mut found: impl FnMut(&TreeWatch),
     ) {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        for watch in trees.by_prefix.values().flatten() {
+        for watch in trees.roots.get(&branch).into_iter().flatten() {
             let below = watch
                 .path
                 .strip_prefix(dir)
                 .and_then(|rest| rest.strip_prefix(b"/"))
                 .and_then(|rest| rest.strip_prefix(name))
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-            if watch.branch == branch && below {
+            if below {
                 found(watch);
             }
         }

@@ -5,6 +5,8 @@ mod branching;
 mod changes;
 mod coalescing;
 #[cfg(target_os = "linux")]
+mod deep;
+#[cfg(target_os = "linux")]
 mod echo;
 mod ending;
 mod files;
