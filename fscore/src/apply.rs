@@ -15,11 +15,13 @@ use std::path::PathBuf;
 use self::host::Job;
 pub(crate) use self::traces::{HostState, Traces};
 use crate::branch::{Branch, now};
+use crate::changes::has_path;
 use crate::diff::{Named, Step, steps};
 use crate::errno::{Errno, Result};
 use crate::event::ObjectKind;
 use crate::id::NodeId;
 use crate::lower::Lower;
+use crate::paths::DirPaths;
 use crate::tree::Tree;
 
 /// How [`Branch::apply`] shall go about it.
@@ -55,6 +57,9 @@ pub struct Applied {
     pub actions: Vec<Action>,
     /// What the host changed since the branch saw it.
     pub conflicts: Vec<PathBuf>,
+    /// How many changes lie too deep for a path (4,095 bytes). They are left out and stay in the
+    /// branch.
+    pub too_deep: usize,
 }
 
 /// Why nothing, or not everything, was applied.
@@ -71,6 +76,8 @@ pub enum ApplyError {
         /// Why not.
         errno: Errno,
     },
+    /// The branch moved this to where it has no path; nothing was done.
+    TooDeep(PathBuf),
     /// The difference could not be found.
     Diff(Errno),
 }
@@ -92,6 +99,12 @@ impl std::fmt::Display for ApplyError {
                 )
             }
             Self::Host { path, errno } => write!(f, "{}: {errno}", path.display()),
+            Self::TooDeep(path) => write!(
+                f,
+                "{} was moved deeper than a path can lead (4,095 bytes), so nothing was applied; \
+                 move it up in the branch",
+                path.display()
+            ),
             Self::Diff(errno) => write!(f, "the changes of the branch cannot be read: {errno}"),
         }
     }
@@ -116,6 +129,8 @@ impl Branch {
     /// A snapshot that shows part of a file which is replaced on the host cannot read that part any
     /// more (`ESTALE`). Owner and group are only brought over where this process may set them.
     ///
+    /// What lies too deep for a path stays in the branch: see [`Applied::too_deep`].
+    ///
     /// # Errors
     ///
     /// [`ApplyError`]; with [`ApplyMode::Refuse`] conflicts, before anything is done.
@@ -126,6 +141,7 @@ impl Branch {
         let new = self.inner.read().tree.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan {
             lower,
             old: &old,
@@ -134,6 +150,7 @@ impl Branch {
         let result = Applied {
             actions: steps.iter().filter_map(|step| plan.action(step)).collect(),
             conflicts: plan.conflicts(&steps),
+            too_deep,
         };
         let Some(hold) = hold else { return Ok(result) };
         if mode == ApplyMode::Refuse && !result.conflicts.is_empty() {
@@ -154,6 +171,12 @@ impl Branch {
         drop(applying);
         let mut state = hold.state();
         match done.and_then(|()| Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)) {
+            // The branch has more than the host.
+            Ok(_) if too_deep > 0 => {
+                state.tree.show_applied(lower);
+                self.show_applied(lower, &new);
+                Ok(result)
+            }
             Ok(mut fresh) => {
                 for (node, linkable) in state.tree.orphans().iter() {
                     if let Ok(inode) = state.tree.inode(NodeId(node)) {
@@ -184,6 +207,30 @@ impl Branch {
     }
 }
 
+/// Leaves out the steps that are about names without a path; gives how many.
+fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), ApplyError> {
+    let mut paths = DirPaths::default();
+    let all = steps.len();
+    let mut moved = None;
+    steps.retain(|step| {
+        let is_kept = has_path(&mut paths, new, step);
+        if let Step::Renamed(from, _) = step
+            && !is_kept
+        {
+            // What comes to its old name would take it away from the host.
+            moved.get_or_insert_with(|| display(&relative(&from.path())));
+        }
+        is_kept
+    });
+    match moved {
+        Some(path) => Err(ApplyError::TooDeep(path)),
+        None => {
+            let too_deep = all - steps.len();
+            Ok((steps, too_deep))
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Plan<'a> {
     lower: &'a Lower,
@@ -196,10 +243,7 @@ impl Plan<'_> {
     fn path_of(&self, node: NodeId) -> Option<Vec<u8>> {
         let inode = self.new.inode(node).ok()?;
         let (dir, name) = inode.names.first()?;
-        let mut path = self.new.dir_path(dir)?;
-        path.push(b'/');
-        path.extend_from_slice(name);
-        Some(relative(&path))
+        Some(relative(&self.new.path_in(dir, name)?))
     }
 
     fn action(&self, step: &Step) -> Option<Action> {

@@ -22,14 +22,15 @@ pub(crate) fn apply(branch: &Branch, request: &BranchApply) -> Result<Applied, R
     if mode == ApplyMode::Force {
         refuse_unreadable(branch)?;
     }
-    let (actions, conflicts) = match branch.apply(mode) {
-        Ok(applied) => (applied.actions, applied.conflicts),
-        Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths),
+    let (actions, conflicts, too_deep) = match branch.apply(mode) {
+        Ok(applied) => (applied.actions, applied.conflicts, applied.too_deep),
+        Err(ApplyError::Conflicts(paths)) => (Vec::new(), paths, 0),
         Err(error) => return Err(refusal(&error)),
     };
     Ok(Applied {
         step_count: actions.len() as u64,
         steps: first(actions.iter().map(step)),
+        too_deep_count: too_deep as u64,
         conflict_count: conflicts.len() as u64,
         conflicts: first(conflicts.iter().map(|path| absolute(path))),
     })
@@ -66,6 +67,7 @@ fn refusal(error: &ApplyError) -> Refusal {
             refusal.0.message = error.to_string();
             refusal
         }
+        ApplyError::TooDeep(_) => Refusal::invalid(error.to_string()),
         ApplyError::Conflicts(_) => Refusal::new(Code::CONFLICT, error.to_string()),
     }
 }

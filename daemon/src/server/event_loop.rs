@@ -167,13 +167,7 @@ impl EventLoop {
                     WAKER => self.collect(),
                     ATTENTION => self.end_condemned(),
                     PRESENCE => self.stay_reachable(),
-                    token => {
-                        if event.is_write_closed() {
-                            // It waits for nothing any more.
-                            self.services.stops().end(session_of(token));
-                        }
-                        self.dispatch(token);
-                    }
+                    token => self.dispatch(token, event.is_write_closed()),
                 }
             }
             events.clear();
@@ -267,13 +261,19 @@ impl EventLoop {
         Some(next.saturating_duration_since(now))
     }
 
-    fn dispatch(&mut self, token: Token) {
+    fn dispatch(&mut self, token: Token, is_closed: bool) {
         if let Some(refill) = RefillId::from_token(token) {
             if let Some(queue) = self.services.refills().rung(refill) {
                 self.services.watches().refill(&queue);
             }
         } else {
-            self.make_ready(session_of(token));
+            let id = session_of(token);
+            if let Some(session) = self.sessions.get_mut(&id).filter(|_| is_closed) {
+                session.hang_up();
+                // It waits for nothing any more.
+                self.services.stops().end(id);
+            }
+            self.make_ready(id);
         }
     }
 
@@ -302,6 +302,7 @@ impl EventLoop {
                 self.make_ready(done.session);
             }
         }
+        self.services.jobs().start_waiting();
         for id in self.services.registrations().broken() {
             self.end_damaged(id);
         }
@@ -429,6 +430,7 @@ impl EventLoop {
                 continue;
             };
             match session.serve(&self.services, &mut self.buffer, now) {
+                Served::Idle if session.is_abandoned(&self.services) => self.end(id),
                 Served::Idle => {}
                 Served::More => self.make_ready(id),
                 Served::Until(until) => {

@@ -10,7 +10,7 @@ use crate::attr::Attr;
 use crate::beneath;
 use crate::branch::Hold;
 use crate::diff::{Named, Step};
-use crate::errno::{Errno, Result};
+use crate::errno::Result;
 use crate::event::{Name, ObjectKind};
 use crate::id::{BranchId, NodeId};
 use crate::inode::{Body, Inode};
@@ -95,9 +95,10 @@ impl Job<'_> {
         let names = self.new.inode(node)?.names.all();
         let mut first: Option<Vec<u8>> = None;
         for (dir, name) in names {
-            let mut path = self.new.dir_path(dir).ok_or(Errno::ESTALE)?;
-            path.push(b'/');
-            path.extend_from_slice(&name);
+            // One that lies too deep for a path stays in the branch.
+            let Some(path) = self.new.path_in(dir, &name) else {
+                continue;
+            };
             let path = relative(&path);
             let was = Some((node, ObjectKind::File));
             self.lower.traces.removing(self.branch, &path, was);
