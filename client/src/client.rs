@@ -70,7 +70,7 @@ pub struct Client {
     incoming: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     truncated: bool,
-    broadcasts: VecDeque<FsEventBroadcast>,
+    pub(crate) broadcasts: VecDeque<FsEventBroadcast>,
 }
 
 impl Client {
@@ -187,6 +187,8 @@ impl Client {
             let answer = self.receive(deadline)?;
             if let Reply::FsEventBroadcast(event) = answer.reply {
                 self.broadcasts.push_back(event);
+            } else if matches!(answer.reply, Reply::Waiting(_)) {
+                // Its answer comes when it comes.
             } else if answer.request == number || answer.request == 0 {
                 if let Reply::Error(error) = answer.reply {
                     return Err(CallError::Refused(error));

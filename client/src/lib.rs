@@ -27,9 +27,11 @@ mod deadline;
 mod error;
 mod event;
 mod subscription;
+mod turn;
 
 pub use self::client::{Answer, Client, OpenQueue};
 pub use self::deadline::Deadline;
 pub use self::error::{CallError, ConnectError, SubscriptionError};
 pub use self::event::{Event, EventKind};
 pub use self::subscription::{Subscription, SubscriptionOptions};
+pub use self::turn::Progress;

@@ -59,6 +59,7 @@
 
 #![forbid(unsafe_code)]
 
+mod branch_counts;
 mod channel;
 mod counters;
 mod doorbell;
@@ -71,6 +72,7 @@ mod spill;
 pub mod synth;
 mod watch;
 
+pub use branch_counts::BranchCounts;
 pub use counters::Counts;
 pub use queue::{Queue, QueueId, QueueReport, WatchId, WatchReport, WatchTarget};
 pub use watch::Api;

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::{BranchId, NodeId};
 
+use crate::branch_counts::BranchCounts;
 use crate::queue::{Queue, Slot, Target};
 use crate::record_writer::{ApiEvent, RoutedChange};
 use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
@@ -21,9 +22,9 @@ pub(crate) struct Router {
     pub(crate) nodes: NodeIndex,
     pub(crate) trees: TreeIndex,
     /// How many watches want to hear of opening, reading and closing.
-    activity: AtomicUsize,
+    activity: BranchCounts,
     /// How many FSEvents trees want to hear that their top moved.
-    roots: AtomicUsize,
+    roots: BranchCounts,
     /// How many renames were routed.
     cookies: AtomicU32,
 }
@@ -92,17 +93,20 @@ impl Router {
         Self {
             nodes: NodeIndex::new(),
             trees: TreeIndex::new(),
-            activity: AtomicUsize::new(0),
-            roots: AtomicUsize::new(0),
+            activity: BranchCounts::default(),
+            roots: BranchCounts::default(),
             cookies: AtomicU32::new(0),
         }
     }
 
-    /// Returns whether any watch wants to hear of opening, reading and closing.
+    /// Returns whether any watch in a branch, or in any branch, wants to hear of opening, reading and
+    /// closing. Watches are counted before they are in an index.
     #[inline]
-    pub(crate) fn wants_activity(&self) -> bool {
-        // Acquire: pairs with the AcqRel where watches are counted, before they are in an index.
-        self.activity.load(Ordering::Acquire) > 0
+    pub(crate) fn wants_activity(&self, branch: Option<BranchId>) -> bool {
+        branch.map_or_else(
+            || self.activity.has_any(),
+            |branch| self.activity.has(branch),
+        )
     }
 
     /// Looks up the watches to which a round delivers a change.
@@ -191,7 +195,7 @@ impl Router {
                 });
         }
         let is_first = matches!(round, Round::First(_));
-        if is_first && self.roots.load(Ordering::Acquire) > 0 {
+        if is_first && self.roots.has(envelope.branch) {
             self.collect_moved_roots(envelope, notifications);
         }
     }
@@ -201,7 +205,7 @@ impl Router {
         let mut moved = |place: &Place| {
             self.trees
                 .find_below(envelope.branch, &place.dir, &place.name, |watch| {
-                    if watch.flags & CREATE_WATCH_ROOT != 0 && !watch.filter.is_older(envelope) {
+                    if !watch.filter.is_older(envelope) {
                         notifications.push(Notification {
                             handle: watch.handle.clone(),
                             order: u8::MAX,
@@ -234,7 +238,7 @@ impl Router {
     }
 
     pub(crate) fn add_node(&self, branch: BranchId, node: NodeId, watch: NodeWatch) {
-        self.count_interest(watch.api, 0, watch.interest);
+        self.count_interest((watch.api, branch), 0, watch.interest);
         self.nodes.insert(branch, node, watch);
     }
 
@@ -245,27 +249,27 @@ impl Router {
         old: u32,
         new: u32,
     ) {
-        self.count_interest(queue.api, old, new);
+        self.count_interest((queue.api, queue.branch), old, new);
         self.nodes
             .set_interest(queue.branch, node, (queue, slot), new);
     }
 
     pub(crate) fn add_tree(&self, watch: TreeWatch) {
         if watch.activity || watch.api == Api::FsEvents {
-            self.activity.fetch_add(1, Ordering::AcqRel);
+            self.activity.add(watch.branch);
         }
         if watch.flags & CREATE_WATCH_ROOT != 0 {
-            self.roots.fetch_add(1, Ordering::AcqRel);
+            self.roots.add(watch.branch);
         }
         self.trees.insert(watch);
     }
 
     fn remove_tree(&self, watch: &TreeWatch) {
         if watch.activity || watch.api == Api::FsEvents {
-            self.activity.fetch_sub(1, Ordering::AcqRel);
+            self.activity.remove(watch.branch);
         }
         if watch.flags & CREATE_WATCH_ROOT != 0 {
-            self.roots.fetch_sub(1, Ordering::AcqRel);
+            self.roots.remove(watch.branch);
         }
         self.trees.remove(watch);
     }
@@ -274,26 +278,22 @@ impl Router {
     pub(crate) fn remove(&self, queue: &Arc<Queue>, slot: Slot, target: &Target, interest: u32) {
         match target {
             Target::Node(node) => {
-                self.count_interest(queue.api, interest, 0);
+                self.count_interest((queue.api, queue.branch), interest, 0);
                 self.nodes.remove(queue.branch, *node, queue, slot);
             }
             Target::Trees(watches) => watches.iter().for_each(|watch| self.remove_tree(watch)),
         }
     }
 
-    fn count_interest(&self, api: Api, old: u32, new: u32) {
+    fn count_interest(&self, (api, branch): (Api, BranchId), old: u32, new: u32) {
         let activity = match api {
             Api::Inotify => inotify::ACTIVITY,
             Api::KqueueFreeBsd => vnode_freebsd::ACTIVITY,
             Api::KqueueXnu | Api::FsEvents | Api::Native => 0,
         };
         match (old & activity != 0, new & activity != 0) {
-            (false, true) => {
-                self.activity.fetch_add(1, Ordering::AcqRel);
-            }
-            (true, false) => {
-                self.activity.fetch_sub(1, Ordering::AcqRel);
-            }
+            (false, true) => self.activity.add(branch),
+            (true, false) => self.activity.remove(branch),
             (true, true) | (false, false) => {}
         }
     }

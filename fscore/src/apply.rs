@@ -23,15 +23,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use self::host::{Job, Stop};
 pub use self::lock::{ApplyLock, LockError};
 pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
-use self::plan::Plan;
+use self::plan::{Plan, display, relative};
 use self::release::show_applied;
 pub use self::swap::{is_temporary, temporary_name};
 pub(crate) use self::traces::{HostState, Traces};
 use crate::branch::{Branch, Hold, now};
-use crate::diff::steps;
+use crate::changes::has_path;
+use crate::diff::{Step, steps};
 use crate::errno::Result;
 use crate::id::NodeId;
 use crate::lower::Lower;
+use crate::paths::DirPaths;
 use crate::tree::Tree;
 
 /// How often a forced call looks again because the host changed something meanwhile.
@@ -47,7 +49,8 @@ impl Branch {
     /// more (`ESTALE`). Owner and group are only brought over where this process may set them.
     ///
     /// A directory that the host has, too, is merged: what others put there stays, also when the
-    /// branch removed the directory.
+    /// branch removed the directory. What lies too deep for a path stays in the branch: see
+    /// [`Applied::too_deep`].
     ///
     /// # Errors
     ///
@@ -106,11 +109,13 @@ impl Branch {
         graft::graft(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         Ok(Applied {
             actions: plan.items.into_iter().map(|item| item.action).collect(),
             conflicts: plan.conflicts,
             kept: plan.kept,
+            too_deep,
         })
     }
 
@@ -129,6 +134,7 @@ impl Branch {
         let new = whole.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;
@@ -143,6 +149,7 @@ impl Branch {
         }
         applied.conflicts.extend(plan.conflicts.iter().cloned());
         applied.kept.clone_from(&plan.kept);
+        applied.too_deep = too_deep;
         graft::install(&mut hold.state(), whole, &merged);
         self.inner.forget_dir_paths();
 
@@ -166,6 +173,10 @@ impl Branch {
             }),
         })?;
 
+        if too_deep > 0 {
+            // The branch has more than the host. What was applied, it no longer holds.
+            return Ok(());
+        }
         let mut fresh = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let mut state = hold.state();
         for (key, _) in state.tree.without_orphans().inodes().iter() {
@@ -180,6 +191,30 @@ impl Branch {
         }
         state.tree = fresh;
         Ok(())
+    }
+}
+
+/// Leaves out the steps that are about names without a path. Returns how many those are.
+fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), ApplyError> {
+    let mut paths = DirPaths::default();
+    let all = steps.len();
+    let mut moved = None;
+    steps.retain(|step| {
+        let is_kept = has_path(&mut paths, new, step);
+        if let Step::Renamed(from, _) = step
+            && !is_kept
+        {
+            // What comes to its old name would take it away from the host.
+            moved.get_or_insert_with(|| display(&relative(&from.path())));
+        }
+        is_kept
+    });
+    match moved {
+        Some(path) => Err(ApplyError::TooDeep(path)),
+        None => {
+            let too_deep = all - steps.len();
+            Ok((steps, too_deep))
+        }
     }
 }
 

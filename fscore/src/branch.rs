@@ -12,8 +12,7 @@ use crate::event::{Change, Name, NodeRef, Origin, Place};
 use crate::fs::Core;
 use crate::handle::{Dentry, Handle, HandleId, Handles};
 use crate::id::{BranchId, NodeId, Seq};
-use crate::id_map::IdMap;
-
+use crate::paths::DirPaths;
 use crate::served::Served;
 use crate::tree::{Based, Tree};
 use crate::walk::{Target, Walk};
@@ -41,7 +40,7 @@ pub(crate) struct BranchInner {
     released: Condvar,
     pub(crate) served: Served,
     /// Paths of directories that events name, until a directory moves.
-    dir_paths: Mutex<IdMap<NodeId, Arc<[u8]>>>,
+    dir_paths: Mutex<DirPaths>,
 }
 
 #[derive(Debug)]
@@ -70,9 +69,6 @@ impl Drop for Hold<'_> {
         self.0.released.notify_all();
     }
 }
-
-/// Directory paths that are remembered before all are forgotten.
-const MAX_DIR_PATHS: usize = 1 << 16;
 
 impl BranchInner {
     pub(crate) fn new(id: BranchId, name: Arc<str>, tree: Tree) -> Self {
@@ -135,20 +131,15 @@ impl BranchInner {
     }
 
     pub(crate) fn dir_path(&self, tree: &Tree, dir: NodeId) -> Option<Arc<[u8]>> {
-        let mut paths = lock(&self.dir_paths);
-        if let Some(path) = paths.get(&dir) {
-            return Some(path.clone());
-        }
-        let path: Arc<[u8]> = tree.dir_path(dir)?.into();
-        if paths.len() >= MAX_DIR_PATHS {
-            paths.clear();
-        }
-        paths.insert(dir, path.clone());
-        Some(path)
+        Some(lock(&self.dir_paths).of(tree, dir)?.text)
     }
 
     pub(crate) fn forget_dir_paths(&self) {
         lock(&self.dir_paths).clear();
+    }
+
+    fn forget_dir_path(&self, dir: NodeId) {
+        lock(&self.dir_paths).forget(dir);
     }
 }
 
@@ -338,7 +329,7 @@ impl View<'_> {
     /// Tells that something was read through the handle; gives whether there is something to
     /// deliver.
     pub(crate) fn tell_read(&self, handle: &Handle) -> Result<bool> {
-        if !self.bus.wants_activity() {
+        if !self.bus.wants_activity(self.branch.id) {
             return Ok(false);
         }
         let at = handle.dentry.as_ref();
@@ -371,7 +362,7 @@ impl Txn<'_> {
     }
 
     pub(crate) fn wants_activity(&self) -> bool {
-        self.bus.wants_activity()
+        self.bus.wants_activity(self.branch.id)
     }
 
     /// Makes the object the branch's own: see [`Tree::copy_up`]. The change is based on what the
@@ -456,9 +447,14 @@ impl Txn<'_> {
         node_ref(self.tree, self.handles, node)
     }
 
-    /// A directory moved or went: paths are looked up anew.
+    /// A directory moved: paths are looked up anew.
     pub(crate) fn forget_dir_paths(&self) {
         self.branch.forget_dir_paths();
+    }
+
+    /// An empty directory went.
+    pub(crate) fn forget_dir_path(&self, dir: NodeId) {
+        self.branch.forget_dir_path(dir);
     }
 
     /// The handles opened by this name keep it, as one that is gone.

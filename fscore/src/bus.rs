@@ -86,8 +86,9 @@ impl EventBus {
         self.listening.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn wants_activity(&self) -> bool {
-        self.is_listening() && self.sinks().iter().any(|one| one.sink.wants_activity())
+    pub(crate) fn wants_activity(&self, branch: BranchId) -> bool {
+        let wants = |one: &Arc<Subscription>| one.sink.wants_activity_in(branch);
+        self.is_listening() && self.sinks().iter().any(wants)
     }
 
     pub(crate) fn subscribe(

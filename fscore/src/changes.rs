@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::attr::Nanos;
 use crate::branch::Branch;
-use crate::diff::{Differs, Named, Step, place_of, steps, visible};
+use crate::diff::{Differs, Named, Shown, Step, place_of, steps};
 use crate::errno::{Errno, Result};
 use crate::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow, ResizedBy, SizeChange,
@@ -15,6 +15,7 @@ use crate::event::{
 use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::inode::Inode;
+use crate::paths::DirPaths;
 use crate::tree::Tree;
 
 /// One end of a [`diff`](FsCore::diff).
@@ -72,10 +73,15 @@ pub enum PathChange {
 }
 
 /// The differences, in an order in which they could be made. See [`FsCore::diff`].
+///
+/// What lies too deep for a path (4,095 bytes) is not among them: see
+/// [`too_deep`](Self::too_deep).
 #[derive(Debug)]
 pub struct Diff {
     old: Tree,
     new: Tree,
+    paths: DirPaths,
+    too_deep: usize,
     steps: std::vec::IntoIter<Step>,
 }
 
@@ -114,7 +120,13 @@ impl FsCore {
     pub fn diff(&self, old: Version, new: Version) -> Result<Diff> {
         let (old, new) = (self.version(old)?, self.version(new)?);
         let steps = steps(&old, &new)?.into_iter();
-        Ok(Diff { old, new, steps })
+        Ok(Diff {
+            old,
+            new,
+            paths: DirPaths::default(),
+            too_deep: 0,
+            steps,
+        })
     }
 
     fn version(&self, version: Version) -> Result<Tree> {
@@ -172,7 +184,9 @@ impl Iterator for Diff {
     fn next(&mut self) -> Option<PathChange> {
         loop {
             let step = self.steps.next()?;
-            if let Some(change) = self.path_change(step) {
+            if !has_path(&mut self.paths, &self.new, &step) {
+                self.too_deep += 1;
+            } else if let Some(change) = self.path_change(step) {
                 return Some(change);
             }
         }
@@ -184,7 +198,13 @@ fn path(named: &Named) -> PathBuf {
 }
 
 impl Diff {
-    fn path_change(&self, step: Step) -> Option<PathChange> {
+    /// How many of the differences that were passed over by now lie too deep for a path.
+    #[must_use]
+    pub fn too_deep(&self) -> usize {
+        self.too_deep
+    }
+
+    fn path_change(&mut self, step: Step) -> Option<PathChange> {
         Some(match step {
             Step::Added(named) => PathChange::Added {
                 kind: self.new.inode(named.node).ok()?.kind(),
@@ -204,7 +224,7 @@ impl Diff {
             },
             Step::Modified(node, differs) => {
                 let inode = self.new.inode(node).ok()?;
-                let place = place_of(&self.new, &inode);
+                let place = place_of(&mut self.paths, &self.new, &inode);
                 PathChange::Modified {
                     path: place.map_or_else(|| PathBuf::from("/"), |place| place.path()),
                     kind: inode.kind(),
@@ -216,10 +236,22 @@ impl Diff {
     }
 }
 
+/// Whether all names that a step is about have a path.
+pub(crate) fn has_path(paths: &mut DirPaths, new: &Tree, step: &Step) -> bool {
+    match step {
+        Step::Added(named) | Step::Removed(named) => named.has_path(),
+        Step::Renamed(from, to) => from.has_path() && to.has_path(),
+        Step::Modified(node, _) => new.inode(*node).is_ok_and(|inode| {
+            let place = place_of(paths, new, &inode);
+            place.is_none_or(|place| !place.is_cut())
+        }),
+    }
+}
+
 fn place(named: &Named) -> Place {
     Place {
         parent: named.dir,
-        dir: named.dir_path.clone(),
+        dir: named.dir_path.text.clone(),
         name: named.name.clone(),
     }
 }
@@ -231,18 +263,20 @@ pub(crate) fn changes(
     steps: Vec<Step>,
     is_open: &dyn Fn(NodeId) -> bool,
 ) -> Vec<Change> {
+    let (shown_before, shown_now) = (Shown::of(old), Shown::of(new));
     let node_ref = |node: NodeId| {
-        let now = visible(new, node);
-        let inode = now.or_else(|| visible(old, node));
+        let now = shown_now.visible(node);
+        let inode = now.or_else(|| shown_before.visible(node));
         NodeRef {
             id: node,
             kind: inode
                 .as_ref()
                 .map_or(ObjectKind::File, |inode| inode.kind()),
-            nlink: visible(new, node).map_or(0, |inode| inode.nlink),
+            nlink: shown_now.visible(node).map_or(0, |inode| inode.nlink),
             open: is_open(node),
         }
     };
+    let mut paths = DirPaths::default();
     let mut all = Vec::new();
     for step in steps {
         match step {
@@ -253,7 +287,7 @@ pub(crate) fn changes(
             Step::Added(named) => all.push(Change::Created {
                 node: node_ref(named.node),
                 at: place(&named),
-                by: match visible(old, named.node) {
+                by: match shown_before.visible(named.node) {
                     Some(_) => CreatedBy::Link,
                     None => CreatedBy::New,
                 },
@@ -266,10 +300,10 @@ pub(crate) fn changes(
             }),
             Step::Modified(node, differs) => {
                 let node_ref = node_ref(node);
-                let before = visible(old, node);
-                let after = visible(new, node);
+                let before = shown_before.visible(node);
+                let after = shown_now.visible(node);
                 if let (Some(before), Some(after)) = (before, after) {
-                    let at = place_of(new, &after);
+                    let at = place_of(&mut paths, new, &after);
                     modified(&mut all, node_ref, at, differs, (&before, &after));
                 }
             }

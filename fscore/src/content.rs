@@ -1,8 +1,13 @@
-//! The content of a regular file: copy-on-write pages over an optional file of the lower layer.
+//! The content of a regular file: copy-on-write pages, over ranges that are allocated or punched, over
+//! an optional file of the lower layer. No operation takes longer for a number that a caller made up:
+//! it costs what the file holds in the range, and what is really written.
+
+mod marks;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use self::marks::{Mark, Marked, Marks};
 use crate::attr::Nanos;
 use crate::errno::{Errno, Result};
 use crate::trie::Trie;
@@ -15,28 +20,15 @@ const PAGE_BLOCKS: u64 = PAGE / 512;
 /// The largest size of a file.
 pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
 
-#[derive(Clone, Debug)]
-enum Page {
-    /// The page's first bytes; the rest of it is zero.
-    Data(Arc<Vec<u8>>),
-    /// Allocated by fallocate and never written.
-    Allocated,
-    /// Punched: hides the lower file's bytes.
-    Hole,
-}
-
-impl Page {
-    fn is_counted(&self) -> bool {
-        !matches!(self, Self::Hole)
-    }
-}
+/// The page's first bytes; the rest of it is zero.
+type Page = Arc<Vec<u8>>;
 
 /// What shows where there is no page.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
     /// How many of the lower file's bytes still show.
     len: u64,
-    /// Pages of the branch that lie over those.
+    /// Pages of the branch, written or marked, that lie over those.
     covered: u64,
     /// The lower file as it was when the branch copied it up.
     stamp: Stamp,
@@ -82,17 +74,33 @@ pub(crate) type SeekBase<'a> = &'a dyn Fn(&Stamp, u64, bool) -> Result<Option<u6
 pub(crate) struct File {
     size: u64,
     pages: Trie<Page>,
+    /// What lies below those, and over the lower file.
+    marks: Marks,
     /// Pages that take room, holes not among them.
     counted: u64,
     base: Option<Box<Base>>,
 }
 
-/// What a page holds before the zeros at its end.
-fn written(page: Option<&Page>) -> &[u8] {
-    match page {
-        Some(Page::Data(bytes)) => bytes,
-        Some(Page::Allocated | Page::Hole) | None => &[],
-    }
+/// What a part of a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Run {
+    /// A page with bytes.
+    Page,
+    /// No bytes, and the lower file does not show.
+    Marked(Mark),
+    /// The lower file shows.
+    Below,
+    /// Nothing was ever there.
+    Nothing,
+}
+
+/// How many pages of a range the branch has.
+#[derive(Clone, Copy, Default, Debug)]
+struct Tally {
+    /// Those that take room.
+    counted: u64,
+    /// Those that lie over the lower file.
+    covered: u64,
 }
 
 /// Whether two pages are equal when both are filled up with zeros.
@@ -139,11 +147,8 @@ impl File {
     }
 
     pub(crate) fn blocks(&self) -> u64 {
-        let below = self
-            .base
-            .as_ref()
-            .map_or(0, |base| base.len.div_ceil(PAGE) - base.covered);
-        (self.counted + below) * PAGE_BLOCKS
+        let covered = self.base.as_ref().map_or(0, |base| base.covered);
+        (self.counted + self.below() - covered) * PAGE_BLOCKS
     }
 
     /// Whether it holds just what the lower file held.
@@ -168,18 +173,110 @@ impl File {
         if self.size != other.size || !bases {
             return false;
         }
-        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
+        let below = self.below();
         let mut same = true;
         crate::trie::diff(&self.pages, &other.pages, &mut |page, old, new| {
             same &= match (old, new) {
-                (Some(Page::Data(a)), Some(Page::Data(b))) if Arc::ptr_eq(a, b) => true,
-                (Some(_), Some(_)) => same_bytes(written(old), written(new)),
-                // The one shows the lower file there.
-                _ if page < below => false,
-                _ => same_bytes(written(old), written(new)),
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b) || same_bytes(a, b),
+                // The one shows the lower file there, or else zeros.
+                (Some(a), None) => !other.shows_base(page) && same_bytes(a, &[]),
+                (None, Some(b)) => !self.shows_base(page) && same_bytes(&[], b),
+                (None, None) => true,
             };
         });
-        same
+        // What is marked in the one only is zeros there, and in the other the lower file, unless
+        // pages lie over both.
+        same && self.hides_what_hides(other, below) && other.hides_what_hides(self, below)
+    }
+
+    /// Whether what the other has marked of the lower file is hidden here too.
+    fn hides_what_hides(&self, other: &Self, below: u64) -> bool {
+        other.marks.covered(0..below).into_iter().all(|range| {
+            let mut at = range.start;
+            while at < range.end {
+                let (run, end) = self.run_at(at);
+                if run == Run::Below {
+                    return false;
+                }
+                at = end;
+            }
+            true
+        })
+    }
+
+    /// Pages of the lower file, whether or not they show.
+    fn below(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE))
+    }
+
+    /// Whether a page without bytes of the branch shows the lower file.
+    fn shows_base(&self, page: u64) -> bool {
+        page < self.below() && self.marks.at(page).is_none()
+    }
+
+    /// What is at a page, and the page at which something else begins.
+    fn run_at(&self, page: u64) -> (Run, u64) {
+        if self.pages.get(page).is_some() {
+            return (Run::Page, page + 1);
+        }
+        let next = self.pages.range_from(page).next();
+        let next = next.map_or(u64::MAX, |(next, _)| next);
+        let next = match self.marks.from(page) {
+            Some((range, mark)) if range.start <= page => {
+                return (Run::Marked(mark), next.min(range.end));
+            }
+            Some((range, _)) => next.min(range.start),
+            None => next,
+        };
+        let below = self.below();
+        if page < below {
+            (Run::Below, next.min(below))
+        } else {
+            (Run::Nothing, next)
+        }
+    }
+
+    /// Counts what the branch has in a range: one step for each page with bytes and each mark there.
+    fn tally(&self, range: Range<u64>) -> Tally {
+        let below = self.below();
+        let mut all = Tally::default();
+        for (part, mark) in self.marks.within(range.clone()) {
+            if mark.is_counted() {
+                all.counted += part.end - part.start;
+            }
+            all.covered += part.end.min(below).saturating_sub(part.start);
+        }
+        let pages = self.pages.range_from(range.start);
+        for (page, _) in pages.take_while(|(page, _)| *page < range.end) {
+            let mark = self.marks.at(page);
+            all.counted += u64::from(!mark.is_some_and(Mark::is_counted));
+            all.covered += u64::from(mark.is_none() && page < below);
+        }
+        all
+    }
+
+    /// Takes what the branch has in a range, and marks it anew.
+    fn replace(&mut self, range: Range<u64>, parts: impl IntoIterator<Item = Marked>) {
+        let pages = self.pages.range_from(range.start);
+        let pages = pages.take_while(|(page, _)| *page < range.end);
+        let gone: Vec<u64> = pages.map(|(page, _)| page).collect();
+        self.change_marks(range, |file, range| {
+            for page in gone {
+                file.pages.remove(page);
+            }
+            file.marks.replace(range, parts);
+        });
+    }
+
+    /// Changes what the branch has in a range, and keeps count of it.
+    fn change_marks(&mut self, range: Range<u64>, change: impl FnOnce(&mut Self, Range<u64>)) {
+        let before = self.tally(range.clone());
+        change(self, range.clone());
+        let after = self.tally(range);
+        self.counted = self.counted - before.counted + after.counted;
+        if let Some(base) = &mut self.base {
+            base.covered = base.covered - before.covered + after.covered;
+        }
     }
 
     /// Reads up to the end of the file; gives how many bytes. A lower file that was cut meanwhile
@@ -188,9 +285,11 @@ impl File {
         let end = self.size.min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
         while at < end {
-            let stop = end.min(self.run_end(at / PAGE));
+            // All of a run together, so that the host is asked once.
+            let (run, run_end) = self.run_at(at / PAGE);
+            let stop = end.min(run_end.saturating_mul(PAGE));
             let part = &mut buffer[small(at - offset)..small(stop - offset)];
-            let read = self.read_run(at, part, base)?;
+            let read = self.read_run(run, at, part, base)?;
             if read < part.len() {
                 return Ok(small(at - offset) + read);
             }
@@ -199,27 +298,17 @@ impl File {
         Ok(small(end.saturating_sub(offset)))
     }
 
-    /// Where what begins at this page ends: a page of the branch by itself, and all that lies before
-    /// the next one together, so that the host is asked once.
-    fn run_end(&self, page: u64) -> u64 {
-        if self.pages.get(page).is_some() {
-            return (page + 1) * PAGE;
-        }
-        let next = self.pages.range_from(page).next();
-        next.map_or(u64::MAX, |(next, _)| next * PAGE)
-    }
-
     /// Fills `part` with bytes at `at`, which lie in one run; gives how many there are.
-    fn read_run(&self, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
+    fn read_run(&self, run: Run, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
         let from = small(at % PAGE);
-        match (self.pages.get(at / PAGE), &self.base) {
-            (Some(Page::Data(bytes)), _) => {
+        match (run, self.pages.get(at / PAGE), &self.base) {
+            (Run::Page, Some(bytes), _) => {
                 let have = bytes.get(from..).unwrap_or(&[]);
                 let n = have.len().min(part.len());
                 part[..n].copy_from_slice(&have[..n]);
                 part[n..].fill(0);
             }
-            (None, Some(below)) if at < below.len => {
+            (Run::Below, _, Some(below)) if at < below.len => {
                 let n = part
                     .len()
                     .min(usize::try_from(below.len - at).unwrap_or(usize::MAX));
@@ -236,9 +325,9 @@ impl File {
 
     /// How many pages a write to `[start, end)` would add.
     pub(crate) fn new_pages(&self, start: u64, end: u64) -> u64 {
-        pages_of(start, end)
-            .filter(|page| !self.pages.get(*page).is_some_and(Page::is_counted))
-            .count() as u64
+        let pages = pages_of(start, end);
+        let len = pages.end.saturating_sub(pages.start);
+        len - self.tally(pages).counted
     }
 
     /// Brings up what a later write to, or punch of, `[start, end)` keeps of the lower file's bytes:
@@ -253,41 +342,30 @@ impl File {
         ];
         for (page, _) in edges.into_iter().filter(|(_, partial)| *partial) {
             let below = self.base.as_ref().map_or(0, |base| base.len);
-            if self.pages.get(page).is_none() && page * PAGE < below {
+            if self.pages.get(page).is_none() && self.shows_base(page) {
                 let mut bytes = vec![0; small((below - page * PAGE).min(PAGE))];
-                if self.read_run(page * PAGE, &mut bytes, base)? < bytes.len() {
+                let read = self.read_run(Run::Below, page * PAGE, &mut bytes, base)?;
+                if read < bytes.len() {
                     return Err(Errno::ESTALE);
                 }
-                self.put(page, Page::Data(Arc::new(bytes)));
+                self.put(page, Arc::new(bytes));
             }
         }
         Ok(())
     }
 
-    fn put(&mut self, page: u64, content: Page) {
-        self.counted += u64::from(content.is_counted());
-        match self.pages.insert(page, content) {
-            Some(old) => self.counted -= u64::from(old.is_counted()),
-            None => self.cover(page, true),
+    /// Gives a page bytes.
+    fn put(&mut self, page: u64, bytes: Page) {
+        if self.pages.insert(page, bytes).is_some() {
+            return;
         }
-    }
-
-    fn take(&mut self, page: u64) {
-        if let Some(old) = self.pages.remove(page) {
-            self.counted -= u64::from(old.is_counted());
-            self.cover(page, false);
-        }
-    }
-
-    fn cover(&mut self, page: u64, covered: bool) {
-        if let Some(base) = &mut self.base
+        let mark = self.marks.at(page);
+        self.counted += u64::from(!mark.is_some_and(Mark::is_counted));
+        if mark.is_none()
+            && let Some(base) = &mut self.base
             && page < base.len.div_ceil(PAGE)
         {
-            base.covered = if covered {
-                base.covered + 1
-            } else {
-                base.covered - 1
-            };
+            base.covered += 1;
         }
     }
 
@@ -304,7 +382,7 @@ impl File {
     }
 
     fn write_page(&mut self, page: u64, from: usize, part: &[u8]) {
-        if let Some(Page::Data(bytes)) = self.pages.get_mut(page) {
+        if let Some(bytes) = self.pages.get_mut(page) {
             if part.len() < PAGE_LEN || Arc::get_mut(bytes).is_some() {
                 overwrite(Arc::make_mut(bytes), from, part);
             } else {
@@ -314,7 +392,7 @@ impl File {
         }
         let mut bytes = Vec::new();
         overwrite(&mut bytes, from, part);
-        self.put(page, Page::Data(Arc::new(bytes)));
+        self.put(page, Arc::new(bytes));
     }
 
     /// Sets the size. A cut page's rest is forgotten, so that growing again shows zeros.
@@ -330,16 +408,14 @@ impl File {
         let keep = size.div_ceil(PAGE);
         if keep == 0 {
             self.pages = Trie::default();
+            self.marks = Marks::default();
             self.counted = 0;
             self.base = None;
             return;
         }
-        let gone: Vec<u64> = self.pages.range_from(keep).map(|(page, _)| page).collect();
-        for page in gone {
-            self.take(page);
-        }
+        self.replace(keep..u64::MAX, None);
         if !size.is_multiple_of(PAGE)
-            && let Some(Page::Data(bytes)) = self.pages.get_mut(keep - 1)
+            && let Some(bytes) = self.pages.get_mut(keep - 1)
         {
             Arc::make_mut(bytes).truncate(small(size % PAGE));
         }
@@ -350,16 +426,23 @@ impl File {
 
     /// Makes every page of the range take room, without changing a byte.
     pub(crate) fn allocate(&mut self, start: u64, end: u64) {
-        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
-        for page in pages_of(start, end) {
-            match self.pages.get(page) {
-                None if page >= below => self.put(page, Page::Allocated),
-                Some(Page::Hole) => self.put(page, Page::Allocated),
+        let (range, below) = (pages_of(start, end), self.below());
+        let mut parts = Vec::new();
+        let mut at = range.start;
+        // Where the lower file shows, nothing is to be done.
+        let fill = |from: u64, to: u64| (from.max(below).min(to)..to, Mark::Allocated);
+        for (part, mark) in self.marks.within(range.clone()) {
+            parts.push(fill(at, part.start));
+            at = part.end;
+            let mark = match mark {
+                Mark::Hole => Mark::Allocated,
                 // As on tmpfs, what is allocated twice counts as data from then on.
-                Some(Page::Allocated) => self.put(page, Page::Data(Arc::default())),
-                _ => {}
-            }
+                Mark::Allocated | Mark::Zeros => Mark::Zeros,
+            };
+            parts.push((part, mark));
         }
+        parts.push(fill(at, range.end));
+        self.change_marks(range, |file, range| file.marks.replace(range, parts));
     }
 
     /// Makes the range zero and gives whole pages back; needs [`prepare`](Self::prepare).
@@ -375,23 +458,13 @@ impl File {
         if !end.is_multiple_of(PAGE) {
             self.zero(end / PAGE, 0, small(end % PAGE));
         }
-        let below = self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE));
-        for page in whole.start..whole.end.min(below) {
-            self.put(page, Page::Hole);
-        }
-        let own: Vec<u64> = self
-            .pages
-            .range_from(whole.start.max(below))
-            .map(|(page, _)| page)
-            .take_while(|page| *page < whole.end)
-            .collect();
-        for page in own {
-            self.take(page);
-        }
+        let over_lower = whole.start..whole.end.min(self.below());
+        let hole = (!over_lower.is_empty()).then_some((over_lower, Mark::Hole));
+        self.replace(whole, hole);
     }
 
     fn zero(&mut self, page: u64, from: usize, len: usize) {
-        if let Some(Page::Data(bytes)) = self.pages.get_mut(page) {
+        if let Some(bytes) = self.pages.get_mut(page) {
             let bytes = Arc::make_mut(bytes);
             let end = bytes.len().min(from + len);
             if let Some(range) = bytes.get_mut(from..end) {
@@ -405,22 +478,23 @@ impl File {
     pub(crate) fn seek(&self, offset: u64, data: bool, base: SeekBase<'_>) -> Result<Option<u64>> {
         let mut at = offset;
         while at < self.size {
-            let (page, stop) = (at / PAGE, self.size.min(self.run_end(at / PAGE)));
-            match (self.pages.get(page), &self.base) {
-                (Some(own), _) if matches!(own, Page::Data(_)) == data => return Ok(Some(at)),
-                (Some(_), _) => {}
-                (None, Some(below)) if at < below.len => {
-                    let stop = stop.min(below.len);
+            let (run, run_end) = self.run_at(at / PAGE);
+            let mut stop = self.size.min(run_end.saturating_mul(PAGE));
+            let is_data = match (run, &self.base) {
+                (Run::Below, Some(below)) if at < below.len => {
+                    stop = stop.min(below.len);
                     if let Some(found) = base(&below.stamp, at, data)?
                         && found < stop
                     {
                         return Ok(Some(found.max(at)));
                     }
-                    at = stop;
-                    continue;
+                    !data
                 }
-                (None, _) if !data => return Ok(Some(at)),
-                (None, _) => {}
+                (Run::Page | Run::Marked(Mark::Zeros), _) => true,
+                (Run::Below | Run::Nothing | Run::Marked(Mark::Hole | Mark::Allocated), _) => false,
+            };
+            if is_data == data {
+                return Ok(Some(at));
             }
             at = stop;
         }

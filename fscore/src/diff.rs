@@ -2,23 +2,24 @@
 //! never looked at.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::dir::Dir;
-use crate::errno::Result;
+use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind, Place};
 use crate::id::NodeId;
 use crate::inode::Inode;
 use crate::order::{Entry, order};
+use crate::paths::{DirPath, DirPaths};
 use crate::tree::Tree;
 use crate::trie;
 
 /// A name in a tree, with the path of its directory at the moment of the step.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Named {
-    pub(crate) dir_path: Arc<[u8]>,
+    pub(crate) dir_path: DirPath,
     pub(crate) name: Name,
     pub(crate) dir: NodeId,
     pub(crate) node: NodeId,
@@ -26,8 +27,13 @@ pub(crate) struct Named {
 }
 
 impl Named {
+    /// Whether it has a path; what [`path`](Self::path) gives leads elsewhere otherwise.
+    pub(crate) fn has_path(&self) -> bool {
+        self.dir_path.reaches(&self.name)
+    }
+
     pub(crate) fn path(&self) -> Vec<u8> {
-        let mut path = self.dir_path.to_vec();
+        let mut path = self.dir_path.text.to_vec();
         path.push(b'/');
         path.extend_from_slice(&self.name);
         path
@@ -61,6 +67,7 @@ pub(crate) enum Step {
 struct Collector<'a> {
     old: &'a Tree,
     new: &'a Tree,
+    shown: (Shown<'a>, Shown<'a>),
     seen: HashSet<(bool, NodeId, Name)>,
     removed: Vec<Entry>,
     added: Vec<Entry>,
@@ -73,6 +80,7 @@ pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
     let mut collector = Collector {
         old,
         new,
+        shown: (Shown::of(old), Shown::of(new)),
         seen: HashSet::new(),
         removed: Vec::new(),
         added: Vec::new(),
@@ -93,48 +101,100 @@ pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
 
 /// The object, when names lead to it.
 pub(crate) fn visible(tree: &Tree, node: NodeId) -> Option<Cow<'_, Inode>> {
-    let inode = tree.inode(node).ok()?;
-    if inode.nlink == 0 || (!tree.is_own(node) && !is_reached(tree, node, &inode)) {
-        return None;
-    }
-    Some(inode)
+    Shown::of(tree).visible(node)
 }
 
-/// Whether an object of the lower layer shows: its names may all be hidden by the branch.
-fn is_reached(tree: &Tree, node: NodeId, inode: &Inode) -> bool {
-    inode.names.all().iter().any(|(dir, name)| {
-        let Ok(parent) = tree.inode(*dir) else {
+/// Which objects of a tree show, for many questions.
+pub(crate) struct Shown<'a> {
+    tree: &'a Tree,
+    /// Directories of the lower layer, and whether they are reached from the root.
+    reached: RefCell<HashMap<NodeId, bool>>,
+}
+
+impl<'a> Shown<'a> {
+    pub(crate) fn of(tree: &'a Tree) -> Self {
+        Self {
+            tree,
+            reached: RefCell::default(),
+        }
+    }
+
+    /// The object, when names lead to it.
+    pub(crate) fn visible(&self, node: NodeId) -> Option<Cow<'a, Inode>> {
+        let inode = self.tree.inode(node).ok()?;
+        if inode.nlink == 0 || (!self.tree.is_own(node) && !self.is_reached(node, &inode)) {
+            return None;
+        }
+        Some(inode)
+    }
+
+    /// Whether an object of the lower layer shows: its names may all be hidden by the branch.
+    fn is_reached(&self, node: NodeId, inode: &Inode) -> bool {
+        let names = inode.names.all();
+        let mut leading = names
+            .iter()
+            .filter(|(dir, name)| self.leads(*dir, name, node));
+        leading.any(|(dir, _)| self.is_dir_reached(*dir))
+    }
+
+    fn leads(&self, dir: NodeId, name: &Name, node: NodeId) -> bool {
+        let Ok(parent) = self.tree.inode(dir) else {
             return false;
         };
-        let found = tree.lookup(*dir, &parent, name).ok().flatten();
+        let found = self.tree.lookup(dir, &parent, name).ok().flatten();
         found.is_some_and(|found| found.node == node)
-            && (tree.is_own(*dir) || is_reached(tree, *dir, &parent))
-    })
+    }
+
+    /// A directory has one name, so this goes upwards until the answer is known.
+    fn is_dir_reached(&self, dir: NodeId) -> bool {
+        let mut reached = self.reached.borrow_mut();
+        let mut way = Vec::new();
+        let mut at = dir;
+        let is_reached = loop {
+            if self.tree.is_own(at) {
+                break true;
+            }
+            if let Some(known) = reached.get(&at) {
+                break *known;
+            }
+            way.push(at);
+            let Ok(inode) = self.tree.inode(at) else {
+                break false;
+            };
+            match inode.names.first() {
+                Some((parent, name)) if self.leads(parent, name, at) => at = parent,
+                Some(_) | None => break false,
+            }
+        };
+        reached.extend(way.into_iter().map(|dir| (dir, is_reached)));
+        is_reached
+    }
 }
 
 /// By any name; `None` for the root.
-pub(crate) fn place_of(tree: &Tree, inode: &Inode) -> Option<Place> {
+pub(crate) fn place_of(paths: &mut DirPaths, tree: &Tree, inode: &Inode) -> Option<Place> {
     let (parent, name) = inode.names.first()?;
     Some(Place {
         parent,
-        dir: tree.dir_path(parent)?.into(),
+        dir: paths.of(tree, parent)?.text,
         name: name.clone(),
     })
 }
 
 impl Collector<'_> {
     fn compare(&mut self, node: NodeId) -> Result<()> {
-        let (Some(old), Some(new)) = (visible(self.old, node), visible(self.new, node)) else {
+        let (old, new) = (self.shown.0.visible(node), self.shown.1.visible(node));
+        let (Some(old), Some(new)) = (old, &new) else {
             // Only one tree shows it: its directory's entries differ and lead here.
-            if let Some(new) = visible(self.new, node).filter(|inode| inode.is_dir()) {
-                return self.walk(true, node, &new);
+            if new.is_some_and(|inode| inode.is_dir()) {
+                return self.add_below(true, node);
             }
             return Ok(());
         };
         if let (Some(a), Some(b)) = (old.as_dir(), new.as_dir()) {
-            self.compare_entries(node, (&old, a), (&new, b))?;
+            self.compare_entries(node, (&old, a), (new, b))?;
         }
-        let differs = differs(self.old, self.new, node, &old, &new)?;
+        let differs = differs(self.old, self.new, node, &old, new)?;
         if differs != Differs::default() {
             self.modified.push((node, differs));
         }
@@ -185,50 +245,82 @@ impl Collector<'_> {
         node: NodeId,
         kind: ObjectKind,
     ) -> Result<()> {
-        if !self.seen.insert((is_new, dir, name.clone())) {
-            return Ok(());
-        }
-        let (here, there) = if is_new {
-            (self.new, self.old)
-        } else {
-            (self.old, self.new)
+        let entry = Entry {
+            dir,
+            name,
+            node,
+            kind,
         };
+        if self.note(is_new, entry) {
+            self.add_below(is_new, node)?;
+        }
+        Ok(())
+    }
+
+    /// Notes everything below a directory, each directory before what is in it.
+    fn add_below(&mut self, is_new: bool, top: NodeId) -> Result<()> {
+        let tree = if is_new { self.new } else { self.old };
+        // What is still to be noted, the next one last: the tree may be deeper than any stack.
+        let mut open = children(tree, top)?;
+        while let Some(entry) = open.pop() {
+            let node = entry.node;
+            if self.note(is_new, entry) {
+                open.append(&mut children(tree, node)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes a name, once; gives whether what is below it is to be noted too.
+    fn note(&mut self, is_new: bool, entry: Entry) -> bool {
+        if !self.seen.insert((is_new, entry.dir, entry.name.clone())) {
+            return false;
+        }
+        let there = if is_new { &self.shown.0 } else { &self.shown.1 };
         let list = if is_new {
             &mut self.added
         } else {
             &mut self.removed
         };
-        list.push(Entry {
-            dir,
-            name,
-            node,
-            kind,
-        });
-        if kind.is_dir() && visible(there, node).is_none() {
-            let inode = here.inode(node)?;
-            self.walk(is_new, node, &inode)?;
-        }
-        Ok(())
-    }
-
-    fn walk(&mut self, is_new: bool, dir: NodeId, inode: &Inode) -> Result<()> {
-        let tree = if is_new { self.new } else { self.old };
-        for (_, found) in tree.list(dir, inode)? {
-            self.add(is_new, dir, found.name, found.node, found.kind)?;
-        }
-        Ok(())
+        let (node, is_dir) = (entry.node, entry.kind.is_dir());
+        list.push(entry);
+        is_dir && there.visible(node).is_none()
     }
 
     fn order(mut self) -> Vec<Step> {
         let new = self.new;
-        let path = |node: NodeId| Some(place_of(new, &*new.inode(node).ok()?)?.path());
-        self.modified
-            .sort_by_cached_key(|(node, _)| path(*node).map(PathBuf::into_os_string));
+        let mut paths = DirPaths::default();
+        self.modified.sort_by_cached_key(|(node, _)| {
+            let inode = new.inode(*node).ok()?;
+            let (dir, name) = inode.names.first()?;
+            let path = paths.of(new, dir)?;
+            // What has no path comes last, the upper ones first.
+            let has_path = path.reaches(name);
+            let text = has_path.then(|| [&*path.text, b"/", &**name].concat());
+            Some((!has_path, text, path.beyond))
+        });
         let modified = self.modified.into_iter();
         let mut steps = order(self.old, self.new, self.removed, self.added);
         steps.extend(modified.map(|(node, how)| Step::Modified(node, how)));
         steps
     }
+}
+
+/// What is in a directory, the first one last. Where the lower layer lies too deep for a path there is
+/// nothing to be seen.
+fn children(tree: &Tree, dir: NodeId) -> Result<Vec<Entry>> {
+    let inode = tree.inode(dir)?;
+    let all = match tree.list(dir, &inode) {
+        Err(Errno::ENAMETOOLONG) => Vec::new(),
+        all => all?,
+    };
+    let all = all.into_iter().rev().map(|(_, found)| Entry {
+        dir,
+        name: found.name,
+        node: found.node,
+        kind: found.kind,
+    });
+    Ok(all.collect())
 }
 
 fn differs(

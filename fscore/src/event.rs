@@ -80,6 +80,14 @@ pub trait EventSink: Send + Sync {
         false
     }
 
+    /// The same for one branch, so that what somebody wants to hear of another one costs nothing
+    /// here. The default is [`wants_activity`](Self::wants_activity).
+    ///
+    /// Asked under the branch's lock: it may neither wait nor ask the filesystem.
+    fn wants_activity_in(&self, _branch: BranchId) -> bool {
+        self.wants_activity()
+    }
+
     /// The committing thread has nothing more to say for now: the time to publish what
     /// `on_envelope` has only written.
     fn on_batch_end(&self) {}
@@ -160,12 +168,20 @@ pub struct Place {
     /// The directory.
     pub parent: NodeId,
     /// The directory's canonical path at the commit, without a trailing slash: empty for the root.
+    /// Where that is longer than a system call takes (4,095 bytes), the path of the lowest directory
+    /// above that has a shorter one, with a slash at its end: see [`is_cut`](Self::is_cut).
     pub dir: Arc<[u8]>,
     /// The name in it, in the stored spelling.
     pub name: Name,
 }
 
 impl Place {
+    /// Whether the name lies too deep for a path, so that [`path`](Self::path) does not lead to it.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.dir.ends_with(b"/") || self.dir.len() + 1 + self.name.len() > crate::paths::LONGEST
+    }
+
     /// The canonical absolute path at the commit.
     #[must_use]
     pub fn path(&self) -> PathBuf {

@@ -87,6 +87,7 @@ mod lower;
 mod lower_change;
 mod ops;
 mod order;
+mod paths;
 mod perm;
 mod process;
 mod restore;

@@ -13,6 +13,7 @@ use crate::event::{
 use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId};
 use crate::lower::{Lower, split};
+use crate::paths::DirPaths;
 use crate::tree::{Found, Tree};
 
 /// What happened on the host; paths are relative to the lower directory.
@@ -341,7 +342,7 @@ fn shown(tree: &Tree, dir: NodeId, name: &[u8], node: Option<NodeId>) -> Option<
     }
     Some(Place {
         parent: dir,
-        dir: tree.dir_path(dir)?.into(),
+        dir: DirPaths::default().of(tree, dir)?.text,
         name: name.into(),
     })
 }

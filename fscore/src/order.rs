@@ -1,12 +1,14 @@
 //! Puts the differences of two trees in an order in which they could be made one after the other,
 //! each with the paths that hold at its turn.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::diff::{Named, Step};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
+use crate::paths::{DirPath, DirPaths};
 use crate::tree::Tree;
 
 /// A name that one of the trees does not have.
@@ -39,6 +41,8 @@ struct Way<'a> {
     taken: HashSet<(NodeId, Name)>,
     /// How many names a directory still has to lose.
     leaving: HashMap<NodeId, usize>,
+    /// The paths of directories by now.
+    paths: DirPaths,
     steps: Vec<Step>,
 }
 
@@ -48,7 +52,8 @@ struct Way<'a> {
 pub(crate) fn order(old: &Tree, new: &Tree, removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Step> {
     let mut waiting = pair(removed, added);
     let mut way = Way::new(old, new, &waiting);
-    waiting.sort_by_cached_key(|pending| way.rank(pending));
+    let mut ranking = Ranking::new(old, new);
+    waiting.sort_by_cached_key(|pending| ranking.rank(pending));
     while !waiting.is_empty() {
         let before = waiting.len();
         waiting.retain(|pending| !way.try_step(pending));
@@ -76,6 +81,50 @@ fn pair(removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Pending> {
     all
 }
 
+/// What is tried first: removals from the deepest name up, then new directories, renames and other
+/// new names, by their new paths. What lies too deep for a path goes before the others and comes
+/// after them, by its depth.
+type Rank = (u8, Reverse<Where>, Where);
+
+/// Depth where there is no path, then the path.
+type Where = (u32, Vec<u8>);
+
+struct Ranking<'a> {
+    old: (&'a Tree, DirPaths),
+    new: (&'a Tree, DirPaths),
+}
+
+impl<'a> Ranking<'a> {
+    fn new(old: &'a Tree, new: &'a Tree) -> Self {
+        Self {
+            old: (old, DirPaths::default()),
+            new: (new, DirPaths::default()),
+        }
+    }
+
+    fn rank(&mut self, pending: &Pending) -> Rank {
+        let nowhere = (0, Vec::new());
+        let (class, entry) = match pending {
+            Pending::Remove(entry) => {
+                return (0, Reverse(place_in(&mut self.old, entry)), nowhere);
+            }
+            Pending::Add(entry) if entry.kind.is_dir() => (1, entry),
+            Pending::Move(_, entry) => (2, entry),
+            Pending::Add(entry) => (3, entry),
+        };
+        (class, Reverse(nowhere), place_in(&mut self.new, entry))
+    }
+}
+
+fn place_in((tree, paths): &mut (&Tree, DirPaths), entry: &Entry) -> Where {
+    let path = paths.of(tree, entry.dir).unwrap_or_else(DirPath::root);
+    if path.reaches(&entry.name) {
+        (0, [&*path.text, b"/", &*entry.name].concat())
+    } else {
+        (path.beyond + 1, Vec::new())
+    }
+}
+
 impl<'a> Way<'a> {
     fn new(old: &'a Tree, new: &'a Tree, waiting: &[Pending]) -> Self {
         let mut way = Self {
@@ -86,6 +135,7 @@ impl<'a> Way<'a> {
             aside: HashSet::new(),
             taken: HashSet::new(),
             leaving: HashMap::new(),
+            paths: DirPaths::default(),
             steps: Vec::new(),
         };
         for pending in waiting {
@@ -106,24 +156,6 @@ impl<'a> Way<'a> {
         *self.leaving.entry(entry.dir).or_default() += 1;
     }
 
-    /// What is tried first: removals from the deepest name up, then new directories, renames and
-    /// other new names, by their new paths.
-    fn rank(&self, pending: &Pending) -> (u8, std::cmp::Reverse<Vec<u8>>, Vec<u8>) {
-        let path = |tree: &Tree, entry: &Entry| {
-            let mut path = tree.dir_path(entry.dir).unwrap_or_default();
-            path.push(b'/');
-            path.extend_from_slice(&entry.name);
-            path
-        };
-        let nothing = std::cmp::Reverse(Vec::new());
-        match pending {
-            Pending::Remove(entry) => (0, std::cmp::Reverse(path(self.old, entry)), Vec::new()),
-            Pending::Add(entry) if entry.kind.is_dir() => (1, nothing, path(self.new, entry)),
-            Pending::Move(_, entry) => (2, nothing, path(self.new, entry)),
-            Pending::Add(entry) => (3, nothing, path(self.new, entry)),
-        }
-    }
-
     /// Makes the step if nothing is in its way.
     fn try_step(&mut self, pending: &Pending) -> bool {
         let possible = match pending {
@@ -131,7 +163,9 @@ impl<'a> Way<'a> {
             Pending::Add(entry) => self.is_open(entry),
             Pending::Move(from, to) => {
                 let own = from.dir == to.dir && from.name == to.name;
-                (own || self.is_open(to)) && !self.is_inside(to.dir, from.node)
+                // What is no directory holds nothing, and what stays where it is not itself.
+                let may_hold = from.kind.is_dir() && from.dir != to.dir;
+                (own || self.is_open(to)) && !(may_hold && self.is_inside(to.dir, from.node))
             }
         };
         if possible {
@@ -166,12 +200,19 @@ impl<'a> Way<'a> {
         if let Some(count) = self.leaving.get_mut(&entry.dir) {
             *count -= 1;
         }
+        if entry.kind.is_dir() {
+            self.paths.forget(entry.node);
+        }
     }
 
     fn arrived(&mut self, entry: &Entry) {
         if entry.kind.is_dir() {
-            self.arriving.remove(&entry.node);
+            let is_new = self.arriving.remove(&entry.node) && self.old.inode(entry.node).is_err();
             let place = (entry.dir, entry.name.clone());
+            if !is_new || self.places.contains_key(&entry.node) {
+                // It may have had a path, and so what is in it.
+                self.paths.clear();
+            }
             self.places.insert(entry.node, place);
         }
     }
@@ -207,20 +248,12 @@ impl<'a> Way<'a> {
         true
     }
 
-    fn named(&self, entry: &Entry) -> Named {
-        let mut names = Vec::new();
-        let mut at = entry.dir;
-        while let Some((parent, name)) = self.place(at) {
-            names.push(name);
-            at = parent;
-        }
-        let mut path = Vec::new();
-        for name in names.iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        }
+    fn named(&mut self, entry: &Entry) -> Named {
+        let mut paths = std::mem::take(&mut self.paths);
+        let path = paths.of_placed(entry.dir, |dir| self.place(dir));
+        self.paths = paths;
         Named {
-            dir_path: path.into(),
+            dir_path: path.unwrap_or_else(DirPath::root),
             name: entry.name.clone(),
             dir: entry.dir,
             node: entry.node,

@@ -9,6 +9,7 @@ use crate::event::Origin;
 use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId, SnapshotId};
 use crate::inode::{Body, Names};
+use crate::paths::{DirPath, DirPaths};
 use crate::tree::Tree;
 
 impl FsCore {
@@ -55,6 +56,7 @@ impl Branch {
 /// Handles go on: to the same object where it is shown, to one without a name where it is not.
 fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::handle::Handles) {
     let open: Vec<NodeId> = handles.open_nodes().collect();
+    let mut paths = DirPaths::default();
     for node in open {
         if let Some(inode) = visible(tree, node) {
             let names = inode.names.clone();
@@ -70,9 +72,10 @@ fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::handle::Handles) 
         if let Body::Dir(dir) = &mut inode.body {
             **dir = crate::dir::Dir::default();
         }
-        let path = names.first().and_then(|(dir, _)| old.dir_path(dir));
+        let path = names.first().and_then(|(dir, _)| paths.of(old, dir));
+        let path = path.unwrap_or_else(DirPath::root).text;
         tree.add(node, inode);
         tree.set_orphan(node, old.orphans().get(node.0) == Some(&true));
-        handles.follow(node, &names, Some(path.unwrap_or_default().into()));
+        handles.follow(node, &names, Some(path));
     }
 }

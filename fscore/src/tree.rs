@@ -14,6 +14,7 @@ use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::inode::{Body, Inode, Names, Seen, Times, Xattrs};
 use crate::lower::Lower;
+use crate::paths::LONGEST;
 use crate::trie::Trie;
 
 /// What all branches of a filesystem have in common.
@@ -173,35 +174,58 @@ impl Tree {
     /// # Errors
     ///
     /// `ESTALE` when the object must not have changed and has.
-    pub(crate) fn copy_up(&mut self, node: NodeId, based: Based) -> Result<()> {
-        if self.is_own(node) {
-            return Ok(());
+    pub(crate) fn copy_up(&mut self, target: NodeId, based: Based) -> Result<()> {
+        // The object and the directories above it, which come first. As deep as the tree is, so on
+        // the heap.
+        let mut open: Vec<(NodeId, Inode)> = Vec::new();
+        let mut next = Some(target);
+        loop {
+            if let Some(node) = next.filter(|node| !self.is_own(*node)) {
+                let must_be = based.must_be.filter(|_| node == target);
+                let inode = self.to_copy_up(node, must_be)?;
+                next = inode.names.first().map(|(dir, _)| dir);
+                open.push((node, inode));
+                continue;
+            }
+            let Some((node, mut inode)) = open.pop() else {
+                return Ok(());
+            };
+            // Further names, of which only files have some.
+            let others = inode.names.all().into_iter().map(|(dir, _)| dir);
+            if let Some(dir) = others.into_iter().find(|dir| !self.is_own(*dir)) {
+                open.push((node, inode));
+                next = Some(dir);
+                continue;
+            }
+            inode.xattrs = self.xattrs(node, &inode)?;
+            self.room_for_node()?;
+            for (dir, name) in inode.names.all() {
+                self.set_entry(dir, &name, node, inode.kind())?;
+            }
+            let shown = based.shown.filter(|_| node == target);
+            self.seen.insert(node.0, Seen::of(&inode).based_on(shown));
+            self.inodes.insert(node.0, Arc::new(inode));
+            next = None;
         }
+    }
+
+    /// An object of the lower layer, in the version that it must be, with the names that lead to it.
+    fn to_copy_up(&self, node: NodeId, must_be: Option<Stamp>) -> Result<Inode> {
         let mut inode = self.inode(node)?.into_owned();
-        let found = inode.stamp();
-        if based.must_be.is_some_and(|stamp| stamp != found) {
+        if must_be.is_some_and(|stamp| stamp != inode.stamp()) {
             return Err(Errno::ESTALE);
         }
-        inode.xattrs = self.xattrs(node, &inode)?;
-        let names = inode.names.all();
-        let kind = inode.kind();
         let mut shown = Names::None;
-        for (dir, name) in names {
+        for (dir, name) in inode.names.all() {
             // The index may remember a name that the host has given to something else since.
             let parent = self.inode(dir)?;
             let found = self.lookup(dir, &parent, &name)?;
             if found.is_some_and(|found| found.node == node) {
-                self.copy_up(dir, Based::default())?;
-                self.set_entry(dir, &name, node, kind)?;
                 shown.add(dir, name);
             }
         }
         inode.names = shown;
-        self.room_for_node()?;
-        self.seen
-            .insert(node.0, Seen::of(&inode).based_on(based.shown));
-        self.inodes.insert(node.0, Arc::new(inode));
-        Ok(())
+        Ok(inode)
     }
 
     /// The extended attributes of an object that [`inode`](Self::inode) gave.
@@ -448,18 +472,30 @@ impl Tree {
         Ok(!entries.merges_lower || self.list(dir, inode)?.is_empty())
     }
 
+    /// The canonical path of a name; `None` when there is none, or it would be too long.
+    pub(crate) fn path_in(&self, dir: NodeId, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = self.dir_path(dir)?;
+        path.push(b'/');
+        path.extend_from_slice(name);
+        (path.len() <= LONGEST).then_some(path)
+    }
+
     /// The canonical path of a directory, without a trailing slash; `None` when it is not reached
-    /// from the root any more.
+    /// from the root any more, or lies too deep for a path.
     pub(crate) fn dir_path(&self, dir: NodeId) -> Option<Vec<u8>> {
         let mut names: Vec<Name> = Vec::new();
-        let mut at = dir;
+        let (mut at, mut length) = (dir, 0);
         while at != NodeId::ROOT {
             let inode = self.inode(at).ok()?;
             let (parent, name) = inode.names.first()?;
+            length += 1 + name.len();
+            if length > LONGEST {
+                return None;
+            }
             names.push(name.clone());
             at = parent;
         }
-        let mut path = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+        let mut path = Vec::with_capacity(length);
         for name in names.iter().rev() {
             path.push(b'/');
             path.extend_from_slice(name);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::branch::Branch;
 use crate::diff::place_of;
 use crate::id::NodeId;
+use crate::paths::DirPaths;
 
 impl Branch {
     /// The files of which the branch holds a part, and whose other part is gone because the host
@@ -15,14 +16,14 @@ impl Branch {
             return Vec::new();
         };
         let tree = self.inner.read().tree.without_orphans();
-        let mut all = Vec::new();
+        let (mut all, mut paths) = (Vec::new(), DirPaths::default());
         for (key, inode) in tree.inodes().iter() {
             let Some(stamp) = inode.as_file().and_then(crate::content::File::needs) else {
                 continue;
             };
             let found = lower.inode(NodeId(key)).ok();
             if found.is_none_or(|it| it.stamp() != stamp)
-                && let Some(place) = place_of(&tree, inode)
+                && let Some(place) = place_of(&mut paths, &tree, inode)
             {
                 all.push(place.path());
             }

@@ -221,5 +221,6 @@ fn letter(change: DiffKind) -> char {
         DiffKind::Content => 'M',
         DiffKind::Attributes => 'T',
         DiffKind::Renamed => 'R',
+        DiffKind::TooDeep => '!',
     }
 }

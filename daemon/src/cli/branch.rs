@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use agentfs_client::Deadline;
 use agentfs_proto::message::{
     BranchApply, BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, DiffEntry,
     DiffKind, PageNext,
@@ -174,7 +173,7 @@ fn export(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let send = |session: &mut Session, request| {
-        let written = session.call_within(request, Deadline::NEVER);
+        let written = session.call_long(request);
         Ok(written?)
     };
     let (directory, written) = places::export(session, name, directory, send)?;
@@ -288,6 +287,7 @@ pub(crate) fn diff_line(entry: &DiffEntry) -> String {
         DiffKind::Content => format!("M {}{slash}", entry.path),
         DiffKind::Attributes => format!("T {}{slash}", entry.path),
         DiffKind::Renamed => format!("R {}{slash} -> {}{slash}", entry.from, entry.path),
+        DiffKind::TooDeep => format!("! {} (in here, deeper than a path can lead)", entry.path),
     }
 }
 
@@ -322,6 +322,12 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
             output.line(format_args!(
                 "{verb} {count} steps for branch {name}{of_project}"
             ))?;
+            if applied.too_deep_count > 0 {
+                output.line(format_args!(
+                    "{} changes lie deeper than a path can lead (4,095 bytes) and stay in the branch",
+                    applied.too_deep_count
+                ))?;
+            }
         }
     }
     if is_refused {

@@ -3,9 +3,9 @@
 use std::cell::OnceCell;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use agentfs_client::{CallError, Client, ConnectError, Deadline};
+use agentfs_client::{CallError, Client, ConnectError, Deadline, Progress};
 use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
 
 use super::exec::BRANCH_VARIABLE;
@@ -15,6 +15,9 @@ use crate::shell::quoted;
 
 /// How long the daemon may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a request waits for its turn before that is said.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// A session and its calls.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(crate) struct Session {
     /// What the daemon has below its branches.
     pub(crate) project: ProjectInfo,
     address: OnceCell<String>,
+    /// Whether nothing is said but what programs read.
+    pub(crate) is_quiet: bool,
 }
 
 impl Session {
@@ -64,7 +69,11 @@ impl Session {
             Some(own) if branch.is_empty() => own,
             _ => branch.to_owned(),
         };
-        Self::connect(&socket, branch)
+        let session = Self::connect(&socket, branch)?;
+        Ok(Self {
+            is_quiet: common.json,
+            ..session
+        })
     }
 
     /// Connects to the daemon at a socket.
@@ -92,6 +101,7 @@ impl Session {
             socket: socket.to_owned(),
             project,
             address: OnceCell::new(),
+            is_quiet: false,
         })
     }
 
@@ -100,14 +110,49 @@ impl Session {
         self.call_within(request, Deadline::after(PATIENCE))
     }
 
-    /// As [`call`](Self::call), for what may take long.
-    pub(crate) fn call_within<C: Call>(
+    /// As [`call`](Self::call), for what may take as long as it takes.
+    pub(crate) fn call_long<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
+        self.call_within(request, Deadline::NEVER)
+    }
+
+    /// The deadline does not count while the request waits for its turn, nor after that.
+    fn call_within<C: Call>(
         &mut self,
         request: C,
         deadline: Deadline,
     ) -> Result<C::Answer, CallError> {
-        let answer = self.client.call(request, deadline);
+        let is_quiet = self.is_quiet;
+        let notice = |ahead| say_waiting(is_quiet, ahead);
+        let answer = self.client.call_in_turn(request, deadline, SILENCE, notice);
         answer.map_err(|error| self.addressed(error))
+    }
+
+    /// As [`call_long`](Self::call_long), unless an end is wanted before the answer is there. `wait`
+    /// waits until there is something to read or the time is over, and gives what wants the end.
+    pub(crate) fn call_unless<C: Call, E>(
+        &mut self,
+        request: C,
+        mut wait: impl FnMut(&Client, Option<Duration>) -> io::Result<Option<E>>,
+    ) -> Result<Result<C::Answer, E>, Failure> {
+        let number = self.client.send(request.into(), Deadline::NEVER)?;
+        let mut turn: Option<(Instant, u64)> = None;
+        loop {
+            let so_far = self
+                .client
+                .progress(number, Deadline::after(Duration::ZERO));
+            match so_far.map_err(|error| self.addressed(error))? {
+                Progress::Answered(answer) => return Ok(Ok(answer)),
+                Progress::Waiting(ahead) => turn = Some((Instant::now() + SILENCE, ahead)),
+                Progress::Pending => {}
+            }
+            if let Some((_, ahead)) = turn.take_if(|(at, _)| *at <= Instant::now()) {
+                say_waiting(self.is_quiet, ahead);
+            }
+            let left = turn.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            if let Some(end) = wait(&self.client, left).map_err(Failure::Input)? {
+                return Ok(Err(end));
+            }
+        }
     }
 
     /// The commands that a refusal names, as they are to be typed here. The daemon, which does not
@@ -169,6 +214,14 @@ pub(crate) struct WithProject<T> {
     #[serde(flatten)]
     value: T,
     project: Option<String>,
+}
+
+fn say_waiting(is_quiet: bool, ahead: u64) {
+    if !is_quiet {
+        let line = format!("agentfs: waiting for other requests: {ahead} go first");
+        // There is nobody else to tell.
+        drop(writeln!(io::stderr(), "{line}"));
+    }
 }
 
 /// Whether a daemon is about no directory, and none was asked for.

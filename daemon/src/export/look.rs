@@ -105,7 +105,7 @@ pub(super) fn look(
                 looker.fills(&step.path, index);
             }
             DiffKind::Added => looker.fills(&step.path, index),
-            DiffKind::Content | DiffKind::Attributes => {}
+            DiffKind::Content | DiffKind::Attributes | DiffKind::TooDeep => {}
         }
     }
     let mut looks = vec![Look::new(State::Conflict, None); steps.len()];
@@ -167,7 +167,9 @@ impl<'a> Looker<'a> {
             let path = match step.change {
                 DiffKind::Removed => &step.path,
                 DiffKind::Renamed => &step.from,
-                DiffKind::Added | DiffKind::Content | DiffKind::Attributes => continue,
+                DiffKind::Added | DiffKind::Content | DiffKind::Attributes | DiffKind::TooDeep => {
+                    continue;
+                }
             };
             let path = self.locate(path, index);
             self.leaving.insert(path);
@@ -193,6 +195,8 @@ impl<'a> Looker<'a> {
             DiffKind::Removed => self.look_at_removal(index, step),
             DiffKind::Added => self.look_at_addition(index, step),
             DiffKind::Content | DiffKind::Attributes => self.look_at_change(index, step),
+            // There is no path to it, and nothing to do. Exports have no such step.
+            DiffKind::TooDeep => Ok(Look::new(State::Done, None)),
         }
     }
 

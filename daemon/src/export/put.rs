@@ -52,6 +52,8 @@ impl<'a> Maker<'a> {
         self.stop.check()?;
         let path = relative(&step.path);
         match step.change {
+            // There is no path to it.
+            DiffKind::TooDeep => Ok(()),
             DiffKind::Removed => self.remove(path, seen),
             DiffKind::Renamed => self.rename(relative(&step.from), path, seen),
             DiffKind::Attributes => {

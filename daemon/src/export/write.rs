@@ -188,6 +188,16 @@ fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
     }
 }
 
+/// The directories in which something has no path, and so is in the branch only.
+fn too_deep(entries: &[DiffEntry]) -> impl Iterator<Item = UnreadFile> {
+    let all = entries.iter().filter(|it| it.kind == DiffKind::TooDeep);
+    all.map(|entry| UnreadFile {
+        path: entry.path.clone(),
+        why: "what changed in here lies deeper than a path can lead (4,095 bytes)".to_owned(),
+        parts: None,
+    })
+}
+
 /// The renames among the differences, each with its index.
 struct Renames<'a>(Vec<(usize, &'a DiffEntry)>);
 
@@ -245,6 +255,8 @@ impl Writer<'_> {
             let subject = if is_rename { &entry.from } else { &entry.path };
             let original = renames.original(subject, index);
             let after = match entry.kind {
+                // There is no path to it: it is named below.
+                DiffKind::TooDeep => continue,
                 DiffKind::Removed | DiffKind::Renamed => None,
                 DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
                     let path = renames.last(&entry.path, index);
@@ -264,9 +276,10 @@ impl Writer<'_> {
                 after,
             });
         }
-        let unread = std::mem::take(&mut self.unread);
+        let mut unread = std::mem::take(&mut self.unread);
         let mut conflicts = conflicts(self.branch, entries);
         conflicts.retain(|path| unread.iter().all(|it| it.path != *path));
+        unread.extend(too_deep(entries));
         Ok(List {
             format: FORMAT,
             branch: self.branch.name().to_owned(),

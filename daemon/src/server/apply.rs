@@ -38,6 +38,7 @@ pub(crate) fn apply(
     Ok(Applied {
         step_count: applied.actions.len() as u64,
         steps: first(applied.actions.iter().map(step)),
+        too_deep_count: applied.too_deep as u64,
         conflict_count: applied.conflicts.len() as u64,
         conflicts: paths(&applied.conflicts),
         is_complete,
@@ -70,7 +71,7 @@ fn conflicting(actions: Vec<Action>, conflicts: Vec<PathBuf>) -> agentfs_core::A
     agentfs_core::Applied {
         actions,
         conflicts,
-        kept: Vec::new(),
+        ..agentfs_core::Applied::default()
     }
 }
 
@@ -87,6 +88,7 @@ fn refusal(error: &ApplyError) -> Refusal {
         }
         ApplyError::Busy => Refusal::new(Code::BUSY, error.to_string()),
         ApplyError::Cancelled { .. } => Refusal::new(Code::RESOURCES, error.to_string()),
+        ApplyError::TooDeep(_) => Refusal::invalid(error.to_string()),
         ApplyError::Conflicts(_) | ApplyError::Changed { .. } | ApplyError::InTheWay(_) => {
             Refusal::new(Code::CONFLICT, error.to_string())
         }

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place};
 use agentfs_core::id::{BranchId, SessionId};
-use agentfs_engine::synth;
+use agentfs_engine::{BranchCounts, synth};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::frame;
 use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
@@ -22,9 +21,10 @@ const MAX_WAITING: usize = 1 << 20;
 
 /// Broadcasts on their way from the committing threads to the event loop.
 pub(crate) struct Broadcasts {
-    subscriptions: RwLock<BTreeMap<(SessionId, u64), Subscription>>,
+    /// By the branch that they are about.
+    subscriptions: RwLock<BTreeMap<(BranchId, SessionId, u64), Subscription>>,
     /// How many of them want activity.
-    activity: AtomicUsize,
+    activity: BranchCounts,
     waiting: Mutex<Waiting>,
     /// Whom to wake when there is something to send.
     control: Arc<Control>,
@@ -67,7 +67,7 @@ impl Broadcasts {
     ) -> Self {
         Self {
             subscriptions: RwLock::default(),
-            activity: AtomicUsize::new(0),
+            activity: BranchCounts::default(),
             waiting: Mutex::default(),
             control: Arc::clone(control),
             before_telling: Box::new(before_telling),
@@ -75,17 +75,18 @@ impl Broadcasts {
     }
 
     pub(crate) fn subscribe(&self, session: SessionId, number: u64, subscription: Subscription) {
+        let branch = subscription.branch;
         if subscription.activity {
-            self.activity.fetch_add(1, Ordering::Relaxed);
+            self.activity.add(branch);
         }
-        write(&self.subscriptions).insert((session, number), subscription);
+        write(&self.subscriptions).insert((branch, session, number), subscription);
     }
 
-    /// Whether there was one.
-    pub(crate) fn unsubscribe(&self, session: SessionId, number: u64) -> bool {
-        let gone = write(&self.subscriptions).remove(&(session, number));
+    /// Whether there was one. `branch` is the session's.
+    pub(crate) fn unsubscribe(&self, branch: BranchId, session: SessionId, number: u64) -> bool {
+        let gone = write(&self.subscriptions).remove(&(branch, session, number));
         if gone.as_ref().is_some_and(|it| it.activity) {
-            self.activity.fetch_sub(1, Ordering::Relaxed);
+            self.activity.remove(branch);
         }
         gone.is_some()
     }
@@ -110,7 +111,7 @@ impl Broadcasts {
 
     /// Tells all that something may have changed that was not told.
     pub(crate) fn overflow_all(&self) {
-        for (session, number) in read(&self.subscriptions).keys() {
+        for (_, session, number) in read(&self.subscriptions).keys() {
             self.push(*session, overflow(*number));
         }
     }
@@ -168,22 +169,28 @@ impl EventSink for Broadcasts {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        if read(&self.subscriptions).is_empty() {
+        let branch = envelope.branch;
+        let of_branch = (branch, SessionId(0), 0)..=(branch, SessionId(u64::MAX), u64::MAX);
+        let is_heard = |all: &BTreeMap<_, _>| all.range(of_branch.clone()).next().is_some();
+        if !is_heard(&read(&self.subscriptions)) {
             return;
         }
         let (path, aux) = paths(&envelope.change);
         let is_activity = envelope.kind().is_none();
         let hears = |it: &Subscription| {
-            it.branch == envelope.branch
-                && (is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path)))
+            (is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path)))
                 && (it.activity || !is_activity)
         };
-        if !read(&self.subscriptions).values().any(hears) {
+        let heard = || {
+            let all = read(&self.subscriptions);
+            all.range(of_branch.clone()).any(|(_, it)| hears(it))
+        };
+        if !heard() {
             return;
         }
         // Asks the kernel, so without the lock.
         (self.before_telling)(envelope);
-        for ((session, number), it) in read(&self.subscriptions).iter() {
+        for ((_, session, number), it) in read(&self.subscriptions).range(of_branch.clone()) {
             if !hears(it) {
                 continue;
             }
@@ -205,7 +212,11 @@ impl EventSink for Broadcasts {
     }
 
     fn wants_activity(&self) -> bool {
-        self.activity.load(Ordering::Relaxed) > 0
+        self.activity.has_any()
+    }
+
+    fn wants_activity_in(&self, branch: BranchId) -> bool {
+        self.activity.has(branch)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use agentfs_core::event::{Change, NodeRef, Place};
+use agentfs_core::event::{Change, NodeRef, ObjectKind, Place};
 use agentfs_core::id::{BranchId, NodeId};
 use agentfs_core::{Branch, FsCore, PathChange, Version, file_type};
 use agentfs_proto::bytes::Bytes;
@@ -77,8 +77,13 @@ pub(crate) fn find(
             Refusal::not_found(format!("there is no branch or snapshot {against}"))
         })?),
     };
-    let changes = core.diff(old, Version::Branch(branch))?;
-    Ok(merged(changes.map(|change| entry_of_path(&shown, change))))
+    let mut changes = core.diff(old, Version::Branch(branch))?;
+    let listed = changes.by_ref();
+    let mut entries = merged(listed.map(|change| entry_of_path(&shown, change)));
+    if changes.too_deep() > 0 {
+        entries.push(too_deep(b""));
+    }
+    Ok(entries)
 }
 
 /// Several changes of one path, one after the other, are one difference: the greatest.
@@ -87,6 +92,8 @@ fn merged(entries: impl Iterator<Item = DiffEntry>) -> Vec<DiffEntry> {
     for entry in entries {
         let is_change = matches!(entry.kind, DiffKind::Content | DiffKind::Attributes);
         match all.last_mut() {
+            // One is enough for all that lies too deep below one directory.
+            Some(last) if entry.kind == DiffKind::TooDeep && *last == entry => {}
             Some(last)
                 if is_change && last.path == entry.path && last.kind != DiffKind::Removed =>
             {
@@ -100,7 +107,29 @@ fn merged(entries: impl Iterator<Item = DiffEntry>) -> Vec<DiffEntry> {
     all
 }
 
+/// Something below the directory is too deep for a path.
+fn too_deep(dir: &[u8]) -> DiffEntry {
+    let dir = dir.strip_suffix(b"/").unwrap_or(dir);
+    let path = if dir.is_empty() { b"/" } else { dir };
+    DiffEntry {
+        kind: DiffKind::TooDeep,
+        mode: file_type(ObjectKind::Directory),
+        size: 0,
+        path: path.into(),
+        from: Bytes::default(),
+    }
+}
+
+/// The names that a change is about.
+fn places(change: &Change) -> impl Iterator<Item = &Place> {
+    let both = [change.place(), change.new_place()];
+    both.into_iter().flatten()
+}
+
 fn entry_of(branch: &Branch, change: &Change) -> Option<DiffEntry> {
+    if let Some(place) = places(change).find(|it| it.is_cut()) {
+        return Some(too_deep(&place.dir));
+    }
     let path = |place: &Place| Bytes::from(place.path().as_path());
     let changed = |kind, node: &NodeRef, at: &Option<Place>| {
         let path = at.as_ref().map_or_else(|| b"/".into(), path);

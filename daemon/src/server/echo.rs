@@ -49,6 +49,8 @@ struct Shared {
     echoes: Echoes,
     /// What is to be told on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
+    /// The branches of the mounts where something is to be told.
+    branches: RwLock<HashSet<BranchId>>,
     is_watched: AtomicBool,
     /// What tells those with the library, and who they are.
     library: OnceLock<(Weak<WatchService>, Arc<Sessions>)>,
@@ -112,6 +114,7 @@ impl Echoing {
             mounts: mounts.clone(),
             echoes,
             watched: RwLock::default(),
+            branches: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
             library: OnceLock::new(),
             told: AtomicU64::new(0),
@@ -187,9 +190,12 @@ impl Echoing {
         told
     }
 
-    /// Whether the opening and closing of files has to be heard of.
-    pub(crate) fn wants_activity(&self) -> bool {
-        self.shared.is_watched.load(Ordering::Relaxed) && !self.shared.mounts.is_empty()
+    /// Whether the opening and closing of files in a branch has to be heard of.
+    pub(crate) fn wants_activity(&self, branch: BranchId) -> bool {
+        let shared = &self.shared;
+        shared.is_watched.load(Ordering::Relaxed)
+            && (shared.mode == EchoMode::Always || read(&shared.branches).contains(&branch))
+            && !shared.mounts.is_empty()
     }
 
     /// Changes that the kernel told, and those that it could not be made to tell.
@@ -296,6 +302,9 @@ impl Shared {
         // it is told for have ended.
         watched.retain(|mount, it| !it.is_wanted() || self.echoes.can_tell(*mount, &it.processes));
         let is_watched = watched.values().any(Watched::is_wanted);
+        let wanted = self.mounts.after(MountId(0)).into_iter();
+        let wanted = wanted.filter(|(id, _)| watched.get(id).is_some_and(Watched::is_wanted));
+        *write(&self.branches) = wanted.map(|(_, mount)| mount.branch).collect();
         *write(&self.watched) = watched;
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agentfs_core::event::Envelope;
-use agentfs_core::id::MountId;
+use agentfs_core::id::{BranchId, MountId};
 
 use super::services::Sessions;
 use agentfs_engine::service::WatchService;
@@ -19,7 +19,7 @@ impl Echoing {
 
     pub(crate) fn serve(&self, _: &Arc<WatchService>, _: &Arc<Sessions>) {}
 
-    pub(crate) fn wants_activity(&self) -> bool {
+    pub(crate) fn wants_activity(&self, _: BranchId) -> bool {
         false
     }
 

@@ -221,12 +221,13 @@ impl EventLoop {
                 self.services.watches().refill(&queue);
             }
         } else {
-            let session = session_of(token);
-            if has_hung_up {
+            let id = session_of(token);
+            if let Some(session) = self.sessions.get_mut(&id).filter(|_| has_hung_up) {
+                session.hang_up();
                 // It waits for nothing any more.
-                self.services.stops().end(session);
+                self.services.stops().end(id);
             }
-            self.make_ready(session);
+            self.make_ready(id);
         }
     }
 
@@ -255,6 +256,7 @@ impl EventLoop {
                 self.make_ready(done.session);
             }
         }
+        self.services.jobs().start_waiting();
         for id in self.services.registrations().broken() {
             self.end_damaged(id);
         }
@@ -382,6 +384,7 @@ impl EventLoop {
                 continue;
             };
             match session.serve(&self.services, &mut self.buffer, now) {
+                Served::Idle if session.is_abandoned(&self.services) => self.end(id),
                 Served::Idle => {}
                 Served::More => self.make_ready(id),
                 Served::Until(until) => {

@@ -77,6 +77,13 @@ impl FrameBudget {
         Ok(())
     }
 
+    /// Takes frames that were spent otherwise. The debt is at most that of a second.
+    pub(crate) fn charge(&mut self, frames: u64) {
+        // Exact: a channel has no more than some thousands.
+        let frames = u32::try_from(frames).map_or(f64::INFINITY, f64::from);
+        self.left = (self.left - frames).max(-self.rate);
+    }
+
     /// There was none to take one for.
     pub(crate) fn put_back(&mut self) {
         self.left += 1.0;
@@ -102,6 +109,14 @@ mod tests {
         let again = budget.take(start).unwrap_err();
         assert_eq!(again, start + Duration::from_millis(10));
         assert_eq!(budget.take(again), Ok(()));
+        // What was spent otherwise counts, at most for a second.
+        budget.charge(7);
+        assert!(budget.take(again + Duration::from_millis(60)).is_err());
+        assert_eq!(budget.take(again + Duration::from_millis(81)), Ok(()));
+        budget.charge(u64::MAX);
+        let second = again + Duration::from_millis(81 + 1000);
+        assert!(budget.take(second).is_err());
+        assert_eq!(budget.take(second + Duration::from_millis(20)), Ok(()));
         let later = start + Duration::from_secs(60);
         let after_a_pause = (0..50).filter(|_| budget.take(later).is_ok()).count();
         assert_eq!(after_a_pause, 5);

@@ -24,7 +24,7 @@ use super::branches;
 use super::broadcast::Subscription;
 use super::differences::Pages;
 use super::files::{Files, Handles};
-use super::jobs::Job;
+use super::jobs::{Job, Size};
 use super::link::Link;
 use super::mounts;
 use super::peer::Peer;
@@ -300,7 +300,8 @@ impl OpenSession {
     }
 
     fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Done, Refusal> {
-        if !services.broadcasts().unsubscribe(self.public.id, number) {
+        let (branch, id) = (self.public.branch, self.public.id);
+        if !services.broadcasts().unsubscribe(branch, id, number) {
             let text = format!("the session has no subscription {number}");
             return Err(Refusal::not_found(text));
         }
@@ -313,7 +314,7 @@ impl OpenSession {
         let branch = self.branch(&request.branch, services)?;
         let mounting = Arc::clone(services.mounting());
         let path = request.path.as_path().to_owned();
-        job(move || {
+        job(Size::Short, move || {
             let (id, mount) = mounting.mount(branch.id(), &path)?;
             let name = branch.name().to_owned();
             Ok(mount_info(id, &mount, name).into())
@@ -323,7 +324,7 @@ impl OpenSession {
     fn unmount(&self, request: Unmount, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("unmount")?;
         let mounting = Arc::clone(services.mounting());
-        job(move || {
+        job(Size::Short, move || {
             mounting.unmount(request.path.as_path(), request.detach)?;
             Ok(Done { value: 0 }.into())
         })
@@ -381,12 +382,15 @@ impl OpenSession {
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id;
         services.stops().end(id);
+        services.jobs().cancel(id);
         services.sessions().remove(&id);
         services.registrations().close(id);
         services.watches().close_session(id);
         lock(&self.public.queues).end(services);
         for number in 1..=self.last_subscription {
-            services.broadcasts().unsubscribe(id, number);
+            services
+                .broadcasts()
+                .unsubscribe(self.public.branch, id, number);
         }
         services.broadcasts().forget(id);
         if services.holds().end(id) {

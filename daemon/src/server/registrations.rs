@@ -2,18 +2,22 @@
 //!
 //! Nobody is woken by a registration. The daemon looks for them before any event is routed: this
 //! sink is subscribed in front of the watch service. `docs/shim-protocol.md` has the reasons.
+//!
+//! Only the channels of the event's own branch are looked at, so what a session of another branch
+//! writes into its memory costs nothing there. What a session's requests cost counts against its
+//! frames ([`Registrations::charge`]).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock, TryLockError};
 
 use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, EventKind, EventSink};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
 use agentfs_engine::service::{NodeInterest, WatchError, WatchService};
-use agentfs_engine::synth::inotify::{ACTIVITY, IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
+use agentfs_engine::synth::inotify::{IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
 use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::MapError;
@@ -25,7 +29,10 @@ use super::services::{lock, read, write};
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
 /// the program finds it full and asks for an answer.
-const MAX_PENDING: usize = 16 * SLOTS as usize;
+const MAX_PENDING: usize = SLOTS as usize;
+
+/// Requests that count as one frame of their session.
+const PER_FRAME: u64 = 8;
 
 /// The highest wd that the kernel gives.
 const LAST_WD: u32 = i32::MAX.cast_unsigned();
@@ -38,7 +45,7 @@ pub(crate) struct Registrations {
     /// Replaced as a whole. The lock is held to copy the reference only, never while requests are
     /// carried out: who holds a lock of the filesystem reads it, too, and a writer that waits
     /// would keep both from each other.
-    channels: RwLock<Arc<[Arc<Channel>]>>,
+    channels: RwLock<Arc<Channels>>,
     /// How many there are, so that an event without any costs one load.
     count: AtomicUsize,
     core: FsCore,
@@ -46,6 +53,16 @@ pub(crate) struct Registrations {
     mounts: MountTable,
     broken: Mutex<Vec<SessionId>>,
     control: Arc<Control>,
+    /// How often a channel was looked into, and how many requests were read.
+    looks: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// The channels by whom they are looked for.
+#[derive(Clone, Default)]
+struct Channels {
+    of_session: HashMap<SessionId, Arc<Channel>>,
+    of_branch: HashMap<BranchId, Vec<Arc<Channel>>>,
 }
 
 /// The channel of one session.
@@ -57,6 +74,8 @@ struct Channel {
     turn: Mutex<()>,
     /// Taken under locks of the filesystem, so nothing is done under it that could need those.
     inbox: Mutex<Inbox>,
+    /// Requests read that were not charged yet.
+    uncharged: AtomicU64,
 }
 
 struct Inbox {
@@ -83,14 +102,36 @@ impl Registrations {
         control: &Arc<Control>,
     ) -> Self {
         Self {
-            channels: RwLock::new(Arc::new([])),
+            channels: RwLock::default(),
             count: AtomicUsize::new(0),
             core: core.clone(),
             watches: Arc::clone(watches),
             mounts: mounts.clone(),
             broken: Mutex::default(),
             control: Arc::clone(control),
+            looks: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
         }
+    }
+
+    /// How often a channel was looked into, and how many requests were read.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
+        (count(&self.looks), count(&self.requests))
+    }
+
+    /// How many frames the requests come to that were read for a session since the last call.
+    pub(crate) fn charge(&self, session: SessionId) -> u64 {
+        let Some(channel) = self.of_session(session) else {
+            return 0;
+        };
+        let read = channel.uncharged.load(Ordering::Relaxed);
+        // What does not come to a frame is left for the next time.
+        let frames = read / PER_FRAME;
+        channel
+            .uncharged
+            .fetch_sub(frames * PER_FRAME, Ordering::Relaxed);
+        frames
     }
 
     /// Gives a session a channel. One that it had is read to its end first.
@@ -107,8 +148,13 @@ impl Registrations {
             branch,
             turn: Mutex::default(),
             inbox: Mutex::new(inbox),
+            uncharged: AtomicU64::new(0),
         });
-        self.change(|channels| channels.push(channel));
+        self.change(|channels| {
+            let of_branch = channels.of_branch.entry(branch).or_default();
+            of_branch.push(Arc::clone(&channel));
+            channels.of_session.insert(session, channel);
+        });
         Ok(fd)
     }
 
@@ -119,7 +165,17 @@ impl Registrations {
             self.carry_out(&channel, None);
             lock(&channel.inbox).is_closed = true;
         }
-        self.change(|channels| channels.retain(|channel| channel.session != session));
+        self.change(|channels| {
+            let Some(gone) = channels.of_session.remove(&session) else {
+                return;
+            };
+            if let Some(of_branch) = channels.of_branch.get_mut(&gone.branch) {
+                of_branch.retain(|channel| channel.session != session);
+                if of_branch.is_empty() {
+                    channels.of_branch.remove(&gone.branch);
+                }
+            }
+        });
     }
 
     /// Carries out what a session's channel holds.
@@ -130,23 +186,23 @@ impl Registrations {
     }
 
     fn of_session(&self, session: SessionId) -> Option<Arc<Channel>> {
-        let channels = self.channels()?;
-        channels.iter().find(|it| it.session == session).cloned()
+        self.channels()?.of_session.get(&session).cloned()
     }
 
     /// None if there are none.
-    fn channels(&self) -> Option<Arc<[Arc<Channel>]>> {
+    fn channels(&self) -> Option<Arc<Channels>> {
         // Acquire: pairs with the Release in `change`. A count that is not seen yet is of a channel whose
         // descriptor nobody has yet.
         (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&read(&self.channels)))
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Channel>>)) {
+    fn change(&self, change: impl FnOnce(&mut Channels)) {
         let mut current = write(&self.channels);
-        let mut channels = current.to_vec();
+        let mut channels = Channels::clone(&current);
         change(&mut channels);
-        self.count.store(channels.len(), Ordering::Release);
-        *current = channels.into();
+        self.count
+            .store(channels.of_session.len(), Ordering::Release);
+        *current = Arc::new(channels);
     }
 
     /// Sessions whose channel makes no sense, each once.
@@ -173,13 +229,18 @@ impl Registrations {
 
     /// Reads the channel, at most once round, so that a program that writes without end holds nobody.
     fn receive(&self, channel: &Channel, inbox: &mut Inbox) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         for _ in 0..SLOTS {
             if inbox.is_closed || inbox.pending.len() >= MAX_PENDING {
                 return;
             }
             match inbox.reader.next() {
                 Ok(None) => return,
-                Ok(Some(words)) => inbox.pending.extend(Registration::from_words(words)),
+                Ok(Some(words)) => {
+                    self.requests.fetch_add(1, Ordering::Relaxed);
+                    channel.uncharged.fetch_add(1, Ordering::Relaxed);
+                    inbox.pending.extend(Registration::from_words(words));
+                }
                 Err(error) => {
                     tracing::warn!(session = %channel.session, %error, "a damaged request channel");
                     inbox.is_closed = true;
@@ -248,25 +309,37 @@ impl EventSink for Registrations {
     fn on_envelope(&self, envelope: &Envelope) {
         // It is gone when the change is routed, and whoever watched it before hears how it went.
         let ending = envelope.change.may_end();
-        for channel in self.channels().iter().flat_map(|it| it.iter()) {
-            if channel.branch == envelope.branch {
-                self.carry_out(channel, ending);
-            }
+        let channels = self.channels();
+        let of_branch = channels.and_then(|it| it.of_branch.get(&envelope.branch).cloned());
+        for channel in of_branch.iter().flatten() {
+            self.carry_out(channel, ending);
         }
     }
 
-    /// Whether a watch that is still to be registered wants activity. Asked under locks of the
-    /// filesystem, which delivering to a queue may need: so nothing is carried out here.
-    fn wants_activity(&self) -> bool {
-        self.channels()
-            .iter()
-            .flat_map(|it| it.iter())
-            .any(|channel| {
-                let mut inbox = lock(&channel.inbox);
-                self.receive(channel, &mut inbox);
-                inbox.pending.iter().any(
-                |request| matches!(request, Registration::Set { mask, .. } if mask & ACTIVITY != 0),
-            )
-            })
+    /// Whether a watch that is still to be registered in the branch may want activity. Asked under
+    /// locks of the filesystem, which delivering to a queue may need: so nothing is carried out here,
+    /// nor read. Whatever waits in a channel counts: when the activity is told, it is carried out, and
+    /// the router knows.
+    fn wants_activity_in(&self, branch: BranchId) -> bool {
+        let Some(channels) = self.channels() else {
+            return false;
+        };
+        let of_branch = channels.of_branch.get(&branch);
+        of_branch.into_iter().flatten().any(|channel| {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            match channel.inbox.try_lock() {
+                Ok(inbox) => inbox.has_some(),
+                Err(TryLockError::Poisoned(inbox)) => inbox.into_inner().has_some(),
+                // Somebody is about to carry something out.
+                Err(TryLockError::WouldBlock) => true,
+            }
+        })
+    }
+}
+
+impl Inbox {
+    /// Whether anything waits to be carried out.
+    fn has_some(&self) -> bool {
+        !self.pending.is_empty() || (!self.is_closed && self.reader.has_pending())
     }
 }

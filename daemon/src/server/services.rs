@@ -136,7 +136,10 @@ impl Services {
         let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
         let watches = watches
             .before_delivery(mounting.settler())
-            .notified_by_kernel(move |it| told.told_on(it), move || wanted.wants_activity());
+            .notified_by_kernel(
+                move |it| told.told_on(it),
+                move |it| wanted.wants_activity(it),
+            );
         let watches = Arc::new(watches);
         let sessions = Arc::<Sessions>::default();
         echoing.serve(&watches, &sessions);
@@ -371,6 +374,11 @@ impl Services {
             ("node_watches", nodes as u64),
             ("tree_watches", trees as u64),
             ("spilled_bytes", self.watches.spilled_bytes() as u64),
+        ]);
+        let (looks, requests) = self.registrations.counts();
+        counters.extend([
+            ("registrations_read", requests),
+            ("registration_looks", looks),
         ]);
         let (echoes, failed) = self.echoing.counts();
         counters.extend([("echoes", echoes), ("echoes_failed", failed)]);

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agentfs_core::id::SessionId;
-use agentfs_proto::message::{Code, Hello, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Welcome};
+use agentfs_proto::message::{
+    Code, Hello, Request, ToDaemon, VERSION_MAX, VERSION_MIN, Waiting, Welcome,
+};
 use agentfs_proto::ssz::Ssz as _;
 
 use super::answer::Answer;
+use super::jobs::Started;
 use super::limits::{FrameBudget, Limits};
 use super::link::{Filled, Link};
 use super::open_session::{OpenSession, Work};
@@ -31,6 +34,8 @@ pub(crate) struct Session {
     /// A job answers a request of this session: what comes after waits, so that answers keep the
     /// order of the requests.
     is_busy: bool,
+    /// The other side has closed the connection: there is nobody to answer.
+    has_hung_up: bool,
     /// A request that waits for a branch; what comes after waits too.
     waiting: Option<ToDaemon>,
     state: State,
@@ -80,6 +85,7 @@ impl Session {
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
             is_busy: false,
+            has_hung_up: false,
             waiting: None,
             state: State::Greeting,
         }
@@ -107,6 +113,16 @@ impl Session {
         if self.turn == Turn::Paused {
             self.turn = Turn::Waiting;
         }
+    }
+
+    /// The other side has closed the connection.
+    pub(crate) fn hang_up(&mut self) {
+        self.has_hung_up = true;
+    }
+
+    /// Whether nobody waits for a request whose turn is still to come.
+    pub(crate) fn is_abandoned(&self, services: &Services) -> bool {
+        self.has_hung_up && self.is_busy && services.jobs().is_waiting(self.id)
     }
 
     /// Whether a request of it waits for the end of a job.
@@ -158,6 +174,8 @@ impl Session {
                 }
                 continue;
             }
+            // What it wrote into shared memory took time, too.
+            self.budget.charge(services.registrations().charge(self.id));
             if let Err(until) = self.budget.take(now) {
                 services.counters().throttled();
                 return Served::Until(until);
@@ -241,8 +259,13 @@ impl Session {
         let answered = match open.answer(body, descriptor, services) {
             Ok(Work::Done(answer)) => Ok(answer),
             Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
-                Ok(()) => {
+                Ok(started) => {
                     self.is_busy = true;
+                    if let Started::Waiting(ahead) = started {
+                        let ahead = ahead as u64;
+                        self.link
+                            .push(request, Waiting { ahead }.into(), Vec::new());
+                    }
                     return;
                 }
                 Err(refusal) => Err(refusal),

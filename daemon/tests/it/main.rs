@@ -3,6 +3,8 @@
 
 mod branching;
 #[cfg(target_os = "linux")]
+mod deep;
+#[cfg(target_os = "linux")]
 mod echo;
 mod files;
 mod hostile;
@@ -20,6 +22,7 @@ mod showing;
 mod subscriber;
 mod subscription;
 mod support;
+mod turns;
 #[cfg(target_os = "linux")]
 mod unwatched;
 mod waiting;

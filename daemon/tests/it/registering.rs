@@ -2,11 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentfs_client::{CallError, Client, OpenQueue};
-use agentfs_core::{Caller, FsCore, OpenFlags};
+use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Daemon, Limits};
-use agentfs_proto::message::{Ping, QueueKind, QueueOpen, RequestChannelOpen, Status};
+use agentfs_proto::message::{
+    BranchToken, EventsSubscribe, Hello, Ping, QueueKind, QueueOpen, RequestChannelOpen, Status,
+};
 use agentfs_proto::record::EventRef;
 use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
@@ -26,11 +29,28 @@ pub(crate) struct Program {
     consumer: Consumer,
     pub(crate) queue: u32,
     requests: RequestWriter,
+    device: u64,
 }
 
 impl Program {
     pub(crate) fn new(daemon: &Daemon) -> Self {
-        let mut client = connect(daemon.socket());
+        Self::with(connect(daemon.socket()), DEVICE)
+    }
+
+    /// A program whose session is bound to a branch by a token.
+    fn bound(daemon: &Daemon, branch: &str, device: u64) -> Self {
+        let name = branch.to_owned();
+        let mut owner = connect(daemon.socket());
+        let token = owner.call(BranchToken { name }, soon()).unwrap().token;
+        let hello = Hello {
+            token: Some(token),
+            ..Hello::new("test")
+        };
+        let (client, _) = Client::connect(daemon.socket(), hello, soon()).unwrap();
+        Self::with(client, device)
+    }
+
+    fn with(mut client: Client, device: u64) -> Self {
         let open = QueueOpen {
             kind: QueueKind::Inotify,
             capacity: 0,
@@ -45,7 +65,14 @@ impl Program {
             consumer: Consumer::open(ring).unwrap(),
             queue: opened.queue,
             requests: RequestWriter::open(channel).unwrap(),
+            device,
         }
+    }
+
+    /// Writes requests that mean nothing until the channel is full.
+    fn fill(&self) {
+        let me = OwnerId::this_process();
+        while self.requests.send([u64::MAX; 4], me, |_| true) == Sent::Sent {}
     }
 
     pub(crate) fn send(&self, request: Registration) -> Sent {
@@ -58,7 +85,7 @@ impl Program {
             queue: self.queue,
             wd,
             mask,
-            st_dev: DEVICE,
+            st_dev: self.device,
             st_ino,
         })
     }
@@ -240,4 +267,115 @@ fn a_watch_on_what_is_gone_by_the_time_it_is_registered_is_ended() {
         (2, IN_IGNORED, none()),
     ];
     assert_eq!(program.heard(), expected);
+}
+
+const OTHER_DEVICE: u64 = 4243;
+
+/// A second branch, with a mount of its own.
+fn add_other(daemon: &Daemon) -> Branch {
+    let (core, root) = (daemon.core(), Caller::root());
+    let main = core.branch(FsCore::MAIN).unwrap();
+    main.mknod(&root, "/f", 0o100_644, 0).unwrap();
+    let other = core.branch_create_from_current(&root, FsCore::MAIN, "other");
+    let (other, id) = (other.unwrap(), daemon.mounts().reserve());
+    let path = Path::new("/other");
+    daemon.mounts().insert(id, other, OTHER_DEVICE, path);
+    core.branch(other).unwrap()
+}
+
+/// Opens, reads and closes a file; gives how many changes that was for the branch.
+fn use_file(branch: &Branch) -> u64 {
+    let (root, before) = (Caller::root(), branch.last_seq().0);
+    let handle = branch.open(&root, "/f", OpenFlags::READ, 0).unwrap();
+    branch.read(&root, handle, &mut [0; 8]).unwrap();
+    branch.close(&root, handle).unwrap();
+    branch.last_seq().0 - before
+}
+
+#[test]
+fn what_a_session_of_another_branch_wants_to_hear_makes_no_work() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let other = add_other(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let mut program = Program::bound(&daemon, "other", OTHER_DEVICE);
+    assert_eq!(program.watch(1, IN_OPEN, ROOT), Sent::Sent);
+    assert_eq!(use_file(&main), 0, "while the request waits");
+    assert!(use_file(&other) > 0);
+    assert_eq!(program.heard(), [(1, IN_OPEN, "f".to_owned())]);
+    assert_eq!(use_file(&main), 0, "when it is carried out");
+    let subscribe = EventsSubscribe {
+        path: b"/".as_slice().into(),
+        activity: true,
+    };
+    program.client.call(subscribe, soon()).unwrap();
+    assert_eq!(use_file(&main), 0, "for a subscription");
+    assert!(use_file(&other) > 0);
+}
+
+fn counter(client: &mut Client, wanted: &str) -> u64 {
+    let report = client.call(Status { after: 0 }, soon()).unwrap();
+    let mut counters = report.counters.iter();
+    counters.find(|it| it.name == wanted).unwrap().value
+}
+
+#[test]
+fn a_session_that_floods_its_channel_costs_other_branches_nothing() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let other = add_other(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let program = Program::bound(&daemon, "other", OTHER_DEVICE);
+    let mut client = connect(daemon.socket());
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                program.fill();
+                std::thread::yield_now();
+            }
+        });
+        let mut looks = || counter(&mut client, "registration_looks");
+        // Asking for the status looks for what it shows.
+        let (first, second) = (looks(), looks());
+        let changes: u64 = (0..2000).map(|_| use_file(&main)).sum();
+        main.mkdir(&Caller::root(), "/made", 0o755).unwrap();
+        let third = looks();
+        assert_eq!((changes, third - second), (0, second - first));
+        use_file(&other);
+        assert!(looks() - third > second - first, "its own branch looks");
+        is_over.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_watch_at_the_end_of_a_full_channel_hears_the_very_next_open() {
+    let (daemon, _directory) = daemon_with_a_mount();
+    let program = Program::new(&daemon);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    let root = Caller::root();
+    main.mknod(&root, "/f", 0o100_644, 0).unwrap();
+    for _ in 1..4096 {
+        assert_eq!(program.watch(2, 0, ROOT), Sent::Sent);
+    }
+    assert_eq!(program.watch(1, IN_OPEN, ROOT), Sent::Sent);
+    assert_eq!(program.watch(3, IN_OPEN, ROOT), Sent::Full);
+    main.open(&root, "/f", OpenFlags::READ, 0).unwrap();
+    assert_eq!(program.heard(), [(1, IN_OPEN, "f".to_owned())]);
+}
+
+#[test]
+fn what_a_session_writes_into_its_channel_counts_against_its_frames() {
+    let (daemon, _directory) = daemon_with(Limits {
+        frame_rate: 100,
+        frame_burst: 1000,
+        ..Limits::default()
+    });
+    let mut program = Program::new(&daemon);
+    let mut client = connect(daemon.socket());
+    for _ in 0..3 {
+        program.fill();
+        assert_answers(&mut program.client);
+    }
+    assert!(counter(&mut client, "throttled") > 0);
+    // It is answered, later.
+    assert_answers(&mut program.client);
 }

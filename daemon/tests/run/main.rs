@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod apply;
+mod crowd;
 mod doctor;
 mod echo;
 mod echo_inside;

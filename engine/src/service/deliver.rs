@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
-use agentfs_core::id::MountId;
+use agentfs_core::id::{BranchId, MountId};
 
 use super::WatchService;
 use crate::queue::{Open, Queue};
@@ -30,7 +30,11 @@ impl EventSink for WatchService {
     }
 
     fn wants_activity(&self) -> bool {
-        self.router.wants_activity() || (self.kernel_mounts.wants_activity)()
+        self.router.wants_activity(None)
+    }
+
+    fn wants_activity_in(&self, branch: BranchId) -> bool {
+        self.router.wants_activity(Some(branch)) || (self.kernel_mounts.wants_activity)(branch)
     }
 }
 

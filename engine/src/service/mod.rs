@@ -107,7 +107,7 @@ type MountsOf = dyn Fn(&Envelope) -> Vec<MountId> + Send + Sync;
 /// See [`WatchService::notified_by_kernel`].
 struct KernelMounts {
     mounts: Box<MountsOf>,
-    wants_activity: Box<dyn Fn() -> bool + Send + Sync>,
+    wants_activity: Box<dyn Fn(BranchId) -> bool + Send + Sync>,
 }
 
 impl fmt::Debug for KernelMounts {
@@ -153,14 +153,14 @@ impl WatchService {
                         Vec::new()
                     }
                 }),
-                wants_activity: Box::new(|| false),
+                wants_activity: Box::new(|_| false),
             },
         })
     }
 
     /// Sets the function that says on which mounts the kernel itself notifies of a change. Watches
     /// made there are left out, so that no program hears a change twice. `wants_activity` says
-    /// whether the function has to see opening, reading and closing too.
+    /// whether the function has to see opening, reading and closing in a branch too.
     ///
     /// Without this call it is the mount through which the change was made. For every other mount
     /// that the function names, [`deliver_after_echo`](Self::deliver_after_echo) has to follow.
@@ -168,7 +168,7 @@ impl WatchService {
     pub fn notified_by_kernel(
         self,
         mounts: impl Fn(&Envelope) -> Vec<MountId> + Send + Sync + 'static,
-        wants_activity: impl Fn() -> bool + Send + Sync + 'static,
+        wants_activity: impl Fn(BranchId) -> bool + Send + Sync + 'static,
     ) -> Self {
         Self {
             kernel_mounts: KernelMounts {

@@ -8,6 +8,7 @@ use agentfs_core::id::BranchId;
 
 use super::hash::{BuildMix, mix};
 use super::{Api, WatchFilter, WatchHandle};
+use crate::synth::fsevents::CREATE_WATCH_ROOT;
 
 /// A watch of a tree.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct TreeWatch {
 struct Trees {
     /// The watches by the hash of branch and path.
     by_prefix: HashMap<u64, Vec<TreeWatch>, BuildMix>,
+    /// The watches that want to hear that their top moved.
+    roots: HashMap<BranchId, Vec<TreeWatch>>,
     /// How many watches there are by the number of components of their path. The last place counts
     /// all that are deeper.
     depths: [usize; DEPTHS],
@@ -79,6 +82,7 @@ impl TreeIndex {
     pub(crate) fn new() -> Self {
         let trees = Trees {
             by_prefix: HashMap::default(),
+            roots: HashMap::new(),
             depths: [0; DEPTHS],
         };
         Self {
@@ -98,6 +102,13 @@ impl TreeIndex {
         let (hash, depth) = prefix_of(&watch);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         trees.depths[depth] += 1;
+        if watch.flags & CREATE_WATCH_ROOT != 0 {
+            trees
+                .roots
+                .entry(watch.branch)
+                .or_default()
+                .push(watch.clone());
+        }
         trees.by_prefix.entry(hash).or_default().push(watch);
         self.len.fetch_add(1, Ordering::AcqRel);
     }
@@ -106,6 +117,14 @@ impl TreeIndex {
         let (hash, depth) = prefix_of(watch);
         let (queue, slot) = (&watch.handle.queue, watch.handle.slot);
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        if watch.flags & CREATE_WATCH_ROOT != 0
+            && let Some(roots) = trees.roots.get_mut(&watch.branch)
+        {
+            roots.retain(|other| other.path != watch.path || !other.handle.is(queue, slot));
+            if roots.is_empty() {
+                trees.roots.remove(&watch.branch);
+            }
+        }
         let Some(list) = trees.by_prefix.get_mut(&hash) else {
             return;
         };
@@ -146,7 +165,8 @@ impl TreeIndex {
         }
     }
 
-    /// Calls `found` for every watch of a tree at or below the path `dir`/`name`.
+    /// Calls `found` for every watch of a tree at or below the path `dir`/`name` that wants to hear
+    /// that its top moved.
     pub(crate) fn find_below(
         &self,
         branch: BranchId,
@@ -155,14 +175,14 @@ impl TreeIndex {
         mut found: impl FnMut(&TreeWatch),
     ) {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        for watch in trees.by_prefix.values().flatten() {
+        for watch in trees.roots.get(&branch).into_iter().flatten() {
             let below = watch
                 .path
                 .strip_prefix(dir)
                 .and_then(|rest| rest.strip_prefix(b"/"))
                 .and_then(|rest| rest.strip_prefix(name))
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-            if watch.branch == branch && below {
+            if below {
                 found(watch);
             }
         }

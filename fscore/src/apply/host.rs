@@ -282,9 +282,10 @@ impl<'a> Job<'a> {
         let names = self.new.inode(node)?.names.all();
         let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
         for (dir, name) in names {
-            let mut path = self.new.dir_path(dir).ok_or(Errno::ESTALE)?;
-            path.push(b'/');
-            path.extend_from_slice(&name);
+            // One that lies too deep for a path stays in the branch.
+            let Some(path) = self.new.path_in(dir, &name) else {
+                continue;
+            };
             let path = relative(&path);
             let one = match staged.first() {
                 Some((first, ..)) => {

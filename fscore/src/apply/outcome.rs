@@ -57,6 +57,9 @@ pub struct Applied {
     /// What stays although the branch removed the directory it is in, because the branch never saw
     /// it; and those directories.
     pub kept: Vec<PathBuf>,
+    /// How many changes lie too deep for a path (4,095 bytes). They are left out and stay in the
+    /// branch.
+    pub too_deep: usize,
 }
 
 /// Why nothing, or not everything, was applied.
@@ -95,6 +98,8 @@ pub enum ApplyError {
     },
     /// Another process does not stop writing to the directory; nothing was done.
     Busy,
+    /// The branch moved this to where it has no path; nothing was done.
+    TooDeep(PathBuf),
     /// The difference could not be found.
     Diff(Errno),
 }
@@ -170,6 +175,12 @@ impl std::fmt::Display for ApplyError {
             Self::Busy => f.write_str(
                 "another process keeps the directory locked (flock) for longer than a minute; wait \
                  for it or end it, then apply again",
+            ),
+            Self::TooDeep(path) => write!(
+                f,
+                "{} was moved deeper than a path can lead (4,095 bytes), so nothing was applied; \
+                 move it up in the branch",
+                path.display()
             ),
             Self::Diff(errno) => write!(f, "the changes of the branch cannot be read: {errno}"),
         }

@@ -55,10 +55,7 @@ pub(super) fn path_of(tree: &Tree, node: NodeId) -> Option<Vec<u8>> {
     }
     let inode = tree.inode(node).ok()?;
     let (dir, name) = inode.names.first()?;
-    let mut path = tree.dir_path(dir)?;
-    path.push(b'/');
-    path.extend_from_slice(name);
-    Some(relative(&path))
+    Some(relative(&tree.path_in(dir, name)?))
 }
 
 impl Plan {

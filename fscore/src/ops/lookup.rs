@@ -124,7 +124,7 @@ impl Branch {
     }
 
     /// A canonical path of the node: of a hard-linked file one of them, `None` when no name leads
-    /// there.
+    /// there or it lies too deep for a path (4,095 bytes).
     #[must_use]
     pub fn path_of(&self, node: NodeId) -> Option<PathBuf> {
         use std::os::unix::ffi::OsStringExt as _;
@@ -134,9 +134,7 @@ impl Branch {
         }
         let inode = state.tree.inode(node).ok()?;
         let (dir, name) = inode.names.first()?;
-        let mut path = state.tree.dir_path(dir)?;
-        path.push(b'/');
-        path.extend_from_slice(name);
+        let path = state.tree.path_in(dir, name)?;
         Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
     }
 

@@ -16,6 +16,9 @@ use crate::id::NodeId;
 /// Bytes that are held in between while copying.
 const COPY_STEP: usize = 1 << 20;
 
+/// Bytes that one call copies. Whoever asks for more calls again, and others have their turn.
+const MAX_COPY: u64 = 16 << 20;
+
 impl Branch {
     /// fallocate(2): allocates, or punches a hole.
     ///
@@ -33,7 +36,8 @@ impl Branch {
         self.change(caller, |txn| txn.fallocate(handle, flags, offset, len))
     }
 
-    /// copy_file_range(2) with both offsets given. Gives how many bytes.
+    /// copy_file_range(2) with both offsets given. Gives how many bytes, which may be fewer than were
+    /// asked for.
     ///
     /// # Errors
     ///
@@ -131,10 +135,10 @@ impl Txn<'_> {
             return Err(Errno::EOPNOTSUPP);
         }
         let before = self.file_size(node)?;
-        self.copy_up_as(node, opened)?;
         if !punch {
             self.room_to_write(node, offset, end)?;
         }
+        self.copy_up_as(node, opened)?;
         self.tree.change_file(node, |file, base| {
             if punch {
                 file.prepare(offset, end, base)?;
@@ -175,6 +179,7 @@ impl Txn<'_> {
         }
         let before = self.file_size(target)?;
         let len = copy_len(from.1, to.1, len, self.file_size(source)?, source == target)?;
+        let len = len.min(MAX_COPY);
         if len == 0 {
             return Ok(0);
         }

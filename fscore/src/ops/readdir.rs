@@ -130,7 +130,7 @@ impl View<'_> {
         let mut entries = self.dots(node, cookie)?;
         entries.truncate(max);
         let left = max - entries.len();
-        let from = cookie.max(FIRST_KEY - 1) + 1;
+        let from = cookie.max(FIRST_KEY - 1).saturating_add(1);
         if dir.merges_lower {
             let listing = self.listing(node, listing, cookie == 0)?;
             let start = listing.partition_point(|(key, _)| *key < from);

@@ -113,7 +113,7 @@ impl Txn<'_> {
         let parent = self.tree.inode_mut(spot.dir)?;
         parent.nlink = parent.nlink.saturating_sub(1);
 
-        self.forget_dir_paths();
+        self.forget_dir_path(found.node);
         self.emit_removed(spot.dir, &found)?;
         self.drop_if_gone(found.node)
     }

@@ -201,6 +201,9 @@ impl Txn<'_> {
         }
         let inode = self.tree.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        // Too many even if all pages of the file lay in the range: they are not looked at then.
+        self.tree
+            .room_for_pages(most.saturating_sub(2 + file.counted()))?;
         self.tree.room_for_pages(file.new_pages(start, end))
     }
 

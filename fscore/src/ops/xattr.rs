@@ -18,6 +18,8 @@ use crate::walk::{Target, Walk};
 /// Linux's limits (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 1 << 16;
+/// Bytes of all names and values of one object. Linux's filesystems have such limits, too.
+const MAX_ALL: usize = 1 << 20;
 
 impl Branch {
     /// setxattr(2), or lsetxattr(2) when `follow` is false.
@@ -165,6 +167,7 @@ impl Txn<'_> {
         if !exists && flags.contains(XattrFlags::REPLACE) {
             return Err(Errno::ENODATA);
         }
+        self.room_for_xattr(target.node, &inode, name, value)?;
         self.copy_up(target.node)?;
         let now = self.now;
         let inode = self.tree.inode_mut(target.node)?;
@@ -198,6 +201,17 @@ impl Txn<'_> {
     fn has_xattr(&self, node: NodeId, inode: &Inode, name: &[u8]) -> Result<bool> {
         let all = self.tree.xattrs(node, inode)?;
         Ok(all.is_some_and(|all| all.contains_key(name)))
+    }
+
+    fn room_for_xattr(&self, node: NodeId, inode: &Inode, name: &[u8], value: &[u8]) -> Result<()> {
+        let all = self.tree.xattrs(node, inode)?;
+        let others = all.iter().flat_map(|all| all.iter());
+        let others = others.filter(|(other, _)| ***other != *name);
+        let taken: usize = others.map(|(name, value)| name.len() + value.len()).sum();
+        if taken + name.len() + value.len() > MAX_ALL {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
     }
 
     fn emit_xattr(&self, target: &Target, removed: bool) -> Result<()> {

@@ -17,6 +17,9 @@ numbered! {
         3 => Attributes,
         /// It has another path in the branch.
         4 => Renamed,
+        /// Something changed in this directory that lies too deep for a path (4,095 bytes): it is not
+        /// listed, and is neither applied nor exported.
+        5 => TooDeep,
     }
 }
 
@@ -139,6 +142,8 @@ container! {
         pub step_count: u64,
         /// The first of them, in their order.
         pub steps: Vec<ApplyStep>,
+        /// How many changes lie too deep for a path, and stay in the branch.
+        pub too_deep_count: u64,
         /// How many paths the host changed since the branch saw them.
         pub conflict_count: u64,
         /// The first of them.

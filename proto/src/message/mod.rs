@@ -154,6 +154,8 @@ union! {
         7 => FsEventBroadcast(FsEventBroadcast),
         /// Answers [`RequestChannelOpen`]; descriptor: the channel.
         8 => RequestChannelOpened(RequestChannelOpened),
+        /// Comes before the answer to a request that has to wait for its turn.
+        9 => Waiting(Waiting),
         /// Answers [`FsRequest`].
         32 => Fs(FsReply),
         /// Answers [`BranchCreate`].

@@ -105,6 +105,13 @@ container! {
         pub value: u64,
     }
 
+    /// The request waits until others are done; its answer comes later, under the same number. A program
+    /// that closes the connection meanwhile takes the request back.
+    pub struct Waiting {
+        /// How many go first.
+        pub ahead: u64,
+    }
+
     /// Asks for [`Done`] with the same number.
     pub struct Ping {
         /// Any number.

@@ -5,10 +5,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use agentfs_client::{CallError, Deadline};
+use agentfs_client::CallError;
 use agentfs_proto::message::{
-    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, Exported, MountInfo,
-    MountWait, PageNext, ProjectPlace, Unread,
+    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, DiffKind, Exported,
+    MountInfo, MountWait, PageNext, ProjectPlace, Unread,
 };
 use clap::Args;
 
@@ -84,11 +84,22 @@ impl Outcome {
             is_wanted: true,
         }
     }
+
+    /// Whether some of the changes are in the branch only.
+    fn is_partial(&self, changes: &[DiffEntry]) -> bool {
+        let is_carried = matches!(self.word, "applied" | "exported");
+        !self.unread.is_empty() || (is_carried && changes.iter().any(is_too_deep))
+    }
+}
+
+fn is_too_deep(change: &DiffEntry) -> bool {
+    change.kind == DiffKind::TooDeep
 }
 
 impl Ending<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
     pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
+        self.session.is_quiet = self.json;
         match self.settle_with_daemon(args) {
             Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
                 self.settle_without_daemon()
@@ -147,13 +158,14 @@ impl Ending<'_> {
             Choice::Export(directory) => self.export(directory)?,
             Choice::Keep => Outcome::of("kept"),
         };
-        // What could not be exported is in the branch only.
-        let is_done_with = self.is_new && outcome.word != "kept" && outcome.unread.is_empty();
+        // What could not be exported, or has no path, is in the branch only.
+        let is_partial = outcome.is_partial(&changes);
+        let is_done_with = self.is_new && outcome.word != "kept" && !is_partial;
         if is_done_with || outcome.word == "discarded" {
             self.retire(seq)?;
         }
         self.tell(&changes, &outcome, &remaining);
-        Ok(outcome.is_wanted)
+        Ok(outcome.is_wanted && !is_partial)
     }
 
     /// Another branch of the same name is not settled in the place of one that somebody deleted.
@@ -221,7 +233,7 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied = match self.session.call_within(request, Deadline::NEVER) {
+        let applied = match self.session.call_long(request) {
             Ok(applied) if applied.is_complete => return Ok(Outcome::of("applied")),
             Ok(applied) => applied,
             Err(CallError::Refused(error)) => {
@@ -324,7 +336,8 @@ impl Ending<'_> {
         if outcome.word == "kept" {
             leftovers::say_commands(self.session, branch, &["diff", "apply", "delete"]);
         }
-        self.tell_of_unread(outcome);
+        self.tell_of_unread(changes, outcome);
+        self.tell_of_too_deep(changes, outcome);
         for Member { pid, name, .. } in remaining {
             self.say(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
@@ -336,12 +349,18 @@ impl Ending<'_> {
 
 impl Ending<'_> {
     /// Names the files that are in the branch only.
-    fn tell_of_unread(&self, outcome: &Outcome) {
-        if outcome.unread.is_empty() {
+    fn tell_of_unread(&self, changes: &[DiffEntry], outcome: &Outcome) {
+        let is_too_deep = |it: &Unread| {
+            let mut all = changes.iter().filter(|change| is_too_deep(change));
+            all.any(|change| change.path == it.path)
+        };
+        let unread = outcome.unread.iter().filter(|it| !is_too_deep(it));
+        let unread: Vec<&Unread> = unread.collect();
+        if unread.is_empty() {
             return;
         }
         self.say("agentfs: these cannot be read, and are not among the exported changes:");
-        for unread in &outcome.unread {
+        for unread in unread {
             self.say(&format!("  {}: {}", unread.path, unread.why));
         }
         let (branch, command) = (self.branch, self.session.command());
@@ -352,19 +371,32 @@ impl Ending<'_> {
             parts.unwrap_or_default().display()
         ));
     }
+
+    /// What has no path is in the branch only, too.
+    fn tell_of_too_deep(&self, changes: &[DiffEntry], outcome: &Outcome) {
+        if !matches!(outcome.word, "applied" | "exported") || !changes.iter().any(is_too_deep) {
+            return;
+        }
+        let branch = self.branch;
+        self.say(&format!(
+            "agentfs: what lies deeper than a path can lead (4,095 bytes; marked ! in the list of \
+             changes) was left out, and stays in {branch}"
+        ));
+        leftovers::say_commands(self.session, branch, &["diff", "delete"]);
+    }
 }
 
 /// Exports, unless a signal comes before that is done: then nothing is left of the export.
 fn interruptible(session: &mut Session, request: BranchExport) -> Result<Exported, Failure> {
     let branch = request.name.clone();
-    let number = session.client.send(request.into(), Deadline::NEVER)?;
-    if let Some(signal) = supervise::readable_or_signal(&session.client).map_err(Failure::Input)? {
+    let exported = session.call_unless(request, |client, time| {
+        supervise::readable_or_signal(client, time)
+    })?;
+    exported.map_err(|signal| {
         // The daemon ends the export with the connection, which ends with this process.
         let why = format!("the export was interrupted by {signal}");
-        return Err(places::kept(session, &branch, &why));
-    }
-    let (exported, _) = session.client.answer_to(number, Deadline::NEVER)?;
-    Ok(exported)
+        places::kept(session, &branch, &why)
+    })
 }
 
 /// What a branch changed. One that is gone did not change anything.

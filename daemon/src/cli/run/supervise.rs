@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, getpid, kill_process, waitpid};
 
 /// What is passed on. Stopping and continuing is for the terminal's whole process group, to which the
@@ -78,8 +79,12 @@ pub(super) fn line() -> io::Result<Option<String>> {
     Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()))
 }
 
-/// Waits until there is something to read, or a signal wants an end: gives its name then.
-pub(super) fn readable_or_signal(answer: impl AsFd) -> io::Result<Option<&'static str>> {
+/// Waits until there is something to read, the time is over, or a signal wants an end: gives its name
+/// then.
+pub(super) fn readable_or_signal(
+    answer: impl AsFd,
+    time: Option<Duration>,
+) -> io::Result<Option<&'static str>> {
     let mut wanted = SigSet::empty();
     [
         Signal::SIGINT,
@@ -94,7 +99,8 @@ pub(super) fn readable_or_signal(answer: impl AsFd) -> io::Result<Option<&'stati
         PollFd::new(&signals, PollFlags::IN),
         PollFd::new(&answer, PollFlags::IN),
     ];
-    rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
+    let time = time.and_then(|it| Timespec::try_from(it).ok());
+    rustix::io::retry_on_intr(|| poll(&mut ready, time.as_ref()))?;
     let [signal, _] = &ready;
     if signal.revents().is_empty() {
         return Ok(None);

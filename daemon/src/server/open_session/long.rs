@@ -9,26 +9,27 @@ use agentfs_proto::message::{
 };
 
 use super::super::answer::Answer;
-use super::super::jobs::Job;
+use super::super::jobs::{Job, Size};
 use super::super::refusal::Refusal;
 use super::super::services::{Services, lock};
 use super::super::{apply, branches, differences, project};
 use super::{OpenSession, Work};
 
 pub(super) fn job(
+    size: Size,
     run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
 ) -> Result<Work, Refusal> {
-    let run = Box::new(run);
-    Ok(Work::Job(Job { run, holds: None }))
+    let (run, holds) = (Box::new(run), None);
+    Ok(Work::Job(Job { run, size, holds }))
 }
 
-/// As [`job`], for one that keeps a branch as it is.
+/// As [`job`], for a long one that keeps a branch as it is.
 fn holding_job(
     branch: BranchId,
     run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
 ) -> Result<Work, Refusal> {
-    let (run, holds) = (Box::new(run), Some(branch));
-    Ok(Work::Job(Job { run, holds }))
+    let (run, size, holds) = (Box::new(run), Size::Long, Some(branch));
+    Ok(Work::Job(Job { run, size, holds }))
 }
 
 /// Refuses to delete a branch in which somebody is at work.
@@ -91,7 +92,7 @@ impl OpenSession {
         require_idle(branch, it, services)?;
         services.holds().forget(branch);
         let mounts = services.mounts().clone();
-        job(move || {
+        job(Size::Short, move || {
             branches::delete(&core, &origins, &mounts, branch)?;
             tokens.forget(branch);
             Ok(Answer::done())
@@ -105,7 +106,7 @@ impl OpenSession {
         }
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let pages = Arc::clone(&self.pages);
-        job(move || {
+        job(Size::Long, move || {
             let entries = differences::find(&core, &origins, branch, &request.against)?;
             Ok(lock(&pages).begin(entries).into())
         })
@@ -114,11 +115,12 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
-        if !request.dry_run {
-            project::require_in_place(services.core(), branch.name())?;
-        }
-        let ending = services.jobs().ending();
+        let (core, ending) = (services.core().clone(), services.jobs().ending());
         holding_job(branch.id(), move || {
+            // When it has its turn: until then the directory may be moved.
+            if !request.dry_run {
+                project::require_in_place(&core, branch.name())?;
+            }
             Ok(apply::apply(&branch, &request, &ending)?.into())
         })
     }
@@ -146,7 +148,7 @@ impl OpenSession {
         self.require_owner("delete snapshots")?;
         let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
-        job(move || {
+        job(Size::Short, move || {
             branches::forget_snapshot(&core, &origins, snapshot)?;
             Ok(Answer::done())
         })

@@ -12,6 +12,7 @@ use agentfs_proto::message::{
 
 use super::super::branches;
 use super::super::exporter::SAVING;
+use super::super::jobs::Size;
 use super::super::refusal::Refusal;
 use super::super::services::Services;
 use super::long::job;
@@ -60,7 +61,7 @@ impl OpenSession {
         self.require_owner("write to a directory of the host")?;
         let branch = self.branch(&request.name, services)?;
         let (exporter, stop) = (services.exporter().clone(), self.stop(services));
-        job(move || {
+        job(Size::Long, move || {
             let directory = request.path.as_path();
             Ok(exporter.export(&branch, directory, &stop)?.into())
         })
@@ -84,7 +85,7 @@ impl OpenSession {
         }
         let stop = Stop::after(SAVING);
         services.stops().begin(session, &stop);
-        job(move || {
+        job(Size::End, move || {
             let ending = exporter.save_or_go_on(&stop).map_err(|error| {
                 let text = format!("{error}; so the daemon goes on");
                 Refusal::new(Code::RESOURCES, text)
@@ -112,7 +113,7 @@ impl OpenSession {
         let branch = self.branch(&request.branch, services)?;
         let device = device.ok_or_else(|| Refusal::invalid("no descriptor came along"))?;
         let mounting = Arc::clone(services.mounting());
-        job(move || {
+        job(Size::Short, move || {
             let (id, mount) = mounting.serve(branch.id(), device, &request)?;
             let name = branch.name().to_owned();
             Ok(mount_info(id, &mount, name).into())
@@ -126,7 +127,7 @@ impl OpenSession {
         let mounts = services.mounts().clone();
         let id = MountId(request.id);
         let at_most = Duration::from_millis(request.timeout_ms.into());
-        job(move || {
+        job(Size::Wait, move || {
             let value = mounts.wait_gone(id, at_most).into();
             Ok(Done { value }.into())
         })

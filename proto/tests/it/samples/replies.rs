@@ -33,6 +33,7 @@ fn session_replies() -> Vec<Reply> {
         }
         .into(),
         Done { value: 5 }.into(),
+        Waiting { ahead: 24 }.into(),
         QueueOpened {
             queue: 1,
             capacity: 65536,
@@ -237,6 +238,7 @@ fn branch_replies() -> Vec<Reply> {
         Applied {
             step_count: 4,
             steps: vec![step],
+            too_deep_count: 2,
             conflict_count: 1,
             conflicts: vec![b"/c".into()],
             is_complete: false,

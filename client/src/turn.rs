@@ -1,0 +1,92 @@
+//! Requests that may have to wait for their turn.
+
+use std::time::Duration;
+
+use agentfs_proto::message::{Call, Reply};
+
+use crate::client::Client;
+use crate::deadline::Deadline;
+use crate::error::CallError;
+
+/// What is known of a request that was sent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Progress<A> {
+    /// The answer has come.
+    Answered(A),
+    /// The request waits until others are done, and so many go first.
+    Waiting(u64),
+    /// Nothing has come since the last look.
+    Pending,
+}
+
+impl Client {
+    /// Sends a request as [`call`](Self::call) does, which may have to wait until others are done.
+    /// When the daemon says that it has to and has not answered after `patience`, `notice` is called
+    /// with how many go first. From then on there is no deadline: the answer comes, or the connection
+    /// ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub fn call_in_turn<C: Call>(
+        &mut self,
+        request: C,
+        deadline: Deadline,
+        patience: Duration,
+        notice: impl FnOnce(u64),
+    ) -> Result<C::Answer, CallError> {
+        let number = self.send(request.into(), deadline)?;
+        let mut deadline = deadline;
+        let mut waiting: Option<(Deadline, u64)> = None;
+        let mut notice = Some(notice);
+        loop {
+            let until = waiting.map_or(deadline, |(until, _)| until);
+            match (self.progress(number, until)?, waiting) {
+                (Progress::Answered(answer), _) => return Ok(answer),
+                (Progress::Waiting(ahead), _) => {
+                    deadline = Deadline::NEVER;
+                    waiting = Some((Deadline::after(patience), ahead));
+                }
+                (Progress::Pending, Some((_, ahead))) => {
+                    if let Some(notice) = notice.take() {
+                        notice(ahead);
+                    }
+                    waiting = None;
+                }
+                (Progress::Pending, None) => return Err(CallError::Timeout),
+            }
+        }
+    }
+
+    /// Waits until the next is known of a request that was [sent](Self::send), or until the deadline,
+    /// with which it is [`Pending`](Progress::Pending). A deadline that has passed only takes what has
+    /// come.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call), without [`Timeout`](CallError::Timeout).
+    pub fn progress<A: TryFrom<Reply, Error = Reply>>(
+        &mut self,
+        number: u64,
+        deadline: Deadline,
+    ) -> Result<Progress<A>, CallError> {
+        loop {
+            let answer = match self.receive(deadline) {
+                Err(CallError::Timeout) => return Ok(Progress::Pending),
+                answer => answer?,
+            };
+            match answer.reply {
+                Reply::FsEventBroadcast(event) => self.broadcasts.push_back(event),
+                _ if ![0, number].contains(&answer.request) => {}
+                Reply::Waiting(it) => return Ok(Progress::Waiting(it.ahead)),
+                Reply::Error(error) => return Err(CallError::Refused(error)),
+                reply => {
+                    let unexpected = |reply: Reply| CallError::Unexpected(reply.name());
+                    return A::try_from(reply)
+                        .map(Progress::Answered)
+                        .map_err(unexpected);
+                }
+            }
+        }
+    }
+}

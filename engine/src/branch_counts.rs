@@ -1,0 +1,51 @@
+//! How many of something there are for each branch.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use agentfs_core::id::BranchId;
+
+/// Counts by branch. Asking costs one load while nothing is counted, and a look into a table otherwise,
+/// whatever the other branches have. Nothing else is locked meanwhile.
+#[derive(Debug, Default)]
+pub struct BranchCounts {
+    all: AtomicUsize,
+    each: RwLock<HashMap<BranchId, usize>>,
+}
+
+impl BranchCounts {
+    /// Counts one more.
+    pub fn add(&self, branch: BranchId) {
+        let mut each = self.each.write().unwrap_or_else(PoisonError::into_inner);
+        *each.entry(branch).or_default() += 1;
+        // AcqRel here and below: pairs with the Acquire of `has`.
+        self.all.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes one back that was added.
+    pub fn remove(&self, branch: BranchId) {
+        let mut each = self.each.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = each.get_mut(&branch) else {
+            return;
+        };
+        *count -= 1;
+        if *count == 0 {
+            each.remove(&branch);
+        }
+        self.all.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether anything is counted.
+    #[inline]
+    pub fn has_any(&self) -> bool {
+        self.all.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether anything is counted for a branch.
+    #[inline]
+    pub fn has(&self, branch: BranchId) -> bool {
+        let each = || self.each.read().unwrap_or_else(PoisonError::into_inner);
+        self.has_any() && each().contains_key(&branch)
+    }
+}
