@@ -166,3 +166,66 @@ impl KernelCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use agentfs_core::id::MountId;
+
+    use super::*;
+
+    const NODE: NodeId = NodeId(7);
+
+    fn version(mtime: i64) -> Stamp {
+        Stamp {
+            size: 3,
+            mtime,
+            ctime: mtime,
+        }
+    }
+
+    fn cache() -> KernelCache {
+        let cache = KernelCache::new(MountId(1));
+        cache.count(NodeId::ROOT, NODE);
+        cache
+    }
+
+    #[test]
+    fn pages_are_kept_once_the_kernel_has_certainly_dropped_older_ones() {
+        let cache = cache();
+        let keeps = |handle, version| cache.opened(NODE, HandleId(handle), version).keeps_pages;
+        for old in [version(1), version(2)] {
+            assert!(!keeps(1, Some(old)));
+            // The first open may not be over.
+            assert!(!keeps(2, Some(old)));
+            cache.heard_of(NODE, HandleId(2));
+            assert!(!keeps(3, Some(old)));
+            cache.heard_of(NODE, HandleId(1));
+            assert!(keeps(4, Some(old)));
+            assert!(keeps(5, Some(old)));
+        }
+        assert_eq!(cache.openings.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_version_that_another_may_look_like_is_not_relied_on() {
+        let cache = cache();
+        let now = version(nanos(SystemTime::now()));
+        for handle in 1..4 {
+            let opening = cache.opened(NODE, HandleId(handle), Some(now));
+            assert!(!opening.keeps_pages);
+            cache.heard_of(NODE, HandleId(handle));
+        }
+    }
+
+    #[test]
+    fn the_pages_of_what_the_branch_has_changed_are_kept_and_not_those_of_what_comes_after() {
+        let cache = cache();
+        let keeps = |handle, version| cache.opened(NODE, HandleId(handle), version).keeps_pages;
+        assert!(!keeps(1, Some(version(1))));
+        assert!(keeps(2, None));
+        // Applied: what the host has now is what the branch wrote, which nobody has compared.
+        assert!(!keeps(3, Some(version(1))));
+        cache.forget(NODE, 1);
+        assert_eq!(cache.openings.load(Ordering::Relaxed), 0);
+    }
+}

@@ -26,7 +26,8 @@ pub(crate) struct DaemonArgs {
     /// The directory below the branches; it is read, and written only by `branch apply`
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
-    /// Do not watch the lower directory for what the host changes
+    /// Do not watch the lower directory. What others change there is still seen when a program looks,
+    /// which takes longer then, but no program is told of it
     #[arg(long)]
     no_watch_lower: bool,
     /// Where the kernel tells of changes that were not made on a mount: where a program without the

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use agentfs_core::{ApplyError, ApplyMode, Caller, FsConfig, LowerChange, Overlay};
 use memmap2::Mmap;
@@ -367,6 +368,34 @@ fn a_name_that_the_host_took_is_not_taken_again() {
     let taken = File::create_new(&new).unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
     assert_eq!(place.read("new"), NEW);
+}
+
+/// A directory that came to be when no more could be watched, on a mount whose kernel was told
+/// before that it may keep all listings.
+#[test]
+fn a_listing_is_not_kept_where_nobody_tells_of_changes_any_more() {
+    const DEADLINE: Duration = Duration::from_secs(20);
+    let Some(place) = Place::with(&["f"]) else {
+        return;
+    };
+    let announced = place.fixture.fs.announced().unwrap();
+    announced.add("".as_ref());
+    announced.set_whole(true);
+    assert_eq!(place.names(""), set(&["f"]));
+    announced.set_whole(false);
+    fs::create_dir(place.below("later")).unwrap();
+    // The branch's own: its times say nothing of what the host does in it.
+    fs::write(place.mount.path("later/mine"), "of the branch").unwrap();
+    for round in 0..20 {
+        place.names("later");
+        let name = format!("new-{round}");
+        fs::write(place.below("later").join(&name), NEW).unwrap();
+        // The kernel is made to drop it after it has the listing, and nobody says when it has.
+        let until = Instant::now() + DEADLINE;
+        while !place.names("later").contains(&name) {
+            assert!(Instant::now() < until, "{name} is listed");
+        }
+    }
 }
 
 /// Where changes are told, the kernel does not ask again: the speed of what is watched.
