@@ -143,7 +143,10 @@ impl Making<'_> {
             Step::Removed(named) => self.remove(named),
             Step::Renamed(from, to) => {
                 let path = display(&relative(&to.path()));
-                self.conflict_unless(self.look.is_as_seen(to.node, None), &path);
+                let replaced = self.replaced.get(&(to.dir, to.name.clone())).copied();
+                let mut both = replaced.into_iter().chain([to.node]);
+                let are_as_seen = both.all(|node| self.look.is_as_seen(node, None));
+                self.conflict_unless(are_as_seen, &path);
                 let was = display(&relative(&from.path()));
                 self.item(step, Action::Rename(was, path), Some(to));
             }
