@@ -284,7 +284,7 @@ impl<'a> Job<'a> {
 
     /// New content, under all names of the file: under all, or under none.
     fn rewrite(&mut self, node: NodeId) -> Result<(), Stop> {
-        let expected = self.expected(node)?;
+        let mut expected = self.expected(node)?;
         let names = self.new.inode(node)?.names.all();
         let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
         for (dir, name) in names {
@@ -320,6 +320,8 @@ impl<'a> Job<'a> {
                 }
                 return Err(stop);
             }
+            // The exchange of one name has changed the time of the object that has the others.
+            expected.exact = false;
         }
         for (one, dir, name) in &staged {
             one.is_placed.set(true);
