@@ -315,7 +315,7 @@ impl<'a> Job<'a> {
                 }
                 return Err(stop);
             }
-            // It has lost a name, which changes the time of its last change.
+            // The exchange of one name has changed the time of the object that has the others.
             expected.exact = false;
         }
         for (one, dir, name) in &staged {

@@ -78,7 +78,7 @@ pub enum ApplyError {
         conflicts: Vec<PathBuf>,
     },
     /// The branch has something else where the host has directories with files that the branch never
-    /// saw; nothing was done, also when forced.
+    /// saw, or the host moved directories that the branch changed; nothing was done, also when forced.
     InTheWay(Vec<PathBuf>),
     /// The host refused. What was done before is no longer among the branch's changes.
     Host {
@@ -156,9 +156,9 @@ impl std::fmt::Display for ApplyError {
             ),
             Self::InTheWay(paths) => write!(
                 f,
-                "the host has a directory with files that the branch never saw where the branch has \
-                 something else: {}; nothing was done, because they would be lost: move them away, \
-                 or rename what the branch has there",
+                "the host moved a directory that the branch changed, or filled one that the branch \
+                 replaced: {}; nothing was done, also by force, because files would be lost: move \
+                 it back or away, or rename what the branch has there",
                 Paths(paths)
             ),
             Self::Host { path, errno, done } => {

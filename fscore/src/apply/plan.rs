@@ -31,7 +31,8 @@ pub(super) struct Plan {
     pub(super) conflicts: Vec<PathBuf>,
     /// What the host put into directories that the branch removed, and those directories.
     pub(super) kept: Vec<PathBuf>,
-    /// Such directories whose name the branch gave to something else.
+    /// Such directories whose name the branch gave to something else, and directories that the host
+    /// moved while the branch changed something in them.
     pub(super) blocked: Vec<PathBuf>,
     /// What the host has already as the branch wants it, though it came to be otherwise: names, and
     /// what they lead to.
@@ -140,7 +141,10 @@ impl Making<'_> {
             Step::Removed(named) => self.remove(named),
             Step::Renamed(from, to) => {
                 let path = display(&relative(&to.path()));
-                self.conflict_unless(self.look.is_as_seen(to.node, None), &path);
+                let replaced = self.replaced.get(&(to.dir, to.name.clone())).copied();
+                let mut both = replaced.into_iter().chain([to.node]);
+                let are_as_seen = both.all(|node| self.look.is_as_seen(node, None));
+                self.conflict_unless(are_as_seen, &path);
                 let was = display(&relative(&from.path()));
                 self.item(step, Action::Rename(was, path), Some(to));
             }
@@ -211,6 +215,12 @@ impl Making<'_> {
         let new = self.look.new;
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
+        if named.is_dir && self.look.lower.print_of(node).is_some() {
+            // The host has moved it, with whatever else is in it by now.
+            self.plan.conflicts.push(path.clone());
+            self.plan.blocked.push(path);
+            return;
+        }
         let replaced = self.replaced.get(&place).copied();
         let is_seen = |node| self.look.is_as_seen(node, None);
         // Made by the branch, unless the host removed what the branch changed.

@@ -171,6 +171,30 @@ fn a_file_in_the_place_of_a_directory_with_files_of_others_is_refused_also_when_
 }
 
 #[test]
+fn a_directory_that_the_host_moved_and_the_branch_changed_is_refused_also_when_forced() {
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir(host.path().join("dir")).unwrap();
+    fs::write(host.path().join("dir/f"), "f").unwrap();
+    let w = World::over(host.path());
+    w.put("/dir/mine", "mine");
+    fs::rename(host.path().join("dir"), host.path().join("moved")).unwrap();
+    // Somebody has looked: it is known where the directory is now.
+    assert!(w.names("/").contains(&"moved".to_owned()));
+    let before = files(host.path());
+    let refused = w.b.apply(ApplyMode::Refuse);
+    assert!(
+        matches!(refused, Err(ApplyError::Conflicts(_))),
+        "{refused:?}"
+    );
+    let refused = w.b.apply(ApplyMode::Force);
+    assert_eq!(refused, Err(ApplyError::InTheWay(vec!["dir".into()])));
+    assert_eq!(files(host.path()), before);
+    fs::rename(host.path().join("moved"), host.path().join("dir")).unwrap();
+    w.b.apply(ApplyMode::Refuse).unwrap();
+    assert_eq!(files(host.path()), ["dir/f=f", "dir/mine=mine"]);
+}
+
+#[test]
 fn a_directory_in_the_place_of_a_file_of_others_is_a_conflict_that_can_be_forced() {
     let host = tempfile::tempdir().unwrap();
     let w = World::over(host.path());

@@ -345,6 +345,29 @@ fn a_file_that_an_editor_saved_by_renaming_is_replaced_in_one_step() {
 }
 
 #[test]
+fn what_a_rename_replaces_is_what_the_branch_saw() {
+    let host = tempfile::tempdir().unwrap();
+    let at = |name: &str| host.path().join(name);
+    for name in ["a", "b", "c"] {
+        fs::write(at(name), name).unwrap();
+    }
+    let w = World::over(host.path());
+    let rename = |from, to| w.b.rename(&w.root, from, to, RenameFlags::REPLACE).unwrap();
+    rename("/a", "/b");
+    rename("/c", "/new");
+    fs::write(at("b"), "theirs").unwrap();
+    fs::write(at("new"), "theirs").unwrap();
+    let refused = w.b.apply(ApplyMode::Refuse);
+    let paths = vec!["b".into(), "new".into()];
+    assert_eq!(refused, Err(ApplyError::Conflicts(paths)));
+    assert_eq!(fs::read_to_string(at("b")).unwrap(), "theirs");
+    w.b.apply(ApplyMode::Force).unwrap();
+    let read = |name: &str| fs::read_to_string(at(name)).unwrap();
+    assert_eq!(["b", "new"].map(read), ["a", "c"]);
+    assert_eq!(fs::read_dir(host.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn applying_waits_for_another_process_until_it_is_told_not_to() {
     let host = tempfile::tempdir().unwrap();
     let w = World::over(host.path());

@@ -6,6 +6,7 @@ mod acl;
 mod apply;
 mod apply_merge;
 mod apply_race;
+mod apply_random;
 mod apply_sparse;
 mod basics;
 mod behind_kernel;

@@ -11,17 +11,17 @@ use agentfs_core::{Branch, Caller, FsCore, RenameFlags};
 use crate::support::World;
 
 /// A small generator (splitmix64).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (z ^ (z >> 31)) % n
     }
 
-    fn path(&mut self) -> String {
+    pub(crate) fn path(&mut self) -> String {
         let depth = 1 + self.below(3);
         (0..depth)
             .map(|_| {
@@ -35,7 +35,7 @@ impl Random {
 }
 
 /// Whatever comes of it: most of these fail at first, and the rest makes a tree.
-fn operate(b: &Branch, random: &mut Random) {
+pub(crate) fn operate(b: &Branch, random: &mut Random) {
     let root = Caller::root();
     let (one, two) = (random.path(), random.path());
     match random.below(8) {
