@@ -45,7 +45,10 @@ fn a_tree_of_5000_levels_ends_nobody() {
     let daemon = DaemonProcess::start_in(private_directory(), &["--lower", path]);
     let point = tempfile::tempdir().unwrap();
     said(&daemon, &["branch", "create", "deep"]);
-    said(&daemon, &["snapshot", "create", "before", "--branch", "deep"]);
+    said(
+        &daemon,
+        &["snapshot", "create", "before", "--branch", "deep"],
+    );
     said(&daemon, &["mount", "deep", point.path().to_str().unwrap()]);
     dig(&point.path().join("top"));
     fs::write(point.path().join("plain"), "new").unwrap();
@@ -54,12 +57,18 @@ fn a_tree_of_5000_levels_ends_nobody() {
     let differences = said(&daemon, &["branch", "diff", "deep"]);
     assert!(differences.contains("M /plain"));
     assert!(differences.contains("A /top/d/d/"));
-    let deeper: Vec<&str> = differences.lines().filter(|it| it.starts_with('!')).collect();
+    let deeper: Vec<&str> = differences
+        .lines()
+        .filter(|it| it.starts_with('!'))
+        .collect();
     assert_eq!(deeper.len(), 1);
     assert!(deeper[0].starts_with("! /top/d/d/"));
     said(&daemon, &["branch", "diff", "deep", "--against", "main"]);
 
-    said(&daemon, &["snapshot", "create", "after", "--branch", "deep"]);
+    said(
+        &daemon,
+        &["snapshot", "create", "after", "--branch", "deep"],
+    );
     let restore = |name| said(&daemon, &["snapshot", "restore", name, "--branch", "deep"]);
     restore("before");
     assert_eq!(said(&daemon, &["branch", "diff", "deep"]), "");
@@ -86,6 +95,9 @@ fn a_tree_of_5000_levels_ends_nobody() {
     said(&daemon, &["branch", "delete", "deep"]);
     said(&daemon, &["status"]);
     // Deeper than most that remove trees can go.
-    let removed = Command::new("rm").arg("-rf").arg(lower.path().join("top")).status();
+    let removed = Command::new("rm")
+        .arg("-rf")
+        .arg(lower.path().join("top"))
+        .status();
     assert!(removed.unwrap().success());
 }

@@ -37,18 +37,17 @@ impl Client {
                 }
                 (answer, _) => answer?,
             };
-            match answer.reply {
-                Reply::FsEventBroadcast(event) => self.broadcasts.push_back(event),
-                _ if ![0, number].contains(&answer.request) => {}
-                Reply::Waiting(it) => {
-                    deadline = Deadline::NEVER;
-                    waiting = Some((Deadline(Instant::now().checked_add(patience)), it.ahead));
+            if let Reply::FsEventBroadcast(event) = answer.reply {
+                self.broadcasts.push_back(event);
+            } else if let Reply::Waiting(it) = answer.reply {
+                deadline = Deadline::NEVER;
+                waiting = Some((Deadline(Instant::now().checked_add(patience)), it.ahead));
+            } else if [0, number].contains(&answer.request) {
+                if let Reply::Error(error) = answer.reply {
+                    return Err(CallError::Refused(error));
                 }
-                Reply::Error(error) => return Err(CallError::Refused(error)),
-                reply => {
-                    let unexpected = |reply: Reply| CallError::Unexpected(reply.name());
-                    return C::Answer::try_from(reply).map_err(unexpected);
-                }
+                return C::Answer::try_from(answer.reply)
+                    .map_err(|reply| CallError::Unexpected(reply.name()));
             }
         }
     }
