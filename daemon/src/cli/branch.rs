@@ -178,15 +178,32 @@ fn export(
     };
     let (directory, written) = places::export(session, name, directory, send)?;
     if output.is_json() {
-        let written = serde_json::json!({ "directory": directory, "changes": written.changes });
-        return output.json(&session.with_project(written));
+        let report = serde_json::json!({
+            "directory": directory,
+            "changes": written.changes,
+            "unread": written.unread,
+        });
+        output.json(&session.with_project(report))?;
+    } else {
+        let (shown, of_project) = (directory.display(), session.of_project());
+        output.line(format_args!(
+            "exported branch {name} to {shown}{of_project}"
+        ))?;
+        let command = places::apply_command(session, &directory);
+        output.line(format_args!("to apply the changes: {command}"))?;
     }
-    let (shown, of_project) = (directory.display(), session.of_project());
-    output.line(format_args!(
-        "exported branch {name} to {shown}{of_project}"
-    ))?;
-    let command = places::apply_command(session, &directory);
-    output.line(format_args!("to apply the changes: {command}"))
+    if written.unread_count == 0 {
+        return Ok(());
+    }
+    let unread = written.unread.iter();
+    let listed: Vec<_> = unread
+        .map(|it| format!("{}: {}", it.path, it.why))
+        .collect();
+    Err(Failure::Other(format!(
+        "not exported, because it cannot be read: {}; what the branch itself wrote of it is in {}",
+        listed.join(", "),
+        directory.join("parts").display()
+    )))
 }
 
 fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {

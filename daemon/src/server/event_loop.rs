@@ -1,5 +1,7 @@
 //! One thread that waits for all connections and answers them in turns.
 
+mod reach;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -16,16 +18,15 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 
 use super::answer::Answer;
 use super::daemon::StartError;
-use super::listener::{ListenError, Listener};
+use super::listener::Listener;
 use super::page_writer::PageWriter;
 use super::peer::Peer;
-use super::presence::Presence;
+use super::presence::{Loss, Presence};
 use super::refusal::Refusal;
 use super::services::Services;
 use super::session::{Served, Session};
 use super::unused::Unused;
 use super::watches::RefillId;
-use crate::shim;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(usize::MAX);
@@ -65,6 +66,8 @@ pub(crate) struct EventLoop {
     poll: Poll,
     listener: Listener,
     presence: Presence,
+    /// What was removed, and when it is made again.
+    loss: Option<(Instant, Loss)>,
     /// The socket was removed and cannot be made again.
     is_unreachable: bool,
     control: Arc<Control>,
@@ -117,6 +120,7 @@ impl EventLoop {
             poll,
             listener,
             presence,
+            loss: None,
             is_unreachable: false,
             services,
             control,
@@ -166,7 +170,7 @@ impl EventLoop {
                     LISTENER => self.acceptable = true,
                     WAKER => self.collect(),
                     ATTENTION => self.end_condemned(),
-                    PRESENCE => self.stay_reachable(),
+                    PRESENCE => self.note_loss(),
                     token => self.dispatch(token, event.is_write_closed()),
                 }
             }
@@ -176,6 +180,7 @@ impl EventLoop {
             self.drop_silent(now);
             self.accept(now);
             self.serve_ready(now);
+            self.stay_reachable(now);
             page.write(&self.services, now);
             self.end_when_unused(now);
         }
@@ -195,65 +200,14 @@ impl EventLoop {
         }
     }
 
-    /// Somebody removed what makes the daemon reachable, or it may be possible to make it again.
-    fn stay_reachable(&mut self) {
-        let loss = self.presence.hear();
-        if loss.library {
-            shim::restore();
-        }
-        if !loss.socket {
-            return;
-        }
-        let restored = self.restore_socket();
-        // What is lost from here on is heard; what was lost before is looked for once more.
-        self.presence.watch();
-        let restored = restored.and_then(|()| self.restore_socket());
-        let path = self.listener.path().display();
-        match restored {
-            Ok(()) => self.is_unreachable = false,
-            Err(error) if self.is_unreachable => tracing::debug!(%error, "still out of reach"),
-            Err(error) => {
-                tracing::error!(
-                    %error,
-                    "{path} was removed and cannot be made again; this daemon serves who is \
-                     connected, and exports what its branches hold when it ends: kill {}",
-                    std::process::id()
-                );
-                self.is_unreachable = true;
-            }
-        }
-    }
-
-    fn restore_socket(&mut self) -> Result<(), ListenError> {
-        let Some(old) = self.listener.restore()? else {
-            return Ok(());
-        };
-        let failed = |error| ListenError::Io(self.listener.path().to_owned(), error);
-        let registry = self.poll.registry();
-        let (gone, new) = (old.socket().as_raw_fd(), self.listener.socket().as_raw_fd());
-        registry
-            .deregister(&mut SourceFd(&gone))
-            .and_then(|()| registry.register(&mut SourceFd(&new), LISTENER, Interest::READABLE))
-            .map_err(failed)?;
-        tracing::warn!(socket = %self.listener.path().display(), "was removed and is made again");
-        // Who connected before it went is in the old queue.
-        while let Ok((stream, _)) = old.socket().accept() {
-            if let Err(error) = self.admit(stream, Instant::now()) {
-                tracing::warn!(%error, "a connection could not be set up");
-            }
-        }
-        self.acceptable = true;
-        shim::restore();
-        Ok(())
-    }
-
     fn timeout(&self, now: Instant) -> Option<Duration> {
         if !self.ready.is_empty() || (self.acceptable && self.accept_at.is_none()) {
             return Some(Duration::ZERO);
         }
         let paused = self.paused.first().map(|(until, _)| *until);
         let greeting = self.greeting.front().map(|(until, _)| *until);
-        let next = [paused, greeting, self.accept_at]
+        let loss = self.loss.map(|(at, _)| at);
+        let next = [paused, greeting, self.accept_at, loss]
             .into_iter()
             .flatten()
             .min()?;
@@ -261,14 +215,14 @@ impl EventLoop {
         Some(next.saturating_duration_since(now))
     }
 
-    fn dispatch(&mut self, token: Token, is_closed: bool) {
+    fn dispatch(&mut self, token: Token, has_hung_up: bool) {
         if let Some(refill) = RefillId::from_token(token) {
             if let Some(queue) = self.services.refills().rung(refill) {
                 self.services.watches().refill(&queue);
             }
         } else {
             let id = session_of(token);
-            if let Some(session) = self.sessions.get_mut(&id).filter(|_| is_closed) {
+            if let Some(session) = self.sessions.get_mut(&id).filter(|_| has_hung_up) {
                 session.hang_up();
                 // It waits for nothing any more.
                 self.services.stops().end(id);

@@ -33,6 +33,16 @@ pub(crate) struct Loss {
     pub(crate) library: bool,
 }
 
+impl Loss {
+    /// What one and the other took.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            socket: self.socket || other.socket,
+            library: self.library || other.library,
+        }
+    }
+}
+
 impl Presence {
     /// Watches what is beside this socket.
     pub(crate) fn start(socket: &Path) -> io::Result<Self> {

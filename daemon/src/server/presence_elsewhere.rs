@@ -18,6 +18,16 @@ pub(crate) struct Loss {
     pub(crate) library: bool,
 }
 
+impl Loss {
+    /// What one and the other took.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            socket: self.socket || other.socket,
+            library: self.library || other.library,
+        }
+    }
+}
+
 impl Presence {
     /// Watches nothing.
     pub(crate) fn start(_: &Path) -> io::Result<Self> {

@@ -413,6 +413,10 @@ fn a_directory_for_temporary_exports_that_somebody_else_prepared_is_not_used() {
     let said = Said::by(&mut run);
     assert_eq!(said.status, Some(125), "{said:?}");
     assert!(said.err.contains("belongs to user 65534"), "{}", said.err);
-    assert!(said.err.contains("--export DIR"), "{}", said.err);
+    assert!(
+        said.err.contains("agentfs branch export run-1 DIR"),
+        "{}",
+        said.err
+    );
     assert_eq!(fs::read_dir(&prepared).unwrap().count(), 0);
 }

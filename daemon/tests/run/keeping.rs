@@ -19,7 +19,7 @@ struct Daemon(Pid);
 
 impl Daemon {
     fn of(project: &Project) -> Self {
-        let socket = project.runtime().join("control.sock");
+        let socket = project.own_socket();
         let (_, welcome) = Client::connect(&socket, Hello::new("test"), soon()).unwrap();
         Self(Pid::from_raw(welcome.daemon_pid.cast_signed()).unwrap())
     }
@@ -56,7 +56,7 @@ fn changes(project: &Project) -> PathBuf {
 /// The only export of a branch.
 #[track_caller]
 fn export_of(project: &Project, branch: &str) -> PathBuf {
-    let log = fs::read_to_string(project.runtime().join("control.log"));
+    let log = fs::read_to_string(project.own_socket().with_extension("log"));
     let entries = fs::read_dir(changes(project))
         .into_iter()
         .flatten()
@@ -224,7 +224,7 @@ fn a_daemon_whose_runtime_directory_is_removed_makes_it_again() {
     }
     let project = kept();
     let daemon = Daemon::of(&project);
-    let (runtime, socket) = (project.runtime(), project.runtime().join("control.sock"));
+    let (runtime, socket) = (project.runtime(), project.own_socket());
     let library = |name: &str| name.starts_with("shim-");
     let installed = waiting::entry(&runtime, library);
 
@@ -234,7 +234,8 @@ fn a_daemon_whose_runtime_directory_is_removed_makes_it_again() {
     fs::remove_file(&installed).unwrap();
     waiting::appears(&runtime, &installed);
 
-    fs::remove_dir_all(&runtime).unwrap();
+    // It may find something new in it in between; what counts is that the daemon is there again.
+    drop(fs::remove_dir_all(&runtime));
     waiting::appears(&project.beside("runtime"), &socket);
     assert_eq!(Daemon::of(&project).0, daemon.0);
     waiting::appears(&runtime, &installed);
@@ -281,7 +282,7 @@ fn while_a_daemon_cannot_be_reached_no_second_one_takes_its_project() {
     // When it is possible again, it can be reached again.
     fs::remove_file(&runtime).unwrap();
     fs::create_dir(&runtime).unwrap();
-    waiting::appears(&runtime, &project.runtime().join("control.sock"));
+    waiting::appears(&runtime, &project.own_socket());
     assert_eq!(Daemon::of(&project).0, daemon.0);
     run.say("go on");
     assert!(run.finish().0.success());
@@ -312,7 +313,7 @@ fn a_daemon_ends_at_once_while_somebody_waits_for_the_end_of_a_mount() {
     }
     let project = Project::new();
     let mut run = project.start(&["--keep"], "read -r _");
-    let socket = project.runtime().join("control.sock");
+    let socket = project.own_socket();
     let (mut client, _) = Client::connect(&socket, Hello::new("test"), soon()).unwrap();
     let mounts = client.call(MountList { after: 0 }, soon()).unwrap().mounts;
     let wait = MountWait {
@@ -338,7 +339,7 @@ fn what_is_written_after_the_export_is_refused_and_not_lost_in_silence() {
                   while echo $i > g && echo $i >> h; do i=$((i+1)); done 2>/dev/null; echo last $i";
     let mut run: Program = project.start(&["--keep"], script);
     run.expect("done");
-    let runtime = project.runtime().join("control.sock");
+    let runtime = project.own_socket();
     let (_, welcome) = Client::connect(&runtime, Hello::new("test"), soon()).unwrap();
     let daemon = Daemon(Pid::from_raw(welcome.daemon_pid.cast_signed()).unwrap());
     daemon.end();

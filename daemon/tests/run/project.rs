@@ -234,6 +234,15 @@ impl Project {
             .collect()
     }
 
+    /// Where the daemon that a run starts listens.
+    pub(crate) fn own_socket(&self) -> PathBuf {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = self.path().canonicalize().unwrap();
+        let found = path.metadata().unwrap();
+        let default = self.runtime().join("control.sock");
+        agentfs_proto::socket::project_path(&default, &path, found.dev(), found.ino())
+    }
+
     /// The socket of the only daemon.
     #[track_caller]
     pub(crate) fn socket(&self) -> PathBuf {
