@@ -318,6 +318,15 @@ fn counter(client: &mut Client, wanted: &str) -> u64 {
     counters.find(|it| it.name == wanted).unwrap().value
 }
 
+/// Sets a flag when it goes, also when a test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_session_that_floods_its_channel_costs_other_branches_nothing() {
     let (daemon, _directory) = daemon_with_a_mount();
@@ -333,6 +342,7 @@ fn a_session_that_floods_its_channel_costs_other_branches_nothing() {
                 std::thread::yield_now();
             }
         });
+        let _ending = Ending(&is_over);
         let mut looks = || counter(&mut client, "registration_looks");
         // Asking for the status looks for what it shows.
         let (first, second) = (looks(), looks());
@@ -342,7 +352,6 @@ fn a_session_that_floods_its_channel_costs_other_branches_nothing() {
         assert_eq!((changes, third - second), (0, second - first));
         use_file(&other);
         assert!(looks() - third > second - first, "its own branch looks");
-        is_over.store(true, Ordering::Relaxed);
     });
 }
 

@@ -111,10 +111,11 @@ impl Rig {
 }
 
 fn ahead(client: &mut Client) -> u64 {
-    match client.receive(soon()).unwrap().reply {
-        Reply::Waiting(waiting) => waiting.ahead,
-        reply => panic!("{reply:?}"),
-    }
+    let reply = client.receive(soon()).unwrap().reply;
+    let Reply::Waiting(waiting) = reply else {
+        panic!("{reply:?}");
+    };
+    waiting.ahead
 }
 
 fn is_done(client: &mut Client) -> bool {

@@ -125,7 +125,7 @@ mod tests {
             random ^= random << 17;
             random % below
         };
-        let (mut marks, mut model) = (Marks::default(), [None; PAGES as usize]);
+        let (mut marks, mut model) = (Marks::default(), vec![None; 64]);
         for _ in 0..5000 {
             let start = next(PAGES);
             let end = start + next(PAGES - start) + 1;

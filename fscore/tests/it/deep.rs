@@ -45,7 +45,15 @@ fn place(change: &Change) -> Option<&Place> {
     match change {
         Change::Created { at, .. } | Change::Removed { at, .. } => Some(at),
         Change::Attributes { at, .. } => at.as_ref(),
-        _ => None,
+        Change::Written { .. }
+        | Change::Resized { .. }
+        | Change::Xattr { .. }
+        | Change::Renamed { .. }
+        | Change::BranchCreated { .. }
+        | Change::SnapshotCreated { .. }
+        | Change::Opened { .. }
+        | Change::Read { .. }
+        | Change::Closed { .. } => None,
     }
 }
 

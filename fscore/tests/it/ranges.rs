@@ -245,7 +245,7 @@ fn a_full_branch_refuses_a_range_without_looking_at_every_page() {
             ..FsConfig::default()
         });
         let h = file(&w);
-        w.b.write_at(&w.root, h, 0, &[1; 8 * 4096]).unwrap();
+        w.b.write_at(&w.root, h, 0, &vec![1; 8 * 4096]).unwrap();
         for _ in 0..1000 {
             let refused = w.b.fallocate(&w.root, h, KEEP, 0, 4 << 60);
             assert_eq!(refused, Err(Errno::ENOSPC));
