@@ -80,7 +80,9 @@ fn a_tree_of_5000_levels_ends_nobody() {
         name: "deep".to_owned(),
         path: directory.as_path().into(),
     };
-    daemon.client().call(request, soon()).unwrap();
+    let written = daemon.client().call(request, soon()).unwrap();
+    assert_eq!(written.unread_count, 1, "what is left out is named");
+    assert!(written.unread[0].path.starts_with(b"/top/d/d"));
     assert_eq!(fs::read(directory.join("files/plain")).unwrap(), b"new");
     let list = fs::read_to_string(directory.join("changes.json")).unwrap();
     let kind = serde_json::to_string(&DiffKind::TooDeep).unwrap();
