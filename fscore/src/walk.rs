@@ -217,7 +217,7 @@ impl<'a> Walk<'a> {
             node,
             kind: inode.kind(),
             at: inode.names.first().map(|(dir, name)| (dir, name.clone())),
-            found: host_version(&inode),
+            found: host_version(&inode, matches!(inode, Cow::Borrowed(_))),
         })
     }
 
@@ -286,13 +286,9 @@ impl<'a> Walk<'a> {
 }
 
 /// The version of the host's file or symbolic link that an object is, unless it is the branch's own.
-pub(crate) fn host_version(inode: &Cow<'_, Inode>) -> Option<Stamp> {
-    match inode {
-        Cow::Owned(below) if matches!(below.kind(), ObjectKind::File | ObjectKind::Symlink) => {
-            Some(below.stamp())
-        }
-        Cow::Owned(_) | Cow::Borrowed(_) => None,
-    }
+pub(crate) fn host_version(inode: &Inode, is_own: bool) -> Option<Stamp> {
+    let has_content = matches!(inode.kind(), ObjectKind::File | ObjectKind::Symlink);
+    (has_content && !is_own).then(|| inode.stamp())
 }
 
 fn skip_slashes(path: &[u8]) -> &[u8] {

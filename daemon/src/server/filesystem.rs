@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use rustix::fs::FsWord;
-
 /// A kind of filesystem.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filesystem {
@@ -19,7 +17,7 @@ const UNKNOWN: Filesystem = Filesystem {
 };
 
 /// `linux/magic.h`, and those of filesystems outside of the kernel's tree.
-const LOCAL: [(FsWord, &str); 22] = [
+const LOCAL: [(i128, &str); 22] = [
     (0xEF53, "ext4"),
     (0x5846_5342, "xfs"),
     (0x9123_683E, "btrfs"),
@@ -44,7 +42,7 @@ const LOCAL: [(FsWord, &str); 22] = [
     (0x1501_3346, "udf"),
 ];
 
-const REMOTE: [(FsWord, &str); 10] = [
+const REMOTE: [(i128, &str); 10] = [
     (0x6573_5546, "FUSE or virtiofs"),
     (0x6969, "NFS"),
     (0x0102_1997, "9p"),
@@ -64,8 +62,8 @@ pub(crate) fn of(path: &Path) -> Filesystem {
         return UNKNOWN;
     };
     // The kernel's number has 32 bits, which some systems extend with a sign.
-    let kind = found.f_type & 0xFFFF_FFFF;
-    let named = |all: &[(FsWord, &'static str)], is_local| {
+    let kind = i128::from(found.f_type) & 0xFFFF_FFFF;
+    let named = |all: &[(i128, &'static str)], is_local| {
         let (_, name) = all.iter().find(|(number, _)| *number == kind)?;
         Some(Filesystem { name, is_local })
     };

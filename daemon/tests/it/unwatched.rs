@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use agentfs_proto::message::Status;
 use tempfile::TempDir;
@@ -168,6 +168,29 @@ fn a_lower_directory_that_others_change_unheard_is_right_and_said_to_be_so() {
     assert!(json.contains("\"not_watched\":\"2 of 2"), "{json}");
 }
 
+/// A daemon that ends with the test, however that ends.
+struct Started(Child);
+
+impl Started {
+    /// Starts it, and waits until it listens.
+    fn by(command: &mut Command, ready: &Ready) -> Self {
+        let command = command.env("NOTIFY_SOCKET", ready.path());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+        let started = Self(command.spawn().unwrap());
+        ready.wait();
+        started
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            drop(self.0.kill());
+            drop(self.0.wait());
+        }
+    }
+}
+
 /// One that may not be read used to end the watching of all that came after it.
 #[test]
 fn a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_watched() {
@@ -196,18 +219,14 @@ fn a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_watched(
         fs::Permissions::from_mode(0o755),
     )
     .unwrap();
-    let mut daemon = Command::new("setpriv")
+    let mut command = Command::new("setpriv");
+    command
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(at("agentfs"))
         .args(["daemon", "--lower"])
         .arg(at("lower"))
-        .env("AGENTFS_SOCKET", at("run/control.sock"))
-        .env("NOTIFY_SOCKET", ready.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    ready.wait();
+        .env("AGENTFS_SOCKET", at("run/control.sock"));
+    let mut daemon = Started::by(&mut command, &ready);
     let socket = at("run/control.sock");
     assert_eq!(counter(&socket, "lower_dirs_watched"), 3);
     assert_eq!(counter(&socket, "lower_dirs_refused"), 1);
@@ -223,11 +242,11 @@ fn a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_watched(
         "{text}"
     );
     rustix::process::kill_process(
-        rustix::process::Pid::from_child(&daemon),
+        rustix::process::Pid::from_child(&daemon.0),
         rustix::process::Signal::TERM,
     )
     .unwrap();
-    assert!(ended(&mut daemon).success());
+    assert!(ended(&mut daemon.0).success());
 }
 
 /// Runs a script with so many inotify watches as root of a user namespace of its own.
@@ -260,17 +279,11 @@ fn every_file_is_right_when_there_are_fewer_watches_than_directories() {
     let agentfs = env!("CARGO_BIN_EXE_agentfs");
     let script = "exec \"$0\" daemon --lower \"$1\" --socket \"$2\"";
     let arguments = [agentfs, lower.to_str().unwrap(), socket.to_str().unwrap()];
-    let mut daemon = with_watches(71, script, &arguments)
-        .env("NOTIFY_SOCKET", ready.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    ready.wait();
+    let mut daemon = Started::by(&mut with_watches(71, script, &arguments), &ready);
     let inside = |program: &str, words: &[&str]| -> Output {
         Command::new("nsenter")
             .args(["--user", "--mount", "--preserve-credentials"])
-            .args(["--target", &daemon.id().to_string(), program])
+            .args(["--target", &daemon.0.id().to_string(), program])
             .args(words)
             .env("AGENTFS_SOCKET", &socket)
             .output()
@@ -323,5 +336,5 @@ fn every_file_is_right_when_there_are_fewer_watches_than_directories() {
     assert_eq!(all(), before);
     assert!(!before.contains('\0'));
     assert!(inside(agentfs, &["shutdown"]).status.success());
-    assert!(ended(&mut daemon).success());
+    assert!(ended(&mut daemon.0).success());
 }

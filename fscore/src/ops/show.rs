@@ -66,7 +66,7 @@ impl Branch {
                     let added = view.announced();
                     let spot = Spot::new(parent, name, Errno::EINVAL)?;
                     let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
-                    Ok(view.shown(node, &inode, added))
+                    Ok(view.shown(node, (&inode, is_own(&inode)), added))
                 }
             }
         })
@@ -125,7 +125,7 @@ impl View<'_> {
     pub(crate) fn show_node(&self, node: NodeId) -> Result<Shown> {
         let added = self.announced();
         let inode = self.tree.inode(node)?;
-        Ok(self.shown(node, &inode, added))
+        Ok(self.shown(node, (&inode, is_own(&inode)), added))
     }
 
     fn lower(&self) -> Option<&Lower> {
@@ -137,12 +137,11 @@ impl View<'_> {
         self.lower().map_or(0, |lower| lower.announced.added())
     }
 
-    fn shown(&self, node: NodeId, inode: &Cow<'_, Inode>, added: u64) -> Shown {
-        let version = host_version(inode);
+    fn shown(&self, node: NodeId, (inode, is_own): (&Inode, bool), added: u64) -> Shown {
+        let version = host_version(inode, is_own);
         if let Some(version) = version {
             self.served().attributes(node, version);
         }
-        let is_own = matches!(inode, Cow::Borrowed(_));
         let is_told = is_own
             || self.lower().is_none_or(|lower| {
                 // What changed before its directory was announced was not told.
@@ -154,4 +153,10 @@ impl View<'_> {
             is_told,
         }
     }
+}
+
+/// Whether the branch holds an object itself; otherwise it is what the host was found to have.
+#[expect(clippy::ptr_arg, reason = "whether it is borrowed is the question")]
+fn is_own(inode: &Cow<'_, Inode>) -> bool {
+    matches!(inode, Cow::Borrowed(_))
 }

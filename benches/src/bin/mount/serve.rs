@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_core::{Announced, FsConfig, FsCore, Overlay};
 use agentfs_mount::{MountOptions, Mounts};
 
 use crate::Failure;
@@ -19,9 +19,25 @@ pub(crate) fn serve(lower: &Path, point: &Path) -> Result<(), Failure> {
         ..FsConfig::default()
     };
     let fs = FsCore::new(config)?;
+    if let Some(announced) = fs.announced() {
+        // Nobody changes the directory meanwhile, so nothing has to be watched to be told of all.
+        announce(announced, lower, Path::new(""))?;
+        announced.set_whole(true);
+    }
     let mounts = Mounts::new(&fs)?;
     let _mount = mounts.mount(FsCore::MAIN, point, &MountOptions::default())?;
     std::io::stdout().write_all(b"ready\n")?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn announce(announced: &Announced, lower: &Path, directory: &Path) -> Result<(), Failure> {
+    announced.add(directory);
+    for entry in std::fs::read_dir(lower.join(directory))? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            announce(announced, lower, &directory.join(entry.file_name()))?;
+        }
+    }
     Ok(())
 }
