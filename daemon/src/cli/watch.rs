@@ -88,7 +88,13 @@ fn failure(path: &Bytes, error: SubscriptionError) -> Failure {
     match error {
         SubscriptionError::Connect(error) => Failure::Connect(error),
         SubscriptionError::Call(error) => Failure::Call(path.to_string(), error),
-        other => Failure::Other(other.to_string()),
+        SubscriptionError::Open(_)
+        | SubscriptionError::Corrupt(_)
+        | SubscriptionError::Record(_)
+        | SubscriptionError::Doorbell(_)
+        | SubscriptionError::Shared
+        | SubscriptionError::DaemonGone => Failure::Other(error.to_string()),
+        _ => Failure::Other(format!("watching {path} failed: {error}")),
     }
 }
 
@@ -131,9 +137,10 @@ struct EventJson {
 
 fn print_event(event: &Event, output: &mut Output) -> Result<(), Failure> {
     let path = Bytes::from(event.path.as_path());
-    let new_path = match &event.kind {
-        EventKind::Renamed { to } => Some(Bytes::from(to.as_path())),
-        _ => None,
+    let new_path = if let EventKind::Renamed { to } = &event.kind {
+        Some(Bytes::from(to.as_path()))
+    } else {
+        None
     };
     let kind = name(&event.kind);
     if output.is_json() {
@@ -177,7 +184,8 @@ fn name(kind: &EventKind) -> &'static str {
         EventKind::Read => Kind::READ,
         EventKind::Closed => Kind::CLOSED,
         // To a subscriber, a rescan of everything is an overflow.
-        _ => Kind::OVERFLOW,
+        EventKind::Overflow | EventKind::Resumed => Kind::OVERFLOW,
+        _ => return "overflow",
     };
     kind.name().unwrap_or("overflow")
 }
