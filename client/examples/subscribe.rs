@@ -12,12 +12,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .open()?;
     for event in subscription {
         let event = event?;
-        match event.kind {
-            EventKind::Renamed { to } => {
-                println!("renamed {} -> {}", event.path.display(), to.display());
-            }
-            EventKind::Overflow | EventKind::Resumed => println!("look at everything again"),
-            kind => println!("{kind:?} {}", event.path.display()),
+        if let EventKind::Renamed { to } = event.kind {
+            println!("renamed {} -> {}", event.path.display(), to.display());
+        } else if matches!(event.kind, EventKind::Overflow | EventKind::Resumed) {
+            println!("look at everything again");
+        } else {
+            println!("{:?} {}", event.kind, event.path.display());
         }
     }
     Ok(())

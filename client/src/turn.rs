@@ -75,17 +75,18 @@ impl Client {
                 Err(CallError::Timeout) => return Ok(Progress::Pending),
                 answer => answer?,
             };
-            match answer.reply {
-                Reply::FsEventBroadcast(event) => self.broadcasts.push_back(event),
-                _ if ![0, number].contains(&answer.request) => {}
-                Reply::Waiting(it) => return Ok(Progress::Waiting(it.ahead)),
-                Reply::Error(error) => return Err(CallError::Refused(error)),
-                reply => {
-                    let unexpected = |reply: Reply| CallError::Unexpected(reply.name());
-                    return A::try_from(reply)
-                        .map(Progress::Answered)
-                        .map_err(unexpected);
+            if let Reply::FsEventBroadcast(event) = answer.reply {
+                self.broadcasts.push_back(event);
+            } else if [0, number].contains(&answer.request) {
+                if let Reply::Waiting(it) = answer.reply {
+                    return Ok(Progress::Waiting(it.ahead));
                 }
+                if let Reply::Error(error) = answer.reply {
+                    return Err(CallError::Refused(error));
+                }
+                return A::try_from(answer.reply)
+                    .map(Progress::Answered)
+                    .map_err(|reply| CallError::Unexpected(reply.name()));
             }
         }
     }

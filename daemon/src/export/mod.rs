@@ -189,6 +189,16 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// The command that applies an export.
+pub(crate) fn apply_command(export: &Path, project: &Path) -> String {
+    let to = if project.as_os_str().is_empty() {
+        "DIR".to_owned()
+    } else {
+        quoted(project)
+    };
+    format!("agentfs apply {} --to {to}", quoted(export))
+}
+
 #[cfg(test)]
 mod tests {
     use super::inside;
@@ -202,14 +212,4 @@ mod tests {
         assert_eq!(inside(b"/"), Some(&b""[..]));
         assert_eq!(inside(b"/..a/b.."), Some(&b"..a/b.."[..]));
     }
-}
-
-/// The command that applies an export.
-pub(crate) fn apply_command(export: &Path, project: &Path) -> String {
-    let to = if project.as_os_str().is_empty() {
-        "DIR".to_owned()
-    } else {
-        quoted(project)
-    };
-    format!("agentfs apply {} --to {to}", quoted(export))
 }

@@ -15,13 +15,13 @@ const LEVELS: usize = 5000;
 /// As a program does it that changes into each directory it makes; a file is at the end.
 fn dig(top: &Path) {
     fs::create_dir(top).unwrap();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = rustix::fs::open(top, flags, Mode::empty()).unwrap();
     for _ in 0..LEVELS {
         rustix::fs::mkdirat(&dir, "d", Mode::RWXU).unwrap();
         dir = rustix::fs::openat(&dir, "d", flags, Mode::empty()).unwrap();
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&dir, "f", flags, Mode::RUSR).unwrap();
     rustix::io::write(&file, b"text").unwrap();
 }
@@ -52,7 +52,10 @@ fn a_tree_of_5000_levels_ends_nobody() {
     said(&daemon, &["mount", "deep", point.path().to_str().unwrap()]);
     dig(&point.path().join("top"));
     fs::write(point.path().join("plain"), "new").unwrap();
-    said(&daemon, &["umount", point.path().to_str().unwrap()]);
+    said(
+        &daemon,
+        &["umount", "--detach", point.path().to_str().unwrap()],
+    );
 
     let differences = said(&daemon, &["branch", "diff", "deep"]);
     assert!(differences.contains("M /plain"));
@@ -80,7 +83,9 @@ fn a_tree_of_5000_levels_ends_nobody() {
         name: "deep".to_owned(),
         path: directory.as_path().into(),
     };
-    daemon.client().call(request, soon()).unwrap();
+    let written = daemon.client().call(request, soon()).unwrap();
+    assert_eq!(written.unread_count, 1, "what is left out is named");
+    assert!(written.unread[0].path.starts_with(b"/top/d/d"));
     assert_eq!(fs::read(directory.join("files/plain")).unwrap(), b"new");
     let list = fs::read_to_string(directory.join("changes.json")).unwrap();
     let kind = serde_json::to_string(&DiffKind::TooDeep).unwrap();

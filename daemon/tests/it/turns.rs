@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use agentfs_client::{Client, Deadline};
+use agentfs_client::{Client, Deadline, Progress};
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::SnapshotId;
 use agentfs_core::{Caller, FsCore};
 use agentfs_daemon::server::{Daemon, Limits};
-use agentfs_proto::message::{MountWait, Reply, SnapshotDelete, SnapshotRestore, Status};
+use agentfs_proto::message::{Done, MountWait, Reply, SnapshotDelete, SnapshotRestore, Status};
 
 use crate::support::{PATIENCE, assert_answers, connect, daemon_with, soon};
 
@@ -257,5 +257,29 @@ fn a_program_is_told_when_it_waits_long_for_its_turn() {
         .call_in_turn(request, deadline, moment, tell)
         .unwrap();
     assert_eq!(told, Some(1));
+    assert!(busy.iter_mut().all(is_done));
+}
+
+#[test]
+fn a_program_can_look_how_far_its_request_is_without_waiting() {
+    let rig = Rig::new();
+    let mut busy = rig.fill();
+    let mut client = connect(rig.daemon.socket());
+    let (core, root) = (rig.daemon.core(), Caller::root());
+    core.branch_create_from_snapshot(&root, rig.before, "looked-at")
+        .unwrap();
+    let request = SnapshotRestore {
+        snapshot: "before".to_owned(),
+        branch: "looked-at".to_owned(),
+    };
+    let number = client.send(request.into(), soon()).unwrap();
+    let waiting: Progress<Done> = client.progress(number, soon()).unwrap();
+    assert_eq!(waiting, Progress::Waiting(1));
+    let over = Deadline::after(std::time::Duration::ZERO);
+    let so_far: Progress<Done> = client.progress(number, over).unwrap();
+    assert_eq!(so_far, Progress::Pending);
+    rig.gate.open();
+    let answer: Progress<Done> = client.progress(number, soon()).unwrap();
+    assert!(matches!(answer, Progress::Answered(_)), "{answer:?}");
     assert!(busy.iter_mut().all(is_done));
 }

@@ -201,11 +201,11 @@ impl Drop for Lower {
 /// Makes a chain of directories on the host, deeper than a path may be, with a file in each.
 fn dig_on_host(top: &Path, levels: usize) {
     std::fs::create_dir(top).unwrap();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut dir = rustix::fs::open(top, flags, Mode::empty()).unwrap();
     for _ in 0..levels {
         rustix::fs::mkdirat(&dir, "d", Mode::from_raw_mode(0o755)).unwrap();
-        let file = OFlags::WRONLY | OFlags::CREATE;
+        let file = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&dir, "f", file, Mode::from_raw_mode(0o644)).unwrap();
         rustix::io::write(&file, b"text").unwrap();
         dir = rustix::fs::openat(&dir, "d", flags, Mode::empty()).unwrap();
@@ -214,7 +214,7 @@ fn dig_on_host(top: &Path, levels: usize) {
 
 /// Removes such a chain, level by level from the top: the rest is moved up each time.
 fn clear_host(root: &Path, name: &str) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty()).unwrap();
     loop {
         let top = rustix::fs::openat(&root, name, flags, Mode::empty()).unwrap();
