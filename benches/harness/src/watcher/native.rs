@@ -10,7 +10,7 @@ use super::Heard;
 use crate::model::Failure;
 
 #[derive(Debug)]
-pub(crate) struct NativeReader(Subscription);
+pub(crate) struct NativeReader(Box<Subscription>);
 
 impl NativeReader {
     /// Subscribes to trees.
@@ -23,7 +23,7 @@ impl NativeReader {
         let options = others
             .iter()
             .fold(options, |options, root| options.and_path(*root));
-        Ok(Self(options.open()?))
+        Ok(Self(Box::new(options.open()?)))
     }
 
     /// Sleeps unless a record is there by now.

@@ -207,11 +207,6 @@ fn branch_replies() -> Vec<Reply> {
         path: b"/a".into(),
         from: b"".into(),
     };
-    let step = ApplyStep {
-        action: text("rename"),
-        path: b"/a".into(),
-        to: b"/b".into(),
-    };
     vec![
         BranchCreated { id: 2 }.into(),
         exported().into(),
@@ -235,17 +230,7 @@ fn branch_replies() -> Vec<Reply> {
             next: 7,
         }
         .into(),
-        Applied {
-            step_count: 4,
-            steps: vec![step],
-            too_deep_count: 2,
-            conflict_count: 1,
-            conflicts: vec![b"/c".into()],
-            is_complete: false,
-            kept_count: 1,
-            kept: vec![b"/d/k".into()],
-        }
-        .into(),
+        applied().into(),
         TokenMade {
             token: Token([0xAB; 16]),
         }
@@ -265,6 +250,24 @@ fn branch_replies() -> Vec<Reply> {
         status_report().into(),
         project_info().into(),
     ]
+}
+
+fn applied() -> Applied {
+    let step = ApplyStep {
+        action: text("rename"),
+        path: b"/a".into(),
+        to: b"/b".into(),
+    };
+    Applied {
+        step_count: 4,
+        steps: vec![step],
+        too_deep_count: 2,
+        conflict_count: 1,
+        conflicts: vec![b"/c".into()],
+        is_complete: false,
+        kept_count: 1,
+        kept: vec![b"/d/k".into()],
+    }
 }
 
 fn exported() -> Exported {
