@@ -32,7 +32,10 @@ impl Heard {
             EventKind::BranchCreated => (Kind::BRANCH_CREATED, none),
             EventKind::SnapshotCreated => (Kind::SNAPSHOT_CREATED, none),
             EventKind::Overflow => (Kind::OVERFLOW, none),
-            other => panic!("{other:?} was not asked for"),
+            EventKind::Opened | EventKind::Read | EventKind::Closed | EventKind::Resumed => {
+                panic!("{:?} was not asked for", event.kind)
+            }
+            _ => panic!("{:?} is not known here", event.kind),
         };
         Self {
             kind,
