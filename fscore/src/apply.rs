@@ -26,6 +26,12 @@ pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
 use self::release::show_applied;
 pub use self::swap::{is_temporary, temporary_name};
+
+/// Merges the directories that both the branch and the host made, as applying does.
+pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
+    graft::graft(tree, lower).map(drop)
+}
+
 pub(crate) use self::traces::{HostState, Traces};
 use crate::branch::{Branch, Hold, now};
 use crate::changes::has_path;
@@ -78,8 +84,10 @@ impl Branch {
         }
         // In front of the look, so that nobody writes between it and the last step; and in front of
         // the hold, so that the branch can be changed while others are at it.
+        // Those who wait for their turn wait for the lock as well, and not one after the other.
+        let until = ApplyLock::deadline();
         let _in_turn = lower.traces.turn();
-        let _alone = ApplyLock::take(lower.root(), cancelled)?;
+        let _alone = ApplyLock::take_until(lower.root(), cancelled, until)?;
         let hold = self.inner.hold();
         let mut applied = Applied::default();
         for look in 1.. {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
+use crate::apply::merge_with_host;
 use crate::attr::Nanos;
 use crate::branch::Branch;
 use crate::diff::{Differs, Named, Shown, Step, place_of, steps};
@@ -161,20 +162,47 @@ impl Branch {
         Ok((self.changes_between(old, &new)?, new))
     }
 
+    /// As [`changes_since`](Self::changes_since), but only what the branch itself changed, as
+    /// [`apply`](Self::apply) would bring it to the host. A directory that the host has made as well
+    /// is merged with it, and what others put into a directory that the branch removed or made anew
+    /// is not among the removed: the branch never saw it.
+    ///
+    /// # Errors
+    ///
+    /// As [`changes_since`](Self::changes_since).
+    pub fn own_changes_since(&self, old: &Frozen) -> Result<Vec<Change>> {
+        let mut new = self.freeze();
+        if let Some(lower) = &self.core.shared.lower {
+            merge_with_host(&mut new.tree, lower)?;
+        }
+        let is_unseen =
+            |node: NodeId| !old.tree.is_own(node) && new.tree.seen().get(node.0).is_none();
+        let mut steps = self.steps_between(old, &new)?;
+        steps.retain(|step| !matches!(step, Step::Removed(named) if is_unseen(named.node)));
+        let is_open = |node| self.inner.read().handles.is_open(node);
+        Ok(changes(&old.tree, &new.tree, steps, &is_open))
+    }
+
     /// As [`changes_since`](Self::changes_since), up to a moment that was kept before.
     ///
     /// # Errors
     ///
     /// `EINVAL` for another branch's; what the host says of the lower layer.
     pub fn changes_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Change>> {
+        let steps = self.steps_between(old, new)?;
+        let is_open = |node| self.inner.read().handles.is_open(node);
+        Ok(changes(&old.tree, &new.tree, steps, &is_open))
+    }
+
+    /// What is only modified comes last, in the order of the last changes.
+    fn steps_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Step>> {
         if old.branch != self.id() || new.branch != self.id() {
             return Err(Errno::EINVAL);
         }
         let mut steps = steps(&old.tree, &new.tree)?;
         let modified = steps.partition_point(|step| !matches!(step, Step::Modified(..)));
         steps[modified..].sort_by_cached_key(|step| new.last_change(step));
-        let is_open = |node| self.inner.read().handles.is_open(node);
-        Ok(changes(&old.tree, &new.tree, steps, &is_open))
+        Ok(steps)
     }
 }
 

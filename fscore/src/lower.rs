@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
+pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};

@@ -18,11 +18,13 @@ impl Branch {
         let tree = self.inner.read().tree.without_orphans();
         let (mut all, mut paths) = (Vec::new(), DirPaths::default());
         for (key, inode) in tree.inodes().iter() {
-            let Some(stamp) = inode.as_file().and_then(crate::content::File::needs) else {
+            // A file that was only moved or touched is the host's, whatever that holds by now.
+            let file = inode.as_file().filter(|file| !file.is_only_base());
+            let Some(stamp) = file.and_then(crate::content::File::needs) else {
                 continue;
             };
             let found = lower.inode(NodeId(key)).ok();
-            if found.is_none_or(|it| it.stamp() != stamp)
+            if found.is_none_or(|it| !it.stamp().has_bytes_of(&stamp))
                 && let Some(place) = place_of(&mut paths, &tree, inode)
             {
                 all.push(place.path());

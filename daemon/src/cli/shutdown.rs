@@ -7,8 +7,7 @@ use agentfs_proto::message::{Code, Saved, Shutdown};
 use clap::Args;
 
 use super::session::Session;
-use super::{Common, Failure, Output};
-use crate::export::apply_command;
+use super::{Common, Failure, Output, places};
 use crate::server::SAVING;
 
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.
@@ -39,6 +38,8 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         reason: args.reason,
         discard: args.discard,
     };
+    // Where the project is now: that is where the changes are to be applied.
+    session.look_again()?;
     let deadline = Deadline::after(PATIENCE);
     let ending = match session.client.call(request, deadline) {
         Err(CallError::Refused(error)) if error.code == Code::RESOURCES => {
@@ -57,7 +58,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
                 "directory": it.path,
                 "changes": it.exported.changes,
                 "unread": it.exported.unread,
-                "apply": apply_command(it.path.as_path(), project),
+                "apply": places::apply_command(&session, it.path.as_path()),
             })
         });
         return output.json(&serde_json::json!({
@@ -82,7 +83,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
             let why = &unread.why;
             output.line(format_args!("  {} cannot be read: {why}", unread.path))?;
         }
-        let command = apply_command(path.as_path(), project);
+        let command = places::apply_command(&session, path.as_path());
         output.line(format_args!("  to apply them: {command}"))?;
     }
     let more = ending.saved_count - (ending.saved.len() as u64).min(ending.saved_count);

@@ -11,9 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use agentfs_core::beneath;
 use agentfs_core::event::ObjectKind;
-use agentfs_core::{
-    ApplyError, ApplyMode, Branch, Caller, Errno, HandleId, OpenFlags, Seek, kind_of_mode,
-};
+use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, Errno, HandleId, OpenFlags, Seek};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -291,20 +289,22 @@ impl Writer<'_> {
         })
     }
 
-    /// What an object is in the branch; `None` for a file that cannot be read.
+    /// What an object is in the branch; `None` for one that cannot be read, or that the export
+    /// cannot hold. That one is named, and the others are exported.
     fn object(&mut self, entry: &DiffEntry, path: &Bytes) -> Result<Option<Object>, ExportError> {
-        let is_file = kind_of_mode(entry.mode) == Some(ObjectKind::File);
-        match self.read_object(entry, path) {
-            Err(StepError::Other(ExportError::Branch(_, errno))) if is_file => {
-                self.unread.push(UnreadFile {
-                    path: path.clone(),
-                    why: reason(errno),
-                    parts: None,
-                });
-                Ok(None)
+        let why = match self.read_object(entry, path) {
+            Err(StepError::Other(ExportError::Branch(_, errno))) => reason(errno),
+            Err(StepError::Io(error)) if is_of_one_file(&error) => {
+                format!("the directory of the export cannot hold it: {error}")
             }
-            other => other.map_err(|error| error.at(self.partial.path.clone())),
-        }
+            other => return other.map_err(|error| error.at(self.partial.path.clone())),
+        };
+        self.unread.push(UnreadFile {
+            path: path.clone(),
+            why,
+            parts: None,
+        });
+        Ok(None)
     }
 
     fn read_object(&mut self, entry: &DiffEntry, path: &Bytes) -> StepResult<Option<Object>> {
@@ -390,6 +390,14 @@ impl Writer<'_> {
         });
         Ok(Content::Unread)
     }
+}
+
+/// Whether an error says something of one file and nothing of the next one.
+fn is_of_one_file(error: &io::Error) -> bool {
+    matches!(
+        rustix::io::Errno::from_io_error(error),
+        Some(rustix::io::Errno::FBIG | rustix::io::Errno::NAMETOOLONG)
+    )
 }
 
 fn as_bytes(path: &[u8]) -> Bytes {

@@ -66,7 +66,7 @@ pub(crate) fn find(
         let base = origins.base(branch).ok_or_else(|| {
             Refusal::not_found("it is not known what the branch was made from; use --against")
         })?;
-        let (changes, _) = shown.changes_since(&base)?;
+        let changes = shown.own_changes_since(&base)?;
         return Ok(merged(
             changes.iter().filter_map(|change| entry_of(&shown, change)),
         ));

@@ -162,6 +162,8 @@ impl EventLoop {
             if self.control.stop.load(Ordering::Acquire) {
                 tracing::info!(sessions = self.sessions.len(), "ending");
                 // Before the connections end: whoever waits for one looks what was exported then.
+                // What is applied just then ends between two steps, and the rest is exported.
+                self.services.stops().end_all();
                 self.services.save_changes();
                 return Ok(());
             }

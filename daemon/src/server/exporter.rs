@@ -122,7 +122,10 @@ impl Exporter {
         let stop = Stop::after(SAVING);
         for branch in self.unsaved(&Rescue::default()) {
             match self.save_one(&branch, &stop) {
-                Ok(saved) => log(&saved, self.lower.as_path()),
+                Ok(saved) => log(
+                    &saved,
+                    project::path_for_export(&self.core, &self.lower).as_path(),
+                ),
                 Err(error) => {
                     tracing::error!(branch = branch.name(), "{error}; they are lost");
                 }
@@ -134,7 +137,10 @@ impl Exporter {
     fn save(&self, rescue: &mut Rescue, stop: &Stop) -> Result<(), NotSaved> {
         for branch in self.unsaved(rescue) {
             let saved = self.save_one(&branch, stop)?;
-            log(&saved, self.lower.as_path());
+            log(
+                &saved,
+                project::path_for_export(&self.core, &self.lower).as_path(),
+            );
             if let Some(earlier) = rescue.0.insert(branch.id(), saved) {
                 earlier.discard();
             }

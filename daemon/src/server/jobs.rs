@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -66,8 +65,6 @@ pub(crate) struct Jobs {
     held: Arc<Mutex<Vec<BranchId>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     control: Arc<Control>,
-    /// The daemon is to end: what can be left in the middle without loss is left.
-    ending: Arc<AtomicBool>,
 }
 
 /// How many are under way.
@@ -142,7 +139,6 @@ impl Jobs {
             held: Arc::default(),
             threads: Mutex::default(),
             control: Arc::clone(control),
-            ending: Arc::default(),
         }
     }
 
@@ -270,16 +266,8 @@ impl Jobs {
         std::mem::take(&mut *lock(&self.done))
     }
 
-    /// Set once the daemon is to end: a job that may take very long looks at it, and ends where
-    /// nothing is lost.
-    pub(crate) fn ending(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.ending)
-    }
-
     /// Waits until nothing is under way, so that nothing is left half done.
     pub(crate) fn finish(&self) {
-        // Relaxed: nothing but the flag itself is looked at.
-        self.ending.store(true, Ordering::Relaxed);
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a long request failed");

@@ -261,6 +261,10 @@ impl Session {
             Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
                 Ok(started) => {
                     self.is_busy = true;
+                    if self.has_hung_up {
+                        // The request and the end of the connection came together.
+                        services.stops().end(self.id);
+                    }
                     if let Started::Waiting(ahead) = started {
                         let ahead = ahead as u64;
                         self.link

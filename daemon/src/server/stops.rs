@@ -1,4 +1,4 @@
-//! Exports under way, which end at once when nobody waits for them any more.
+//! Exports and applies under way, which end when nobody waits for them any more.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

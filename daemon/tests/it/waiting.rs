@@ -6,6 +6,7 @@ use agentfs_core::{Caller, FsCore, OpenFlags};
 use agentfs_daemon::server::{Config, Daemon};
 use agentfs_proto::message::{BranchApply, FsMkdir, FsOp, FsReply, FsRequest, FsStat};
 
+use crate::files::write;
 use crate::support::{assert_answers, connect, private_directory, soon};
 
 const FILES: usize = 1500;
@@ -86,6 +87,34 @@ fn applying_a_branch_holds_up_only_who_changes_it() {
 
 /// A daemon that is told to end does not wait for a branch with very many files: what is carried over
 /// by then is, and nothing is left half done.
+#[test]
+fn an_apply_that_nobody_waits_for_any_more_writes_nothing() {
+    let lower = private_directory();
+    let directory = private_directory();
+    let mut config = Config::new(directory.path().join("control.sock"));
+    config.lower = Some(lower.path().to_owned());
+    let daemon = Daemon::start(config).unwrap();
+    let mut client = connect(daemon.socket());
+    write(&mut client, "/f", b"text").unwrap();
+    let never = std::sync::atomic::AtomicBool::new(false);
+    let held = std::fs::File::open(lower.path()).unwrap();
+    let held = agentfs_core::ApplyLock::take(&held, &never).unwrap();
+    let apply = BranchApply {
+        name: "main".to_owned(),
+        dry_run: false,
+        force: false,
+    };
+    client.send(apply.into(), soon()).unwrap();
+    drop(client);
+    // The branch can be changed again when the apply has ended, which the lock still keeps waiting.
+    write(&mut connect(daemon.socket()), "/g", b"text").unwrap();
+    drop(held);
+    let main = daemon.core().branch(FsCore::MAIN).unwrap();
+    // Whoever comes next finds everything still to be done.
+    let done = main.apply(agentfs_core::ApplyMode::Refuse).unwrap();
+    assert_eq!(done.actions.len(), 2);
+}
+
 #[test]
 fn a_daemon_that_is_told_to_end_ends_in_the_middle_of_an_apply() {
     const MANY: usize = 20_000;

@@ -195,3 +195,24 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     assert_eq!(project.read("big"), "changed by the host");
     project.ask(&["branch", "delete", "run-1"]);
 }
+
+#[test]
+fn what_an_export_cannot_hold_is_named_and_everything_else_is_exported() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let largest = i64::MAX.cast_unsigned();
+    let file = fs::File::create(project.beside("large")).unwrap();
+    if file.set_len(largest).is_ok() {
+        println!("left out: this filesystem takes the largest file there can be");
+        return;
+    }
+    let script = format!("truncate -s {largest} big; echo precious > f");
+    let said = project.run(&[], &script);
+    assert_eq!(said.status, Some(125), "{said:?}");
+    assert!(said.err.contains("  /big: "), "{}", said.err);
+    let exported = said.exported();
+    let text = fs::read_to_string(exported.join("files/f"));
+    assert_eq!(text.unwrap(), "precious\n");
+}

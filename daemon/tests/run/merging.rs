@@ -119,6 +119,37 @@ fn what_others_put_into_a_removed_directory_is_named_and_stays() {
     assert_eq!(project.read("dir/more"), "theirs");
 }
 
+#[test]
+fn an_export_removes_nothing_that_its_branch_never_saw() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("anew/old", "old"), ("gone/old", "old")]);
+    let script = "mkdir both; echo b > both/b; rm -r anew; mkdir anew; echo n > anew/n; \
+                  rm -r gone; echo written; read -r _";
+    let mut run = project.start(&[], script);
+    run.expect("written");
+    for name in ["both/theirs", "anew/theirs", "gone/theirs"] {
+        project.write(name, "theirs");
+    }
+    run.say("go on");
+    let (status, out, err) = run.finish();
+    let said = Said {
+        status: status.code(),
+        out,
+        err,
+    };
+    assert!(!said.err.contains("theirs"), "{}", said.err);
+    let exported = said.exported();
+    let applied = project.say(&["apply", exported.to_str().unwrap(), "--force"]);
+    for name in ["both/theirs", "anew/theirs", "gone/theirs"] {
+        assert_eq!(project.read(name), "theirs", "{applied:?}");
+    }
+    assert_eq!(project.read("both/b"), "b\n", "{applied:?}");
+    assert_eq!(project.read("anew/n"), "n\n", "{applied:?}");
+    assert!(!project.has("anew/old"), "{applied:?}");
+}
+
 /// A small filesystem over a directory, for root.
 struct Small<'a>(&'a Path);
 

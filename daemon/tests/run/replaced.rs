@@ -290,3 +290,19 @@ fn a_process_left_in_a_project_that_was_renamed_is_told_of_and_joined() {
     fs::write(&fifo, "go on\n").unwrap();
     project.wait_unmounted("run-1");
 }
+
+#[test]
+fn what_a_shutdown_exports_of_a_moved_project_is_applied_where_that_is_now() {
+    if !can_mount() {
+        return;
+    }
+    let project = kept();
+    let moved = project.beside("moved");
+    fs::rename(project.path(), &moved).unwrap();
+    fs::create_dir(project.path()).unwrap();
+    let said = project.ask_in(&moved, &["shutdown"]);
+    let (_, hint) = said.split_once("to apply them: ").unwrap();
+    project.type_in(project.directory(), hint.lines().next().unwrap());
+    assert_eq!(fs::read_dir(project.path()).unwrap().count(), 0);
+    assert!(said.contains(moved.to_str().unwrap()), "{said}");
+}

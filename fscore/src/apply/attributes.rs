@@ -46,8 +46,9 @@ pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32
     Mode::from_raw_mode(mode as rustix::fs::RawMode)
 }
 
-/// Everything that a new file or directory gets, but for a directory's times, which its entries move.
+/// Everything that a new file or directory in `dir` gets, but for a directory's times, which its entries move.
 pub(super) fn furnish(
+    dir: &OwnedFd,
     fd: &OwnedFd,
     inode: &Inode,
     seen: Option<&Seen>,
@@ -61,7 +62,13 @@ pub(super) fn furnish(
     let was = seen.filter(|_| model.is_some_and(|model| model.is_same));
     set_changed(fd, was.and_then(|seen| seen.xattrs.as_deref()), xattrs)?;
     let host = model.map(|model| model.mode);
-    rustix::fs::fchmod(fd, mode_for_host(inode, seen, host))?;
+    let mut mode = mode_for_host(inode, seen, host);
+    if model.is_none() {
+        // What is new has the default ACL of its directory, which chmod(2) would widen.
+        let most = crate::lower::most_for_new(dir);
+        mode &= Mode::from_raw_mode(most as rustix::fs::RawMode);
+    }
+    rustix::fs::fchmod(fd, mode)?;
     if !inode.is_dir() {
         rustix::fs::futimens(fd, &times_of(inode))?;
     }

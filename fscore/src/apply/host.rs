@@ -251,7 +251,7 @@ impl<'a> Job<'a> {
         let xattrs = self.new.xattrs(named.node, &inode)?;
         let furnished = beneath::open(&dir, name, flags)
             .map_err(Errno::from)
-            .and_then(|fd| attributes::furnish(&fd, &inode, None, xattrs.as_ref(), None));
+            .and_then(|fd| attributes::furnish(&dir, &fd, &inode, None, xattrs.as_ref(), None));
         if let Err(errno) = furnished {
             // It fails when somebody has put something there by now: then it stays, as theirs.
             let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);

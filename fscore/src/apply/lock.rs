@@ -44,11 +44,24 @@ impl ApplyLock {
     ///
     /// [`LockError`].
     pub fn take(directory: impl AsFd, cancelled: &AtomicBool) -> Result<Self, LockError> {
+        Self::take_until(directory, cancelled, Self::deadline())
+    }
+
+    /// How long [`take`](Self::take) would wait from now on.
+    pub(crate) fn deadline() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// As [`take`](Self::take), for a caller that has waited for something else already.
+    pub(crate) fn take_until(
+        directory: impl AsFd,
+        cancelled: &AtomicBool,
+        until: Instant,
+    ) -> Result<Self, LockError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // Opened for this alone: the lock belongs to what is opened, and ends with it.
         let own = rustix::fs::openat(directory, c".", flags, Mode::empty())
             .map_err(|errno| LockError::Host(errno.into()))?;
-        let until = Instant::now() + PATIENCE;
         loop {
             match rustix::fs::flock(&own, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self(Some(own))),
@@ -76,5 +89,26 @@ impl Drop for ApplyLock {
             // Not only by closing: a child that was forked meanwhile has it open for a moment, too.
             let _ = rustix::fs::flock(own, FlockOperation::Unlock);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_long_enough_for_a_turn_does_not_wait_for_the_lock_as_well() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = std::fs::File::open(directory.path()).expect("the directory");
+        let never = AtomicBool::new(false);
+        let alone = ApplyLock::take(&directory, &never).expect("the lock");
+        let late = ApplyLock::take_until(&directory, &never, Instant::now());
+        assert_eq!(late.err(), Some(LockError::Busy));
+        drop(alone);
+        let free = ApplyLock::take_until(&directory, &never, Instant::now());
+        assert!(
+            free.is_ok(),
+            "a lock that is free is taken, however late it is"
+        );
     }
 }

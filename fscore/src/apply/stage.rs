@@ -146,7 +146,7 @@ impl Job<'_> {
         let file = rustix::fs::openat(&staged.dir, &*staged.temporary, flags, own)?;
         self.fill(&file, node, inode)?;
         let xattrs = self.new.xattrs(node, inode)?;
-        attributes::furnish(&file, inode, seen, xattrs.as_ref(), model)?;
+        attributes::furnish(&staged.dir, &file, inode, seen, xattrs.as_ref(), model)?;
         Ok(rustix::fs::fsync(&file)?)
     }
 

@@ -13,14 +13,17 @@ use rustix::io::Errno as HostErrno;
 use crate::beneath;
 
 const NAME: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
 
 /// `linux/posix_acl_xattr.h`: a version, then entries of tag, permissions and id, little-endian.
 const VERSION: [u8; 4] = [2, 0, 0, 0];
 const ENTRY: usize = 8;
+const USER_OBJ: u16 = 0x01;
 const USER: u16 = 0x02;
 const GROUP_OBJ: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
+const OTHER: u16 = 0x20;
 
 /// What an object's ACL takes from its permission bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +53,30 @@ pub(super) fn taken(dir: &OwnedFd, name: &[u8], mode: u32) -> Taken {
         }
         Err(_) => Taken::Unknown,
     }
+}
+
+/// The most permission bits that a new object in a directory may have: those that its default ACL
+/// leaves (acl(5), "OBJECT CREATION AND DEFAULT ACLs"). When that cannot be found out, only the owner's.
+pub(crate) fn most_for_new(dir: &OwnedFd) -> u32 {
+    let mut buffer = vec![0; 1 << 16];
+    match rustix::fs::fgetxattr(dir, DEFAULT, buffer.as_mut_slice()) {
+        Ok(len) => left_by(&buffer[..len]),
+        Err(HostErrno::NODATA | HostErrno::OPNOTSUPP) => 0o7777,
+        Err(_) => 0o7700,
+    }
+}
+
+/// What a default ACL leaves of a mode.
+fn left_by(acl: &[u8]) -> u32 {
+    let Some(entries) = acl.strip_prefix(&VERSION) else {
+        return 0o7700;
+    };
+    let bits_of = |wanted: u16| {
+        let mut all = entries.chunks_exact(ENTRY).map(tag_and_bits);
+        all.find(|(tag, _)| *tag == wanted).map(|(_, bits)| bits)
+    };
+    let group = bits_of(MASK).or_else(|| bits_of(GROUP_OBJ)).unwrap_or(0);
+    0o7000 | bits_of(USER_OBJ).unwrap_or(7) << 6 | group << 3 | bits_of(OTHER).unwrap_or(0)
 }
 
 /// By the directory's descriptor and the last component alone, so that nothing leads out. There is no
@@ -85,14 +112,7 @@ fn of_acl(acl: &[u8], mode: u32) -> Taken {
     let Some(entries) = acl.strip_prefix(&VERSION) else {
         return Taken::Unknown;
     };
-    let entry = |entry: &[u8]| {
-        let [tag, tag_high, bits, bits_high, ..] = *entry else {
-            return (0, 0);
-        };
-        let tag = u16::from_le_bytes([tag, tag_high]);
-        (tag, u32::from(u16::from_le_bytes([bits, bits_high])) & 7)
-    };
-    let entries = || entries.chunks_exact(ENTRY).map(entry);
+    let entries = || entries.chunks_exact(ENTRY).map(tag_and_bits);
     let mask = entries().find(|(tag, _)| *tag == MASK);
     let mask = mask.map_or(7, |(_, bits)| bits);
     let (mut group, mut other) = (mode >> 3 & 7, mode & 7);
@@ -109,12 +129,18 @@ fn of_acl(acl: &[u8], mode: u32) -> Taken {
     Taken::Bits(mode & 0o077 & !(group << 3 | other))
 }
 
+/// The tag of an entry, and its permissions.
+fn tag_and_bits(entry: &[u8]) -> (u16, u32) {
+    let [tag, tag_high, bits, bits_high, ..] = *entry else {
+        return (0, 0);
+    };
+    let tag = u16::from_le_bytes([tag, tag_high]);
+    (tag, u32::from(u16::from_le_bytes([bits, bits_high])) & 7)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const USER_OBJ: u16 = 0x01;
-    const OTHER: u16 = 0x20;
 
     fn shown(mode: u32, entries: &[(u16, u16)]) -> u32 {
         let mut acl = VERSION.to_vec();

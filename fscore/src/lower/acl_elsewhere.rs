@@ -18,3 +18,8 @@ pub(super) enum Taken {
 pub(super) fn taken(_: &OwnedFd, _: &[u8], _: u32) -> Taken {
     Taken::Unsupported
 }
+
+/// The most permission bits that a new object in a directory may have.
+pub(crate) fn most_for_new(_: &OwnedFd) -> u32 {
+    0o7777
+}

@@ -250,3 +250,23 @@ fn what_is_new_gets_the_default_acl_of_its_directory() {
     let deep = value(&dir.join("sub/f"), ACCESS).unwrap();
     assert_eq!(deep, acl(&[Owner(6), User(7), Group(7), Mask(4), Other(4)]));
 }
+
+#[test]
+fn a_new_file_is_not_wider_than_the_default_acl_of_its_directory() {
+    let Some((host, w)) = world(&[]) else { return };
+    let dir = host.path().join("dir");
+    fs::create_dir(&dir).unwrap();
+    use Entry::{Group, Mask, Other, Owner, User};
+    let entries = [Owner(7), User(7), Group(0), Mask(7), Other(0)];
+    set(&dir, DEFAULT, &acl(&entries));
+    w.put("/dir/f", "new");
+    w.mkdir("/dir/sub");
+    w.b.chmod(&w.root, "/dir/f", 0o644).unwrap();
+    w.b.apply(ApplyMode::Refuse).unwrap();
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |name: &str| dir.join(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("f") & 0o007, 0, "others have nothing there");
+    assert_eq!(mode("sub") & 0o007, 0, "others have nothing there");
+    let expected = [Owner(6), User(7), Group(0), Mask(4), Other(0)];
+    assert_eq!(value(&dir.join("f"), ACCESS), Some(acl(&expected)));
+}

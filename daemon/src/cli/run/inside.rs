@@ -79,6 +79,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
         session.call(BranchRetire { name, seq })?;
     }
     go_to(&args.directory, &args.at)?;
+    require_branch(&args.directory, &args.at, unserved.st_dev)?;
     Ok(command)
 }
 
@@ -103,6 +104,24 @@ pub(super) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::Other(format!("{}: {error}", directory.display())))
 }
 
+/// Refuses to start the command in the project itself: somebody may have put another directory at the
+/// project's path when the branch was mounted on the one before.
+pub(super) fn require_branch(directory: &Path, project: &Path, st_dev: u64) -> Result<(), Failure> {
+    let here = rustix::fs::stat(".").map_err(|error| Failure::Input(error.into()))?;
+    // A command for a project may be started from elsewhere.
+    let is_elsewhere = !directory.starts_with(project)
+        && std::env::current_dir().ok().as_deref() == Some(directory);
+    let at_project = rustix::fs::stat(project).map(|it| it.st_dev);
+    if at_project == Ok(st_dev) && (is_elsewhere || here.st_dev == st_dev) {
+        return Ok(());
+    }
+    Err(Failure::Other(format!(
+        "another directory was put at {} while the branch was mounted there, so the command is not \
+         started",
+        project.display()
+    )))
+}
+
 /// Gives this process a mount namespace of its own, in a user namespace of its own if it is not
 /// privileged. Nothing that is mounted in it is seen outside.
 fn separate() -> io::Result<()> {
@@ -122,4 +141,18 @@ fn separate_user() -> io::Result<()> {
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
     fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::require_branch;
+
+    #[test]
+    fn a_command_is_not_started_beside_its_branch() {
+        let here = std::env::current_dir().expect("a directory");
+        let device = rustix::fs::stat(".").expect("a look").st_dev;
+        assert!(require_branch(&here, &here, device).is_ok());
+        let refused = require_branch(&here, &here, device + 1).expect_err("another directory");
+        assert!(refused.to_string().contains("is not started"), "{refused}");
+    }
 }

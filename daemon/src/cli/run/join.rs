@@ -77,7 +77,9 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
         ));
     }
     let project = &member.point;
-    inside::go_to(&directory.unwrap_or_else(|_| project.clone()), project)?;
+    let directory = directory.unwrap_or_else(|_| project.clone());
+    inside::go_to(&directory, project)?;
+    inside::require_branch(&directory, project, mount.st_dev)?;
     Ok(command)
 }
 

@@ -76,6 +76,8 @@ impl LowerCounts {
 #[derive(Debug)]
 pub(crate) struct LowerWatch {
     messages: SyncSender<Message>,
+    /// Set when nobody waits for what is still in the queue.
+    is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<LowerCounts>,
 }
@@ -95,7 +97,9 @@ impl LowerWatch {
         let (messages, received) = sync_channel(WAITING);
         let (ready, is_ready) = mpsc::channel();
         let counts = Arc::new(LowerCounts::default());
+        let is_over = Arc::<AtomicBool>::default();
         let task = Task {
+            is_over: Arc::clone(&is_over),
             core: core.clone(),
             root: root.to_owned(),
             coverage: Coverage::new(core, root, &counts),
@@ -112,6 +116,7 @@ impl LowerWatch {
         let _ = is_ready.recv_timeout(PATIENCE);
         Ok(Self {
             messages,
+            is_over,
             thread: Some(thread),
             counts,
         })
@@ -124,8 +129,10 @@ impl LowerWatch {
 
 impl Drop for LowerWatch {
     fn drop(&mut self) {
-        // It fails when the thread has ended already.
-        drop(self.messages.send(Message::Stop));
+        // Relaxed: nothing but the flag itself is looked at.
+        self.is_over.store(true, Ordering::Relaxed);
+        // It wakes a thread that waits. One that works looks at the flag.
+        drop(self.messages.try_send(Message::Stop));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -135,6 +142,7 @@ impl Drop for LowerWatch {
 }
 
 struct Task {
+    is_over: Arc<AtomicBool>,
     core: FsCore,
     root: PathBuf,
     coverage: Coverage,
@@ -177,6 +185,9 @@ impl Task {
             self.resync();
         }
         while let Some(message) = self.next(received) {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             let steps = match message {
                 Some(Message::Stop) => return,
                 Some(Message::Event(Ok(event))) => self.translator.hear(&event, Instant::now()),
@@ -207,6 +218,9 @@ impl Task {
 
     fn carry_out(&mut self, steps: Vec<Step>, watcher: &mut RecommendedWatcher) {
         for step in steps {
+            if self.is_over.load(Ordering::Relaxed) {
+                return;
+            }
             match step {
                 Step::Tell(change) => self.tell(&change),
                 Step::Enter(directory) => self.enter(&directory, watcher),

@@ -115,13 +115,14 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
-        let (core, ending) = (services.core().clone(), services.jobs().ending());
+        // It ends with its session, and with the daemon.
+        let (core, stop) = (services.core().clone(), self.stop(services));
         holding_job(branch.id(), move || {
             // When it has its turn: until then the directory may be moved.
             if !request.dry_run {
                 project::require_in_place(&core, branch.name())?;
             }
-            Ok(apply::apply(&branch, &request, &ending)?.into())
+            Ok(apply::apply(&branch, &request, stop.flag())?.into())
         })
     }
 

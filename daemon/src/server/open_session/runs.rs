@@ -96,8 +96,8 @@ impl OpenSession {
         })
     }
 
-    /// What ends an export when the session does.
-    fn stop(&self, services: &Services) -> Stop {
+    /// What ends an export or an apply when the session does.
+    pub(super) fn stop(&self, services: &Services) -> Stop {
         let stop = Stop::default();
         services.stops().begin(self.public.id, &stop);
         stop
