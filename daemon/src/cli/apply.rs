@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -80,33 +81,33 @@ pub(crate) fn run(args: &ApplyArgs, output: &mut Output) -> Result<(), Failure> 
         output.json(&serde_json::json!({
             "project": target.path(),
             "changes": carried.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
-            "made": carried.made,
+            "made": carried.made.len(),
             "made_before": carried.made_before,
             "conflicts": carried.conflicts,
             "unread": source.unread(),
-            "done": is_done && carried.failure.is_none(),
+            "done": is_done && carried.failures.is_empty(),
         }))?;
     } else {
         let shown = match (is_refused, is_done) {
-            (true, _) => 0,
-            (false, true) => carried.made,
-            (false, false) => carried.changes.len(),
+            (true, _) => &[][..],
+            (false, true) => &carried.made,
+            (false, false) => &carried.changes,
         };
         show(&source, &carried, shown, output)?;
     }
-    result(args, &target, carried, is_refused)
+    result(args, &source, &target, &carried, is_refused)
 }
 
 fn show(
     source: &Source,
     carried: &Carried,
-    shown: usize,
+    shown: &[(DiffKind, Bytes)],
     output: &mut Output,
 ) -> Result<(), Failure> {
     for path in &carried.conflicts {
         output.line(format_args!("conflict {path}"))?;
     }
-    for (change, path) in carried.changes.iter().take(shown) {
+    for (change, path) in shown {
         output.line(format_args!("{} {path}", letter(*change)))?;
     }
     for unread in source.unread() {
@@ -127,8 +128,9 @@ fn show(
 
 fn result(
     args: &ApplyArgs,
+    source: &Source,
     target: &Target,
-    carried: Carried,
+    carried: &Carried,
     is_refused: bool,
 ) -> Result<(), Failure> {
     let command = apply_command(&args.dir, target.path());
@@ -140,13 +142,31 @@ fn result(
             target.path().display()
         )));
     }
-    let Some(failure) = carried.failure else {
-        return Ok(());
+    let Some((last, others)) = carried.failures.split_last() else {
+        return left_out(source);
     };
-    let (made, all) = (carried.made, carried.changes.len());
+    for failure in others {
+        tell(&failure.to_string());
+    }
+    let command = if args.force {
+        format!("{command} --force")
+    } else {
+        command
+    };
+    let (made, all) = (carried.made.len(), carried.changes.len());
     Err(Failure::Other(format!(
-        "{failure}; {made} of {all} changes are made, and the others are made by: {command}"
+        "{last}; {made} of {all} changes are made, and the others are made by: {command}"
     )))
+}
+
+/// Fails when files could not be exported: the project does not have all changes of the branch.
+fn left_out(source: &Source) -> Result<(), Failure> {
+    match source.unread().len() {
+        0 => Ok(()),
+        count => Err(Failure::Other(format!(
+            "{count} changed files could not be read when this was exported, and are left out"
+        ))),
+    }
 }
 
 /// The directory that the changes are for, as the user names it or agrees to.

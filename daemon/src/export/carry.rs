@@ -1,8 +1,11 @@
 //! From a directory to the project.
 
+use std::collections::HashSet;
+
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 
+use super::error::StepError;
 use super::look::{Look, State, look};
 use super::put::Maker;
 use super::{ExportError, Source, Step, Stop, Target, UnreadFile};
@@ -23,14 +26,14 @@ pub(crate) enum Mode {
 pub(crate) struct Carried {
     /// Each with its path, in their order, without those that had been made earlier.
     pub(crate) changes: Vec<(DiffKind, Bytes)>,
-    /// How many of them are made.
-    pub(crate) made: usize,
+    /// Those of them that were made.
+    pub(crate) made: Vec<(DiffKind, Bytes)>,
     /// How many had been made earlier.
     pub(crate) made_before: usize,
     /// What the project changed since the branch saw it, or since the list was written.
     pub(crate) conflicts: Vec<Bytes>,
-    /// What ended it early.
-    pub(crate) failure: Option<ExportError>,
+    /// Why the others were not made.
+    pub(crate) failures: Vec<ExportError>,
 }
 
 /// Carries the changes of an exported branch over to a directory. With conflicts nothing is done,
@@ -57,11 +60,11 @@ pub(crate) fn carry(
         .map(|(step, _)| (step.change, step.path.clone()))
         .collect();
     let mut carried = Carried {
-        made: 0,
+        made: Vec::new(),
         made_before: steps.len() - changes.len(),
         changes,
         conflicts,
-        failure: None,
+        failures: Vec::new(),
     };
     if mode == Mode::DryRun || (mode == Mode::Refuse && !carried.conflicts.is_empty()) {
         return Ok(carried);
@@ -79,18 +82,86 @@ pub(crate) fn carry(
         names: None,
         directories: Vec::new(),
     };
+    let mut held = held(steps, &looks);
     for (step, look) in to_do() {
-        if let Err(error) = maker.make(step, look.seen) {
-            carried.failure = Some(error.at(target.display(&step.path)));
-            break;
+        let display = target.display(&step.path);
+        if is_refused(step, look) {
+            carried.failures.push(ExportError::Kept(display));
+            continue;
         }
-        carried.made += 1;
+        if is_held(&held, step) {
+            hold(&mut held, step);
+            carried.failures.push(ExportError::Depends(display));
+            continue;
+        }
+        match maker.make(step, look.seen) {
+            Ok(()) => carried.made.push((step.change, step.path.clone())),
+            Err(StepError::Stopped) => {
+                carried.failures.push(ExportError::Stopped);
+                break;
+            }
+            Err(error) => {
+                hold(&mut held, step);
+                carried.failures.push(error.at(display));
+            }
+        }
     }
     if let Err((path, error)) = maker.finish() {
         let error = error.at(target.display(path));
-        carried.failure.get_or_insert(error);
+        carried.failures.push(error);
     }
     Ok(carried)
+}
+
+/// Returns whether a rename is never made, not even when it is forced: another object has the name.
+fn is_refused(step: &Step, look: &Look) -> bool {
+    step.change == DiffKind::Renamed && look.state == State::Conflict && !look.is_recorded
+}
+
+/// Returns the paths at which nothing is changed, because a rename there or a rename that leads there
+/// is refused. Earlier steps may make room for such a rename, so all of them are looked at.
+fn held<'a>(steps: &'a [Step], looks: &[Look]) -> HashSet<&'a [u8]> {
+    let mut held = HashSet::new();
+    for (step, _) in steps
+        .iter()
+        .zip(looks)
+        .filter(|(step, look)| is_refused(step, look))
+    {
+        hold(&mut held, step);
+    }
+    loop {
+        let count = held.len();
+        let open = steps
+            .iter()
+            .zip(looks)
+            .filter(|(_, look)| look.state != State::Done);
+        for (step, _) in open {
+            if is_held(&held, step) {
+                hold(&mut held, step);
+            }
+        }
+        if held.len() == count {
+            return held;
+        }
+    }
+}
+
+fn hold<'a>(held: &mut HashSet<&'a [u8]>, step: &'a Step) {
+    held.insert(&step.path);
+    if step.change == DiffKind::Renamed {
+        held.insert(&step.from);
+    }
+}
+
+/// Returns whether a step is at such a path or below one.
+fn is_held(held: &HashSet<&[u8]>, step: &Step) -> bool {
+    let is_below = |path: &Bytes| {
+        let path: &[u8] = path;
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let mut parents = slashes.filter_map(|(at, _)| path.get(..at));
+        held.contains(path) || parents.any(|parent| held.contains(parent))
+    };
+    is_below(&step.path) || (step.change == DiffKind::Renamed && is_below(&step.from))
 }
 
 fn conflicts(source: &Source, looks: &[Look]) -> Vec<Bytes> {

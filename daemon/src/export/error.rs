@@ -28,6 +28,10 @@ pub(crate) enum ExportError {
     Writable(PathBuf),
     /// It is neither a file nor anything else that is read here.
     NotAFile(PathBuf),
+    /// The project has something else where the list expects what it moves.
+    Kept(PathBuf),
+    /// It depends on a change that was not made.
+    Depends(PathBuf),
     /// The project was changed while this was at work there.
     Changed(PathBuf),
     /// It was asked to end, or took too long.
@@ -87,6 +91,17 @@ impl fmt::Display for ExportError {
                  apply them again: what is done already stays done",
                 path.display()
             ),
+            Self::Kept(path) => write!(
+                f,
+                "{}: what the branch moved there cannot be told from what the project has by now, so \
+                 nothing is overwritten; compare both and move it by hand",
+                path.display()
+            ),
+            Self::Depends(path) => write!(
+                f,
+                "{}: this depends on another change that was not made",
+                path.display()
+            ),
             Self::Stopped => f.write_str("it was interrupted, or took too long"),
         }
     }
@@ -101,6 +116,8 @@ impl std::error::Error for ExportError {
             | Self::Owner { .. }
             | Self::Writable(_)
             | Self::NotAFile(_)
+            | Self::Kept(_)
+            | Self::Depends(_)
             | Self::Changed(_)
             | Self::Stopped => None,
         }

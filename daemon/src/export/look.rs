@@ -22,6 +22,8 @@ use super::{ExportError, Object, Step, alike, content, moved};
 
 /// The type of a symbolic link.
 const LINK: u32 = 0o120_000;
+/// The type of a directory.
+const DIRECTORY: u32 = 0o040_000;
 
 /// What is to be done about a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,11 +42,24 @@ pub(super) struct Look {
     pub(super) state: State,
     /// What it takes the place of, changes or moves, when its turn comes.
     pub(super) seen: Option<Found>,
+    /// Of a rename: whether that is what the list says, and no other object that has its name.
+    pub(super) is_recorded: bool,
 }
 
 impl Look {
     fn new(state: State, seen: Option<Found>) -> Self {
-        Self { state, seen }
+        Self {
+            state,
+            seen,
+            is_recorded: false,
+        }
+    }
+
+    fn recorded(state: State, seen: Option<Found>) -> Self {
+        Self {
+            is_recorded: true,
+            ..Self::new(state, seen)
+        }
     }
 }
 
@@ -72,6 +87,8 @@ struct Looker<'a> {
     source: &'a Source,
     target: &'a Target,
     stop: &'a Stop,
+    /// Whether this is the directory that the list was written for: inode numbers can be compared.
+    is_recorded_directory: bool,
     renames: Vec<Rename<'a>>,
     /// Steps that put something at a path.
     filling: HashMap<&'a [u8], Vec<usize>>,
@@ -88,10 +105,14 @@ pub(super) fn look(
     stop: &Stop,
 ) -> Result<Vec<Look>, ExportError> {
     let steps = source.steps();
+    let identity = target
+        .identity()
+        .map_err(|error| ExportError::Io(target.path().to_owned(), error))?;
     let mut looker = Looker {
         source,
         target,
         stop,
+        is_recorded_directory: source.list.identity == Some(identity),
         renames: Vec::new(),
         filling: HashMap::new(),
         freeing: HashMap::new(),
@@ -202,29 +223,89 @@ impl<'a> Looker<'a> {
 
     fn look_at_rename(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
         let from = self.see(&self.locate(&step.from, index))?;
-        let to = self.see(&self.locate(&step.path, index))?;
-        // What only is out of the way for another moves on by a later step.
-        let mut last = &step.path;
-        let later = self.source.steps().iter().skip(index + 1);
-        for next in later.filter(|it| it.change == DiffKind::Renamed && it.from == step.path) {
-            last = &next.path;
-        }
-        let last = self.see(last.0.strip_prefix(b"/").unwrap_or(last))?;
+        let path = self.locate(&step.path, index);
+        let to = self.see(&path)?;
+        // Later renames may move the object on: this name may only be a temporary one.
+        let (last_path, objects) = self.follow(index, step);
+        let last = self.see(&last_path)?;
+        let Some(before) = step.before else {
+            return Ok(Look::new(State::Conflict, from));
+        };
+        let stamp_of = |found: Option<Found>| found.map(|it| it.stamp());
         let is_it = |found: Option<Found>| {
-            let both = step.before.zip(found);
-            both.is_some_and(|(before, found)| before.is_same_object(&found.stamp()))
+            self.is_recorded_directory
+                && stamp_of(found).is_some_and(|it| before.is_same_object(&it))
         };
-        let has_moved = (is_it(to) || is_it(last)) && !is_it(from);
-        let kind = step.mode & 0o170_000;
-        let is_there = from.is_none() && to.is_some_and(|it| it.kind() == kind);
-        let state = if has_moved || is_there {
-            State::Done
-        } else if from.is_some() && alike(from.map(|it| it.stamp()), step.before) {
-            State::ToDo
-        } else {
-            State::Conflict
-        };
-        Ok(Look::new(state, from))
+        let is_like = |found: Option<Found>| stamp_of(found).is_some_and(|it| before.is_like(&it));
+        let mut freeing = self.freeing.get(&*step.path).into_iter().flatten();
+        let is_freed = freeing.any(|earlier| *earlier < index);
+        let is_refilled = self.filling.get(&*step.from).into_iter().flatten();
+        let is_refilled = is_refilled.into_iter().any(|later| *later > index);
+        let is_free = to.is_none() || is_freed;
+        if is_it(from) {
+            let is_to_do = is_like(from) && is_free;
+            let state = if is_to_do {
+                State::ToDo
+            } else {
+                State::Conflict
+            };
+            return Ok(Look::recorded(state, from));
+        }
+        if is_it(to) || is_it(last) {
+            return Ok(Look::new(State::Done, from));
+        }
+        if before.kind == DIRECTORY {
+            // The stamp of a directory tells nothing about which one it is.
+            let is_to_do = !self.is_recorded_directory
+                && is_like(from)
+                && is_free
+                && (!is_refilled || (to.is_none() && last.is_none()));
+            return Ok(if is_to_do {
+                Look::recorded(State::ToDo, from)
+            } else {
+                Look::new(State::Conflict, from)
+            });
+        }
+        let mut has_moved = is_like(last) || (is_like(to) && !self.is_leaving(&path, index));
+        for object in objects {
+            for (path, found) in [(&path, to), (&last_path, last)] {
+                let Some(found) = found else { continue };
+                let is_whole = object.content.is_some() || found.stamp().size == before.size;
+                has_moved = has_moved || (is_whole && self.is_as(path, found, object)?);
+            }
+        }
+        Ok(match (is_like(from), has_moved) {
+            (false, true) => Look::new(State::Done, from),
+            (true, false) if is_free => Look::recorded(State::ToDo, from),
+            (true, false) => Look::recorded(State::Conflict, from),
+            // Both names have a file that could be the one that moves, or none has.
+            (true, true) | (false, false) => Look::new(State::Conflict, from),
+        })
+    }
+
+    /// Returns the path that the later steps move an object to, and the states that they give it.
+    fn follow(&self, index: usize, step: &'a Step) -> (Vec<u8>, Vec<&'a Object>) {
+        let (mut path, mut objects) = (step.path.clone(), Vec::new());
+        for next in self.source.steps().iter().skip(index + 1) {
+            match next.change {
+                DiffKind::Renamed => {
+                    path = moved(&path, &next.from, &next.path).unwrap_or(path);
+                }
+                DiffKind::Content | DiffKind::Attributes if next.path == path => {
+                    objects.extend(&next.after);
+                }
+                _ => {}
+            }
+        }
+        let path = path.0.strip_prefix(b"/").unwrap_or(&path.0).to_vec();
+        (path, objects)
+    }
+
+    /// Returns whether an earlier rename is still to take away what is at a path now.
+    fn is_leaving(&self, path: &[u8], index: usize) -> bool {
+        let earlier = self.renames.iter().filter(|it| it.index < index);
+        let mut open = earlier.filter(|it| !it.is_done);
+        open.any(|it| self.locate(it.from, it.index) == path)
     }
 
     fn look_at_removal(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
@@ -298,11 +379,18 @@ impl<'a> Looker<'a> {
             return Ok(Look::new(State::ToDo, None));
         };
         let freeing = self.freeing.get(&*step.path).into_iter().flatten();
-        let is_freed = freeing.into_iter().any(|earlier| *earlier < index);
+        let is_made = |step: usize| {
+            let mut renames = self.renames.iter();
+            renames.any(|it| it.index == step && it.is_done)
+        };
+        let mut earlier = freeing.filter(|earlier| **earlier < index);
+        let is_freed = earlier.any(|earlier| !is_made(*earlier));
         if is_freed && alike(Some(found.stamp()), step.before) {
             return Ok(Look::new(State::ToDo, None));
         }
-        let state = if self.is_as(&path, found, object)? {
+        let state = if self.is_leaving(&path, index) {
+            State::Conflict
+        } else if self.is_as(&path, found, object)? {
             State::Done
         } else if found.is_dir() && object.is_directory() {
             State::ToDo

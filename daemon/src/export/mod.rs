@@ -119,6 +119,9 @@ struct Stamp {
     /// Which object it is. An equal one with another number is no change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ino: Option<u64>,
+    /// When that object was created: a new object may get the inode number of a deleted one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    born_ns: Option<i64>,
 }
 
 impl Stamp {
@@ -127,9 +130,14 @@ impl Stamp {
         of(self) == of(other)
     }
 
-    /// Whether the two certainly are the same object.
+    /// Returns whether the two are the same object of one directory, possibly edited in between.
     fn is_same_object(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.ino.is_some() && self.ino == other.ino
+        let is_same_number = self.ino.is_some() && self.ino == other.ino;
+        let is_same_birth = match (self.born_ns, other.born_ns) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.is_like(other),
+        };
+        self.kind == other.kind && is_same_number && is_same_birth
     }
 }
 

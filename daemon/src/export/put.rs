@@ -102,7 +102,10 @@ impl<'a> Maker<'a> {
 
     fn rename(&self, from: &[u8], to: &[u8], seen: Option<Found>) -> StepResult {
         let (from, to) = (self.target.spot(from)?, self.target.spot(to)?);
-        self.expect(from.look()?, seen)?;
+        // Even when forced: another object that has the name by now is not what the branch moved.
+        if !is_unchanged(from.look()?, seen) {
+            return Err(StepError::Changed);
+        }
         match rename_between(&from.dir, from.name, &to.dir, to.name) {
             Err(Errno::EXIST) if self.force => {}
             // A filesystem that cannot do it at once.

@@ -36,6 +36,7 @@ pub(super) struct Found {
     pub(super) rdev: u64,
     size: u64,
     mtime_ns: i64,
+    born_ns: Option<i64>,
 }
 
 impl Found {
@@ -52,6 +53,7 @@ impl Found {
             rdev: number(stat.st_rdev),
             size: number(stat.st_size),
             mtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanos),
+            born_ns: None,
         }
     }
 
@@ -82,6 +84,7 @@ impl Found {
             size,
             mtime_ns,
             ino: Some(self.ino),
+            born_ns: self.born_ns,
         }
     }
 }
@@ -125,10 +128,31 @@ fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Found>> {
         rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
     };
     match stat {
-        Ok(stat) => Ok(Some(Found::of(&stat))),
+        Ok(stat) => Ok(Some(Found {
+            born_ns: born(dir, name),
+            ..Found::of(&stat)
+        })),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Returns when an object was created, where the filesystem records it.
+#[cfg(target_os = "linux")]
+fn born(dir: BorrowedFd<'_>, name: &[u8]) -> Option<i64> {
+    use rustix::fs::StatxFlags;
+
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let found = rustix::fs::statx(dir, name, flags, StatxFlags::BTIME).ok()?;
+    let has_time = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let time = found.stx_btime;
+    let nanos = time.tv_sec.saturating_mul(1_000_000_000);
+    has_time.then(|| nanos.saturating_add(i64::from(time.tv_nsec)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn born(_: BorrowedFd<'_>, _: &[u8]) -> Option<i64> {
+    None
 }
 
 impl Target {
