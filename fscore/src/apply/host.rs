@@ -122,7 +122,7 @@ impl<'a> Job<'a> {
         actions: &mut Vec<Action>,
     ) -> Result<(), (Stop, PathBuf)> {
         for (name, node) in &plan.there {
-            self.release_there(name.as_ref(), *node);
+            self.release_there(name.as_ref(), *node, true);
         }
         for item in &plan.items {
             let path = || item.action.path().to_owned();
@@ -137,21 +137,24 @@ impl<'a> Job<'a> {
 
     fn run(&mut self, item: &Item) -> Result<(), Stop> {
         let node = node_of(&item.step);
+        if let (Some(only), Some(on_host)) = (item.only, item.replaces) {
+            return self.complete(&item.step, on_host, only);
+        }
         match &item.step {
             Step::Added(named) => self.add(named, item.replaces)?,
             Step::Removed(named) => self.remove(named)?,
             Step::Renamed(from, to) => self.rename(from, to, item.replaces)?,
             Step::Modified(_, differs) if differs.content => self.rewrite(node)?,
-            Step::Modified(_, differs) => self.set_attributes(node, *differs)?,
+            Step::Modified(_, differs) => {
+                let path = path_of(self.new, node).ok_or(Errno::ESTALE)?;
+                self.set_attributes((&path, node), node, *differs)?;
+            }
         }
         self.made.insert(node);
         if let Some(expected) = self.expected.get_mut(&node) {
             expected.exact = false;
         }
-        let is_last = self.pending.get_mut(&node).is_none_or(|left| {
-            *left -= 1;
-            *left == 0
-        });
+        let is_last = self.is_last(node);
         let is_dir = self.new.inode(node).is_ok_and(|inode| inode.is_dir());
         let mut state = self.hold.state();
         if is_last && !is_dir && !matches!(item.step, Step::Removed(_)) {
@@ -160,6 +163,40 @@ impl<'a> Job<'a> {
         } else {
             state.tree.moved_by_us(node);
         }
+        Ok(())
+    }
+
+    /// Counts a step that was made for an object; returns whether it was the last one.
+    fn is_last(&mut self, node: NodeId) -> bool {
+        self.pending.get_mut(&node).is_none_or(|left| {
+            *left -= 1;
+            *left == 0
+        })
+    }
+
+    /// Sets the attributes of a host's object that has the content of the branch's already.
+    fn complete(&mut self, step: &Step, on_host: NodeId, only: Differs) -> Result<(), Stop> {
+        let node = node_of(step);
+        let (path, name) = match step {
+            Step::Added(named) => {
+                let name = (named.dir, named.name.clone());
+                (relative(&named.path()), Some(name))
+            }
+            Step::Removed(_) | Step::Renamed(..) | Step::Modified(..) => {
+                (path_of(self.new, node).ok_or(Errno::ESTALE)?, None)
+            }
+        };
+        self.set_attributes((&path, on_host), node, only)?;
+        if let (Some(now), Some(expected)) = (
+            self.lower.print_of(on_host),
+            self.expected.get_mut(&on_host),
+        ) && now.is_same_content(&expected.print)
+        {
+            expected.print = now;
+            expected.exact = false;
+        }
+        let is_last = self.is_last(node);
+        self.release_there(name.as_ref(), node, is_last);
         Ok(())
     }
 
@@ -417,18 +454,23 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn set_attributes(&self, node: NodeId, differs: Differs) -> Result<(), Stop> {
+    /// Gives the host's object at `path` attributes that `node` has in the branch.
+    fn set_attributes(
+        &self,
+        (path, on_host): (&[u8], NodeId),
+        node: NodeId,
+        differs: Differs,
+    ) -> Result<(), Stop> {
         let inode = self.new.inode(node)?;
-        let path = path_of(self.new, node).ok_or(Errno::ESTALE)?;
-        let seen = self.new.seen().get(node.0);
-        let (dir, name) = split(&path);
+        let seen = self.new.seen().get(on_host.0);
+        let (dir, name) = split(path);
         let dir = self.dir(dir)?;
         let is_open = matches!(inode.kind(), ObjectKind::File | ObjectKind::Directory);
         let now = if name.is_empty() {
             None
         } else {
             let now = Print::at(&dir, name).ok_or(Stop::Surprise)?;
-            if !self.expected(node)?.print.is_same_content(&now) {
+            if !self.expected(on_host)?.print.is_same_content(&now) {
                 return Err(Stop::Surprise);
             }
             Some(now)

@@ -22,6 +22,9 @@ pub(super) struct Item {
     pub(super) action: Action,
     /// The host's object, no directory, whose name this takes.
     pub(super) replaces: Option<NodeId>,
+    /// The attributes in which the host's object differs from the branch's, when it has the same
+    /// content: the object stays, and only these are set.
+    pub(super) only: Option<Differs>,
 }
 
 #[derive(Debug)]
@@ -165,6 +168,19 @@ impl Making<'_> {
             step: step.clone(),
             action,
             replaces: taken,
+            only: None,
+        });
+    }
+
+    /// The host's object has the content of the branch's: only attributes are still to be set.
+    fn attributes(&mut self, step: &Step, path: PathBuf, on_host: NodeId, only: Differs) {
+        let is_as_seen = self.look.has_attributes_as_seen(on_host, only);
+        self.conflict_unless(is_as_seen, &path);
+        self.plan.items.push(Item {
+            step: step.clone(),
+            action: Action::SetAttributes(path),
+            replaces: Some(on_host),
+            only: Some(only),
         });
     }
 
@@ -225,9 +241,16 @@ impl Making<'_> {
         let is_seen = |node| self.look.is_as_seen(node, None);
         // Made by the branch, unless the host removed what the branch changed.
         let is_free = new.seen().get(node.0).is_none() || is_seen(node);
-        if replaced.is_some_and(|it| self.look.has_same_content(it, node)) && is_free {
+        if let Some(on_host) = replaced.filter(|it| self.look.has_same_content(*it, node))
+            && is_free
+        {
             self.replaced.remove(&place);
-            self.plan.there.push((Some(place), node));
+            match self.look.attributes_to_set(on_host, node) {
+                none if none == Differs::default() => {
+                    self.plan.there.push((Some(place), node));
+                }
+                only => self.attributes(step, path, on_host, only),
+            }
             return;
         }
         let fits = is_free && replaced.is_none_or(is_seen);
@@ -253,7 +276,16 @@ impl Making<'_> {
         }
         if !self.look.is_as_seen(node, Some(differs)) {
             if differs.content && self.look.has_same_content(node, node) {
-                self.plan.there.push((None, node));
+                let only = Differs {
+                    content: false,
+                    mtime: false,
+                    ..differs
+                };
+                if only == Differs::default() {
+                    self.plan.there.push((None, node));
+                } else {
+                    self.attributes(&Step::Modified(node, only), path, node, only);
+                }
                 return;
             }
             self.plan.conflicts.push(path.clone());
@@ -280,7 +312,18 @@ impl Look<'_> {
         if !now.is_dir() {
             return seen.is_still(&now);
         }
-        let differs = differs.unwrap_or_default();
+        self.has_attributes_as_seen(node, differs.unwrap_or_default())
+    }
+
+    /// Whether the host has left these attributes as the branch saw them. The branch saw none of
+    /// those of an object that the host made since.
+    fn has_attributes_as_seen(&self, node: NodeId, differs: Differs) -> bool {
+        let Some(seen) = self.new.seen().get(node.0) else {
+            return true;
+        };
+        let Ok(now) = self.lower.inode(node) else {
+            return false;
+        };
         let has_same_xattrs = || {
             let xattrs = self.lower.xattrs(node);
             xattrs.is_ok_and(|xattrs| xattrs == seen.xattrs)
@@ -288,6 +331,29 @@ impl Look<'_> {
         (!differs.mode || now.mode == seen.mode)
             && (!differs.owner || (now.uid, now.gid) == (seen.uid, seen.gid))
             && (!differs.xattrs || has_same_xattrs())
+    }
+
+    /// The attributes that an object of the branch brings to the host's object of the same name and
+    /// content: those that differ, unless the branch has left them as it saw them on the host.
+    fn attributes_to_set(&self, on_host: NodeId, of_branch: NodeId) -> Differs {
+        let (Ok(there), Ok(here)) = (self.lower.inode(on_host), self.new.inode(of_branch)) else {
+            return Differs::default();
+        };
+        let seen = self.new.seen().get(on_host.0);
+        let owner = (here.uid, here.gid);
+        let seen_xattrs = seen.and_then(|seen| seen.xattrs.as_ref());
+        let has_own_xattrs = here.xattrs.as_ref() != seen_xattrs;
+        let has_same_xattrs = || {
+            let xattrs = self.lower.xattrs(on_host);
+            xattrs.is_ok_and(|xattrs| xattrs == here.xattrs)
+        };
+        Differs {
+            mode: here.mode != there.mode && seen.is_none_or(|seen| seen.mode != here.mode),
+            owner: owner != (there.uid, there.gid)
+                && seen.is_none_or(|seen| (seen.uid, seen.gid) != owner),
+            xattrs: has_own_xattrs && !has_same_xattrs(),
+            ..Differs::default()
+        }
     }
 
     /// In what an object differs because the branch changed it, and not the host since. That a file
@@ -307,8 +373,8 @@ impl Look<'_> {
         differs
     }
 
-    /// Whether the host's object holds what the branch's does: then nothing is to be done, whoever
-    /// did it.
+    /// Whether the host's object holds what the branch's does: then no content is to be written,
+    /// whoever wrote it.
     fn has_same_content(&self, on_host: NodeId, of_branch: NodeId) -> bool {
         let (Ok(there), Ok(here)) = (self.lower.inode(on_host), self.new.inode(of_branch)) else {
             return false;

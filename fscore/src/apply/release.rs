@@ -86,8 +86,13 @@ impl Job<'_> {
         }
     }
 
-    /// The host has it already.
-    pub(super) fn release_there(&self, name: Option<&(NodeId, Name)>, node: NodeId) {
+    /// The host has it already. The object is released with the last step that is about it.
+    pub(super) fn release_there(
+        &self,
+        name: Option<&(NodeId, Name)>,
+        node: NodeId,
+        is_last: bool,
+    ) {
         let mut state = self.hold.state();
         let mut on_host = node;
         if let Some((dir, name)) = name {
@@ -97,6 +102,9 @@ impl Job<'_> {
         if let Some(expected) = self.expected.get(&on_host) {
             // Found to hold what the branch has shown: its own.
             self.served.content(on_host, expected.print.version());
+        }
+        if !is_last {
+            return;
         }
         if state.handles.is_open(node) && self.lower.print_of(node).is_none() {
             // It goes on as a file without a name.

@@ -1,7 +1,7 @@
 //! Directories that several have: what others put into them stays.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use agentfs_core::{Action, ApplyError, ApplyMode, Branch, RenameFlags, XattrFlags};
@@ -233,6 +233,60 @@ fn the_attributes_of_a_directory_are_those_of_who_changed_them() {
     let refused = w.b.apply(ApplyMode::Refuse);
     assert_eq!(refused, Err(ApplyError::Conflicts(vec!["dir".into()])));
     assert_eq!(mode(), 0o705);
+}
+
+/// The host wrote the same bytes meanwhile: what else the branch did to the file still arrives.
+#[test]
+fn a_file_that_the_host_has_with_the_same_bytes_gets_the_attributes_of_the_branch() {
+    let host = tempfile::tempdir().unwrap();
+    let path = |name: &str| host.path().join(name);
+    let write = |name: &str, text: &str, mode| {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for name in ["changed", "only-bytes", "both"] {
+        write(name, "before", 0o644);
+    }
+    let w = World::over(host.path());
+    for (name, mode) in [("made", 0o755), ("changed", 0o700), ("both", 0o755)] {
+        w.put(&format!("/{name}"), "same");
+        w.b.chmod(&w.root, &format!("/{name}"), mode).unwrap();
+    }
+    w.put("/only-bytes", "same");
+    w.b.setxattr(&w.root, "/made", true, b"user.mine", b"1", XattrFlags::ANY)
+        .unwrap();
+    write("made", "same", 0o644);
+    write("changed", "same", 0o644);
+    write("only-bytes", "same", 0o600);
+    write("both", "same", 0o600);
+    let refused = w.b.apply(ApplyMode::Refuse);
+    assert_eq!(refused, Err(ApplyError::Conflicts(vec!["both".into()])));
+    write("both", "same", 0o644);
+    let ino = |name: &str| fs::metadata(path(name)).unwrap().ino();
+    let before = ["made", "changed", "both"].map(ino);
+    let applied = w.b.apply(ApplyMode::Refuse).unwrap();
+    let mut actions = applied.actions;
+    actions.sort_by_key(|action| action.path().to_owned());
+    let names = ["both", "changed", "made"];
+    assert_eq!(
+        actions,
+        names.map(|name| Action::SetAttributes(name.into()))
+    );
+    let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o7777;
+    let modes = ["made", "changed", "only-bytes", "both"].map(mode);
+    assert_eq!(modes, [0o755, 0o700, 0o600, 0o755]);
+    assert_eq!(["made", "changed", "both"].map(ino), before);
+    let mut value = [0; 8];
+    let len = rustix::fs::getxattr(path("made"), "user.mine", &mut value).unwrap();
+    assert_eq!(value[..len], *b"1");
+    assert!(w.b.apply(ApplyMode::DryRun).unwrap().actions.is_empty());
+    // The branch has shown what is there now.
+    for name in names {
+        assert_eq!(w.get(&format!("/{name}")), "same");
+        w.b.chmod(&w.root, &format!("/{name}"), 0o711).unwrap();
+    }
+    w.b.apply(ApplyMode::Refuse).unwrap();
+    assert_eq!(["made", "changed", "both"].map(mode), [0o711; 3]);
 }
 
 #[test]
