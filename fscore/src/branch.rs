@@ -182,6 +182,15 @@ impl Branch {
         self.inner.outbox.last_seq()
     }
 
+    /// Returns the number of the last change that was made in the branch itself.
+    ///
+    /// Changes of the lower directory that show in the branch ([`Origin::Lower`]), and what was only
+    /// opened, read or closed, raise [`last_seq`](Self::last_seq) but not this number.
+    #[must_use]
+    pub fn last_own_seq(&self) -> Seq {
+        self.inner.outbox.last_own_seq()
+    }
+
     /// Runs an operation that changes the branch, then tells the sinks.
     pub(crate) fn change<T>(
         &self,

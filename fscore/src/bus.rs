@@ -194,6 +194,8 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct OutboxState {
     seq: u64,
+    /// The number of the last change that was made in the branch itself.
+    own: u64,
     waiting: VecDeque<Envelope>,
     /// An emptied queue, kept for its memory.
     spare: VecDeque<Envelope>,
@@ -213,6 +215,9 @@ impl Outbox {
         let mut state = lock(&self.state);
         state.seq += 1;
         let seq = Seq(state.seq);
+        if circumstances.origin != Origin::Lower && !change.is_activity() {
+            state.own = state.seq;
+        }
         state.waiting.push_back(Envelope {
             seq,
             time_ns: circumstances.time_ns,
@@ -226,6 +231,11 @@ impl Outbox {
     /// The number of the last change.
     pub(crate) fn last_seq(&self) -> Seq {
         Seq(lock(&self.state).seq)
+    }
+
+    /// The number of the last change that neither came from the lower directory nor was activity.
+    pub(crate) fn last_own_seq(&self) -> Seq {
+        Seq(lock(&self.state).own)
     }
 
     /// Tells the sinks what waits, unless another call is doing so. Called without a lock.

@@ -8,8 +8,9 @@ use crate::id::NodeId;
 use crate::paths::DirPaths;
 
 impl Branch {
-    /// The files of which the branch holds a part, and whose other part is gone because the host
-    /// has changed them since. Reading that part is `ESTALE`.
+    /// Returns the files that the branch has changed (a part of the bytes, or only the name or the
+    /// attributes), and whose other bytes are gone because the host has changed the files since.
+    /// Reading those bytes is `ESTALE`.
     #[must_use]
     pub fn unreadable(&self) -> Vec<PathBuf> {
         let Some(lower) = self.core.shared.lower.as_ref() else {

@@ -412,8 +412,8 @@ fn stamp_at(target: &Target, path: &Bytes) -> Option<Stamp> {
 /// Why a file of a branch cannot be read, for people.
 fn reason(errno: Errno) -> String {
     if errno == Errno::ESTALE {
-        return "the project's file was changed or removed after the branch had changed part of it, \
-                and the rest of what the branch showed is gone"
+        return "the project's file was changed or removed after the branch had changed a part of \
+                it, or its name or attributes, and the rest of what the branch showed is gone"
             .to_owned();
     }
     errno.to_string()

@@ -59,7 +59,7 @@ fn refuse_unreadable(branch: &Branch) -> Result<(), Refusal> {
     };
     let text = format!(
         "{}{more} cannot be read any more, because the host changed it after the branch had changed \
-         a part of it, so nothing was applied; everything else can be exported and applied from \
+         a part of it, or its name or attributes, so nothing was applied; everything else can be exported and applied from \
          there: agentfs branch export {} DIR",
         first.display(),
         branch.name()

@@ -8,7 +8,8 @@ use agentfs_core::id::{BranchId, Seq};
 
 use super::services::{Services, lock};
 
-/// The branches, and how far each was when it was retired. What is changed later is not thrown away.
+/// The branches, and how far each was when it was retired. What is changed in them later is not
+/// thrown away. Changes of the host that show in a branch are no changes of the branch.
 #[derive(Debug, Default)]
 pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
 
@@ -20,7 +21,9 @@ impl Retired {
 
     /// Whether the branch, as it is now, may go.
     pub(crate) fn is_done_with(&self, branch: &Branch) -> bool {
-        lock(&self.0).get(&branch.id()) == Some(&branch.last_seq())
+        let all = lock(&self.0);
+        let seq = all.get(&branch.id());
+        seq.is_some_and(|seq| is_unchanged_since(branch, *seq))
     }
 
     /// Those that may go now. They are named again until they are gone.
@@ -35,7 +38,7 @@ impl Retired {
             if services.mounts().shows(Some(*id)) || services.holds().pid_of(*id).is_some() {
                 return true;
             }
-            let may_go = branch.last_seq() == *seq || services.exporter().is_as_made(*id);
+            let may_go = is_unchanged_since(&branch, *seq) || services.exporter().is_as_made(*id);
             if may_go {
                 due.push(*id);
             }
@@ -43,4 +46,8 @@ impl Retired {
         });
         due
     }
+}
+
+fn is_unchanged_since(branch: &Branch, seq: Seq) -> bool {
+    branch.last_own_seq() <= seq
 }

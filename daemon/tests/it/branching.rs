@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
@@ -122,6 +123,35 @@ fn what_was_changed_after_the_look_is_not_retired() {
         "late"
     );
     client.call(retire(late), soon()).unwrap();
+    assert_eq!(seq_of(&mut client), None);
+}
+
+/// What the host changes meanwhile shows in the branch, and is no reason to keep it.
+#[test]
+fn what_the_host_changed_after_the_look_keeps_no_branch() {
+    let lower = private_directory();
+    let path = lower.path().to_str().unwrap();
+    let daemon = DaemonProcess::start_in(private_directory(), &["--lower", path]);
+    let mut client = daemon.client();
+    let seq_of = |client: &mut Client| {
+        let all = client.call(BranchList { after: 0 }, soon()).unwrap();
+        let found = all.branches.into_iter().find(|it| it.name == "try");
+        found.map(|it| it.seq)
+    };
+    create(&mut client, "try");
+    write_by_program(&daemon, &["/shown", "--branch", "try"], b"shown");
+    let shown = seq_of(&mut client).unwrap();
+    std::fs::write(lower.path().join("other"), "of the host").unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while seq_of(&mut client) == Some(shown) {
+        assert!(Instant::now() < end, "the host's change is not heard");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let retire = BranchRetire {
+        name: text("try"),
+        seq: shown,
+    };
+    client.call(retire, soon()).unwrap();
     assert_eq!(seq_of(&mut client), None);
 }
 

@@ -87,12 +87,7 @@ impl Job<'_> {
     }
 
     /// The host has it already. The object is released with the last step that is about it.
-    pub(super) fn release_there(
-        &self,
-        name: Option<&(NodeId, Name)>,
-        node: NodeId,
-        is_last: bool,
-    ) {
+    pub(super) fn release_there(&self, name: Option<&(NodeId, Name)>, node: NodeId, is_last: bool) {
         let mut state = self.hold.state();
         let mut on_host = node;
         if let Some((dir, name)) = name {

@@ -178,7 +178,8 @@ container! {
     pub struct BranchRetire {
         /// The branch's name; empty for the session's own.
         pub name: String,
-        /// The last change that may go with it, as [`BranchInfo`] has it: later ones are changes.
+        /// The last event that may go with it, as [`BranchInfo`] has it. A later event keeps the
+        /// branch, unless the lower directory was changed and the branch only shows that.
         pub seq: u64,
     }
 
