@@ -294,7 +294,11 @@ impl<'a> Looker<'a> {
                 DiffKind::Content | DiffKind::Attributes if next.path == path => {
                     objects.extend(&next.after);
                 }
-                _ => {}
+                DiffKind::Added
+                | DiffKind::Removed
+                | DiffKind::Content
+                | DiffKind::Attributes
+                | DiffKind::TooDeep => {}
             }
         }
         let path = path.0.strip_prefix(b"/").unwrap_or(&path.0).to_vec();

@@ -96,7 +96,7 @@ fn an_apply_that_nobody_waits_for_any_more_writes_nothing() {
     let daemon = Daemon::start(config).unwrap();
     let mut client = connect(daemon.socket());
     write(&mut client, "/f", b"text").unwrap();
-    let never = std::sync::atomic::AtomicBool::new(false);
+    let never = AtomicBool::new(false);
     let held = std::fs::File::open(lower.path()).unwrap();
     let held = agentfs_core::ApplyLock::take(&held, &never).unwrap();
     let apply = BranchApply {

@@ -250,7 +250,7 @@ fn a_file_that_the_host_has_with_the_same_bytes_gets_the_attributes_of_the_branc
     let w = World::over(host.path());
     for (name, mode) in [("made", 0o755), ("changed", 0o700), ("both", 0o755)] {
         w.put(&format!("/{name}"), "same");
-        w.b.chmod(&w.root, &format!("/{name}"), mode).unwrap();
+        w.b.chmod(&w.root, format!("/{name}"), mode).unwrap();
     }
     w.put("/only-bytes", "same");
     w.b.setxattr(&w.root, "/made", true, b"user.mine", b"1", XattrFlags::ANY)
@@ -283,7 +283,7 @@ fn a_file_that_the_host_has_with_the_same_bytes_gets_the_attributes_of_the_branc
     // The branch has shown what is there now.
     for name in names {
         assert_eq!(w.get(&format!("/{name}")), "same");
-        w.b.chmod(&w.root, &format!("/{name}"), 0o711).unwrap();
+        w.b.chmod(&w.root, format!("/{name}"), 0o711).unwrap();
     }
     w.b.apply(ApplyMode::Refuse).unwrap();
     assert_eq!(["made", "changed", "both"].map(mode), [0o711; 3]);
