@@ -1,7 +1,8 @@
 //! `cargo xtask macos`: what of macOS and FreeBSD can be checked without either.
 //!
-//! A compiler that has the target's standard library is used as it is. Otherwise Debian's rustc
-//! builds one from the library source that comes with it. The shim is linked by zig, which brings
+//! A compiler that has the target's standard library, or for which rustup can install it, is used as
+//! it is. Otherwise Debian's rustc builds one from the library source that comes with it, if that
+//! rustc is new enough for the workspace. The shim is linked by zig, which brings
 //! the stubs of libSystem, and the proof is in the linked file: a hook that dyld will not find in
 //! `__interpose` is no hook.
 
@@ -26,8 +27,8 @@ const DEBIAN_PACKAGES: &[&str] = &["rustc-web", "rust-web-src"];
 
 #[derive(clap::Args, Default)]
 #[command(
-    after_help = "Needs, and installs as root on Debian: rustc-web rust-web-src llvm python3-venv\n\
-    (or, instead of the first two: rustup target add aarch64-apple-darwin x86_64-unknown-freebsd).\n\
+    after_help = "Needs, and installs as root on Debian: llvm python3-venv, and the targets\n\
+    aarch64-apple-darwin and x86_64-unknown-freebsd of rustup (or rustc-web and rust-web-src).\n\
     zig and cargo-zigbuild are put into a virtual environment below target/.\n\n\
     Examples:\n  \
     cargo xtask macos\n  \
@@ -95,7 +96,7 @@ enum Compiler {
 
 impl Compiler {
     fn for_target(target: &str) -> Result<Self, Failure> {
-        if has_library(target) {
+        if has_library(target) || (add_library(target) && has_library(target)) {
             return Ok(Self::Rustup);
         }
         let source_there = || {
@@ -146,6 +147,13 @@ fn has_library(target: &str) -> bool {
         .args(["--print", "target-libdir", "--target", target])
         .output();
     output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
+}
+
+/// Has rustup install the target's standard library, where there is a rustup that can.
+fn add_library(target: &str) -> bool {
+    let mut command = Command::new("rustup");
+    let output = command.args(["target", "add", target]).output();
+    output.is_ok_and(|output| output.status.success())
 }
 
 fn link_and_prove() -> StepResult {
