@@ -18,6 +18,8 @@ mod stage;
 mod swap;
 mod traces;
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::host::{Job, Stop};
@@ -142,7 +144,22 @@ impl Branch {
         let new = whole.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
-        let (steps, too_deep) = with_paths(&new, steps)?;
+        let (mut steps, too_deep) = with_paths(&new, steps)?;
+        // Without force they are conflicts.
+        let mut unreadable = match mode {
+            ApplyMode::Force => self.unreadable_in(&new),
+            ApplyMode::DryRun | ApplyMode::Refuse => HashMap::new(),
+        };
+        unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
+        if let Some(path) = moved_of(&steps, &unreadable) {
+            // What takes its old name would overwrite the host's version of it.
+            return Err(ApplyError::Changed {
+                done: Vec::new(),
+                conflicts: vec![below_root(&path)],
+            }
+            .into());
+        }
+        steps.retain(|step| !unreadable.contains_key(&step.node()));
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;
@@ -181,6 +198,15 @@ impl Branch {
             }),
         })?;
 
+        if !unreadable.is_empty() {
+            let mut conflicts: Vec<PathBuf> =
+                unreadable.values().map(|path| below_root(path)).collect();
+            conflicts.sort();
+            return Err(Stopped::With(ApplyError::Changed {
+                done: std::mem::take(&mut applied.actions),
+                conflicts,
+            }));
+        }
         if too_deep > 0 {
             // The branch has more than the host. What was applied, it no longer holds.
             return Ok(());
@@ -200,6 +226,19 @@ impl Branch {
         state.tree = fresh;
         Ok(())
     }
+}
+
+fn below_root(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+/// The path of an object that cannot be read and that the branch has moved as well.
+fn moved_of(steps: &[Step], unreadable: &HashMap<NodeId, PathBuf>) -> Option<PathBuf> {
+    let moved = steps.iter().find_map(|step| match step {
+        Step::Renamed(_, to) => unreadable.get(&to.node),
+        Step::Added(_) | Step::Removed(_) | Step::Modified(..) => None,
+    });
+    moved.cloned()
 }
 
 /// Leaves out the steps that are about names without a path. Returns how many those are.
@@ -229,7 +268,7 @@ fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), Ap
 /// Why one round did not get to its end.
 enum Stopped {
     /// The host changed this path since the look.
-    Surprise(std::path::PathBuf),
+    Surprise(PathBuf),
     With(ApplyError),
 }
 

@@ -64,6 +64,16 @@ pub(crate) enum Step {
     Modified(NodeId, Differs),
 }
 
+impl Step {
+    /// The object that the step is about.
+    pub(crate) fn node(&self) -> NodeId {
+        match self {
+            Self::Added(named) | Self::Removed(named) | Self::Renamed(_, named) => named.node,
+            Self::Modified(node, _) => *node,
+        }
+    }
+}
+
 struct Collector<'a> {
     old: &'a Tree,
     new: &'a Tree,

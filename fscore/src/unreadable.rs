@@ -1,11 +1,13 @@
 //! Files that a branch cannot show any more.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::branch::Branch;
 use crate::diff::place_of;
 use crate::id::NodeId;
 use crate::paths::DirPaths;
+use crate::tree::Tree;
 
 impl Branch {
     /// Returns the files that the branch has changed (a part of the bytes, or only the name or the
@@ -13,11 +15,18 @@ impl Branch {
     /// Reading those bytes is `ESTALE`.
     #[must_use]
     pub fn unreadable(&self) -> Vec<PathBuf> {
-        let Some(lower) = self.core.shared.lower.as_ref() else {
-            return Vec::new();
-        };
         let tree = self.inner.read().tree.without_orphans();
-        let (mut all, mut paths) = (Vec::new(), DirPaths::default());
+        let mut all: Vec<PathBuf> = self.unreadable_in(&tree).into_values().collect();
+        all.sort();
+        all
+    }
+
+    /// The same of a version of the branch, with the objects.
+    pub(crate) fn unreadable_in(&self, tree: &Tree) -> HashMap<NodeId, PathBuf> {
+        let Some(lower) = self.core.shared.lower.as_ref() else {
+            return HashMap::new();
+        };
+        let (mut all, mut paths) = (HashMap::new(), DirPaths::default());
         for (key, inode) in tree.inodes().iter() {
             // A file that was only moved or touched is the host's, whatever that holds by now.
             let file = inode.as_file().filter(|file| !file.is_only_base());
@@ -26,12 +35,11 @@ impl Branch {
             };
             let found = lower.inode(NodeId(key)).ok();
             if found.is_none_or(|it| !it.stamp().has_bytes_of(&stamp))
-                && let Some(place) = place_of(&mut paths, &tree, inode)
+                && let Some(place) = place_of(&mut paths, tree, inode)
             {
-                all.push(place.path());
+                all.insert(NodeId(key), place.path());
             }
         }
-        all.sort();
         all
     }
 }

@@ -332,6 +332,14 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
     }
     if is_refused {
         let (count, done) = (applied.conflict_count, applied.step_count);
+        if force {
+            let command = session.command();
+            return Err(Failure::Other(format!(
+                "{count} paths are left out, because the host changed them meanwhile, or after the \
+                 branch had changed a part of them; {done} steps were made, and the rest stays in the \
+                 branch, from which it is exported with: {command} branch export {name} DIR"
+            )));
+        }
         let what = match done {
             0 => "so nothing was applied".to_owned(),
             done => format!("so only {done} steps were made, and the rest is still in the branch"),

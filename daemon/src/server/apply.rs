@@ -25,9 +25,6 @@ pub(crate) fn apply(
         (false, true) => ApplyMode::Force,
         (false, false) => ApplyMode::Refuse,
     };
-    if mode == ApplyMode::Force {
-        refuse_unreadable(branch)?;
-    }
     let (applied, is_complete) = match branch.apply_unless(mode, cancelled) {
         Ok(applied) => (applied, true),
         Err(ApplyError::Conflicts(conflicts)) => (conflicting(Vec::new(), conflicts), false),
@@ -45,26 +42,6 @@ pub(crate) fn apply(
         kept_count: applied.kept.len() as u64,
         kept: paths(&applied.kept),
     })
-}
-
-/// What cannot be read cannot be applied. Without force the same files are conflicts.
-fn refuse_unreadable(branch: &Branch) -> Result<(), Refusal> {
-    let paths = branch.unreadable();
-    let Some(first) = paths.first() else {
-        return Ok(());
-    };
-    let more = match paths.len() - 1 {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let text = format!(
-        "{}{more} cannot be read any more, because the host changed it after the branch had changed \
-         a part of it, or its name or attributes, so nothing was applied; everything else can be exported and applied from \
-         there: agentfs branch export {} DIR",
-        first.display(),
-        branch.name()
-    );
-    Err(Refusal::new(Code::CONFLICT, text))
 }
 
 fn conflicting(actions: Vec<Action>, conflicts: Vec<PathBuf>) -> agentfs_core::Applied {

@@ -178,7 +178,10 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     assert!(conflict.out.contains("conflict /big\n"), "{conflict:?}");
     let forced = project.say(&["branch", "apply", "run-1", "--force"]);
     assert_eq!(forced.status, Some(1), "{forced:?}");
-    assert_eq!(project.read("f"), "old", "not even in part");
+    assert!(forced.out.contains("conflict /big\n"), "{forced:?}");
+    assert_eq!(project.read("f"), "new\n", "everything else is applied");
+    assert_eq!(project.read("g"), "made\n");
+    assert_eq!(project.read("big"), "changed by the host");
     let (_, way_out) = forced.err.trim_end().rsplit_once(": agentfs ").unwrap();
     let again = project.beside("again");
     let command = way_out.replace("DIR", again.to_str().unwrap());
@@ -187,7 +190,7 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     let typed = Said::by(typed.args(["-c", &script]).current_dir(project.path()));
     assert_eq!(typed.status, Some(1), "{script}: {typed:?}");
     assert!(typed.err.contains("/big: "), "{typed:?}");
-    assert!(again.join("files/f").exists(), "{typed:?}");
+    assert!(again.join("parts/big").exists(), "{typed:?}");
 
     for _ in 0..2 {
         let said = project.say(&["apply", exported.to_str().unwrap()]);

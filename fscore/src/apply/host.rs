@@ -91,7 +91,7 @@ impl<'a> Job<'a> {
     ) -> Self {
         let mut pending = HashMap::new();
         for item in &plan.items {
-            *pending.entry(node_of(&item.step)).or_default() += 1;
+            *pending.entry(item.step.node()).or_default() += 1;
         }
         let own = new.inodes().iter().filter(|(_, inode)| inode.is_dir());
         let changed = own.filter_map(|(key, _)| {
@@ -136,7 +136,7 @@ impl<'a> Job<'a> {
     }
 
     fn run(&mut self, item: &Item) -> Result<(), Stop> {
-        let node = node_of(&item.step);
+        let node = item.step.node();
         if let (Some(only), Some(on_host)) = (item.only, item.replaces) {
             return self.complete(&item.step, on_host, only);
         }
@@ -176,7 +176,7 @@ impl<'a> Job<'a> {
 
     /// Sets the attributes of a host's object that has the content of the branch's already.
     fn complete(&mut self, step: &Step, on_host: NodeId, only: Differs) -> Result<(), Stop> {
-        let node = node_of(step);
+        let node = step.node();
         let (path, name) = match step {
             Step::Added(named) => {
                 let name = (named.dir, named.name.clone());
@@ -517,12 +517,5 @@ impl<'a> Job<'a> {
             self.stamped.push(Action::SetAttributes(display(&path)));
         }
         Ok(())
-    }
-}
-
-fn node_of(step: &Step) -> NodeId {
-    match step {
-        Step::Added(named) | Step::Removed(named) | Step::Renamed(_, named) => named.node,
-        Step::Modified(node, _) => *node,
     }
 }
