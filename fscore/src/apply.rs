@@ -129,6 +129,32 @@ impl Branch {
         })
     }
 
+    /// With force, takes out the steps about files that cannot be read any more, and returns the paths
+    /// of those. Without force they are conflicts.
+    fn leave_unreadable(
+        &self,
+        mode: ApplyMode,
+        new: &Tree,
+        steps: &mut Vec<Step>,
+    ) -> Result<Vec<PathBuf>, ApplyError> {
+        if mode != ApplyMode::Force {
+            return Ok(Vec::new());
+        }
+        let mut unreadable = self.unreadable_in(new);
+        unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
+        if let Some(path) = moved_of(steps, &unreadable) {
+            // What takes its old name would overwrite the host's version of it.
+            return Err(ApplyError::Changed {
+                done: Vec::new(),
+                conflicts: vec![below_root(&path)],
+            });
+        }
+        steps.retain(|step| !unreadable.contains_key(&step.node()));
+        let mut paths: Vec<PathBuf> = unreadable.values().map(|it| below_root(it)).collect();
+        paths.sort();
+        Ok(paths)
+    }
+
     /// One look, and the steps that follow from it, as far as they can be made.
     fn apply_once(
         &self,
@@ -145,21 +171,7 @@ impl Branch {
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
         let (mut steps, too_deep) = with_paths(&new, steps)?;
-        // Without force they are conflicts.
-        let mut unreadable = match mode {
-            ApplyMode::Force => self.unreadable_in(&new),
-            ApplyMode::DryRun | ApplyMode::Refuse => HashMap::new(),
-        };
-        unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
-        if let Some(path) = moved_of(&steps, &unreadable) {
-            // What takes its old name would overwrite the host's version of it.
-            return Err(ApplyError::Changed {
-                done: Vec::new(),
-                conflicts: vec![below_root(&path)],
-            }
-            .into());
-        }
-        steps.retain(|step| !unreadable.contains_key(&step.node()));
+        let unreadable = self.leave_unreadable(mode, &new, &mut steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;
@@ -199,12 +211,9 @@ impl Branch {
         })?;
 
         if !unreadable.is_empty() {
-            let mut conflicts: Vec<PathBuf> =
-                unreadable.values().map(|path| below_root(path)).collect();
-            conflicts.sort();
             return Err(Stopped::With(ApplyError::Changed {
                 done: std::mem::take(&mut applied.actions),
-                conflicts,
+                conflicts: unreadable,
             }));
         }
         if too_deep > 0 {
