@@ -8,10 +8,9 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentfs_core::event::ObjectKind;
-use agentfs_core::kind_of_mode;
+use agentfs_core::{kind_of_mode, temporary_name};
 use agentfs_proto::message::DiffKind;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
@@ -156,7 +155,7 @@ impl<'a> Maker<'a> {
     /// Makes an object, or gives a file its new content under all its names.
     fn put(&mut self, path: &[u8], object: &Object, seen: Option<Found>) -> StepResult {
         let spot = self.target.spot(path)?;
-        let temporary = temporary(spot.name);
+        let temporary = temporary_name();
         let staged = self
             .stage(&spot, &temporary, object)
             .and_then(|()| set_attributes(&spot.dir, &temporary, object))
@@ -248,7 +247,7 @@ impl<'a> Maker<'a> {
             let Some(found) = spot.look()?.filter(|it| is_old(*it)) else {
                 continue;
             };
-            let temporary = temporary(spot.name);
+            let temporary = temporary_name();
             let flags = AtFlags::empty();
             rustix::fs::linkat(&new.dir, new.name, &spot.dir, &*temporary, flags)?;
             let placed = self.place(&spot, &temporary, Some(found));
@@ -275,17 +274,6 @@ fn is_unchanged(found: Option<Found>, seen: Option<Found>) -> bool {
 
 pub(super) fn relative(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"/").unwrap_or(path)
-}
-
-/// A name beside the one that is meant, that nobody else takes.
-fn temporary(name: &[u8]) -> Vec<u8> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut temporary = format!(".agentfs-{}-{count}-", std::process::id()).into_bytes();
-    // Room for the longest name there can be.
-    let beginning = name.get(..name.len().min(128));
-    temporary.extend_from_slice(beginning.unwrap_or_default());
-    temporary
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -349,13 +337,13 @@ fn permissions(object: &Object, made: Found) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, Object, permissions, temporary};
+    use super::{Found, Object, permissions, temporary_name};
     use agentfs_proto::bytes::Bytes;
 
     #[test]
     fn a_temporary_name_fits_beside_the_longest_one() {
-        assert!(temporary(&[b'x'; 255]).len() <= 255);
-        assert_ne!(temporary(b"f"), temporary(b"f"));
+        assert!(temporary_name().len() <= 255);
+        assert_ne!(temporary_name(), temporary_name());
     }
 
     #[test]
