@@ -449,15 +449,10 @@ impl Copy<'_> {
         if at >= size {
             return None;
         }
-        // Offsets beyond the signed range are beyond the end of every file.
-        let signed = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
-        let start = match self.branch.seek(self.handle, Seek::Data(signed(at))) {
-            Ok(start) => start,
-            Err(Errno::ENXIO) => return None,
-            Err(_) => return Some(at..size),
-        };
-        let end = self.branch.seek(self.handle, Seek::Hole(signed(start)));
-        Some(start..end.unwrap_or(size).min(size))
+        match self.branch.next_data(self.handle, at) {
+            Ok(found) => found,
+            Err(_) => Some(at..size),
+        }
     }
 
     fn range(&mut self, mut at: u64, end: u64, buffer: &mut [u8]) -> StepResult {
