@@ -2,9 +2,8 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use agentfs_client::{CallError, Client};
+use agentfs_client::{CallError, Client, SubscriptionOptions};
 use agentfs_proto::message::{
     BranchCreate, BranchDelete, BranchDiff, BranchList, BranchRetire, BranchToken, Code, Diff,
     FsMkdir, FsStat, Hello, PageNext, SnapshotCreate, SnapshotRestore,
@@ -141,12 +140,12 @@ fn what_the_host_changed_after_the_look_keeps_no_branch() {
     create(&mut client, "try");
     write_by_program(&daemon, &["/shown", "--branch", "try"], b"shown");
     let shown = seq_of(&mut client).unwrap();
+    let options = SubscriptionOptions::new().socket(daemon.socket());
+    let mut subscription = options.branch("try").open().unwrap();
     std::fs::write(lower.path().join("other"), "of the host").unwrap();
-    let end = Instant::now() + Duration::from_secs(20);
-    while seq_of(&mut client) == Some(shown) {
-        assert!(Instant::now() < end, "the host's change is not heard");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let heard = subscription.next_within(soon()).unwrap();
+    assert!(heard.is_some(), "the host's change is not heard");
+    assert_ne!(seq_of(&mut client), Some(shown));
     let retire = BranchRetire {
         name: text("try"),
         seq: shown,
