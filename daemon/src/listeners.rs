@@ -10,19 +10,19 @@ const FIRST_HIDDEN: u32 = 0x7FF0_0000;
 
 /// An instance of inotify or fanotify.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Instance {
+pub struct Instance {
     /// A process that has it open.
-    pub(crate) pid: u32,
+    pub pid: u32,
     /// Whether the preloaded library has its hidden watch on it.
-    pub(crate) is_hooked: bool,
+    pub is_hooked: bool,
     /// Device, as `st_dev`, and inode number of what it watches.
-    pub(crate) marks: Vec<(u64, u64)>,
+    pub marks: Vec<(u64, u64)>,
     /// Devices that it watches whole.
-    pub(crate) devices: Vec<u64>,
+    pub devices: Vec<u64>,
 }
 
 /// All instances of the processes that may be looked at.
-pub(crate) fn all() -> Vec<Instance> {
+pub fn all() -> Vec<Instance> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -31,7 +31,7 @@ pub(crate) fn all() -> Vec<Instance> {
 }
 
 /// The name of a process.
-pub(crate) fn name(pid: u32) -> String {
+pub fn name(pid: u32) -> String {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
     comm.map_or_else(|_| "?".to_owned(), |it| it.trim_end().to_owned())
 }

@@ -8,7 +8,7 @@ use crate::report::{Failure, Outcome, Report, StepResult, run as run_command};
 use crate::tools::{NODE, cargo, find, from_apt, make_python_env, root, target_dir};
 
 /// The scripts, and which versions of what they need.
-const SCRIPTS: &str = "daemon/tests/compat/programs";
+const SCRIPTS: &str = "cli/tests/compat/programs";
 /// A program of each Debian package that is needed, and the package.
 const DEBIAN: [(&str, &str); 4] = [
     ("inotifywait", "inotify-tools"),

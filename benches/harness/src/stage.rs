@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agentfs_client::{Client, Deadline};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::{Config, Daemon};
 use agentfs_engine::Counts;
 use agentfs_proto::message::{Hello, Mount, Unmount};
 use tempfile::TempDir;

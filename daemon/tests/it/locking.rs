@@ -7,13 +7,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use agentfs_core::event::{EventKind, EventSink};
 use agentfs_core::id::NodeId;
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
-use agentfs_daemon::server::Daemon;
+use agentfs_daemon::Daemon;
 use agentfs_proto::message::{QueueClose, QueueKind, QueueOpen};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::Sent;
 
 use crate::registering::{Program, ROOT, daemon_with_a_mount};
-use crate::support::{PATIENCE, assert_answers, soon};
+use agentfs_testkit::child::{PATIENCE, soon};
+use agentfs_testkit::daemon::assert_answers;
 
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;

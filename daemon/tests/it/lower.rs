@@ -12,11 +12,12 @@ use std::time::Instant;
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::BranchId;
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::{Config, Daemon};
 use agentfs_proto::message::BranchApply;
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, connect, private_directory, soon};
+use agentfs_testkit::child::{PATIENCE, soon};
+use agentfs_testkit::daemon::{connect, private_directory};
 
 /// A daemon over a directory, and what its branches hear of the host.
 struct World {

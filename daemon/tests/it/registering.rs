@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentfs_client::{CallError, Client, OpenQueue};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::server::{Daemon, Limits};
+use agentfs_daemon::{Daemon, Limits};
 use agentfs_proto::message::{
     BranchToken, EventsSubscribe, Hello, Ping, QueueKind, QueueOpen, RequestChannelOpen, Status,
 };
@@ -15,7 +15,9 @@ use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Consumer, OwnerId};
 
-use crate::support::{assert_answers, connect, daemon_with, soon};
+use crate::support::daemon_with;
+use agentfs_testkit::child::soon;
+use agentfs_testkit::daemon::{assert_answers, connect};
 
 const DEVICE: u64 = 4242;
 const IN_OPEN: u32 = 0x20;

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError};
-use agentfs_daemon::server::Limits;
+use agentfs_daemon::Limits;
 use agentfs_proto::message::{Code, Done, Hello, Ping, Reply, Shutdown, Status, Token};
 
-use crate::support::{assert_answers, connect, daemon_with, soon};
+use crate::support::daemon_with;
+use agentfs_testkit::child::soon;
+use agentfs_testkit::daemon::{assert_answers, connect};
 
 /// A connection before the handshake.
 fn silent(socket: &Path) -> Client {

@@ -6,10 +6,12 @@ use agentfs_client::{Client, Deadline, Progress};
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::SnapshotId;
 use agentfs_core::{Caller, FsCore};
-use agentfs_daemon::server::{Daemon, Limits};
+use agentfs_daemon::{Daemon, Limits};
 use agentfs_proto::message::{Done, MountWait, Reply, SnapshotDelete, SnapshotRestore, Status};
 
-use crate::support::{PATIENCE, assert_answers, connect, daemon_with, soon};
+use crate::support::daemon_with;
+use agentfs_testkit::child::{PATIENCE, soon};
+use agentfs_testkit::daemon::{assert_answers, connect};
 
 /// As many as may run at once, of those that may take long.
 const AT_ONCE: usize = 12;

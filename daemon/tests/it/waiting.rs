@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentfs_core::{Caller, FsCore, OpenFlags};
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::{Config, Daemon};
 use agentfs_proto::message::{BranchApply, FsMkdir, FsOp, FsReply, FsRequest, FsStat};
 
-use crate::files::write;
-use crate::support::{assert_answers, connect, private_directory, soon};
+use agentfs_testkit::child::soon;
+use agentfs_testkit::daemon::{assert_answers, connect, private_directory};
+use agentfs_testkit::files::write;
 
 const FILES: usize = 1500;
 

@@ -12,7 +12,7 @@ use crate::tools::{cargo, find, from_apt, target_dir};
 const CARGO_DEB: &str = "3.8.0";
 
 /// What is built into the program: itself, and the library that it carries.
-const BUILT_IN: [&str; 2] = ["agentfs-daemon", "agentfs-interpose-shim"];
+const BUILT_IN: [&str; 2] = ["agentfs", "agentfs-interpose-shim"];
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -51,7 +51,7 @@ fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
         run_command(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
         "debug"
     } else {
-        run_command(cargo().args(["build", "--release", "--package", "agentfs-daemon"]))?;
+        run_command(cargo().args(["build", "--release", "--package", "agentfs"]))?;
         "release"
     };
     if find("dpkg-shlibdeps").is_none() {
@@ -79,7 +79,7 @@ fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
     File::create(deb).map_err(failure)?;
     run_command(
         std::process::Command::new(cargo_deb()?)
-            .args(["deb", "--package", "agentfs-daemon", "--no-build"])
+            .args(["deb", "--package", "agentfs", "--no-build"])
             .arg("--output")
             .arg(deb)
             .env("CARGO_TARGET_DIR", stage),

@@ -21,11 +21,8 @@ const LIST: &[(&str, &str)] = &[
         "ring/src/requests/model.rs",
         "loom's cells check what Sync promises",
     ),
-    ("daemon/src/heap.rs", "calls mallopt"),
-    (
-        "daemon/src/server/page.rs",
-        "lays atomics over mapped memory",
-    ),
+    ("cli/src/heap.rs", "calls mallopt"),
+    ("daemon/src/page.rs", "lays atomics over mapped memory"),
     (
         "loom-tests/src/side/native.rs",
         "shares counters between processes",

@@ -11,7 +11,7 @@ use std::time::Duration;
 use agentfs_client::{Client, Deadline};
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
-use agentfs_daemon::server::{Config, Daemon};
+use agentfs_daemon::{Config, Daemon};
 use agentfs_proto::message::{Hello, Mount};
 
 use super::random::Random;

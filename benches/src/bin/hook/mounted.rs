@@ -10,7 +10,7 @@ use agentfs_benches::table::Table;
 use agentfs_client::{Client, Deadline};
 use agentfs_core::event::{EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags};
-use agentfs_daemon::server::{Config, Daemon, EchoMode};
+use agentfs_daemon::{Config, Daemon, EchoMode};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_proto::message::{Hello, Mount};
 use tempfile::TempDir;

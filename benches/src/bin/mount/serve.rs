@@ -11,7 +11,7 @@ use crate::Failure;
 /// Shows a branch of `lower` at `point` until the input ends.
 pub(crate) fn serve(lower: &Path, point: &Path) -> Result<(), Failure> {
     // As the daemon does.
-    agentfs_daemon::heap::share_one();
+    agentfs_cli::heap::share_one();
     let config = FsConfig {
         overlay: Some(Overlay {
             lower: lower.to_owned(),

@@ -1,0 +1,244 @@
+//! `agentfs apply`
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::DiffKind;
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{Common, Failure, Output};
+use agentfs_export::command::{apply_command, quoted};
+use agentfs_export::{Carried, ExportError, Identity, Mode, Source, Stop, Target, carry};
+
+/// Carry exported changes over to the project
+///
+/// Needs no daemon. The project is the one that --to names, or the one that the changes are of, if
+/// the current directory is in it; else it is asked for on a terminal. Nothing is done when the
+/// project was changed at the same places meanwhile, unless it is forced. What was interrupted is
+/// finished by doing it again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs run --export /tmp/attempt -- make
+  agentfs apply /tmp/attempt --dry-run
+  agentfs apply /tmp/attempt --to ~/project")]
+pub(crate) struct ApplyArgs {
+    /// What was exported
+    dir: PathBuf,
+    /// The project
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Only tell what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Also where the project was changed
+    #[arg(long)]
+    force: bool,
+}
+
+impl ApplyArgs {
+    /// As if the project that is named for all commands were named by `--to`.
+    pub(crate) fn into_project(mut self, common: &Common) -> Self {
+        self.to = self.to.or_else(|| common.project.clone());
+        self
+    }
+}
+
+fn failed(error: ExportError) -> Failure {
+    Failure::Other(error.to_string())
+}
+
+pub(crate) fn run(args: &ApplyArgs, output: &mut Output) -> Result<(), Failure> {
+    let mode = match (args.dry_run, args.force) {
+        (true, _) => Mode::DryRun,
+        (false, true) => Mode::Force,
+        (false, false) => Mode::Refuse,
+    };
+    let source = Source::open(&args.dir).map_err(failed)?;
+    let target = target(args, &source, output.is_json())?;
+    let io_failed = |error| Failure::directory(target.path(), &error);
+    target
+        .lock(|| {
+            let path = target.path().display();
+            tell(&format!("waiting for another apply to {path}"));
+        })
+        .map_err(io_failed)?;
+    // Until here a signal ends this process, and nothing is done.
+    let stop = Stop::default();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(stop.flag())).map_err(Failure::Input)?;
+    }
+    let carried = carry(&source, &target, mode, &stop).map_err(failed)?;
+    let is_refused = mode == Mode::Refuse && !carried.conflicts.is_empty();
+    let is_done = mode != Mode::DryRun && !is_refused;
+    if output.is_json() {
+        output.json(&serde_json::json!({
+            "project": target.path(),
+            "changes": carried.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
+            "made": carried.made.len(),
+            "made_before": carried.made_before,
+            "conflicts": carried.conflicts,
+            "unread": source.unread(),
+            "done": is_done && carried.failures.is_empty(),
+        }))?;
+    } else {
+        let shown = match (is_refused, is_done) {
+            (true, _) => &[][..],
+            (false, true) => &carried.made,
+            (false, false) => &carried.changes,
+        };
+        show(&source, &carried, shown, output)?;
+    }
+    result(args, &source, &target, &carried, is_refused)
+}
+
+fn show(
+    source: &Source,
+    carried: &Carried,
+    shown: &[(DiffKind, Bytes)],
+    output: &mut Output,
+) -> Result<(), Failure> {
+    for path in &carried.conflicts {
+        output.line(format_args!("conflict {path}"))?;
+    }
+    for (change, path) in shown {
+        output.line(format_args!("{} {path}", letter(*change)))?;
+    }
+    for unread in source.unread() {
+        let parts = unread.parts.as_ref().map_or_else(String::new, |parts| {
+            let parts = source.path().join(parts.as_path());
+            format!("; what the branch wrote of it is in {}", parts.display())
+        });
+        tell(&format!(
+            "{} is left out: {}{parts}",
+            unread.path, unread.why
+        ));
+    }
+    if carried.changes.is_empty() && carried.conflicts.is_empty() && carried.made_before > 0 {
+        output.line("already applied")?;
+    }
+    Ok(())
+}
+
+fn result(
+    args: &ApplyArgs,
+    source: &Source,
+    target: &Target,
+    carried: &Carried,
+    is_refused: bool,
+) -> Result<(), Failure> {
+    let command = apply_command(&args.dir, target.path());
+    if is_refused {
+        let count = carried.conflicts.len();
+        return Err(Failure::Other(format!(
+            "{} was changed at {count} of these paths meanwhile, so nothing was done; look at them, \
+             then take the exported side with: {command} --force",
+            target.path().display()
+        )));
+    }
+    let Some((last, others)) = carried.failures.split_last() else {
+        return left_out(source);
+    };
+    for failure in others {
+        tell(&failure.to_string());
+    }
+    let command = if args.force {
+        format!("{command} --force")
+    } else {
+        command
+    };
+    let (made, all) = (carried.made.len(), carried.changes.len());
+    Err(Failure::Other(format!(
+        "{last}; {made} of {all} changes are made, and the others are made by: {command}"
+    )))
+}
+
+/// Fails when files could not be exported: the project does not have all changes of the branch.
+fn left_out(source: &Source) -> Result<(), Failure> {
+    match source.unread().len() {
+        0 => Ok(()),
+        count => Err(Failure::Other(format!(
+            "{count} changed files could not be read when this was exported, and are left out"
+        ))),
+    }
+}
+
+/// The directory that the changes are for, as the user names it or agrees to.
+fn target(args: &ApplyArgs, source: &Source, json: bool) -> Result<Target, Failure> {
+    let open = |path: &Path| Target::open(path).map_err(|error| Failure::directory(path, &error));
+    if let Some(to) = &args.to {
+        return open(to);
+    }
+    let project = source.list.project.as_path();
+    let command = apply_command(&args.dir, project);
+    if project.as_os_str().is_empty() {
+        let text = format!("the changes are of no directory of the host; name one: {command}");
+        return Err(Failure::Other(text));
+    }
+    let target = open(project)?;
+    let identity = target
+        .identity()
+        .map_err(|error| Failure::directory(project, &error))?;
+    if source.list.identity.is_some_and(|it| it != identity) {
+        return Err(Failure::Other(format!(
+            "{} is another directory than the one that the changes are of; if they are for this one, \
+             say so: {command}",
+            project.display()
+        )));
+    }
+    let is_agreed = args.dry_run || is_here(identity) || (!json && ask(args, project)?);
+    if is_agreed {
+        return Ok(target);
+    }
+    Err(Failure::Other(format!(
+        "the changes are of {}, which is not the current directory; apply them there with: {command}",
+        project.display()
+    )))
+}
+
+/// Whether the current directory is this one, or in it.
+fn is_here(identity: Identity) -> bool {
+    let Ok(here) = std::env::current_dir() else {
+        return false;
+    };
+    let is_it = |directory: &Path| {
+        let found = fs::metadata(directory);
+        found.is_ok_and(|it| (it.dev(), it.ino()) == (identity.dev, identity.ino))
+    };
+    here.ancestors().any(is_it)
+}
+
+fn ask(args: &ApplyArgs, project: &Path) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Ok(false);
+    }
+    let (dir, project) = (quoted(&args.dir), project.display());
+    let mut errors = io::stderr();
+    write!(errors, "agentfs: apply {dir} to {project}? [y/N] ")
+        .and_then(|()| errors.flush())
+        .map_err(Failure::Output)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(Failure::Input)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn tell(text: &str) {
+    // There is nobody else to tell.
+    drop(writeln!(io::stderr(), "agentfs: {text}"));
+}
+
+/// As version control systems show it.
+fn letter(change: DiffKind) -> char {
+    match change {
+        DiffKind::Added => 'A',
+        DiffKind::Removed => 'D',
+        DiffKind::Content => 'M',
+        DiffKind::Attributes => 'T',
+        DiffKind::Renamed => 'R',
+        DiffKind::TooDeep => '!',
+    }
+}

@@ -1,0 +1,154 @@
+//! `agentfs daemon`
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing_subscriber::EnvFilter;
+
+use super::echo_mode::Echo;
+use super::{Common, Failure};
+use crate::shim;
+use agentfs_daemon::{Companion, Config, Daemon, Limits};
+
+/// Serve branches over a directory, until Ctrl-C or SIGTERM
+///
+/// Logs go to standard error; RUST_LOG says how much, as in RUST_LOG=agentfs=debug. A socket passed
+/// by systemd (LISTEN_FDS) is used instead of a path.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs daemon                          an empty tree
+  agentfs daemon --lower ~/project        branches over a directory
+  AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
+pub(crate) struct DaemonArgs {
+    /// The directory below the branches; it is read, and written only by `branch apply`
+    #[arg(long, value_name = "DIR")]
+    lower: Option<PathBuf>,
+    /// Do not watch the lower directory. What others change there is still seen when a program looks,
+    /// which takes longer then, but no program is told of it
+    #[arg(long)]
+    no_watch_lower: bool,
+    /// Where the kernel tells of changes that were not made on a mount: where a program without the
+    /// shim watches, on all mounts, or nowhere
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    echo: Echo,
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
+    max_sessions: usize,
+    /// Watches of one session
+    #[arg(long, value_name = "N", default_value_t = Limits::default().watches)]
+    max_watches: u32,
+    /// End when nobody uses it and no branch has changes (as `run` starts it)
+    #[arg(long)]
+    until_unused: bool,
+}
+
+pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
+    if common.project.is_some() {
+        let text = "the directory that a daemon serves is named by --lower; --project is for commands \
+                    that look for a daemon";
+        return Err(Failure::Other(text.to_owned()));
+    }
+    start_logging(common.json);
+    crate::heap::share_one();
+    let mut config = Config::new(
+        common
+            .socket
+            .clone()
+            .unwrap_or_else(agentfs_proto::socket::default_path),
+    );
+    config.lower = args.lower;
+    config.echo = args.echo.into();
+    config.watch_lower = !args.no_watch_lower;
+    config.use_systemd_socket = common.socket.is_none();
+    config.limits.sessions = args.max_sessions;
+    config.limits.watches = args.max_watches;
+    config.until_unused = args.until_unused;
+    config.saves_changes = true;
+    config.companion = Some(Companion {
+        is_name: shim::is_name,
+        restore: shim::restore,
+    });
+    // `run` starts it as /proc/self/exe, which is not how it is to be listed.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::set_name(c"agentfs") {
+        tracing::debug!(%error, "the process keeps its name");
+    }
+    if args.until_unused
+        && let Err(error) = rustix::process::setsid()
+    {
+        // What interrupts who started us from a terminal interrupts us, too.
+        tracing::warn!(%error, "no session of its own");
+    }
+    // Before the socket exists: whoever sees it may signal us.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
+    let daemon = Daemon::start(config).map_err(Failure::Start)?;
+    notify_systemd("READY=1");
+    if args.until_unused {
+        // Whoever started us waits for it, and may be gone.
+        drop(io::stdout().write_all(b"ready\n"));
+        drop(io::stdout().flush());
+    }
+    let stopper = daemon.stopper();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                tracing::info!(signal, "stopping");
+                stopper.stop();
+            }
+        })
+        .map_err(Failure::Input)?;
+    let ended = daemon.wait().map_err(Failure::Start);
+    notify_systemd("STOPPING=1");
+    ended
+}
+
+/// Tells whoever started the process with `NOTIFY_SOCKET` (sd_notify(3)).
+fn notify_systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let sent = match path.as_bytes().strip_prefix(b"@") {
+        None => UnixDatagram::unbound()
+            .and_then(|socket| socket.send_to(state.as_bytes(), Path::new(&path))),
+        Some(name) => notify_abstract(name, state),
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "NOTIFY_SOCKET cannot be told");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn notify_abstract(name: &[u8], state: &str) -> io::Result<usize> {
+    use std::os::linux::net::SocketAddrExt as _;
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn notify_abstract(_: &[u8], _: &str) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn start_logging(json: bool) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        // It would print there that it cannot print there, and panic.
+        .log_internal_errors(false)
+        .with_writer(io::stderr);
+    let started = if json {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
+    if let Err(error) = started {
+        tracing::debug!(error, "somebody else logs already");
+    }
+}

@@ -1,0 +1,141 @@
+//! **actor** -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
+//!
+//! The `agentfs` program: its commands, and the preloaded library that it carries.
+//!
+//! Each command has a module of its name. [`daemon`] serves branches with `agentfs_daemon`, `run/`
+//! is `agentfs run`, and every other command is a client of the daemon that [`session`] finds for it.
+
+mod apply;
+mod branch;
+mod coverage;
+mod daemon;
+mod doctor;
+mod echo_mode;
+mod exec;
+mod failure;
+mod fs;
+mod generate;
+pub mod heap;
+mod listeners;
+mod mount;
+mod output;
+mod places;
+mod project;
+#[cfg(target_os = "linux")]
+mod run;
+mod session;
+mod shim;
+mod shutdown;
+mod snapshot;
+mod status;
+mod top;
+mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::failure::Failure;
+use self::output::Output;
+
+/// Branches of a directory for programs that work side by side, with change notification.
+///
+/// One daemon holds the branches of one project. Every other command finds it as git finds a
+/// repository: upwards from the current directory, or from the one that --project names. Inside of
+/// `agentfs run`, $AGENTFS_SOCKET names the daemon of the run.
+#[derive(Debug, Parser)]
+#[command(name = "agentfs", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  agentfs run -- npm run dev              work in a branch of the current directory
+  agentfs daemon --lower ~/project        serve branches over a directory
+  agentfs watch /src                      print changes as they happen
+  echo hello | agentfs fs write /src/a    change something
+  agentfs branch create attempt-1         start a branch
+  agentfs mount attempt-1 work            let programs work in it
+  agentfs branch diff attempt-1           see what it changed
+  agentfs doctor                          see what this machine allows";
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+struct Common {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// The control socket of the daemon, wherever the current directory is
+    #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
+    socket: Option<PathBuf>,
+    /// Find the project from DIR upwards, instead of the current directory; `run` starts its command
+    /// there
+    #[arg(short = 'C', long, global = true, value_name = "DIR")]
+    project: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Daemon(daemon::DaemonArgs),
+    Watch(watch::WatchArgs),
+    Fs(fs::FsArgs),
+    Branch(branch::BranchArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Mount(mount::MountArgs),
+    Umount(mount::UmountArgs),
+    Exec(exec::ExecArgs),
+    #[cfg(target_os = "linux")]
+    Run(run::RunArgs),
+    #[cfg(target_os = "linux")]
+    Join(run::join::JoinArgs),
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Enter(run::inside::EnterArgs),
+    Apply(apply::ApplyArgs),
+    Status(status::StatusArgs),
+    Top(top::TopArgs),
+    Shutdown(shutdown::ShutdownArgs),
+    Doctor(doctor::DoctorArgs),
+    Completions(generate::CompletionsArgs),
+    #[command(hide = true)]
+    Man(generate::ManArgs),
+}
+
+/// Carries out the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let mut output = Output::new(common.json);
+    let result = match command {
+        Command::Daemon(args) => daemon::run(&common, args),
+        Command::Watch(args) => watch::run(&common, args, &mut output),
+        Command::Fs(args) => fs::run(&common, args, &mut output),
+        Command::Branch(args) => branch::run(&common, args, &mut output),
+        Command::Snapshot(args) => snapshot::run(&common, args, &mut output),
+        Command::Mount(args) => mount::mount(&common, args, &mut output),
+        Command::Umount(args) => mount::unmount(&common, args, &mut output),
+        Command::Exec(args) => return exec::run(&common, args),
+        #[cfg(target_os = "linux")]
+        Command::Run(args) => return run::run(&common, args),
+        #[cfg(target_os = "linux")]
+        Command::Join(args) => return run::join::run(&common, &args),
+        #[cfg(target_os = "linux")]
+        Command::Enter(args) => return run::inside::run(&common, args),
+        Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
+        Command::Status(args) => status::run(&common, args, &mut output),
+        Command::Top(args) => top::run(&common, args, &mut output),
+        Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
+        Command::Doctor(args) => doctor::run(&common, args, &mut output),
+        Command::Completions(args) => generate::completions(&args, &mut output),
+        Command::Man(args) => generate::man(&args),
+    };
+    match result.and_then(|()| output.flush().map_err(Failure::Output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(common.json),
+    }
+}

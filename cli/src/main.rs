@@ -1,0 +1,7 @@
+//! The `agentfs` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agentfs_cli::run()
+}

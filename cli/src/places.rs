@@ -1,0 +1,89 @@
+//! Exporting what a branch changed, to a place that is named or to one that is not.
+
+use std::path::{Path, PathBuf};
+
+use agentfs_client::CallError;
+use agentfs_proto::message::{BranchExport, Exported, ProjectInfo, ProjectPlace};
+
+use super::Failure;
+use super::session::Session;
+use agentfs_export as export;
+
+/// Writes what a branch changed to a directory: to the one that is named, or to the first of the
+/// usual places that takes it. `send` makes the request.
+pub(crate) fn export(
+    session: &mut Session,
+    branch: &str,
+    named: Option<PathBuf>,
+    mut send: impl FnMut(&mut Session, BranchExport) -> Result<Exported, Failure>,
+) -> Result<(PathBuf, Exported), Failure> {
+    session.look_again()?;
+    let is_named = named.is_some();
+    let directories = match named {
+        Some(directory) => vec![Ok(std::path::absolute(directory).map_err(Failure::Input)?)],
+        None => {
+            let project = session.project.lower.as_path();
+            let places = export::places(project).into_iter();
+            places.map(|it| it.prepare(project, branch)).collect()
+        }
+    };
+    let mut failures = Vec::new();
+    for directory in directories {
+        let directory = match directory {
+            Ok(directory) => directory,
+            Err(error) => {
+                failures.push(error.to_string());
+                continue;
+            }
+        };
+        let request = BranchExport {
+            name: branch.to_owned(),
+            path: directory.as_path().into(),
+        };
+        match send(session, request) {
+            Ok(exported) => return Ok((directory, exported)),
+            Err(Failure::Call(_, CallError::Refused(error))) => failures.push(error.to_string()),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let why = failures.join("; ");
+    let why = format!("the changes cannot be exported: {why}");
+    // The usual places may take what the named one does not.
+    Err(if is_named {
+        kept_until(session, branch, &why, "")
+    } else {
+        kept(session, branch, &why)
+    })
+}
+
+/// Says that the changes stay in the branch, and how they are exported elsewhere.
+pub(crate) fn kept(session: &Session, branch: &str, why: &str) -> Failure {
+    kept_until(session, branch, why, " DIR")
+}
+
+fn kept_until(session: &Session, branch: &str, why: &str, dir: &str) -> Failure {
+    let command = session.command();
+    Failure::Other(format!(
+        "{why}; they stay in the branch {branch}, and are exported elsewhere with: {command} branch \
+         export {branch}{dir}"
+    ))
+}
+
+/// The command that applies what was exported. Where the project's directory is gone, its path is
+/// named: whoever types it sees which directory it is that is there now.
+pub(crate) fn apply_command(session: &Session, directory: &Path) -> String {
+    let ProjectInfo {
+        lower,
+        place,
+        now_at,
+        ..
+    } = &session.project;
+    let project = match place {
+        ProjectPlace::Elsewhere if !now_at.is_empty() => now_at,
+        ProjectPlace::InPlace
+        | ProjectPlace::Nowhere
+        | ProjectPlace::Elsewhere
+        | ProjectPlace::Deleted => lower,
+    };
+    export::command::apply_command(directory, project.as_path())
+}

@@ -1,0 +1,111 @@
+//! `agentfs join`: another command in a branch at work.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use agentfs_proto::message::MountInfo;
+use clap::Args;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::members::{self, Member};
+use super::{Common, Failure, inside, mount};
+use crate::exec::{self, FAILED};
+use crate::session::Session;
+
+/// Run another command in a branch at work
+///
+/// The command sees and changes what the `agentfs run` of the branch does. It replaces this process:
+/// its exit status is its own.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  agentfs join run-1 -- bash")]
+pub(crate) struct JoinArgs {
+    /// The branch
+    branch: String,
+    /// The command with its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Becomes the command; returns only when that fails.
+pub(crate) fn run(common: &Common, args: &JoinArgs) -> ExitCode {
+    match join(common, args) {
+        Ok(command) => exec::replace(command, common.json),
+        Err(failure) => {
+            failure.report(common.json);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
+    let branch = &args.branch;
+    let mut session = Session::open(common, branch)?;
+    let directory = std::env::current_dir();
+    let command = inside::prepare(&mut session, branch, &args.command)?;
+    let address = session.command().to_owned();
+    let mut mounts = mount::list(&mut session)?;
+    mounts.retain(|it| it.branch_name == *branch);
+    let (mount, member) = mounts
+        .iter()
+        .find_map(|mount| {
+            Some((
+                mount,
+                members::of(mount, &session.project).into_iter().next()?,
+            ))
+        })
+        .ok_or_else(|| {
+            Failure::Other(format!(
+                "nobody is at work in the branch {branch}; start with: {address} run --branch \
+                 {branch} -- COMMAND"
+            ))
+        })?;
+    enter(&member).map_err(|error| {
+        let Member { pid, name, .. } = &member;
+        Failure::Other(format!("process {pid} ({name}) cannot be joined: {error}"))
+    })?;
+    check(mount, &member.point)?;
+    if !common.json {
+        let of_project = session.of_project();
+        drop(writeln!(
+            io::stderr(),
+            "agentfs: joins {branch}{of_project}"
+        ));
+    }
+    let project = &member.point;
+    let directory = directory.unwrap_or_else(|_| project.clone());
+    inside::go_to(&directory, project)?;
+    inside::require_branch(&directory, project, mount.st_dev)?;
+    Ok(command)
+}
+
+/// Moves this process to where the other is (setns(2)).
+fn enter(member: &Member) -> io::Result<()> {
+    // Both at once: when we are there, /proc may look different.
+    let (user, mounts) = (member.namespace("user"), member.namespace("mnt"));
+    let is_same_user = fs::read_link(&user)? == fs::read_link("/proc/self/ns/user")?;
+    let user = File::open(user)?;
+    let mounts = File::open(mounts)?;
+    if !is_same_user {
+        move_into_link_name_space(user.as_fd(), Some(LinkNameSpaceType::User))?;
+    }
+    move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+    Ok(())
+}
+
+/// The process could have ended, and its number gone to another one.
+fn check(mount: &MountInfo, path: &Path) -> Result<(), Failure> {
+    match rustix::fs::stat(path) {
+        Ok(found) if found.st_dev == mount.st_dev => Ok(()),
+        Ok(_) => Err(Failure::Other(format!(
+            "the branch {} is not at {} any more",
+            mount.branch_name,
+            path.display()
+        ))),
+        Err(error) => Err(Failure::Other(format!("{}: {error}", path.display()))),
+    }
+}

@@ -1,0 +1,246 @@
+//! `agentfs run`: a command in a branch of its own, mounted on the project's own path.
+//!
+//! The daemon is a process of its own, started when there is none and ended when nobody needs it: so
+//! a session that is killed leaves its changes behind. This process stays outside the branch, starts
+//! the command inside, passes signals on, and brings the changes home at the end.
+
+pub(crate) mod inside;
+pub(crate) mod join;
+mod leftovers;
+mod lost;
+mod members;
+mod root;
+mod settle;
+mod start;
+mod supervise;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::SystemTime;
+
+use agentfs_client::CallError;
+use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
+use clap::Args;
+
+use self::root::Root;
+use self::settle::{Ending, EndingArgs};
+use super::coverage::Coverage;
+use super::exec::{self, BRANCH_VARIABLE, FAILED};
+use super::session::Session;
+use super::{Common, Failure, mount};
+use crate::echo_mode::Echo;
+
+/// What branches are called that nobody named.
+const PREFIX: &str = "run-";
+
+/// Run a command in a branch of its own of a project
+///
+/// The command sees the project at its usual place, changes only its branch, and hears of changes
+/// that others make there. A daemon is started if none runs; it ends when nobody needs it. At the end
+/// the changes are shown, and applied, exported or discarded as asked: without an option a question
+/// is asked on a terminal, and else they are exported.
+///
+/// The exit status is that of the command, 128 and the signal's number if one ended it, and 125 if
+/// agentfs failed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  agentfs run -- npm run dev
+  agentfs run --apply -- cargo fix
+  agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
+  agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
+pub(crate) struct RunArgs {
+    /// The project, exactly this directory: instead of the one that is found from the current directory
+    /// upwards, which is that of a daemon or the root of a git repository, or else the current directory
+    #[arg(long, value_name = "DIR", conflicts_with = "project")]
+    lower: Option<PathBuf>,
+    /// The name of the branch; one that is there already is continued
+    #[arg(long, value_name = "NAME")]
+    branch: Option<String>,
+    #[command(flatten)]
+    ending: EndingArgs,
+    /// For whom the kernel tells of changes from outside, if this starts the daemon: for programs
+    /// that the preloaded library does not reach, for all, or for none
+    #[arg(
+        long,
+        value_name = "WHERE",
+        default_value = "auto",
+        conflicts_with = "no_mount"
+    )]
+    echo: Echo,
+    /// Without a branch: in the directory itself, with the preloaded library only
+    #[arg(long, conflicts_with_all = ["lower", "branch", "ending"])]
+    no_mount: bool,
+    /// The command with its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// A branch for one run.
+#[derive(Debug)]
+struct Branch {
+    name: String,
+    /// It did not exist before, so it need not afterwards.
+    is_new: bool,
+}
+
+pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
+    if args.no_mount {
+        return in_place(common, &args.command);
+    }
+    match in_branch(common, args) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            failure.report(common.json);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Under the library, where we are.
+fn in_place(common: &Common, words: &[OsString]) -> ExitCode {
+    let mut command = exec::command(words);
+    let attached = common.socket_path().and_then(|socket| {
+        exec::attach(&mut command, &socket, None)?;
+        if common.project.is_some() {
+            command.current_dir(common.start()?);
+        }
+        Ok(())
+    });
+    match attached {
+        Ok(()) => exec::replace(command, common.json),
+        Err(failure) => {
+            failure.report(common.json);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
+    if let Some(branch) = std::env::var_os(BRANCH_VARIABLE) {
+        let branch = branch.display();
+        return Err(Failure::Other(format!(
+            "this already is in a run, of the branch {branch}, and a branch for a run is made of the \
+             project: start the command as it is, or start agentfs run outside"
+        )));
+    }
+    agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
+    let since = SystemTime::now();
+    let Root { project, directory } = root::find(common, args.lower)?;
+    let mut session = start::find_or_start(common, &project, args.echo)?;
+    let json = common.json;
+    leftovers::tell(json, &project, &mut session)?;
+    if !json {
+        report_gap(&mut session)?;
+    }
+    let branch = open_branch(&mut session, args.branch)?;
+    let mut command = Command::new(start::PROGRAM);
+    command
+        .arg("--socket")
+        .arg(&session.socket)
+        .args(["enter", "--branch", &branch.name, "--at"])
+        .arg(&project)
+        .arg("--directory")
+        .arg(&directory);
+    if branch.is_new {
+        command.arg("--retire");
+    }
+    if json {
+        command.arg("--json");
+    }
+    command.arg("--").args(&args.command);
+    let ended = supervise::run(command).map_err(Failure::Input)?;
+    let status = status_of(ended);
+    let ending = Ending {
+        json,
+        session: &mut session,
+        branch: &branch.name,
+        is_new: branch.is_new,
+        project: &project,
+        since,
+    };
+    let is_settled = ending.settle(args.ending)?;
+    Ok(if is_settled || status != 0 {
+        status
+    } else {
+        FAILED
+    })
+}
+
+/// Says which directories of the project nobody watches, and why.
+fn report_gap(session: &mut Session) -> Result<(), Failure> {
+    let report = session.call(Status { after: 0 })?;
+    if let Some(gap) = Coverage(&report).line() {
+        // A line that cannot be written is nobody's loss: `agentfs status` has it as well.
+        drop(writeln!(io::stderr(), "agentfs: {gap}"));
+    }
+    Ok(())
+}
+
+/// What a shell makes of it.
+fn status_of(ended: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let status = match (ended.code(), ended.signal()) {
+        (Some(code), _) => code,
+        (None, signal) => 128 + signal.unwrap_or_default(),
+    };
+    u8::try_from(status).unwrap_or(u8::MAX)
+}
+
+/// The branch of this name, which is made if it is not there; or a new one.
+fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Failure> {
+    let Some(name) = name else {
+        return new_branch(session);
+    };
+    let is_new = create(session, &name)?;
+    let is_held = hold(session, &name)?;
+    let mounts = mount::list(session)?;
+    if !is_held || mounts.iter().any(|it| it.branch_name == name) {
+        let command = session.command();
+        return Err(Failure::Other(format!(
+            "the branch {name} is at work already; join it with: {command} join {name} -- COMMAND"
+        )));
+    }
+    Ok(Branch { name, is_new })
+}
+
+fn new_branch(session: &mut Session) -> Result<Branch, Failure> {
+    let mut number = 1_u64;
+    loop {
+        let name = format!("{PREFIX}{number}");
+        if create(session, &name)? && hold(session, &name)? {
+            return Ok(Branch { name, is_new: true });
+        }
+        number += 1;
+    }
+}
+
+/// Makes a branch; not, when there is one of the name.
+fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
+    let request = BranchCreate {
+        name: name.to_owned(),
+        from_branch: String::new(),
+        from_snapshot: String::new(),
+    };
+    match session.call(request) {
+        Ok(_) => Ok(true),
+        Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
+        Err(error) => Err(Failure::Call(name.to_owned(), error)),
+    }
+}
+
+/// Says that this run has a branch, until its changes are settled; not, when another run has it, or
+/// it is gone.
+fn hold(session: &mut Session, name: &str) -> Result<bool, Failure> {
+    let request = BranchHold {
+        name: name.to_owned(),
+    };
+    match session.call(request) {
+        Ok(_) => Ok(true),
+        Err(CallError::Refused(error)) if [Code::BUSY, Code::NOT_FOUND].contains(&error.code) => {
+            Ok(false)
+        }
+        Err(error) => Err(Failure::Call(name.to_owned(), error)),
+    }
+}

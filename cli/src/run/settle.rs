@@ -1,0 +1,458 @@
+//! The end of a run: what changed, and what becomes of it. Nothing is lost: what is not applied is
+//! exported or stays with the daemon, and it is said where.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use agentfs_client::CallError;
+use agentfs_proto::message::{
+    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, DiffKind, Exported,
+    MountInfo, MountWait, PageNext, ProjectPlace, Unread,
+};
+use clap::Args;
+
+use super::members::{self, Member};
+use super::{hold, leftovers, lost, supervise};
+use crate::branch::diff_line;
+use crate::session::Session;
+use crate::{Failure, mount, places};
+
+/// Changes that are listed.
+const LISTED: usize = 40;
+/// How long the kernel may take to take a mount away that nobody uses.
+const MOUNT_END_MS: u32 = 5_000;
+
+/// What becomes of the changes.
+#[derive(Debug, Default, Args)]
+#[group(id = "ending", multiple = false)]
+pub(crate) struct EndingArgs {
+    /// Carry the changes over to the project; where it was changed too, they are exported instead
+    #[arg(long)]
+    apply: bool,
+    /// Throw the changes away
+    #[arg(long)]
+    discard: bool,
+    /// Write the changes to a new directory, for `agentfs apply DIR`
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
+    /// Leave the changes in the branch
+    #[arg(long)]
+    keep: bool,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+enum Choice {
+    Apply,
+    Discard,
+    Export(Option<PathBuf>),
+    Keep,
+}
+
+/// A run whose command has ended.
+#[derive(Debug)]
+pub(super) struct Ending<'a> {
+    pub(super) json: bool,
+    pub(super) session: &'a mut Session,
+    pub(super) branch: &'a str,
+    pub(super) is_new: bool,
+    pub(super) project: &'a Path,
+    /// When the run began.
+    pub(super) since: SystemTime,
+}
+
+/// What was done with the changes.
+#[derive(Debug)]
+struct Outcome {
+    word: &'static str,
+    directory: Option<PathBuf>,
+    conflicts: Vec<String>,
+    /// Files that could not be exported.
+    unread: Vec<Unread>,
+    /// Whether that is what was asked for.
+    is_wanted: bool,
+}
+
+impl Outcome {
+    fn of(word: &'static str) -> Self {
+        Self {
+            word,
+            directory: None,
+            conflicts: Vec::new(),
+            unread: Vec::new(),
+            is_wanted: true,
+        }
+    }
+
+    /// Whether some of the changes are in the branch only.
+    fn is_partial(&self, changes: &[DiffEntry]) -> bool {
+        let is_carried = matches!(self.word, "applied" | "exported");
+        !self.unread.is_empty() || (is_carried && changes.iter().any(is_too_deep))
+    }
+}
+
+fn is_too_deep(change: &DiffEntry) -> bool {
+    change.kind == DiffKind::TooDeep
+}
+
+impl Ending<'_> {
+    /// Shows the changes and does with them what is asked. Gives whether that was possible.
+    pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
+        self.session.is_quiet = self.json;
+        match self.settle_with_daemon(args) {
+            Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
+                self.settle_without_daemon()
+            }
+            // It says itself where the changes are.
+            Err(failure @ Failure::Other(_)) => Err(failure),
+            Err(failure) => Err(places::kept(
+                self.session,
+                self.branch,
+                &failure.to_string(),
+            )),
+            Ok(is_settled) => Ok(is_settled),
+        }
+    }
+
+    /// The daemon has ended: it exported the changes first.
+    fn settle_without_daemon(&self) -> Result<bool, Failure> {
+        lost::wait_for_end(self.session.welcome.daemon_pid);
+        let branch = self.branch;
+        let Some(directory) = lost::exported(self.project, branch, self.since) else {
+            return Err(Failure::Other(format!(
+                "the daemon ended during the run, and no export of {branch} is there: if it changed \
+                 anything, that is lost; the daemon's log beside its socket may say why"
+            )));
+        };
+        self.say(&format!(
+            "agentfs: the daemon ended during the run, when it had exported what {branch} changed"
+        ));
+        let outcome = Outcome {
+            directory: Some(directory),
+            is_wanted: false,
+            ..Outcome::of("exported")
+        };
+        self.tell(&[], &outcome, &[]);
+        Ok(false)
+    }
+
+    fn settle_with_daemon(&mut self, args: EndingArgs) -> Result<bool, Failure> {
+        let remaining = self.wait_for_members()?;
+        self.require_branch()?;
+        // What is changed after this look is not shown, and not thrown away.
+        let seq = self.seq()?;
+        let changes = self.changes()?;
+        if changes.is_empty() {
+            if self.is_new {
+                self.retire(seq)?;
+            }
+            return Ok(true);
+        }
+        self.show(&changes);
+        let choice = choice(args, self.json)?;
+        self.require_branch()?;
+        let outcome = match choice {
+            Choice::Apply => self.apply()?,
+            Choice::Discard => Outcome::of("discarded"),
+            Choice::Export(directory) => self.export(directory)?,
+            Choice::Keep => Outcome::of("kept"),
+        };
+        // What could not be exported, or has no path, is in the branch only.
+        let is_partial = outcome.is_partial(&changes);
+        let is_done_with = self.is_new && outcome.word != "kept" && !is_partial;
+        if is_done_with || outcome.word == "discarded" {
+            self.retire(seq)?;
+        }
+        self.tell(&changes, &outcome, &remaining);
+        Ok(outcome.is_wanted && !is_partial)
+    }
+
+    /// Another branch of the same name is not settled in the place of one that somebody deleted.
+    fn require_branch(&mut self) -> Result<(), Failure> {
+        let branch = self.branch;
+        if hold(self.session, branch)? {
+            return Ok(());
+        }
+        let text = format!("the branch {branch} was deleted meanwhile, and its changes with it");
+        Err(Failure::Other(text))
+    }
+
+    /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
+    fn wait_for_members(&mut self) -> Result<Vec<Member>, Failure> {
+        self.session.look_again()?;
+        let project = self.session.project.clone();
+        let mounts = mount::list(self.session)?;
+        let shown = mounts.iter().filter(|it| it.branch_name == self.branch);
+        let shown: Vec<&MountInfo> = shown.collect();
+        let members: Vec<Member> = shown
+            .iter()
+            .flat_map(|it| members::of(it, &project))
+            .collect();
+        if members.is_empty() {
+            // What somebody mounted beside it for all to see stays.
+            for mount in shown.into_iter().filter(|it| !members::is_here(it)) {
+                self.session.call(MountWait {
+                    id: mount.id,
+                    timeout_ms: MOUNT_END_MS,
+                })?;
+            }
+        }
+        Ok(members)
+    }
+
+    fn changes(&mut self) -> Result<Vec<DiffEntry>, Failure> {
+        changes_of(self.session, self.branch)
+    }
+
+    fn say(&self, line: &str) {
+        if !self.json {
+            // There is nobody else to tell.
+            drop(writeln!(io::stderr(), "{line}"));
+        }
+    }
+
+    fn show(&self, changes: &[DiffEntry]) {
+        let (branch, project) = (self.branch, self.project.display());
+        let count = changes.len();
+        let paths = if count == 1 { "path" } else { "paths" };
+        self.say(&format!(
+            "agentfs: {branch} changed {count} {paths} of {project}:"
+        ));
+        for change in changes.iter().take(LISTED) {
+            self.say(&format!("  {}", diff_line(change)));
+        }
+        if count > LISTED {
+            self.say(&format!("  and {} more", count - LISTED));
+        }
+    }
+
+    fn apply(&mut self) -> Result<Outcome, Failure> {
+        let request = BranchApply {
+            name: self.branch.to_owned(),
+            dry_run: false,
+            force: false,
+        };
+        let applied = match self.session.call_long(request) {
+            Ok(applied) if applied.is_complete => return Ok(Outcome::of("applied")),
+            Ok(applied) => applied,
+            Err(CallError::Refused(error)) => {
+                self.session.look_again()?;
+                if self.is_in_place() {
+                    self.say(&format!("agentfs: not applied: {}", error.message));
+                } else {
+                    // Its hint is for who applies by hand; here the changes are exported.
+                    self.say(
+                        "agentfs: nothing was applied, because the project is not at its path any \
+                         more",
+                    );
+                }
+                return Ok(Outcome {
+                    is_wanted: false,
+                    ..self.export(None)?
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let done = match applied.step_count {
+            0 => "nothing was applied".to_owned(),
+            steps => format!("only {steps} of the changes were applied, and the rest is exported"),
+        };
+        self.say(&format!(
+            "agentfs: {done}, because the project changed meanwhile at:"
+        ));
+        let conflicts = applied.conflicts;
+        for path in &conflicts {
+            self.say(&format!("  {path}"));
+        }
+        Ok(Outcome {
+            conflicts: conflicts.iter().map(ToString::to_string).collect(),
+            is_wanted: false,
+            ..self.export(None)?
+        })
+    }
+
+    /// Exports to the directory that was named, or to the best place there is.
+    fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
+        let send = |session: &mut Session, request| interruptible(session, request);
+        let (directory, exported) = places::export(self.session, self.branch, directory, send)?;
+        Ok(Outcome {
+            directory: Some(directory),
+            is_wanted: exported.unread_count == 0,
+            unread: exported.unread,
+            ..Outcome::of("exported")
+        })
+    }
+
+    fn is_in_place(&self) -> bool {
+        match self.session.project.place {
+            ProjectPlace::InPlace | ProjectPlace::Nowhere => true,
+            ProjectPlace::Elsewhere | ProjectPlace::Deleted => false,
+        }
+    }
+
+    /// The last change of the branch; 0 when it is gone.
+    fn seq(&mut self) -> Result<u64, Failure> {
+        let all = leftovers::branches(self.session)?;
+        let own = all.into_iter().find(|it| it.name == self.branch);
+        Ok(own.map_or(0, |it| it.seq))
+    }
+
+    /// The branch may go when nobody uses it, as it was at this change.
+    fn retire(&mut self, seq: u64) -> Result<(), Failure> {
+        let name = self.branch.to_owned();
+        match self.session.call(BranchRetire { name, seq }) {
+            // It was unchanged and is gone already.
+            Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn tell(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[Member]) {
+        let branch = self.branch;
+        if self.json {
+            let report = serde_json::json!({
+                "branch": branch,
+                "project": self.project,
+                "changes": changes,
+                "outcome": outcome.word,
+                "directory": outcome.directory,
+                "conflicts": outcome.conflicts,
+                "unread": outcome.unread,
+            });
+            drop(writeln!(io::stderr(), "{report}"));
+            return;
+        }
+        match &outcome.directory {
+            Some(directory) => {
+                let command = places::apply_command(self.session, directory);
+                let shown = directory.display();
+                self.say(&format!("agentfs: exported to {shown}"));
+                self.say(&format!("agentfs: to apply them: {command}"));
+            }
+            None => self.say(&format!("agentfs: {}", outcome.word)),
+        }
+        if outcome.word == "kept" {
+            leftovers::say_commands(self.session, branch, &["diff", "apply", "delete"]);
+        }
+        self.tell_of_unread(changes, outcome);
+        self.tell_of_too_deep(changes, outcome);
+        for Member { pid, name, .. } in remaining {
+            self.say(&format!(
+                "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
+                 now on stays there"
+            ));
+        }
+    }
+}
+
+impl Ending<'_> {
+    /// Names the files that are in the branch only.
+    fn tell_of_unread(&self, changes: &[DiffEntry], outcome: &Outcome) {
+        let is_too_deep = |it: &Unread| {
+            let mut all = changes.iter().filter(|change| is_too_deep(change));
+            all.any(|change| change.path == it.path)
+        };
+        let unread = outcome.unread.iter().filter(|it| !is_too_deep(it));
+        let unread: Vec<&Unread> = unread.collect();
+        if unread.is_empty() {
+            return;
+        }
+        self.say("agentfs: these cannot be read, and are not among the exported changes:");
+        for unread in unread {
+            self.say(&format!("  {}: {}", unread.path, unread.why));
+        }
+        let (branch, command) = (self.branch, self.session.command());
+        let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
+        self.say(&format!(
+            "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: \
+             {command} branch delete {branch}",
+            parts.unwrap_or_default().display()
+        ));
+    }
+
+    /// What has no path is in the branch only, too.
+    fn tell_of_too_deep(&self, changes: &[DiffEntry], outcome: &Outcome) {
+        if !matches!(outcome.word, "applied" | "exported") || !changes.iter().any(is_too_deep) {
+            return;
+        }
+        let branch = self.branch;
+        self.say(&format!(
+            "agentfs: what lies deeper than a path can lead (4,095 bytes; marked ! in the list of \
+             changes) was left out, and stays in {branch}"
+        ));
+        leftovers::say_commands(self.session, branch, &["diff", "delete"]);
+    }
+}
+
+/// Exports, unless a signal comes before that is done: then nothing is left of the export.
+fn interruptible(session: &mut Session, request: BranchExport) -> Result<Exported, Failure> {
+    let branch = request.name.clone();
+    let exported = session.call_unless(request, |client, time| {
+        supervise::readable_or_signal(client, time)
+    })?;
+    exported.map_err(|signal| {
+        // The daemon ends the export with the connection, which ends with this process.
+        let why = format!("the export was interrupted by {signal}");
+        places::kept(session, &branch, &why)
+    })
+}
+
+/// What a branch changed. One that is gone did not change anything.
+pub(super) fn changes_of(session: &mut Session, branch: &str) -> Result<Vec<DiffEntry>, Failure> {
+    let request = BranchDiff {
+        name: branch.to_owned(),
+        against: String::new(),
+    };
+    let mut page = match session.call(request) {
+        Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut all = page.entries;
+    while page.next != 0 {
+        page = session.call(PageNext { page: page.next })?;
+        all.append(&mut page.entries);
+    }
+    Ok(all)
+}
+
+/// What was asked for, or is asked for now.
+fn choice(args: EndingArgs, json: bool) -> Result<Choice, Failure> {
+    if args.apply {
+        return Ok(Choice::Apply);
+    }
+    if args.discard {
+        return Ok(Choice::Discard);
+    }
+    if args.keep {
+        return Ok(Choice::Keep);
+    }
+    let is_asked =
+        args.export.is_none() && !json && io::stdin().is_terminal() && io::stderr().is_terminal();
+    if is_asked {
+        ask()
+    } else {
+        Ok(Choice::Export(args.export))
+    }
+}
+
+fn ask() -> Result<Choice, Failure> {
+    loop {
+        let mut errors = io::stderr();
+        write!(
+            errors,
+            "agentfs: [a]pply, [e]xport, [k]eep or [d]iscard them? [e] "
+        )
+        .and_then(|()| errors.flush())
+        .map_err(Failure::Output)?;
+        let answer = supervise::line().map_err(Failure::Input)?;
+        match answer.unwrap_or_default().trim() {
+            "a" | "apply" => return Ok(Choice::Apply),
+            "d" | "discard" => return Ok(Choice::Discard),
+            "k" | "keep" => return Ok(Choice::Keep),
+            "" | "e" | "export" => return Ok(Choice::Export(None)),
+            _ => {}
+        }
+    }
+}

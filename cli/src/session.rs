@@ -1,0 +1,293 @@
+//! A session with the daemon.
+
+use std::cell::OnceCell;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use agentfs_client::{CallError, Client, ConnectError, Deadline, Progress};
+use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
+
+use super::exec::BRANCH_VARIABLE;
+use super::project::{self, Daemon, Found, Others};
+use super::{Common, Failure};
+use agentfs_export::command::quoted;
+
+/// How long the daemon may take for one answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a request waits for its turn before that is said.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// A session and its calls.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) welcome: Welcome,
+    /// Where the daemon listens.
+    pub(crate) socket: PathBuf,
+    /// What the daemon has below its branches.
+    pub(crate) project: ProjectInfo,
+    address: OnceCell<String>,
+    /// Whether nothing is said but what programs read.
+    pub(crate) is_quiet: bool,
+}
+
+impl Session {
+    /// Connects to the daemon of the project where the user stands, for a command that changes
+    /// something. Another project is refused, unless it was named.
+    pub(crate) fn open(common: &Common, branch: &str) -> Result<Self, Failure> {
+        Self::open_or(common, branch, |others| Err(refusal(common, others)))
+    }
+
+    /// As [`open`](Self::open), for a command that only looks: where the user stands in no project,
+    /// the only daemon or that at the default socket is meant, and it is said what it has.
+    pub(crate) fn open_to_look(common: &Common, branch: &str) -> Result<Self, Failure> {
+        Self::open_or(common, branch, |others| look_elsewhere(common, others))
+    }
+
+    fn open_or(
+        common: &Common,
+        branch: &str,
+        elsewhere: impl FnOnce(Others) -> Result<Daemon, Failure>,
+    ) -> Result<Self, Failure> {
+        let (socket, own_branch) = match common.find()? {
+            // Inside of `agentfs run` the branch is that of the run.
+            Found::Named(socket) if common.is_within_session() => {
+                (socket, std::env::var(BRANCH_VARIABLE).ok())
+            }
+            Found::Named(socket) => (socket, None),
+            Found::Over(daemon) => (daemon.socket, None),
+            Found::Mounted(daemon, branch) => (daemon.socket, Some(branch)),
+            Found::Nothing(others) => match others.default.clone() {
+                // What is in no project is the same from everywhere.
+                Some(daemon) if is_free(common, &daemon) => (daemon.socket, None),
+                _ => (elsewhere(others)?.socket, None),
+            },
+        };
+        let branch = match own_branch {
+            Some(own) if branch.is_empty() => own,
+            _ => branch.to_owned(),
+        };
+        let session = Self::connect(&socket, branch)?;
+        Ok(Self {
+            is_quiet: common.json,
+            ..session
+        })
+    }
+
+    /// Connects to the daemon at a socket.
+    pub(crate) fn connect(socket: &Path, branch: String) -> Result<Self, Failure> {
+        let hello = Hello {
+            branch: branch.clone(),
+            ..Hello::new("agentfs")
+        };
+        let deadline = Deadline::after(PATIENCE);
+        // A branch that is not there is refused, and told how to be made; for that, the daemon says
+        // first what it has.
+        let (client, welcome) = match Client::connect(socket, hello, deadline) {
+            Err(ConnectError::Handshake(CallError::Refused(refused))) if !branch.is_empty() => {
+                let session = Self::connect(socket, String::new())?;
+                let error = session.addressed(CallError::Refused(refused));
+                return Err(Failure::Call(String::new(), error));
+            }
+            other => other?,
+        };
+        let mut client = client;
+        let project = client.call(Project { flags: 0 }, deadline)?;
+        Ok(Self {
+            client,
+            welcome,
+            socket: socket.to_owned(),
+            project,
+            address: OnceCell::new(),
+            is_quiet: false,
+        })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(crate) fn call<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
+        self.call_within(request, Deadline::after(PATIENCE))
+    }
+
+    /// As [`call`](Self::call), for what may take as long as it takes.
+    pub(crate) fn call_long<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
+        self.call_within(request, Deadline::NEVER)
+    }
+
+    /// The deadline does not count while the request waits for its turn, nor after that.
+    fn call_within<C: Call>(
+        &mut self,
+        request: C,
+        deadline: Deadline,
+    ) -> Result<C::Answer, CallError> {
+        let is_quiet = self.is_quiet;
+        let notice = |ahead| say_waiting(is_quiet, ahead);
+        let answer = self.client.call_in_turn(request, deadline, SILENCE, notice);
+        answer.map_err(|error| self.addressed(error))
+    }
+
+    /// As [`call_long`](Self::call_long), unless an end is wanted before the answer is there. `wait`
+    /// waits until there is something to read or the time is over, and gives what wants the end.
+    pub(crate) fn call_unless<C: Call, E>(
+        &mut self,
+        request: C,
+        mut wait: impl FnMut(&Client, Option<Duration>) -> io::Result<Option<E>>,
+    ) -> Result<Result<C::Answer, E>, Failure> {
+        let number = self.client.send(request.into(), Deadline::NEVER)?;
+        let mut turn: Option<(Instant, u64)> = None;
+        loop {
+            let so_far = self
+                .client
+                .progress(number, Deadline::after(Duration::ZERO));
+            match so_far.map_err(|error| self.addressed(error))? {
+                Progress::Answered(answer) => return Ok(Ok(answer)),
+                Progress::Waiting(ahead) => turn = Some((Instant::now() + SILENCE, ahead)),
+                Progress::Pending => {}
+            }
+            if let Some((_, ahead)) = turn.take_if(|(at, _)| *at <= Instant::now()) {
+                say_waiting(self.is_quiet, ahead);
+            }
+            let left = turn.map(|(at, _)| at.saturating_duration_since(Instant::now()));
+            if let Some(end) = wait(&self.client, left).map_err(Failure::Input)? {
+                return Ok(Err(end));
+            }
+        }
+    }
+
+    /// The commands that a refusal names, as they are to be typed here. The daemon, which does not
+    /// know where the user stands, writes them as `...: agentfs WORDS`.
+    fn addressed(&self, mut error: CallError) -> CallError {
+        if let CallError::Refused(refused) = &mut error
+            && refused.message.contains(": agentfs ")
+        {
+            let command = format!(": {} ", self.command());
+            refused.message = refused.message.replace(": agentfs ", &command);
+        }
+        error
+    }
+
+    /// Asks anew where the project is: it may have been moved since the session began.
+    pub(crate) fn look_again(&mut self) -> Result<(), CallError> {
+        self.project = self.call(Project { flags: 0 })?;
+        self.address = OnceCell::new();
+        Ok(())
+    }
+
+    /// How `agentfs` is to be called here so that it is about this daemon.
+    pub(crate) fn command(&self) -> &str {
+        let address = || project::address(&self.socket, &self.project);
+        self.address.get_or_init(address)
+    }
+
+    /// ` of /home/me/project`; nothing when there is no directory below the branches.
+    pub(crate) fn of_project(&self) -> String {
+        if self.project.place == ProjectPlace::Nowhere {
+            return String::new();
+        }
+        format!(" of {}", project::describe(&self.project))
+    }
+
+    /// The same with the branch: ` in branch run-1 of /home/me/project`.
+    pub(crate) fn in_branch(&self, named: &str) -> String {
+        let own = &self.welcome.branch_name;
+        let branch = if named.is_empty() { own } else { named };
+        format!(" in branch {branch}{}", self.of_project())
+    }
+
+    /// What was done, in JSON, and in which project.
+    pub(crate) fn with_project<T: serde::Serialize>(&self, value: T) -> WithProject<T> {
+        let project = self.project_name();
+        WithProject { value, project }
+    }
+
+    /// The path of the project, if there is a directory below the branches.
+    pub(crate) fn project_name(&self) -> Option<String> {
+        let lower = &self.project.lower;
+        (!lower.is_empty()).then(|| lower.to_string())
+    }
+}
+
+/// An object and the project that it is about.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct WithProject<T> {
+    #[serde(flatten)]
+    value: T,
+    project: Option<String>,
+}
+
+fn say_waiting(is_quiet: bool, ahead: u64) {
+    if !is_quiet {
+        let line = format!("agentfs: waiting for other requests: {ahead} go first");
+        // There is nobody else to tell.
+        drop(writeln!(io::stderr(), "{line}"));
+    }
+}
+
+/// Whether a daemon is about no directory, and none was asked for.
+fn is_free(common: &Common, daemon: &Daemon) -> bool {
+    common.project.is_none() && daemon.project.place == ProjectPlace::Nowhere
+}
+
+/// No daemon has the directory or one above it.
+fn nothing_over(start: &Path) -> String {
+    if start.as_os_str().is_empty() {
+        "no AgentFS daemon is found from the current directory, which is gone".to_owned()
+    } else {
+        format!(
+            "no AgentFS daemon is over {} or a directory above it",
+            start.display()
+        )
+    }
+}
+
+/// Why a command that would change another project is not carried out, and how it is.
+fn refusal(common: &Common, others: Others) -> Failure {
+    let nothing = nothing_over(&others.start);
+    if common.project.is_some() || others.all().next().is_none() {
+        let start = if others.start.as_os_str().is_empty() {
+            "DIR".to_owned()
+        } else {
+            quoted(others.start.as_os_str())
+        };
+        return Failure::Other(format!(
+            "{nothing}; `agentfs run` starts one when it needs one; by hand: agentfs daemon --lower \
+             {start}"
+        ));
+    }
+    let words: Vec<String> = std::env::args_os().skip(1).map(|it| quoted(&it)).collect();
+    let words = words.join(" ");
+    let mut text = format!("{nothing}, so nothing is done");
+    for daemon in others.all() {
+        let address = project::address(&daemon.socket, &daemon.project);
+        let project = project::describe(&daemon.project);
+        text.push_str(&format!("\n  to do it in {project}: {address} {words}"));
+    }
+    Failure::Other(text)
+}
+
+/// The daemon that is looked at from where there is none; says what it has.
+fn look_elsewhere(common: &Common, others: Others) -> Result<Daemon, Failure> {
+    let chosen = match (&others.default, &others.more[..]) {
+        _ if common.project.is_some() => None,
+        (Some(default), _) => Some(default),
+        (None, [only]) => Some(only),
+        (None, _) => None,
+    };
+    let Some(daemon) = chosen.cloned() else {
+        return Err(refusal(common, others));
+    };
+    let (nothing, about) = (
+        nothing_over(&others.start),
+        project::describe(&daemon.project),
+    );
+    let text = if common.json {
+        let lower = daemon.project.lower.to_string();
+        serde_json::json!({ "project": lower, "note": nothing }).to_string()
+    } else {
+        format!("agentfs: {nothing}; this is about {about}")
+    };
+    // Whoever does not read it sees the answer all the same.
+    drop(writeln!(io::stderr(), "{text}"));
+    Ok(daemon)
+}

@@ -1,0 +1,158 @@
+//! Either side killed at any moment: the other goes on, and nothing is left behind.
+
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use agentfs_client::{CallError, Client};
+use agentfs_proto::message::{Hello, Status};
+use rustix::process::Signal;
+
+use crate::subscriber::Subscriber;
+use agentfs_testkit::child::soon;
+use agentfs_testkit::daemon::{DaemonProcess, agentfs, private_directory};
+use agentfs_testkit::files::{mkdir, rmdir, write};
+use agentfs_testkit::random::Random;
+
+const ROUNDS: u64 = 200;
+
+/// What AgentFS has under a name in shared memory, but for the pages of counters of the daemons that
+/// run in other tests.
+fn shared_memory() -> Vec<String> {
+    let entries = std::fs::read_dir("/dev/shm").unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let is_page = |name: &str| name.len() == 24 && name.starts_with("agentfs-");
+    names
+        .filter(|name| name.contains("agentfs") && !is_page(name))
+        .collect()
+}
+
+fn watcher(daemon: &DaemonProcess) -> Child {
+    agentfs(daemon.directory.path())
+        .args(["watch", "/", "--ring", "4096", "--json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until somebody has made `more` changes since now.
+fn wait_for_changes(changes: &AtomicU64, more: u64) {
+    let start = changes.load(Ordering::Relaxed);
+    while changes.load(Ordering::Relaxed) < start + more {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn programs_killed_at_any_moment_cost_the_daemon_and_the_others_nothing() {
+    let daemon = DaemonProcess::start();
+    let mut actor = daemon.client();
+    let witness = Subscriber::new(daemon.client(), "/", 1 << 20);
+    let mut asker = daemon.client();
+    let before = daemon.descriptors();
+    let shared_before = shared_memory();
+    let (changes, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let made = std::thread::scope(|scope| {
+        let acting = scope.spawn(|| {
+            let mut made = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                mkdir(&mut actor, &format!("/d{made}")).unwrap();
+                rmdir(&mut actor, &format!("/d{made}")).unwrap();
+                made += 1;
+                changes.store(made, Ordering::Relaxed);
+            }
+            mkdir(&mut actor, "/end").unwrap();
+            made
+        });
+        let reading = scope.spawn(|| witness.until_created("/end"));
+        let random = &mut Random(1);
+        for _ in 0..ROUNDS {
+            let mut child = watcher(&daemon);
+            wait_for_changes(&changes, random.next() % 64);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        let made = acting.join().unwrap();
+        let heard = reading.join().unwrap();
+        assert_eq!(heard.len() as u64, 2 * made + 1);
+        assert!(heard.windows(2).all(|pair| pair[0].seq < pair[1].seq));
+        made
+    });
+    assert!(made > 0);
+    while asker
+        .call(Status { after: 0 }, soon())
+        .unwrap()
+        .sessions
+        .len()
+        > 3
+    {}
+    assert!(daemon.descriptors() <= before);
+    let report = asker.call(Status { after: 0 }, soon()).unwrap();
+    let value = |name: &str| {
+        report
+            .counters
+            .iter()
+            .find(|it| it.name == name)
+            .unwrap()
+            .value
+    };
+    assert_eq!((value("tree_watches"), value("spilled_bytes")), (1, 0));
+    assert_eq!(shared_memory(), shared_before);
+}
+
+#[test]
+fn a_daemon_killed_at_any_moment_ends_the_waiting_of_every_program() {
+    let shared_before = shared_memory();
+    let mut directory = private_directory();
+    let random = &mut Random(2);
+    for round in 0..ROUNDS {
+        let daemon = DaemonProcess::start_in(directory, &[]);
+        let (mut actor, subscriber) =
+            (daemon.client(), Subscriber::new(daemon.client(), "/", 4096));
+        let program = (round % 10 == 0).then(|| watcher(&daemon));
+        let changes = AtomicU64::new(0);
+        let kill_after = random.next() % 200;
+        directory = std::thread::scope(|scope| {
+            let acting = scope.spawn(|| act_until_refused(&mut actor, &changes));
+            let reading = scope.spawn(|| subscriber.until(|_| false));
+            wait_for_changes(&changes, kill_after);
+            let directory = daemon.kill();
+            acting.join().unwrap();
+            let heard = reading.join().unwrap();
+            let in_order = heard.windows(2).all(|pair| pair[0].seq + 1 == pair[1].seq);
+            assert!(in_order, "round {round}: {heard:?}");
+            directory
+        });
+        if let Some(mut program) = program {
+            assert!(!program.wait().unwrap().success());
+        }
+    }
+    let mut daemon = DaemonProcess::start_in(directory, &[]);
+    let (mut client, welcome) =
+        Client::connect(&daemon.socket(), Hello::new("test"), soon()).unwrap();
+    write(&mut client, "/after", b"all is well").unwrap();
+    // All of them had the page of one name, and the last one removes it.
+    let page = std::path::Path::new("/dev/shm").join(welcome.counters);
+    assert!(page.exists());
+    daemon.signal(Signal::TERM);
+    assert!(daemon.wait().success());
+    assert!(!page.exists());
+    assert_eq!(shared_memory(), shared_before);
+}
+
+/// Makes changes until the daemon is gone.
+fn act_until_refused(actor: &mut Client, changes: &AtomicU64) {
+    for number in 0.. {
+        match mkdir(actor, &format!("/d{number}")) {
+            Ok(()) => changes.store(number + 1, Ordering::Relaxed),
+            Err(CallError::Closed) => {
+                // Nobody waits for changes that do not come.
+                changes.store(u64::MAX, Ordering::Relaxed);
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}

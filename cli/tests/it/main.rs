@@ -1,0 +1,20 @@
+//! Behaviour of the `agentfs` program and of the daemon that it starts.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod branching;
+#[cfg(target_os = "linux")]
+mod deep;
+#[cfg(target_os = "linux")]
+mod echo;
+mod hostile;
+mod killed;
+mod lifecycle;
+mod manual;
+#[cfg(target_os = "linux")]
+mod mounting;
+mod showing;
+mod subscriber;
+mod subscription;
+#[cfg(target_os = "linux")]
+mod unwatched;
+mod watching;

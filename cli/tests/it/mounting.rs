@@ -1,0 +1,293 @@
+//! `agentfs mount`, `agentfs umount`, and programs in a mount of a daemon in a process of its own.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use agentfs_testkit::child::{PATIENCE, ended};
+use agentfs_testkit::daemon::DaemonProcess;
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+pub(crate) fn can_mount() -> bool {
+    let Err(error) = agentfs_mount::check_device() else {
+        return true;
+    };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+    );
+    #[expect(clippy::print_stderr, reason = "what is left out is said")]
+    {
+        eprintln!("LEFT OUT ({SKIP} is set): no mount is tested, since {error}");
+    }
+    false
+}
+
+#[track_caller]
+fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
+    let output = daemon.run(arguments);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn mounts_on(path: &Path) -> usize {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    // As it is written there (proc_pid_mountinfo(5)).
+    let path = path.to_str().unwrap().replace(' ', "\\040");
+    mounts
+        .lines()
+        .filter(|line| line.split(' ').nth(4) == Some(&path))
+        .count()
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    mounts_on(path) > 0
+}
+
+#[test]
+fn a_branch_is_mounted_listed_and_taken_away() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    let said = succeeds(&daemon, &["mount", "main", dir]);
+    assert_eq!(said, format!("branch main is mounted on {dir}\n"));
+    fs::write(point.path().join("f"), "from a program").unwrap();
+    assert_eq!(succeeds(&daemon, &["fs", "cat", "/f"]), "from a program");
+    succeeds(&daemon, &["fs", "mv", "/f", "/g"]);
+    assert_eq!(
+        fs::read_to_string(point.path().join("g")).unwrap(),
+        "from a program"
+    );
+    let status = succeeds(&daemon, &["status"]);
+    assert!(status.contains(dir), "{status}");
+
+    let open = fs::File::open(point.path().join("g")).unwrap();
+    let refused = daemon.run(&["umount", dir]);
+    assert!(!refused.status.success());
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(why.contains("in use"), "{why}");
+    drop(open);
+    succeeds(&daemon, &["umount", dir]);
+    assert!(!is_mount_point(point.path()));
+    let status = succeeds(&daemon, &["status"]);
+    assert!(!status.contains(dir), "{status}");
+}
+
+#[test]
+fn a_mount_ends_with_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let mut daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
+    assert!(is_mount_point(point.path()));
+    succeeds(&daemon, &["shutdown"]);
+    assert!(daemon.wait().success());
+    assert!(!is_mount_point(point.path()));
+}
+
+/// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
+fn wait_until_unmounted(path: &Path) {
+    let table = fs::File::open("/proc/self/mountinfo").unwrap();
+    let until = Instant::now() + PATIENCE;
+    while is_mount_point(path) {
+        let left = until.saturating_duration_since(Instant::now());
+        assert!(left > Duration::ZERO, "{} is still mounted", path.display());
+        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
+        let wait = Timespec::try_from(left).unwrap();
+        // One change since the file was opened is remembered.
+        poll(&mut polled, Some(&wait)).unwrap();
+    }
+}
+
+#[test]
+fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let in_two_words = tempfile::Builder::new().prefix("two words").tempdir();
+    let points = [tempfile::tempdir().unwrap(), in_two_words.unwrap()];
+    for point in &points {
+        succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
+    }
+    // Shells, so that a process that hangs is a process, and is waited for.
+    let script = "while echo x > f$1 && mv f$1 g$1 && cat g$1 && rm g$1; do :; done; exit 0";
+    let mut workers: Vec<_> = (0..8)
+        .map(|number| {
+            Command::new("sh")
+                .args(["-c", script, "worker", &number.to_string()])
+                .current_dir(points[number % 2].path())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    // Another one in this process, to see the error.
+    let inside = points[0].path().join("inside");
+    let (failed, fails) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut file = fs::File::create(&inside).unwrap();
+        loop {
+            if let Err(error) = std::io::Write::write_all(&mut file, b"x") {
+                return failed.send(error);
+            }
+        }
+    });
+    // Requests of others have to be under way as well: they invalidate.
+    for number in 0..50 {
+        succeeds(&daemon, &["fs", "mkdir", &format!("/d{number}")]);
+    }
+    let _directory = daemon.kill();
+    let error = fails.recv_timeout(PATIENCE).expect("an error in time");
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::NotConnected | ErrorKind::ConnectionAborted
+        ),
+        "{error}"
+    );
+    for worker in &mut workers {
+        assert!(ended(worker).success());
+    }
+    for point in &points {
+        wait_until_unmounted(point.path());
+    }
+}
+
+/// The processes that take the mounts of a daemon away when it dies.
+fn guardians(daemon: &DaemonProcess) -> Vec<OwnedFd> {
+    let is_guardian = |process: &str| {
+        let text = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        let (_, rest) = stat.rsplit_once(") ").unwrap_or_default();
+        rest.split(' ').nth(1) == Some(&daemon.pid().to_string())
+            && String::from_utf8_lossy(&text).contains("agentfs-guardian")
+    };
+    let all = fs::read_dir("/proc").unwrap();
+    let names = all.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let found: Vec<OwnedFd> = names
+        .filter(|name| name.parse::<u32>().is_ok() && is_guardian(name))
+        .map(|name| Pid::from_raw(name.parse().unwrap()).unwrap())
+        .map(|pid| pidfd_open(pid, PidfdFlags::empty()).unwrap())
+        .collect();
+    assert!(!found.is_empty(), "no guardian");
+    found
+}
+
+#[track_caller]
+fn wait_until_ended(processes: &[OwnedFd]) {
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    for process in processes {
+        let ready = poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
+        assert_eq!(ready, Ok(1), "a guardian does not end");
+    }
+}
+
+/// Kills a daemon together with the guardians of its mounts, and starts another one in its place.
+fn another_after_a_crash(daemon: DaemonProcess) -> DaemonProcess {
+    let guardians = guardians(&daemon);
+    for guardian in &guardians {
+        pidfd_send_signal(guardian, Signal::KILL).unwrap();
+    }
+    wait_until_ended(&guardians);
+    DaemonProcess::start_in(daemon.kill(), &[])
+}
+
+#[test]
+fn a_dead_mount_is_mounted_over_or_taken_away_and_nothing_of_it_stays() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    succeeds(&daemon, &["mount", "main", dir]);
+    let daemon = another_after_a_crash(daemon);
+    let below = point.path().join("below");
+    let error = fs::metadata(&below).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    let refused = daemon.run(&["mount", "main", below.to_str().unwrap()]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("agentfs umount"), "{why}");
+
+    succeeds(&daemon, &["mount", "main", dir]);
+    assert_eq!(mounts_on(point.path()), 1);
+    fs::write(&below, "alive").unwrap();
+    assert_eq!(succeeds(&daemon, &["fs", "cat", "/below"]), "alive");
+
+    let daemon = another_after_a_crash(daemon);
+    assert!(is_mount_point(point.path()));
+    succeeds(&daemon, &["umount", dir]);
+    assert!(!is_mount_point(point.path()));
+    assert!(!daemon.run(&["umount", dir]).status.success());
+}
+
+#[test]
+fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
+    if !can_mount() {
+        return;
+    }
+    let daemon = DaemonProcess::start();
+    let point = tempfile::tempdir().unwrap();
+    let dir = point.path().to_str().unwrap();
+    succeeds(&daemon, &["mount", "main", dir]);
+    rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(point.path().join("f"), "over it").unwrap();
+    let refused = daemon.run(&["umount", "--detach", dir]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("mounted over"), "{why}");
+
+    let guardians = guardians(&daemon);
+    let directory = daemon.kill();
+    wait_until_ended(&guardians);
+    assert_eq!(
+        fs::read_to_string(point.path().join("f")).unwrap(),
+        "over it"
+    );
+    rustix::mount::unmount(dir, UnmountFlags::empty()).unwrap();
+    let daemon = DaemonProcess::start_in(directory, &[]);
+    succeeds(&daemon, &["umount", dir]);
+    assert!(!is_mount_point(point.path()));
+}
+
+/// A directory above the mount point was renamed, and a link to another one has its name.
+#[test]
+fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
+    if !can_mount() {
+        return;
+    }
+    let (daemon, other) = (DaemonProcess::start(), DaemonProcess::start());
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).join("a point");
+    for (daemon, name) in [(&daemon, "above"), (&other, "theirs")] {
+        fs::create_dir_all(at(name)).unwrap();
+        succeeds(daemon, &["mount", "main", at(name).to_str().unwrap()]);
+    }
+    let (above, renamed) = (dir.path().join("above"), dir.path().join("renamed"));
+    fs::rename(&above, &renamed).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("theirs"), &above).unwrap();
+    let guardians = guardians(&daemon);
+    let _directory = daemon.kill();
+    wait_until_unmounted(&at("renamed"));
+    wait_until_ended(&guardians);
+    assert!(is_mount_point(&at("theirs")));
+    fs::write(at("theirs").join("f"), "alive").unwrap();
+    succeeds(&other, &["umount", at("theirs").to_str().unwrap()]);
+}

@@ -1,0 +1,25 @@
+//! Commands that `agentfs` runs: what they hear, see and leave behind.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod again;
+mod apply;
+mod crowd;
+mod doctor;
+mod echo;
+mod echo_inside;
+mod ending;
+mod exec;
+mod exporting;
+mod keeping;
+mod merging;
+mod ordinary;
+mod program;
+mod project;
+mod projects;
+mod replaced;
+mod roots;
+mod session;
+mod terminal;
+mod waiting;
+mod watchers;

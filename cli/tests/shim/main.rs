@@ -1,0 +1,19 @@
+//! What unmodified programs hear on a mounted branch, under the preloaded library.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod alike;
+mod heard;
+mod kqueue;
+mod many;
+mod mounted;
+mod programs;
+mod restart;
+#[path = "../../../engine/tests/oracle/rng.rs"]
+#[expect(dead_code, reason = "the oracle uses all of it")]
+mod rng;
+mod sequences;
+#[path = "../../../interpose/tests/it/shim.rs"]
+mod shim;
+#[path = "../../../engine/tests/oracle/shrink.rs"]
+mod shrink;

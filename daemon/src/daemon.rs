@@ -1,0 +1,311 @@
+//! A daemon inside a process: its thread, its start and its end.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use agentfs_core::{ConfigError, FsCore};
+use agentfs_engine::service::WatchService;
+
+use super::claim::{Claim, Claimed};
+use super::echo_mode::EchoMode;
+use super::event_loop::{Control, EventLoop};
+use super::limits::Limits;
+use super::listener::{ListenError, Listener};
+use super::mounts::MountTable;
+use super::services::Services;
+use agentfs_export::Target;
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Whether a socket that systemd passed to this process is used instead.
+    pub use_systemd_socket: bool,
+    /// The directory below the branches; an empty tree without one.
+    pub lower: Option<PathBuf>,
+    /// Whether branches hear what the host changes there.
+    pub watch_lower: bool,
+    /// Where the kernel tells what was not done on a mount.
+    pub echo: EchoMode,
+    /// What one session may have.
+    pub limits: Limits,
+    /// Whether it ends when nobody uses it and nothing would be lost with it.
+    pub until_unused: bool,
+    /// Whether what its branches changed is exported to the user's state directory before it ends.
+    /// Otherwise that is lost.
+    pub saves_changes: bool,
+    /// A file that lies beside the socket and is put back when somebody removes it.
+    pub companion: Option<Companion>,
+}
+
+/// A file beside the socket without which programs cannot use the daemon: the preloaded library.
+#[derive(Clone, Copy, Debug)]
+pub struct Companion {
+    /// Returns whether a file of this name is one, of whatever version.
+    pub is_name: fn(&OsStr) -> bool,
+    /// Puts the file back, unless it is there.
+    pub restore: fn(),
+}
+
+impl Config {
+    /// A daemon over an empty tree that listens at `socket`.
+    #[must_use]
+    pub fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            use_systemd_socket: false,
+            lower: None,
+            watch_lower: true,
+            echo: EchoMode::Auto,
+            limits: Limits::default(),
+            until_unused: false,
+            saves_changes: false,
+            companion: None,
+        }
+    }
+}
+
+/// Why a daemon does not start, or ended by itself.
+#[derive(Debug)]
+pub enum StartError {
+    /// It cannot listen.
+    Listen(ListenError),
+    /// The directory below the branches cannot be used.
+    Lower(PathBuf, io::Error),
+    /// The filesystem cannot be set up.
+    Filesystem(ConfigError),
+    /// The system refused a thread, memory or descriptors, or waiting failed.
+    Io(io::Error),
+    /// The server thread panicked; its message is in the log.
+    Panicked,
+    /// Another daemon has branches of the project and cannot be reached.
+    Unreachable {
+        /// The directory below the branches.
+        lower: PathBuf,
+        /// Its process.
+        pid: u32,
+        /// Where it listened.
+        socket: PathBuf,
+    },
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(error) => error.fmt(f),
+            Self::Lower(path, error) => {
+                write!(
+                    f,
+                    "the lower directory {} cannot be used: {error}",
+                    path.display()
+                )
+            }
+            Self::Filesystem(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "the daemon cannot run: {error}"),
+            Self::Panicked => write!(f, "the daemon failed; its log says where"),
+            Self::Unreachable { lower, pid, socket } => write!(
+                f,
+                "process {pid} is the daemon of {} and cannot be reached, because its socket {} was \
+                 removed; end it, then it exports what its branches hold: kill {pid}",
+                lower.display(),
+                socket.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen(error) => Some(error),
+            Self::Lower(_, error) | Self::Io(error) => Some(error),
+            Self::Filesystem(error) => Some(error),
+            Self::Panicked | Self::Unreachable { .. } => None,
+        }
+    }
+}
+
+/// A daemon that serves from a thread of this process. It ends when this is dropped.
+///
+/// ```
+/// use agentfs_daemon::{Config, Daemon};
+/// use agentfs_client::{Client, Deadline};
+/// use agentfs_proto::message::{Hello, Ping};
+///
+/// let directory = tempfile::Builder::new().permissions(private()).tempdir()?;
+/// let daemon = Daemon::start(Config::new(directory.path().join("control.sock")))?;
+/// let (mut client, _) = Client::connect(daemon.socket(), Hello::new("example"), Deadline::NEVER)?;
+/// assert_eq!(client.call(Ping { nonce: 7 }, Deadline::NEVER)?.value, 7);
+/// # fn private() -> std::fs::Permissions { std::os::unix::fs::PermissionsExt::from_mode(0o700) }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Daemon {
+    thread: Option<JoinHandle<io::Result<()>>>,
+    /// Given up last.
+    _claim: Option<Claim>,
+    control: Arc<Control>,
+    services: Arc<Services>,
+    socket: PathBuf,
+}
+
+/// Ends a daemon from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Control>);
+
+impl Stopper {
+    /// Makes the daemon end. Returns at once; [`Daemon::wait`] waits.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Daemon {
+    /// Listens, and serves from a new thread. When it returns, connections are taken.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when it cannot listen or run.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let claim = claim(&config)?;
+        let passed = if config.use_systemd_socket {
+            Listener::from_systemd().map_err(StartError::Listen)?
+        } else {
+            None
+        };
+        let listener = match passed {
+            Some(listener) => listener,
+            None => Listener::bind(&config.socket).map_err(StartError::Listen)?,
+        };
+        let socket = listener.path().to_owned();
+        raise_descriptor_limit();
+        let make = |control: &Arc<Control>, registry| Services::new(&config, control, registry);
+        let (until_unused, companion) = (config.until_unused, config.companion);
+        let event_loop = EventLoop::new(listener, until_unused, companion, make)?;
+        let control = Arc::clone(event_loop.control());
+        let services = Arc::clone(event_loop.services());
+        let thread = std::thread::Builder::new()
+            .name("agentfs-server".to_owned())
+            .spawn({
+                let services = Arc::clone(&services);
+                move || run(event_loop, &services)
+            })
+            .map_err(StartError::Io)?;
+        tracing::info!(socket = %socket.display(), "listening");
+        Ok(Self {
+            thread: Some(thread),
+            _claim: claim,
+            control,
+            services,
+            socket,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The filesystem it serves.
+    #[must_use]
+    pub fn core(&self) -> &FsCore {
+        self.services.core()
+    }
+
+    /// Its watches and queues.
+    #[must_use]
+    pub fn watches(&self) -> &WatchService {
+        self.services.watches()
+    }
+
+    /// Where its branches are mounted.
+    #[must_use]
+    pub fn mounts(&self) -> &MountTable {
+        self.services.mounts()
+    }
+
+    /// What ends it from elsewhere.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.control))
+    }
+
+    /// Waits until the daemon has ended: by a [`Stopper`], or by a request.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when it failed.
+    pub fn wait(mut self) -> Result<(), StartError> {
+        match self.thread.take().map(JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(StartError::Io(error)),
+            Some(Err(_)) => Err(StartError::Panicked),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.control.stop();
+        if let Some(thread) = self.thread.take()
+            && !matches!(thread.join(), Ok(Ok(())))
+        {
+            tracing::error!("the server thread failed");
+        }
+    }
+}
+
+/// Serves. What the branches hold is exported also when that fails.
+fn run(event_loop: EventLoop, services: &Services) -> io::Result<()> {
+    let serve = std::panic::AssertUnwindSafe(|| event_loop.run());
+    let ended = std::panic::catch_unwind(serve);
+    services.save_changes();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Claims the directory below the branches. Who does not keep what branches hold leaves nothing out
+/// of reach, and claims nothing.
+fn claim(config: &Config) -> Result<Option<Claim>, StartError> {
+    let Some(lower) = config.lower.as_deref().filter(|_| config.saves_changes) else {
+        return Ok(None);
+    };
+    let project = Target::open(lower).and_then(|it| it.identity());
+    let project = project.map_err(|error| StartError::Lower(lower.to_owned(), error))?;
+    match Claim::take(project, &config.socket) {
+        Ok(Claimed::Ours(claim)) => Ok(Some(claim)),
+        Ok(Claimed::Free) => Ok(None),
+        Ok(Claimed::Running) => Err(StartError::Listen(ListenError::Running(
+            config.socket.clone(),
+        ))),
+        Ok(Claimed::Unreachable { pid, socket }) => Err(StartError::Unreachable {
+            lower: lower.to_owned(),
+            pid,
+            socket,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a second daemon over the same directory would not be noticed");
+            Ok(None)
+        }
+    }
+}
+
+/// Every queue takes descriptors, and the usual soft limit is far below the hard one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,372 @@
+//! Makes one change on the host.
+//!
+//! What is new is made whole beside its place, under a name that nobody else takes, and then gets its
+//! name in one step that fails where somebody else was quicker: a name that must be free is taken
+//! without replacing anything, and a name that is taken changes places with the new object, so that
+//! what was there can be looked at once more before it goes.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use agentfs_core::event::ObjectKind;
+use agentfs_core::{kind_of_mode, temporary_name};
+use agentfs_proto::message::DiffKind;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+
+use super::error::{StepError, StepResult};
+use super::links::{self, Names};
+use super::look::object_of;
+use super::pinned::{Pinned, exchange, rename_between, rename_new};
+use super::source::Source;
+use super::stop::Stop;
+use super::target::{Found, Spot, Target};
+use super::{Object, Step, content};
+
+/// The set-user-ID and the set-group-ID bit.
+const SET_UID: u32 = 0o4000;
+const SET_GID: u32 = 0o2000;
+/// The owner may write.
+const WRITABLE: u32 = 0o200;
+
+/// Makes changes.
+pub(crate) struct Maker<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) target: &'a Target,
+    pub(crate) stop: &'a Stop,
+    /// Whether what somebody else changed is replaced.
+    pub(crate) force: bool,
+    /// Files that have several names and get a new content.
+    pub(crate) linked: HashSet<u64>,
+    /// Their names, once they were looked for.
+    pub(crate) names: Option<Names>,
+    /// Directories that get their attributes when all is in them.
+    pub(crate) directories: Vec<(&'a [u8], &'a Object)>,
+}
+
+impl<'a> Maker<'a> {
+    /// Makes one change. `seen` is what was there at the first look.
+    pub(crate) fn make(&mut self, step: &'a Step, seen: Option<Found>) -> StepResult {
+        self.stop.check()?;
+        let path = relative(&step.path);
+        match step.change {
+            // There is no path to it.
+            DiffKind::TooDeep => Ok(()),
+            DiffKind::Removed => self.remove(path, seen),
+            DiffKind::Renamed => self.rename(relative(&step.from), path, seen),
+            DiffKind::Attributes => {
+                let object = object_of(self.source, step)?;
+                self.change_attributes(path, object)
+            }
+            DiffKind::Added | DiffKind::Content => {
+                let object = object_of(self.source, step)?;
+                if object.is_directory() {
+                    return self.make_directory(path, object);
+                }
+                self.put(path, object, seen)
+            }
+        }
+    }
+
+    /// Gives the directories their attributes, the innermost first.
+    pub(crate) fn finish(&mut self) -> Result<(), (&'a [u8], StepError)> {
+        for (path, object) in self.directories.drain(..).rev() {
+            let spot = self.target.spot(path).map_err(StepError::from);
+            let set = spot.and_then(|it| set_attributes(&it.dir, it.name, object));
+            set.map_err(|error| (path, error))?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &[u8], seen: Option<Found>) -> StepResult {
+        let spot = self.target.spot(path)?;
+        let Some(found) = spot.look()? else {
+            return Ok(());
+        };
+        self.expect(Some(found), seen)?;
+        let flags = if found.is_dir() {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        match rustix::fs::unlinkat(&spot.dir, spot.name, flags) {
+            Err(Errno::NOENT) => Ok(()),
+            // What others put into it stays, and so does the directory.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.force => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(StepError::Changed),
+            result => Ok(result?),
+        }
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8], seen: Option<Found>) -> StepResult {
+        let (from, to) = (self.target.spot(from)?, self.target.spot(to)?);
+        // Even when forced: another object that has the name by now is not what the branch moved.
+        if !is_unchanged(from.look()?, seen) {
+            return Err(StepError::Changed);
+        }
+        match rename_between(&from.dir, from.name, &to.dir, to.name) {
+            Err(Errno::EXIST) if self.force => {}
+            // A filesystem that cannot do it at once.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.look()?.is_none() => {}
+            Err(Errno::EXIST | Errno::NOENT) => return Err(StepError::Changed),
+            result => return Ok(result?),
+        }
+        Ok(rustix::fs::renameat(
+            &from.dir, from.name, &to.dir, to.name,
+        )?)
+    }
+
+    /// Whether something still is what it was at the first look.
+    fn expect(&self, found: Option<Found>, seen: Option<Found>) -> StepResult {
+        if self.force || is_unchanged(found, seen) {
+            return Ok(());
+        }
+        Err(StepError::Changed)
+    }
+
+    fn change_attributes(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
+        let spot = self.target.spot(path)?;
+        let found = spot.look()?.ok_or(StepError::Changed)?;
+        if found.kind() != object.mode & 0o170_000 {
+            return Err(StepError::Changed);
+        }
+        if found.is_dir() {
+            self.directories.push((path, object));
+            if object.mode & WRITABLE == 0 {
+                // Something may still have to be put into it.
+                return Ok(());
+            }
+        }
+        set_attributes(&spot.dir, spot.name, object)
+    }
+
+    fn make_directory(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
+        let spot = self.target.spot(path)?;
+        match rustix::fs::mkdirat(&spot.dir, spot.name, Mode::RWXU) {
+            Err(Errno::EXIST) if spot.look()?.is_some_and(|it| it.is_dir()) => {}
+            Err(Errno::EXIST) => return Err(StepError::Changed),
+            other => other?,
+        }
+        self.directories.push((path, object));
+        Ok(())
+    }
+
+    /// Makes an object, or gives a file its new content under all its names.
+    fn put(&mut self, path: &[u8], object: &Object, seen: Option<Found>) -> StepResult {
+        let spot = self.target.spot(path)?;
+        let temporary = temporary_name();
+        let staged = self
+            .stage(&spot, &temporary, object)
+            .and_then(|()| set_attributes(&spot.dir, &temporary, object))
+            .and_then(|()| self.place(&spot, &temporary, seen));
+        if staged.is_err() {
+            spot.forget(&temporary);
+        }
+        staged?;
+        if let Some(old) = seen.filter(|it| it.is_file() && it.nlink > 1) {
+            self.link_others(path, &spot, old)?;
+        }
+        Ok(())
+    }
+
+    fn stage(&self, spot: &Spot<'_>, temporary: &[u8], object: &Object) -> StepResult {
+        let Some(content) = &object.content else {
+            if kind_of_mode(object.mode) == Some(ObjectKind::Symlink) {
+                return Ok(rustix::fs::symlinkat(
+                    &*object.target.0,
+                    &spot.dir,
+                    temporary,
+                )?);
+            }
+            return make_special(spot, temporary, object);
+        };
+        let from = self.source.content(content)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&spot.dir, temporary, flags, mode)?;
+        content::copy(&from, &File::from(file), self.stop)?;
+        Ok(())
+    }
+
+    /// Gives what is under a temporary name its own.
+    fn place(&self, spot: &Spot<'_>, temporary: &[u8], seen: Option<Found>) -> StepResult {
+        let (dir, name) = (&spot.dir, spot.name);
+        let taken = if seen.is_some() || self.force {
+            spot.look()?
+        } else {
+            None
+        };
+        let Some(taken) = taken else {
+            self.expect(None, seen)?;
+            return match rename_new(dir, temporary, name) {
+                Err(Errno::EXIST) => Err(StepError::Changed),
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                    self.expect(spot.look()?, None)?;
+                    Ok(rustix::fs::renameat(dir, temporary, dir, name)?)
+                }
+                result => Ok(result?),
+            };
+        };
+        if taken.is_dir() {
+            return Err(Errno::ISDIR.into());
+        }
+        match exchange(dir, temporary, name) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Err(StepError::Changed),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                self.expect(spot.look()?, seen)?;
+                return Ok(rustix::fs::renameat(dir, temporary, dir, name)?);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        let old = Spot {
+            dir: spot.dir.try_clone()?,
+            name: temporary,
+        };
+        let displaced = old.look()?;
+        let is_directory = displaced.is_some_and(|it| it.is_dir());
+        if is_directory || self.expect(displaced, seen).is_err() {
+            // Somebody was quicker: theirs gets its name again.
+            exchange(dir, temporary, name)?;
+            return Err(StepError::Changed);
+        }
+        Ok(rustix::fs::unlinkat(dir, temporary, AtFlags::empty())?)
+    }
+
+    /// The file had other names in the project: they lead to the new one, too.
+    fn link_others(&mut self, path: &[u8], new: &Spot<'_>, old: Found) -> StepResult {
+        if self.names.is_none() {
+            self.names = Some(links::find(self.target, &self.linked, self.stop)?);
+        }
+        let names = self.names.as_ref().and_then(|all| all.get(&old.ino));
+        for other in names.into_iter().flatten().filter(|it| *it != path) {
+            let spot = self.target.spot(other)?;
+            let is_old = |it: Found| (it.dev, it.ino) == (old.dev, old.ino);
+            let Some(found) = spot.look()?.filter(|it| is_old(*it)) else {
+                continue;
+            };
+            let temporary = temporary_name();
+            let flags = AtFlags::empty();
+            rustix::fs::linkat(&new.dir, new.name, &spot.dir, &*temporary, flags)?;
+            let placed = self.place(&spot, &temporary, Some(found));
+            if placed.is_err() {
+                spot.forget(&temporary);
+            }
+            placed?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an object is the same as at the first look.
+fn is_unchanged(found: Option<Found>, seen: Option<Found>) -> bool {
+    match (found, seen) {
+        (None, None) => true,
+        (Some(found), Some(seen)) => {
+            let (found, seen) = (found.stamp(), seen.stamp());
+            found == seen
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn relative(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"/").unwrap_or(path)
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn make_special(spot: &Spot<'_>, name: &[u8], object: &Object) -> StepResult {
+    let kind = rustix::fs::FileType::from_raw_mode(object.mode);
+    let (mode, rdev) = (Mode::RUSR | Mode::WUSR, object.rdev);
+    Ok(rustix::fs::mknodat(&spot.dir, name, kind, mode, rdev)?)
+}
+
+/// macOS makes such files by path only, which would follow links on the way.
+#[cfg(target_vendor = "apple")]
+fn make_special(_: &Spot<'_>, _: &[u8], _: &Object) -> StepResult {
+    Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into())
+}
+
+/// Owner and group if this is root, extended attributes, permissions, and then the times.
+fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
+    let pinned = Pinned::at(&dir, name)?;
+    let is_link = kind_of_mode(object.mode) == Some(ObjectKind::Symlink);
+    if Found::of(&pinned.stat()?).kind() != object.mode & 0o170_000 {
+        return Err(StepError::Changed);
+    }
+    if rustix::process::geteuid().is_root() {
+        let (uid, gid) = (Uid::from_raw(object.uid), Gid::from_raw(object.gid));
+        pinned.set_owner(uid, gid)?;
+    }
+    if !is_link {
+        for (name, value) in &object.xattrs {
+            pinned.set_xattr(name, value)?;
+        }
+        let mode = permissions(object, Found::of(&pinned.stat()?));
+        pinned.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
+    }
+    let time = Timespec {
+        tv_sec: object.mtime_ns.div_euclid(1_000_000_000),
+        tv_nsec: object.mtime_ns.rem_euclid(1_000_000_000),
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    if name.is_empty() {
+        return Ok(rustix::fs::utimensat(&dir, c".", &times, AtFlags::empty())?);
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(&dir, name, &times, flags)?)
+}
+
+/// The permissions of an object. A program that runs as its owner or group does so only where that is
+/// the one that the branch had.
+fn permissions(object: &Object, made: Found) -> u32 {
+    let mut mode = object.mode & 0o7777;
+    if made.uid != object.uid {
+        mode &= !SET_UID;
+    }
+    if made.gid != object.gid && !made.is_dir() {
+        mode &= !SET_GID;
+    }
+    mode
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, Object, permissions, temporary_name};
+    use agentfs_proto::bytes::Bytes;
+
+    #[test]
+    fn a_temporary_name_fits_beside_the_longest_one() {
+        assert!(temporary_name().len() <= 255);
+        assert_ne!(temporary_name(), temporary_name());
+    }
+
+    #[test]
+    fn a_program_that_runs_as_its_owner_stays_one_only_with_the_owner() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let dir = std::fs::File::open(directory.path()).expect("opened");
+        let file = tempfile::tempfile_in(directory.path()).expect("a file");
+        let stat = |file: &std::fs::File| Found::of(&rustix::fs::fstat(file).expect("a stat"));
+        let made = stat(&file);
+        let mut object = Object {
+            uid: made.uid,
+            gid: made.gid,
+            mode: 0o106_755,
+            mtime_ns: 0,
+            target: Bytes::default(),
+            rdev: 0,
+            xattrs: Vec::new(),
+            content: None,
+        };
+        assert_eq!(permissions(&object, made), 0o6755);
+        object.uid = made.uid + 1;
+        object.gid = made.gid + 1;
+        assert_eq!(permissions(&object, made), 0o755);
+        assert_eq!(permissions(&object, stat(&dir)), 0o2755);
+    }
+}

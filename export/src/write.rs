@@ -1,0 +1,493 @@
+//! From a branch to a directory.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use agentfs_core::beneath;
+use agentfs_core::event::ObjectKind;
+use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, Errno, HandleId, OpenFlags, Seek};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use super::content::{BLOCK, PIECE, write_sparse};
+use super::error::{StepError, StepResult};
+use super::pinned::{DIRECTORY, rename_between};
+use super::target::Target;
+use super::{
+    ExportError, FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, Stop, UnreadFile,
+    inside, moved, split,
+};
+
+/// Files that could not be read and are named in an answer.
+const NAMED: usize = 32;
+
+/// The directory below a branch.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Empty when there is none.
+    pub project: &'a Path,
+    /// Which directory that was when the branch was made.
+    pub identity: Option<Identity>,
+}
+
+/// Writes what a branch changed to a new directory, which has its name when all is in it. `entries`
+/// are the differences, in an order in which they can be made. A file that cannot be read is left
+/// out, and named.
+///
+/// # Errors
+///
+/// [`ExportError`]; nothing is left of what was written then.
+pub fn write(
+    branch: &Branch,
+    caller: &Caller,
+    entries: &[DiffEntry],
+    origin: Origin<'_>,
+    directory: &Path,
+    stop: &Stop,
+) -> Result<Exported, ExportError> {
+    let failed = |error| ExportError::Io(directory.to_owned(), error);
+    let partial = Partial::beside(directory).map_err(failed)?;
+    let mut writer = Writer {
+        branch,
+        caller,
+        partial: &partial,
+        stop,
+        bytes: 0,
+        unread: Vec::new(),
+    };
+    let list = writer.list(entries, origin)?;
+    let changes = list.changes.len() as u64;
+    let text = serde_json::to_vec_pretty(&list)
+        .map_err(|error| ExportError::List(directory.join(LIST), error.to_string()))?;
+    let written = partial.create(LIST.as_bytes()).and_then(|mut file| {
+        file.write_all(&text)?;
+        partial.finish(directory)
+    });
+    written.map_err(failed)?;
+    let unread = list.unread;
+    let name = |it: &UnreadFile| Unread {
+        path: it.path.clone(),
+        why: it.why.clone(),
+    };
+    Ok(Exported {
+        changes,
+        bytes: writer.bytes,
+        unread_count: unread.len() as u64,
+        unread: unread.iter().take(NAMED).map(name).collect(),
+    })
+}
+
+/// The directory while something is written to it. It is removed when this is dropped, unless it is
+/// [finished](Self::finish).
+#[derive(Debug)]
+struct Partial {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+impl Partial {
+    fn beside(directory: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        if directory.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if let Some(parent) = directory.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut path = directory.as_os_str().to_owned();
+        path.push(format!(".partial-{}-{count}", std::process::id()));
+        let path = PathBuf::from(path);
+        rustix::fs::mkdirat(CWD, &path, Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Self { root, path })
+    }
+
+    /// Makes a new file for this user alone, with the directories above it.
+    fn create(&self, path: &[u8]) -> io::Result<File> {
+        let (parent, name) = split(path);
+        let dir = self.directory(parent)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&dir, name, flags | OFlags::CLOEXEC, mode)?;
+        Ok(file.into())
+    }
+
+    fn directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        match beneath::open(&self.root, path, DIRECTORY) {
+            Err(rustix::io::Errno::NOENT) => {}
+            result => return Ok(result?),
+        }
+        let (parent, name) = split(path);
+        let parent = self.directory(parent)?;
+        rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+        Ok(beneath::open(&parent, name, DIRECTORY)?)
+    }
+
+    fn rename(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let ((from_dir, from), (to_dir, to)) = (split(from), split(to));
+        let (from_dir, to_dir) = (self.directory(from_dir)?, self.directory(to_dir)?);
+        Ok(rustix::fs::renameat(from_dir, from, to_dir, to)?)
+    }
+
+    fn remove(&self, path: &[u8]) -> io::Result<()> {
+        let (dir, name) = split(path);
+        let dir = self.directory(dir)?;
+        Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+    }
+
+    /// It gets its name, which must be free.
+    fn finish(&self, directory: &Path) -> io::Result<()> {
+        use rustix::io::Errno;
+        let (from, to) = (&self.path, directory.as_os_str());
+        match rename_between(CWD, from.as_os_str().as_bytes(), CWD, to.as_bytes()) {
+            // A filesystem that cannot do it at once.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
+                if directory.symlink_metadata().is_err() =>
+            {
+                fs::rename(from, directory)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "part of an export stays behind");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the host changed since the branch saw it.
+fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
+    let absolute = |path: &PathBuf| Path::new("/").join(path).as_path().into();
+    match branch.apply(ApplyMode::DryRun) {
+        Ok(applied) => applied.conflicts.iter().map(absolute).collect(),
+        Err(ApplyError::Conflicts(paths)) => paths.iter().map(absolute).collect(),
+        Err(ApplyError::NoLower) => Vec::new(),
+        Err(error) => {
+            tracing::warn!(%error, branch = branch.name(), "conflicts cannot be told from changes");
+            entries.iter().map(|it| it.path.clone()).collect()
+        }
+    }
+}
+
+/// The directories in which something has no path, and so is in the branch only.
+fn too_deep(entries: &[DiffEntry]) -> impl Iterator<Item = UnreadFile> {
+    let all = entries.iter().filter(|it| it.kind == DiffKind::TooDeep);
+    all.map(|entry| UnreadFile {
+        path: entry.path.clone(),
+        why: "what changed in here lies deeper than a path can lead (4,095 bytes)".to_owned(),
+        parts: None,
+    })
+}
+
+/// The renames among the differences, each with its index.
+struct Renames<'a>(Vec<(usize, &'a DiffEntry)>);
+
+impl<'a> Renames<'a> {
+    fn of(entries: &'a [DiffEntry]) -> Self {
+        let all = entries.iter().enumerate();
+        Self(all.filter(|(_, it)| it.kind == DiffKind::Renamed).collect())
+    }
+
+    /// Where the path of a step was before all steps.
+    fn original(&self, path: &Bytes, index: usize) -> Bytes {
+        let mut path = path.clone();
+        for (_, entry) in self.0.iter().rev().filter(|(at, _)| *at < index) {
+            path = moved(&path, &entry.path, &entry.from).unwrap_or(path);
+        }
+        path
+    }
+
+    /// Where the path of a step is after all steps.
+    fn last(&self, path: &Bytes, index: usize) -> Bytes {
+        let mut path = path.clone();
+        for (_, entry) in self.0.iter().filter(|(at, _)| *at > index) {
+            path = moved(&path, &entry.from, &entry.path).unwrap_or(path);
+        }
+        path
+    }
+}
+
+struct Writer<'a> {
+    branch: &'a Branch,
+    caller: &'a Caller,
+    partial: &'a Partial,
+    stop: &'a Stop,
+    bytes: u64,
+    unread: Vec<UnreadFile>,
+}
+
+/// What came of a file.
+enum Content {
+    Whole(Bytes),
+    /// It could not be read all, and is in the list of those.
+    Unread,
+}
+
+impl Writer<'_> {
+    fn list(&mut self, entries: &[DiffEntry], origin: Origin<'_>) -> Result<List, ExportError> {
+        let target = Target::open(origin.project).ok();
+        // Another directory at its place says nothing about what the branch was made from.
+        let target = target.filter(|it| it.identity().ok() == origin.identity);
+        let renames = Renames::of(entries);
+        let mut changes = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            self.stop.check()?;
+            let is_rename = entry.kind == DiffKind::Renamed;
+            let subject = if is_rename { &entry.from } else { &entry.path };
+            let original = renames.original(subject, index);
+            let after = match entry.kind {
+                // There is no path to it: it is named below.
+                DiffKind::TooDeep => continue,
+                DiffKind::Removed | DiffKind::Renamed => None,
+                DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
+                    let path = renames.last(&entry.path, index);
+                    match self.object(entry, &path)? {
+                        Some(object) => Some(object),
+                        None => continue,
+                    }
+                }
+            };
+            changes.push(Step {
+                change: entry.kind,
+                path: entry.path.clone(),
+                from: entry.from.clone(),
+                mode: entry.mode,
+                before: target.as_ref().and_then(|it| stamp_at(it, &original)),
+                original,
+                after,
+            });
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let mut conflicts = conflicts(self.branch, entries);
+        conflicts.retain(|path| unread.iter().all(|it| it.path != *path));
+        unread.extend(too_deep(entries));
+        Ok(List {
+            format: FORMAT,
+            branch: self.branch.name().to_owned(),
+            project: origin.project.into(),
+            identity: origin.identity,
+            conflicts,
+            changes,
+            unread,
+        })
+    }
+
+    /// What an object is in the branch; `None` for one that cannot be read, or that the export
+    /// cannot hold. That one is named, and the others are exported.
+    fn object(&mut self, entry: &DiffEntry, path: &Bytes) -> Result<Option<Object>, ExportError> {
+        let why = match self.read_object(entry, path) {
+            Err(StepError::Other(ExportError::Branch(_, errno))) => reason(errno),
+            Err(StepError::Io(error)) if is_of_one_file(&error) => {
+                format!("the directory of the export cannot hold it: {error}")
+            }
+            other => return other.map_err(|error| error.at(self.partial.path.clone())),
+        };
+        self.unread.push(UnreadFile {
+            path: path.clone(),
+            why,
+            parts: None,
+        });
+        Ok(None)
+    }
+
+    fn read_object(&mut self, entry: &DiffEntry, path: &Bytes) -> StepResult<Option<Object>> {
+        let at = path.as_path();
+        let failed = |errno| ExportError::Branch(at.to_owned(), errno);
+        let attr = self.branch.lstat(self.caller, at).map_err(failed)?;
+        let target = if attr.kind == ObjectKind::Symlink {
+            self.branch.readlink(self.caller, at).map_err(failed)?
+        } else {
+            [].into()
+        };
+        let is_new = attr.kind == ObjectKind::File && entry.kind != DiffKind::Attributes;
+        let content = match is_new.then(|| self.content(path)).transpose()? {
+            Some(Content::Unread) => return Ok(None),
+            Some(Content::Whole(content)) => Some(content),
+            None => None,
+        };
+        Ok(Some(Object {
+            uid: attr.uid,
+            gid: attr.gid,
+            mode: attr.st_mode(),
+            mtime_ns: attr.mtime,
+            target: Bytes::from(&*target),
+            rdev: attr.rdev,
+            xattrs: self.xattrs(attr.node).map_err(failed)?,
+            content,
+        }))
+    }
+
+    fn xattrs(&self, node: agentfs_core::id::NodeId) -> Result<Vec<(Bytes, Bytes)>, Errno> {
+        let names = match self.branch.listxattr_node(self.caller, node) {
+            Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let value = |name: Box<[u8]>| {
+            let value = self.branch.getxattr_node(self.caller, node, &name)?;
+            Ok((Bytes::from(&*name), Bytes::from(&*value)))
+        };
+        names.into_iter().map(value).collect()
+    }
+
+    /// Copies a file.
+    fn content(&mut self, path: &Bytes) -> StepResult<Content> {
+        let unread = |errno| ExportError::Branch(path.as_path().to_owned(), errno);
+        let relative = inside(path).ok_or_else(|| unread(Errno::EINVAL))?;
+        let name = [FILES.as_bytes(), b"/", relative].concat();
+        let file = self.partial.create(&name)?;
+        let flags = OpenFlags::from_bits(0);
+        let handle = self.branch.open(self.caller, path.as_path(), flags, 0);
+        let handle = match handle {
+            Ok(handle) => handle,
+            Err(errno) => {
+                self.partial.remove(&name)?;
+                return Err(unread(errno).into());
+            }
+        };
+        let mut copy = Copy {
+            branch: self.branch,
+            caller: self.caller,
+            stop: self.stop,
+            handle,
+            file,
+            bytes: 0,
+            missing: None,
+        };
+        let copied = copy.all();
+        let closed = self.branch.close(self.caller, handle);
+        let copied = copied.and(closed.map_err(|errno| unread(errno).into()));
+        if copied.is_err() {
+            self.partial.remove(&name)?;
+        }
+        copied?;
+        self.bytes += copy.bytes;
+        let Some(errno) = copy.missing else {
+            return Ok(Content::Whole(as_bytes(&name)));
+        };
+        let parts = [PARTS.as_bytes(), b"/", relative].concat();
+        self.partial.rename(&name, &parts)?;
+        self.unread.push(UnreadFile {
+            path: path.clone(),
+            why: reason(errno),
+            parts: Some(as_bytes(&parts)),
+        });
+        Ok(Content::Unread)
+    }
+}
+
+/// Whether an error says something of one file and nothing of the next one.
+fn is_of_one_file(error: &io::Error) -> bool {
+    matches!(
+        rustix::io::Errno::from_io_error(error),
+        Some(rustix::io::Errno::FBIG | rustix::io::Errno::NAMETOOLONG)
+    )
+}
+
+fn as_bytes(path: &[u8]) -> Bytes {
+    Path::new(OsStr::from_bytes(path)).into()
+}
+
+fn stamp_at(target: &Target, path: &Bytes) -> Option<Stamp> {
+    let found = target.look(inside(path)?).ok().flatten();
+    found.map(|it| it.stamp())
+}
+
+/// Why a file of a branch cannot be read, for people.
+fn reason(errno: Errno) -> String {
+    if errno == Errno::ESTALE {
+        return "the project's file was changed or removed after the branch had changed a part of \
+                it, or its name or attributes, and the rest of what the branch showed is gone"
+            .to_owned();
+    }
+    errno.to_string()
+}
+
+/// A file on its way out of the branch.
+struct Copy<'a> {
+    branch: &'a Branch,
+    caller: &'a Caller,
+    stop: &'a Stop,
+    handle: HandleId,
+    file: File,
+    bytes: u64,
+    /// Why something could not be read.
+    missing: Option<Errno>,
+}
+
+impl Copy<'_> {
+    fn all(&mut self) -> StepResult {
+        let size = self.branch.seek(self.handle, Seek::End(0));
+        let size = size.map_err(|errno| ExportError::Branch(PathBuf::new(), errno))?;
+        let mut buffer = vec![0; PIECE];
+        let mut at = 0;
+        while let Some(data) = self.next_data(at, size) {
+            self.range(data.start, data.end, &mut buffer)?;
+            at = data.end;
+        }
+        Ok(self.file.set_len(size)?)
+    }
+
+    /// The next bytes that may be other than zero; where that cannot be told, all.
+    fn next_data(&self, at: u64, size: u64) -> Option<Range<u64>> {
+        if at >= size {
+            return None;
+        }
+        match self.branch.next_data(self.handle, at) {
+            Ok(found) => found,
+            Err(_) => Some(at..size),
+        }
+    }
+
+    fn range(&mut self, mut at: u64, end: u64, buffer: &mut [u8]) -> StepResult {
+        while at < end {
+            self.stop.check()?;
+            let len = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..len).unwrap_or_default();
+            match self.branch.read_at(self.caller, self.handle, at, piece) {
+                Ok(0) => return Ok(()),
+                Ok(read) => {
+                    write_sparse(&self.file, at, piece.get(..read).unwrap_or_default())?;
+                    self.bytes += read as u64;
+                    at += read as u64;
+                }
+                Err(errno) => {
+                    self.missing = Some(errno);
+                    self.parts(at, piece)?;
+                    at += len as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What can be read of a piece that cannot be read as one: the pages that the branch has itself.
+    fn parts(&mut self, start: u64, piece: &mut [u8]) -> StepResult {
+        let mut at = start;
+        for part in piece.chunks_mut(BLOCK) {
+            let read = self.branch.read_at(self.caller, self.handle, at, part);
+            if let Ok(read) = read {
+                write_sparse(&self.file, at, part.get(..read).unwrap_or_default())?;
+                self.bytes += read as u64;
+            }
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+}

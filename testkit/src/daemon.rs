@@ -1,0 +1,173 @@
+//! Daemons in processes of their own, and the `agentfs` program.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use agentfs_client::Client;
+use agentfs_proto::message::{Hello, Ping};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::child::{PATIENCE, ended, ended_within, soon};
+
+/// A directory for this user alone.
+pub fn private_directory() -> TempDir {
+    let private = std::fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new()
+        .permissions(private)
+        .tempdir()
+        .unwrap()
+}
+
+/// A daemon in a process of its own.
+pub struct DaemonProcess {
+    pub directory: TempDir,
+    child: Child,
+    /// Told once more when it ends.
+    _ready: Ready,
+}
+
+impl DaemonProcess {
+    /// Starts it and waits until it listens.
+    pub fn start() -> Self {
+        Self::start_in(private_directory(), &[])
+    }
+
+    pub fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        let ready = Ready::new();
+        let child = agentfs(directory.path())
+            .arg("daemon")
+            .args(arguments)
+            .env("NOTIFY_SOCKET", ready.path())
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        ready.wait();
+        Self {
+            directory,
+            child,
+            _ready: ready,
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
+    pub fn client(&self) -> Client {
+        connect(&self.socket())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `agentfs` with this daemon.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        agentfs(self.directory.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        ended(&mut self.child)
+    }
+
+    /// Kills it. Its directory stays; its page of counters, which the next daemon there would
+    /// replace, is removed.
+    pub fn kill(mut self) -> TempDir {
+        let hello = Hello::new("killer");
+        let (_, welcome) = Client::connect(&self.socket(), hello, soon()).unwrap();
+        self.signal(Signal::KILL);
+        self.wait();
+        std::fs::remove_file(Path::new("/dev/shm").join(welcome.counters)).unwrap();
+        std::mem::replace(&mut self.directory, private_directory())
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+}
+
+impl Drop for DaemonProcess {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        // One that is killed has its mounts aborted, which frees whoever hangs there.
+        let status = ended_within(&mut self.child, PATIENCE);
+        assert!(
+            status.is_some() || std::thread::panicking(),
+            "the daemon ends when it is told to"
+        );
+    }
+}
+
+/// Where a process that is started says that it is ready, as to systemd.
+pub struct Ready {
+    directory: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Ready {
+    pub fn new() -> Self {
+        let directory = private_directory();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { directory, socket }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("notify")
+    }
+
+    pub fn wait(&self) {
+        let mut state = [0; 64];
+        let len = self.socket.recv(&mut state).unwrap();
+        assert_eq!(&state[..len], b"READY=1");
+    }
+}
+
+/// The `agentfs` program, which cargo builds beside the tests of its package.
+///
+/// Cargo names it in `CARGO_BIN_EXE_agentfs` for these tests only, and not for a library they use.
+pub fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // .../deps/it-HASH beside .../agentfs
+    test.parent().unwrap().with_file_name("agentfs")
+}
+
+/// The program, with its socket in `directory`.
+pub fn agentfs(directory: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.env("AGENTFS_SOCKET", directory.join("control.sock"));
+    // What its branches hold is exported there when it ends.
+    command.env("XDG_STATE_HOME", directory.join("state"));
+    command
+}
+
+pub fn connect(socket: &Path) -> Client {
+    Client::connect(socket, Hello::new("test"), soon())
+        .unwrap()
+        .0
+}
+
+/// The daemon answers this session.
+pub fn assert_answers(client: &mut Client) {
+    assert_eq!(client.call(Ping { nonce: 99 }, soon()).unwrap().value, 99);
+}
