@@ -21,8 +21,8 @@ use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
 
 use crate::config::config;
-use crate::context::seconds;
 use crate::fd_table::{self, Owner};
+use crate::guard::seconds;
 use crate::lock::Lock;
 
 /// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
@@ -186,7 +186,7 @@ fn connect(path: &Path) -> Option<OwnedFd> {
         Err(_) => return None,
     }
     rustix::io::ioctl_fionbio(&fd, true).ok()?;
-    Some(crate::hidden::move_up(fd))
+    Some(crate::hidden_fd::move_up(fd))
 }
 
 #[cfg(target_os = "linux")]

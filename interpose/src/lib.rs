@@ -26,10 +26,10 @@
 mod config;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod connection;
-mod context;
 mod fd_table;
+mod guard;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-mod hidden;
+mod hidden_fd;
 #[cfg(target_os = "linux")]
 mod hooks;
 #[cfg(target_os = "linux")]

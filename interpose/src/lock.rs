@@ -6,7 +6,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::context;
+use crate::guard;
 
 /// A value and who works on it.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl<T> Lock<T> {
 
     /// Takes the lock. `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn lock(&self) -> Option<Held<'_, T>> {
-        let me = context::this_thread().get();
+        let me = guard::this_thread().get();
         let mut rounds = 0_u32;
         loop {
             // Acquire and, in `Held`, Release: what the last holder did is seen.
@@ -45,7 +45,7 @@ impl<T> Lock<T> {
             {
                 Ok(_) => return Some(Held(self)),
                 Err(holder) if holder == me => return None,
-                Err(_) => context::give_way(rounds),
+                Err(_) => guard::give_way(rounds),
             }
             rounds = rounds.saturating_add(1);
         }

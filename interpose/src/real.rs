@@ -10,7 +10,7 @@ use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::context;
+use crate::guard;
 
 /// The address of an original.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ fn original_dlsym() -> Option<Dlsym> {
 
 /// Stands for a function that this libc does not have.
 extern "C" fn missing() -> c_long {
-    context::set_errno(libc::ENOSYS);
+    guard::set_errno(libc::ENOSYS);
     -1
 }
 

@@ -5,8 +5,8 @@
 use std::ffi::{c_int, c_uint};
 
 use crate::config::{Hook, config};
-use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
+use crate::guard::{self, guarded};
 use crate::hooks::by_descriptor;
 use crate::real;
 
@@ -25,7 +25,7 @@ pub(crate) unsafe extern "C" fn close_owned(fd: c_int) -> c_int {
         return unsafe { real::close(fd) };
     }
     if fd_table::get(fd) == Owner::Hidden {
-        context::set_errno(libc::EBADF);
+        guard::set_errno(libc::EBADF);
         return -1;
     }
     guarded(|| crate::closing(fd));
@@ -35,7 +35,7 @@ pub(crate) unsafe extern "C" fn close_owned(fd: c_int) -> c_int {
 
 /// Not in a child of vfork: what it closes is its own copy, and the table is its parent's.
 fn is_concerned() -> bool {
-    !config().is_off(Hook::Close) && context::is_home()
+    !config().is_off(Hook::Close) && guard::is_home()
 }
 
 /// close_range(2)
@@ -80,7 +80,7 @@ pub(crate) unsafe extern "C" fn closefrom(first: c_int) {
     if is_simple || unsafe { close_range(from, c_uint::MAX, 0) } != 0 {
         guarded(|| {
             for fd in fd_table::owned_between(from, c_uint::MAX) {
-                if context::is_home() {
+                if guard::is_home() {
                     crate::closing(fd.cast_signed());
                 }
             }

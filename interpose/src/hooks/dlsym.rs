@@ -9,7 +9,7 @@ use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
 
 use crate::config::{Hook, config};
-use crate::context::guarded;
+use crate::guard::guarded;
 use crate::hooks::{close, dup, inotify, read, syscall};
 use crate::real::{self, Original};
 

@@ -5,8 +5,8 @@ use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 
 use crate::config::{Hook, config};
-use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
+use crate::guard::{self, guarded};
 use crate::hooks::by_descriptor;
 use crate::real;
 
@@ -46,7 +46,7 @@ fn duplicated(from: c_int, to: c_int) -> c_int {
 }
 
 fn is_concerned() -> bool {
-    !config().is_off(Hook::Dup) && context::is_home()
+    !config().is_off(Hook::Dup) && guard::is_home()
 }
 
 /// dup2(2)

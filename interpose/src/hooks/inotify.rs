@@ -4,7 +4,7 @@
 use std::ffi::{c_char, c_int};
 
 use crate::config::{Hook, config};
-use crate::context::guarded;
+use crate::guard::guarded;
 use crate::hooks::by_descriptor;
 use crate::inotify;
 use crate::real;

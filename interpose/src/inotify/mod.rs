@@ -16,8 +16,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
+use crate::guard::{self, guarded};
 use crate::mounts::{self, Object};
 use crate::real;
 use deliver::Outcome;
@@ -96,7 +96,7 @@ fn is_still(instance: &Instance, fd: RawFd) -> bool {
     let is_still = borrow(fd)
         .and_then(|fd| rustix::fs::fstat(fd).ok())
         .is_some_and(|it| it.st_mode & libc::S_IFMT == 0);
-    if !is_still && context::is_home() {
+    if !is_still && guard::is_home() {
         instance.forget(fd);
     }
     is_still
@@ -131,7 +131,7 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
         match outcome {
             Some(Outcome::Bytes(bytes)) => return isize::try_from(bytes).unwrap_or(read),
             Some(Outcome::TooSmall) => {
-                context::set_errno(libc::EINVAL);
+                guard::set_errno(libc::EINVAL);
                 return -1;
             }
             Some(Outcome::Again) => {}

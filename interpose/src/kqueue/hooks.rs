@@ -9,7 +9,7 @@ use libc::timespec;
 use super::abi::{KEVENT_FLAG_WORKQ, Kevent, Kevent64, KeventQos, Layout};
 use super::kernel::{Call, Manner, Real};
 use super::{engine, system};
-use crate::context;
+use crate::guard;
 
 /// A hooked call of the kevent family; if our code panics, the real one.
 ///
@@ -24,7 +24,7 @@ unsafe fn hooked<L: Layout + Real>(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let call = unsafe { Call::new(kq, changes, events, manner) };
-    context::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
+    guard::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
 
 /// `int kevent(...)`
@@ -101,7 +101,7 @@ pub(crate) unsafe extern "C" fn kevent_qos(
 pub(crate) extern "C" fn kqueue() -> c_int {
     let kq = system::kqueue();
     if kq >= 0 {
-        context::guarded(|| engine().opened(kq));
+        guard::guarded(|| engine().opened(kq));
     }
     kq
 }

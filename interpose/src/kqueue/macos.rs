@@ -19,8 +19,8 @@ use libc::timespec;
 use super::abi::{Kevent, Kevent64, KeventQos};
 use super::kernel::Originals;
 use super::{engine, hooks};
-use crate::context;
 use crate::fd_table::{self, Owner};
+use crate::guard;
 
 /// `guardid_t` of `<sys/guarded.h>`.
 type GuardId = u64;
@@ -86,7 +86,7 @@ unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> 
     // SAFETY: the program's own arguments.
     let kq = unsafe { real_guarded_kqueue_np(guard, flags) };
     if kq >= 0 {
-        context::guarded(|| engine().opened(kq));
+        guard::guarded(|| engine().opened(kq));
     }
     kq
 }
@@ -94,14 +94,14 @@ unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> 
 /// Refuses the program our descriptors, which it has not opened. A child of vfork closes copies, and the
 /// tables are its parent's.
 fn may_close(fd: c_int) -> bool {
-    if fd_table::get(fd) == Owner::Foreign || !context::is_home() {
+    if fd_table::get(fd) == Owner::Foreign || !guard::is_home() {
         return true;
     }
     if engine().hides(fd) {
-        context::set_errno(libc::EBADF);
+        guard::set_errno(libc::EBADF);
         return false;
     }
-    context::guarded(|| crate::closing(fd));
+    guard::guarded(|| crate::closing(fd));
     true
 }
 
@@ -129,23 +129,23 @@ unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int
 extern "C" fn dup(fd: c_int) -> c_int {
     let new = real_dup(fd);
     if new >= 0 {
-        context::guarded(|| crate::duplicated(fd, new));
+        guard::guarded(|| crate::duplicated(fd, new));
     }
     new
 }
 
 extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
     // With nothing to put in its place, `new` stays open.
-    if old == new || is_closed(old) || !context::is_home() {
+    if old == new || is_closed(old) || !guard::is_home() {
         return real_dup2(old, new);
     }
-    context::guarded(|| {
+    guard::guarded(|| {
         super::vacate(new);
         crate::closing(new);
     });
     let result = real_dup2(old, new);
     if result >= 0 {
-        context::guarded(|| crate::duplicated(old, new));
+        guard::guarded(|| crate::duplicated(old, new));
     }
     result
 }

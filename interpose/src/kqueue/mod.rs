@@ -19,9 +19,9 @@ mod hidden_knotes;
 mod hooks;
 mod kernel;
 mod knote;
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-mod link;
 mod queue;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod queue_connection;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
 mod system;
@@ -33,6 +33,6 @@ pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
 pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub use link::{Link, engine};
+pub use queue_connection::{Link, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub(crate) use link::{closing, duplicated, in_forked_child, vacate};
+pub(crate) use queue_connection::{closing, duplicated, in_forked_child, vacate};

@@ -35,12 +35,9 @@ const LIST: &[(&str, &str)] = &[
         "functions of the C ABI that programs call",
     ),
     ("interpose/src/config.rs", "walks the C environment"),
+    ("interpose/src/guard.rs", "errno, and the handlers of fork"),
     (
-        "interpose/src/context.rs",
-        "errno, and the handlers of fork",
-    ),
-    (
-        "interpose/src/hidden.rs",
+        "interpose/src/hidden_fd.rs",
         "borrows a descriptor that was checked",
     ),
     ("interpose/src/lock.rs", "lends out what the lock protects"),

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::system;
 use crate::config::{Hook, config};
 use crate::fd_table::{self, Owner};
-use crate::{connection, context, hidden, mounts};
+use crate::{connection, guard, hidden_fd, mounts};
 
 /// The process's session as a [`Daemon`].
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Daemon for Link {
     }
 
     fn open_queue(&self) -> Option<(QueueId, Channel)> {
-        context::settle();
+        guard::settle();
         let request = QueueOpen {
             kind: QueueKind::KqueueXnu,
             capacity: 0,
@@ -72,8 +72,8 @@ impl Daemon for Link {
             true => BellKind::EventFd,
             false => BellKind::Pipe,
         };
-        let doorbell = hidden::move_up(opened.doorbell);
-        let refill = hidden::move_up(opened.refill);
+        let doorbell = hidden_fd::move_up(opened.doorbell);
+        let refill = hidden_fd::move_up(opened.refill);
         fd_table::set(refill.as_raw_fd(), Owner::Hidden);
         let channel = Channel {
             ring,
@@ -110,7 +110,7 @@ impl Daemon for Link {
 
     fn herald(&self) -> Option<OwnedFd> {
         let directory = connection::socket_directory()?;
-        open_to_watch(&directory).map(hidden::move_up)
+        open_to_watch(&directory).map(hidden_fd::move_up)
     }
 
     fn lost(&self, _queue: QueueId) {
