@@ -4,8 +4,6 @@
 //! parent's session alone and makes its own when it needs one; what its parent registered goes on.
 
 use std::ffi::CString;
-#[cfg(target_os = "linux")]
-use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,8 +20,8 @@ use agentfs_ring::requests::RequestWriter;
 
 use crate::config::config;
 use crate::fd_table::{self, Owner};
-use crate::guard::seconds;
 use crate::lock::Lock;
+use crate::platform::{self, seconds};
 
 /// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -174,7 +172,7 @@ pub(crate) fn socket_directory() -> Option<CString> {
 fn connect(path: &Path) -> Option<OwnedFd> {
     use rustix::net::{SocketAddrUnix, connect, sockopt};
     let address = SocketAddrUnix::new(path).ok()?;
-    let fd = new_socket()?;
+    let fd = platform::new_socket()?;
     // A full backlog makes connect wait, and a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
     match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
@@ -189,44 +187,9 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(crate::hidden_fd::move_up(fd))
 }
 
-#[cfg(target_os = "linux")]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .ok()
-}
-
-/// Without SOCK_CLOEXEC: a child forked by another thread between the two calls inherits it.
-#[cfg(not(target_os = "linux"))]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::io::{FdFlags, fcntl_setfd};
-    use rustix::net::{AddressFamily, SocketType, socket};
-    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).ok()?;
-    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
-    Some(fd)
-}
-
-/// The path of the running program.
-#[cfg(target_os = "linux")]
-fn program_path() -> PathBuf {
-    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
-    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
-}
-
-/// The path of the running program.
-#[cfg(not(target_os = "linux"))]
-fn program_path() -> PathBuf {
-    std::env::current_exe().unwrap_or_default()
-}
-
 /// What the program is called, for people who look at the daemon's status.
 fn program_name() -> String {
-    program_path()
+    platform::program_path()
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()

@@ -6,7 +6,7 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::guard;
+use crate::process;
 
 /// A value and who works on it.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl<T> Lock<T> {
 
     /// Takes the lock. `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn lock(&self) -> Option<Held<'_, T>> {
-        let me = guard::this_thread().get();
+        let me = process::this_thread().get();
         let mut rounds = 0_u32;
         loop {
             // Acquire and, in `Held`, Release: what the last holder did is seen.
@@ -45,7 +45,7 @@ impl<T> Lock<T> {
             {
                 Ok(_) => return Some(Held(self)),
                 Err(holder) if holder == me => return None,
-                Err(_) => guard::give_way(rounds),
+                Err(_) => yield_or_sleep(rounds),
             }
             rounds = rounds.saturating_add(1);
         }
@@ -80,6 +80,22 @@ impl<T> DerefMut for Held<'_, T> {
 impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
         self.0.holder.store(FREE, Ordering::Release);
+    }
+}
+
+/// What a thread does that waits for another: lets it run, and after some `rounds` sleeps, so that one
+/// of lower priority, or one that waits for the daemon, is not kept from its processor.
+pub(crate) fn yield_or_sleep(rounds: u32) {
+    const YIELDS: u32 = 32;
+    if rounds < YIELDS {
+        rustix::thread::sched_yield();
+    } else {
+        let moment = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000,
+        };
+        // A signal ends it early, which does no harm.
+        let _ = rustix::thread::nanosleep(&moment);
     }
 }
 

@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
 
 use crate::config::config;
 use crate::connection;
-use crate::guard::seconds;
+use crate::platform::seconds;
 
 /// What a path led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use crate::config::{Hook, config};
 use crate::fd_table::{self, Owner};
 use crate::guard::{self, guarded};
 use crate::hooks::by_descriptor;
-use crate::real;
+use crate::{platform, process, real};
 
 by_descriptor! {
     /// close(2)
@@ -28,14 +28,14 @@ pub(crate) unsafe extern "C" fn close_owned(fd: c_int) -> c_int {
         guard::set_errno(libc::EBADF);
         return -1;
     }
-    guarded(|| crate::closing(fd));
+    guarded(|| platform::closing(fd));
     // SAFETY: the program's own argument.
     unsafe { real::close(fd) }
 }
 
 /// Not in a child of vfork: what it closes is its own copy, and the table is its parent's.
 fn is_concerned() -> bool {
-    !config().is_off(Hook::Close) && guard::is_home()
+    !config().is_off(Hook::Close) && process::owns_state()
 }
 
 /// close_range(2)
@@ -50,7 +50,7 @@ pub(crate) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: 
     }
     guarded(|| {
         for fd in fd_table::owned_between(first, last) {
-            crate::closing(fd.cast_signed());
+            platform::closing(fd.cast_signed());
         }
     });
     let mut from = first;
@@ -80,8 +80,8 @@ pub(crate) unsafe extern "C" fn closefrom(first: c_int) {
     if is_simple || unsafe { close_range(from, c_uint::MAX, 0) } != 0 {
         guarded(|| {
             for fd in fd_table::owned_between(from, c_uint::MAX) {
-                if guard::is_home() {
-                    crate::closing(fd.cast_signed());
+                if process::owns_state() {
+                    platform::closing(fd.cast_signed());
                 }
             }
         });

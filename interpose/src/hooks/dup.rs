@@ -6,9 +6,9 @@ use std::os::fd::BorrowedFd;
 
 use crate::config::{Hook, config};
 use crate::fd_table::{self, Owner};
-use crate::guard::{self, guarded};
+use crate::guard::guarded;
 use crate::hooks::by_descriptor;
-use crate::real;
+use crate::{platform, process, real};
 
 by_descriptor! {
     /// dup(2)
@@ -40,13 +40,13 @@ pub(crate) unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument:
 
 fn duplicated(from: c_int, to: c_int) -> c_int {
     if to >= 0 && from != to && is_concerned() {
-        guarded(|| crate::duplicated(from, to));
+        guarded(|| platform::duplicated(from, to));
     }
     to
 }
 
 fn is_concerned() -> bool {
-    !config().is_off(Hook::Dup) && guard::is_home()
+    !config().is_off(Hook::Dup) && process::owns_state()
 }
 
 /// dup2(2)
@@ -84,7 +84,7 @@ fn replacing(from: c_int, to: c_int) {
     if from != to && is_open(from) {
         guarded(|| {
             crate::kqueue::vacate(to);
-            crate::closing(to);
+            platform::closing(to);
         });
     }
 }

@@ -165,16 +165,10 @@ unsafe extern "C-unwind" fn ours(number: c_long, a: usize, b: usize, c: usize) -
         libc::SYS_inotify_add_watch => unsafe {
             inotify::inotify_add_watch(fd, b as *const _, c as u32).into()
         },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        libc::SYS_inotify_init => unsafe { inotify::inotify_init().into() },
         // SAFETY: as above.
         libc::SYS_inotify_init1 => unsafe { inotify::inotify_init1(fd).into() },
         // SAFETY: as above.
         libc::SYS_dup => unsafe { dup::dup_owned(fd).into() },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        libc::SYS_dup2 => unsafe { dup::dup2(fd, b as c_int).into() },
         // SAFETY: as above.
         libc::SYS_dup3 => unsafe { dup::dup3(fd, b as c_int, c as c_int).into() },
         // SAFETY: as above.
@@ -184,6 +178,30 @@ unsafe extern "C-unwind" fn ours(number: c_long, a: usize, b: usize, c: usize) -
             close::close_range(a as c_uint, b as c_uint, c as c_int).into()
         },
         // SAFETY: as above.
+        _ => unsafe { only_here(number, a, b, c) },
+    }
+}
+
+/// A number that only this architecture has.
+#[cfg(target_arch = "x86_64")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel, too, takes the low bits of its arguments"
+)]
+unsafe fn only_here(number: c_long, a: usize, b: usize, c: usize) -> c_long {
+    match number {
+        // SAFETY: no preconditions.
+        libc::SYS_inotify_init => unsafe { inotify::inotify_init().into() },
+        // SAFETY: the program's own arguments.
+        libc::SYS_dup2 => unsafe { dup::dup2(a as c_int, b as c_int).into() },
+        // SAFETY: as above.
         _ => unsafe { real::syscall(number, a, b, c) },
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn only_here(number: c_long, a: usize, b: usize, c: usize) -> c_long {
+    // SAFETY: the program's own arguments.
+    unsafe { real::syscall(number, a, b, c) }
 }

@@ -19,7 +19,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use crate::fd_table::{self, Owner};
 use crate::guard::{self, guarded};
 use crate::mounts::{self, Object};
-use crate::real;
+use crate::{process, real};
 use deliver::Outcome;
 use event::Buffer;
 use instance::Instance;
@@ -96,7 +96,7 @@ fn is_still(instance: &Instance, fd: RawFd) -> bool {
     let is_still = borrow(fd)
         .and_then(|fd| rustix::fs::fstat(fd).ok())
         .is_some_and(|it| it.st_mode & libc::S_IFMT == 0);
-    if !is_still && guard::is_home() {
+    if !is_still && process::owns_state() {
         instance.forget(fd);
     }
     is_still

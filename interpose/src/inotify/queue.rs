@@ -8,8 +8,8 @@ use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Claim, Consumer};
 
 use crate::connection::{self, NewQueue};
-use crate::guard;
 use crate::hidden_fd::Hidden;
+use crate::process;
 
 /// A queue of the daemon, as this process has it.
 #[derive(Debug)]
@@ -47,7 +47,9 @@ impl Queue {
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
         const PATIENCE: u32 = 1000;
         for _ in 0..PATIENCE {
-            let claim = self.ring.claim(guard::this_thread(), guard::is_owner_alive);
+            let claim = self
+                .ring
+                .claim(process::this_thread(), process::is_owner_alive);
             if claim.is_some() {
                 return claim;
             }
@@ -81,8 +83,8 @@ impl Queue {
         let words = make(self.number).to_words();
         let mut is_flushed = false;
         for _ in 0..TRIES {
-            let me = guard::this_thread();
-            match self.requests.send(words, me, guard::is_owner_alive) {
+            let me = process::this_thread();
+            match self.requests.send(words, me, process::is_owner_alive) {
                 Sent::Sent | Sent::Reentered => return,
                 Sent::Busy => rustix::thread::sched_yield(),
                 // Still full after the daemon has looked: it is another daemon.

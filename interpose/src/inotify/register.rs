@@ -8,7 +8,7 @@ use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::config::config;
 use crate::connection;
-use crate::guard;
+use crate::fork;
 use crate::inotify::hidden_watch;
 use crate::inotify::instance::{Instance, State};
 use crate::inotify::queue::Queue;
@@ -29,7 +29,7 @@ pub(crate) fn watching(fd: BorrowedFd<'_>) {
 
 fn instance_of(fd: BorrowedFd<'_>) -> Option<Instance> {
     use std::os::fd::AsRawFd as _;
-    guard::settle();
+    fork::own_state();
     Instance::of(fd.as_raw_fd()).or_else(|| MAKING.with(|()| make(fd))?)
 }
 

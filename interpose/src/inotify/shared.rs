@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::guard;
 use crate::inotify::event::IN_IGNORED;
+use crate::{lock, process};
 
 const IN_ALL: u32 = 0xfff;
 const IN_EXCL_UNLINK: u32 = 0x0400_0000;
@@ -140,10 +140,10 @@ impl Shared {
 
     /// This process has the instance.
     pub(crate) fn join(&self) {
-        let me = guard::home();
+        let me = process::owner();
         let free = |it: &&AtomicU32| {
             let holder = it.load(Ordering::Relaxed);
-            holder == 0 || !guard::is_process_alive(holder)
+            holder == 0 || !process::is_process_alive(holder)
         };
         if let Some(place) = self.header().holders.iter().find(free) {
             place.store(me, Ordering::Relaxed);
@@ -152,13 +152,13 @@ impl Shared {
 
     /// This process has it no more. Whether nobody else has it.
     pub(crate) fn leave(&self) -> bool {
-        let me = guard::home();
+        let me = process::owner();
         let mut is_last = true;
         for place in &self.header().holders {
             let holder = place.load(Ordering::Relaxed);
             if holder == me {
                 place.store(0, Ordering::Relaxed);
-            } else if holder != 0 && guard::is_process_alive(holder) {
+            } else if holder != 0 && process::is_process_alive(holder) {
                 is_last = false;
             }
         }
@@ -270,7 +270,7 @@ impl Shared {
     /// another process was stopped while it did.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&Locked<'_>) -> R) -> Option<R> {
         const PATIENCE: u32 = 10_000;
-        let me = guard::this_thread();
+        let me = process::this_thread();
         let lock = &self.header().lock;
         let (mut from, mut rounds) = (0, 0);
         // Acquire, and Release below: what the last holder did to the table is seen.
@@ -281,9 +281,9 @@ impl Shared {
             if holder == Some(me) || rounds == PATIENCE {
                 return None;
             }
-            let is_dead = holder.is_some_and(|it| !guard::is_owner_alive(it));
+            let is_dead = holder.is_some_and(|it| !process::is_owner_alive(it));
             from = if is_dead { held } else { 0 };
-            guard::give_way(rounds);
+            lock::yield_or_sleep(rounds);
             rounds += 1;
         }
         let result = work(&Locked(self));

@@ -5,7 +5,7 @@
     reason = "the program's buffers are raw pointers, and so are the arguments of the real calls"
 )]
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libc::timespec;
 
 use super::abi::{self, Event, Flavour, Kevent, Kevent64, KeventQos, Layout};
+use crate::guard;
 
 /// `int kevent(...)`
 pub type KeventFn =
@@ -59,19 +60,12 @@ pub struct Errno(pub c_int);
 impl Errno {
     /// What the last failed call of this thread left behind.
     pub(crate) fn last() -> Self {
-        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+        Self(guard::errno())
     }
 
     /// Makes it what the program reads.
     pub fn set(self) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: no preconditions.
-        let location = unsafe { libc::__errno_location() };
-        #[cfg(not(target_os = "linux"))]
-        // SAFETY: no preconditions.
-        let location = unsafe { libc::__error() };
-        // SAFETY: it points to this thread's errno.
-        unsafe { *location = self.0 };
+        guard::set_errno(self.0);
     }
 }
 
@@ -303,22 +297,31 @@ fn is_known_readable(at: usize) -> bool {
     is_readable
 }
 
-/// Whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks at a
-/// `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).
+/// Returns whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks
+/// at a `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).
 fn is_readable(at: usize) -> bool {
-    const NO_HOW: c_int = c_int::MAX;
     let errno = Errno::last();
     let set = ptr::with_exposed_provenance::<libc::sigset_t>(at);
-    // Not libc's function, which reads the set by itself.
-    #[cfg(target_os = "linux")]
-    // SAFETY: the kernel checks the address, and changes nothing for an unknown `how`.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) };
-    #[cfg(not(target_os = "linux"))]
-    // SAFETY: as above.
-    let result = unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) };
-    let is_bad = result != 0 && Errno::last() == Errno(libc::EFAULT);
+    let is_bad = block_no_signals(set) != 0 && Errno::last() == Errno(libc::EFAULT);
     errno.set();
     !is_bad
+}
+
+/// A `how` of sigprocmask(2) that there is not.
+const NO_HOW: c_int = c_int::MAX;
+
+/// Asks the kernel by system call: libc's function reads the set by itself.
+#[cfg(target_os = "linux")]
+fn block_no_signals(set: *const libc::sigset_t) -> c_long {
+    // SAFETY: the kernel checks the address, and changes nothing for an unknown `how`.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) }
+}
+
+/// Asks the kernel by libc, whose function hands the set on unread.
+#[cfg(not(target_os = "linux"))]
+fn block_no_signals(set: *const libc::sigset_t) -> c_long {
+    // SAFETY: as above.
+    unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) }.into()
 }
 
 fn count(result: c_int) -> Result<usize, Errno> {

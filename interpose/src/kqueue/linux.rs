@@ -9,7 +9,9 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use agentfs_ring::doorbell::BellKind;
 use libc::timespec;
+use rustix::fs::OFlags;
 
 use super::abi::{Kevent, Kevent64, KeventQos};
 use super::hooks;
@@ -21,6 +23,12 @@ pub(crate) const ORIGINALS: Originals = Originals {
     kevent64: next_kevent64,
     kevent_qos: next_kevent_qos,
 };
+
+/// What the daemon's refill doorbell is.
+pub(crate) const REFILL_BELL: BellKind = BellKind::EventFd;
+
+/// How a directory is opened that is only watched.
+pub(crate) const TO_WATCH: OFlags = OFlags::RDONLY;
 
 /// A symbol behind ours, looked up once.
 struct Next {

@@ -14,13 +14,15 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
+use agentfs_ring::doorbell::BellKind;
 use libc::timespec;
+use rustix::fs::OFlags;
 
 use super::abi::{Kevent, Kevent64, KeventQos};
 use super::kernel::Originals;
 use super::{engine, hooks};
 use crate::fd_table::{self, Owner};
-use crate::guard;
+use crate::{guard, platform, process};
 
 /// `guardid_t` of `<sys/guarded.h>`.
 type GuardId = u64;
@@ -78,6 +80,12 @@ pub(crate) const ORIGINALS: Originals = Originals {
     kevent_qos: real_kevent_qos,
 };
 
+/// What the daemon's refill doorbell is.
+pub(crate) const REFILL_BELL: BellKind = BellKind::Pipe;
+
+/// How a directory is opened that is only watched. O_EVTONLY does not keep a volume from being unmounted.
+pub(crate) const TO_WATCH: OFlags = OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned());
+
 pub(crate) fn kqueue() -> c_int {
     real_kqueue()
 }
@@ -94,14 +102,14 @@ unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> 
 /// Refuses the program our descriptors, which it has not opened. A child of vfork closes copies, and the
 /// tables are its parent's.
 fn may_close(fd: c_int) -> bool {
-    if fd_table::get(fd) == Owner::Foreign || !guard::is_home() {
+    if fd_table::get(fd) == Owner::Foreign || !process::owns_state() {
         return true;
     }
     if engine().hides(fd) {
         guard::set_errno(libc::EBADF);
         return false;
     }
-    guard::guarded(|| crate::closing(fd));
+    guard::guarded(|| platform::closing(fd));
     true
 }
 
@@ -129,23 +137,23 @@ unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int
 extern "C" fn dup(fd: c_int) -> c_int {
     let new = real_dup(fd);
     if new >= 0 {
-        guard::guarded(|| crate::duplicated(fd, new));
+        guard::guarded(|| platform::duplicated(fd, new));
     }
     new
 }
 
 extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
     // With nothing to put in its place, `new` stays open.
-    if old == new || is_closed(old) || !guard::is_home() {
+    if old == new || is_closed(old) || !process::owns_state() {
         return real_dup2(old, new);
     }
     guard::guarded(|| {
         super::vacate(new);
-        crate::closing(new);
+        platform::closing(new);
     });
     let result = real_dup2(old, new);
     if result >= 0 {
-        guard::guarded(|| crate::duplicated(old, new));
+        guard::guarded(|| platform::duplicated(old, new));
     }
     result
 }

@@ -19,16 +19,13 @@ mod hidden_knotes;
 mod hooks;
 mod kernel;
 mod knote;
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
 mod queue;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod queue_connection;
-#[cfg(target_os = "linux")]
-#[path = "linux.rs"]
-mod system;
-#[cfg(target_os = "macos")]
-#[path = "macos.rs"]
-mod system;
-
 pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
 pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
@@ -36,3 +33,8 @@ pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Origina
 pub use queue_connection::{Link, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub(crate) use queue_connection::{closing, duplicated, in_forked_child, vacate};
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;

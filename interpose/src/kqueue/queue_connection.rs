@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::system;
 use crate::config::{Hook, config};
 use crate::fd_table::{self, Owner};
-use crate::{connection, guard, hidden_fd, mounts};
+use crate::{connection, fork, hidden_fd, mounts};
 
 /// The process's session as a [`Daemon`].
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +57,7 @@ impl Daemon for Link {
     }
 
     fn open_queue(&self) -> Option<(QueueId, Channel)> {
-        guard::settle();
+        fork::own_state();
         let request = QueueOpen {
             kind: QueueKind::KqueueXnu,
             capacity: 0,
@@ -68,17 +68,13 @@ impl Daemon for Link {
             queue: opened.opened.queue,
         };
         let ring = Consumer::open(opened.ring).ok()?;
-        let refill_kind = match cfg!(target_os = "linux") {
-            true => BellKind::EventFd,
-            false => BellKind::Pipe,
-        };
         let doorbell = hidden_fd::move_up(opened.doorbell);
         let refill = hidden_fd::move_up(opened.refill);
         fd_table::set(refill.as_raw_fd(), Owner::Hidden);
         let channel = Channel {
             ring,
             doorbell: Waiter::from_fd(doorbell, BellKind::Pipe),
-            refill: Some(Ringer::from_fd(refill, refill_kind)),
+            refill: Some(Ringer::from_fd(refill, system::REFILL_BELL)),
         };
         Some((id, channel))
     }
@@ -121,12 +117,7 @@ impl Daemon for Link {
 /// A descriptor for EVFILT_VNODE that keeps nothing busy.
 fn open_to_watch(path: &std::ffi::CStr) -> Option<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
-    // O_EVTONLY on macOS: it does not keep a volume from being unmounted.
-    #[cfg(target_os = "macos")]
-    let flags = OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned());
-    #[cfg(not(target_os = "macos"))]
-    let flags = OFlags::RDONLY;
-    open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok()
+    open(path, system::TO_WATCH | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 fn item(queue: u32, op: &WatchOp) -> WatchItem {
