@@ -4,8 +4,6 @@
 //! parent's session alone and makes its own when it needs one; what its parent registered goes on.
 
 use std::ffi::CString;
-#[cfg(target_os = "linux")]
-use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -21,36 +19,36 @@ use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
 
 use crate::config::config;
-use crate::context::seconds;
 use crate::fd_table::{self, Owner};
 use crate::lock::Lock;
+use crate::platform::{self, seconds};
 
 /// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// For how many seconds a daemon that took longer is not asked again.
-const REST: u64 = 5;
+const BACK_OFF: u64 = 5;
 
 /// The second from which on it is asked again.
-static RESTS_UNTIL: AtomicU64 = AtomicU64::new(0);
+static BACKS_OFF_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-fn rest() {
-    RESTS_UNTIL.store(seconds() + REST, Ordering::Relaxed);
+fn back_off() {
+    BACKS_OFF_UNTIL.store(seconds() + BACK_OFF, Ordering::Relaxed);
 }
 
-fn is_resting() -> bool {
-    let until = RESTS_UNTIL.load(Ordering::Relaxed);
+fn is_backing_off() -> bool {
+    let until = BACKS_OFF_UNTIL.load(Ordering::Relaxed);
     until != 0 && seconds() < until
 }
 
 /// There may be another daemon: it is asked, whatever the one before did.
-pub(crate) fn end_rest() {
-    RESTS_UNTIL.store(0, Ordering::Relaxed);
+pub(crate) fn end_back_off() {
+    BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
 
 /// A session.
 #[derive(Debug)]
-struct Session {
+struct ProcessSession {
     client: Client,
     /// What tells the socket from a file that got its number.
     socket: rustix::fs::Stat,
@@ -63,7 +61,7 @@ struct Session {
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-static SESSION: Lock<Option<Session>> = Lock::new(None);
+static SESSION: Lock<Option<ProcessSession>> = Lock::new(None);
 
 /// A queue as the daemon gave it.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ pub(crate) struct NewQueue {
     pub(crate) instance: u64,
 }
 
-impl Session {
+impl ProcessSession {
     fn open() -> Option<Self> {
         let path = socket_path()?;
         let fd = connect(&path)?;
@@ -97,7 +95,7 @@ impl Session {
         };
         if let Err(error) = welcome {
             if matches!(error, CallError::Timeout) {
-                rest();
+                back_off();
             }
             session.end();
             return None;
@@ -174,59 +172,24 @@ pub(crate) fn socket_directory() -> Option<CString> {
 fn connect(path: &Path) -> Option<OwnedFd> {
     use rustix::net::{SocketAddrUnix, connect, sockopt};
     let address = SocketAddrUnix::new(path).ok()?;
-    let fd = new_socket()?;
+    let fd = platform::new_socket()?;
     // A full backlog makes connect wait, and a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
     match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
         Ok(()) => {}
         Err(rustix::io::Errno::AGAIN) => {
-            rest();
+            back_off();
             return None;
         }
         Err(_) => return None,
     }
     rustix::io::ioctl_fionbio(&fd, true).ok()?;
-    Some(crate::hidden::move_up(fd))
-}
-
-#[cfg(target_os = "linux")]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .ok()
-}
-
-/// Without SOCK_CLOEXEC: a child forked by another thread between the two calls inherits it.
-#[cfg(not(target_os = "linux"))]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::io::{FdFlags, fcntl_setfd};
-    use rustix::net::{AddressFamily, SocketType, socket};
-    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).ok()?;
-    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
-    Some(fd)
-}
-
-/// The path of the running program.
-#[cfg(target_os = "linux")]
-fn program_path() -> PathBuf {
-    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
-    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
-}
-
-/// The path of the running program.
-#[cfg(not(target_os = "linux"))]
-fn program_path() -> PathBuf {
-    std::env::current_exe().unwrap_or_default()
+    Some(crate::hidden_fd::move_up(fd))
 }
 
 /// What the program is called, for people who look at the daemon's status.
 fn program_name() -> String {
-    program_path()
+    platform::program_path()
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
@@ -235,23 +198,23 @@ fn program_name() -> String {
 /// Asks in the session, which is made when there is none and made once more when the daemon of the
 /// old one is gone. A daemon that does not answer keeps its session: its queues live, and it may only
 /// be slow.
-fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Option<R> {
+fn ask<R>(mut request: impl FnMut(&mut ProcessSession) -> Result<R, CallError>) -> Option<R> {
     SESSION.with(|session| {
         for _ in 0..2 {
-            if is_resting() {
+            if is_backing_off() {
                 return None;
             }
-            let is_usable = session.as_ref().is_some_and(Session::is_intact);
+            let is_usable = session.as_ref().is_some_and(ProcessSession::is_intact);
             if !is_usable {
                 if let Some(old) = session.take() {
                     old.end();
                 }
-                *session = Session::open();
+                *session = ProcessSession::open();
             }
             match request(session.as_mut()?) {
                 Ok(answer) => return Some(answer),
                 Err(CallError::Refused(_)) => return None,
-                Err(CallError::Timeout) => rest(),
+                Err(CallError::Timeout) => back_off(),
                 Err(_) => {
                     if let Some(old) = session.take() {
                         old.end();
@@ -292,13 +255,13 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {
         let current = current.as_mut()?;
-        if is_resting() || current.short_number() != session || !current.is_intact() {
+        if is_backing_off() || current.short_number() != session || !current.is_intact() {
             return None;
         }
         match current.client.call(request.clone(), deadline()) {
             Ok(answer) => Some(answer),
             Err(CallError::Timeout) => {
-                rest();
+                back_off();
                 None
             }
             Err(_) => None,

@@ -17,52 +17,40 @@
 //! change files for the program; that is what the mount is for. Without a daemon every call does what
 //! it does without the library.
 
+// Only where both sides are there is everything in use.
 #![cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "some of it serves inotify only")
+    not(all(target_os = "linux", feature = "kqueue-on-linux")),
+    expect(
+        dead_code,
+        reason = "some of it serves only the side that is not in this library"
+    )
 )]
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod config;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod connection;
-mod context;
 mod fd_table;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-mod hidden;
+mod fork;
+mod guard;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod hidden_fd;
 #[cfg(target_os = "linux")]
 mod hooks;
 #[cfg(target_os = "linux")]
 mod inotify;
+#[cfg(any(not(target_os = "linux"), feature = "kqueue-on-linux"))]
 pub mod kqueue;
 mod lock;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod mounts;
+#[cfg(all(target_os = "linux", not(feature = "kqueue-on-linux")))]
+mod no_kqueue;
+mod platform;
+mod process;
 #[cfg(target_os = "linux")]
 mod real;
 
-/// A descriptor of the program is about to be closed.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn closing(fd: std::os::fd::RawFd) {
-    kqueue::closing(fd);
-    #[cfg(target_os = "linux")]
-    inotify::closing(fd);
-}
-
-/// A descriptor of the program has another number, too.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn duplicated(from: std::os::fd::RawFd, to: std::os::fd::RawFd) {
-    kqueue::duplicated(from, to);
-    #[cfg(target_os = "linux")]
-    inotify::duplicated(from, to);
-}
-
-/// What a child of fork does before anything else.
-fn in_forked_child() {
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    connection::in_forked_child();
-    #[cfg(target_os = "linux")]
-    inotify::in_forked_child();
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    kqueue::in_forked_child();
-}
+#[cfg(all(target_os = "linux", not(feature = "kqueue-on-linux")))]
+use no_kqueue as kqueue;

@@ -2,7 +2,7 @@
 //!
 //! Every hook decides before the call whether it is concerned, in a few instructions, and otherwise
 //! *jumps* to the original: nothing of ours is on the stack then, and nothing runs afterwards. A hook
-//! that is concerned goes on in Rust, under [`guarded`](crate::context::guarded).
+//! that is concerned goes on in Rust, under [`guarded`](crate::guard::guarded).
 
 mod close;
 mod dlsym;

@@ -8,11 +8,12 @@ use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::config::config;
 use crate::connection;
-use crate::context;
+use crate::fork;
 use crate::inotify::hidden_watch;
 use crate::inotify::instance::{Instance, State};
 use crate::inotify::queue::Queue;
-use crate::inotify::shared::{Shared, Watch};
+use crate::inotify::shared::Shared;
+use crate::inotify::watch_table::Watch;
 use crate::lock::Lock;
 use crate::mounts::Object;
 
@@ -29,7 +30,7 @@ pub(crate) fn watching(fd: BorrowedFd<'_>) {
 
 fn instance_of(fd: BorrowedFd<'_>) -> Option<Instance> {
     use std::os::fd::AsRawFd as _;
-    context::settle();
+    fork::own_state();
     Instance::of(fd.as_raw_fd()).or_else(|| MAKING.with(|()| make(fd))?)
 }
 
@@ -40,7 +41,7 @@ pub(crate) fn watched(fd: BorrowedFd<'_>, object: Object, mask: u32, wd: i32) {
         return;
     };
     let state = instance.state();
-    state.shared.give_up(wd.cast_signed());
+    state.shared.release_directory(wd.cast_signed());
     let wanted = Watch {
         wd,
         mask,
@@ -122,7 +123,7 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
         if old.is_some_and(|it| !connection::is_lost(it.session)) {
             return;
         }
-        connection::end_rest();
+        connection::end_back_off();
         let Some(mounts) = connection::mounts() else {
             return;
         };

@@ -5,9 +5,10 @@
 //! kernel knote (`xnu: knote_process`, `filt_vntouch`); the kernel keeps its own pending bits, the
 //! mirror the posted ones, and a delivery joins them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHashMap;
 
 use super::abi::{self, Event};
 use super::daemon::{Node, WatchId, WatchOp};
@@ -37,7 +38,7 @@ pub(crate) struct Knote {
 
 impl Knote {
     /// What the daemon has to know of it.
-    fn as_told(&self) -> WatchOp {
+    fn as_op(&self) -> WatchOp {
         WatchOp::Set {
             watch: self.watch,
             node: self.node,
@@ -57,7 +58,7 @@ struct Slot {
 pub(crate) struct Knotes {
     slots: Vec<Slot>,
     free: Vec<Index>,
-    by_ident: HashMap<u64, Index, BuildHasherDefault<IdentHasher>>,
+    by_ident: FxHashMap<u64, Index>,
     /// Enabled knotes with posted bits, oldest activation first.
     ready: VecDeque<Index>,
     delivery: u64,
@@ -85,26 +86,6 @@ pub(crate) enum Arrival {
     /// Another thread delivered this EV_DISPATCH knote since the call was made, from what the daemon
     /// had posted. The kernel's bits wait until the knote is enabled, as if they had come a little later.
     Late,
-}
-
-/// Descriptor numbers are small and dense: one multiplication spreads them.
-#[derive(Default)]
-pub(crate) struct IdentHasher(u64);
-
-impl Hasher for IdentHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 /// What has to happen in the kernel before posted bits may be delivered without an event of its own.
@@ -193,7 +174,7 @@ impl Knotes {
             dispatched: 0,
             next: self.by_ident.insert(change.ident, index),
         });
-        self.get(index).map(Knote::as_told)
+        self.get(index).map(Knote::as_op)
     }
 
     fn touch(&mut self, index: Index, change: &Event) -> Option<WatchOp> {
@@ -207,7 +188,7 @@ impl Knotes {
         } else if change.has(abi::EV_ENABLE) {
             knote.disabled = false;
         }
-        let update = knote.as_told();
+        let update = knote.as_op();
         self.activate(index);
         (interest != change.fflags).then_some(update)
     }
@@ -293,7 +274,7 @@ impl Knotes {
         let knotes = self.slots.iter().filter_map(|slot| slot.knote.as_ref());
         knotes
             .filter(|it| is_still(it.registered.ident, it.node))
-            .map(Knote::as_told)
+            .map(Knote::as_op)
             .collect()
     }
 

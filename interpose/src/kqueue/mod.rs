@@ -19,20 +19,22 @@ mod hidden_knotes;
 mod hooks;
 mod kernel;
 mod knote;
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-mod link;
-mod queue;
 #[cfg(target_os = "linux")]
-#[path = "linux.rs"]
-mod system;
+mod linux;
 #[cfg(target_os = "macos")]
-#[path = "macos.rs"]
-mod system;
-
+mod macos;
+mod queue;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod queue_connection;
 pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
-pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
+pub use kernel::{Call, CallOptions, Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals, Real};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub use link::{Link, engine};
+pub use queue_connection::{QueueConnection, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub(crate) use link::{closing, duplicated, in_forked_child, vacate};
+pub(crate) use queue_connection::{closing, duplicated, in_forked_child, vacate};
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;

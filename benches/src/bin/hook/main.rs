@@ -73,6 +73,7 @@ fn library() -> Result<PathBuf, Failure> {
         .args(["build", "--quiet", "--profile", "bench"])
         .args(["--package", "agentfs-interpose-shim"])
         .args(["--package", "agentfs-testkq-preload"])
+        .args(["--features", "agentfs-interpose-shim/kqueue-on-linux"])
         .status()?;
     let library = program
         .parent()

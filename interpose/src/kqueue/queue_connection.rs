@@ -14,17 +14,17 @@ use super::engine::Engine;
 use super::system;
 use crate::config::{Hook, config};
 use crate::fd_table::{self, Owner};
-use crate::{connection, context, hidden, mounts};
+use crate::{connection, fork, hidden_fd, mounts};
 
 /// The process's session as a [`Daemon`].
 #[derive(Clone, Copy, Debug)]
-pub struct Link;
+pub struct QueueConnection;
 
 /// The engine of this process.
 #[inline]
 #[must_use]
-pub fn engine() -> &'static Engine<Link> {
-    static ENGINE: Engine<Link> = Engine::new(system::ORIGINALS, Link);
+pub fn engine() -> &'static Engine<QueueConnection> {
+    static ENGINE: Engine<QueueConnection> = Engine::new(system::ORIGINALS, QueueConnection);
     &ENGINE
 }
 
@@ -51,13 +51,13 @@ pub(crate) fn in_forked_child() {
 /// Requests in one message. It stays far below the largest frame.
 const BATCH: usize = 1024;
 
-impl Daemon for Link {
+impl Daemon for QueueConnection {
     fn covers(&self, file: BorrowedFd<'_>, _node: Node) -> bool {
         !config().is_off(Hook::Kqueue) && mounts::is_file_on_agentfs(file)
     }
 
     fn open_queue(&self) -> Option<(QueueId, Channel)> {
-        context::settle();
+        fork::own_state();
         let request = QueueOpen {
             kind: QueueKind::KqueueXnu,
             capacity: 0,
@@ -68,17 +68,13 @@ impl Daemon for Link {
             queue: opened.opened.queue,
         };
         let ring = Consumer::open(opened.ring).ok()?;
-        let refill_kind = match cfg!(target_os = "linux") {
-            true => BellKind::EventFd,
-            false => BellKind::Pipe,
-        };
-        let doorbell = hidden::move_up(opened.doorbell);
-        let refill = hidden::move_up(opened.refill);
+        let doorbell = hidden_fd::move_up(opened.doorbell);
+        let refill = hidden_fd::move_up(opened.refill);
         fd_table::set(refill.as_raw_fd(), Owner::Hidden);
         let channel = Channel {
             ring,
             doorbell: Waiter::from_fd(doorbell, BellKind::Pipe),
-            refill: Some(Ringer::from_fd(refill, refill_kind)),
+            refill: Some(Ringer::from_fd(refill, system::REFILL_BELL)),
         };
         Some((id, channel))
     }
@@ -108,25 +104,20 @@ impl Daemon for Link {
         let _told = connection::request_in(queue.session, &request);
     }
 
-    fn herald(&self) -> Option<OwnedFd> {
+    fn restart_directory(&self) -> Option<OwnedFd> {
         let directory = connection::socket_directory()?;
-        open_to_watch(&directory).map(hidden::move_up)
+        open_to_watch(&directory).map(hidden_fd::move_up)
     }
 
     fn lost(&self, _queue: QueueId) {
-        connection::end_rest();
+        connection::end_back_off();
     }
 }
 
 /// A descriptor for EVFILT_VNODE that keeps nothing busy.
 fn open_to_watch(path: &std::ffi::CStr) -> Option<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
-    // O_EVTONLY on macOS: it does not keep a volume from being unmounted.
-    #[cfg(target_os = "macos")]
-    let flags = OFlags::from_bits_retain(libc::O_EVTONLY.cast_unsigned());
-    #[cfg(not(target_os = "macos"))]
-    let flags = OFlags::RDONLY;
-    open(path, flags | OFlags::CLOEXEC, Mode::empty()).ok()
+    open(path, system::TO_WATCH | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 fn item(queue: u32, op: &WatchOp) -> WatchItem {
