@@ -21,6 +21,7 @@ mod report;
 #[cfg(target_os = "linux")]
 mod scale;
 #[cfg(target_os = "linux")]
+#[path = "../../../testkit/soak/src/run.rs"]
 mod soak;
 #[cfg(target_os = "linux")]
 mod stage;

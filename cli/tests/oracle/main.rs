@@ -9,18 +9,18 @@
     reason = "a test fails by panicking; operations are handed on from function to function"
 )]
 
-#[path = "../../../engine/tests/oracle/dcache.rs"]
+#[path = "../../../testkit/src/inotify_oracle/dcache.rs"]
 mod dcache;
-#[path = "../../../engine/tests/oracle/generate.rs"]
+#[path = "../../../testkit/src/inotify_oracle/generate.rs"]
 mod generate;
-#[path = "../../../engine/tests/oracle/kernel.rs"]
+#[path = "../../../testkit/src/inotify_oracle/kernel.rs"]
 #[expect(dead_code, reason = "the engine's oracle uses all of it")]
 mod kernel;
 mod mounted;
-#[path = "../../../engine/tests/oracle/op.rs"]
+#[path = "../../../testkit/src/inotify_oracle/op.rs"]
 #[expect(dead_code, reason = "the engine's oracle uses all of it")]
 mod op;
 #[path = "../../../engine/tests/oracle/rng.rs"]
 mod rng;
-#[path = "../../../engine/tests/oracle/shrink.rs"]
+#[path = "../../../testkit/src/shrink.rs"]
 mod shrink;

@@ -13,7 +13,7 @@ mod restart;
 #[expect(dead_code, reason = "the oracle uses all of it")]
 mod rng;
 mod sequences;
-#[path = "../../../interpose/tests/it/shim.rs"]
+#[path = "../../../testkit/src/shim.rs"]
 mod shim;
-#[path = "../../../engine/tests/oracle/shrink.rs"]
+#[path = "../../../testkit/src/shrink.rs"]
 mod shrink;

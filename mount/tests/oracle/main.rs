@@ -11,24 +11,24 @@
     reason = "each function answers some operations"
 )]
 
-#[path = "../../../fscore/tests/oracle/generate/mod.rs"]
+#[path = "../../../testkit/src/fs_oracle/generate/mod.rs"]
 #[expect(dead_code, reason = "other tests generate in other ways too")]
 mod generate;
-#[path = "../../../fscore/tests/oracle/kernel.rs"]
+#[path = "../../../testkit/src/fs_oracle/kernel.rs"]
 mod kernel;
-#[path = "../../../fscore/tests/oracle/op.rs"]
+#[path = "../../../testkit/src/fs_oracle/op.rs"]
 mod op;
 #[path = "../../../fscore/tests/oracle/rng.rs"]
 mod rng;
 mod run;
-#[path = "../../../fscore/tests/oracle/sandbox.rs"]
+#[path = "../../../testkit/src/fs_oracle/sandbox.rs"]
 mod sandbox;
-#[path = "../../../fscore/tests/oracle/shrink.rs"]
+#[path = "../../../testkit/src/fs_oracle/shrink.rs"]
 mod shrink;
-#[path = "../../../fscore/tests/oracle/walk.rs"]
+#[path = "../../../testkit/src/fs_oracle/walk.rs"]
 #[expect(dead_code, reason = "other tests look at the tree alone")]
 mod walk;
-#[path = "../../../fscore/tests/oracle/world.rs"]
+#[path = "../../../testkit/src/fs_oracle/world.rs"]
 mod world;
 
 #[test]

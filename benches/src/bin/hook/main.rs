@@ -7,7 +7,7 @@
 mod idle;
 mod mounted;
 mod program;
-#[path = "../../../../interpose/tests/it/scripted.rs"]
+#[path = "../../../../testkit/src/scripted.rs"]
 #[expect(dead_code, reason = "the shim's tests use all of it")]
 #[expect(clippy::unwrap_used, reason = "a daemon for tests")]
 mod scripted;

@@ -85,9 +85,9 @@ impl Program {
     }
 }
 
-static SCRIPT: Program = Program::new("script", include_str!("programs/script.c"));
-static KQ_DEMO: Program = Program::new("kq_demo", include_str!("../../examples/kq_demo.c"));
-static KQUEUE: Program = Program::new("kqueue", include_str!("programs/kqueue.c"));
+static SCRIPT: Program = Program::new("script", include_str!("../programs/script.c"));
+static KQ_DEMO: Program = Program::new("kq_demo", include_str!("../../interpose/examples/kq_demo.c"));
+static KQUEUE: Program = Program::new("kqueue", include_str!("../programs/kqueue.c"));
 
 /// A command with the library preloaded.
 pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Command {
