@@ -32,12 +32,12 @@ enum QueueBell {
 }
 
 /// One queue.
-pub(crate) struct Queue {
-    pub(crate) producer: Producer,
+pub struct Queue {
+    pub producer: Producer,
     bell: QueueBell,
-    pub(crate) refill: Waiter,
+    pub refill: Waiter,
     /// How often its bell was rung.
-    pub(crate) rings: u32,
+    pub rings: u32,
 }
 
 #[derive(Default)]
@@ -70,15 +70,15 @@ impl State {
 
 /// An event to be injected.
 #[derive(Clone, Debug)]
-pub(crate) struct Event {
-    pub(crate) wd: i32,
-    pub(crate) mask: u32,
-    pub(crate) cookie: u32,
-    pub(crate) name: String,
+pub struct Event {
+    pub wd: i32,
+    pub mask: u32,
+    pub cookie: u32,
+    pub name: String,
 }
 
 /// An event of an entry, or of the object itself when the name is empty.
-pub(crate) fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
+pub fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
     Event {
         wd,
         mask,
@@ -91,7 +91,7 @@ pub(crate) fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
 static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
 /// The daemon.
-pub(crate) struct Scripted {
+pub struct Scripted {
     directory: Arc<TempDir>,
     state: Shared,
     capacity: Arc<Mutex<Capacity>>,
@@ -99,12 +99,12 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     /// Listens in a new directory, and says that the filesystem of `tree` is a mount.
-    pub(crate) fn start(tree: &Path) -> Self {
+    pub fn start(tree: &Path) -> Self {
         Self::start_in(Arc::new(TempDir::new().unwrap()), tree)
     }
 
     /// Another daemon at the same place.
-    pub(crate) fn start_in(directory: Arc<TempDir>, tree: &Path) -> Self {
+    pub fn start_in(directory: Arc<TempDir>, tree: &Path) -> Self {
         let state = State {
             mounts: vec![(device(tree), "main".to_owned())],
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
@@ -124,21 +124,21 @@ impl Scripted {
         daemon
     }
 
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().join("control.sock")
     }
 
-    pub(crate) fn directory(&self) -> Arc<TempDir> {
+    pub fn directory(&self) -> Arc<TempDir> {
         Arc::clone(&self.directory)
     }
 
     /// The rings of queues to come.
-    pub(crate) fn set_capacity(&self, bytes: usize) {
+    pub fn set_capacity(&self, bytes: usize) {
         *self.capacity.lock().unwrap() = Capacity::new(bytes).unwrap();
     }
 
     /// Dies: every connection ends and nothing more is accepted.
-    pub(crate) fn die(&self) {
+    pub fn die(&self) {
         let mut state = self.state.lock().unwrap();
         state.is_gone = true;
         for stream in &state.streams {
@@ -150,18 +150,18 @@ impl Scripted {
     }
 
     /// Answers nothing from now on, as a daemon that is stopped.
-    pub(crate) fn fall_silent(&self) {
+    pub fn fall_silent(&self) {
         self.state.lock().unwrap().is_silent = true;
     }
 
     /// Works with a queue.
-    pub(crate) fn queue<R>(&self, number: u32, work: impl FnOnce(&mut Queue) -> R) -> R {
+    pub fn queue<R>(&self, number: u32, work: impl FnOnce(&mut Queue) -> R) -> R {
         let mut state = self.state.lock().unwrap();
         work(state.queues.get_mut(&number).expect("the queue is open"))
     }
 
     /// Publishes events, all at once, and rings if the program sleeps.
-    pub(crate) fn inject(&self, number: u32, events: &[Event]) {
+    pub fn inject(&self, number: u32, events: &[Event]) {
         self.queue(number, |queue| {
             for event in events {
                 assert!(queue.write(event), "the ring has room");
@@ -171,7 +171,7 @@ impl Scripted {
     }
 
     /// Posts to the knotes of a file. How many there are.
-    pub(crate) fn post(&self, file: &Path, hint: u32) -> usize {
+    pub fn post(&self, file: &Path, hint: u32) -> usize {
         use std::os::unix::fs::MetadataExt as _;
         let inode = std::fs::metadata(file).unwrap().ino();
         let mut state = self.state.lock().unwrap();
@@ -196,12 +196,12 @@ impl Scripted {
     }
 
     /// How many queues were opened.
-    pub(crate) fn queues(&self) -> usize {
+    pub fn queues(&self) -> usize {
         self.state.lock().unwrap().queues.len()
     }
 
     /// What was registered so far.
-    pub(crate) fn registrations(&self) -> Vec<Registration> {
+    pub fn registrations(&self) -> Vec<Registration> {
         let mut state = self.state.lock().unwrap();
         state.look();
         state.registrations.clone()
@@ -210,7 +210,7 @@ impl Scripted {
 
 impl Queue {
     /// False when the ring is full.
-    pub(crate) fn write(&mut self, event: &Event) -> bool {
+    pub fn write(&mut self, event: &Event) -> bool {
         let name = event.name.as_bytes();
         let head = AgentFsEvent {
             kind: match event.mask & 0x8000 {
@@ -225,7 +225,7 @@ impl Queue {
         self.write_record(&head, name)
     }
 
-    pub(crate) fn write_record(&mut self, head: &AgentFsEvent, name: &[u8]) -> bool {
+    pub fn write_record(&mut self, head: &AgentFsEvent, name: &[u8]) -> bool {
         let len = encoded_len(name, b"").unwrap();
         match self.producer.reserve(len).unwrap() {
             Reserve::Slot(mut slot) => {
@@ -238,7 +238,7 @@ impl Queue {
         }
     }
 
-    pub(crate) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         if self.producer.publish().unwrap() == Bell::Ring {
             self.rings += 1;
             match &self.bell {
@@ -250,7 +250,7 @@ impl Queue {
 }
 
 /// `st_dev` of the filesystem of a path.
-pub(crate) fn device(path: &Path) -> u64 {
+pub fn device(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(path).unwrap().dev()
 }

@@ -1,31 +1,30 @@
 //! The built library, and programs that run under it.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tempfile::TempDir;
 
-/// How long a program may take for an answer before the test fails.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::program::Program;
 
-/// The library that was built with this test.
-pub(crate) fn library() -> &'static Path {
+/// Returns the path of the library that was built with this test or program.
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        // .../deps/it-HASH beside .../deps/libagentfs_interpose_shim.so
-        let test = std::env::current_exe().unwrap();
-        let library = test.parent().unwrap().join("libagentfs_interpose_shim.so");
+        // .../deps/it-HASH, or .../PROGRAM, and .../deps/libagentfs_interpose_shim.so
+        let this = std::env::current_exe().unwrap();
+        let beside = this.parent().unwrap();
+        let folder = if beside.ends_with("deps") {
+            beside.to_owned()
+        } else {
+            beside.join("deps")
+        };
+        let library = folder.join("libagentfs_interpose_shim.so");
         assert!(
             library.exists(),
-            "cargo builds {} together with this test",
+            "cargo builds {} together with this program",
             library.display()
         );
         library
@@ -33,19 +32,19 @@ pub(crate) fn library() -> &'static Path {
 }
 
 /// A directory on a filesystem in memory where there is one.
-pub(crate) fn scratch() -> TempDir {
+pub fn scratch() -> TempDir {
     TempDir::new_in("/dev/shm")
         .or_else(|_| TempDir::new())
         .unwrap()
 }
 
 /// The user-space kqueue as a library.
-pub(crate) fn kqueue_library() -> PathBuf {
+pub fn kqueue_library() -> PathBuf {
     library().with_file_name("libagentfs_testkq_preload.so")
 }
 
 /// Compiles a C program with the libraries that it names.
-pub(crate) fn compile(source: &Path, program: &Path, libraries: &[&OsStr]) {
+pub fn compile(source: &Path, program: &Path, libraries: &[&OsStr]) {
     let status = Command::new("cc")
         .args(["-O1", "-Wall", "-Werror", "-pthread", "-o"])
         .args([program, source])
@@ -55,19 +54,19 @@ pub(crate) fn compile(source: &Path, program: &Path, libraries: &[&OsStr]) {
     assert!(status.success(), "cc compiles {}", source.display());
 }
 
-/// A C program of `tests/it/programs`, compiled once.
-struct Program {
+/// A C program, compiled once.
+struct Source {
     name: &'static str,
-    source: &'static str,
+    text: &'static str,
     compiled: OnceLock<(TempDir, PathBuf)>,
 }
 
-impl Program {
-    const fn new(name: &'static str, source: &'static str) -> Self {
+impl Source {
+    const fn new(name: &'static str, text: &'static str) -> Self {
         let compiled = OnceLock::new();
         Self {
             name,
-            source,
+            text,
             compiled,
         }
     }
@@ -77,7 +76,7 @@ impl Program {
             let directory = TempDir::new().unwrap();
             let path = directory.path().join(self.name);
             let source = path.with_extension("c");
-            std::fs::write(&source, self.source).unwrap();
+            std::fs::write(&source, self.text).unwrap();
             compile(&source, &path, libraries);
             (directory, path)
         });
@@ -85,19 +84,22 @@ impl Program {
     }
 }
 
-static SCRIPT: Program = Program::new("script", include_str!("../programs/script.c"));
-static KQ_DEMO: Program = Program::new("kq_demo", include_str!("../../interpose/examples/kq_demo.c"));
-static KQUEUE: Program = Program::new("kqueue", include_str!("../programs/kqueue.c"));
+static SCRIPT: Source = Source::new("script", include_str!("../programs/script.c"));
+static KQ_DEMO: Source = Source::new(
+    "kq_demo",
+    include_str!("../../interpose/examples/kq_demo.c"),
+);
+static KQUEUE: Source = Source::new("kqueue", include_str!("../programs/kqueue.c"));
 
 /// A command with the library preloaded.
-pub(crate) fn preloaded(program: impl AsRef<OsStr>) -> Command {
+pub fn preloaded(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env("LD_PRELOAD", library());
     command
 }
 
 /// A program with the user-space kqueue and, when there is a socket, with the library.
-fn with_kqueue(program: &Program, socket: Option<&Path>) -> Command {
+fn with_kqueue(program: &Source, socket: Option<&Path>) -> Command {
     let kqueue = kqueue_library();
     let mut command = Command::new(program.path(&[kqueue.as_os_str()]));
     let mut preload = kqueue.into_os_string();
@@ -114,20 +116,16 @@ fn with_kqueue(program: &Program, socket: Option<&Path>) -> Command {
 }
 
 /// A running `script.c`, or another program that is told what to do.
-pub(crate) struct Script {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
-}
+pub struct Script(Program);
 
 impl Script {
     /// Starts one with the library, that finds a daemon at `socket`.
-    pub(crate) fn start(socket: &Path) -> Self {
+    pub fn start(socket: &Path) -> Self {
         Self::start_with(socket, |_| {})
     }
 
     /// As [`start`](Self::start), with more in the environment.
-    pub(crate) fn start_with(socket: &Path, more: impl FnOnce(&mut Command)) -> Self {
+    pub fn start_with(socket: &Path, more: impl FnOnce(&mut Command)) -> Self {
         let mut command = preloaded(SCRIPT.path(&["-ldl".as_ref()]));
         command
             .env("AGENTFS_SOCKET", socket)
@@ -137,18 +135,14 @@ impl Script {
     }
 
     /// Starts `kqueue.c` with the user-space kqueue and, when there is a socket, with the library.
-    pub(crate) fn start_kqueue(socket: Option<&Path>) -> Self {
+    pub fn start_kqueue(socket: Option<&Path>) -> Self {
         let mut command = with_kqueue(&KQUEUE, socket);
         command.env("AGENTFS_ANY_FILESYSTEM", "1");
         Self::spawn(command)
     }
 
     /// Starts `kq_demo.c`, watching `paths`, and waits until it does.
-    pub(crate) fn start_kq_demo(
-        socket: &Path,
-        paths: &[&Path],
-        more: impl FnOnce(&mut Command),
-    ) -> Self {
+    pub fn start_kq_demo(socket: &Path, paths: &[&Path], more: impl FnOnce(&mut Command)) -> Self {
         let mut command = with_kqueue(&KQ_DEMO, Some(socket));
         command.args(paths);
         more(&mut command);
@@ -162,91 +156,60 @@ impl Script {
     }
 
     /// Starts any program that reads lines and answers with lines.
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        Self {
-            child,
-            stdin: Some(stdin),
-            lines: lines_of(stdout),
-        }
+    pub fn spawn(mut command: Command) -> Self {
+        Self(Program::start_showing_errors(&mut command))
     }
 
     /// Gives a command and does not wait for its answer.
-    pub(crate) fn begin(&mut self, command: impl AsRef<str>) {
-        let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{}", command.as_ref()).unwrap();
+    pub fn begin(&mut self, command: impl AsRef<str>) {
+        self.0.say(command.as_ref());
     }
 
-    /// The next answer.
-    pub(crate) fn answer(&self) -> String {
-        self.lines
-            .recv_timeout(PATIENCE)
-            .expect("an answer in time")
+    /// Waits for the next answer.
+    #[track_caller]
+    pub fn answer(&self) -> String {
+        self.0.line()
     }
 
     /// Gives a command and waits for its answer.
-    pub(crate) fn ask(&mut self, command: impl AsRef<str>) -> String {
+    #[track_caller]
+    pub fn ask(&mut self, command: impl AsRef<str>) -> String {
         self.begin(command);
         self.answer()
     }
 
     /// An answer that is a number.
-    pub(crate) fn number(&mut self, command: impl AsRef<str>) -> i32 {
+    pub fn number(&mut self, command: impl AsRef<str>) -> i32 {
         let answer = self.ask(command);
         answer.parse().unwrap_or_else(|_| panic!("{answer}"))
     }
 
     /// A new instance.
-    pub(crate) fn init(&mut self, flags: i32) -> i32 {
+    pub fn init(&mut self, flags: i32) -> i32 {
         self.number(format!("init {flags}"))
     }
 
     /// Watches a path.
-    pub(crate) fn add(&mut self, fd: i32, mask: u32, path: &Path) -> i32 {
+    pub fn add(&mut self, fd: i32, mask: u32, path: &Path) -> i32 {
         self.number(format!("add {fd} {mask:x} {}", path.display()))
     }
 
-    /// Its process.
-    pub(crate) fn id(&self) -> i32 {
-        i32::try_from(self.child.id()).unwrap()
+    /// Returns the id of its process.
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.0.pid()).unwrap()
     }
 
-    /// Ends it.
+    /// Ends it, and waits until it has ended with success.
     #[track_caller]
-    pub(crate) fn end(mut self) {
-        drop(self.stdin.take());
-        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
-        let patience = Timespec::try_from(PATIENCE).unwrap();
-        let mut end = [PollFd::new(&process, PollFlags::IN)];
-        let ended = retry_on_intr(|| poll(&mut end, Some(&patience)));
-        assert_eq!(ended, Ok(1), "the program ends in time");
-        assert!(self.child.wait().unwrap().success());
+    pub fn end(mut self) {
+        let (status, _, _) = self.0.finish();
+        assert!(status.success(), "{status}");
     }
 }
 
 impl Drop for Script {
     /// Kills it: it may be asleep. A child that it left ends with its input.
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.0.kill();
     }
-}
-
-fn lines_of(stdout: ChildStdout) -> Receiver<String> {
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
-            let Ok(line) = line else { break };
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }

@@ -1,8 +1,8 @@
 //! Makes a failing sequence small.
 
-/// Leaves out operations, in halves first and one by one at the end, as long as `fails` says that
-/// the rest still fails.
-pub(crate) fn shrink<T: Clone>(mut ops: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
+/// Leaves out operations, in halves first and one by one at the end, as long as `fails` returns
+/// true for the rest.
+pub fn shrink<T: Clone>(mut ops: Vec<T>, mut fails: impl FnMut(&[T]) -> bool) -> Vec<T> {
     let mut chunk = ops.len() / 2;
     while chunk > 0 {
         let before = ops.len();

@@ -12,15 +12,4 @@
 )]
 
 mod core;
-#[path = "../../../testkit/src/inotify_oracle/dcache.rs"]
-mod dcache;
-#[path = "../../../testkit/src/inotify_oracle/generate.rs"]
-mod generate;
-#[path = "../../../testkit/src/inotify_oracle/kernel.rs"]
-mod kernel;
-#[path = "../../../testkit/src/inotify_oracle/op.rs"]
-mod op;
-mod rng;
 mod run;
-#[path = "../../../testkit/src/shrink.rs"]
-mod shrink;

@@ -13,25 +13,12 @@
 mod branches;
 mod difference;
 mod fscore;
-#[path = "../../../testkit/src/fs_oracle/generate/mod.rs"]
-mod generate;
-#[path = "../../../testkit/src/fs_oracle/kernel.rs"]
-mod kernel;
-#[path = "../../../testkit/src/fs_oracle/op.rs"]
-mod op;
 mod regressions;
 mod replica;
-mod rng;
 mod run;
-#[path = "../../../testkit/src/fs_oracle/sandbox.rs"]
-mod sandbox;
-#[path = "../../../testkit/src/fs_oracle/shrink.rs"]
-mod shrink;
 mod stress;
-#[path = "../../../testkit/src/fs_oracle/walk.rs"]
-mod walk;
-#[path = "../../../testkit/src/fs_oracle/world.rs"]
-mod world;
+
+use agentfs_testkit::fs_oracle::generate;
 
 #[test]
 fn random_sequences_give_what_the_kernel_gives() {

@@ -12,7 +12,3 @@ mod processes;
 mod programs_of_others;
 mod registration;
 mod restart;
-#[path = "../../../testkit/src/scripted.rs"]
-mod scripted;
-#[path = "../../../testkit/src/shim.rs"]
-mod shim;

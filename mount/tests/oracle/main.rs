@@ -11,25 +11,7 @@
     reason = "each function answers some operations"
 )]
 
-#[path = "../../../testkit/src/fs_oracle/generate/mod.rs"]
-#[expect(dead_code, reason = "other tests generate in other ways too")]
-mod generate;
-#[path = "../../../testkit/src/fs_oracle/kernel.rs"]
-mod kernel;
-#[path = "../../../testkit/src/fs_oracle/op.rs"]
-mod op;
-#[path = "../../../fscore/tests/oracle/rng.rs"]
-mod rng;
 mod run;
-#[path = "../../../testkit/src/fs_oracle/sandbox.rs"]
-mod sandbox;
-#[path = "../../../testkit/src/fs_oracle/shrink.rs"]
-mod shrink;
-#[path = "../../../testkit/src/fs_oracle/walk.rs"]
-#[expect(dead_code, reason = "other tests look at the tree alone")]
-mod walk;
-#[path = "../../../testkit/src/fs_oracle/world.rs"]
-mod world;
 
 #[test]
 fn random_sequences_on_a_mount_give_what_tmpfs_gives() {

@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use rustix::process::umask;
 use rustix::thread::{self, Gid, Uid};
 
-use crate::op::{
+use super::op::{
     Answer, Attr, Inodes, Op, RenameFlags, Special, Stamp, Step, Time, WALKER, Whence, Who, bytes,
 };
 
 /// A thread's view of its tmpfs.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     slots: [Option<OwnedFd>; WALKER + 1],
     inodes: Inodes,
     me: Option<Who>,
@@ -32,7 +32,7 @@ impl Drop for Kernel {
 
 impl Kernel {
     /// In the root directory that the thread has.
-    pub(crate) fn new(fine_ctime: bool, hardlinks_protected: bool) -> Self {
+    pub fn new(fine_ctime: bool, hardlinks_protected: bool) -> Self {
         Self {
             slots: Default::default(),
             inodes: Inodes::new(fine_ctime),
@@ -42,12 +42,12 @@ impl Kernel {
     }
 
     /// As if it were new: nothing open and no inode seen.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.slots = Default::default();
         self.inodes = Inodes::new(self.inodes.fine_ctime);
     }
 
-    pub(crate) fn run(&mut self, step: Step) -> Answer {
+    pub fn run(&mut self, step: Step) -> Answer {
         self.become_caller(step.by).unwrap();
         let answer = match step.op {
             Op::Link { from, .. } if self.link_is_restricted(step.by, from) => Ok(Answer::Skipped),
@@ -60,7 +60,7 @@ impl Kernel {
     }
 
     /// Takes the ids of `who`. With a non-zero effective uid the thread has no capability.
-    pub(crate) fn become_caller(&mut self, who: Who) -> io::Result<()> {
+    pub fn become_caller(&mut self, who: Who) -> io::Result<()> {
         if self.me == Some(who) {
             return Ok(());
         }
@@ -168,7 +168,7 @@ impl Kernel {
         Ok(Answer::Attr(self.attr(&stat)))
     }
 
-    pub(crate) fn attr(&mut self, stat: &fs::Stat) -> Attr {
+    pub fn attr(&mut self, stat: &fs::Stat) -> Attr {
         let kind = FileType::from_raw_mode(stat.st_mode);
         let (is_file, is_dir) = (kind == FileType::RegularFile, kind == FileType::Directory);
         let ctime = (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap());
@@ -385,18 +385,14 @@ fn mknod(path: &str, special: Special, mode: u32) -> Result<(), Errno> {
 
 /// The system call: opening the file would be another operation.
 fn truncate(path: &str, len: u64) -> Result<Answer, Errno> {
-    let path = std::ffi::CString::new(path).unwrap();
     let len = i64::try_from(len).map_err(|_| Errno::INVAL)?;
-    #[expect(unsafe_code, reason = "rustix has no truncate by path")]
-    // SAFETY: `path` is a NUL-terminated string that outlives the call.
-    let result = unsafe { libc::truncate(path.as_ptr(), len) };
-    if result == 0 {
-        return Ok(Answer::Done);
+    match nix::unistd::truncate(path, len) {
+        Ok(()) => Ok(Answer::Done),
+        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
     }
-    Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap())
 }
 
-pub(crate) fn readdir(path: &str) -> Result<Vec<(Vec<u8>, char)>, Errno> {
+pub fn readdir(path: &str) -> Result<Vec<(Vec<u8>, char)>, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = fs::openat(CWD, path, flags, Mode::empty())?;
     let mut names = Vec::new();
@@ -424,7 +420,7 @@ fn letter(kind: FileType) -> char {
     }
 }
 
-pub(crate) fn get_xattr(path: &str, name: &str, follow: bool) -> Result<Vec<u8>, Errno> {
+pub fn get_xattr(path: &str, name: &str, follow: bool) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; 65536];
     let get = if follow {
         fs::getxattr::<_, _, &mut [u8]>
@@ -436,7 +432,7 @@ pub(crate) fn get_xattr(path: &str, name: &str, follow: bool) -> Result<Vec<u8>,
     Ok(value)
 }
 
-pub(crate) fn list_xattr(path: &str, follow: bool) -> Result<Vec<(Vec<u8>, char)>, Errno> {
+pub fn list_xattr(path: &str, follow: bool) -> Result<Vec<(Vec<u8>, char)>, Errno> {
     let mut list = vec![0; 65536];
     let get = if follow {
         fs::listxattr::<_, &mut [u8]>

@@ -4,13 +4,13 @@
 //! is Rust that can be pasted into `regressions.rs`.
 
 /// The slots that hold open descriptors.
-pub(crate) const SLOTS: usize = 6;
+pub const SLOTS: usize = 6;
 /// One more, which no generated operation uses.
-pub(crate) const WALKER: usize = SLOTS;
+pub const WALKER: usize = SLOTS;
 
 /// Who calls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Who {
+pub enum Who {
     /// May do everything.
     Root,
     /// uid 1000, gid 1000, in group 3000.
@@ -20,7 +20,12 @@ pub(crate) enum Who {
 }
 
 impl Who {
-    pub(crate) fn uid(self) -> u32 {
+    /// Returns the step that this caller does.
+    pub fn does(self, op: Op) -> Step {
+        Step { by: self, op }
+    }
+
+    pub fn uid(self) -> u32 {
         match self {
             Self::Root => 0,
             Self::Alice => 1000,
@@ -29,18 +34,18 @@ impl Who {
     }
 
     /// The primary group has the user's number.
-    pub(crate) fn gid(self) -> u32 {
+    pub fn gid(self) -> u32 {
         self.uid()
     }
 
-    pub(crate) fn umask(self) -> u32 {
+    pub fn umask(self) -> u32 {
         match self {
             Self::Root | Self::Alice => 0,
             Self::Bob => 0o027,
         }
     }
 
-    pub(crate) fn groups(self) -> &'static [u32] {
+    pub fn groups(self) -> &'static [u32] {
         match self {
             Self::Root => &[],
             Self::Alice | Self::Bob => &[3000],
@@ -50,7 +55,7 @@ impl Who {
 
 /// A time argument of utimens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stamp {
+pub enum Stamp {
     Omit,
     Now,
     /// Seconds and nanoseconds, long ago.
@@ -58,7 +63,7 @@ pub(crate) enum Stamp {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Whence {
+pub enum Whence {
     Set,
     Cur,
     End,
@@ -67,7 +72,7 @@ pub(crate) enum Whence {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum RenameFlags {
+pub enum RenameFlags {
     None,
     NoReplace,
     Exchange,
@@ -77,7 +82,7 @@ pub(crate) enum RenameFlags {
 
 /// What mknod makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Special {
+pub enum Special {
     Regular,
     Fifo,
     Socket,
@@ -89,7 +94,7 @@ type Path = &'static str;
 
 /// One system call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Op {
+pub enum Op {
     Open {
         slot: usize,
         path: Path,
@@ -255,14 +260,14 @@ pub(crate) enum Op {
 
 /// An operation and its caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Step {
-    pub(crate) by: Who,
-    pub(crate) op: Op,
+pub struct Step {
+    pub by: Who,
+    pub op: Op,
 }
 
 /// What an operation answered. Equal answers are equal values, whichever filesystem gave them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     Errno(i32),
     Done,
     Number(u64),
@@ -276,7 +281,7 @@ pub(crate) enum Answer {
 
 /// A time, as far as two filesystems can agree on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Time {
+pub enum Time {
     /// What utimens set.
     Set(i64, u32),
     /// Later than anything that utimens sets here: the clock's time of some operation.
@@ -287,7 +292,7 @@ impl Time {
     /// Everything that [`Stamp::At`] may name is before this.
     const CLOCK_STARTS: i64 = 1_500_000_000;
 
-    pub(crate) fn new(seconds: i64, nanos: u32) -> Self {
+    pub fn new(seconds: i64, nanos: u32) -> Self {
         if seconds >= Self::CLOCK_STARTS {
             Self::Clock
         } else {
@@ -299,37 +304,37 @@ impl Time {
 /// What stat tells, without what is the filesystem's own business (device, block
 /// size).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Attr {
+pub struct Attr {
     /// Type and permission bits, as st_mode.
-    pub(crate) mode: u32,
-    pub(crate) nlink: u64,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) size: u64,
+    pub mode: u32,
+    pub nlink: u64,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
     /// Of a regular file. (tmpfs keeps a long symbolic link in a page of its own.)
-    pub(crate) blocks: u64,
+    pub blocks: u64,
     /// Major and minor number.
-    pub(crate) device: (u32, u32),
+    pub device: (u32, u32),
     /// Inodes are numbered in the order in which stat met them.
-    pub(crate) inode: usize,
+    pub inode: usize,
     /// Whether ctime moved since stat met the inode before.
-    pub(crate) changed: bool,
-    pub(crate) atime: Time,
-    pub(crate) mtime: Time,
+    pub changed: bool,
+    pub atime: Time,
+    pub mtime: Time,
 }
 
 /// Numbers inodes in the order of their first appearance, and sees whether their ctime moved.
 #[derive(Default, Debug)]
-pub(crate) struct Inodes {
+pub struct Inodes {
     /// Each inode with the ctime it had last.
     seen: Vec<(u64, (i64, i64))>,
     /// Whether every change after a look gives another ctime (Linux 6.13 and later: before, two
     /// changes in one tick were not told apart).
-    pub(crate) fine_ctime: bool,
+    pub fine_ctime: bool,
 }
 
 impl Inodes {
-    pub(crate) fn new(fine_ctime: bool) -> Self {
+    pub fn new(fine_ctime: bool) -> Self {
         Self {
             seen: Vec::new(),
             fine_ctime,
@@ -337,7 +342,7 @@ impl Inodes {
     }
 
     /// The inode's number, and whether it changed since the last look.
-    pub(crate) fn look(&mut self, inode: u64, ctime: (i64, i64)) -> (usize, bool) {
+    pub fn look(&mut self, inode: u64, ctime: (i64, i64)) -> (usize, bool) {
         if let Some(at) = self.seen.iter().position(|known| known.0 == inode) {
             let before = std::mem::replace(&mut self.seen[at].1, ctime);
             return (at, self.fine_ctime && before != ctime);
@@ -348,7 +353,7 @@ impl Inodes {
 }
 
 /// The bytes that a write of this seed writes.
-pub(crate) fn bytes(seed: u8, len: usize) -> Vec<u8> {
+pub fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| {
             let low = u8::try_from(at % 251).unwrap();

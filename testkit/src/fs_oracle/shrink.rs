@@ -1,27 +1,12 @@
-//! Makes a failing sequence small.
+//! Makes a failing sequence of steps small.
 
-use crate::op::{Step, Who};
+use super::op::{Step, Who};
+use crate::shrink::shrink;
 
-/// Leaves out steps, in halves first and one by one at the end, and makes callers root, as long as
-/// `fails` says that the rest still fails.
-pub(crate) fn shrink(mut steps: Vec<Step>, mut fails: impl FnMut(&[Step]) -> bool) -> Vec<Step> {
-    let mut chunk = steps.len() / 2;
-    while chunk > 0 {
-        let before = steps.len();
-        let mut at = 0;
-        while at < steps.len() {
-            let mut fewer = steps.clone();
-            drop(fewer.drain(at..(at + chunk).min(steps.len())));
-            if fails(&fewer) {
-                steps = fewer;
-            } else {
-                at += chunk;
-            }
-        }
-        if chunk > 1 || steps.len() == before {
-            chunk /= 2;
-        }
-    }
+/// Leaves out steps as [`shrink`] does, and then makes callers root, as long as `fails` returns
+/// true for the rest.
+pub fn shrink_steps(steps: Vec<Step>, mut fails: impl FnMut(&[Step]) -> bool) -> Vec<Step> {
+    let mut steps = shrink(steps, &mut fails);
     for at in 0..steps.len() {
         let mut plain = steps.clone();
         plain[at].by = Who::Root;
@@ -33,15 +18,15 @@ pub(crate) fn shrink(mut steps: Vec<Step>, mut fails: impl FnMut(&[Step]) -> boo
 }
 
 #[test]
-fn shrinking_keeps_what_is_needed_to_fail() {
+fn shrinking_steps_keeps_what_is_needed_to_fail() {
     let of = |len| Step {
         by: Who::Alice,
-        op: crate::op::Op::Read { slot: 0, len },
+        op: super::op::Op::Read { slot: 0, len },
     };
     let steps: Vec<Step> = (0..100).map(of).collect();
     let needed = [of(17), of(60)];
     let by_len = |steps: &[Step], wanted: Step| steps.iter().any(|step| step.op == wanted.op);
-    let small = shrink(steps, |steps| {
+    let small = shrink_steps(steps, |steps| {
         needed.iter().all(|wanted| by_len(steps, *wanted))
     });
     let ops: Vec<_> = small.iter().map(|step| step.op).collect();

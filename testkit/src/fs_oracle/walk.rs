@@ -3,20 +3,20 @@
 
 use libc::{O_NOFOLLOW, O_RDONLY};
 
-use crate::op::{Answer, Op, SLOTS, Step, WALKER, Who};
-use crate::world::intern;
+use super::op::{Answer, Op, SLOTS, Step, WALKER, Who};
+use super::world::intern;
 
 /// What one path shows: a line for each question and its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Seen {
-    pub(crate) path: &'static str,
-    pub(crate) question: Op,
-    pub(crate) answer: Answer,
+pub struct Seen {
+    pub path: &'static str,
+    pub question: Op,
+    pub answer: Answer,
 }
 
 /// The state of all open descriptors, which are closed then, and of the whole tree. In the order
 /// of the sorted names, so that two equal filesystems give equal lists.
-pub(crate) fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
+pub fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     let mut walk = Walk {
         run: &mut run,
         seen: Vec::new(),
@@ -28,7 +28,7 @@ pub(crate) fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
             path,
             Op::Seek {
                 slot,
-                whence: crate::op::Whence::Cur,
+                whence: super::op::Whence::Cur,
                 to: 0,
             },
         );
@@ -40,7 +40,7 @@ pub(crate) fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
 }
 
 /// The whole tree.
-pub(crate) fn tree(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
+pub fn tree(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     let mut walk = Walk {
         run: &mut run,
         seen: Vec::new(),

@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex};
 
-use crate::op::SLOTS;
-use crate::rng::Rng;
+use super::op::SLOTS;
+use crate::random::Random;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub enum Kind {
     File,
     Dir,
     Link,
@@ -16,18 +16,18 @@ pub(crate) enum Kind {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct World {
+pub struct World {
     names: Vec<(String, Kind)>,
     /// Whether a slot holds something, and whether it is a directory.
-    pub(crate) slots: [Option<Kind>; SLOTS],
+    pub slots: [Option<Kind>; SLOTS],
     /// What got an extended attribute last.
-    pub(crate) marked: Option<&'static str>,
+    pub marked: Option<&'static str>,
     /// How many different names a directory may get.
     spread: usize,
 }
 
 impl World {
-    pub(crate) fn new(spread: usize) -> Self {
+    pub fn new(spread: usize) -> Self {
         Self {
             names: vec![("".into(), Kind::Dir)],
             slots: [None; SLOTS],
@@ -36,13 +36,13 @@ impl World {
         }
     }
 
-    pub(crate) fn add(&mut self, path: &str, kind: Kind) {
+    pub fn add(&mut self, path: &str, kind: Kind) {
         if !self.names.iter().any(|(known, _)| known == path) {
             self.names.push((path.to_owned(), kind));
         }
     }
 
-    pub(crate) fn remove(&mut self, path: &str) {
+    pub fn remove(&mut self, path: &str) {
         let below = format!("{path}/");
         if !path.is_empty() {
             self.names
@@ -50,20 +50,20 @@ impl World {
         }
     }
 
-    pub(crate) fn kind(&self, path: &str) -> Option<Kind> {
+    pub fn kind(&self, path: &str) -> Option<Kind> {
         self.names
             .iter()
             .find(|(known, _)| known == path)
             .map(|(_, kind)| *kind)
     }
 
-    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+    pub fn rename(&mut self, from: &str, to: &str) {
         let moved = self.take(from);
         self.remove(to);
         self.put(to, moved);
     }
 
-    pub(crate) fn exchange(&mut self, from: &str, to: &str) {
+    pub fn exchange(&mut self, from: &str, to: &str) {
         let (one, two) = (self.take(from), self.take(to));
         self.put(to, one);
         self.put(from, two);
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// A name that exists, of this kind if there is one.
-    pub(crate) fn existing(&self, rng: &mut Rng, kind: Option<Kind>) -> String {
+    pub fn existing(&self, rng: &mut Random, kind: Option<Kind>) -> String {
         let fits: Vec<&String> = self
             .names
             .iter()
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// A directory, an empty one if a few tries find one.
-    pub(crate) fn leaf_dir(&self, rng: &mut Rng) -> String {
+    pub fn leaf_dir(&self, rng: &mut Random) -> String {
         let mut dir = String::new();
         for _ in 0..4 {
             dir = self.existing(rng, Some(Kind::Dir));
@@ -123,7 +123,7 @@ impl World {
     }
 
     /// A name that probably does not exist, in a directory that does.
-    pub(crate) fn fresh(&self, rng: &mut Rng) -> String {
+    pub fn fresh(&self, rng: &mut Random) -> String {
         let dir = self.existing(rng, Some(Kind::Dir));
         let name = rng.below(self.spread);
         match rng.below(80) {
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    pub(crate) fn any(&self, rng: &mut Rng) -> String {
+    pub fn any(&self, rng: &mut Random) -> String {
         if rng.chance(92) {
             self.existing(rng, None)
         } else {
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// A slot with something in it, if there is one.
-    pub(crate) fn open_slot(&self, rng: &mut Rng, kind: Option<Kind>) -> usize {
+    pub fn open_slot(&self, rng: &mut Random, kind: Option<Kind>) -> usize {
         let open: Vec<usize> = (0..SLOTS)
             .filter(|slot| match (self.slots[*slot], kind) {
                 (Some(held), Some(kind)) => held == kind,
@@ -161,7 +161,7 @@ impl World {
 
 /// Another spelling of a path: now and then with `.`, `..`, doubled or trailing slashes, or one
 /// that leads nowhere.
-pub(crate) fn spelled(rng: &mut Rng, path: &str) -> &'static str {
+pub fn spelled(rng: &mut Random, path: &str) -> &'static str {
     let path = if path.is_empty() { "/" } else { path };
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     intern(match rng.below(200) {
@@ -182,7 +182,7 @@ pub(crate) fn spelled(rng: &mut Rng, path: &str) -> &'static str {
 }
 
 /// The one copy of a text that lives as long as the process.
-pub(crate) fn intern(text: String) -> &'static str {
+pub fn intern(text: String) -> &'static str {
     static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap();
     if let Some(text) = known.get(text.as_str()) {

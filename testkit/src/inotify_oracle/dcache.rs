@@ -16,15 +16,15 @@ use std::path::Path;
 
 use rustix::fs;
 
-use crate::op::Op;
+use super::op::Op;
 
 /// Directories that a removed name of an open file still holds.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Vec<u64>);
+pub struct Held(Vec<u64>);
 
 impl Held {
     /// Whether an operation, about to be made below `top`, leads to such a state.
-    pub(crate) fn shows_through(&mut self, top: &Path, op: Op, open: &[Option<OwnedFd>]) -> bool {
+    pub fn shows_through(&mut self, top: &Path, op: Op, open: &[Option<OwnedFd>]) -> bool {
         let (Op::Unlink { path } | Op::Rmdir { path } | Op::Rename { to: path, .. }) = op else {
             return false;
         };

@@ -1,28 +1,28 @@
 //! Random sequences. Names are few, so that most operations meet something.
 
-use agentfs_engine::synth::inotify::{
+use libc::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_EXCL_UNLINK, IN_MASK_ADD, IN_MODIFY,
     IN_MOVE_SELF, IN_MOVED_FROM, IN_MOVED_TO, IN_ONESHOT,
 };
 
-use crate::op::{How, INSTANCES, Op, Path, SLOTS};
-use crate::rng::Rng;
+use super::op::{How, INSTANCES, Op, Path, SLOTS};
+use crate::random::Random;
 
 /// Directories that a sequence starts with.
-pub(crate) const DIRECTORIES: [Path; 3] = ["d", "e", "d/s"];
+pub const DIRECTORIES: [Path; 3] = ["d", "e", "d/s"];
 
 /// Files that a sequence starts with.
-pub(crate) const FILES: [Path; 3] = ["a", "d/a", "d/s/a"];
+pub const FILES: [Path; 3] = ["a", "d/a", "d/s/a"];
 
 const PATHS: [Path; 14] = [
     "a", "b", "d", "e", "s", "d/a", "d/b", "d/s", "e/a", "e/b", "e/s", "d/s/a", "d/s/b", "e/s/a",
 ];
 
-fn path(rng: &mut Rng) -> Path {
+fn path(rng: &mut Random) -> Path {
     rng.pick(&PATHS)
 }
 
-fn mask(rng: &mut Rng) -> u32 {
+fn mask(rng: &mut Random) -> u32 {
     let events = match rng.below(6) {
         0..=2 => IN_ALL_EVENTS,
         3 => IN_MODIFY,
@@ -43,7 +43,7 @@ fn mask(rng: &mut Rng) -> u32 {
     events | flags
 }
 
-fn watching(rng: &mut Rng) -> Op {
+fn watching(rng: &mut Random) -> Op {
     let instance = rng.below(INSTANCES);
     let path = match rng.below(10) {
         0..=1 => "",
@@ -64,7 +64,7 @@ fn watching(rng: &mut Rng) -> Op {
     }
 }
 
-fn handle(rng: &mut Rng) -> Op {
+fn handle(rng: &mut Random) -> Op {
     let slot = rng.below(SLOTS);
     match rng.below(10) {
         0..=1 => Op::Close { slot },
@@ -98,7 +98,7 @@ fn handle(rng: &mut Rng) -> Op {
     }
 }
 
-fn tree(rng: &mut Rng) -> Op {
+fn tree(rng: &mut Random) -> Op {
     let path = path(rng);
     let to = self::path(rng);
     match rng.below(16) {
@@ -125,8 +125,8 @@ fn tree(rng: &mut Rng) -> Op {
 }
 
 /// A sequence: a few watches, then everything mixed.
-pub(crate) fn sequence(seed: u64) -> Vec<Op> {
-    let mut rng = Rng::new(seed);
+pub fn sequence(seed: u64) -> Vec<Op> {
+    let mut rng = Random::new(seed);
     let watches = 3 + rng.below(12);
     let rest = 20 + rng.below(180);
     let mut ops: Vec<Op> = (0..watches).map(|_| watching(&mut rng)).collect();

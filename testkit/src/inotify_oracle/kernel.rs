@@ -9,14 +9,14 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::dcache::Held;
-use crate::generate::{DIRECTORIES, FILES};
-use crate::op::{Answer, Cookies, How, INSTANCES, Op, Path, Record, SLOTS};
+use super::dcache::Held;
+use super::generate::{DIRECTORIES, FILES};
+use super::op::{Answer, Cookies, How, INSTANCES, Op, Path, Record, SLOTS};
 
 /// A thread's part of the filesystem and its inotify instances, which serve many sequences: closing one
 /// takes the kernel milliseconds.
 #[derive(Debug)]
-pub(crate) struct Kernel {
+pub struct Kernel {
     top: tempfile::TempDir,
     instances: [OwnedFd; INSTANCES],
     sequences: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Kernel {
 
 /// One sequence.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
+pub struct Run<'a> {
     kernel: &'a Kernel,
     path: std::path::PathBuf,
     dir: OwnedFd,
@@ -36,14 +36,14 @@ pub(crate) struct Run<'a> {
 }
 
 /// What `inotify_add_watch` and `inotify_rm_watch` did, for the other side to do the same.
-pub(crate) type Wd = Option<i32>;
+pub type Wd = Option<i32>;
 
 impl Kernel {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::new_in(std::path::Path::new("/dev/shm"))
     }
 
-    pub(crate) fn new_in(dir: &std::path::Path) -> Self {
+    pub fn new_in(dir: &std::path::Path) -> Self {
         let instance = || inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         Self {
             top: tempfile::tempdir_in(dir).unwrap(),
@@ -53,7 +53,7 @@ impl Kernel {
     }
 
     /// A fresh tree.
-    pub(crate) fn start(&mut self) -> Run<'_> {
+    pub fn start(&mut self) -> Run<'_> {
         self.sequences += 1;
         let path = self.top.path().join(self.sequences.to_string());
         std::fs::create_dir(&path).unwrap();
@@ -96,12 +96,12 @@ fn relative(path: Path) -> &'static str {
 
 impl Run<'_> {
     /// Whether the operation would lead where the two sides are known to differ.
-    pub(crate) fn parts_ways(&mut self, op: Op) -> bool {
+    pub fn parts_ways(&mut self, op: Op) -> bool {
         self.held.shows_through(&self.path, op, &self.slots)
     }
 
     /// Carries out an operation; for one that concerns a watch, says which.
-    pub(crate) fn run(&mut self, op: Op) -> (Answer, Wd) {
+    pub fn run(&mut self, op: Op) -> (Answer, Wd) {
         match op {
             Op::Watch {
                 instance,
@@ -234,7 +234,7 @@ impl Run<'_> {
     }
 }
 
-pub(crate) fn open_flags(how: How) -> OFlags {
+pub fn open_flags(how: How) -> OFlags {
     match how {
         How::Read => OFlags::RDONLY,
         How::Write => OFlags::WRONLY,

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 /// Descriptors that a sequence may have open at a time.
-pub(crate) const SLOTS: usize = 4;
+pub const SLOTS: usize = 4;
 
 /// inotify instances.
-pub(crate) const INSTANCES: usize = 3;
+pub const INSTANCES: usize = 3;
 
 /// Names below the top of the tree; the empty one is the top.
-pub(crate) type Path = &'static str;
+pub type Path = &'static str;
 
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum How {
+pub enum How {
     Read,
     Write,
     Create,
@@ -23,7 +23,7 @@ pub(crate) enum How {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Op {
+pub enum Op {
     Open {
         slot: usize,
         path: Path,
@@ -114,17 +114,17 @@ pub(crate) enum Op {
 
 /// One `struct inotify_event`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Record {
-    pub(crate) wd: i32,
-    pub(crate) mask: u32,
+pub struct Record {
+    pub wd: i32,
+    pub mask: u32,
     /// 0, or the number of the rename, counted by each reader from 1 as its cookies appear.
-    pub(crate) cookie: usize,
-    pub(crate) name: Vec<u8>,
+    pub cookie: usize,
+    pub name: Vec<u8>,
 }
 
 impl Record {
     /// Bytes that it takes in a reader's buffer.
-    pub(crate) fn room(name: &[u8]) -> usize {
+    pub fn room(name: &[u8]) -> usize {
         16 + match name.len() {
             0 => 0,
             len => (len + 1).next_multiple_of(16),
@@ -134,10 +134,10 @@ impl Record {
 
 /// Numbers cookies in the order of their appearance.
 #[derive(Debug, Default)]
-pub(crate) struct Cookies(HashMap<u32, usize>);
+pub struct Cookies(HashMap<u32, usize>);
 
 impl Cookies {
-    pub(crate) fn number(&mut self, cookie: u32) -> usize {
+    pub fn number(&mut self, cookie: u32) -> usize {
         if cookie == 0 {
             return 0;
         }
@@ -148,7 +148,7 @@ impl Cookies {
 
 /// What a step gave: whether it succeeded, and what was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     Done,
     Failed,
     Records(Vec<Record>),

@@ -142,8 +142,8 @@ impl Generator {
             1 => Stamp::Now,
             2 => Stamp::At(-5, 7),
             _ => Stamp::At(
-                i64::try_from(self.rng.range(0, 1_400_000_000)).unwrap(),
-                u32::try_from(self.rng.range(0, 1_000_000_000)).unwrap(),
+                i64::try_from(self.rng.range(0..1_400_000_000)).unwrap(),
+                u32::try_from(self.rng.range(0..1_000_000_000)).unwrap(),
             ),
         }
     }

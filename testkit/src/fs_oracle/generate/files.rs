@@ -104,7 +104,7 @@ impl Generator {
                 // Only modes that every version of tmpfs knows, and one that none does.
                 let mode = self.rng.pick(&[0, 0, 1, 3, 3, 2, 0x10]);
                 let len = if self.rng.chance(95) {
-                    self.rng.range(1, 200_000)
+                    self.rng.range(1..200_000)
                 } else {
                     0
                 };

@@ -8,16 +8,15 @@ use libc::{
     O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY,
 };
 
-use crate::kernel::Kernel;
-use crate::op::{Answer, Op, RenameFlags, SLOTS, Special, Stamp, Step, Whence, Who};
-use crate::rng::Rng;
-use crate::run::{Case, has_users};
-use crate::sandbox::guards_sticky_dirs;
-use crate::world::{Kind, World, intern, spelled};
+use super::kernel::Kernel;
+use super::op::{Answer, Op, RenameFlags, SLOTS, Special, Stamp, Step, Whence, Who};
+use super::sandbox::{guards_sticky_dirs, has_users};
+use super::world::{Kind, World, intern, spelled};
+use crate::random::Random;
 
 /// A generator for a case without a lower layer.
-pub(crate) fn empty(seed: u64) -> Plan {
-    let mut rng = Rng::new(seed);
+pub fn empty(seed: u64) -> Plan {
+    let mut rng = Random::new(seed);
     let (length, spread) = match rng.below(100) {
         0 => (600, 300),
         1..=10 => (120, 60),
@@ -31,8 +30,8 @@ pub(crate) fn empty(seed: u64) -> Plan {
 }
 
 /// A generator for a case over a lower layer.
-pub(crate) fn overlay(seed: u64) -> Plan {
-    let mut rng = Rng::new(seed);
+pub fn overlay(seed: u64) -> Plan {
+    let mut rng = Random::new(seed);
     let (lower, length) = (Some(20 + rng.below(50)), 20 + rng.below(30));
     Plan {
         generator: Generator::new(rng, World::new(8)),
@@ -44,9 +43,18 @@ pub(crate) fn overlay(seed: u64) -> Plan {
 /// Who carries a step out.
 type Run<'r> = &'r mut dyn FnMut(Step) -> Answer;
 
+/// A test.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Builds what is there before: FsCore's lower directory. `None` without such a layer.
+    pub lower: Option<Vec<Step>>,
+    /// What both sides are asked for.
+    pub steps: Vec<Step>,
+}
+
 /// What will be generated.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     generator: Generator,
     /// How many steps build the lower layer.
     lower: Option<usize>,
@@ -55,7 +63,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Generates the case. Each step depends on what the oracle answers to those before.
-    pub(crate) fn carry_out(mut self, kernel: &mut Kernel) -> Case {
+    pub fn carry_out(mut self, kernel: &mut Kernel) -> Case {
         let generator = &mut self.generator;
         let run = &mut |step| kernel.run(step);
         let lower = self.lower.map(|length| {
@@ -98,27 +106,27 @@ impl Plan {
 
 /// Goes on for ever in a tree, one step at a time.
 #[derive(Clone, Debug)]
-pub(crate) struct Actor(Generator);
+pub struct Actor(Generator);
 
 impl Actor {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(Generator::new(Rng::new(seed), World::new(12)))
+    pub fn new(seed: u64) -> Self {
+        Self(Generator::new(Random::new(seed), World::new(12)))
     }
 
     /// Does so many steps and gives them.
-    pub(crate) fn act(&mut self, count: usize, run: Run<'_>) -> Vec<Step> {
+    pub fn act(&mut self, count: usize, run: Run<'_>) -> Vec<Step> {
         self.0.grow(run, count);
         std::mem::take(&mut self.0.steps)
     }
 
     /// Nothing is open any more.
-    pub(crate) fn closed_all(&mut self) {
+    pub fn closed_all(&mut self) {
         self.0.world.slots = Default::default();
     }
 
     /// Goes on differently from what it was cloned of.
-    pub(crate) fn reseed(&mut self, seed: u64) {
-        self.0.rng = Rng::new(seed);
+    pub fn reseed(&mut self, seed: u64) {
+        self.0.rng = Random::new(seed);
     }
 }
 
@@ -153,7 +161,7 @@ impl From<Op> for Try {
 
 #[derive(Clone, Debug)]
 struct Generator {
-    rng: Rng,
+    rng: Random,
     world: World,
     /// Whether there are other users than root.
     users: bool,
@@ -185,7 +193,7 @@ const XATTRS: [&str; 12] = [
 ];
 
 impl Generator {
-    fn new(mut rng: Rng, world: World) -> Self {
+    fn new(mut rng: Random, world: World) -> Self {
         let users = has_users();
         let mixed = rng.chance(66) && users;
         Self {
@@ -306,10 +314,10 @@ impl Generator {
     fn offset(&mut self) -> u64 {
         match self.rng.below(20) {
             0..=5 => 0,
-            6..=11 => self.rng.range(0, 300),
-            12..=16 => self.rng.range(0, 20_000),
-            17 => self.rng.range(0, 64) * 4096,
-            18 => self.rng.range(0, 2_000_000),
+            6..=11 => self.rng.range(0..300),
+            12..=16 => self.rng.range(0..20_000),
+            17 => self.rng.range(0..64) * 4096,
+            18 => self.rng.range(0..2_000_000),
             _ => self
                 .rng
                 .pick(&[i64::MAX.cast_unsigned(), 1 << 40, u64::MAX, 1 << 62]),

@@ -2,19 +2,12 @@
 
 use agentfs_core::{FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
+use agentfs_testkit::environment::{can_mount, number};
 
-use crate::generate::sequence;
-use crate::kernel::Kernel;
-use crate::op::{Answer, INSTANCES, Op};
-use crate::shrink::shrink;
-
-/// Set to leave out, loudly, what needs /dev/fuse.
-const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
-
-/// What the environment says, or the default.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
+use agentfs_testkit::inotify_oracle::generate::sequence;
+use agentfs_testkit::inotify_oracle::kernel::Kernel;
+use agentfs_testkit::inotify_oracle::op::{Answer, INSTANCES, Op};
+use agentfs_testkit::shrink::shrink;
 
 type Difference = (usize, Op, Answer, Answer);
 
@@ -39,11 +32,7 @@ fn compare(tmpfs: &mut Kernel, mounted: &mut Kernel, ops: &[Op]) -> Result<usize
 
 #[test]
 fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
-    if let Err(error) = agentfs_mount::check_device() {
-        assert!(
-            std::env::var_os(SKIP).is_some(),
-            "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-        );
+    if !can_mount(agentfs_mount::check_device()) {
         return;
     }
     let fs = FsCore::new(FsConfig::default()).unwrap();
@@ -52,8 +41,8 @@ fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
     let options = MountOptions::default();
     let _mount = mounts.mount(FsCore::MAIN, point.path(), &options).unwrap();
     let (mut tmpfs, mut mounted) = (Kernel::new(), Kernel::new_in(point.path()));
-    let first = number("AGENTFS_ORACLE_SEED", 1);
-    let sequences = number("AGENTFS_ORACLE_SEQUENCES", 10_000) / 10;
+    let first = number("AGENTFS_ORACLE_SEED").unwrap_or(1);
+    let sequences = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(10_000) / 10;
     let mut heard = 0;
     for seed in first..first + sequences.max(1) {
         let ops = sequence(seed);
