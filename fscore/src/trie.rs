@@ -357,18 +357,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A small generator (splitmix64): the same sequence on every run.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^ (z >> 31)
-        }
-    }
+    use agentfs_testkit::random::Random;
 
     /// Dense keys, hashes, and keys that differ in one far bit.
     fn key(random: &mut Random) -> u64 {
@@ -382,7 +371,7 @@ mod tests {
     #[test]
     fn agrees_with_an_ordered_map_and_old_clones_do_not_change() {
         for seed in 0..200 {
-            let mut random = Random(seed);
+            let mut random = Random::new(seed);
             let (mut map, mut model) = (Trie::default(), BTreeMap::new());
             let mut frozen = vec![(map.clone(), model.clone())];
             for step in 0..300 {

@@ -66,7 +66,7 @@ fn programs_killed_at_any_moment_cost_the_daemon_and_the_others_nothing() {
             made
         });
         let reading = scope.spawn(|| witness.until_created("/end"));
-        let random = &mut Random(1);
+        let random = &mut Random::new(1);
         for _ in 0..ROUNDS {
             let mut child = watcher(&daemon);
             wait_for_changes(&changes, random.next() % 64);
@@ -106,7 +106,7 @@ fn programs_killed_at_any_moment_cost_the_daemon_and_the_others_nothing() {
 fn a_daemon_killed_at_any_moment_ends_the_waiting_of_every_program() {
     let shared_before = shared_memory();
     let mut directory = private_directory();
-    let random = &mut Random(2);
+    let random = &mut Random::new(2);
     for round in 0..ROUNDS {
         let daemon = DaemonProcess::start_in(directory, &[]);
         let (mut actor, subscriber) =

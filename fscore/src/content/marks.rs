@@ -112,19 +112,16 @@ impl Marks {
 
 #[cfg(test)]
 mod tests {
+    use agentfs_testkit::random::Random;
+
     use super::{Mark, Marks};
 
-    /// Against an array of pages, with a small generator (xorshift).
+    /// Compares with an array of pages.
     #[test]
     fn ranges_agree_with_single_pages() {
         const PAGES: u64 = 64;
-        let mut random = 88_172_645_463_325_252_u64;
-        let mut next = |below: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % below
-        };
+        let mut random = Random::new(1);
+        let mut next = |below: u64| random.range(0..below);
         let (mut marks, mut model) = (Marks::default(), vec![None; 64]);
         for _ in 0..5000 {
             let start = next(PAGES);

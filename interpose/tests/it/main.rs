@@ -12,5 +12,3 @@ mod processes;
 mod programs_of_others;
 mod registration;
 mod restart;
-mod scripted;
-mod shim;
