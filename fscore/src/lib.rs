@@ -65,26 +65,20 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-mod attr;
 pub mod beneath;
 mod branch;
 mod bus;
-mod caller;
 mod changes;
-mod config;
 mod content;
 mod diff;
 mod dir;
-mod errno;
-pub mod event;
-mod flags;
 mod fs;
 mod handle;
-pub mod id;
 mod id_map;
 mod inode;
 mod lower;
 mod lower_change;
+mod model;
 mod ops;
 mod order;
 mod paths;
@@ -98,6 +92,9 @@ mod tree;
 mod trie;
 mod unreadable;
 mod walk;
+
+use self::model::{attr, caller, config, errno, flags};
+pub use self::model::{event, id};
 
 pub use apply::{
     Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
