@@ -69,31 +69,26 @@ pub mod beneath;
 mod branch;
 mod bus;
 mod changes;
-mod content;
 mod diff;
-mod dir;
 mod fs;
-mod handle;
 mod id_map;
-mod inode;
 mod lower;
 mod lower_change;
 mod model;
 mod ops;
 mod order;
-mod paths;
 mod perm;
 mod process;
 mod restore;
 mod served;
 mod snapshot;
+mod store;
 mod sync;
-mod tree;
-mod trie;
 mod unreadable;
 mod walk;
 
 use self::model::{attr, caller, config, errno, flags};
+use self::store::{content, dir, dir_paths as paths, handles as handle, inode, tree, trie};
 pub use self::model::{event, id};
 
 pub use apply::{
