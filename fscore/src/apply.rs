@@ -16,7 +16,6 @@ mod plan;
 mod release;
 mod stage;
 mod swap;
-mod traces;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -34,7 +33,6 @@ pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
     graft::graft(tree, lower).map(drop)
 }
 
-pub(crate) use self::traces::{HostState, Traces};
 use crate::branch::{Branch, Hold, now};
 use crate::changes::has_path;
 use crate::diff::{Step, steps};

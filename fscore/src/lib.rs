@@ -65,7 +65,6 @@
 #![forbid(unsafe_code)]
 
 mod apply;
-pub mod beneath;
 mod branch;
 mod bus;
 mod changes;
@@ -87,9 +86,10 @@ mod sync;
 mod unreadable;
 mod walk;
 
+pub use self::lower::beneath;
 use self::model::{attr, caller, config, errno, flags};
-use self::store::{content, dir, dir_paths as paths, handles as handle, inode, tree, trie};
 pub use self::model::{event, id};
+use self::store::{content, dir, dir_paths as paths, handles as handle, inode, tree, trie};
 
 pub use apply::{
     Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,

@@ -7,11 +7,13 @@
 #[cfg(target_os = "linux")]
 mod acl;
 #[cfg(not(target_os = "linux"))]
-#[path = "lower/acl_elsewhere.rs"]
+#[path = "acl_elsewhere.rs"]
 mod acl;
 pub(crate) mod announced;
+pub mod beneath;
 mod bytes;
 mod index;
+pub(crate) mod own_writes;
 mod place;
 mod shown;
 mod stat;
@@ -27,11 +29,10 @@ pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
+use self::own_writes::{HostState, Traces};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Print, mode_of};
 use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
-use crate::apply::{HostState, Traces};
-use crate::beneath;
 use crate::bus::lock;
 use crate::config::CaseSensitivity;
 use crate::dir::{Dir, same_name};

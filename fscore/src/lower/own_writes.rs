@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use super::Action;
+use crate::apply::Action;
 use crate::bus::lock;
 use crate::event::ObjectKind;
 use crate::id::{BranchId, NodeId};
