@@ -66,10 +66,8 @@
 
 mod apply;
 mod branch;
-mod bus;
 mod changes;
 mod diff;
-mod fs;
 mod id_map;
 mod lower;
 mod lower_change;
@@ -79,13 +77,12 @@ mod order;
 mod perm;
 mod process;
 mod restore;
-mod served;
-mod snapshot;
 mod store;
 mod sync;
 mod unreadable;
 mod walk;
 
+use self::branch::{event_bus as bus, fs, served, snapshot};
 pub use self::lower::beneath;
 use self::model::{attr, caller, config, errno, flags};
 pub use self::model::{event, id};

@@ -12,7 +12,7 @@ use agentfs_core::{event, id};
     unreachable_pub,
     reason = "a module of the library, used in part"
 )]
-#[path = "../../src/bus.rs"]
+#[path = "../../src/branch/event_bus.rs"]
 mod bus;
 
 use std::sync::Arc;

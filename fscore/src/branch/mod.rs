@@ -1,5 +1,10 @@
 //! A branch: a tree, its open handles, one lock over both, and the way out for events.
 
+pub(crate) mod event_bus;
+pub(crate) mod fs;
+pub(crate) mod served;
+pub(crate) mod snapshot;
+
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
