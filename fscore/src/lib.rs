@@ -70,22 +70,19 @@ mod changes;
 mod diff;
 mod id_map;
 mod lower;
-mod lower_change;
 mod model;
 mod ops;
 mod order;
-mod perm;
 mod process;
 mod restore;
 mod store;
 mod sync;
-mod unreadable;
-mod walk;
 
 use self::branch::{event_bus as bus, fs, served, snapshot};
 pub use self::lower::beneath;
 use self::model::{attr, caller, config, errno, flags};
 pub use self::model::{event, id};
+use self::ops::{lower_change, perm, walk};
 use self::store::{content, dir, dir_paths as paths, handles as handle, inode, tree, trie};
 
 pub use apply::{
