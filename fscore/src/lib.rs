@@ -64,21 +64,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod apply;
 mod branch;
-mod changes;
 mod diff;
 mod id_map;
 mod lower;
 mod model;
 mod ops;
-mod order;
 mod process;
-mod restore;
 mod store;
 mod sync;
 
 use self::branch::{event_bus as bus, fs, served, snapshot};
+use self::diff::{apply, path_changes as changes, steps, topo_sort as order};
 pub use self::lower::beneath;
 use self::model::{attr, caller, config, errno, flags};
 pub use self::model::{event, id};
@@ -97,7 +94,6 @@ pub use config::{
     BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
 };
 pub use content::Stamp;
-pub use diff::Differs;
 pub use errno::{Errno, Result};
 pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use fs::FsCore;
@@ -108,3 +104,4 @@ pub use lower_change::LowerChange;
 pub use ops::readdir::Pass;
 pub use ops::show::{Base, Shown};
 pub use snapshot::{BranchInfo, SnapshotInfo};
+pub use steps::Differs;

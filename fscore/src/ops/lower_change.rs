@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::branch::Branch;
 use crate::caller::Caller;
-use crate::diff::visible;
 use crate::errno::Result;
 use crate::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
@@ -14,6 +13,7 @@ use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId};
 use crate::lower::{Lower, split};
 use crate::paths::DirPaths;
+use crate::steps::visible;
 use crate::tree::{Found, Tree};
 
 /// What happened on the host; paths are relative to the lower directory.

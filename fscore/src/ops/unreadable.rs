@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::branch::Branch;
-use crate::diff::place_of;
 use crate::id::NodeId;
 use crate::paths::DirPaths;
+use crate::steps::place_of;
 use crate::tree::Tree;
 
 impl Branch {

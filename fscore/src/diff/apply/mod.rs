@@ -35,11 +35,11 @@ pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
 
 use crate::branch::{Branch, Hold, now};
 use crate::changes::has_path;
-use crate::diff::{Step, steps};
 use crate::errno::Result;
 use crate::id::NodeId;
 use crate::lower::Lower;
 use crate::paths::DirPaths;
+use crate::steps::{Step, steps};
 use crate::tree::Tree;
 
 /// How often a forced call looks again because the host changed something meanwhile.

@@ -3,13 +3,13 @@
 use crate::branch::Branch;
 use crate::caller::Caller;
 use crate::changes::changes;
-use crate::diff::{steps, visible};
 use crate::errno::Result;
 use crate::event::Origin;
 use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId, SnapshotId};
 use crate::inode::{Body, Names};
 use crate::paths::{DirPath, DirPaths};
+use crate::steps::{steps, visible};
 use crate::tree::Tree;
 
 impl FsCore {

@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::diff::{Named, Step};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::paths::{DirPath, DirPaths};
+use crate::steps::{Named, Step};
 use crate::tree::Tree;
 
 /// A name that one of the trees does not have.

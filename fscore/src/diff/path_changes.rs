@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use crate::apply::merge_with_host;
 use crate::attr::Nanos;
 use crate::branch::Branch;
-use crate::diff::{Differs, Named, Shown, Step, place_of, steps};
 use crate::errno::{Errno, Result};
 use crate::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow, ResizedBy, SizeChange,
@@ -17,6 +16,7 @@ use crate::fs::FsCore;
 use crate::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::inode::Inode;
 use crate::paths::DirPaths;
+use crate::steps::{Differs, Named, Shown, Step, place_of, steps};
 use crate::tree::Tree;
 
 /// One end of a [`diff`](FsCore::diff).

@@ -10,10 +10,10 @@ use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno as HostErrno;
 
 use crate::attr::Attr;
-use crate::diff::Differs;
 use crate::errno::Result;
 use crate::inode::{Inode, Seen, Xattrs};
 use crate::lower::mode_of;
+use crate::steps::Differs;
 
 /// The access ACL.
 const ACL: &[u8] = b"system.posix_acl_access";

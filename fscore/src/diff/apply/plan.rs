@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use super::outcome::Action;
 use super::swap::Expected;
 use crate::content::File;
-use crate::diff::{Differs, Named, Step};
 use crate::event::{Name, ObjectKind};
 use crate::id::NodeId;
 use crate::inode::Inode;
 use crate::lower::Lower;
+use crate::steps::{Differs, Named, Step};
 use crate::tree::Tree;
 
 /// One step, as it is made on the host.

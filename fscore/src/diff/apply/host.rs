@@ -18,12 +18,12 @@ use super::swap::{At, Expected, Swap};
 use crate::attr::Nanos;
 use crate::beneath;
 use crate::branch::{Branch, Hold};
-use crate::diff::{Differs, Named, Step};
 use crate::errno::{Errno, Result};
 use crate::event::{Name, ObjectKind};
 use crate::id::{BranchId, NodeId};
 use crate::lower::{Lower, Print, split};
 use crate::served::Served;
+use crate::steps::{Differs, Named, Step};
 use crate::tree::Tree;
 
 /// Why a step was not made. What it had done is taken back.

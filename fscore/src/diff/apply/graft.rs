@@ -33,7 +33,7 @@ pub(super) fn graft(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
                 && let Some(found) = lower.lookup(dir, &name, &tree.shared)?
                 && found.kind.is_dir()
                 // The branch may have moved it elsewhere.
-                && crate::diff::visible(tree, found.node).is_none()
+                && crate::steps::visible(tree, found.node).is_none()
             {
                 merge(tree, lower, (dir, &found.name), child, found.node)?;
                 merged.push(Merged {
