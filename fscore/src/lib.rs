@@ -70,7 +70,6 @@ mod id_map;
 mod lower;
 mod model;
 mod ops;
-mod process;
 mod store;
 mod sync;
 

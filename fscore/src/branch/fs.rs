@@ -1,6 +1,6 @@
 //! The filesystem: its branches, its snapshots, and who listens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -12,7 +12,6 @@ use crate::event::EventSink;
 use crate::id::{BranchId, SnapshotId};
 use crate::lower::Lower;
 use crate::lower::announced::Announced;
-use crate::process::Bound;
 use crate::snapshot::Snapshot;
 use crate::tree::{Shared, Tree};
 
@@ -36,7 +35,6 @@ pub(crate) struct Core {
 pub(crate) struct Registry {
     pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
-    pub(crate) processes: HashMap<u32, Bound>,
     pub(crate) last_branch: u64,
     pub(crate) last_snapshot: u64,
 }

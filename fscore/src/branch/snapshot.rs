@@ -10,7 +10,7 @@ use crate::bus::Circumstances;
 use crate::caller::Caller;
 use crate::errno::{Errno, Result};
 use crate::event::Change;
-use crate::fs::{FsCore, Registry};
+use crate::fs::FsCore;
 use crate::id::{BranchId, SnapshotId};
 use crate::tree::Tree;
 
@@ -154,7 +154,7 @@ impl FsCore {
         gone.map(drop).ok_or(Errno::ENOENT)
     }
 
-    /// Forgets a branch and all that only it holds. Processes bound to it are unbound.
+    /// Forgets a branch and all that only it holds.
     ///
     /// # Errors
     ///
@@ -166,7 +166,6 @@ impl FsCore {
             if branch == Self::MAIN || inner.read().handles.len() > 0 {
                 return Err(Errno::EBUSY);
             }
-            registry.unbind_branch(branch);
             registry.branches.remove(&branch)
         };
         drop(gone);
@@ -215,11 +214,5 @@ impl Branch {
             };
             self.inner.outbox.push(circumstances, change);
         }
-    }
-}
-
-impl Registry {
-    fn unbind_branch(&mut self, branch: BranchId) {
-        self.processes.retain(|_, bound| bound.branch != branch);
     }
 }
