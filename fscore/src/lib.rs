@@ -66,7 +66,6 @@
 
 mod branch;
 mod diff;
-mod id_map;
 mod lower;
 mod model;
 mod ops;

@@ -3,15 +3,16 @@
 
 use std::sync::Mutex;
 
+use rustc_hash::FxHashMap;
+
 use crate::bus::lock;
 use crate::content::Stamp;
 use crate::id::NodeId;
-use crate::id_map::IdMap;
 
 /// Of every file and symbolic link that the branch shows as the host has it, which version was shown
 /// last. Whoever looks later, to change it, may find another one there.
 #[derive(Debug, Default)]
-pub(crate) struct Served(Mutex<IdMap<NodeId, Version>>);
+pub(crate) struct Served(Mutex<FxHashMap<NodeId, Version>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Version {

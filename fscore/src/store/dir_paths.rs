@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::config::PATH_MAX;
 use crate::event::Name;
 use crate::id::NodeId;
-use crate::id_map::IdMap;
 use crate::tree::Tree;
 
 /// Bytes of the longest path.
@@ -63,7 +64,7 @@ impl DirPath {
 /// that is known.
 #[derive(Debug, Default)]
 pub(crate) struct DirPaths {
-    known: IdMap<NodeId, DirPath>,
+    known: FxHashMap<NodeId, DirPath>,
     bytes: usize,
 }
 
@@ -120,7 +121,7 @@ impl DirPaths {
 
     /// A directory moved.
     pub(crate) fn clear(&mut self) {
-        self.known = IdMap::default();
+        self.known = FxHashMap::default();
         self.bytes = 0;
     }
 }

@@ -3,11 +3,12 @@
 
 use std::sync::{Arc, Mutex};
 
+use rustc_hash::FxHashMap;
+
 use crate::content::Stamp;
 use crate::event::Name;
 use crate::flags::OpenFlags;
 use crate::id::NodeId;
-use crate::id_map::IdMap;
 use crate::inode::Names;
 use crate::tree::Found;
 
@@ -44,8 +45,8 @@ pub(crate) struct Handle {
 
 #[derive(Debug, Default)]
 pub(crate) struct Handles {
-    handles: IdMap<HandleId, Handle>,
-    by_node: IdMap<NodeId, Vec<HandleId>>,
+    handles: FxHashMap<HandleId, Handle>,
+    by_node: FxHashMap<NodeId, Vec<HandleId>>,
     last: u64,
 }
 
