@@ -89,7 +89,7 @@ pub use bus::{EventsDisabled, SubscriptionId};
 pub use caller::Caller;
 pub use changes::{Diff, Frozen, PathChange, Version};
 pub use config::{
-    BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
+    BackstoreMode, CaseSensitivity, ConfigError, FsConfig, FsLimits, Overlay, Permissions,
 };
 pub use content::Stamp;
 pub use errno::{Errno, Result};

@@ -16,7 +16,7 @@ pub struct FsConfig {
     /// Where a branch keeps what was written to it.
     pub backstore: BackstoreMode,
     /// What may not be exceeded.
-    pub limits: Limits,
+    pub limits: FsLimits,
     /// Whether and how rights are checked.
     pub permissions: Permissions,
     /// The host directory below, if any.
@@ -29,7 +29,7 @@ impl Default for FsConfig {
             track_events: true,
             case_sensitivity: CaseSensitivity::default(),
             backstore: BackstoreMode::default(),
-            limits: Limits::default(),
+            limits: FsLimits::default(),
             permissions: Permissions::default(),
             overlay: None,
         }
@@ -60,7 +60,7 @@ pub enum BackstoreMode {
 /// What may not be exceeded. Reaching a limit fails the operation, with nothing half done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Limits {
+pub struct FsLimits {
     /// Nodes that one branch may hold (objects of the lower layer count when they are copied up).
     /// Beyond: `ENOSPC`.
     pub nodes: u64,
@@ -76,7 +76,7 @@ pub struct Limits {
     pub name_length: u32,
 }
 
-impl Default for Limits {
+impl Default for FsLimits {
     fn default() -> Self {
         Self {
             nodes: 16 << 20,
