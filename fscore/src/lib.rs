@@ -72,34 +72,29 @@ mod ops;
 mod store;
 mod sync;
 
-use self::branch::{event_bus as bus, fs, served, snapshot};
-use self::diff::{apply, path_changes as changes, steps, topo_sort as order};
-pub use self::lower::beneath;
-use self::model::{attr, caller, config, errno, flags};
-pub use self::model::{event, id};
-use self::ops::{lower_change, perm, walk};
-use self::store::{content, dir, dir_paths as paths, handles as handle, inode, tree, trie};
-
-pub use apply::{
+pub use self::branch::Branch;
+pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
+pub use self::branch::fs::FsCore;
+pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
+pub use self::diff::apply::{
     Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
 };
-pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
-pub use branch::Branch;
-pub use bus::{EventsDisabled, SubscriptionId};
-pub use caller::Caller;
-pub use changes::{Diff, Frozen, PathChange, Version};
-pub use config::{
+pub use self::diff::path_changes::{Diff, Frozen, PathChange, Version};
+pub use self::diff::steps::Differs;
+pub use self::lower::announced::Announced;
+pub use self::lower::{LowerPlace, Place, beneath};
+pub use self::model::attr::{
+    Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode,
+};
+pub use self::model::caller::Caller;
+pub use self::model::config::{
     BackstoreMode, CaseSensitivity, ConfigError, FsConfig, FsLimits, Overlay, Permissions,
 };
-pub use content::Stamp;
-pub use errno::{Errno, Result};
-pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
-pub use fs::FsCore;
-pub use handle::HandleId;
-pub use lower::announced::Announced;
-pub use lower::{LowerPlace, Place};
-pub use lower_change::LowerChange;
-pub use ops::readdir::Pass;
-pub use ops::show::{Base, Shown};
-pub use snapshot::{BranchInfo, SnapshotInfo};
-pub use steps::Differs;
+pub use self::model::errno::{Errno, Result};
+pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
+pub use self::model::{event, id};
+pub use self::ops::lower_change::LowerChange;
+pub use self::ops::readdir::Pass;
+pub use self::ops::show::{Base, Shown};
+pub use self::store::content::Stamp;
+pub use self::store::handles::HandleId;

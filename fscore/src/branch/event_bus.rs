@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::event::{Change, Envelope, EventSink, Origin};
-use crate::id::{BranchId, Seq};
+use crate::model::event::{Change, Envelope, EventSink, Origin};
+use crate::model::id::{BranchId, Seq};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, thread_local};
 

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
+use crate::branch::snapshot::Snapshot;
 use crate::branch::{Branch, BranchInner, now};
-use crate::bus::{EventBus, EventsDisabled, SubscriptionId};
-use crate::config::{ConfigError, FsConfig};
-use crate::errno::{Errno, Result};
-use crate::event::EventSink;
-use crate::id::{BranchId, SnapshotId};
 use crate::lower::Lower;
 use crate::lower::announced::Announced;
-use crate::snapshot::Snapshot;
-use crate::tree::{Shared, Tree};
+use crate::model::config::{ConfigError, FsConfig};
+use crate::model::errno::{Errno, Result};
+use crate::model::event::EventSink;
+use crate::model::id::{BranchId, SnapshotId};
+use crate::store::tree::{Shared, Tree};
 
 /// The filesystem. Cheap to clone; the clones are one filesystem.
 #[derive(Clone, Debug)]

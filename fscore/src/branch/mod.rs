@@ -8,19 +8,19 @@ pub(crate) mod snapshot;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::attr::Nanos;
-use crate::bus::{Circumstances, EventBus, Outbox, lock};
-use crate::caller::Caller;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, Name, NodeRef, Origin, Place};
-use crate::fs::Core;
-use crate::handle::{Dentry, Handle, HandleId, Handles};
-use crate::id::{BranchId, NodeId, Seq};
-use crate::paths::DirPaths;
-use crate::served::Served;
-use crate::tree::{Based, Tree};
-use crate::walk::{Target, Walk};
+use crate::branch::event_bus::{Circumstances, EventBus, Outbox, lock};
+use crate::branch::fs::Core;
+use crate::branch::served::Served;
+use crate::model::attr::Nanos;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, Name, NodeRef, Origin, Place};
+use crate::model::id::{BranchId, NodeId, Seq};
+use crate::ops::walk::{Target, Walk};
+use crate::store::content::Stamp;
+use crate::store::dir_paths::DirPaths;
+use crate::store::handles::{Dentry, Handle, HandleId, Handles};
+use crate::store::tree::{Based, Tree};
 
 /// A writable view of the filesystem, and all operations on it.
 ///

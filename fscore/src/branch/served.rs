@@ -5,9 +5,9 @@ use std::sync::Mutex;
 
 use rustc_hash::FxHashMap;
 
-use crate::bus::lock;
-use crate::content::Stamp;
-use crate::id::NodeId;
+use crate::branch::event_bus::lock;
+use crate::model::id::NodeId;
+use crate::store::content::Stamp;
 
 /// Of every file and symbolic link that the branch shows as the host has it, which version was shown
 /// last. Whoever looks later, to change it, may find another one there.

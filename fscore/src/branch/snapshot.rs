@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 
+use crate::branch::event_bus::Circumstances;
+use crate::branch::fs::FsCore;
 use crate::branch::{Branch, BranchInner};
-use crate::bus::Circumstances;
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::Change;
-use crate::fs::FsCore;
-use crate::id::{BranchId, SnapshotId};
-use crate::tree::Tree;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::Change;
+use crate::model::id::{BranchId, SnapshotId};
+use crate::store::tree::Tree;
 
 /// A frozen view of a branch.
 #[derive(Debug)]

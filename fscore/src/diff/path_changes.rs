@@ -5,19 +5,19 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-use crate::apply::merge_with_host;
-use crate::attr::Nanos;
 use crate::branch::Branch;
-use crate::errno::{Errno, Result};
-use crate::event::{
+use crate::branch::fs::FsCore;
+use crate::diff::apply::merge_with_host;
+use crate::diff::steps::{Differs, Named, Shown, Step, place_of, steps};
+use crate::model::attr::Nanos;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow, ResizedBy, SizeChange,
 };
-use crate::fs::FsCore;
-use crate::id::{BranchId, NodeId, Seq, SnapshotId};
-use crate::inode::Inode;
-use crate::paths::DirPaths;
-use crate::steps::{Differs, Named, Shown, Step, place_of, steps};
-use crate::tree::Tree;
+use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
+use crate::store::dir_paths::DirPaths;
+use crate::store::inode::Inode;
+use crate::store::tree::Tree;
 
 /// One end of a [`diff`](FsCore::diff).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -348,7 +348,7 @@ fn modified(
     (before, after): (&Inode, &Inode),
 ) {
     if differs.content {
-        let size = |inode: &Inode| inode.as_file().map_or(0, crate::content::File::size);
+        let size = |inode: &Inode| inode.as_file().map_or(0, crate::store::content::File::size);
         let at = at.clone();
         all.push(match size(after).cmp(&size(before)) {
             std::cmp::Ordering::Less => Change::Resized {

@@ -1,16 +1,16 @@
 //! Setting a branch back to a snapshot.
 
 use crate::branch::Branch;
-use crate::caller::Caller;
-use crate::changes::changes;
-use crate::errno::Result;
-use crate::event::Origin;
-use crate::fs::FsCore;
-use crate::id::{BranchId, NodeId, SnapshotId};
-use crate::inode::{Body, Names};
-use crate::paths::{DirPath, DirPaths};
-use crate::steps::{steps, visible};
-use crate::tree::Tree;
+use crate::branch::fs::FsCore;
+use crate::diff::path_changes::changes;
+use crate::diff::steps::{steps, visible};
+use crate::model::caller::Caller;
+use crate::model::errno::Result;
+use crate::model::event::Origin;
+use crate::model::id::{BranchId, NodeId, SnapshotId};
+use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::inode::{Body, Names};
+use crate::store::tree::Tree;
 
 impl FsCore {
     /// Makes the branch show what the snapshot shows. The difference is told with
@@ -54,7 +54,7 @@ impl Branch {
 }
 
 /// Handles go on: to the same object where it is shown, to one without a name where it is not.
-fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::handle::Handles) {
+fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::store::handles::Handles) {
     let open: Vec<NodeId> = handles.open_nodes().collect();
     let mut paths = DirPaths::default();
     for node in open {
@@ -70,7 +70,7 @@ fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::handle::Handles) 
         inode.nlink = 0;
         let names = std::mem::replace(&mut inode.names, Names::None);
         if let Body::Dir(dir) = &mut inode.body {
-            **dir = crate::dir::Dir::default();
+            **dir = crate::store::dir::Dir::default();
         }
         let path = names.first().and_then(|(dir, _)| paths.of(old, dir));
         let path = path.unwrap_or_else(DirPath::root).text;

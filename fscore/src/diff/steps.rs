@@ -6,15 +6,15 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::dir::Dir;
-use crate::errno::{Errno, Result};
-use crate::event::{Name, ObjectKind, Place};
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::order::{Entry, order};
-use crate::paths::{DirPath, DirPaths};
-use crate::tree::Tree;
-use crate::trie;
+use crate::diff::topo_sort::{Entry, order};
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind, Place};
+use crate::model::id::NodeId;
+use crate::store::dir::Dir;
+use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::inode::Inode;
+use crate::store::tree::Tree;
+use crate::store::trie;
 
 /// A name in a tree, with the path of its directory at the moment of the step.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -223,7 +223,7 @@ impl Collector<'_> {
                 names.extend(
                     a.into_iter()
                         .chain(b)
-                        .map(|entry: &crate::dir::Entry| entry.name.clone()),
+                        .map(|entry: &crate::store::dir::Entry| entry.name.clone()),
                 );
             }
         });
@@ -340,7 +340,7 @@ fn differs(
     old: &Inode,
     new: &Inode,
 ) -> Result<Differs> {
-    use crate::inode::Body;
+    use crate::store::inode::Body;
     let content = match (&old.body, &new.body) {
         (Body::File(a), Body::File(b)) => !a.same_content(b),
         (Body::Symlink(a), Body::Symlink(b)) => a != b,

@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::paths::{DirPath, DirPaths};
-use crate::steps::{Named, Step};
-use crate::tree::Tree;
+use crate::diff::steps::{Named, Step};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::tree::Tree;
 
 /// A name that one of the trees does not have.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::attr::Nanos;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::Names;
+use crate::model::attr::Nanos;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::inode::Names;
 
 /// Device and inode number.
 pub(super) type Object = (u64, u64);

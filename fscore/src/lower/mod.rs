@@ -33,14 +33,14 @@ use self::own_writes::{HostState, Traces};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Print, mode_of};
 use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
-use crate::bus::lock;
-use crate::config::CaseSensitivity;
-use crate::dir::{Dir, same_name};
-use crate::errno::{Errno, Result};
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::{Body, Inode, Xattrs};
-use crate::tree::{Found, Shared};
+use crate::branch::event_bus::lock;
+use crate::model::config::CaseSensitivity;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::dir::{Dir, same_name};
+use crate::store::inode::{Body, Inode, Xattrs};
+use crate::store::tree::{Found, Shared};
 
 /// Lower files that are kept open.
 const MAX_OPEN: usize = 64;

@@ -7,11 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::apply::Action;
-use crate::bus::lock;
-use crate::event::ObjectKind;
-use crate::id::{BranchId, NodeId};
+use crate::branch::event_bus::lock;
+use crate::diff::apply::Action;
 use crate::lower::Lower;
+use crate::model::event::ObjectKind;
+use crate::model::id::{BranchId, NodeId};
 
 /// Paths that are remembered before all are forgotten.
 const MAX_PATHS: usize = 1 << 20;

@@ -10,7 +10,7 @@ use rustix::fd::AsFd;
 
 use super::Lower;
 use super::stat::{number, object_of};
-use crate::fs::FsCore;
+use crate::branch::fs::FsCore;
 
 /// Where the directory below the branches is.
 #[derive(Clone, PartialEq, Eq, Debug)]

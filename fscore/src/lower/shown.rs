@@ -9,15 +9,15 @@ use super::acl::{self, Taken};
 use super::index::Known;
 use super::stat::{inode, mode_of, nanos, number, object_of, stamp_of};
 use super::{Lower, vanished};
-use crate::attr::Nanos;
+use crate::branch::event_bus::lock;
 use crate::branch::now;
-use crate::bus::lock;
-use crate::content::File;
-use crate::dir::Dir;
-use crate::errno::Result;
-use crate::event::ObjectKind;
-use crate::id::NodeId;
-use crate::inode::{Body, Inode};
+use crate::model::attr::Nanos;
+use crate::model::errno::Result;
+use crate::model::event::ObjectKind;
+use crate::model::id::NodeId;
+use crate::store::content::File;
+use crate::store::dir::Dir;
+use crate::store::inode::{Body, Inode};
 
 /// How long after a change another one may have the same time: the kernel's clock for files ticks a
 /// hundred times a second at least.

@@ -4,10 +4,10 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::index::Object;
-use crate::attr::Nanos;
-use crate::content::Stamp;
-use crate::event::ObjectKind;
-use crate::inode::{Body, Inode, Names, Times};
+use crate::model::attr::Nanos;
+use crate::model::event::ObjectKind;
+use crate::store::content::Stamp;
+use crate::store::inode::{Body, Inode, Names, Times};
 
 /// A number of the host, whose type differs from system to system.
 pub(super) fn number<T: TryInto<u64>>(value: T) -> u64 {

@@ -1,7 +1,7 @@
 //! What stat, setattr, readdir and statfs speak of.
 
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
 
 /// A moment: nanoseconds since the epoch, negative before it.
 ///

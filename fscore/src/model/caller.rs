@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::Origin;
+use crate::model::event::Origin;
 
 /// The process on whose behalf an operation is done.
 #[derive(Clone, Debug)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::errno::Errno;
+
 /// What [`FsCore::new`](crate::FsCore::new) needs to know. Every field has a default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -144,7 +146,7 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
         /// Why.
-        errno: crate::Errno,
+        errno: Errno,
     },
 }
 

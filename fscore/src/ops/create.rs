@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
 use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::config::PATH_MAX;
-use crate::content::File;
-use crate::dir::Dir;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, CreatedBy, Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times};
-use crate::walk::Spot;
+use crate::model::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
+use crate::model::caller::Caller;
+use crate::model::config::PATH_MAX;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, CreatedBy, Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::ops::walk::Spot;
+use crate::store::content::File;
+use crate::store::dir::Dir;
+use crate::store::inode::{Body, Inode, Names, Times};
 
 impl Branch {
     /// mkdir(2).

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::Attr;
 use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, CreatedBy, Name};
-use crate::id::NodeId;
-use crate::walk::Spot;
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, CreatedBy, Name};
+use crate::model::id::NodeId;
+use crate::ops::walk::Spot;
 
 impl Branch {
     /// link(2): a symbolic link at `old` is not followed.

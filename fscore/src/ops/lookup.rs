@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::{Attr, StatFs};
 use crate::branch::Branch;
-use crate::caller::Caller;
-use crate::content::PAGE;
-use crate::errno::{Errno, Result};
-use crate::flags::Access;
-use crate::id::NodeId;
-use crate::walk::{Spot, Walk};
+use crate::model::attr::{Attr, StatFs};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::walk::{Spot, Walk};
+use crate::store::content::PAGE;
 
 impl Branch {
     /// The object of a name in a directory; `.` and `..` too.

@@ -4,17 +4,17 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::branch::Branch;
-use crate::caller::Caller;
-use crate::errno::Result;
-use crate::event::{
+use crate::branch::fs::FsCore;
+use crate::diff::steps::visible;
+use crate::lower::{Lower, split};
+use crate::model::caller::Caller;
+use crate::model::errno::Result;
+use crate::model::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
 };
-use crate::fs::FsCore;
-use crate::id::{BranchId, NodeId};
-use crate::lower::{Lower, split};
-use crate::paths::DirPaths;
-use crate::steps::visible;
-use crate::tree::{Found, Tree};
+use crate::model::id::{BranchId, NodeId};
+use crate::store::dir_paths::DirPaths;
+use crate::store::tree::{Found, Tree};
 
 /// What happened on the host; paths are relative to the lower directory.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,17 +3,17 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::{Attr, STICKY};
 use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::content::{File, Stamp};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::{Dentry, HandleId};
-use crate::id::NodeId;
-use crate::inode::Body;
-use crate::walk::{Last, Spot, Target};
+use crate::model::attr::{Attr, STICKY};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::{Last, Spot, Target};
+use crate::store::content::{File, Stamp};
+use crate::store::handles::{Dentry, HandleId};
+use crate::store::inode::Body;
 
 /// Whether opening with these flags changes the file, or is for changing it.
 fn may_change(flags: OpenFlags) -> bool {

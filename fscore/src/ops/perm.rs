@@ -1,12 +1,12 @@
 //! Who may do what: `fs/namei.c` and `fs/attr.c` of Linux, without ACLs: those of the host are in the
 //! mode that is shown (`lower/acl.rs`).
 
-use crate::attr::{GROUP_EXECUTE, SETGID, SETUID, STICKY};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::flags::Access;
-use crate::inode::Inode;
-use crate::tree::Tree;
+use crate::model::attr::{GROUP_EXECUTE, SETGID, SETUID, STICKY};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::flags::Access;
+use crate::store::inode::Inode;
+use crate::store::tree::Tree;
 
 /// The caller's rights in one tree.
 #[derive(Clone, Copy)]

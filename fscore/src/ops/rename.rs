@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::bytes;
 use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, Name, RenameHow};
-use crate::flags::{Access, RenameFlags};
-use crate::id::NodeId;
-use crate::tree::Found;
-use crate::walk::{Last, Parent, Spot};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, Name, RenameHow};
+use crate::model::flags::{Access, RenameFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::{Last, Parent, Spot};
+use crate::store::tree::Found;
 
 impl Branch {
     /// renameat2(2).

@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::Attr;
 use crate::branch::{Branch, View};
-use crate::caller::Caller;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
-use crate::id::NodeId;
-use crate::inode::Inode;
 use crate::lower::Lower;
-use crate::walk::{Spot, host_version};
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::ObjectKind;
+use crate::model::id::NodeId;
+use crate::ops::walk::{Spot, host_version};
+use crate::store::content::Stamp;
+use crate::store::inode::Inode;
 
 /// Metadata, and for how long it can be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

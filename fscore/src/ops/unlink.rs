@@ -4,12 +4,12 @@ use std::path::Path;
 
 use super::bytes;
 use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::Change;
-use crate::id::NodeId;
-use crate::tree::Found;
-use crate::walk::{Last, Spot};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::Change;
+use crate::model::id::NodeId;
+use crate::ops::walk::{Last, Spot};
+use crate::store::tree::Found;
 
 impl Branch {
     /// unlink(2).

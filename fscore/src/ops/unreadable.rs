@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::branch::Branch;
-use crate::id::NodeId;
-use crate::paths::DirPaths;
-use crate::steps::place_of;
-use crate::tree::Tree;
+use crate::diff::steps::place_of;
+use crate::model::id::NodeId;
+use crate::store::dir_paths::DirPaths;
+use crate::store::tree::Tree;
 
 impl Branch {
     /// Returns the files that the branch has changed (a part of the bytes, or only the name or the
@@ -30,7 +30,7 @@ impl Branch {
         for (key, inode) in tree.inodes().iter() {
             // A file that was only moved or touched is the host's, whatever that holds by now.
             let file = inode.as_file().filter(|file| !file.is_only_base());
-            let Some(stamp) = file.and_then(crate::content::File::needs) else {
+            let Some(stamp) = file.and_then(crate::store::content::File::needs) else {
                 continue;
             };
             let found = lower.inode(NodeId(key)).ok();

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::caller::Caller;
-use crate::config::PATH_MAX;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::event::{Name, ObjectKind};
-use crate::flags::Access;
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::perm::Rights;
-use crate::tree::{Found, Tree};
+use crate::model::caller::Caller;
+use crate::model::config::PATH_MAX;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::perm::Rights;
+use crate::store::content::Stamp;
+use crate::store::inode::Inode;
+use crate::store::tree::{Found, Tree};
 
 /// Symbolic links that one walk follows.
 const MAX_LINKS: u32 = 40;

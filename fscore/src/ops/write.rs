@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use super::bytes;
+use crate::branch::event_bus::lock;
 use crate::branch::{Branch, Txn};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::content::{MAX_SIZE, PAGE};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy, SizeChange};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::HandleId;
-use crate::id::NodeId;
-use crate::walk::Target;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy, SizeChange};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::Target;
+use crate::store::content::{MAX_SIZE, PAGE};
+use crate::store::handles::HandleId;
 
 impl Branch {
     /// read(2) at the handle's position. Gives how many bytes, 0 at the end.

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use self::marks::{Mark, Marked, Marks};
-use crate::attr::Nanos;
-use crate::errno::{Errno, Result};
-use crate::trie::Trie;
+use crate::model::attr::Nanos;
+use crate::model::errno::{Errno, Result};
+use crate::store::trie::Trie;
 
 /// Bytes in a page: the kernel's, so that sparse files count and seek as on tmpfs.
 pub(crate) const PAGE: u64 = 4096;
@@ -175,7 +175,7 @@ impl File {
         }
         let below = self.below();
         let mut same = true;
-        crate::trie::diff(&self.pages, &other.pages, &mut |page, old, new| {
+        crate::store::trie::diff(&self.pages, &other.pages, &mut |page, old, new| {
             same &= match (old, new) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b) || same_bytes(a, b),
                 // The one shows the lower file there, or else zeros.

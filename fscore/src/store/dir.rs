@@ -6,10 +6,10 @@
 
 use std::hash::Hasher as _;
 
-use crate::config::CaseSensitivity;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::trie::Trie;
+use crate::model::config::CaseSensitivity;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::trie::Trie;
 
 /// What one name leads to.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::config::PATH_MAX;
-use crate::event::Name;
-use crate::id::NodeId;
-use crate::tree::Tree;
+use crate::model::config::PATH_MAX;
+use crate::model::event::Name;
+use crate::model::id::NodeId;
+use crate::store::tree::Tree;
 
 /// Bytes of the longest path.
 pub(crate) const LONGEST: usize = PATH_MAX - 1;

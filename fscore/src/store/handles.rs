@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use rustc_hash::FxHashMap;
 
-use crate::content::Stamp;
-use crate::event::Name;
-use crate::flags::OpenFlags;
-use crate::id::NodeId;
-use crate::inode::Names;
-use crate::tree::Found;
+use crate::model::event::Name;
+use crate::model::flags::OpenFlags;
+use crate::model::id::NodeId;
+use crate::store::content::Stamp;
+use crate::store::inode::Names;
+use crate::store::tree::Found;
 
 /// An open file or directory of one branch. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::attr::{Attr, Nanos};
-use crate::content::{File, Stamp};
-use crate::dir::Dir;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
+use crate::model::attr::{Attr, Nanos};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::content::{File, Stamp};
+use crate::store::dir::Dir;
 
 /// Extended attributes, in the order in which they are listed.
 pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;

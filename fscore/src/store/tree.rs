@@ -6,16 +6,16 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::FsConfig;
-use crate::content::{File, Stamp};
-use crate::dir::{Dir, Entry, Link};
-use crate::errno::{Errno, Result};
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Seen, Times, Xattrs};
 use crate::lower::Lower;
-use crate::paths::LONGEST;
-use crate::trie::Trie;
+use crate::model::config::FsConfig;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::content::{File, Stamp};
+use crate::store::dir::{Dir, Entry, Link};
+use crate::store::dir_paths::LONGEST;
+use crate::store::inode::{Body, Inode, Names, Seen, Times, Xattrs};
+use crate::store::trie::Trie;
 
 /// What all branches of a filesystem have in common.
 #[derive(Debug)]
@@ -266,7 +266,7 @@ impl Tree {
 
     /// Whether so many more pages fit.
     pub(crate) fn room_for_pages(&self, pages: u64) -> Result<()> {
-        let most = self.shared.config.limits.bytes / crate::content::PAGE;
+        let most = self.shared.config.limits.bytes / crate::store::content::PAGE;
         if pages > most.saturating_sub(self.pages) {
             return Err(Errno::ENOSPC);
         }
@@ -452,7 +452,7 @@ impl Tree {
                 if entries.find(&found.name, case).is_none()
                     && let Some(found) = self.told_apart(dir, found)?
                 {
-                    all.push((crate::dir::key_of(&found.name, case), found));
+                    all.push((crate::store::dir::key_of(&found.name, case), found));
                 }
             }
             all.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));

@@ -4,8 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sync;
-// `bus.rs` names these as its own crate's.
-use agentfs_core::{event, id};
+
+/// What `event_bus.rs` names as modules of its own crate.
+mod model {
+    pub(crate) use agentfs_core::{event, id};
+}
 
 #[expect(
     dead_code,

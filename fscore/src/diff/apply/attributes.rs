@@ -9,11 +9,11 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno as HostErrno;
 
-use crate::attr::Attr;
-use crate::errno::Result;
-use crate::inode::{Inode, Seen, Xattrs};
+use crate::diff::steps::Differs;
 use crate::lower::mode_of;
-use crate::steps::Differs;
+use crate::model::attr::Attr;
+use crate::model::errno::Result;
+use crate::store::inode::{Inode, Seen, Xattrs};
 
 /// The access ACL.
 const ACL: &[u8] = b"system.posix_acl_access";

@@ -5,13 +5,13 @@
 //! hidden. So nothing that others put there is ever removed with it.
 
 use crate::branch::State;
-use crate::dir::{Dir, Entry, Link};
-use crate::errno::Result;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names};
 use crate::lower::Lower;
-use crate::tree::Tree;
+use crate::model::errno::Result;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::dir::{Dir, Entry, Link};
+use crate::store::inode::{Body, Inode, Names};
+use crate::store::tree::Tree;
 
 /// A directory of the branch that became one of the host's.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ pub(super) fn graft(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
                 && let Some(found) = lower.lookup(dir, &name, &tree.shared)?
                 && found.kind.is_dir()
                 // The branch may have moved it elsewhere.
-                && crate::steps::visible(tree, found.node).is_none()
+                && crate::diff::steps::visible(tree, found.node).is_none()
             {
                 merge(tree, lower, (dir, &found.name), child, found.node)?;
                 merged.push(Merged {
@@ -55,7 +55,7 @@ fn own_dirs(tree: &Tree, dir: NodeId) -> Vec<(Name, NodeId)> {
         return Vec::new();
     };
     let entries = inode.as_dir().map(Dir::entries).into_iter();
-    let entries = entries.flat_map(crate::trie::Trie::iter);
+    let entries = entries.flat_map(crate::store::trie::Trie::iter);
     entries
         .filter_map(|(_, entry)| match entry.link {
             Link::To(node, ObjectKind::Directory) => Some((entry.name.clone(), node)),

@@ -15,16 +15,16 @@ use super::plan::{Item, Plan, display, path_of, relative};
 use super::release::show_applied;
 use super::stage::Staged;
 use super::swap::{At, Expected, Swap};
-use crate::attr::Nanos;
-use crate::beneath;
+use crate::branch::served::Served;
 use crate::branch::{Branch, Hold};
-use crate::errno::{Errno, Result};
-use crate::event::{Name, ObjectKind};
-use crate::id::{BranchId, NodeId};
+use crate::diff::steps::{Differs, Named, Step};
+use crate::lower::beneath;
 use crate::lower::{Lower, Print, split};
-use crate::served::Served;
-use crate::steps::{Differs, Named, Step};
-use crate::tree::Tree;
+use crate::model::attr::Nanos;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::{BranchId, NodeId};
+use crate::store::tree::Tree;
 
 /// Why a step was not made. What it had done is taken back.
 #[derive(Debug)]

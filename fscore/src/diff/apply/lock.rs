@@ -12,7 +12,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::is_set;
-use crate::errno::Errno;
+use crate::model::errno::Errno;
 
 /// How long another process may take. Somebody may hold the lock for a reason of their own, and even
 /// wait for us: flock(1) around a command.

@@ -34,13 +34,13 @@ pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
 }
 
 use crate::branch::{Branch, Hold, now};
-use crate::changes::has_path;
-use crate::errno::Result;
-use crate::id::NodeId;
+use crate::diff::path_changes::has_path;
+use crate::diff::steps::{Step, steps};
 use crate::lower::Lower;
-use crate::paths::DirPaths;
-use crate::steps::{Step, steps};
-use crate::tree::Tree;
+use crate::model::errno::Result;
+use crate::model::id::NodeId;
+use crate::store::dir_paths::DirPaths;
+use crate::store::tree::Tree;
 
 /// How often a forced call looks again because the host changed something meanwhile.
 const MAX_LOOKS: usize = 16;

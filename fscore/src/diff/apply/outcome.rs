@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::lock::LockError;
-use crate::errno::Errno;
-use crate::event::ObjectKind;
+use crate::model::errno::Errno;
+use crate::model::event::ObjectKind;
 
 /// How [`Branch::apply`](crate::Branch::apply) shall go about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

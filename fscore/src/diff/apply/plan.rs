@@ -7,13 +7,13 @@ use std::path::PathBuf;
 
 use super::outcome::Action;
 use super::swap::Expected;
-use crate::content::File;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::Inode;
+use crate::diff::steps::{Differs, Named, Step};
 use crate::lower::Lower;
-use crate::steps::{Differs, Named, Step};
-use crate::tree::Tree;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::content::File;
+use crate::store::inode::Inode;
+use crate::store::tree::Tree;
 
 /// One step, as it is made on the host.
 #[derive(Debug)]

@@ -3,13 +3,13 @@
 use super::host::Job;
 use super::stage::Staged;
 use crate::branch::State;
-use crate::dir::{Entry, Link};
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::Inode;
+use crate::branch::served::Served;
 use crate::lower::Lower;
-use crate::served::Served;
-use crate::tree::Tree;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::store::dir::{Entry, Link};
+use crate::store::inode::Inode;
+use crate::store::tree::Tree;
 
 impl Tree {
     /// The host has under this name what the branch shows there.
@@ -105,7 +105,7 @@ impl Job<'_> {
             // It goes on as a file without a name.
             if let Ok(inode) = state.tree.inode_mut(node) {
                 inode.nlink = 0;
-                inode.names = crate::inode::Names::None;
+                inode.names = crate::store::inode::Names::None;
             }
             state.tree.set_orphan(node, false);
         } else {

@@ -10,11 +10,11 @@ use super::attributes::{self, Model, set_owner_and_times};
 use super::host::{Job, Stop};
 use super::is_set;
 use super::swap::{At, temporary_name};
-use crate::beneath;
-use crate::errno::Result;
-use crate::id::NodeId;
-use crate::inode::{Body, Inode};
+use crate::lower::beneath;
 use crate::lower::{Print, mode_of, split};
+use crate::model::errno::{Errno, Result};
+use crate::model::id::NodeId;
+use crate::store::inode::{Body, Inode};
 
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
@@ -99,7 +99,7 @@ impl Job<'_> {
             Body::CharDevice(rdev) => special(dir, at, FileType::CharacterDevice, &inode, *rdev)?,
             Body::BlockDevice(rdev) => special(dir, at, FileType::BlockDevice, &inode, *rdev)?,
             // A directory is made in its place.
-            Body::Dir(_) => return Err(Stop::Host(crate::Errno::EISDIR)),
+            Body::Dir(_) => return Err(Stop::Host(Errno::EISDIR)),
         }
         set_owner_and_times(dir, at, &inode.attr(node))?;
         Ok(staged)
@@ -137,7 +137,7 @@ impl Job<'_> {
         staged: &Staged,
         node: NodeId,
         inode: &Inode,
-        seen: Option<&crate::inode::Seen>,
+        seen: Option<&crate::store::inode::Seen>,
         model: Option<&Model>,
     ) -> Result<(), Stop> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
@@ -152,7 +152,7 @@ impl Job<'_> {
 
     /// Holes of the branch and of the file below stay holes.
     fn fill(&self, file: &OwnedFd, node: NodeId, inode: &Inode) -> Result<(), Stop> {
-        let size = inode.as_file().map_or(0, crate::content::File::size);
+        let size = inode.as_file().map_or(0, crate::store::content::File::size);
         rustix::fs::ftruncate(file, size)?;
         let mut buffer = Vec::new();
         let mut from = 0;

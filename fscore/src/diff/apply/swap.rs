@@ -10,8 +10,8 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::AtFlags;
 use rustix::io::Errno as HostErrno;
 
-use crate::errno::Result;
 use crate::lower::Print;
+use crate::model::errno::{Errno, Result};
 
 const PREFIX: &[u8] = b".agentfs-";
 const SUFFIX: &[u8] = b".tmp";
@@ -229,7 +229,7 @@ impl Swap {
     /// As [`place`](Self::place); what is not there any more is not moved.
     fn place_from(&self, from: At<'_>, to: At<'_>) -> Result<bool> {
         match self.place(from, to) {
-            Err(crate::Errno::ENOENT) => Ok(false),
+            Err(Errno::ENOENT) => Ok(false),
             other => other,
         }
     }
@@ -280,11 +280,11 @@ type Source<'a> = (At<'a>, Option<&'a Expected>);
 enum Failed {
     /// Perhaps because the filesystem cannot do it.
     Unsupported(HostErrno),
-    With(crate::Errno),
+    With(Errno),
 }
 
-impl From<crate::Errno> for Failed {
-    fn from(errno: crate::Errno) -> Self {
+impl From<Errno> for Failed {
+    fn from(errno: Errno) -> Self {
         Self::With(errno)
     }
 }

@@ -1,7 +1,7 @@
 //! What a [`Change`] answers of itself, so that its variants are listed in one place.
 
 use super::{Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow};
-use crate::id::NodeId;
+use crate::model::id::NodeId;
 
 impl Change {
     /// Returns the object that changed. A new branch or snapshot is none.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::trie::Trie;
+use crate::store::trie::Trie;
 
 /// What a range of pages is where no bytes lie over it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::{Shared, Tree};
-use crate::content::{File, ReadBase, Stamp};
-use crate::errno::{Errno, Result};
-use crate::id::NodeId;
+use crate::model::errno::{Errno, Result};
+use crate::model::id::NodeId;
+use crate::store::content::{File, ReadBase, Stamp};
 
 impl Tree {
     /// Changes a file's content and keeps count of its pages.
