@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::model::event::{Change, Envelope, EventSink, Origin};
 use crate::model::id::{BranchId, Seq};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, thread_local};
+use crate::sync::{Condvar, Mutex, RwLock, thread_local};
 
 /// A subscription, for [`FsCore::unsubscribe_events`](crate::FsCore::unsubscribe_events).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -98,7 +98,7 @@ impl EventBus {
         if !self.enabled {
             return Err(EventsDisabled);
         }
-        let mut last = lock(&self.last);
+        let mut last = self.last.lock();
         *last += 1;
         let id = SubscriptionId(*last);
         drop(last);
@@ -116,12 +116,9 @@ impl EventBus {
         };
         let found = self.close(&one);
         if INSIDE.with(Cell::get) == 0 {
-            let mut guard = lock(&self.last);
+            let mut guard = self.last.lock();
             while one.calls.load(Ordering::SeqCst) != CLOSED {
-                guard = self
-                    .quiet
-                    .wait(guard)
-                    .unwrap_or_else(PoisonError::into_inner);
+                self.quiet.wait(&mut guard);
             }
         }
         Ok(found)
@@ -135,7 +132,7 @@ impl EventBus {
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Subscription>>)) {
-        let mut guard = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.sinks.write();
         let old = guard.clone();
         let mut sinks = old.to_vec();
         change(&mut sinks);
@@ -147,10 +144,7 @@ impl EventBus {
     }
 
     fn sinks(&self) -> Sinks {
-        self.sinks
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.sinks.read().clone()
     }
 
     /// Calls every sink; one that panics is removed.
@@ -169,7 +163,7 @@ impl EventBus {
                 }
             }
             if one.calls.fetch_sub(1, Ordering::SeqCst) == CLOSED + 1 {
-                let _guard = lock(&self.last);
+                let _guard = self.last.lock();
                 self.quiet.notify_all();
             }
         }
@@ -212,7 +206,7 @@ impl Outbox {
 
     /// Numbers a change. Called under the branch's lock.
     pub(crate) fn push(&self, circumstances: Circumstances, change: Change) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.seq += 1;
         let seq = Seq(state.seq);
         if circumstances.origin != Origin::Lower && !change.is_activity() {
@@ -230,17 +224,17 @@ impl Outbox {
 
     /// The number of the last change.
     pub(crate) fn last_seq(&self) -> Seq {
-        Seq(lock(&self.state).seq)
+        Seq(self.state.lock().seq)
     }
 
     /// The number of the last change that neither came from the lower directory nor was activity.
     pub(crate) fn last_own_seq(&self) -> Seq {
-        Seq(lock(&self.state).own)
+        Seq(self.state.lock().own)
     }
 
     /// Tells the sinks what waits, unless another call is doing so. Called without a lock.
     pub(crate) fn deliver(&self, bus: &EventBus) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.delivering || state.waiting.is_empty() {
             return;
         }
@@ -262,7 +256,7 @@ impl Outbox {
                 });
             }
             batch.clear();
-            state = lock(&self.state);
+            state = self.state.lock();
             state.spare = batch;
             if state.waiting.is_empty() {
                 state.delivering = false;
@@ -270,9 +264,4 @@ impl Outbox {
             }
         }
     }
-}
-
-/// No code of others runs under these locks, so a poisoned one is sound.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
 //! The filesystem: its branches, its snapshots, and who listens.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::snapshot::Snapshot;
@@ -14,6 +14,7 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::EventSink;
 use crate::model::id::{BranchId, SnapshotId};
 use crate::store::tree::{Shared, Tree};
+use crate::sync::RwLock;
 
 /// The filesystem. Cheap to clone; the clones are one filesystem.
 #[derive(Clone, Debug)]
@@ -102,7 +103,7 @@ impl FsCore {
     ///
     /// `ENOENT` when there is none of that number.
     pub fn branch(&self, id: BranchId) -> Result<Branch> {
-        let registry = self.core.registry();
+        let registry = self.core.registry.read();
         let inner = registry.branches.get(&id).ok_or(Errno::ENOENT)?.clone();
         Ok(Branch {
             core: self.core.clone(),
@@ -117,7 +118,14 @@ impl FsCore {
     pub fn seal(&self) {
         // Release, and Acquire below: whoever locks a branch after this has locked it sees the seal.
         self.core.sealed.store(true, Ordering::Release);
-        let branches: Vec<_> = self.core.registry().branches.values().cloned().collect();
+        let branches: Vec<_> = self
+            .core
+            .registry
+            .read()
+            .branches
+            .values()
+            .cloned()
+            .collect();
         for branch in branches {
             branch.pass();
         }
@@ -160,15 +168,5 @@ impl Core {
             return Err(Errno::EROFS);
         }
         Ok(())
-    }
-
-    pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
-        self.registry.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn registry_mut(&self) -> RwLockWriteGuard<'_, Registry> {
-        self.registry
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

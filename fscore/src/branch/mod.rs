@@ -5,10 +5,10 @@ pub(crate) mod fs;
 pub(crate) mod served;
 pub(crate) mod snapshot;
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::branch::event_bus::{Circumstances, EventBus, Outbox, lock};
+use crate::branch::event_bus::{Circumstances, EventBus, Outbox};
 use crate::branch::fs::Core;
 use crate::branch::served::Served;
 use crate::model::attr::Nanos;
@@ -21,6 +21,7 @@ use crate::store::content::Stamp;
 use crate::store::dir_paths::DirPaths;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
 use crate::store::tree::{Based, Tree};
+use crate::sync::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// A writable view of the filesystem, and all operations on it.
 ///
@@ -70,7 +71,7 @@ impl Drop for Hold<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock_state();
         state.is_held = false;
-        *lock(&self.0.held) = false;
+        *self.0.held.lock() = false;
         self.0.released.notify_all();
     }
 }
@@ -93,13 +94,13 @@ impl BranchInner {
         }
     }
 
-    /// Nothing under this lock panics half-way through a change, so a poisoned one is sound.
+    /// The state, to be read.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read()
     }
 
     fn lock_state(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+        self.state.write()
     }
 
     /// Waits until nobody has the state locked.
@@ -121,9 +122,8 @@ impl BranchInner {
 
     #[cold]
     fn wait_for_release(&self) {
-        let held = lock(&self.held);
-        let released = self.released.wait_while(held, |held| *held);
-        drop(released.unwrap_or_else(PoisonError::into_inner));
+        let mut held = self.held.lock();
+        self.released.wait_while(&mut held, |held| *held);
     }
 
     /// Keeps the branch as it is, for work that takes long. No lock is held meanwhile: it can be
@@ -131,20 +131,20 @@ impl BranchInner {
     pub(crate) fn hold(&self) -> Hold<'_> {
         let mut state = self.write();
         state.is_held = true;
-        *lock(&self.held) = true;
+        *self.held.lock() = true;
         Hold(self)
     }
 
     pub(crate) fn dir_path(&self, tree: &Tree, dir: NodeId) -> Option<Arc<[u8]>> {
-        Some(lock(&self.dir_paths).of(tree, dir)?.text)
+        Some(self.dir_paths.lock().of(tree, dir)?.text)
     }
 
     pub(crate) fn forget_dir_paths(&self) {
-        lock(&self.dir_paths).clear();
+        self.dir_paths.lock().clear();
     }
 
     fn forget_dir_path(&self, dir: NodeId) {
-        lock(&self.dir_paths).forget(dir);
+        self.dir_paths.lock().forget(dir);
     }
 }
 

@@ -1,13 +1,11 @@
 //! The versions of the host's files that a branch has shown: what a change that it makes is based
 //! on, and so what conflicts are judged by.
 
-use std::sync::Mutex;
-
 use rustc_hash::FxHashMap;
 
-use crate::branch::event_bus::lock;
 use crate::model::id::NodeId;
 use crate::store::content::Stamp;
+use crate::sync::Mutex;
 
 /// Of every file and symbolic link that the branch shows as the host has it, which version was shown
 /// last. Whoever looks later, to change it, may find another one there.
@@ -24,7 +22,7 @@ struct Version {
 impl Served {
     /// Attributes were shown. What was read before counts more: it is what an editor holds.
     pub(crate) fn attributes(&self, node: NodeId, stamp: Stamp) {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         let version = all.entry(node).or_insert(Version {
             stamp,
             is_content: false,
@@ -40,14 +38,14 @@ impl Served {
             stamp,
             is_content: true,
         };
-        lock(&self.0).insert(node, version);
+        self.0.lock().insert(node, version);
     }
 
     /// What a change of a file made now is based on, if the branch has shown anything: the file
     /// itself, or what the host had in its place before. What was read counts more than what was
     /// looked at later.
     pub(crate) fn base(&self, node: NodeId, before: &[NodeId]) -> Option<Stamp> {
-        let all = lock(&self.0);
+        let all = self.0.lock();
         let shown = || {
             std::iter::once(&node)
                 .chain(before)

@@ -60,7 +60,7 @@ impl FsCore {
         let source = self.branch(branch)?;
         let name: Arc<str> = Arc::from(name);
         let id = {
-            let mut registry = self.core.registry_mut();
+            let mut registry = self.core.registry.write();
             if registry.snapshots.len() as u64 >= self.config().limits.snapshots {
                 return Err(Errno::ENOSPC);
             }
@@ -123,7 +123,7 @@ impl FsCore {
     fn add_branch(&self, caller: &Caller, tree: Tree, name: &str) -> Result<BranchId> {
         let name: Arc<str> = Arc::from(name);
         let branch = {
-            let mut registry = self.core.registry_mut();
+            let mut registry = self.core.registry.write();
             if registry.branches.len() as u64 >= self.config().limits.branches {
                 return Err(Errno::ENOSPC);
             }
@@ -149,7 +149,7 @@ impl FsCore {
     ///
     /// `ENOENT`.
     pub fn snapshot_delete(&self, snapshot: SnapshotId) -> Result<()> {
-        let gone = self.core.registry_mut().snapshots.remove(&snapshot);
+        let gone = self.core.registry.write().snapshots.remove(&snapshot);
         // Freed here, without the lock: it may be large.
         gone.map(drop).ok_or(Errno::ENOENT)
     }
@@ -161,7 +161,7 @@ impl FsCore {
     /// `ENOENT`; `EBUSY` for [`MAIN`](Self::MAIN) and while something is open in it.
     pub fn branch_delete(&self, branch: BranchId) -> Result<()> {
         let gone = {
-            let mut registry = self.core.registry_mut();
+            let mut registry = self.core.registry.write();
             let inner = registry.branches.get(&branch).ok_or(Errno::ENOENT)?;
             if branch == Self::MAIN || inner.read().handles.len() > 0 {
                 return Err(Errno::EBUSY);
@@ -175,7 +175,7 @@ impl FsCore {
     /// All branches, oldest first.
     #[must_use]
     pub fn branches(&self) -> Vec<BranchInfo> {
-        let registry = self.core.registry();
+        let registry = self.core.registry.read();
         let all = registry.branches.iter();
         all.map(|(id, branch)| BranchInfo {
             id: *id,
@@ -187,7 +187,7 @@ impl FsCore {
     /// All snapshots, oldest first.
     #[must_use]
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
-        let registry = self.core.registry();
+        let registry = self.core.registry.read();
         let all = registry.snapshots.iter();
         all.map(|(id, snapshot)| SnapshotInfo {
             id: *id,
@@ -198,7 +198,7 @@ impl FsCore {
     }
 
     pub(crate) fn snapshot(&self, id: SnapshotId) -> Result<Arc<Snapshot>> {
-        let registry = self.core.registry();
+        let registry = self.core.registry.read();
         registry.snapshots.get(&id).cloned().ok_or(Errno::ENOENT)
     }
 }

@@ -20,7 +20,7 @@ mod stat;
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -33,7 +33,6 @@ use self::own_writes::{HostState, Traces};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Print, mode_of};
 use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
-use crate::branch::event_bus::lock;
 use crate::model::config::CaseSensitivity;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
@@ -41,6 +40,7 @@ use crate::model::id::NodeId;
 use crate::store::dir::{Dir, same_name};
 use crate::store::inode::{Body, Inode, Xattrs};
 use crate::store::tree::{Found, Shared};
+use crate::sync::Mutex;
 
 /// Lower files that are kept open.
 const MAX_OPEN: usize = 64;
@@ -91,23 +91,23 @@ impl Lower {
     }
 
     fn known(&self, node: NodeId) -> Result<Known> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         index.known(node).cloned().ok_or(Errno::ESTALE)
     }
 
     /// What a node is, or was when the host still had it.
     pub(crate) fn kind_of(&self, node: NodeId) -> Option<ObjectKind> {
-        lock(&self.index).known(node).map(|known| known.kind)
+        self.index.lock().known(node).map(|known| known.kind)
     }
 
     /// Whether the host has this object, unless that was found not to be so.
     pub(crate) fn has(&self, node: NodeId) -> bool {
-        lock(&self.index).has(node)
+        self.index.lock().has(node)
     }
 
     /// Where a node was seen last on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         index.known(node).map(|known| known.path.clone())
     }
 
@@ -120,7 +120,7 @@ impl Lower {
     /// Whether changes of an object are told, whichever name they are made by; of a directory also
     /// those of its names.
     pub(crate) fn tells_of(&self, node: NodeId) -> bool {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let Some(known) = index.known(node) else {
             return false;
         };
@@ -321,7 +321,7 @@ impl Lower {
     ) -> Found {
         let name: Name = Arc::from(name);
         let path = join(&known.path, &name);
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         let node = index.seen((dir, &name), path, (object, kind), || shared.new_node());
         Found { node, kind, name }
     }
@@ -329,23 +329,23 @@ impl Lower {
     /// Gives the object of this name, which was taken for `old`, a node of its own.
     pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId, shared: &Shared) -> NodeId {
         let new = shared.new_node();
-        lock(&self.index).renumber(at, old, new);
+        self.index.lock().renumber(at, old, new);
         new
     }
 
     /// What had the name of an object before it, the latest first.
     pub(crate) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
-        lock(&self.index).predecessors(node)
+        self.index.lock().predecessors(node)
     }
 
     /// The node that was last seen by this name.
     pub(crate) fn seen_as(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
-        lock(&self.index).named(dir, name)
+        self.index.lock().named(dir, name)
     }
 
     /// The same, and what it was.
     pub(crate) fn seen_with_kind(&self, dir: NodeId, name: &[u8]) -> Option<(NodeId, ObjectKind)> {
-        let index = lock(&self.index);
+        let index = self.index.lock();
         let node = index.named(dir, name)?;
         Some((node, index.known(node)?.kind))
     }
@@ -353,7 +353,7 @@ impl Lower {
     /// The host has no such name any more. With its last name goes the object, unless it was only
     /// `moved`: another that gets its inode number is another node.
     pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8], moved: bool) {
-        lock(&self.index).forget_name(dir, name, moved);
+        self.index.lock().forget_name(dir, name, moved);
     }
 
     /// The host has this object at this name now, put there for `node` by who calls.
@@ -362,18 +362,18 @@ impl Lower {
         let stat = stat_at(&fd, name)?;
         let path = join(&parent.path, name);
         let object = (object_of(&stat), stat_kind(&stat).ok_or(Errno::ESTALE)?);
-        lock(&self.index).adopt(node, (dir, name), path, object);
+        self.index.lock().adopt(node, (dir, name), path, object);
         self.close(node);
         Ok(())
     }
 
     /// Keeps it open no longer.
     fn close(&self, node: NodeId) {
-        lock(&self.open).retain(|(other, _)| *other != node);
+        self.open.lock().retain(|(other, _)| *other != node);
     }
 
     fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some((_, fd)) = open.iter().find(|(other, _)| *other == node) {
             return Ok(fd.clone());
         }

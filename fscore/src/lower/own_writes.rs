@@ -3,15 +3,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::branch::event_bus::lock;
 use crate::diff::apply::Action;
 use crate::lower::Lower;
 use crate::model::event::ObjectKind;
 use crate::model::id::{BranchId, NodeId};
+use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Paths that are remembered before all are forgotten.
 const MAX_PATHS: usize = 1 << 20;
@@ -40,25 +39,25 @@ impl Traces {
     /// from [`applying`](Self::applying), so that many who wait do not keep a watcher of the host
     /// waiting, too.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        lock(&self.turn)
+        self.turn.lock()
     }
 
     /// Something is being applied until the guard goes.
     pub(crate) fn applying(&self) -> RwLockWriteGuard<'_, ()> {
-        self.applying
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.applying.write()
     }
 
     /// Waits until nothing is being applied.
     fn settled(&self) -> RwLockReadGuard<'_, ()> {
-        self.applying.read().unwrap_or_else(PoisonError::into_inner)
+        self.applying.read()
     }
 
     /// A branch takes this object away.
     pub(crate) fn removing(&self, by: BranchId, path: &[u8], was: Option<(NodeId, ObjectKind)>) {
         let left = None;
-        lock(&self.paths).insert(path.to_vec(), Trace { by, left, was });
+        self.paths
+            .lock()
+            .insert(path.to_vec(), Trace { by, left, was });
     }
 
     /// A branch did these things.
@@ -68,7 +67,7 @@ impl Traces {
         by: BranchId,
         actions: impl Iterator<Item = &'a Action>,
     ) {
-        let mut paths = lock(&self.paths);
+        let mut paths = self.paths.lock();
         if paths.len() > MAX_PATHS {
             paths.clear();
         }
@@ -95,7 +94,7 @@ impl Traces {
     /// Which branch left the path as it is now.
     pub(crate) fn left_by(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
         let _settled = self.settled();
-        let mut paths = lock(&self.paths);
+        let mut paths = self.paths.lock();
         let trace = paths.get(path)?;
         if trace.left == lower.state_of(path) {
             return Some(trace.by);
@@ -106,6 +105,6 @@ impl Traces {
 
     /// What a branch took away from there; told once.
     pub(crate) fn take_removed(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
-        lock(&self.paths).get_mut(path)?.was.take()
+        self.paths.lock().get_mut(path)?.was.take()
     }
 }

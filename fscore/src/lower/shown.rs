@@ -9,7 +9,6 @@ use super::acl::{self, Taken};
 use super::index::Known;
 use super::stat::{inode, mode_of, nanos, number, object_of, stamp_of};
 use super::{Lower, vanished};
-use crate::branch::event_bus::lock;
 use crate::branch::now;
 use crate::model::attr::Nanos;
 use crate::model::errno::Result;
@@ -67,20 +66,20 @@ impl Lower {
             return mode & !u32::from(taken);
         }
         let (device, _) = object_of(stat);
-        if lock(&self.without_acls).contains(&device) {
+        if self.without_acls.lock().contains(&device) {
             return mode;
         }
         let taken = match acl::taken(dir, name, mode) {
             Taken::Bits(taken) => taken,
             Taken::Unsupported => {
-                lock(&self.without_acls).push(device);
+                self.without_acls.lock().push(device);
                 return mode;
             }
             Taken::Unknown => return mode & !0o077,
         };
         if ctime < now() - TICK {
             let taken = u16::try_from(taken).unwrap_or(0o077);
-            lock(&self.index).note_acl(node, (ctime, taken));
+            self.index.lock().note_acl(node, (ctime, taken));
         }
         mode & !taken
     }

@@ -301,7 +301,7 @@ impl Telling<'_> {
 
     fn in_branches(&self, tell: impl Fn(&Branch)) {
         let core = &self.fs.core;
-        let all: Vec<_> = core.registry().branches.values().cloned().collect();
+        let all: Vec<_> = core.registry.read().branches.values().cloned().collect();
         let all = all.into_iter().filter(|it| Some(it.id) != self.except);
         for inner in all {
             let branch = Branch {

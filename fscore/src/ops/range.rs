@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use crate::branch::event_bus::lock;
 use crate::branch::{Branch, Txn};
 use crate::model::attr::Seek;
 use crate::model::caller::Caller;
@@ -62,7 +61,7 @@ impl Branch {
         let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
         let inode = state.tree.inode(handle.node)?;
         let file = inode.as_file();
-        let mut position = lock(&handle.position);
+        let mut position = handle.position.lock();
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
         let find = |offset: i64, data: bool| {
             let file = file.ok_or(Errno::EINVAL)?;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::event_bus::lock;
 use crate::branch::{Branch, View};
 use crate::model::attr::DirEntry;
 use crate::model::caller::Caller;
@@ -51,7 +50,7 @@ impl Branch {
         let (entries, told) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
             let entries = {
-                let mut listing = lock(&handle.listing);
+                let mut listing = handle.listing.lock();
                 view.read_entries(handle.node, &mut listing, cookie, max)?
             };
             let told = !entries.is_empty() && view.tell_read(handle)?;

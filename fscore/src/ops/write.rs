@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::event_bus::lock;
 use crate::branch::{Branch, Txn};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -53,13 +52,13 @@ impl Branch {
                 return Err(Errno::EBADF);
             }
             check_range(
-                offset.unwrap_or_else(|| *lock(&handle.position)),
+                offset.unwrap_or_else(|| *handle.position.lock()),
                 buffer.len() as u64,
             )?;
             let read = match offset {
                 Some(offset) => view.tree.read(handle.node, offset, buffer)?,
                 None => {
-                    let mut position = lock(&handle.position);
+                    let mut position = handle.position.lock();
                     let read = view.tree.read(handle.node, *position, buffer)?;
                     *position += read as u64;
                     read
@@ -145,7 +144,7 @@ impl Txn<'_> {
         }
         let (node, opened) = (handle.node, handle.opened);
         let append = handle.flags.contains(OpenFlags::APPEND);
-        let position = *lock(&handle.position);
+        let position = *handle.position.lock();
         check_range(offset.unwrap_or(position), data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
@@ -168,7 +167,7 @@ impl Txn<'_> {
         if let Some(handle) = self.handles.get_mut(id) {
             handle.written = true;
             if offset.is_none() {
-                *lock(&handle.position) = end;
+                *handle.position.lock() = end;
             }
         }
         self.emit_written(id, before)?;

@@ -1,7 +1,7 @@
 //! Open handles of a branch. A handle follows the name it was opened by through renames, as the
 //! kernel's dcache does, and keeps its object alive when the last name is gone.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
@@ -11,6 +11,7 @@ use crate::model::id::NodeId;
 use crate::store::content::Stamp;
 use crate::store::inode::Names;
 use crate::store::tree::Found;
+use crate::sync::Mutex;
 
 /// An open file or directory of one branch. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
