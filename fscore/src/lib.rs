@@ -92,9 +92,9 @@ pub use self::model::config::{
 };
 pub use self::model::errno::{Errno, Result};
 pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
+pub use self::model::stamp::Stamp;
 pub use self::model::{event, id};
 pub use self::ops::lower_change::LowerChange;
 pub use self::ops::readdir::Pass;
 pub use self::ops::show::{Base, Shown};
-pub use self::store::content::Stamp;
 pub use self::store::handles::HandleId;

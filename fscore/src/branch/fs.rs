@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::snapshot::Snapshot;
-use crate::branch::{Branch, BranchInner, now};
+use crate::branch::{Branch, BranchInner};
 use crate::lower::Lower;
 use crate::lower::announced::Announced;
+use crate::model::attr::now;
 use crate::model::config::{ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::EventSink;

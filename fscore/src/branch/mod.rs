@@ -6,18 +6,17 @@ pub(crate) mod served;
 pub(crate) mod snapshot;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::branch::event_bus::{Circumstances, EventBus, Outbox};
 use crate::branch::fs::Core;
 use crate::branch::served::Served;
-use crate::model::attr::Nanos;
+use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, Name, NodeRef, Origin, Place};
 use crate::model::id::{BranchId, NodeId, Seq};
+use crate::model::stamp::Stamp;
 use crate::ops::walk::{Target, Walk};
-use crate::store::content::Stamp;
 use crate::store::dir_paths::DirPaths;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
 use crate::store::tree::{Based, Tree};
@@ -279,14 +278,6 @@ impl Branch {
             self.inner.outbox.deliver(&self.core.bus);
         }
     }
-}
-
-/// The time as files have it.
-pub(crate) fn now() -> Nanos {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn place(branch: &BranchInner, tree: &Tree, dir: NodeId, name: &Name) -> Place {

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::model::id::NodeId;
-use crate::store::content::Stamp;
+use crate::model::stamp::Stamp;
 use crate::sync::Mutex;
 
 /// Of every file and symbolic link that the branch shows as the host has it, which version was shown

@@ -208,7 +208,7 @@ impl Branch {
     fn announce(&self, caller: &Caller, change: Change) {
         if self.core.bus.is_listening() {
             let circumstances = Circumstances {
-                time_ns: crate::branch::now().unsigned_abs(),
+                time_ns: crate::model::attr::now().unsigned_abs(),
                 pid: caller.pid,
                 origin: caller.origin,
             };

@@ -8,8 +8,9 @@ use crate::model::caller::Caller;
 use crate::model::errno::Result;
 use crate::model::event::Origin;
 use crate::model::id::{BranchId, NodeId, SnapshotId};
+use crate::model::names::Names;
 use crate::store::dir_paths::{DirPath, DirPaths};
-use crate::store::inode::{Body, Names};
+use crate::store::inode::Body;
 use crate::store::tree::Tree;
 
 impl FsCore {

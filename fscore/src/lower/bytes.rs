@@ -9,7 +9,7 @@ use super::Lower;
 use super::stat::stamp_of;
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
-use crate::store::content::Stamp;
+use crate::model::stamp::Stamp;
 
 impl Lower {
     /// Reads bytes of a lower file that was just found to have this stamp; returns how many there

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::attr::Nanos;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
-use crate::store::inode::Names;
+use crate::model::names::Names;
 
 /// Device and inode number.
 pub(super) type Object = (u64, u64);

@@ -33,13 +33,15 @@ use self::own_writes::{HostState, Traces};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Print, mode_of};
 use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
+use crate::model::attr::Xattrs;
 use crate::model::config::CaseSensitivity;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
-use crate::store::dir::{Dir, same_name};
-use crate::store::inode::{Body, Inode, Xattrs};
-use crate::store::tree::{Found, Shared};
+use crate::model::names::Found;
+use crate::store::dir::Dir;
+use crate::store::inode::{Body, Inode};
+use crate::store::tree::Shared;
 use crate::sync::Mutex;
 
 /// Lower files that are kept open.
@@ -266,7 +268,7 @@ impl Lower {
                     let all = self.list(dir, shared)?;
                     Ok(all
                         .into_iter()
-                        .find(|found| same_name(&found.name, name, case)))
+                        .find(|found| case.is_same(&found.name, name)))
                 }
             },
             Err(errno) => Err(errno.into()),

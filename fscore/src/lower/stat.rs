@@ -5,9 +5,11 @@ use rustix::fs::{AtFlags, FileType, Stat};
 
 use super::index::Object;
 use crate::model::attr::Nanos;
+use crate::model::attr::Times;
 use crate::model::event::ObjectKind;
-use crate::store::content::Stamp;
-use crate::store::inode::{Body, Inode, Names, Times};
+use crate::model::names::Names;
+use crate::model::stamp::Stamp;
+use crate::store::inode::{Body, Inode};
 
 /// A number of the host, whose type differs from system to system.
 pub(super) fn number<T: TryInto<u64>>(value: T) -> u64 {

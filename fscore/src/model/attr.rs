@@ -1,5 +1,9 @@
 //! What stat, setattr, readdir and statfs speak of.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
 
@@ -156,4 +160,35 @@ pub struct StatFs {
     pub files_free: u64,
     /// Longest name.
     pub name_max: u32,
+}
+
+/// The times of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Times {
+    pub(crate) atime: Nanos,
+    pub(crate) mtime: Nanos,
+    pub(crate) ctime: Nanos,
+    pub(crate) btime: Nanos,
+}
+
+impl Times {
+    pub(crate) fn at(now: Nanos) -> Self {
+        Self {
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+        }
+    }
+}
+
+/// Extended attributes, in the order in which they are listed.
+pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;
+
+/// The time as files have it.
+pub(crate) fn now() -> Nanos {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -50,6 +50,25 @@ pub enum CaseSensitivity {
     InsensitivePreserving,
 }
 
+impl CaseSensitivity {
+    /// Returns whether two names are the same one.
+    pub(crate) fn is_same(self, a: &[u8], b: &[u8]) -> bool {
+        a == b || (self == Self::InsensitivePreserving && fold(a) == fold(b))
+    }
+}
+
+/// Returns the form in which names that differ only in case are equal.
+pub(crate) fn fold(name: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(name) {
+        Ok(text) => text
+            .chars()
+            .flat_map(char::to_lowercase)
+            .collect::<String>()
+            .into_bytes(),
+        Err(_) => name.to_ascii_lowercase(),
+    }
+}
+
 /// Where a branch keeps what was written to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,6 +150,8 @@ pub struct Overlay {
 pub(crate) const NAME_MAX: u32 = 255;
 /// Linux's longest path, with the NUL that ends it.
 pub(crate) const PATH_MAX: usize = 4096;
+/// Bytes of the longest path.
+pub(crate) const LONGEST_PATH: usize = PATH_MAX - 1;
 
 /// Why a configuration is refused.
 #[derive(Clone, PartialEq, Eq, Debug)]

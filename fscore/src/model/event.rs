@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::model::config::LONGEST_PATH;
 use crate::model::id::{BranchId, MountId, NodeId, Seq, SessionId, SnapshotId};
 
 /// One change, with canonical absolute paths of the branch it happened in (`/` is its root).
@@ -179,8 +180,7 @@ impl Place {
     /// Whether the name lies too deep for a path, so that [`path`](Self::path) does not lead to it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.dir.ends_with(b"/")
-            || self.dir.len() + 1 + self.name.len() > crate::store::dir_paths::LONGEST
+        self.dir.ends_with(b"/") || self.dir.len() + 1 + self.name.len() > LONGEST_PATH
     }
 
     /// The canonical absolute path at the commit.

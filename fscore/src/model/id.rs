@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -71,6 +72,17 @@ impl NodeId {
     pub(crate) fn of_host(inode: u64) -> Option<Self> {
         let is_free = inode > Self::ROOT.0 && inode < OURS_TOO && !OURS.contains(&inode);
         is_free.then_some(Self(inode))
+    }
+}
+
+/// Hands out the numbers of the nodes that are not the host's.
+#[derive(Debug, Default)]
+pub(crate) struct NodeNumbers(AtomicU64);
+
+impl NodeNumbers {
+    /// Returns a number that no node ever had, and no object of the host can have.
+    pub(crate) fn next(&self) -> NodeId {
+        NodeId::of_ours(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -7,3 +7,5 @@ pub(crate) mod errno;
 pub mod event;
 pub(crate) mod flags;
 pub mod id;
+pub(crate) mod names;
+pub(crate) mod stamp;

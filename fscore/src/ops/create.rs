@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::bytes;
 use crate::branch::{Branch, Txn};
+use crate::model::attr::Times;
 use crate::model::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
 use crate::model::caller::Caller;
 use crate::model::config::PATH_MAX;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, CreatedBy, Name, ObjectKind};
 use crate::model::id::NodeId;
+use crate::model::names::Names;
 use crate::ops::walk::Spot;
 use crate::store::content::File;
 use crate::store::dir::Dir;
-use crate::store::inode::{Body, Inode, Names, Times};
+use crate::store::inode::{Body, Inode};
 
 impl Branch {
     /// mkdir(2).

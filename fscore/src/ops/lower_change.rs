@@ -13,8 +13,9 @@ use crate::model::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
 };
 use crate::model::id::{BranchId, NodeId};
+use crate::model::names::Found;
 use crate::store::dir_paths::DirPaths;
-use crate::store::tree::{Found, Tree};
+use crate::store::tree::Tree;
 
 /// What happened on the host; paths are relative to the lower directory.
 #[derive(Clone, PartialEq, Eq, Debug)]

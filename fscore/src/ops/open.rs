@@ -10,8 +10,9 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, ObjectKind, ResizedBy};
 use crate::model::flags::{Access, OpenFlags};
 use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
 use crate::ops::walk::{Last, Spot, Target};
-use crate::store::content::{File, Stamp};
+use crate::store::content::File;
 use crate::store::handles::{Dentry, HandleId};
 use crate::store::inode::Body;
 

@@ -11,9 +11,9 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::ObjectKind;
 use crate::model::flags::Access;
 use crate::model::id::NodeId;
+use crate::model::names::Found;
 use crate::store::dir::{FIRST_KEY, Link};
 use crate::store::handles::{HandleId, Listing};
-use crate::store::tree::Found;
 
 /// Cookies after `.` and `..`.
 const AFTER_DOT: u64 = 1;

@@ -10,8 +10,8 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, Name, RenameHow};
 use crate::model::flags::{Access, RenameFlags};
 use crate::model::id::NodeId;
+use crate::model::names::Found;
 use crate::ops::walk::{Last, Parent, Spot};
-use crate::store::tree::Found;
 
 impl Branch {
     /// renameat2(2).

@@ -11,8 +11,8 @@ use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
 use crate::ops::walk::{Spot, host_version};
-use crate::store::content::Stamp;
 use crate::store::inode::Inode;
 
 /// Metadata, and for how long it can be believed.

@@ -8,8 +8,8 @@ use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
 use crate::model::id::NodeId;
+use crate::model::names::Found;
 use crate::ops::walk::{Last, Spot};
-use crate::store::tree::Found;
 
 impl Branch {
     /// unlink(2).

@@ -8,10 +8,11 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::flags::Access;
 use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::model::stamp::Stamp;
 use crate::ops::perm::Rights;
-use crate::store::content::Stamp;
 use crate::store::inode::Inode;
-use crate::store::tree::{Found, Tree};
+use crate::store::tree::Tree;
 
 /// Symbolic links that one walk follows.
 const MAX_LINKS: u32 = 40;

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use self::marks::{Mark, Marked, Marks};
-use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
+use crate::model::stamp::Stamp;
 use crate::store::trie::Trie;
 
 /// Bytes in a page: the kernel's, so that sparse files count and seek as on tmpfs.
@@ -32,35 +32,6 @@ pub(crate) struct Base {
     covered: u64,
     /// The lower file as it was when the branch copied it up.
     stamp: Stamp,
-}
-
-/// A version of a file or symbolic link of the host, for as long as it is the same object.
-///
-/// The time of the last change of any kind is part of it, because the host can set the time of the
-/// last change of content back (`cp -p`, `tar`, `rsync`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stamp {
-    /// Bytes.
-    pub size: u64,
-    /// The last change of content.
-    pub mtime: Nanos,
-    /// The last change of anything.
-    pub ctime: Nanos,
-}
-
-impl Stamp {
-    /// Of what has no content that could change: a directory or a special file.
-    pub(crate) const NONE: Self = Self {
-        size: 0,
-        mtime: 0,
-        ctime: 0,
-    };
-
-    /// Whether the bytes are the same, unless the host set the time of their change back. What
-    /// applying itself does to a file (another name, other permissions) does not count.
-    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
-        (self.size, self.mtime) == (other.size, other.mtime)
-    }
 }
 
 /// Reads bytes of the lower file at an offset; returns how many there are, fewer than the buffer

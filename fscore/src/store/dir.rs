@@ -6,7 +6,7 @@
 
 use std::hash::Hasher as _;
 
-use crate::model::config::CaseSensitivity;
+use crate::model::config::{CaseSensitivity, fold};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
 use crate::store::trie::Trie;
@@ -61,22 +61,6 @@ pub(crate) fn key_of(name: &[u8], case: CaseSensitivity) -> u64 {
     (hasher.finish() >> 1 & !(SLOTS - 1)).max(FIRST_KEY)
 }
 
-pub(crate) fn same_name(a: &[u8], b: &[u8], case: CaseSensitivity) -> bool {
-    a == b || (case == CaseSensitivity::InsensitivePreserving && fold(a) == fold(b))
-}
-
-/// The form in which names that differ only in case are equal.
-fn fold(name: &[u8]) -> Vec<u8> {
-    match std::str::from_utf8(name) {
-        Ok(text) => text
-            .chars()
-            .flat_map(char::to_lowercase)
-            .collect::<String>()
-            .into_bytes(),
-        Err(_) => name.to_ascii_lowercase(),
-    }
-}
-
 impl Dir {
     pub(crate) fn merging() -> Self {
         Self {
@@ -104,7 +88,7 @@ impl Dir {
         let key = key_of(name, case);
         for slot in key..key + SLOTS {
             let entry = self.entries.get(slot)?;
-            if same_name(&entry.name, name, case) {
+            if case.is_same(&entry.name, name) {
                 return Some((slot, entry));
             }
         }
@@ -124,7 +108,7 @@ impl Dir {
             .find(|slot| {
                 self.entries
                     .get(*slot)
-                    .is_none_or(|old| same_name(&old.name, &entry.name, case))
+                    .is_none_or(|old| case.is_same(&old.name, &entry.name))
             })
             .unwrap_or(key + SLOTS - 1);
         self.visible += u32::from(entry.link != Link::Whiteout);

@@ -8,13 +8,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::model::config::PATH_MAX;
+use crate::model::config::LONGEST_PATH;
 use crate::model::event::Name;
 use crate::model::id::NodeId;
 use crate::store::tree::Tree;
-
-/// Bytes of the longest path.
-pub(crate) const LONGEST: usize = PATH_MAX - 1;
 
 /// Directory paths that are remembered before all are forgotten, and their bytes.
 const MAX_KNOWN: usize = 1 << 16;
@@ -46,7 +43,7 @@ impl DirPath {
                 beyond: self.beyond.saturating_add(1),
             };
         }
-        let is_cut = self.text.len() + 1 + name.len() > LONGEST;
+        let is_cut = self.text.len() + 1 + name.len() > LONGEST_PATH;
         let name = if is_cut { b"" } else { name };
         Self {
             text: [&*self.text, b"/", name].concat().into(),
@@ -56,7 +53,7 @@ impl DirPath {
 
     /// Whether what has this name here has a path.
     pub(crate) fn reaches(&self, name: &[u8]) -> bool {
-        self.beyond == 0 && self.text.len() + 1 + name.len() <= LONGEST
+        self.beyond == 0 && self.text.len() + 1 + name.len() <= LONGEST_PATH
     }
 }
 

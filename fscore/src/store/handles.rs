@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 use crate::model::event::Name;
 use crate::model::flags::OpenFlags;
 use crate::model::id::NodeId;
-use crate::store::content::Stamp;
-use crate::store::inode::Names;
-use crate::store::tree::Found;
+use crate::model::names::Found;
+use crate::model::names::Names;
+use crate::model::stamp::Stamp;
 use crate::sync::Mutex;
 
 /// An open file or directory of one branch. Never reused.

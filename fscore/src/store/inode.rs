@@ -1,16 +1,14 @@
 //! One object of a branch: metadata, names, and what it holds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::attr::{Attr, Nanos};
-use crate::model::event::{Name, ObjectKind};
+use crate::model::attr::{Attr, Nanos, Times, Xattrs};
+use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
-use crate::store::content::{File, Stamp};
+use crate::model::names::Names;
+use crate::model::stamp::Stamp;
+use crate::store::content::File;
 use crate::store::dir::Dir;
-
-/// Extended attributes, in the order in which they are listed.
-pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Inode {
@@ -23,25 +21,6 @@ pub(crate) struct Inode {
     pub(crate) names: Names,
     pub(crate) xattrs: Option<Arc<Xattrs>>,
     pub(crate) body: Body,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Times {
-    pub(crate) atime: Nanos,
-    pub(crate) mtime: Nanos,
-    pub(crate) ctime: Nanos,
-    pub(crate) btime: Nanos,
-}
-
-impl Times {
-    pub(crate) fn at(now: Nanos) -> Self {
-        Self {
-            atime: now,
-            mtime: now,
-            ctime: now,
-            btime: now,
-        }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -218,83 +197,5 @@ impl Seen {
         self.version.has_bytes_of(&now.stamp())
             && self.ctime.is_none_or(|ctime| ctime == now.times.ctime)
             && (self.mode, self.uid, self.gid) == (now.mode, now.uid, now.gid)
-    }
-}
-
-/// The names of an object, for whoever reaches it by number. Nearly every object has one.
-///
-/// An object of the lower layer with several hard links lists those that were seen.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Names {
-    #[default]
-    None,
-    One(NodeId, Name),
-    Many(Arc<Vec<(NodeId, Name)>>),
-}
-
-impl Names {
-    pub(crate) fn first(&self) -> Option<(NodeId, &Name)> {
-        match self {
-            Self::None => None,
-            Self::One(parent, name) => Some((*parent, name)),
-            Self::Many(all) => all.first().map(|(parent, name)| (*parent, name)),
-        }
-    }
-
-    pub(crate) fn all(&self) -> Vec<(NodeId, Name)> {
-        self.iter()
-            .map(|(parent, name)| (parent, name.clone()))
-            .collect()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Name)> {
-        let (one, many) = match self {
-            Self::None => (None, [].as_slice()),
-            Self::One(parent, name) => (Some((*parent, name)), [].as_slice()),
-            Self::Many(all) => (None, all.as_slice()),
-        };
-        one.into_iter()
-            .chain(many.iter().map(|(parent, name)| (*parent, name)))
-    }
-
-    pub(crate) fn contains(&self, parent: NodeId, name: &[u8]) -> bool {
-        match self {
-            Self::None => false,
-            Self::One(own, its) => *own == parent && **its == *name,
-            Self::Many(all) => all
-                .iter()
-                .any(|(own, its)| *own == parent && **its == *name),
-        }
-    }
-
-    pub(crate) fn add(&mut self, parent: NodeId, name: Name) {
-        if self.contains(parent, &name) {
-            return;
-        }
-        match self {
-            Self::None => *self = Self::One(parent, name),
-            Self::One(own, its) => {
-                *self = Self::Many(Arc::new(vec![(*own, its.clone()), (parent, name)]));
-            }
-            Self::Many(all) => Arc::make_mut(all).push((parent, name)),
-        }
-    }
-
-    pub(crate) fn remove(&mut self, parent: NodeId, name: &[u8]) {
-        match self {
-            Self::None => {}
-            Self::One(own, its) => {
-                if *own == parent && **its == *name {
-                    *self = Self::None;
-                }
-            }
-            Self::Many(all) => {
-                let all = Arc::make_mut(all);
-                all.retain(|(own, its)| !(*own == parent && **its == *name));
-                if let [(parent, name)] = all.as_slice() {
-                    *self = Self::One(*parent, name.clone());
-                }
-            }
-        }
     }
 }

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lower::Lower;
-use crate::model::config::FsConfig;
+use crate::model::attr::Times;
+use crate::model::attr::Xattrs;
+use crate::model::config::{FsConfig, LONGEST_PATH};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
-use crate::store::content::{File, Stamp};
+use crate::model::names::{Found, Names};
+use crate::model::stamp::Stamp;
+use crate::store::content::File;
 use crate::store::dir::{Dir, Entry, Link};
-use crate::store::dir_paths::LONGEST;
-use crate::store::inode::{Body, Inode, Names, Seen, Times, Xattrs};
+use crate::store::inode::{Body, Inode, Seen};
 use crate::store::trie::Trie;
 
 /// What all branches of a filesystem have in common.
@@ -39,15 +42,6 @@ impl Shared {
     pub(crate) fn new_node(&self) -> NodeId {
         NodeId::of_ours(self.numbered.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-/// An entry found in a directory, in the branch or below it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Found {
-    pub(crate) node: NodeId,
-    pub(crate) kind: ObjectKind,
-    /// The stored spelling.
-    pub(crate) name: Name,
 }
 
 /// What the first change of a lower object is based on.
@@ -477,7 +471,7 @@ impl Tree {
         let mut path = self.dir_path(dir)?;
         path.push(b'/');
         path.extend_from_slice(name);
-        (path.len() <= LONGEST).then_some(path)
+        (path.len() <= LONGEST_PATH).then_some(path)
     }
 
     /// The canonical path of a directory, without a trailing slash; `None` when it is not reached
@@ -489,7 +483,7 @@ impl Tree {
             let inode = self.inode(at).ok()?;
             let (parent, name) = inode.names.first()?;
             length += 1 + name.len();
-            if length > LONGEST {
+            if length > LONGEST_PATH {
                 return None;
             }
             names.push(name.clone());

@@ -12,8 +12,9 @@ use rustix::io::Errno as HostErrno;
 use crate::diff::steps::Differs;
 use crate::lower::mode_of;
 use crate::model::attr::Attr;
+use crate::model::attr::Xattrs;
 use crate::model::errno::Result;
-use crate::store::inode::{Inode, Seen, Xattrs};
+use crate::store::inode::{Inode, Seen};
 
 /// The access ACL.
 const ACL: &[u8] = b"system.posix_acl_access";

@@ -9,8 +9,9 @@ use crate::lower::Lower;
 use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
+use crate::model::names::Names;
 use crate::store::dir::{Dir, Entry, Link};
-use crate::store::inode::{Body, Inode, Names};
+use crate::store::inode::{Body, Inode};
 use crate::store::tree::Tree;
 
 /// A directory of the branch that became one of the host's.

@@ -33,10 +33,11 @@ pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
     graft::graft(tree, lower).map(drop)
 }
 
-use crate::branch::{Branch, Hold, now};
+use crate::branch::{Branch, Hold};
 use crate::diff::path_changes::has_path;
 use crate::diff::steps::{Step, steps};
 use crate::lower::Lower;
+use crate::model::attr::now;
 use crate::model::errno::Result;
 use crate::model::id::NodeId;
 use crate::store::dir_paths::DirPaths;

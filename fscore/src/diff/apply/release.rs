@@ -105,7 +105,7 @@ impl Job<'_> {
             // It goes on as a file without a name.
             if let Ok(inode) = state.tree.inode_mut(node) {
                 inode.nlink = 0;
-                inode.names = crate::store::inode::Names::None;
+                inode.names = crate::model::names::Names::None;
             }
             state.tree.set_orphan(node, false);
         } else {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::{Shared, Tree};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
-use crate::store::content::{File, ReadBase, Stamp};
+use crate::model::stamp::Stamp;
+use crate::store::content::{File, ReadBase};
 
 impl Tree {
     /// Changes a file's content and keeps count of its pages.
