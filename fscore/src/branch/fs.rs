@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::{Branch, BranchInner};
-use crate::lower::Lower;
 use crate::lower::announced::Announced;
+use crate::lower::{Lower, LowerPlace};
 use crate::model::attr::now;
 use crate::model::config::{ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::EventSink;
-use crate::model::id::{BranchId, SnapshotId};
+use crate::model::id::{BranchId, NodeNumbers, SnapshotId};
 use crate::store::tree::{Shared, Tree};
 use crate::sync::RwLock;
 
@@ -50,11 +50,13 @@ impl FsCore {
     /// A configuration that cannot work.
     pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        let numbers = Arc::<NodeNumbers>::default();
         let lower = config
             .overlay
             .as_ref()
             .map(|overlay| {
-                Lower::open(&overlay.lower).map_err(|errno| ConfigError::Lower {
+                let opened = Lower::open(&overlay.lower, config.case_sensitivity, numbers.clone());
+                opened.map_err(|errno| ConfigError::Lower {
                     path: overlay.lower.clone(),
                     errno,
                 })
@@ -62,7 +64,7 @@ impl FsCore {
             .transpose()?;
         let bus = EventBus::new(config.track_events);
         let lower_path = config.overlay.as_ref().map(|overlay| overlay.lower.clone());
-        let shared = Arc::new(Shared::new(config, lower));
+        let shared = Arc::new(Shared::new(config, lower, numbers));
         let tree = Tree::new(shared.clone(), now()).map_err(|errno| ConfigError::Lower {
             path: lower_path.unwrap_or_default(),
             errno,
@@ -96,6 +98,13 @@ impl FsCore {
     #[must_use]
     pub fn announced(&self) -> Option<&Announced> {
         Some(&self.core.shared.lower.as_ref()?.announced)
+    }
+
+    /// The directory below the branches; `None` when there is none. Looks at the host.
+    #[must_use]
+    pub fn lower_place(&self) -> Option<LowerPlace> {
+        let path = &self.config().overlay.as_ref()?.lower;
+        Some(self.core.shared.lower.as_ref()?.place(path))
     }
 
     /// A branch.

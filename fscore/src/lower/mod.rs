@@ -12,10 +12,10 @@ mod acl;
 pub(crate) mod announced;
 pub mod beneath;
 mod bytes;
+mod host_inode;
 mod index;
 pub(crate) mod own_writes;
 mod place;
-mod shown;
 mod stat;
 
 use std::collections::VecDeque;
@@ -27,21 +27,19 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
+pub(crate) use self::host_inode::{HostBody, HostInode};
 pub(crate) use self::index::split;
 use self::index::{Index, Known, Object, join};
 use self::own_writes::{HostState, Traces};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Print, mode_of};
-use self::stat::{inode, kind_of, nanos, object_of, stat_kind};
+use self::stat::{kind_of, nanos, object_of, stat_kind};
 use crate::model::attr::Xattrs;
 use crate::model::config::CaseSensitivity;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
-use crate::model::id::NodeId;
+use crate::model::id::{NodeId, NodeNumbers};
 use crate::model::names::Found;
-use crate::store::dir::Dir;
-use crate::store::inode::{Body, Inode};
-use crate::store::tree::Shared;
 use crate::sync::Mutex;
 
 /// Lower files that are kept open.
@@ -56,6 +54,10 @@ pub(crate) struct Lower {
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     /// Devices of which it is known that their filesystem has no ACLs.
     without_acls: Mutex<Vec<u64>>,
+    /// How names compare.
+    case: CaseSensitivity,
+    /// Where new nodes get their numbers, which are those of all branches.
+    numbers: Arc<NodeNumbers>,
     pub(crate) traces: Traces,
     pub(crate) announced: Announced,
 }
@@ -69,7 +71,11 @@ fn vanished(errno: rustix::io::Errno) -> Errno {
 }
 
 impl Lower {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        case: CaseSensitivity,
+        numbers: Arc<NodeNumbers>,
+    ) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())?;
         let object = object_of(&rustix::fs::fstat(&root)?);
@@ -79,6 +85,8 @@ impl Lower {
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             without_acls: Mutex::default(),
+            case,
+            numbers,
             traces: Traces::default(),
             announced: Announced::default(),
         })
@@ -156,14 +164,18 @@ impl Lower {
     }
 
     /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.
-    pub(crate) fn inode(&self, node: NodeId) -> Result<Inode> {
+    pub(crate) fn inode(&self, node: NodeId) -> Result<HostInode> {
         let known = self.known(node)?;
         let (dir, name) = split(&known.path);
         if name.is_empty() {
             let stat = rustix::fs::fstat(&self.root)?;
             let mode = self.mode_shown((&self.root, name), &stat, (node, &known));
-            let body = Body::Dir(Box::new(Dir::merging()));
-            return Ok(inode(&stat, mode, known.names, body));
+            return Ok(HostInode::new(
+                &stat,
+                mode,
+                known.names,
+                HostBody::Directory,
+            ));
         }
         let dir = self.open_dir(dir).map_err(vanished)?;
         let stat = stat_at(&dir, name).map_err(vanished)?;
@@ -179,14 +191,13 @@ impl Lower {
         &self,
         dir: NodeId,
         name: &[u8],
-        shared: &Shared,
-    ) -> Result<Option<(Found, Inode)>> {
+    ) -> Result<Option<(Found, HostInode)>> {
         let Some((fd, known)) = self.same_dir(dir)? else {
             return Ok(None);
         };
         match stat_at(&fd, name) {
             Ok(stat) => {
-                let Some(found) = self.register(&known, dir, name, &stat, shared) else {
+                let Some(found) = self.register(&known, dir, name, &stat) else {
                     return Ok(None);
                 };
                 let known = self.known(found.node)?;
@@ -196,11 +207,11 @@ impl Lower {
             Err(rustix::io::Errno::NOENT) => {}
             Err(errno) => return Err(errno.into()),
         }
-        if shared.config.case_sensitivity == CaseSensitivity::Sensitive {
+        if self.case == CaseSensitivity::Sensitive {
             return Ok(None);
         }
         // By another spelling.
-        let Some(found) = self.lookup(dir, name, shared)? else {
+        let Some(found) = self.lookup(dir, name)? else {
             return Ok(None);
         };
         let inode = self.inode(found.node)?;
@@ -251,21 +262,16 @@ impl Lower {
 
     /// The object of that name. A directory that the host has no more counts as empty: what
     /// branches put there stays reachable.
-    pub(crate) fn lookup(
-        &self,
-        dir: NodeId,
-        name: &[u8],
-        shared: &Shared,
-    ) -> Result<Option<Found>> {
+    pub(crate) fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
         let Some((fd, known)) = self.same_dir(dir)? else {
             return Ok(None);
         };
         match stat_at(&fd, name) {
-            Ok(stat) => Ok(self.register(&known, dir, name, &stat, shared)),
-            Err(rustix::io::Errno::NOENT) => match shared.config.case_sensitivity {
+            Ok(stat) => Ok(self.register(&known, dir, name, &stat)),
+            Err(rustix::io::Errno::NOENT) => match self.case {
                 CaseSensitivity::Sensitive => Ok(None),
                 case @ CaseSensitivity::InsensitivePreserving => {
-                    let all = self.list(dir, shared)?;
+                    let all = self.list(dir)?;
                     Ok(all
                         .into_iter()
                         .find(|found| case.is_same(&found.name, name)))
@@ -276,7 +282,7 @@ impl Lower {
     }
 
     /// Everything in a directory.
-    pub(crate) fn list(&self, dir: NodeId, shared: &Shared) -> Result<Vec<Found>> {
+    pub(crate) fn list(&self, dir: NodeId) -> Result<Vec<Found>> {
         let Some((fd, known)) = self.same_dir(dir)? else {
             return Ok(Vec::new());
         };
@@ -289,26 +295,19 @@ impl Lower {
             }
             let object = (known.object.0, entry.ino());
             let found = match kind_of(entry.file_type()) {
-                Some(kind) => Some(self.seen(&known, dir, name, object, kind, shared)),
+                Some(kind) => Some(self.seen(&known, dir, name, object, kind)),
                 None => stat_at(&fd, name)
                     .ok()
-                    .and_then(|stat| self.register(&known, dir, name, &stat, shared)),
+                    .and_then(|stat| self.register(&known, dir, name, &stat)),
             };
             all.extend(found);
         }
         Ok(all)
     }
 
-    fn register(
-        &self,
-        known: &Known,
-        dir: NodeId,
-        name: &[u8],
-        stat: &Stat,
-        shared: &Shared,
-    ) -> Option<Found> {
+    fn register(&self, known: &Known, dir: NodeId, name: &[u8], stat: &Stat) -> Option<Found> {
         let kind = stat_kind(stat)?;
-        Some(self.seen(known, dir, name, object_of(stat), kind, shared))
+        Some(self.seen(known, dir, name, object_of(stat), kind))
     }
 
     /// Gives the object its node, and remembers where it was seen.
@@ -319,18 +318,17 @@ impl Lower {
         name: &[u8],
         object: Object,
         kind: ObjectKind,
-        shared: &Shared,
     ) -> Found {
         let name: Name = Arc::from(name);
         let path = join(&known.path, &name);
         let mut index = self.index.lock();
-        let node = index.seen((dir, &name), path, (object, kind), || shared.new_node());
+        let node = index.seen((dir, &name), path, (object, kind), || self.numbers.next());
         Found { node, kind, name }
     }
 
     /// Gives the object of this name, which was taken for `old`, a node of its own.
-    pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId, shared: &Shared) -> NodeId {
-        let new = shared.new_node();
+    pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId) -> NodeId {
+        let new = self.numbers.next();
         self.index.lock().renumber(at, old, new);
         new
     }

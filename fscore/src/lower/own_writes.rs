@@ -6,7 +6,6 @@ use std::path::Path;
 
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::diff::apply::Action;
 use crate::lower::Lower;
 use crate::model::event::ObjectKind;
 use crate::model::id::{BranchId, NodeId};
@@ -60,34 +59,25 @@ impl Traces {
             .insert(path.to_vec(), Trace { by, left, was });
     }
 
-    /// A branch did these things.
+    /// A branch did something at these paths.
     pub(crate) fn leave<'a>(
         &self,
         lower: &Lower,
         by: BranchId,
-        actions: impl Iterator<Item = &'a Action>,
+        paths: impl Iterator<Item = &'a Path>,
     ) {
-        let mut paths = self.paths.lock();
-        if paths.len() > MAX_PATHS {
-            paths.clear();
+        let mut traces = self.paths.lock();
+        if traces.len() > MAX_PATHS {
+            traces.clear();
         }
         let mut note = |path: &Path| {
             let path = path.as_os_str().as_bytes();
             let left = lower.state_of(path);
-            let was = paths.remove(path).and_then(|trace| trace.was);
-            paths.insert(path.to_vec(), Trace { by, left, was });
+            let was = traces.remove(path).and_then(|trace| trace.was);
+            traces.insert(path.to_vec(), Trace { by, left, was });
         };
-        for action in actions {
-            match action {
-                Action::Create(path, _)
-                | Action::Write(path)
-                | Action::SetAttributes(path)
-                | Action::Remove(path, _) => note(path),
-                Action::Rename(from, to) => {
-                    note(from);
-                    note(to);
-                }
-            }
+        for path in paths {
+            note(path);
         }
     }
 

@@ -155,7 +155,7 @@ impl Telling<'_> {
     }
 
     fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
-        self.lower.lookup(dir, name, &self.fs.core.shared)
+        self.lower.lookup(dir, name)
     }
 
     fn created(&self, spot: &Spot<'_>) -> Result<()> {

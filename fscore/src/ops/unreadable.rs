@@ -7,6 +7,7 @@ use crate::branch::Branch;
 use crate::diff::steps::place_of;
 use crate::model::id::NodeId;
 use crate::store::dir_paths::DirPaths;
+use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
 impl Branch {
@@ -33,7 +34,7 @@ impl Branch {
             let Some(stamp) = file.and_then(crate::store::content::File::needs) else {
                 continue;
             };
-            let found = lower.inode(NodeId(key)).ok();
+            let found = lower.inode(NodeId(key)).map(Inode::from).ok();
             if found.is_none_or(|it| !it.stamp().has_bytes_of(&stamp))
                 && let Some(place) = place_of(&mut paths, tree, inode)
             {

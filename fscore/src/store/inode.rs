@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::lower::{HostBody, HostInode};
 use crate::model::attr::{Attr, Nanos, Times, Xattrs};
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
@@ -140,6 +141,33 @@ impl Inode {
     pub(crate) fn touch(&mut self, now: Nanos) {
         self.times.mtime = now;
         self.times.ctime = now;
+    }
+}
+
+impl From<HostInode> for Inode {
+    /// Returns the object as a branch has it that makes it its own, yet without extended attributes:
+    /// the host is asked for those apart.
+    fn from(host: HostInode) -> Self {
+        let Times { mtime, ctime, .. } = host.times;
+        let body = match host.body {
+            HostBody::File { size } => Body::File(File::over_lower(Stamp { size, mtime, ctime })),
+            HostBody::Directory => Body::Dir(Box::new(Dir::merging())),
+            HostBody::Symlink(text) => Body::Symlink(text),
+            HostBody::CharDevice(rdev) => Body::CharDevice(rdev),
+            HostBody::BlockDevice(rdev) => Body::BlockDevice(rdev),
+            HostBody::Fifo => Body::Fifo,
+            HostBody::Socket => Body::Socket,
+        };
+        Self {
+            mode: host.mode,
+            uid: host.uid,
+            gid: host.gid,
+            nlink: host.nlink,
+            times: host.times,
+            names: host.names,
+            xattrs: None,
+            body,
+        }
     }
 }
 

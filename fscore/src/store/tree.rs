@@ -4,7 +4,6 @@ mod bytes;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lower::Lower;
 use crate::model::attr::Times;
@@ -12,7 +11,7 @@ use crate::model::attr::Xattrs;
 use crate::model::config::{FsConfig, LONGEST_PATH};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
-use crate::model::id::NodeId;
+use crate::model::id::{NodeId, NodeNumbers};
 use crate::model::names::{Found, Names};
 use crate::model::stamp::Stamp;
 use crate::store::content::File;
@@ -25,22 +24,21 @@ use crate::store::trie::Trie;
 pub(crate) struct Shared {
     pub(crate) config: FsConfig,
     pub(crate) lower: Option<Lower>,
-    /// How many nodes have got a number from us.
-    numbered: AtomicU64,
+    numbers: Arc<NodeNumbers>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: FsConfig, lower: Option<Lower>) -> Self {
+    pub(crate) fn new(config: FsConfig, lower: Option<Lower>, numbers: Arc<NodeNumbers>) -> Self {
         Self {
             config,
             lower,
-            numbered: AtomicU64::new(0),
+            numbers,
         }
     }
 
     /// A number that no node ever had, and no object of the host can have.
     pub(crate) fn new_node(&self) -> NodeId {
-        NodeId::of_ours(self.numbered.fetch_add(1, Ordering::Relaxed))
+        self.numbers.next()
     }
 }
 
@@ -73,7 +71,7 @@ impl Tree {
         let root = match &shared.lower {
             Some(lower) => Inode {
                 xattrs: lower.xattrs(NodeId::ROOT)?,
-                ..lower.inode(NodeId::ROOT)?
+                ..lower.inode(NodeId::ROOT)?.into()
             },
             None => Inode {
                 mode: shared.config.permissions.root_mode,
@@ -157,7 +155,7 @@ impl Tree {
             return Ok(Cow::Borrowed(inode));
         }
         let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
-        Ok(Cow::Owned(lower.inode(node)?))
+        Ok(Cow::Owned(lower.inode(node)?.into()))
     }
 
     /// Makes the object the branch's own, so that it can be changed: it and its names stay, whatever
@@ -282,7 +280,7 @@ impl Tree {
         }
         match &self.shared.lower {
             Some(lower) if entries.merges_lower => {
-                let found = lower.lookup(dir, name, &self.shared)?;
+                let found = lower.lookup(dir, name)?;
                 found.map_or(Ok(None), |found| self.told_apart(dir, found))
             }
             _ => Ok(None),
@@ -313,9 +311,10 @@ impl Tree {
             && entries.merges_lower
             && entries.find(name, case).is_none()
         {
-            let Some((found, below)) = lower.lookup_inode(dir, name, &self.shared)? else {
+            let Some((found, below)) = lower.lookup_inode(dir, name)? else {
                 return Ok(None);
             };
+            let below = Inode::from(below);
             let own = self.inodes.get(found.node.0);
             return Ok(Some(match own {
                 Some(own) if own.is_dir() || self.is_as_it_was(found.node, &below) => {
@@ -323,8 +322,8 @@ impl Tree {
                 }
                 Some(_) => {
                     let at = (dir, &found.name);
-                    let node = lower.renumber(at, found.node, &self.shared);
-                    (node, Cow::Owned(lower.inode(node)?))
+                    let node = lower.renumber(at, found.node);
+                    (node, Cow::Owned(lower.inode(node)?.into()))
                 }
                 None => (found.node, Cow::Owned(below)),
             }));
@@ -345,9 +344,7 @@ impl Tree {
     /// Whether the lower directory below `dir` has that name.
     fn lower_has(&self, dir: NodeId, entries: &Dir, name: &[u8]) -> Result<bool> {
         match &self.shared.lower {
-            Some(lower) if entries.merges_lower => {
-                Ok(lower.lookup(dir, name, &self.shared)?.is_some())
-            }
+            Some(lower) if entries.merges_lower => Ok(lower.lookup(dir, name)?.is_some()),
             _ => Ok(false),
         }
     }
@@ -442,7 +439,7 @@ impl Tree {
             .collect();
         if let Some(lower) = self.shared.lower.as_ref().filter(|_| entries.merges_lower) {
             let case = self.shared.config.case_sensitivity;
-            for found in lower.list(dir, &self.shared)? {
+            for found in lower.list(dir)? {
                 if entries.find(&found.name, case).is_none()
                     && let Some(found) = self.told_apart(dir, found)?
                 {

@@ -31,7 +31,7 @@ pub(super) fn graft(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
             let is_made = tree.is_own(child) && lower.print_of(child).is_none();
             if is_made
                 && is_on_host
-                && let Some(found) = lower.lookup(dir, &name, &tree.shared)?
+                && let Some(found) = lower.lookup(dir, &name)?
                 && found.kind.is_dir()
                 // The branch may have moved it elsewhere.
                 && crate::diff::steps::visible(tree, found.node).is_none()
@@ -78,7 +78,7 @@ fn merge(
         // Made by somebody else since: it keeps what they gave it.
         let theirs = Inode {
             xattrs: lower.xattrs(host)?,
-            ..lower.inode(host)?
+            ..lower.inode(host)?.into()
         };
         tree.see(host, &theirs);
         inode.mode = theirs.mode;
@@ -89,7 +89,7 @@ fn merge(
     let mut children = Vec::new();
     if let Body::Dir(entries) = &mut inode.body {
         entries.merges_lower = true;
-        for found in lower.list(host, &tree.shared)? {
+        for found in lower.list(host)? {
             let was_seen = tree.seen().get(found.node.0).is_some();
             if was_seen && entries.find(&found.name, case).is_none() {
                 let (name, link) = (found.name, Link::Whiteout);

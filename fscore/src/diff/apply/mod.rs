@@ -194,7 +194,9 @@ impl Branch {
         let before = applied.actions.len();
         let ended = job.run_all(&plan, &mut applied.actions);
         let left = applied.actions[before..].iter().chain(&job.stamped);
-        lower.traces.leave(lower, self.id(), left);
+        lower
+            .traces
+            .leave(lower, self.id(), left.flat_map(Action::paths));
         drop(applying);
         ended.map_err(|(stop, path)| match stop {
             Stop::Surprise => Stopped::Surprise(path),

@@ -45,6 +45,15 @@ impl Action {
             | Self::Remove(path, _) => path,
         }
     }
+
+    /// Returns every path that it changes: of a rename, the old name and the new one.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let old = match self {
+            Self::Rename(old, _) => Some(&**old),
+            Self::Create(..) | Self::Write(_) | Self::SetAttributes(_) | Self::Remove(..) => None,
+        };
+        old.into_iter().chain([self.path()])
+    }
 }
 
 /// What applying did, or would do.

@@ -9,6 +9,7 @@ use super::outcome::Action;
 use super::swap::Expected;
 use crate::diff::steps::{Differs, Named, Step};
 use crate::lower::Lower;
+use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
 use crate::store::content::File;
@@ -300,13 +301,18 @@ impl Making<'_> {
 }
 
 impl Look<'_> {
+    /// The host's object, as a branch has it that makes it its own now.
+    fn on_host(&self, node: NodeId) -> Result<Inode> {
+        Ok(self.lower.inode(node)?.into())
+    }
+
     /// What the branch changed or took away must be what it saw. Of a directory only the attributes
     /// in question count: what is in it has names of its own.
     fn is_as_seen(&self, node: NodeId, differs: Option<Differs>) -> bool {
         let Some(seen) = self.new.seen().get(node.0) else {
             return false;
         };
-        let Ok(now) = self.lower.inode(node) else {
+        let Ok(now) = self.on_host(node) else {
             return false;
         };
         if !now.is_dir() {
@@ -321,7 +327,7 @@ impl Look<'_> {
         let Some(seen) = self.new.seen().get(node.0) else {
             return true;
         };
-        let Ok(now) = self.lower.inode(node) else {
+        let Ok(now) = self.on_host(node) else {
             return false;
         };
         let has_same_xattrs = || {
@@ -336,7 +342,7 @@ impl Look<'_> {
     /// The attributes that an object of the branch brings to the host's object of the same name and
     /// content: those that differ, unless the branch has left them as it saw them on the host.
     fn attributes_to_set(&self, on_host: NodeId, of_branch: NodeId) -> Differs {
-        let (Ok(there), Ok(here)) = (self.lower.inode(on_host), self.new.inode(of_branch)) else {
+        let (Ok(there), Ok(here)) = (self.on_host(on_host), self.new.inode(of_branch)) else {
             return Differs::default();
         };
         let seen = self.new.seen().get(on_host.0);
@@ -376,7 +382,7 @@ impl Look<'_> {
     /// Whether the host's object holds what the branch's does: then no content is to be written,
     /// whoever wrote it.
     fn has_same_content(&self, on_host: NodeId, of_branch: NodeId) -> bool {
-        let (Ok(there), Ok(here)) = (self.lower.inode(on_host), self.new.inode(of_branch)) else {
+        let (Ok(there), Ok(here)) = (self.on_host(on_host), self.new.inode(of_branch)) else {
             return false;
         };
         match (&*here, &there) {

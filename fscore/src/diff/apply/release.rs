@@ -75,7 +75,13 @@ impl Job<'_> {
             && let Ok(now) = self.lower.inode(node)
         {
             let xattrs = self.lower.xattrs(node).unwrap_or_default();
-            state.tree.see(node, &Inode { xattrs, ..now });
+            state.tree.see(
+                node,
+                &Inode {
+                    xattrs,
+                    ..now.into()
+                },
+            );
         }
     }
 

@@ -7,20 +7,65 @@ use rustix::fs::Stat;
 
 use super::acl::{self, Taken};
 use super::index::Known;
-use super::stat::{inode, mode_of, nanos, number, object_of, stamp_of};
+use super::stat::{mode_of, nanos, number, object_of, small};
 use super::{Lower, vanished};
-use crate::model::attr::Nanos;
-use crate::model::attr::now;
+use crate::model::attr::{Nanos, Times, now};
 use crate::model::errno::Result;
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
-use crate::store::content::File;
-use crate::store::dir::Dir;
-use crate::store::inode::{Body, Inode};
+use crate::model::names::Names;
 
 /// How long after a change another one may have the same time: the kernel's clock for files ticks a
 /// hundred times a second at least.
 const TICK: Nanos = 20_000_000;
+
+/// An object of the host, as branches show it before they change it.
+#[derive(Clone, Debug)]
+pub(crate) struct HostInode {
+    /// The permission bits (`mode & 0o7777`), less what the object's ACL takes from them.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u32,
+    pub(crate) times: Times,
+    pub(crate) names: Names,
+    pub(crate) body: HostBody,
+}
+
+/// What an object of the host is.
+#[derive(Clone, Debug)]
+pub(crate) enum HostBody {
+    File { size: u64 },
+    Directory,
+    Symlink(Arc<[u8]>),
+    CharDevice(u64),
+    BlockDevice(u64),
+    Fifo,
+    Socket,
+}
+
+impl HostInode {
+    /// Returns the object that the host describes by `stat`, shown with the permission bits `mode`.
+    pub(super) fn new(stat: &Stat, mode: u32, names: Names, body: HostBody) -> Self {
+        let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
+        let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
+        Self {
+            mode,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            nlink: small(stat.st_nlink),
+            times: Times {
+                atime: nanos(stat.st_atime, stat.st_atime_nsec),
+                mtime,
+                ctime,
+                // Not every host keeps it; no object is younger than its last changes.
+                btime: mtime.min(ctime),
+            },
+            names,
+            body,
+        }
+    }
+}
 
 impl Lower {
     /// An object of the host, in the directory where it was looked at.
@@ -29,21 +74,23 @@ impl Lower {
         (dir, name): (&OwnedFd, &[u8]),
         stat: &Stat,
         (node, known): (NodeId, &Known),
-    ) -> Result<Inode> {
+    ) -> Result<HostInode> {
         let body = match known.kind {
-            ObjectKind::File => Body::File(File::over_lower(stamp_of(stat))),
-            ObjectKind::Directory => Body::Dir(Box::new(Dir::merging())),
+            ObjectKind::File => HostBody::File {
+                size: number(stat.st_size),
+            },
+            ObjectKind::Directory => HostBody::Directory,
             ObjectKind::Symlink => {
                 let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(vanished)?;
-                Body::Symlink(Arc::from(text.as_bytes()))
+                HostBody::Symlink(Arc::from(text.as_bytes()))
             }
-            ObjectKind::Fifo => Body::Fifo,
-            ObjectKind::Socket => Body::Socket,
-            ObjectKind::CharDevice => Body::CharDevice(number(stat.st_rdev)),
-            ObjectKind::BlockDevice => Body::BlockDevice(number(stat.st_rdev)),
+            ObjectKind::Fifo => HostBody::Fifo,
+            ObjectKind::Socket => HostBody::Socket,
+            ObjectKind::CharDevice => HostBody::CharDevice(number(stat.st_rdev)),
+            ObjectKind::BlockDevice => HostBody::BlockDevice(number(stat.st_rdev)),
         };
         let mode = self.mode_shown((dir, name), stat, (node, known));
-        Ok(inode(stat, mode, known.names.clone(), body))
+        Ok(HostInode::new(stat, mode, known.names.clone(), body))
     }
 
     /// The permission bits, less what the object's ACL takes from them. The host is asked for it once
