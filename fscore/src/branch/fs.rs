@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::snapshot::Snapshot;
-use crate::branch::{Branch, BranchInner};
+use crate::branch::state::BranchInner;
 use crate::lower::announced::Announced;
 use crate::lower::{Lower, LowerPlace};
 use crate::model::attr::now;

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::branch::Branch;
 use crate::branch::event_bus::Circumstances;
 use crate::branch::fs::FsCore;
-use crate::branch::{Branch, BranchInner};
+use crate::branch::state::BranchInner;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
 use crate::diff::apply::merge_with_host;
-use crate::diff::steps::{Differs, Named, Shown, Step, place_of, steps};
+use crate::diff::steps::{Differs, Named, Step, steps};
 use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{
@@ -18,6 +18,7 @@ use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::store::dir_paths::DirPaths;
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
+use crate::store::visibility::Visibility;
 
 /// One end of a [`diff`](FsCore::diff).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -212,7 +213,7 @@ impl Iterator for Diff {
     fn next(&mut self) -> Option<PathChange> {
         loop {
             let step = self.steps.next()?;
-            if !has_path(&mut self.paths, &self.new, &step) {
+            if !step.has_path(&mut self.paths, &self.new) {
                 self.too_deep += 1;
             } else if let Some(change) = self.path_change(step) {
                 return Some(change);
@@ -252,7 +253,7 @@ impl Diff {
             },
             Step::Modified(node, differs) => {
                 let inode = self.new.inode(node).ok()?;
-                let place = place_of(&mut self.paths, &self.new, &inode);
+                let place = self.paths.place_of(&self.new, &inode);
                 PathChange::Modified {
                     path: place.map_or_else(|| PathBuf::from("/"), |place| place.path()),
                     kind: inode.kind(),
@@ -261,18 +262,6 @@ impl Diff {
                 }
             }
         })
-    }
-}
-
-/// Whether all names that a step is about have a path.
-pub(crate) fn has_path(paths: &mut DirPaths, new: &Tree, step: &Step) -> bool {
-    match step {
-        Step::Added(named) | Step::Removed(named) => named.has_path(),
-        Step::Renamed(from, to) => from.has_path() && to.has_path(),
-        Step::Modified(node, _) => new.inode(*node).is_ok_and(|inode| {
-            let place = place_of(paths, new, &inode);
-            place.is_none_or(|place| !place.is_cut())
-        }),
     }
 }
 
@@ -291,7 +280,7 @@ pub(crate) fn changes(
     steps: Vec<Step>,
     is_open: &dyn Fn(NodeId) -> bool,
 ) -> Vec<Change> {
-    let (shown_before, shown_now) = (Shown::of(old), Shown::of(new));
+    let (shown_before, shown_now) = (Visibility::of(old), Visibility::of(new));
     let node_ref = |node: NodeId| {
         let now = shown_now.visible(node);
         let inode = now.or_else(|| shown_before.visible(node));
@@ -331,7 +320,7 @@ pub(crate) fn changes(
                 let before = shown_before.visible(node);
                 let after = shown_now.visible(node);
                 if let (Some(before), Some(after)) = (before, after) {
-                    let at = place_of(&mut paths, new, &after);
+                    let at = paths.place_of(new, &after);
                     modified(&mut all, node_ref, at, differs, (&before, &after));
                 }
             }

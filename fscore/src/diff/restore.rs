@@ -3,7 +3,7 @@
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
 use crate::diff::path_changes::changes;
-use crate::diff::steps::{steps, visible};
+use crate::diff::steps::steps;
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
 use crate::model::event::Origin;
@@ -12,6 +12,7 @@ use crate::model::names::Names;
 use crate::store::dir_paths::{DirPath, DirPaths};
 use crate::store::inode::Body;
 use crate::store::tree::Tree;
+use crate::store::visibility::visible;
 
 impl FsCore {
     /// Makes the branch show what the snapshot shows. The difference is told with

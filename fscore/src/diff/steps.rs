@@ -1,20 +1,19 @@
 //! What differs between two trees, found in time of the difference: subtrees that both share are
 //! never looked at.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::diff::topo_sort::{Entry, order};
 use crate::model::errno::{Errno, Result};
-use crate::model::event::{Name, ObjectKind, Place};
+use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
 use crate::store::dir::Dir;
 use crate::store::dir_paths::{DirPath, DirPaths};
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 use crate::store::trie;
+use crate::store::visibility::Visibility;
 
 /// A name in a tree, with the path of its directory at the moment of the step.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,12 +71,24 @@ impl Step {
             Self::Modified(node, _) => *node,
         }
     }
+
+    /// Whether all names that the step is about have a path.
+    pub(crate) fn has_path(&self, paths: &mut DirPaths, new: &Tree) -> bool {
+        match self {
+            Self::Added(named) | Self::Removed(named) => named.has_path(),
+            Self::Renamed(from, to) => from.has_path() && to.has_path(),
+            Self::Modified(node, _) => new.inode(*node).is_ok_and(|inode| {
+                let place = paths.place_of(new, &inode);
+                place.is_none_or(|place| !place.is_cut())
+            }),
+        }
+    }
 }
 
 struct Collector<'a> {
     old: &'a Tree,
     new: &'a Tree,
-    shown: (Shown<'a>, Shown<'a>),
+    shown: (Visibility<'a>, Visibility<'a>),
     seen: HashSet<(bool, NodeId, Name)>,
     removed: Vec<Entry>,
     added: Vec<Entry>,
@@ -90,7 +101,7 @@ pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
     let mut collector = Collector {
         old,
         new,
-        shown: (Shown::of(old), Shown::of(new)),
+        shown: (Visibility::of(old), Visibility::of(new)),
         seen: HashSet::new(),
         removed: Vec::new(),
         added: Vec::new(),
@@ -107,88 +118,6 @@ pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
         collector.compare(node)?;
     }
     Ok(collector.order())
-}
-
-/// The object, when names lead to it.
-pub(crate) fn visible(tree: &Tree, node: NodeId) -> Option<Cow<'_, Inode>> {
-    Shown::of(tree).visible(node)
-}
-
-/// Which objects of a tree show, for many questions.
-pub(crate) struct Shown<'a> {
-    tree: &'a Tree,
-    /// Directories of the lower layer, and whether they are reached from the root.
-    reached: RefCell<HashMap<NodeId, bool>>,
-}
-
-impl<'a> Shown<'a> {
-    pub(crate) fn of(tree: &'a Tree) -> Self {
-        Self {
-            tree,
-            reached: RefCell::default(),
-        }
-    }
-
-    /// The object, when names lead to it.
-    pub(crate) fn visible(&self, node: NodeId) -> Option<Cow<'a, Inode>> {
-        let inode = self.tree.inode(node).ok()?;
-        if inode.nlink == 0 || (!self.tree.is_own(node) && !self.is_reached(node, &inode)) {
-            return None;
-        }
-        Some(inode)
-    }
-
-    /// Whether an object of the lower layer shows: its names may all be hidden by the branch.
-    fn is_reached(&self, node: NodeId, inode: &Inode) -> bool {
-        let names = inode.names.all();
-        let mut leading = names
-            .iter()
-            .filter(|(dir, name)| self.leads(*dir, name, node));
-        leading.any(|(dir, _)| self.is_dir_reached(*dir))
-    }
-
-    fn leads(&self, dir: NodeId, name: &Name, node: NodeId) -> bool {
-        let Ok(parent) = self.tree.inode(dir) else {
-            return false;
-        };
-        let found = self.tree.lookup(dir, &parent, name).ok().flatten();
-        found.is_some_and(|found| found.node == node)
-    }
-
-    /// A directory has one name, so this goes upwards until the answer is known.
-    fn is_dir_reached(&self, dir: NodeId) -> bool {
-        let mut reached = self.reached.borrow_mut();
-        let mut way = Vec::new();
-        let mut at = dir;
-        let is_reached = loop {
-            if self.tree.is_own(at) {
-                break true;
-            }
-            if let Some(known) = reached.get(&at) {
-                break *known;
-            }
-            way.push(at);
-            let Ok(inode) = self.tree.inode(at) else {
-                break false;
-            };
-            match inode.names.first() {
-                Some((parent, name)) if self.leads(parent, name, at) => at = parent,
-                Some(_) | None => break false,
-            }
-        };
-        reached.extend(way.into_iter().map(|dir| (dir, is_reached)));
-        is_reached
-    }
-}
-
-/// By any name; `None` for the root.
-pub(crate) fn place_of(paths: &mut DirPaths, tree: &Tree, inode: &Inode) -> Option<Place> {
-    let (parent, name) = inode.names.first()?;
-    Some(Place {
-        parent,
-        dir: paths.of(tree, parent)?.text,
-        name: name.clone(),
-    })
 }
 
 impl Collector<'_> {

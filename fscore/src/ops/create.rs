@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
 use crate::model::attr::Times;
 use crate::model::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
 use crate::model::caller::Caller;

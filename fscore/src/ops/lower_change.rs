@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
-use crate::diff::steps::visible;
 use crate::lower::{Lower, split};
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
@@ -16,6 +15,7 @@ use crate::model::id::{BranchId, NodeId};
 use crate::model::names::Found;
 use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
+use crate::store::visibility::visible;
 
 /// What happened on the host; paths are relative to the lower directory.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::branch::{Branch, Txn};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
 use crate::model::attr::Seek;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};

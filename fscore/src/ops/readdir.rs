@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::{Branch, View};
+use crate::branch::Branch;
+use crate::branch::transaction::View;
 use crate::model::attr::DirEntry;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};

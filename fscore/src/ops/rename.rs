@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, Name, RenameHow};

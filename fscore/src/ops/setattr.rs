@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
 use crate::model::attr::{Attr, SETGID, SetAttr, SetTime};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};

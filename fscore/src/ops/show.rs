@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::{Branch, View};
+use crate::branch::Branch;
+use crate::branch::transaction::View;
 use crate::lower::Lower;
 use crate::model::attr::Attr;
 use crate::model::caller::Caller;

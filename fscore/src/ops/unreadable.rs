@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::branch::Branch;
-use crate::diff::steps::place_of;
 use crate::model::id::NodeId;
 use crate::store::dir_paths::DirPaths;
 use crate::store::inode::Inode;
@@ -36,7 +35,7 @@ impl Branch {
             };
             let found = lower.inode(NodeId(key)).map(Inode::from).ok();
             if found.is_none_or(|it| !it.stamp().has_bytes_of(&stamp))
-                && let Some(place) = place_of(&mut paths, tree, inode)
+                && let Some(place) = paths.place_of(tree, inode)
             {
                 all.insert(NodeId(key), place.path());
             }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use crate::branch::transaction::{Txn, View};
 use crate::model::caller::Caller;
 use crate::model::config::PATH_MAX;
 use crate::model::errno::{Errno, Result};
-use crate::model::event::{Name, ObjectKind};
+use crate::model::event::{Name, ObjectKind, Place};
 use crate::model::flags::Access;
 use crate::model::id::NodeId;
 use crate::model::names::Found;
@@ -32,6 +33,24 @@ pub(crate) struct Target {
     pub(crate) at: Option<(NodeId, Name)>,
     /// The version of the host's file that was found on the way, if it was looked at.
     pub(crate) found: Option<Stamp>,
+}
+
+impl View<'_> {
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        Walk::new(self.tree, self.caller)
+    }
+}
+
+impl Txn<'_> {
+    pub(crate) fn walk(&self) -> Walk<'_> {
+        Walk::new(self.tree, self.caller)
+    }
+
+    /// Where a node was reached.
+    pub(crate) fn place_of(&self, target: &Target) -> Option<Place> {
+        let (dir, name) = target.at.as_ref()?;
+        Some(self.place(*dir, name))
+    }
 }
 
 /// All of a path but its last component.

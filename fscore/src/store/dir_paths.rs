@@ -9,8 +9,9 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::model::config::LONGEST_PATH;
-use crate::model::event::Name;
+use crate::model::event::{Name, Place};
 use crate::model::id::NodeId;
+use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
 /// Directory paths that are remembered before all are forgotten, and their bytes.
@@ -72,6 +73,16 @@ impl DirPaths {
             let inode = tree.inode(node).ok()?;
             let (parent, name) = inode.names.first()?;
             Some((parent, name.clone()))
+        })
+    }
+
+    /// Returns where an object is, by any of its names; `None` for the root.
+    pub(crate) fn place_of(&mut self, tree: &Tree, inode: &Inode) -> Option<Place> {
+        let (parent, name) = inode.names.first()?;
+        Some(Place {
+            parent,
+            dir: self.of(tree, parent)?.text,
+            name: name.clone(),
         })
     }
 

@@ -7,3 +7,4 @@ pub(crate) mod handles;
 pub(crate) mod inode;
 pub(crate) mod tree;
 pub(crate) mod trie;
+pub(crate) mod visibility;

@@ -4,7 +4,7 @@
 //! branch put into it is laid over what is there, and only what the branch saw there and took away is
 //! hidden. So nothing that others put there is ever removed with it.
 
-use crate::branch::State;
+use crate::branch::state::State;
 use crate::lower::Lower;
 use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
@@ -13,6 +13,7 @@ use crate::model::names::Names;
 use crate::store::dir::{Dir, Entry, Link};
 use crate::store::inode::{Body, Inode};
 use crate::store::tree::Tree;
+use crate::store::visibility::visible;
 
 /// A directory of the branch that became one of the host's.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +35,7 @@ pub(super) fn graft(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
                 && let Some(found) = lower.lookup(dir, &name)?
                 && found.kind.is_dir()
                 // The branch may have moved it elsewhere.
-                && crate::diff::steps::visible(tree, found.node).is_none()
+                && visible(tree, found.node).is_none()
             {
                 merge(tree, lower, (dir, &found.name), child, found.node)?;
                 merged.push(Merged {

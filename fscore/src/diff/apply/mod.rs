@@ -33,8 +33,8 @@ pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
     graft::graft(tree, lower).map(drop)
 }
 
-use crate::branch::{Branch, Hold};
-use crate::diff::path_changes::has_path;
+use crate::branch::Branch;
+use crate::branch::state::Hold;
 use crate::diff::steps::{Step, steps};
 use crate::lower::Lower;
 use crate::model::attr::now;
@@ -257,7 +257,7 @@ fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), Ap
     let all = steps.len();
     let mut moved = None;
     steps.retain(|step| {
-        let is_kept = has_path(&mut paths, new, step);
+        let is_kept = step.has_path(&mut paths, new);
         if let Step::Renamed(from, _) = step
             && !is_kept
         {

@@ -2,8 +2,8 @@
 
 use super::host::Job;
 use super::stage::Staged;
-use crate::branch::State;
 use crate::branch::served::Served;
+use crate::branch::state::State;
 use crate::lower::Lower;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
