@@ -13,6 +13,21 @@
 //! ([`BackstoreMode`]). ACLs and byte-range locks are not there: where the host has an ACL, less is shown
 //! than its permission bits say, and a mount leaves locks to its kernel.
 //!
+//! # Layers
+//!
+//! The folders of the crate are layers. Each imports only itself and those before it, which
+//! `cargo xtask lint` checks:
+//!
+//! | folder | holds |
+//! |---|---|
+//! | `sync.rs` | the locks and atomics of the crate |
+//! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
+//! | `lower/` | the host's directory: reading it, which node an object there is, what was written to it |
+//! | `store/` | what a branch holds: the persistent tree, its objects and their content, open handles |
+//! | `branch/` | branches, snapshots and the filesystem; one transaction, its events, and who gets them |
+//! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
+//! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
+//!
 //! # Example
 //!
 //! Branch, write, snapshot, diff, events:
