@@ -1,8 +1,9 @@
 //! One operation on the state of a branch: what it reads, what it changes, and what it emits.
 
+use super::Branch;
 use super::event_bus::{Circumstances, EventBus};
 use super::served::Served;
-use super::state::BranchInner;
+use super::state::{BranchInner, State};
 use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -17,8 +18,8 @@ pub(crate) struct View<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) handles: &'a Handles,
     pub(crate) caller: &'a Caller,
-    pub(super) branch: &'a BranchInner,
-    pub(super) bus: &'a EventBus,
+    branch: &'a BranchInner,
+    bus: &'a EventBus,
 }
 
 /// The state of a branch during one operation that changes it. Everything that can fail comes
@@ -28,8 +29,87 @@ pub(crate) struct Txn<'a> {
     pub(crate) handles: &'a mut Handles,
     pub(crate) caller: &'a Caller,
     pub(crate) now: Nanos,
-    pub(super) branch: &'a BranchInner,
-    pub(super) bus: &'a EventBus,
+    branch: &'a BranchInner,
+    bus: &'a EventBus,
+}
+
+impl Branch {
+    /// Runs an operation that changes the branch, then tells the sinks.
+    pub(crate) fn change<T>(
+        &self,
+        caller: &Caller,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.change_open(caller, true, operation)
+    }
+
+    /// As [`change`](Self::change), for what may change only what is open, and is not refused then
+    /// when the filesystem is [sealed](crate::FsCore::seal).
+    pub(crate) fn change_open<T>(
+        &self,
+        caller: &Caller,
+        changes_files: bool,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.inner.write();
+        if changes_files {
+            self.core.check_seal()?;
+        }
+        let result = self.commit(caller, &mut state, operation);
+        drop(state);
+        self.deliver_for(caller);
+        result
+    }
+
+    /// Runs an operation on a state that is locked. The sinks are still to be told.
+    pub(crate) fn commit<T>(
+        &self,
+        caller: &Caller,
+        state: &mut State,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let State { tree, handles, .. } = state;
+        operation(&mut Txn {
+            tree,
+            handles,
+            caller,
+            now: now(),
+            branch: &self.inner,
+            bus: &self.core.bus,
+        })
+    }
+
+    /// Runs an operation that does not change the branch; it may still tell of activity.
+    pub(crate) fn view<T>(
+        &self,
+        caller: &Caller,
+        operation: impl FnOnce(&View<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let state = self.inner.read();
+        operation(&View {
+            tree: &state.tree,
+            handles: &state.handles,
+            caller,
+            branch: &self.inner,
+            bus: &self.core.bus,
+        })
+    }
+
+    pub(crate) fn deliver_for(&self, caller: &Caller) {
+        if !caller.behind_kernel {
+            self.deliver();
+        }
+    }
+
+    /// Tells the event sinks what was committed and not yet told, unless another thread is at it.
+    ///
+    /// Only for who asks [behind a kernel](Caller::behind_kernel): after every operation, when the
+    /// kernel has its answer. Every other operation does this itself.
+    pub fn deliver(&self) {
+        if self.core.bus.is_listening() {
+            self.inner.outbox.deliver(&self.core.bus);
+        }
+    }
 }
 
 fn place(branch: &BranchInner, tree: &Tree, dir: NodeId, name: &Name) -> Place {
