@@ -2,7 +2,7 @@
 
 pub(crate) mod event_bus;
 pub(crate) mod fs;
-pub(crate) mod served;
+pub(crate) mod served_versions;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod transaction;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::event_bus::Outbox;
-use super::served::Served;
+use super::served_versions::ServedVersions;
 use crate::model::id::{BranchId, NodeId};
 use crate::store::dir_paths::DirPaths;
 use crate::store::handles::Handles;
@@ -19,7 +19,7 @@ pub(crate) struct BranchInner {
     /// [`State::is_held`], for who waits for its end.
     held: Mutex<bool>,
     released: Condvar,
-    pub(crate) served: Served,
+    pub(crate) served: ServedVersions,
     /// Paths of directories that events name, until a directory moves.
     dir_paths: Mutex<DirPaths>,
 }
@@ -64,7 +64,7 @@ impl BranchInner {
             }),
             held: Mutex::new(false),
             released: Condvar::new(),
-            served: Served::default(),
+            served: ServedVersions::default(),
             dir_paths: Mutex::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Branch;
 use super::event_bus::{Circumstances, EventBus};
-use super::served::Served;
+use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
 use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
@@ -155,7 +155,7 @@ impl View<'_> {
         self.handles.get(id).ok_or(Errno::EBADF)
     }
 
-    pub(crate) fn served(&self) -> &Served {
+    pub(crate) fn served(&self) -> &ServedVersions {
         &self.branch.served
     }
 

@@ -7,7 +7,7 @@
 #[cfg(target_os = "linux")]
 mod acl;
 #[cfg(not(target_os = "linux"))]
-#[path = "acl_elsewhere.rs"]
+#[path = "acl_unsupported.rs"]
 mod acl;
 pub(crate) mod announced;
 pub mod beneath;

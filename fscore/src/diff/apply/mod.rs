@@ -8,20 +8,20 @@
 //! work, the next call goes on where it stopped.
 
 mod attributes;
-mod graft;
-mod host;
+mod execute;
 mod lock;
+mod merge_dirs;
 mod outcome;
 mod plan;
 mod release;
-mod stage;
+mod staging;
 mod swap;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::host::{Job, Stop};
+use self::execute::{Job, Stop};
 pub use self::lock::{ApplyLock, LockError};
 pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
@@ -30,7 +30,7 @@ pub use self::swap::{is_temporary, temporary_name};
 
 /// Merges the directories that both the branch and the host made, as applying does.
 pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
-    graft::graft(tree, lower).map(drop)
+    merge_dirs::merge_dirs(tree, lower).map(drop)
 }
 
 use crate::branch::Branch;
@@ -115,7 +115,7 @@ impl Branch {
 
     /// What applying this tree would do.
     fn foresee(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
-        graft::graft(&mut new, lower).map_err(ApplyError::Diff)?;
+        merge_dirs::merge_dirs(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
         let (steps, too_deep) = with_paths(&new, steps)?;
@@ -165,7 +165,7 @@ impl Branch {
     ) -> Result<(), Stopped> {
         let shared = &self.core.shared;
         let mut whole = hold.state().tree.clone();
-        let merged = graft::graft(&mut whole, lower).map_err(ApplyError::Diff)?;
+        let merged = merge_dirs::merge_dirs(&mut whole, lower).map_err(ApplyError::Diff)?;
         let new = whole.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
@@ -186,7 +186,7 @@ impl Branch {
         applied.conflicts.extend(plan.conflicts.iter().cloned());
         applied.kept.clone_from(&plan.kept);
         applied.too_deep = too_deep;
-        graft::install(&mut hold.state(), whole, &merged);
+        merge_dirs::install(&mut hold.state(), whole, &merged);
         self.inner.forget_dir_paths();
 
         let applying = lower.traces.applying();

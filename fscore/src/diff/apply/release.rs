@@ -1,8 +1,8 @@
 //! What a step has brought to the host is the host's: the branch no longer holds it.
 
-use super::host::Job;
-use super::stage::Staged;
-use crate::branch::served::Served;
+use super::execute::Job;
+use super::staging::Staged;
+use crate::branch::served_versions::ServedVersions;
 use crate::branch::state::State;
 use crate::lower::Lower;
 use crate::model::event::{Name, ObjectKind};
@@ -121,7 +121,7 @@ impl Job<'_> {
 }
 
 /// What the branch put on the host is what it has shown last: its next change is based on that.
-pub(super) fn show_applied(served: &Served, lower: &Lower, new: &Tree, node: NodeId) {
+pub(super) fn show_applied(served: &ServedVersions, lower: &Lower, new: &Tree, node: NodeId) {
     let Ok(own) = new.inode(node) else {
         return;
     };

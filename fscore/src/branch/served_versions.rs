@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 /// Of every file and symbolic link that the branch shows as the host has it, which version was shown
 /// last. Whoever looks later, to change it, may find another one there.
 #[derive(Debug, Default)]
-pub(crate) struct Served(Mutex<FxHashMap<NodeId, Version>>);
+pub(crate) struct ServedVersions(Mutex<FxHashMap<NodeId, Version>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Version {
@@ -19,7 +19,7 @@ struct Version {
     is_content: bool,
 }
 
-impl Served {
+impl ServedVersions {
     /// Attributes were shown. What was read before counts more: it is what an editor holds.
     pub(crate) fn attributes(&self, node: NodeId, stamp: Stamp) {
         let mut all = self.0.lock();

@@ -13,10 +13,10 @@ use super::is_set;
 use super::outcome::Action;
 use super::plan::{Item, Plan, display, path_of, relative};
 use super::release::show_applied;
-use super::stage::Staged;
+use super::staging::Staged;
 use super::swap::{At, Expected, Swap};
 use crate::branch::Branch;
-use crate::branch::served::Served;
+use crate::branch::served_versions::ServedVersions;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Differs, Named, Step};
 use crate::lower::beneath;
@@ -66,7 +66,7 @@ pub(super) struct Job<'a> {
     pub(super) hold: &'a Hold<'a>,
     branch: BranchId,
     /// What the branch has shown.
-    pub(super) served: &'a Served,
+    pub(super) served: &'a ServedVersions,
     pub(super) cancelled: &'a AtomicBool,
     pub(super) swap: Swap,
     pub(super) expected: HashMap<NodeId, Expected>,

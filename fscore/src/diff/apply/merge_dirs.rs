@@ -23,7 +23,7 @@ pub(super) struct Merged {
 }
 
 /// Merges what can be merged; gives what was.
-pub(super) fn graft(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
+pub(super) fn merge_dirs(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
     let mut merged = Vec::new();
     let mut open = vec![NodeId::ROOT];
     while let Some(dir) = open.pop() {

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::attributes::{self, Model, set_owner_and_times};
-use super::host::{Job, Stop};
+use super::execute::{Job, Stop};
 use super::is_set;
 use super::swap::{At, temporary_name};
 use crate::lower::beneath;
