@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::diff::topo_sort::{Entry, order};
+use super::topo_sort::{Entry, topo_sort};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
@@ -239,7 +239,7 @@ impl Collector<'_> {
             Some((!has_path, text, path.beyond))
         });
         let modified = self.modified.into_iter();
-        let mut steps = order(self.old, self.new, self.removed, self.added);
+        let mut steps = topo_sort(self.old, self.new, self.removed, self.added);
         steps.extend(modified.map(|(node, how)| Step::Modified(node, how)));
         steps
     }

@@ -28,7 +28,7 @@ enum Pending {
 }
 
 /// The old tree on its way to the new one.
-struct Way<'a> {
+struct Sorter<'a> {
     old: &'a Tree,
     new: &'a Tree,
     /// Where directories are by now, when it is not where the old tree has them.
@@ -49,19 +49,24 @@ struct Way<'a> {
 /// What goes and what comes, as steps: an object that loses a name and gets one is renamed; children
 /// go before their parents and come after them; a name is freed before it is taken. Where names take
 /// each other's place in a circle, one is moved out of the way first.
-pub(crate) fn order(old: &Tree, new: &Tree, removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Step> {
+pub(crate) fn topo_sort(
+    old: &Tree,
+    new: &Tree,
+    removed: Vec<Entry>,
+    added: Vec<Entry>,
+) -> Vec<Step> {
     let mut waiting = pair(removed, added);
-    let mut way = Way::new(old, new, &waiting);
+    let mut sorter = Sorter::new(old, new, &waiting);
     let mut ranking = Ranking::new(old, new);
     waiting.sort_by_cached_key(|pending| ranking.rank(pending));
     while !waiting.is_empty() {
         let before = waiting.len();
-        waiting.retain(|pending| !way.try_step(pending));
-        if waiting.len() == before && !way.break_circle(&mut waiting) {
+        waiting.retain(|pending| !sorter.try_step(pending));
+        if waiting.len() == before && !sorter.break_circle(&mut waiting) {
             break;
         }
     }
-    way.steps
+    sorter.steps
 }
 
 /// Finds the renames.
@@ -125,9 +130,9 @@ fn place_in((tree, paths): &mut (&Tree, DirPaths), entry: &Entry) -> Where {
     }
 }
 
-impl<'a> Way<'a> {
+impl<'a> Sorter<'a> {
     fn new(old: &'a Tree, new: &'a Tree, waiting: &[Pending]) -> Self {
-        let mut way = Self {
+        let mut sorter = Self {
             old,
             new,
             places: HashMap::new(),
@@ -140,15 +145,15 @@ impl<'a> Way<'a> {
         };
         for pending in waiting {
             if let Pending::Remove(entry) | Pending::Move(entry, _) = pending {
-                way.expect_to_leave(entry);
+                sorter.expect_to_leave(entry);
             }
             if let Pending::Add(entry) | Pending::Move(_, entry) = pending
                 && entry.kind.is_dir()
             {
-                way.arriving.insert(entry.node);
+                sorter.arriving.insert(entry.node);
             }
         }
-        way
+        sorter
     }
 
     fn expect_to_leave(&mut self, entry: &Entry) {

@@ -6,7 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Stat;
 
 use super::acl::{self, Taken};
-use super::index::Known;
+use super::index::IndexedObject;
 use super::stat::{mode_of, nanos, number, object_of, small};
 use super::{Lower, vanished};
 use crate::model::attr::{Nanos, Times, now};
@@ -73,7 +73,7 @@ impl Lower {
         &self,
         (dir, name): (&OwnedFd, &[u8]),
         stat: &Stat,
-        (node, known): (NodeId, &Known),
+        (node, known): (NodeId, &IndexedObject),
     ) -> Result<HostInode> {
         let body = match known.kind {
             ObjectKind::File => HostBody::File {
@@ -99,7 +99,7 @@ impl Lower {
         &self,
         (dir, name): (&OwnedFd, &[u8]),
         stat: &Stat,
-        (node, known): (NodeId, &Known),
+        (node, known): (NodeId, &IndexedObject),
     ) -> u32 {
         let mode = mode_of(stat);
         if known.kind == ObjectKind::Symlink || mode & 0o077 == 0 {

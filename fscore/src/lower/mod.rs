@@ -29,10 +29,10 @@ pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
 pub(crate) use self::host_inode::{HostBody, HostInode};
 pub(crate) use self::index::split;
-use self::index::{Index, Known, Object, join};
-use self::own_writes::{HostState, Traces};
+use self::index::{HostId, Index, IndexedObject, join};
+use self::own_writes::{HostState, OwnWrites};
 pub use self::place::{LowerPlace, Place};
-pub(crate) use self::stat::{Print, mode_of};
+pub(crate) use self::stat::{Fingerprint, mode_of};
 use self::stat::{kind_of, nanos, object_of, stat_kind};
 use crate::model::attr::Xattrs;
 use crate::model::config::CaseSensitivity;
@@ -49,7 +49,7 @@ const MAX_OPEN: usize = 64;
 pub(crate) struct Lower {
     root: OwnedFd,
     /// The device and inode number of the root.
-    object: Object,
+    object: HostId,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     /// Devices of which it is known that their filesystem has no ACLs.
@@ -58,7 +58,7 @@ pub(crate) struct Lower {
     case: CaseSensitivity,
     /// Where new nodes get their numbers, which are those of all branches.
     numbers: Arc<NodeNumbers>,
-    pub(crate) traces: Traces,
+    pub(crate) own_writes: OwnWrites,
     pub(crate) announced: Announced,
 }
 
@@ -87,7 +87,7 @@ impl Lower {
             without_acls: Mutex::default(),
             case,
             numbers,
-            traces: Traces::default(),
+            own_writes: OwnWrites::default(),
             announced: Announced::default(),
         })
     }
@@ -96,11 +96,11 @@ impl Lower {
         &self.root
     }
 
-    fn root_object(&self) -> Object {
+    fn root_object(&self) -> HostId {
         self.object
     }
 
-    fn known(&self, node: NodeId) -> Result<Known> {
+    fn known(&self, node: NodeId) -> Result<IndexedObject> {
         let index = self.index.lock();
         index.known(node).cloned().ok_or(Errno::ESTALE)
     }
@@ -150,7 +150,7 @@ impl Lower {
     }
 
     /// The object as it is now on the host, if that still has it where it was seen last.
-    pub(crate) fn print_of(&self, node: NodeId) -> Option<Print> {
+    pub(crate) fn fingerprint_of(&self, node: NodeId) -> Option<Fingerprint> {
         let known = self.known(node).ok()?;
         let (dir, name) = split(&known.path);
         let stat = if name.is_empty() {
@@ -160,7 +160,7 @@ impl Lower {
         };
         let stat = stat.ok()?;
         let is_same = object_of(&stat) == known.object && stat_kind(&stat) == Some(known.kind);
-        is_same.then(|| Print::of(&stat))
+        is_same.then(|| Fingerprint::of(&stat))
     }
 
     /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.
@@ -249,7 +249,7 @@ impl Lower {
     }
 
     /// The directory of that node, if the host still has it.
-    fn same_dir(&self, dir: NodeId) -> Result<Option<(OwnedFd, Known)>> {
+    fn same_dir(&self, dir: NodeId) -> Result<Option<(OwnedFd, IndexedObject)>> {
         let known = self.known(dir)?;
         let fd = match self.open_dir(&known.path) {
             Ok(fd) => fd,
@@ -305,7 +305,13 @@ impl Lower {
         Ok(all)
     }
 
-    fn register(&self, known: &Known, dir: NodeId, name: &[u8], stat: &Stat) -> Option<Found> {
+    fn register(
+        &self,
+        known: &IndexedObject,
+        dir: NodeId,
+        name: &[u8],
+        stat: &Stat,
+    ) -> Option<Found> {
         let kind = stat_kind(stat)?;
         Some(self.seen(known, dir, name, object_of(stat), kind))
     }
@@ -313,10 +319,10 @@ impl Lower {
     /// Gives the object its node, and remembers where it was seen.
     fn seen(
         &self,
-        known: &Known,
+        known: &IndexedObject,
         dir: NodeId,
         name: &[u8],
-        object: Object,
+        object: HostId,
         kind: ObjectKind,
     ) -> Found {
         let name: Name = Arc::from(name);

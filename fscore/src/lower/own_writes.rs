@@ -19,21 +19,21 @@ const MAX_PATHS: usize = 1 << 20;
 pub(crate) type HostState = Option<(u64, u64, i64)>;
 
 #[derive(Debug, Default)]
-pub(crate) struct Traces {
-    paths: Mutex<HashMap<Vec<u8>, Trace>>,
+pub(crate) struct OwnWrites {
+    paths: Mutex<HashMap<Vec<u8>, OwnWrite>>,
     turn: Mutex<()>,
     applying: RwLock<()>,
 }
 
 #[derive(Debug)]
-struct Trace {
+struct OwnWrite {
     by: BranchId,
     left: HostState,
     /// What was removed.
     was: Option<(NodeId, ObjectKind)>,
 }
 
-impl Traces {
+impl OwnWrites {
     /// Waits until no other branch is looked at or applied. Taken before a branch is held, and apart
     /// from [`applying`](Self::applying), so that many who wait do not keep a watcher of the host
     /// waiting, too.
@@ -52,37 +52,42 @@ impl Traces {
     }
 
     /// A branch takes this object away.
-    pub(crate) fn removing(&self, by: BranchId, path: &[u8], was: Option<(NodeId, ObjectKind)>) {
+    pub(crate) fn record_removal(
+        &self,
+        by: BranchId,
+        path: &[u8],
+        was: Option<(NodeId, ObjectKind)>,
+    ) {
         let left = None;
         self.paths
             .lock()
-            .insert(path.to_vec(), Trace { by, left, was });
+            .insert(path.to_vec(), OwnWrite { by, left, was });
     }
 
     /// A branch did something at these paths.
-    pub(crate) fn leave<'a>(
+    pub(crate) fn record<'a>(
         &self,
         lower: &Lower,
         by: BranchId,
-        paths: impl Iterator<Item = &'a Path>,
+        changed: impl Iterator<Item = &'a Path>,
     ) {
-        let mut traces = self.paths.lock();
-        if traces.len() > MAX_PATHS {
-            traces.clear();
+        let mut paths = self.paths.lock();
+        if paths.len() > MAX_PATHS {
+            paths.clear();
         }
         let mut note = |path: &Path| {
             let path = path.as_os_str().as_bytes();
             let left = lower.state_of(path);
-            let was = traces.remove(path).and_then(|trace| trace.was);
-            traces.insert(path.to_vec(), Trace { by, left, was });
+            let was = paths.remove(path).and_then(|trace| trace.was);
+            paths.insert(path.to_vec(), OwnWrite { by, left, was });
         };
-        for path in paths {
+        for path in changed {
             note(path);
         }
     }
 
     /// Which branch left the path as it is now.
-    pub(crate) fn left_by(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
+    pub(crate) fn author_of(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
         let _settled = self.settled();
         let mut paths = self.paths.lock();
         let trace = paths.get(path)?;

@@ -3,7 +3,7 @@
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::index::Object;
+use super::index::HostId;
 use crate::model::attr::Nanos;
 use crate::model::event::ObjectKind;
 use crate::model::stamp::Stamp;
@@ -17,7 +17,7 @@ pub(super) fn small<T: TryInto<u32>>(value: T) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }
 
-pub(super) fn object_of(stat: &Stat) -> Object {
+pub(super) fn object_of(stat: &Stat) -> HostId {
     (number(stat.st_dev), number(stat.st_ino))
 }
 
@@ -53,13 +53,13 @@ pub(crate) fn mode_of(stat: &Stat) -> u32 {
 
 /// By which an object of the host is known again, in the state in which it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Print {
-    object: Object,
+pub(crate) struct Fingerprint {
+    object: HostId,
     kind: Option<ObjectKind>,
     stamp: Stamp,
 }
 
-impl Print {
+impl Fingerprint {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             object: object_of(stat),

@@ -10,7 +10,7 @@ use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::flags::Access;
 use crate::model::id::NodeId;
-use crate::ops::walk::{Spot, Walk};
+use crate::ops::walk::{EntryName, Walk};
 use crate::store::content::PAGE;
 
 impl Branch {
@@ -27,8 +27,8 @@ impl Branch {
                 b"." => parent,
                 b".." => walk.parent_of(parent)?,
                 _ => {
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     return Ok(inode.attr(node));
                 }
             };

@@ -43,7 +43,7 @@ pub enum LowerChange {
 }
 
 /// A name on the host, in terms of nodes.
-struct Spot<'p> {
+struct HostEntry<'p> {
     dir: NodeId,
     name: &'p [u8],
 }
@@ -68,50 +68,50 @@ impl FsCore {
             | LowerChange::Attributes(path)
             | LowerChange::Renamed { to: path, .. } => path.as_os_str().as_bytes(),
         };
-        let telling = Telling {
+        let emitter = Emitter {
             fs: self,
             lower,
-            except: lower.traces.left_by(lower, at),
+            except: lower.own_writes.author_of(lower, at),
         };
         match change {
-            LowerChange::Created(path) => telling.with_spot(path, |spot| {
-                match telling.except.and(lower.traces.take_removed(at)) {
+            LowerChange::Created(path) => emitter.with_entry(path, |entry| {
+                match emitter.except.and(lower.own_writes.take_removed(at)) {
                     // What was applied keeps its node: it has new content.
-                    Some((node, _)) if lower.seen_as(spot.dir, spot.name) == Some(node) => {
-                        telling.modified(&spot, &written)
+                    Some((node, _)) if lower.seen_as(entry.dir, entry.name) == Some(node) => {
+                        emitter.modified(&entry, &written)
                     }
                     // Another object took its place.
                     Some(gone) => {
-                        telling.gone(&spot, gone);
-                        telling.created(&spot)
+                        emitter.gone(&entry, gone);
+                        emitter.created(&entry)
                     }
-                    None => telling.created(&spot),
+                    None => emitter.created(&entry),
                 }
             }),
-            LowerChange::Removed { path, is_dir } => telling.with_spot(path, |spot| {
-                let was = lower.traces.take_removed(at);
-                telling.removed(&spot, *is_dir, was)
+            LowerChange::Removed { path, is_dir } => emitter.with_entry(path, |entry| {
+                let was = lower.own_writes.take_removed(at);
+                emitter.removed(&entry, *is_dir, was)
             }),
             LowerChange::Written(path) => {
-                telling.with_spot(path, |spot| telling.modified(&spot, &written))
+                emitter.with_entry(path, |entry| emitter.modified(&entry, &written))
             }
-            LowerChange::Attributes(path) => telling.with_spot(path, |spot| {
+            LowerChange::Attributes(path) => emitter.with_entry(path, |entry| {
                 let set = Attributes {
                     mode: true,
                     ..Attributes::default()
                 };
-                telling.modified(&spot, &|node, at| Change::Attributes {
+                emitter.modified(&entry, &|node, at| Change::Attributes {
                     node,
                     at: Some(at),
                     set,
                 })
             }),
-            LowerChange::Renamed { from, to } => telling.with_spot(from, |from| {
-                telling.with_spot(to, |to| {
-                    if let Some(gone) = telling.except.and(lower.traces.take_removed(at)) {
-                        telling.gone(&to, gone);
+            LowerChange::Renamed { from, to } => emitter.with_entry(from, |from| {
+                emitter.with_entry(to, |to| {
+                    if let Some(gone) = emitter.except.and(lower.own_writes.take_removed(at)) {
+                        emitter.gone(&to, gone);
                     }
-                    telling.renamed(&from, &to)
+                    emitter.renamed(&from, &to)
                 })
             }),
         }
@@ -127,16 +127,20 @@ fn written(node: NodeRef, at: Place) -> Change {
 }
 
 /// One change below, on its way to the branches.
-struct Telling<'a> {
+struct Emitter<'a> {
     fs: &'a FsCore,
     lower: &'a Lower,
     /// The branch that made it.
     except: Option<BranchId>,
 }
 
-impl Telling<'_> {
+impl Emitter<'_> {
     /// Finds the directory's node: one that is gone from the host by now has the node it was seen as.
-    fn with_spot(&self, path: &Path, then: impl FnOnce(Spot<'_>) -> Result<()>) -> Result<()> {
+    fn with_entry(
+        &self,
+        path: &Path,
+        then: impl FnOnce(HostEntry<'_>) -> Result<()>,
+    ) -> Result<()> {
         let (dir, name) = split(path.as_os_str().as_bytes());
         let mut at = NodeId::ROOT;
         for component in dir
@@ -151,20 +155,20 @@ impl Telling<'_> {
                 None => return Ok(()),
             }
         }
-        then(Spot { dir: at, name })
+        then(HostEntry { dir: at, name })
     }
 
     fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
         self.lower.lookup(dir, name)
     }
 
-    fn created(&self, spot: &Spot<'_>) -> Result<()> {
-        let Some(found) = self.lookup(spot.dir, spot.name)? else {
+    fn created(&self, entry: &HostEntry<'_>) -> Result<()> {
+        let Some(found) = self.lookup(entry.dir, entry.name)? else {
             return Ok(());
         };
         self.in_branches(|branch| {
             branch.tell_lower(|tree, is_open| {
-                let at = shown(tree, spot.dir, spot.name, Some(found.node))?;
+                let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
                 let node = node_ref(tree, &found, is_open)?;
                 let by = if node.nlink > 1 && !found.kind.is_dir() {
                     CreatedBy::Link
@@ -179,7 +183,7 @@ impl Telling<'_> {
 
     fn removed(
         &self,
-        spot: &Spot<'_>,
+        entry: &HostEntry<'_>,
         is_dir: bool,
         was: Option<(NodeId, ObjectKind)>,
     ) -> Result<()> {
@@ -189,21 +193,21 @@ impl Telling<'_> {
         } else {
             ObjectKind::File
         };
-        let seen = self.lower.seen_with_kind(spot.dir, spot.name).or(was);
+        let seen = self.lower.seen_with_kind(entry.dir, entry.name).or(was);
         let (node, kind) = seen.unwrap_or_else(|| (self.fs.core.shared.new_node(), kind));
-        self.lower.forget_name(spot.dir, spot.name, false);
-        self.gone(spot, (node, kind));
+        self.lower.forget_name(entry.dir, entry.name, false);
+        self.gone(entry, (node, kind));
         Ok(())
     }
 
     /// The name led to this and does so no more.
-    fn gone(&self, spot: &Spot<'_>, (node, kind): (NodeId, ObjectKind)) {
+    fn gone(&self, entry: &HostEntry<'_>, (node, kind): (NodeId, ObjectKind)) {
         self.in_branches(|branch| {
             branch.tell_lower(|tree, is_open| {
                 if tree.is_own(node) {
                     return None;
                 }
-                let at = shown(tree, spot.dir, spot.name, None)?;
+                let at = shown(tree, entry.dir, entry.name, None)?;
                 let nlink = visible(tree, node).map_or(0, |inode| inode.nlink);
                 let node = NodeRef {
                     id: node,
@@ -216,8 +220,12 @@ impl Telling<'_> {
         });
     }
 
-    fn modified(&self, spot: &Spot<'_>, change: &dyn Fn(NodeRef, Place) -> Change) -> Result<()> {
-        let Some(found) = self.lookup(spot.dir, spot.name)? else {
+    fn modified(
+        &self,
+        entry: &HostEntry<'_>,
+        change: &dyn Fn(NodeRef, Place) -> Change,
+    ) -> Result<()> {
+        let Some(found) = self.lookup(entry.dir, entry.name)? else {
             return Ok(());
         };
         self.in_branches(|branch| {
@@ -225,7 +233,7 @@ impl Telling<'_> {
                 if tree.is_own(found.node) {
                     return None;
                 }
-                let at = shown(tree, spot.dir, spot.name, Some(found.node))?;
+                let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
                 Some(change(node_ref(tree, &found, is_open)?, at))
             });
         });
@@ -233,7 +241,7 @@ impl Telling<'_> {
     }
 
     /// A move that a branch shows only one end of is told as that end.
-    fn renamed(&self, from: &Spot<'_>, to: &Spot<'_>) -> Result<()> {
+    fn renamed(&self, from: &HostEntry<'_>, to: &HostEntry<'_>) -> Result<()> {
         let lower = self.lower;
         let seen = lower.seen_with_kind(from.dir, from.name);
         let replaced = lower.seen_with_kind(to.dir, to.name);
@@ -326,7 +334,7 @@ impl Branch {
             }
             Ok(())
         });
-        debug_assert!(result.is_ok(), "telling cannot fail");
+        debug_assert!(result.is_ok(), "emitting cannot fail");
     }
 }
 

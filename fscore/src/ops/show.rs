@@ -13,7 +13,7 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
-use crate::ops::walk::{Spot, host_version};
+use crate::ops::walk::{EntryName, host_version};
 use crate::store::inode::Inode;
 
 /// Metadata, and for how long it can be believed.
@@ -65,8 +65,8 @@ impl Branch {
                 b".." => view.show_node(walk.parent_of(parent)?),
                 _ => {
                     let added = view.announced();
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     Ok(view.shown(node, (&inode, is_own(&inode)), added))
                 }
             }

@@ -74,13 +74,13 @@ pub(crate) enum Last<'p> {
 
 /// A name in a directory, as an operation that makes or removes names takes it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spot<'p> {
+pub(crate) struct EntryName<'p> {
     pub(crate) dir: NodeId,
     pub(crate) name: &'p [u8],
     pub(crate) slash: bool,
 }
 
-impl<'p> Spot<'p> {
+impl<'p> EntryName<'p> {
     /// A name given by itself, as FUSE does. `odd` is what `.`, `..` and the impossible give.
     pub(crate) fn new(dir: NodeId, name: &'p [u8], odd: Errno) -> Result<Self> {
         match name {
@@ -98,9 +98,9 @@ impl<'p> Spot<'p> {
 
 impl<'p> Parent<'p> {
     /// The name, or `odd` for `.`, `..` and the root.
-    pub(crate) fn spot(self, odd: Errno) -> Result<Spot<'p>> {
+    pub(crate) fn entry(self, odd: Errno) -> Result<EntryName<'p>> {
         match self.last {
-            Last::Name(name) => Ok(Spot {
+            Last::Name(name) => Ok(EntryName {
                 dir: self.dir,
                 name,
                 slash: self.slash,
@@ -275,20 +275,20 @@ impl<'a> Walk<'a> {
 
     /// The entry, with the right to search its directory checked: for names that come without a
     /// path.
-    pub(crate) fn lookup_at(self, spot: Spot<'_>) -> Result<Option<Found>> {
-        let dir = self.searched(spot)?;
-        self.tree.lookup(spot.dir, &dir, spot.name)
+    pub(crate) fn lookup_at(self, entry: EntryName<'_>) -> Result<Option<Found>> {
+        let dir = self.searched(entry)?;
+        self.tree.lookup(entry.dir, &dir, entry.name)
     }
 
     /// The same, with the object.
-    pub(crate) fn inode_at(self, spot: Spot<'_>) -> Result<Option<(NodeId, Cow<'a, Inode>)>> {
-        let dir = self.searched(spot)?;
-        self.tree.lookup_inode(spot.dir, &dir, spot.name)
+    pub(crate) fn inode_at(self, entry: EntryName<'_>) -> Result<Option<(NodeId, Cow<'a, Inode>)>> {
+        let dir = self.searched(entry)?;
+        self.tree.lookup_inode(entry.dir, &dir, entry.name)
     }
 
-    fn searched(self, spot: Spot<'_>) -> Result<Cow<'a, Inode>> {
-        let dir = self.may_search(spot.dir)?;
-        self.check_length(spot.name)?;
+    fn searched(self, entry: EntryName<'_>) -> Result<Cow<'a, Inode>> {
+        let dir = self.may_search(entry.dir)?;
+        self.check_length(entry.name)?;
         Ok(dir)
     }
 

@@ -20,7 +20,7 @@ use crate::branch::served_versions::ServedVersions;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Differs, Named, Step};
 use crate::lower::beneath;
-use crate::lower::{Lower, Print, split};
+use crate::lower::{Fingerprint, Lower, split};
 use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
@@ -57,7 +57,7 @@ pub(super) fn done(is_done: Result<bool>) -> Result<(), Stop> {
     }
 }
 
-pub(super) struct Job<'a> {
+pub(super) struct Executor<'a> {
     pub(super) lower: &'a Lower,
     /// What an untouched branch shows: the host as it is.
     old: &'a Tree,
@@ -80,7 +80,7 @@ pub(super) struct Job<'a> {
     pub(super) stamped: Vec<Action>,
 }
 
-impl<'a> Job<'a> {
+impl<'a> Executor<'a> {
     pub(super) fn new(
         lower: &'a Lower,
         old: &'a Tree,
@@ -189,11 +189,11 @@ impl<'a> Job<'a> {
         };
         self.set_attributes((&path, on_host), node, only)?;
         if let (Some(now), Some(expected)) = (
-            self.lower.print_of(on_host),
+            self.lower.fingerprint_of(on_host),
             self.expected.get_mut(&on_host),
-        ) && now.is_same_content(&expected.print)
+        ) && now.is_same_content(&expected.fingerprint)
         {
-            expected.print = now;
+            expected.fingerprint = now;
             expected.exact = false;
         }
         let is_last = self.is_last(node);
@@ -223,11 +223,11 @@ impl<'a> Job<'a> {
         let staged = match existing {
             Some(existing) => {
                 let staged = self.link(&existing, &path)?;
-                let arrived = Print::at(&staged.dir, &staged.temporary);
+                let arrived = Fingerprint::at(&staged.dir, &staged.temporary);
                 let expected = self.expected.get(&node);
-                if expected
-                    .is_some_and(|it| !arrived.is_some_and(|is| is.is_same_content(&it.print)))
-                {
+                if expected.is_some_and(|it| {
+                    !arrived.is_some_and(|is| is.is_same_content(&it.fingerprint))
+                }) {
                     return Err(Stop::Surprise);
                 }
                 staged
@@ -237,7 +237,9 @@ impl<'a> Job<'a> {
         if let Some(replaced) = replaces {
             let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
             let was = Some((replaced, kind));
-            self.lower.traces.removing(self.branch, &path, was);
+            self.lower
+                .own_writes
+                .record_removal(self.branch, &path, was);
         }
         let mut state = self.hold.state();
         let to = At {
@@ -264,11 +266,11 @@ impl<'a> Job<'a> {
         }
         state.tree.release_name(named.dir, &named.name, node);
         drop(state);
-        if let Some(print) = self.lower.print_of(node) {
+        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
             self.expected.insert(
                 node,
                 Expected {
-                    print,
+                    fingerprint,
                     exact: false,
                 },
             );
@@ -332,7 +334,9 @@ impl<'a> Job<'a> {
                 None => self.stage(&path, node, Some(node))?,
             };
             let was = Some((node, self.new.inode(node)?.kind()));
-            self.lower.traces.removing(self.branch, &path, was);
+            self.lower
+                .own_writes
+                .record_removal(self.branch, &path, was);
             staged.push((one, dir, name));
         }
         let mut state = self.hold.state();
@@ -364,11 +368,11 @@ impl<'a> Job<'a> {
             self.has_put(&mut state, node, one);
         }
         drop(state);
-        if let Some(print) = self.lower.print_of(node) {
+        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
             self.expected.insert(
                 node,
                 Expected {
-                    print,
+                    fingerprint,
                     exact: false,
                 },
             );
@@ -387,12 +391,14 @@ impl<'a> Job<'a> {
         };
         if let Some(dir) = &dir {
             let at = At { dir, name };
-            self.lower.traces.removing(self.branch, &path, was);
+            self.lower
+                .own_writes
+                .record_removal(self.branch, &path, was);
             if named.is_dir {
                 self.remove_dir(at, named.node)?;
             } else if let Some(expected) = self.expected.get(&named.node) {
                 done(self.swap.remove(at, expected))?;
-            } else if Print::at(dir, name).is_some() {
+            } else if Fingerprint::at(dir, name).is_some() {
                 return Err(Stop::Surprise);
             }
         }
@@ -404,10 +410,10 @@ impl<'a> Job<'a> {
 
     /// What somebody put into it meanwhile stays, and so does the directory.
     fn remove_dir(&self, at: At<'_>, node: NodeId) -> Result<(), Stop> {
-        let Some(now) = Print::at(at.dir, at.name) else {
+        let Some(now) = Fingerprint::at(at.dir, at.name) else {
             return Ok(());
         };
-        if !self.expected(node)?.print.is_same_content(&now) {
+        if !self.expected(node)?.fingerprint.is_same_content(&now) {
             return Err(Stop::Surprise);
         }
         match rustix::fs::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR) {
@@ -431,7 +437,9 @@ impl<'a> Job<'a> {
             let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
             let was = Some((replaced, kind));
             let path = relative(&to.path());
-            self.lower.traces.removing(self.branch, &path, was);
+            self.lower
+                .own_writes
+                .record_removal(self.branch, &path, was);
             let other = self.expected(replaced)?;
             done(self.swap.replace((source, &expected), (target, &other)))?;
             self.lower.forget_name(to.dir, &to.name, false);
@@ -470,8 +478,8 @@ impl<'a> Job<'a> {
         let now = if name.is_empty() {
             None
         } else {
-            let now = Print::at(&dir, name).ok_or(Stop::Surprise)?;
-            if !self.expected(on_host)?.print.is_same_content(&now) {
+            let now = Fingerprint::at(&dir, name).ok_or(Stop::Surprise)?;
+            if !self.expected(on_host)?.fingerprint.is_same_content(&now) {
                 return Err(Stop::Surprise);
             }
             Some(now)
@@ -489,7 +497,7 @@ impl<'a> Job<'a> {
                 }
                 other => other?,
             };
-            let opened = Print::of(&stat);
+            let opened = Fingerprint::of(&stat);
             if now.is_some_and(|now| !now.is_same_content(&opened)) {
                 return Err(Stop::Surprise);
             }

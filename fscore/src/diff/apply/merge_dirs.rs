@@ -27,9 +27,9 @@ pub(super) fn merge_dirs(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> 
     let mut merged = Vec::new();
     let mut open = vec![NodeId::ROOT];
     while let Some(dir) = open.pop() {
-        let is_on_host = lower.print_of(dir).is_some();
+        let is_on_host = lower.fingerprint_of(dir).is_some();
         for (name, child) in own_dirs(tree, dir) {
-            let is_made = tree.is_own(child) && lower.print_of(child).is_none();
+            let is_made = tree.is_own(child) && lower.fingerprint_of(child).is_none();
             if is_made
                 && is_on_host
                 && let Some(found) = lower.lookup(dir, &name)?

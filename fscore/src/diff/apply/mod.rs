@@ -21,7 +21,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::execute::{Job, Stop};
+use self::execute::{Executor, Stop};
 pub use self::lock::{ApplyLock, LockError};
 pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
@@ -87,7 +87,7 @@ impl Branch {
         // the hold, so that the branch can be changed while others are at it.
         // Those who wait for their turn wait for the lock as well, and not one after the other.
         let until = ApplyLock::deadline();
-        let _in_turn = lower.traces.turn();
+        let _in_turn = lower.own_writes.turn();
         let _alone = ApplyLock::take_until(lower.root(), cancelled, until)?;
         let hold = self.inner.hold();
         let mut applied = Applied::default();
@@ -189,14 +189,14 @@ impl Branch {
         merge_dirs::install(&mut hold.state(), whole, &merged);
         self.inner.forget_dir_paths();
 
-        let applying = lower.traces.applying();
-        let mut job = Job::new(lower, &old, &new, &plan, hold, self, cancelled);
+        let applying = lower.own_writes.applying();
+        let mut executor = Executor::new(lower, &old, &new, &plan, hold, self, cancelled);
         let before = applied.actions.len();
-        let ended = job.run_all(&plan, &mut applied.actions);
-        let left = applied.actions[before..].iter().chain(&job.stamped);
+        let ended = executor.run_all(&plan, &mut applied.actions);
+        let left = applied.actions[before..].iter().chain(&executor.stamped);
         lower
-            .traces
-            .leave(lower, self.id(), left.flat_map(Action::paths));
+            .own_writes
+            .record(lower, self.id(), left.flat_map(Action::paths));
         drop(applying);
         ended.map_err(|(stop, path)| match stop {
             Stop::Surprise => Stopped::Surprise(path),

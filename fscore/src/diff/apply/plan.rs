@@ -67,7 +67,7 @@ impl Plan {
     /// From the steps that lead from what the host has to the new tree.
     pub(super) fn new(lower: &Lower, old: &Tree, new: &Tree, steps: &[Step]) -> Self {
         let look = Look { lower, old, new };
-        let mut making = Making {
+        let mut planner = Planner {
             takers: takers(steps),
             occupied: HashSet::new(),
             replaced: HashMap::new(),
@@ -82,10 +82,10 @@ impl Plan {
             look,
         };
         for step in steps {
-            making.expect(step);
-            making.add(step);
+            planner.expect(step);
+            planner.add(step);
         }
-        let mut plan = making.plan;
+        let mut plan = planner.plan;
         plan.conflicts.sort();
         plan.conflicts.dedup();
         plan.kept.sort();
@@ -113,7 +113,7 @@ struct Look<'a> {
     new: &'a Tree,
 }
 
-struct Making<'a> {
+struct Planner<'a> {
     look: Look<'a>,
     takers: HashMap<(NodeId, Name), bool>,
     /// Directories in which something of others stays.
@@ -123,7 +123,7 @@ struct Making<'a> {
     plan: Plan,
 }
 
-impl Making<'_> {
+impl Planner<'_> {
     /// Notes how the host has what the step touches. This comes before the comparison with what the
     /// branch saw: what is changed in between is found by one of the two.
     fn expect(&mut self, step: &Step) {
@@ -131,12 +131,12 @@ impl Making<'_> {
             Step::Removed(named) | Step::Added(named) | Step::Renamed(_, named) => named.node,
             Step::Modified(node, _) => *node,
         };
-        if let Some(print) = self.look.lower.print_of(node) {
-            let exact = !print.is_dir();
+        if let Some(fingerprint) = self.look.lower.fingerprint_of(node) {
+            let exact = !fingerprint.is_dir();
             self.plan
                 .expected
                 .entry(node)
-                .or_insert(Expected { print, exact });
+                .or_insert(Expected { fingerprint, exact });
         }
     }
 
@@ -232,7 +232,7 @@ impl Making<'_> {
         let new = self.look.new;
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
-        if named.is_dir && self.look.lower.print_of(node).is_some() {
+        if named.is_dir && self.look.lower.fingerprint_of(node).is_some() {
             // The host has moved it, with whatever else is in it by now.
             self.plan.conflicts.push(path.clone());
             self.plan.blocked.push(path);

@@ -1,6 +1,6 @@
 //! What a step has brought to the host is the host's: the branch no longer holds it.
 
-use super::execute::Job;
+use super::execute::Executor;
 use super::staging::Staged;
 use crate::branch::served_versions::ServedVersions;
 use crate::branch::state::State;
@@ -67,11 +67,11 @@ impl Tree {
     }
 }
 
-impl Job<'_> {
+impl Executor<'_> {
     /// The host has an object that was put there: what is still to be done with it is based on that.
     pub(super) fn has_put(&self, state: &mut State, node: NodeId, staged: &Staged) {
-        let is_own = |print| staged.is_own(&print);
-        if self.lower.print_of(node).is_some_and(is_own)
+        let is_own = |fingerprint| staged.is_own(&fingerprint);
+        if self.lower.fingerprint_of(node).is_some_and(is_own)
             && let Ok(now) = self.lower.inode(node)
         {
             let xattrs = self.lower.xattrs(node).unwrap_or_default();
@@ -88,7 +88,9 @@ impl Job<'_> {
     /// The host has an object by another name, in the version that the look found.
     pub(super) fn has_moved(&self, state: &mut State, node: NodeId) {
         if let Some(expected) = self.expected.get(&node) {
-            state.tree.moved_by_us_as(node, expected.print.version());
+            state
+                .tree
+                .moved_by_us_as(node, expected.fingerprint.version());
         }
     }
 
@@ -102,12 +104,12 @@ impl Job<'_> {
         }
         if let Some(expected) = self.expected.get(&on_host) {
             // Found to hold what the branch has shown: its own.
-            self.served.content(on_host, expected.print.version());
+            self.served.content(on_host, expected.fingerprint.version());
         }
         if !is_last {
             return;
         }
-        if state.handles.is_open(node) && self.lower.print_of(node).is_none() {
+        if state.handles.is_open(node) && self.lower.fingerprint_of(node).is_none() {
             // It goes on as a file without a name.
             if let Ok(inode) = state.tree.inode_mut(node) {
                 inode.nlink = 0;
@@ -126,7 +128,7 @@ pub(super) fn show_applied(served: &ServedVersions, lower: &Lower, new: &Tree, n
         return;
     };
     if matches!(own.kind(), ObjectKind::File | ObjectKind::Symlink)
-        && let Some(now) = lower.print_of(node)
+        && let Some(now) = lower.fingerprint_of(node)
         && now.version().has_bytes_of(&own.stamp())
     {
         served.content(node, now.version());

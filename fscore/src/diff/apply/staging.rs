@@ -7,11 +7,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::attributes::{self, Model, set_owner_and_times};
-use super::execute::{Job, Stop};
+use super::execute::{Executor, Stop};
 use super::is_set;
 use super::swap::{At, temporary_name};
 use crate::lower::beneath;
-use crate::lower::{Print, mode_of, split};
+use crate::lower::{Fingerprint, mode_of, split};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::store::inode::{Body, Inode};
@@ -26,7 +26,7 @@ pub(super) struct Staged {
     pub(super) dir: OwnedFd,
     pub(super) temporary: Vec<u8>,
     /// What it is, when it is about to get its place.
-    own: Cell<Option<Print>>,
+    own: Cell<Option<Fingerprint>>,
     /// It got its place: what has the temporary name now was seen by the branch.
     pub(super) is_placed: Cell<bool>,
 }
@@ -49,13 +49,13 @@ impl Staged {
     }
 
     /// Whether that is what is at hand, not what somebody has put or written there since.
-    pub(super) fn is_own(&self, now: &Print) -> bool {
+    pub(super) fn is_own(&self, now: &Fingerprint) -> bool {
         self.own.get().is_some_and(|own| now.is_same_content(&own))
     }
 
     /// As [`at`](Self::at), for giving it its place.
     pub(super) fn ready(&self) -> At<'_> {
-        self.own.set(Print::at(&self.dir, &self.temporary));
+        self.own.set(Fingerprint::at(&self.dir, &self.temporary));
         self.at()
     }
 }
@@ -63,7 +63,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         let is_strange = self.own.get().is_some()
-            && Print::at(&self.dir, &self.temporary).is_some_and(|now| !self.is_own(&now));
+            && Fingerprint::at(&self.dir, &self.temporary).is_some_and(|now| !self.is_own(&now));
         if self.is_placed.get() || !is_strange {
             // There may be nothing any more.
             let _ = rustix::fs::unlinkat(&self.dir, &*self.temporary, AtFlags::empty());
@@ -71,7 +71,7 @@ impl Drop for Staged {
     }
 }
 
-impl Job<'_> {
+impl Executor<'_> {
     /// The object, beside `path`. What it takes the place of hands on what the branch does not show.
     pub(super) fn stage(
         &self,
@@ -113,7 +113,7 @@ impl Job<'_> {
         node: NodeId,
         replaced: NodeId,
     ) -> Result<Option<Model>, Stop> {
-        let expected = self.expected(replaced)?.print;
+        let expected = self.expected(replaced)?.fingerprint;
         if !expected.is_file() {
             return Ok(None);
         }
@@ -124,7 +124,7 @@ impl Job<'_> {
             }
             other => other?,
         };
-        if !Print::of(&stat).is_same_content(&expected) {
+        if !Fingerprint::of(&stat).is_same_content(&expected) {
             return Err(Stop::Surprise);
         }
         let (mode, is_same) = (mode_of(&stat), replaced == node);

@@ -10,7 +10,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::AtFlags;
 use rustix::io::Errno as HostErrno;
 
-use crate::lower::Print;
+use crate::lower::Fingerprint;
 use crate::model::errno::{Errno, Result};
 
 const PREFIX: &[u8] = b".agentfs-";
@@ -57,32 +57,32 @@ pub(super) struct At<'a> {
 /// when we ourselves have moved or linked the object since it was looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    pub(super) print: Print,
+    pub(super) fingerprint: Fingerprint,
     pub(super) exact: bool,
 }
 
 impl Expected {
     /// Whether it is still there, untouched.
     fn is_at(&self, at: At<'_>) -> Result<bool> {
-        let now = print_at(at)?;
+        let now = fingerprint_at(at)?;
         Ok(now.is_some_and(|now| {
             if self.exact {
-                now == self.print
+                now == self.fingerprint
             } else {
-                now.is_same_content(&self.print)
+                now.is_same_content(&self.fingerprint)
             }
         }))
     }
 
     /// Whether that is what was moved to this name. Moving changes its time of change.
     fn came_to(&self, at: At<'_>) -> Result<bool> {
-        Ok(print_at(at)?.is_some_and(|now| now.is_same_content(&self.print)))
+        Ok(fingerprint_at(at)?.is_some_and(|now| now.is_same_content(&self.fingerprint)))
     }
 }
 
-fn print_at(at: At<'_>) -> Result<Option<Print>> {
+fn fingerprint_at(at: At<'_>) -> Result<Option<Fingerprint>> {
     match rustix::fs::statat(at.dir, at.name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some(Print::of(&stat))),
+        Ok(stat) => Ok(Some(Fingerprint::of(&stat))),
         Err(HostErrno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
@@ -106,7 +106,7 @@ impl Swap {
                 Err(errno) => self.can_only_look(errno)?,
             }
         }
-        if print_at(to)?.is_some() {
+        if fingerprint_at(to)?.is_some() {
             return Ok(false);
         }
         rustix::fs::renameat(temporary.dir, temporary.name, to.dir, to.name)?;
@@ -211,7 +211,7 @@ impl Swap {
     /// Removes what is expected at `from`, which is no directory, by way of a temporary name. What is
     /// gone already is removed.
     pub(super) fn remove(&self, from: At<'_>, expected: &Expected) -> Result<bool> {
-        if print_at(from)?.is_none() {
+        if fingerprint_at(from)?.is_none() {
             return Ok(true);
         }
         let temporary = temporary_name();
@@ -220,7 +220,7 @@ impl Swap {
             name: &temporary,
         };
         if !self.rename((from, expected), aside)? {
-            return Ok(print_at(from)?.is_none());
+            return Ok(fingerprint_at(from)?.is_none());
         }
         rustix::fs::unlinkat(aside.dir, aside.name, AtFlags::empty())?;
         Ok(true)
@@ -354,8 +354,11 @@ mod tests {
         }
 
         fn expected(&self, name: &str) -> Expected {
-            let print = Print::at(&self.dir, name.as_bytes()).unwrap();
-            Expected { print, exact: true }
+            let fingerprint = Fingerprint::at(&self.dir, name.as_bytes()).unwrap();
+            Expected {
+                fingerprint,
+                exact: true,
+            }
         }
 
         /// Every name with its content.
