@@ -94,7 +94,8 @@ pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
 pub use self::diff::apply::{
     Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
 };
-pub use self::diff::path_changes::{Diff, Frozen, PathChange, Version};
+pub use self::diff::frozen::Frozen;
+pub use self::diff::path_changes::{Diff, PathChange, Version};
 pub use self::diff::steps::Differs;
 pub use self::lower::announced::Announced;
 pub use self::lower::{LowerPlace, Place, beneath};

@@ -2,7 +2,9 @@
 //! events, going back, and bringing it to the host.
 
 pub(crate) mod apply;
+pub(crate) mod frozen;
 pub(crate) mod path_changes;
 mod restore;
 pub(crate) mod steps;
-pub(crate) mod topo_sort;
+mod synthetic_events;
+mod topo_sort;

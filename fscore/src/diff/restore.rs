@@ -1,9 +1,9 @@
 //! Setting a branch back to a snapshot.
 
+use super::steps::steps;
+use super::synthetic_events::changes;
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
-use crate::diff::path_changes::changes;
-use crate::diff::steps::steps;
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
 use crate::model::event::Origin;
