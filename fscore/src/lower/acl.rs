@@ -10,7 +10,7 @@ use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno as HostErrno;
 
-use crate::beneath;
+use crate::lower::beneath;
 
 const NAME: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::sync::RwLock;
 
 /// The directories of the lower directory whose changes are told with
 /// [`lower_changed`](crate::FsCore::lower_changed): those that somebody watches, on a filesystem that
@@ -27,18 +28,20 @@ impl Announced {
     pub fn add(&self, dir: &Path) {
         // First: whoever finds the directory, and this number as it was, looked after it was added.
         self.added.fetch_add(1, Ordering::SeqCst);
-        self.write().insert(dir.as_os_str().as_bytes().into());
+        self.dirs.write().insert(dir.as_os_str().as_bytes().into());
     }
 
     /// From now on changes in the directory are not told, nor in those below it.
     pub fn remove(&self, dir: &Path) {
         let dir = dir.as_os_str().as_bytes();
-        self.write().retain(|other| !is_at_or_below(other, dir));
+        self.dirs
+            .write()
+            .retain(|other| !is_at_or_below(other, dir));
     }
 
     /// As [`remove`](Self::remove) for a directory that is gone, and with it all that were below.
     pub fn forget(&self, dir: &Path) {
-        self.write().remove(dir.as_os_str().as_bytes());
+        self.dirs.write().remove(dir.as_os_str().as_bytes());
     }
 
     /// Says whether all directories that there are have been [added](Self::add), and new ones will
@@ -57,7 +60,7 @@ impl Announced {
     /// How many directories there are whose changes are told.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.read().len()
+        self.dirs.read().len()
     }
 
     /// Whether changes in the directory are told.
@@ -71,15 +74,7 @@ impl Announced {
     }
 
     pub(crate) fn has_bytes(&self, dir: &[u8]) -> bool {
-        self.read().contains(dir)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashSet<Box<[u8]>>> {
-        self.dirs.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashSet<Box<[u8]>>> {
-        self.dirs.write().unwrap_or_else(PoisonError::into_inner)
+        self.dirs.read().contains(dir)
     }
 }
 

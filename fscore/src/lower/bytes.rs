@@ -7,9 +7,9 @@ use rustix::fs::SeekFrom;
 
 use super::Lower;
 use super::stat::stamp_of;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::id::NodeId;
+use crate::model::errno::{Errno, Result};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
 
 impl Lower {
     /// Reads bytes of a lower file that was just found to have this stamp; returns how many there

@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::attr::Nanos;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::Names;
+use crate::model::attr::Nanos;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::model::names::Names;
 
 /// Device and inode number.
-pub(super) type Object = (u64, u64);
+pub(super) type HostId = (u64, u64);
 
 #[derive(Debug)]
 pub(super) struct Index {
-    nodes: HashMap<NodeId, Known>,
-    by_object: HashMap<Object, NodeId>,
+    nodes: HashMap<NodeId, IndexedObject>,
+    by_object: HashMap<HostId, NodeId>,
     by_name: HashMap<(NodeId, Name), NodeId>,
     /// Who had the names that are gone.
     gone: HashMap<(NodeId, Name), NodeId>,
@@ -25,8 +25,8 @@ const PREDECESSORS: usize = 32;
 
 /// Where an object of the host was seen last.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) object: Object,
+pub(super) struct IndexedObject {
+    pub(super) object: HostId,
     pub(super) kind: ObjectKind,
     /// Relative to the lower root, without leading slash.
     pub(super) path: Arc<[u8]>,
@@ -39,8 +39,8 @@ pub(super) struct Known {
 
 impl Index {
     /// Of the lower root and nothing else.
-    pub(super) fn new(root: Object) -> Self {
-        let known = Known {
+    pub(super) fn new(root: HostId) -> Self {
+        let known = IndexedObject {
             object: root,
             kind: ObjectKind::Directory,
             path: Arc::from([]),
@@ -56,7 +56,7 @@ impl Index {
         }
     }
 
-    pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
+    pub(super) fn known(&self, node: NodeId) -> Option<&IndexedObject> {
         self.nodes.get(&node)
     }
 
@@ -82,7 +82,7 @@ impl Index {
         &mut self,
         (dir, name): (NodeId, &Name),
         path: Arc<[u8]>,
-        (object, kind): (Object, ObjectKind),
+        (object, kind): (HostId, ObjectKind),
         new_node: impl FnOnce() -> NodeId,
     ) -> NodeId {
         // Another kind of object with a number used before is another object.
@@ -92,7 +92,7 @@ impl Index {
             .or_else(|| self.number(object))
             .unwrap_or_else(new_node);
         self.by_object.insert(object, node);
-        let place = self.nodes.entry(node).or_insert_with(|| Known {
+        let place = self.nodes.entry(node).or_insert_with(|| IndexedObject {
             object,
             kind,
             path: path.clone(),
@@ -139,7 +139,7 @@ impl Index {
         known.names.remove(dir, name);
         let mut names = Names::None;
         names.add(dir, name.clone());
-        let known = Known {
+        let known = IndexedObject {
             names,
             before: None,
             acl: None,
@@ -181,7 +181,7 @@ impl Index {
         node: NodeId,
         (dir, name): (NodeId, &Name),
         path: Arc<[u8]>,
-        (object, kind): (Object, ObjectKind),
+        (object, kind): (HostId, ObjectKind),
     ) {
         self.by_object.insert(object, node);
         let mut names = Names::None;
@@ -199,7 +199,7 @@ impl Index {
             }
         }
         names.add(dir, name.clone());
-        let known = Known {
+        let known = IndexedObject {
             object,
             kind,
             path,
@@ -213,7 +213,7 @@ impl Index {
 
     /// The object's own number, for one that is seen for the first time. The host gives the number of an
     /// object that is gone to another one, and other devices have the same numbers: those are `None`.
-    fn number(&self, (device, inode): Object) -> Option<NodeId> {
+    fn number(&self, (device, inode): HostId) -> Option<NodeId> {
         let node = NodeId::of_host(inode)?;
         let root = self.nodes.get(&NodeId::ROOT)?;
         (root.object.0 == device && !self.nodes.contains_key(&node)).then_some(node)

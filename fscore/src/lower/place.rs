@@ -10,7 +10,6 @@ use rustix::fd::AsFd;
 
 use super::Lower;
 use super::stat::{number, object_of};
-use crate::fs::FsCore;
 
 /// Where the directory below the branches is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,17 +35,8 @@ pub struct LowerPlace {
     pub place: Place,
 }
 
-impl FsCore {
-    /// The directory below the branches; `None` when there is none. Looks at the host.
-    #[must_use]
-    pub fn lower_place(&self) -> Option<LowerPlace> {
-        let path = &self.config().overlay.as_ref()?.lower;
-        Some(self.core.shared.lower.as_ref()?.place(path))
-    }
-}
-
 impl Lower {
-    fn place(&self, path: &Path) -> LowerPlace {
+    pub(crate) fn place(&self, path: &Path) -> LowerPlace {
         let (device, inode) = self.root_object();
         LowerPlace {
             path: path.to_owned(),

@@ -3,22 +3,21 @@
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::index::Object;
-use crate::attr::Nanos;
-use crate::content::Stamp;
-use crate::event::ObjectKind;
-use crate::inode::{Body, Inode, Names, Times};
+use super::index::HostId;
+use crate::model::attr::Nanos;
+use crate::model::event::ObjectKind;
+use crate::model::stamp::Stamp;
 
 /// A number of the host, whose type differs from system to system.
 pub(super) fn number<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(0)
 }
 
-fn small<T: TryInto<u32>>(value: T) -> u32 {
+pub(super) fn small<T: TryInto<u32>>(value: T) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }
 
-pub(super) fn object_of(stat: &Stat) -> Object {
+pub(super) fn object_of(stat: &Stat) -> HostId {
     (number(stat.st_dev), number(stat.st_ino))
 }
 
@@ -54,13 +53,13 @@ pub(crate) fn mode_of(stat: &Stat) -> u32 {
 
 /// By which an object of the host is known again, in the state in which it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Print {
-    object: Object,
+pub(crate) struct Fingerprint {
+    object: HostId,
     kind: Option<ObjectKind>,
     stamp: Stamp,
 }
 
-impl Print {
+impl Fingerprint {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             object: object_of(stat),
@@ -110,27 +109,5 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
         size: number(stat.st_size),
         mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
         ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
-    }
-}
-
-/// An object as the host describes it, with the permission bits that are shown.
-pub(super) fn inode(stat: &Stat, mode: u32, names: Names, body: Body) -> Inode {
-    let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
-    let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
-    Inode {
-        mode,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        nlink: small(stat.st_nlink),
-        times: Times {
-            atime: nanos(stat.st_atime, stat.st_atime_nsec),
-            mtime,
-            ctime,
-            // Not every host keeps it; no object is younger than its last changes.
-            btime: mtime.min(ctime),
-        },
-        names,
-        xattrs: None,
-        body,
     }
 }

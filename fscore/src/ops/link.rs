@@ -4,13 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::Attr;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, CreatedBy, Name};
-use crate::id::NodeId;
-use crate::walk::Spot;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, CreatedBy, Name};
+use crate::model::id::NodeId;
+use crate::ops::walk::EntryName;
 
 impl Branch {
     /// link(2): a symbolic link at `old` is not followed.
@@ -26,11 +27,11 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let target = txn.walk().resolve(bytes(old.as_ref()), false)?;
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(new.as_ref()))?
-                .spot(Errno::EEXIST)?;
-            txn.link(target.node, spot)
+                .entry(Errno::EEXIST)?;
+            txn.link(target.node, entry)
         })
     }
 
@@ -47,15 +48,15 @@ impl Branch {
         name: &[u8],
     ) -> Result<Attr> {
         self.change(caller, |txn| {
-            txn.link(node, Spot::new(parent, name, Errno::EEXIST)?)
+            txn.link(node, EntryName::new(parent, name, Errno::EEXIST)?)
         })
     }
 }
 
 impl Txn<'_> {
-    fn link(&mut self, node: NodeId, spot: Spot<'_>) -> Result<Attr> {
-        self.check_free(spot)?;
-        let dir = self.tree.inode(spot.dir)?;
+    fn link(&mut self, node: NodeId, entry: EntryName<'_>) -> Result<Attr> {
+        self.check_free(entry)?;
+        let dir = self.tree.inode(entry.dir)?;
         if dir.nlink == 0 {
             return Err(Errno::ENOENT);
         }
@@ -69,24 +70,24 @@ impl Txn<'_> {
             return Err(Errno::ENOENT);
         }
         let kind = inode.kind();
-        self.prepare_name(spot)?;
+        self.prepare_name(entry)?;
         self.copy_up(node)?;
 
-        let name: Name = Arc::from(spot.name);
+        let name: Name = Arc::from(entry.name);
         let now = self.now;
-        self.tree.set_entry(spot.dir, &name, node, kind)?;
-        self.tree.inode_mut(spot.dir)?.touch(now);
+        self.tree.set_entry(entry.dir, &name, node, kind)?;
+        self.tree.inode_mut(entry.dir)?.touch(now);
         self.tree.clear_orphan(node);
         let inode = self.tree.inode_mut(node)?;
         inode.nlink += 1;
         inode.times.ctime = now;
-        inode.names.add(spot.dir, name.clone());
+        inode.names.add(entry.dir, name.clone());
         let attr = inode.attr(node);
 
         self.emit(|txn| {
             Ok(Change::Created {
                 node: txn.node_ref(node)?,
-                at: txn.place(spot.dir, &name),
+                at: txn.place(entry.dir, &name),
                 by: if nameless {
                     CreatedBy::LinkTmpfile
                 } else {

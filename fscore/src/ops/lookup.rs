@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::{Attr, StatFs};
 use crate::branch::Branch;
-use crate::caller::Caller;
-use crate::content::PAGE;
-use crate::errno::{Errno, Result};
-use crate::flags::Access;
-use crate::id::NodeId;
-use crate::walk::{Spot, Walk};
+use crate::model::attr::{Attr, StatFs};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::walk::{EntryName, Walk};
+use crate::store::content::PAGE;
 
 impl Branch {
     /// The object of a name in a directory; `.` and `..` too.
@@ -27,8 +27,8 @@ impl Branch {
                 b"." => parent,
                 b".." => walk.parent_of(parent)?,
                 _ => {
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     return Ok(inode.attr(node));
                 }
             };

@@ -3,13 +3,17 @@
 mod create;
 mod link;
 mod lookup;
+pub(crate) mod lower_change;
 mod open;
+pub(crate) mod perm;
 mod range;
 pub(crate) mod readdir;
 mod rename;
 mod setattr;
 pub(crate) mod show;
 mod unlink;
+mod unreadable;
+pub(crate) mod walk;
 mod write;
 mod xattr;
 

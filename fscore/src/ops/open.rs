@@ -3,17 +3,19 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::{Attr, STICKY};
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::content::{File, Stamp};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::{Dentry, HandleId};
-use crate::id::NodeId;
-use crate::inode::Body;
-use crate::walk::{Last, Spot, Target};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::{Attr, STICKY};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::ops::walk::{EntryName, Last, Target};
+use crate::store::content::File;
+use crate::store::handles::{Dentry, HandleId};
+use crate::store::inode::Body;
 
 /// Whether opening with these flags changes the file, or is for changing it.
 fn may_change(flags: OpenFlags) -> bool {
@@ -69,11 +71,11 @@ impl Branch {
         self.change(caller, |txn| {
             let flags = flags | OpenFlags::CREATE | OpenFlags::NOFOLLOW;
             txn.check_open(flags)?;
-            let spot = Spot::new(parent, name, Errno::EISDIR)?;
+            let entry = EntryName::new(parent, name, Errno::EISDIR)?;
             txn.walk()
                 .rights
                 .check(&*txn.tree.inode(parent)?, Access::EXECUTE)?;
-            let handle = txn.open_last(spot, flags, mode, &mut 0)?;
+            let handle = txn.open_last(entry, flags, mode, &mut 0)?;
             let node = txn.handle(handle)?.node;
             Ok((handle, txn.tree.inode(node)?.attr(node)))
         })
@@ -228,52 +230,53 @@ impl Txn<'_> {
         if create && parent.slash {
             return Err(Errno::EISDIR);
         }
-        let spot = Spot {
+        let entry = EntryName {
             dir: parent.dir,
             name,
             slash: parent.slash,
         };
-        self.open_last(spot, flags, mode, links)
+        self.open_last(entry, flags, mode, links)
     }
 
     fn open_last(
         &mut self,
-        spot: Spot<'_>,
+        entry: EntryName<'_>,
         flags: OpenFlags,
         mode: u32,
         links: &mut u32,
     ) -> Result<HandleId> {
         let create = flags.contains(OpenFlags::CREATE);
-        let Some(found) = self.walk().lookup(spot.dir, spot.name)? else {
+        let Some(found) = self.walk().lookup(entry.dir, entry.name)? else {
             if !create {
                 return Err(Errno::ENOENT);
             }
-            return self.open_new(spot, flags, mode);
+            return self.open_new(entry, flags, mode);
         };
         if create && flags.contains(OpenFlags::EXCLUSIVE) {
             return Err(Errno::EEXIST);
         }
-        let flags = if spot.slash {
+        let flags = if entry.slash {
             // From here on every link is followed, also at the end of another link's text.
             flags.without(OpenFlags::NOFOLLOW) | OpenFlags::DIRECTORY
         } else {
             flags
         };
-        if found.kind == ObjectKind::Symlink && (spot.slash || !flags.contains(OpenFlags::NOFOLLOW))
+        if found.kind == ObjectKind::Symlink
+            && (entry.slash || !flags.contains(OpenFlags::NOFOLLOW))
         {
             let text = self.walk().link_text(found.node, links)?;
-            return self.open_path(spot.dir, &text, flags, mode, links);
+            return self.open_path(entry.dir, &text, flags, mode, links);
         }
         if create && found.kind.is_dir() {
             return Err(Errno::EISDIR);
         }
         if create {
-            self.may_create_in_sticky(spot.dir, found.node)?;
+            self.may_create_in_sticky(entry.dir, found.node)?;
         }
         let target = Target {
             node: found.node,
             kind: found.kind,
-            at: Some((spot.dir, found.name)),
+            at: Some((entry.dir, found.name)),
             found: None,
         };
         self.open_existing(&target, flags)
@@ -292,8 +295,8 @@ impl Txn<'_> {
         Err(Errno::EACCES)
     }
 
-    fn open_new(&mut self, spot: Spot<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {
-        let attr = self.make(spot, mode & 0o7777, Body::File(File::default()))?;
+    fn open_new(&mut self, entry: EntryName<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {
+        let attr = self.make(entry, mode & 0o7777, Body::File(File::default()))?;
         // Whatever its mode, who makes a file may use it as asked.
         let target = self.walk().target(attr.node)?;
         self.open_handle(&target, flags)

@@ -2,16 +2,16 @@
 
 use std::ops::Range;
 
-use crate::attr::Seek;
-use crate::branch::{Branch, Txn};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::content::MAX_SIZE;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ResizedBy};
-use crate::flags::{AllocateFlags, OpenFlags};
-use crate::handle::HandleId;
-use crate::id::NodeId;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::Seek;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ResizedBy};
+use crate::model::flags::{AllocateFlags, OpenFlags};
+use crate::model::id::NodeId;
+use crate::store::content::MAX_SIZE;
+use crate::store::handles::HandleId;
 
 /// Bytes that are held in between while copying.
 const COPY_STEP: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Branch {
         let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
         let inode = state.tree.inode(handle.node)?;
         let file = inode.as_file();
-        let mut position = lock(&handle.position);
+        let mut position = handle.position.lock();
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
         let find = |offset: i64, data: bool| {
             let file = file.ok_or(Errno::EINVAL)?;

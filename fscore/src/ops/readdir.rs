@@ -4,17 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::DirEntry;
-use crate::branch::{Branch, View};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::dir::{FIRST_KEY, Link};
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
-use crate::flags::Access;
-use crate::handle::{HandleId, Listing};
-use crate::id::NodeId;
-use crate::tree::Found;
+use crate::branch::Branch;
+use crate::branch::transaction::View;
+use crate::model::attr::DirEntry;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::ObjectKind;
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::store::dir::{FIRST_KEY, Link};
+use crate::store::handles::{HandleId, Listing};
 
 /// Cookies after `.` and `..`.
 const AFTER_DOT: u64 = 1;
@@ -51,7 +51,7 @@ impl Branch {
         let (entries, told) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
             let entries = {
-                let mut listing = lock(&handle.listing);
+                let mut listing = handle.listing.lock();
                 view.read_entries(handle.node, &mut listing, cookie, max)?
             };
             let told = !entries.is_empty() && view.tell_read(handle)?;

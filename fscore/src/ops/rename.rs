@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, Name, RenameHow};
-use crate::flags::{Access, RenameFlags};
-use crate::id::NodeId;
-use crate::tree::Found;
-use crate::walk::{Last, Parent, Spot};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, Name, RenameHow};
+use crate::model::flags::{Access, RenameFlags};
+use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::ops::walk::{EntryName, Last, Parent};
 
 impl Branch {
     /// renameat2(2).
@@ -30,8 +31,8 @@ impl Branch {
             check_flags(flags)?;
             let old = txn.walk().parent(bytes(old.as_ref()))?;
             let new = txn.walk().parent(bytes(new.as_ref()))?;
-            let old = old.spot(Errno::EBUSY)?;
-            let new = new.spot(taken(new, flags))?;
+            let old = old.entry(Errno::EBUSY)?;
+            let new = new.entry(taken(new, flags))?;
             txn.rename(old, new, flags)
         })
     }
@@ -52,8 +53,8 @@ impl Branch {
     ) -> Result<()> {
         self.change(caller, |txn| {
             check_flags(flags)?;
-            let old = Spot::new(parent, name, Errno::EBUSY)?;
-            let new = Spot::new(new_parent, new_name, Errno::EBUSY)?;
+            let old = EntryName::new(parent, name, Errno::EBUSY)?;
+            let new = EntryName::new(new_parent, new_name, Errno::EBUSY)?;
             txn.rename(old, new, flags)
         })
     }
@@ -88,7 +89,7 @@ struct Move {
 }
 
 impl Txn<'_> {
-    fn rename(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<()> {
+    fn rename(&mut self, old: EntryName<'_>, new: EntryName<'_>, flags: RenameFlags) -> Result<()> {
         let Some(plan) = self.plan(old, new, flags)? else {
             return Ok(());
         };
@@ -102,7 +103,12 @@ impl Txn<'_> {
     }
 
     /// Validates. `None` means success without a change: both names are one object.
-    fn plan(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<Option<Move>> {
+    fn plan(
+        &mut self,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
+        flags: RenameFlags,
+    ) -> Result<Option<Move>> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let source = self.walk().lookup_at(old)?.ok_or(Errno::ENOENT)?;
         let mut target = self.walk().lookup_at(new)?;
@@ -141,8 +147,8 @@ impl Txn<'_> {
     /// Only a directory may be named with a slash after it.
     fn check_slashes(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -164,8 +170,8 @@ impl Txn<'_> {
     /// Neither may be moved into itself.
     fn check_loops(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -192,8 +198,8 @@ impl Txn<'_> {
 
     fn check_rename_rights(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -232,8 +238,8 @@ impl Txn<'_> {
 
     fn prepare_rename(
         &mut self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,

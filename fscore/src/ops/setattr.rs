@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::{Attr, SETGID, SetAttr, SetTime};
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Attributes, Change, ObjectKind};
-use crate::flags::Access;
-use crate::handle::HandleId;
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::walk::Target;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::{Attr, SETGID, SetAttr, SetTime};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Attributes, Change, ObjectKind};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::walk::Target;
+use crate::store::handles::HandleId;
+use crate::store::inode::Inode;
 
 impl Branch {
     /// chmod(2).
@@ -259,7 +260,7 @@ impl Txn<'_> {
 }
 
 /// Any moment is for the owner; "now", for both times, also for those who may write.
-fn check_times(rights: crate::perm::Rights<'_>, inode: &Inode, set: &SetAttr) -> Result<()> {
+fn check_times(rights: crate::ops::perm::Rights<'_>, inode: &Inode, set: &SetAttr) -> Result<()> {
     let times = [set.atime, set.mtime];
     if times == [None, None] || rights.owns(inode) {
         return Ok(());

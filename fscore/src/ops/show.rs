@@ -4,16 +4,17 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::Attr;
-use crate::branch::{Branch, View};
-use crate::caller::Caller;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
-use crate::id::NodeId;
-use crate::inode::Inode;
+use crate::branch::Branch;
+use crate::branch::transaction::View;
 use crate::lower::Lower;
-use crate::walk::{Spot, host_version};
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::ObjectKind;
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::ops::walk::{EntryName, host_version};
+use crate::store::inode::Inode;
 
 /// Metadata, and for how long it can be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,8 +65,8 @@ impl Branch {
                 b".." => view.show_node(walk.parent_of(parent)?),
                 _ => {
                     let added = view.announced();
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     Ok(view.shown(node, (&inode, is_own(&inode)), added))
                 }
             }

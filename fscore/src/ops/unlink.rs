@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::Change;
-use crate::id::NodeId;
-use crate::tree::Found;
-use crate::walk::{Last, Spot};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::Change;
+use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::ops::walk::{EntryName, Last};
 
 impl Branch {
     /// unlink(2).
@@ -19,11 +20,11 @@ impl Branch {
     /// As the system call.
     pub fn unlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
         self.change(caller, |txn| {
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(path.as_ref()))?
-                .spot(Errno::EISDIR)?;
-            txn.unlink(spot)
+                .entry(Errno::EISDIR)?;
+            txn.unlink(entry)
         })
     }
 
@@ -34,7 +35,7 @@ impl Branch {
     /// As the system call.
     pub fn unlink_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
         self.change(caller, |txn| {
-            txn.unlink(Spot::new(parent, name, Errno::EISDIR)?)
+            txn.unlink(EntryName::new(parent, name, Errno::EISDIR)?)
         })
     }
 
@@ -46,12 +47,12 @@ impl Branch {
     pub fn rmdir(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
         self.change(caller, |txn| {
             let parent = txn.walk().parent(bytes(path.as_ref()))?;
-            let spot = parent.spot(match parent.last {
+            let entry = parent.entry(match parent.last {
                 Last::Dot => Errno::EINVAL,
                 Last::DotDot => Errno::ENOTEMPTY,
                 Last::Root | Last::Name(_) => Errno::EBUSY,
             })?;
-            txn.rmdir(spot)
+            txn.rmdir(entry)
         })
     }
 
@@ -62,40 +63,40 @@ impl Branch {
     /// As the system call.
     pub fn rmdir_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
         self.change(caller, |txn| {
-            txn.rmdir(Spot::new(parent, name, Errno::EINVAL)?)
+            txn.rmdir(EntryName::new(parent, name, Errno::EINVAL)?)
         })
     }
 }
 
 impl Txn<'_> {
-    fn unlink(&mut self, spot: Spot<'_>) -> Result<()> {
-        let found = self.walk().lookup_at(spot)?.ok_or(Errno::ENOENT)?;
-        if spot.slash {
+    fn unlink(&mut self, entry: EntryName<'_>) -> Result<()> {
+        let found = self.walk().lookup_at(entry)?.ok_or(Errno::ENOENT)?;
+        if entry.slash {
             return Err(if found.kind.is_dir() {
                 Errno::EISDIR
             } else {
                 Errno::ENOTDIR
             });
         }
-        self.may_remove(spot.dir, found.node)?;
+        self.may_remove(entry.dir, found.node)?;
         if found.kind.is_dir() {
             return Err(Errno::EISDIR);
         }
-        let whiteout = self.prepare_removal(spot.dir, &found)?;
+        let whiteout = self.prepare_removal(entry.dir, &found)?;
 
-        self.drop_name(spot.dir, &found, whiteout)?;
+        self.drop_name(entry.dir, &found, whiteout)?;
         let now = self.now;
         let inode = self.tree.inode_mut(found.node)?;
         inode.nlink = inode.nlink.saturating_sub(1);
         inode.times.ctime = now;
 
-        self.emit_removed(spot.dir, &found)?;
+        self.emit_removed(entry.dir, &found)?;
         self.drop_if_gone(found.node)
     }
 
-    fn rmdir(&mut self, spot: Spot<'_>) -> Result<()> {
-        let found = self.walk().lookup_at(spot)?.ok_or(Errno::ENOENT)?;
-        self.may_remove(spot.dir, found.node)?;
+    fn rmdir(&mut self, entry: EntryName<'_>) -> Result<()> {
+        let found = self.walk().lookup_at(entry)?.ok_or(Errno::ENOENT)?;
+        self.may_remove(entry.dir, found.node)?;
         if !found.kind.is_dir() {
             return Err(Errno::ENOTDIR);
         }
@@ -103,18 +104,18 @@ impl Txn<'_> {
         if !self.tree.is_empty_dir(found.node, &victim)? {
             return Err(Errno::ENOTEMPTY);
         }
-        let whiteout = self.prepare_removal(spot.dir, &found)?;
+        let whiteout = self.prepare_removal(entry.dir, &found)?;
 
-        self.drop_name(spot.dir, &found, whiteout)?;
+        self.drop_name(entry.dir, &found, whiteout)?;
         let now = self.now;
         let inode = self.tree.inode_mut(found.node)?;
         inode.nlink = 0;
         inode.times.ctime = now;
-        let parent = self.tree.inode_mut(spot.dir)?;
+        let parent = self.tree.inode_mut(entry.dir)?;
         parent.nlink = parent.nlink.saturating_sub(1);
 
         self.forget_dir_path(found.node);
-        self.emit_removed(spot.dir, &found)?;
+        self.emit_removed(entry.dir, &found)?;
         self.drop_if_gone(found.node)
     }
 

@@ -3,16 +3,16 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::content::{MAX_SIZE, PAGE};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy, SizeChange};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::HandleId;
-use crate::id::NodeId;
-use crate::walk::Target;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy, SizeChange};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::Target;
+use crate::store::content::{MAX_SIZE, PAGE};
+use crate::store::handles::HandleId;
 
 impl Branch {
     /// read(2) at the handle's position. Gives how many bytes, 0 at the end.
@@ -53,13 +53,13 @@ impl Branch {
                 return Err(Errno::EBADF);
             }
             check_range(
-                offset.unwrap_or_else(|| *lock(&handle.position)),
+                offset.unwrap_or_else(|| *handle.position.lock()),
                 buffer.len() as u64,
             )?;
             let read = match offset {
                 Some(offset) => view.tree.read(handle.node, offset, buffer)?,
                 None => {
-                    let mut position = lock(&handle.position);
+                    let mut position = handle.position.lock();
                     let read = view.tree.read(handle.node, *position, buffer)?;
                     *position += read as u64;
                     read
@@ -145,7 +145,7 @@ impl Txn<'_> {
         }
         let (node, opened) = (handle.node, handle.opened);
         let append = handle.flags.contains(OpenFlags::APPEND);
-        let position = *lock(&handle.position);
+        let position = *handle.position.lock();
         check_range(offset.unwrap_or(position), data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
@@ -168,7 +168,7 @@ impl Txn<'_> {
         if let Some(handle) = self.handles.get_mut(id) {
             handle.written = true;
             if offset.is_none() {
-                *lock(&handle.position) = end;
+                *handle.position.lock() = end;
             }
         }
         self.emit_written(id, before)?;

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::STICKY;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind};
-use crate::flags::{Access, XattrFlags};
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::walk::{Target, Walk};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::STICKY;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind};
+use crate::model::flags::{Access, XattrFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::{Target, Walk};
+use crate::store::inode::Inode;
 
 /// Linux's limits (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const MAX_NAME: usize = 255;

@@ -4,15 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sync;
-// `bus.rs` names these as its own crate's.
-use agentfs_core::{event, id};
+
+/// What `event_bus.rs` names as modules of its own crate.
+mod model {
+    pub(crate) use agentfs_core::{event, id};
+}
 
 #[expect(
     dead_code,
     unreachable_pub,
     reason = "a module of the library, used in part"
 )]
-#[path = "../../src/bus.rs"]
+#[path = "../../src/branch/event_bus.rs"]
 mod bus;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The project's own rules, as checks over the source text. Each rule says what to do.
 
 mod platform;
+mod layers;
 mod ring;
 mod rules;
 mod unsafe_files;
@@ -34,6 +35,7 @@ pub(crate) fn check() -> StepResult {
     }
     found.extend(unsafe_files::needed(&sources));
     found.extend(rules::flow_lines(&sources));
+    found.extend(layers::check(&sources));
     found.extend(ring::labels(&sources));
     found.extend(ring::abi_hash()?);
     if found.is_empty() {
