@@ -20,7 +20,6 @@ use super::Companion;
 use super::answer::Answer;
 use super::daemon::StartError;
 use super::listener::Listener;
-use super::page_writer::PageWriter;
 use super::peer::Peer;
 use super::presence::{Loss, Presence};
 use super::refusal::Refusal;
@@ -149,11 +148,10 @@ impl EventLoop {
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
-        let mut page = PageWriter::new(self.listener.path(), &self.services);
         loop {
             let now = Instant::now();
             let unused = self.unused.as_ref().and_then(|it| it.timeout(now));
-            let waits = [self.timeout(now), page.timeout(now), unused];
+            let waits = [self.timeout(now), unused];
             match self
                 .poll
                 .poll(&mut events, waits.into_iter().flatten().min())
@@ -185,7 +183,6 @@ impl EventLoop {
             self.accept(now);
             self.serve_ready(now);
             self.stay_reachable(now);
-            page.write(&self.services, now);
             self.end_when_unused(now);
         }
     }

@@ -35,8 +35,6 @@ mod lower;
 mod mounting;
 mod mounts;
 mod open_session;
-mod page;
-mod page_writer;
 mod peer;
 #[cfg_attr(not(target_os = "linux"), path = "presence_elsewhere.rs")]
 mod presence;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 use std::time::Instant;
 
@@ -81,9 +81,6 @@ pub(crate) struct Services {
     end: Arc<End>,
     /// Whether what the branches changed is exported before the end.
     saves_changes: bool,
-    /// The name of the page of counters, once there is one.
-    page: OnceLock<String>,
-    page_wanted: AtomicBool,
 }
 
 impl fmt::Debug for Services {
@@ -189,8 +186,6 @@ impl Services {
             started: Instant::now(),
             end: Arc::default(),
             saves_changes: config.saves_changes,
-            page: OnceLock::new(),
-            page_wanted: AtomicBool::new(false),
         })
     }
 
@@ -311,24 +306,9 @@ impl Services {
         }
     }
 
-    /// The name of the page of counters; empty when there is none.
-    pub(crate) fn counters_name(&self) -> String {
-        self.page.get().cloned().unwrap_or_default()
-    }
-
     /// What tells this start of the daemon from all others.
     pub(crate) fn instance(&self) -> u64 {
         self.instance
-    }
-
-    /// There is a page of counters now.
-    pub(crate) fn name_page(&self, name: &str) {
-        self.page.get_or_init(|| name.to_owned());
-    }
-
-    /// Whether somebody asked for counters since the last call.
-    pub(crate) fn take_page_wanted(&self) -> bool {
-        self.page_wanted.swap(false, Ordering::Relaxed)
     }
 
     /// The branch that a greeting asks for.
@@ -392,7 +372,6 @@ impl Services {
 
     /// One page of the status. A bound session sees itself.
     pub(crate) fn report(&self, request: &Status, of: &PublicSession) -> StatusReport {
-        self.page_wanted.store(true, Ordering::Relaxed);
         let first = SessionId(request.after.saturating_add(1));
         let mut shown: Vec<Arc<PublicSession>> = self
             .sessions()

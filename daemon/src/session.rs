@@ -326,7 +326,6 @@ impl Session {
             instance: services.instance(),
             max_queues: limits.queues,
             max_watches: limits.watches,
-            counters: services.counters_name(),
         })
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError};
 use agentfs_daemon::Limits;
-use agentfs_proto::message::{Code, Done, Hello, Ping, Reply, Shutdown, Status, Token};
+use agentfs_proto::message::{
+    Code, Counter, Done, Hello, Ping, Reply, Shutdown, Status, Token, VERSION_MAX, VERSION_MIN,
+};
 
 use crate::support::daemon_with;
 use agentfs_testkit::child::soon;
@@ -34,7 +36,7 @@ fn the_greeting_tells_versions_branch_and_limits() {
         ..Limits::default()
     });
     let (_, welcome) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
-    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.version, VERSION_MAX);
     assert_eq!(welcome.branch_name, "main");
     assert_eq!(welcome.daemon_pid, std::process::id());
     assert_eq!(welcome.max_queues, 7);
@@ -44,7 +46,7 @@ fn the_greeting_tells_versions_branch_and_limits() {
 fn versions_without_overlap_are_refused() {
     let (daemon, _directory) = daemon_with(Limits::default());
     let hello = Hello {
-        version_min: 2,
+        version_min: VERSION_MAX + 1,
         version_max: 9,
         ..Hello::new("from the future")
     };
@@ -53,12 +55,12 @@ fn versions_without_overlap_are_refused() {
         other => panic!("{other:?}"),
     }
     let hello = Hello {
-        version_min: 1,
+        version_min: VERSION_MIN,
         version_max: 9,
         ..Hello::new("knows more")
     };
     let (_, welcome) = Client::connect(daemon.socket(), hello, soon()).unwrap();
-    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.version, VERSION_MAX);
 }
 
 #[test]
@@ -228,37 +230,26 @@ fn an_embedded_daemon_ends_with_its_owner() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn the_counters_are_in_a_page_that_others_can_read_but_not_write() {
-    use std::os::unix::fs::PermissionsExt as _;
+fn the_status_counts_sessions_and_requests_each_time_anew() {
     let (daemon, _directory) = daemon_with(Limits::default());
-    let (mut client, welcome) =
-        Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
-    let path = Path::new("/dev/shm").join(&welcome.counters);
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o400
-    );
-    let report = client.call(Status { after: 0 }, soon()).unwrap();
-    // Answered in the next turn, so the page of the turn before is written.
-    assert_answers(&mut client);
-    let page = std::fs::read(&path).unwrap();
-    let word = |at: usize| u64::from_ne_bytes(page[at..at + 8].try_into().unwrap());
-    assert_eq!(&page[..8], b"AGFSCTR1");
-    assert_eq!(word(16), u64::from(std::process::id()));
-    let count = usize::try_from(word(8)).unwrap();
-    assert_eq!(count, report.counters.len());
-    for (counter, entry) in report.counters.iter().zip(page.chunks(64).skip(1)) {
-        let name = entry[..56].split(|byte| *byte == 0).next().unwrap();
-        assert_eq!(name, counter.name.as_bytes());
-        let value = u64::from_ne_bytes(entry[56..].try_into().unwrap());
-        assert!(
-            value >= counter.value,
-            "{}: {value} < {}",
-            counter.name,
-            counter.value
-        );
-    }
-    drop(daemon);
-    assert!(!path.exists());
+    let (mut client, _) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
+    let mut counters = || {
+        let report = client.call(Status { after: 0 }, soon()).unwrap();
+        assert_eq!(report.pid, std::process::id());
+        report.counters
+    };
+    let value = |all: &[Counter], name: &str| {
+        let mut named = all.iter().filter(|it| it.name == name);
+        let found = named.next().unwrap();
+        assert!(named.next().is_none(), "{name} is there twice");
+        found.value
+    };
+    let (first, second) = (counters(), counters());
+    assert_eq!(value(&first, "sessions_opened"), 1);
+    assert_eq!(value(&first, "requests"), 2);
+    assert_eq!(value(&second, "requests"), 3);
+    let names = |all: &[Counter]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&second));
+    let grows = |(first, second): (&Counter, &Counter)| first.value <= second.value;
+    assert!(first.iter().zip(&second).all(grows));
 }
