@@ -10,13 +10,13 @@ use std::thread::JoinHandle;
 use agentfs_core::{ConfigError, FsCore};
 use agentfs_engine::service::WatchService;
 
-use super::claim::{Claim, Claimed};
-use super::echo_mode::EchoMode;
-use super::event_loop::{Control, EventLoop};
-use super::limits::Limits;
-use super::listener::{ListenError, Listener};
-use super::mounts::MountTable;
-use super::services::Services;
+use crate::base::echo_mode::EchoMode;
+use crate::base::session_limits::Limits;
+use crate::event_loop::claim::{Claim, Claimed};
+use crate::event_loop::listener::{ListenError, Listener};
+use crate::event_loop::{Control, EventLoop};
+use crate::mounts::table::MountTable;
+use crate::shared::services::Services;
 use agentfs_export::Target;
 
 /// What a daemon is started with.

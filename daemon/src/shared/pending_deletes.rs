@@ -1,0 +1,53 @@
+//! Branches that are to be deleted when nothing shows them any more.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use agentfs_core::Branch;
+use agentfs_core::id::{BranchId, Seq};
+
+use crate::shared::services::{Services, lock};
+
+/// The branches, and how far each was when it was retired. What is changed in them later is not
+/// thrown away. Changes of the host that show in a branch are no changes of the branch.
+#[derive(Debug, Default)]
+pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
+
+impl Retired {
+    /// The branch may go as it was after this change.
+    pub(crate) fn add(&self, branch: &Branch, seq: Seq) {
+        lock(&self.0).insert(branch.id(), seq);
+    }
+
+    /// Whether the branch, as it is now, may go.
+    pub(crate) fn is_done_with(&self, branch: &Branch) -> bool {
+        let all = lock(&self.0);
+        let seq = all.get(&branch.id());
+        seq.is_some_and(|seq| is_unchanged_since(branch, *seq))
+    }
+
+    /// Those that may go now. They are named again until they are gone.
+    pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
+        let mut all = lock(&self.0);
+        let mut due = Vec::new();
+        all.retain(|id, seq| {
+            let Ok(branch) = services.core().branch(*id) else {
+                return false;
+            };
+            // The run would settle what another branch of that name has, which is made meanwhile.
+            if services.mounts().shows(Some(*id)) || services.holds().pid_of(*id).is_some() {
+                return true;
+            }
+            let may_go = is_unchanged_since(&branch, *seq) || services.exporter().is_as_made(*id);
+            if may_go {
+                due.push(*id);
+            }
+            may_go
+        });
+        due
+    }
+}
+
+fn is_unchanged_since(branch: &Branch, seq: Seq) -> bool {
+    branch.last_own_seq() <= seq
+}
