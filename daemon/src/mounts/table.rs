@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentfs_core::id::{BranchId, MountId};
-
-use crate::shared::services::lock;
+use parking_lot::{Condvar, Mutex};
 
 /// The mounts of this daemon's branches. Whoever mounts tells them here; programs name the objects
 /// they watch by the device of the mount.
@@ -45,7 +44,7 @@ impl MountTable {
     /// origin from the first on.
     #[must_use]
     pub fn reserve(&self) -> MountId {
-        let mut table = lock(&self.0.table);
+        let mut table = self.0.table.lock();
         table.last += 1;
         MountId(table.last)
     }
@@ -57,42 +56,42 @@ impl MountTable {
             st_dev,
             path: path.to_owned(),
         };
-        lock(&self.0.table).mounts.insert(id, mount);
+        self.0.table.lock().mounts.insert(id, mount);
     }
 
     /// The mount is gone.
     pub fn remove(&self, id: MountId) {
-        lock(&self.0.table).mounts.remove(&id);
+        self.0.table.lock().mounts.remove(&id);
         self.0.shrunk.notify_all();
     }
 
     /// Waits until a mount is gone; gives whether it is.
     #[must_use]
     pub fn wait_gone(&self, id: MountId, at_most: Duration) -> bool {
-        let table = lock(&self.0.table);
+        let mut table = self.0.table.lock();
         let is_there = |table: &mut Table| !table.is_closing && table.mounts.contains_key(&id);
-        let waited = self.0.shrunk.wait_timeout_while(table, at_most, is_there);
-        let (table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // How it ended is seen in the table.
+        let _ = self.0.shrunk.wait_while_for(&mut table, is_there, at_most);
         !table.mounts.contains_key(&id)
     }
 
     /// Ends all waiting.
     pub(crate) fn close(&self) {
-        lock(&self.0.table).is_closing = true;
+        self.0.table.lock().is_closing = true;
         self.0.shrunk.notify_all();
     }
 
     /// Whether some mount shows a branch, or any branch.
     #[must_use]
     pub fn shows(&self, branch: Option<BranchId>) -> bool {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let mut mounts = table.mounts.values();
         mounts.any(|mount| branch.is_none_or(|branch| mount.branch == branch))
     }
 
     /// Does something with a branch while no mount can begin to show it; nothing, if one does.
     pub(crate) fn unless_shown<T>(&self, branch: BranchId, with: impl FnOnce() -> T) -> Option<T> {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let is_shown = table.mounts.values().any(|mount| mount.branch == branch);
         (!is_shown).then(with)
     }
@@ -100,7 +99,7 @@ impl MountTable {
     /// The mount that has this device.
     #[must_use]
     pub fn by_device(&self, st_dev: u64) -> Option<(MountId, BranchId)> {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let found = table
             .mounts
             .iter()
@@ -111,13 +110,13 @@ impl MountTable {
     /// Whether there is no mount.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        lock(&self.0.table).mounts.is_empty()
+        self.0.table.lock().mounts.is_empty()
     }
 
     /// The mounts that show a branch.
     #[must_use]
     pub fn of_branch(&self, branch: BranchId) -> Vec<MountId> {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let shown = table.mounts.iter().filter(|(_, it)| it.branch == branch);
         shown.map(|(id, _)| *id).collect()
     }
@@ -125,7 +124,7 @@ impl MountTable {
     /// The mounts and their branches by their devices.
     #[must_use]
     pub fn devices(&self) -> HashMap<u64, (MountId, BranchId)> {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let all = table.mounts.iter();
         all.map(|(id, mount)| (mount.st_dev, (*id, mount.branch)))
             .collect()
@@ -134,7 +133,7 @@ impl MountTable {
     /// The mounts numbered higher than `after`.
     #[must_use]
     pub fn after(&self, after: MountId) -> Vec<(MountId, Mount)> {
-        let table = lock(&self.0.table);
+        let table = self.0.table.lock();
         let rest = table.mounts.range(MountId(after.0.saturating_add(1))..);
         rest.map(|(id, mount)| (*id, mount.clone())).collect()
     }

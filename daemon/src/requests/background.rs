@@ -13,7 +13,7 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::Answer;
 use crate::requests::{apply, branches};
 use crate::shared::jobs::{Job, Size};
-use crate::shared::services::{Services, lock};
+use crate::shared::services::Services;
 use crate::shared::{differences, project};
 
 pub(crate) fn job(
@@ -109,7 +109,7 @@ impl OpenSession {
         let pages = Arc::clone(&self.pages);
         job(Size::Long, move || {
             let entries = differences::find(&core, &origins, branch, &request.against)?;
-            Ok(lock(&pages).begin(entries).into())
+            Ok(pages.lock().begin(entries).into())
         })
     }
 

@@ -1,7 +1,6 @@
 //! Branch and snapshot requests.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentfs_core::id::{BranchId, SnapshotId};
@@ -10,11 +9,11 @@ use agentfs_proto::message::{
     BranchCreate, BranchCreated, BranchInfo, BranchList, Branches, Code, SnapshotCreate,
     SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
 };
+use parking_lot::Mutex;
 
 use crate::base::refusal::Refusal;
 use crate::mounts::table::MountTable;
 use crate::shared::holds::Holds;
-use crate::shared::services::lock;
 
 /// Branches or snapshots on one page.
 const PER_PAGE: usize = 128;
@@ -39,7 +38,7 @@ impl Origins {
     /// Keeps where a branch starts. To be called when it is new.
     pub(crate) fn remember(&self, core: &FsCore, branch: BranchId, parent: u64) -> Result<()> {
         let base = core.branch(branch)?.freeze();
-        lock(&self.branches).insert(
+        self.branches.lock().insert(
             branch,
             Origin {
                 parent,
@@ -52,13 +51,14 @@ impl Origins {
 
     /// What the branch was when it was made.
     pub(crate) fn base(&self, branch: BranchId) -> Option<Frozen> {
-        lock(&self.branches)
+        self.branches
+            .lock()
             .get(&branch)
             .map(|origin| origin.base.clone())
     }
 
     fn of(&self, branch: BranchId) -> (u64, u64) {
-        let branches = lock(&self.branches);
+        let branches = self.branches.lock();
         branches
             .get(&branch)
             .map_or((0, 0), |origin| (origin.parent, origin.created_ns))
@@ -194,7 +194,7 @@ pub(crate) fn delete(
             errno.into()
         }
     })?;
-    lock(&origins.branches).remove(&branch);
+    origins.branches.lock().remove(&branch);
     Ok(())
 }
 
@@ -222,7 +222,7 @@ pub(crate) fn snapshot(
         return Err(Refusal::new(Code::EXISTS, text));
     }
     let id = core.snapshot_create(caller, branch, name)?;
-    lock(&origins.snapshots).insert(id, now());
+    origins.snapshots.lock().insert(id, now());
     Ok(SnapshotCreated { id: id.0 })
 }
 
@@ -232,7 +232,7 @@ pub(crate) fn forget_snapshot(
     snapshot: SnapshotId,
 ) -> Result<(), Refusal> {
     core.snapshot_delete(snapshot)?;
-    lock(&origins.snapshots).remove(&snapshot);
+    origins.snapshots.lock().remove(&snapshot);
     Ok(())
 }
 
@@ -246,7 +246,7 @@ pub(crate) fn snapshots(
     let mut rest = core.snapshots().into_iter().filter(|snapshot| {
         snapshot.id.0 > request.after && only.is_none_or(|only| only == snapshot.branch)
     });
-    let created = lock(&origins.snapshots);
+    let created = origins.snapshots.lock();
     let snapshots = rest.by_ref().take(PER_PAGE).map(|snapshot| SnapshotInfo {
         id: snapshot.id.0,
         created_ns: created.get(&snapshot.id).copied().unwrap_or(0),

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use agentfs_core::event::Origin;
@@ -12,6 +11,7 @@ use agentfs_proto::message::{
     BranchToken, Code, Done, EventsSubscribe, FsReply, FsRequest, Mount, MountInfo, MountList,
     Mounts, QueueStatus, Reply, Request, RequestChannelOpened, SessionStatus, TokenMade, Unmount,
 };
+use parking_lot::Mutex;
 
 use agentfs_ring::requests::SLOTS;
 
@@ -29,7 +29,7 @@ use crate::shared::broadcasts::Subscription;
 use crate::shared::differences::Pages;
 use crate::shared::jobs::{Job, Size};
 use crate::shared::project;
-use crate::shared::services::{Services, lock};
+use crate::shared::services::Services;
 
 /// What a session has.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl PublicSession {
     }
 
     pub(crate) fn status(&self) -> SessionStatus {
-        let queues: Vec<QueueStatus> = lock(&self.queues).status();
+        let queues: Vec<QueueStatus> = self.queues.lock().status();
         SessionStatus {
             session: self.id.0,
             pid: self.peer.pid,
@@ -179,7 +179,7 @@ impl OpenSession {
             )),
             Request::BranchDelete(it) => self.delete_branch(&it, services),
             Request::BranchDiff(it) => self.diff(it, services),
-            Request::PageNext(it) => done(lock(&self.pages).next(it.page)?),
+            Request::PageNext(it) => done(self.pages.lock().next(it.page)?),
             Request::BranchApply(it) => self.apply(it, services),
             Request::BranchToken(it) => done(self.make_token(&it, services)?),
             Request::BranchRetire(it) => self.retire(&it, services),
@@ -245,7 +245,7 @@ impl OpenSession {
 
     fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
         let branch = services.core().branch(self.public.branch)?;
-        let mut queues = lock(&self.public.queues);
+        let mut queues = self.public.queues.lock();
         let mut watches = Watches {
             session: self.public.id,
             branch: &branch,
@@ -383,7 +383,7 @@ impl OpenSession {
         services.sessions().remove(&id);
         services.registrations().close(id);
         services.watches().close_session(id);
-        lock(&self.public.queues).end(services);
+        self.public.queues.lock().end(services);
         for number in 1..=self.last_subscription {
             services
                 .broadcasts()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place};
 use agentfs_core::id::{BranchId, SessionId};
@@ -11,9 +11,9 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::frame;
 use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
 use agentfs_proto::record::Kind;
+use parking_lot::{Mutex, RwLock};
 
 use crate::event_loop::Control;
-use crate::shared::services::{lock, read, write};
 
 /// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
 /// of kind `Overflow` says so in its place.
@@ -79,12 +79,17 @@ impl Broadcasts {
         if subscription.activity {
             self.activity.add(branch);
         }
-        write(&self.subscriptions).insert((branch, session, number), subscription);
+        self.subscriptions
+            .write()
+            .insert((branch, session, number), subscription);
     }
 
     /// Whether there was one. `branch` is the session's.
     pub(crate) fn unsubscribe(&self, branch: BranchId, session: SessionId, number: u64) -> bool {
-        let gone = write(&self.subscriptions).remove(&(branch, session, number));
+        let gone = self
+            .subscriptions
+            .write()
+            .remove(&(branch, session, number));
         if gone.as_ref().is_some_and(|it| it.activity) {
             self.activity.remove(branch);
         }
@@ -93,31 +98,31 @@ impl Broadcasts {
 
     /// Sessions to be given a turn.
     pub(crate) fn sessions_with_events(&self) -> Vec<SessionId> {
-        lock(&self.waiting).filled.drain().collect()
+        self.waiting.lock().filled.drain().collect()
     }
 
     /// Takes the frames that wait for a session.
     pub(crate) fn take(&self, session: SessionId) -> Vec<Vec<u8>> {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         waiting.outboxes.remove(&session).unwrap_or_default().frames
     }
 
     /// Forgets a session, whose subscriptions have ended.
     pub(crate) fn forget(&self, session: SessionId) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         waiting.filled.remove(&session);
         waiting.outboxes.remove(&session);
     }
 
     /// Tells all that something may have changed that was not told.
     pub(crate) fn overflow_all(&self) {
-        for (_, session, number) in read(&self.subscriptions).keys() {
+        for (_, session, number) in self.subscriptions.read().keys() {
             self.push(*session, overflow(*number));
         }
     }
 
     fn push(&self, session: SessionId, event: FsEventBroadcast) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         let outbox = waiting.outboxes.entry(session).or_default();
         if outbox.has_lost {
             return;
@@ -172,7 +177,7 @@ impl EventSink for Broadcasts {
         let branch = envelope.branch;
         let of_branch = (branch, SessionId(0), 0)..=(branch, SessionId(u64::MAX), u64::MAX);
         let is_heard = |all: &BTreeMap<_, _>| all.range(of_branch.clone()).next().is_some();
-        if !is_heard(&read(&self.subscriptions)) {
+        if !is_heard(&self.subscriptions.read()) {
             return;
         }
         let (path, aux) = paths(&envelope.change);
@@ -182,7 +187,7 @@ impl EventSink for Broadcasts {
                 && (it.activity || !is_activity)
         };
         let heard = || {
-            let all = read(&self.subscriptions);
+            let all = self.subscriptions.read();
             all.range(of_branch.clone()).any(|(_, it)| hears(it))
         };
         if !heard() {
@@ -190,7 +195,7 @@ impl EventSink for Broadcasts {
         }
         // Asks the kernel, so without the lock.
         (self.before_telling)(envelope);
-        for ((_, session, number), it) in read(&self.subscriptions).range(of_branch.clone()) {
+        for ((_, session, number), it) in self.subscriptions.read().range(of_branch.clone()) {
             if !hears(it) {
                 continue;
             }

@@ -1,11 +1,9 @@
 //! Which branches runs have, from before their mounts are there until their changes are settled.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use agentfs_core::id::{BranchId, SessionId};
-
-use crate::shared::services::lock;
+use parking_lot::Mutex;
 
 /// The session and the process that have a branch.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +19,7 @@ pub(crate) struct Holds(Mutex<HashMap<BranchId, Holder>>);
 impl Holds {
     /// Gives a branch to a session; when another one has it, returns the process of that one.
     pub(crate) fn take(&self, branch: BranchId, session: SessionId, pid: u32) -> Result<(), u32> {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         let holder = all.entry(branch).or_insert(Holder { session, pid });
         if holder.session == session {
             Ok(())
@@ -32,22 +30,24 @@ impl Holds {
 
     /// The process that has a branch.
     pub(crate) fn pid_of(&self, branch: BranchId) -> Option<u32> {
-        lock(&self.0).get(&branch).map(|holder| holder.pid)
+        self.0.lock().get(&branch).map(|holder| holder.pid)
     }
 
     /// The session has settled what is in its branch.
     pub(crate) fn release(&self, branch: BranchId, session: SessionId) {
-        lock(&self.0).retain(|of, holder| *of != branch || holder.session != session);
+        self.0
+            .lock()
+            .retain(|of, holder| *of != branch || holder.session != session);
     }
 
     /// Forgets a branch that is gone.
     pub(crate) fn forget(&self, branch: BranchId) {
-        lock(&self.0).remove(&branch);
+        self.0.lock().remove(&branch);
     }
 
     /// The session has ended. Returns whether it had a branch.
     pub(crate) fn end(&self, session: SessionId) -> bool {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         let before = all.len();
         all.retain(|_, holder| holder.session != session);
         all.len() < before

@@ -8,16 +8,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use agentfs_core::id::{BranchId, SessionId};
 use agentfs_proto::message::Code;
+use parking_lot::Mutex;
 
 use crate::base::refusal::Refusal;
 use crate::base::reply::Answer;
 use crate::event_loop::Control;
-use crate::shared::services::lock;
 
 /// Jobs at a time. They wait for disks more than they compute.
 const MAX_JOBS: usize = 16;
@@ -108,7 +108,7 @@ struct Waiting {
 }
 
 fn release(held: &Mutex<Vec<BranchId>>, branch: Option<BranchId>) {
-    let mut held = lock(held);
+    let mut held = held.lock();
     if let Some(at) = held.iter().position(|one| Some(*one) == branch) {
         held.swap_remove(at);
     }
@@ -151,11 +151,11 @@ impl Jobs {
         job: Job,
     ) -> Result<Started, Refusal> {
         let ahead = {
-            let waiting = lock(&self.waiting);
+            let waiting = self.waiting.lock();
             let is_ahead = |it: &&Waiting| it.job.size == job.size;
             waiting.iter().filter(is_ahead).count()
         };
-        if ahead == 0 && lock(&self.running).has_room(job.size) {
+        if ahead == 0 && self.running.lock().has_room(job.size) {
             return self.run(session, request, job).map(|()| Started::Running);
         }
         let waiting = Waiting {
@@ -163,7 +163,7 @@ impl Jobs {
             request,
             job,
         };
-        lock(&self.waiting).push_back(waiting);
+        self.waiting.lock().push_back(waiting);
         Ok(Started::Waiting(ahead + 1))
     }
 
@@ -173,7 +173,7 @@ impl Jobs {
             let (session, request) = (next.session, next.request);
             if let Err(refusal) = self.run(session, request, next.job) {
                 let result = Err(refusal);
-                lock(&self.done).push(Done {
+                self.done.lock().push(Done {
                     session,
                     request,
                     result,
@@ -184,8 +184,8 @@ impl Jobs {
     }
 
     fn next(&self) -> Option<Waiting> {
-        let running = *lock(&self.running);
-        let mut waiting = lock(&self.waiting);
+        let running = *self.running.lock();
+        let mut waiting = self.waiting.lock();
         let at = waiting
             .iter()
             .position(|it| running.has_room(it.job.size))?;
@@ -194,12 +194,12 @@ impl Jobs {
 
     /// Whether a session's job waits for its turn.
     pub(crate) fn is_waiting(&self, session: SessionId) -> bool {
-        lock(&self.waiting).iter().any(|it| it.session == session)
+        self.waiting.lock().iter().any(|it| it.session == session)
     }
 
     /// Forgets the job of a session that has ended, unless it is under way.
     pub(crate) fn cancel(&self, session: SessionId) {
-        let mut waiting = lock(&self.waiting);
+        let mut waiting = self.waiting.lock();
         let at = waiting.iter().position(|it| it.session == session);
         let gone = at.and_then(|at| waiting.remove(at));
         drop(waiting);
@@ -212,8 +212,8 @@ impl Jobs {
         let (control, all_held) = (Arc::clone(&self.control), Arc::clone(&self.held));
         let Job { run, size, holds } = job;
         // Before the job begins: from here on nobody but it waits for the branch.
-        lock(&self.held).extend(holds);
-        lock(&self.running).begins(size);
+        self.held.lock().extend(holds);
+        self.running.lock().begins(size);
         let run = move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
             let result = result.unwrap_or_else(|_| {
@@ -223,8 +223,8 @@ impl Jobs {
                 ))
             });
             release(&all_held, holds);
-            lock(&running).ends(size);
-            lock(&done).push(Done {
+            running.lock().ends(size);
+            done.lock().push(Done {
                 session,
                 request,
                 result,
@@ -232,7 +232,7 @@ impl Jobs {
             control.wake();
         };
         self.spawn(run).map_err(|error| {
-            lock(&self.running).ends(size);
+            self.running.lock().ends(size);
             release(&self.held, holds);
             let text = format!("no thread for the request: {error}");
             Refusal::new(Code::RESOURCES, text)
@@ -250,7 +250,7 @@ impl Jobs {
         let thread = std::thread::Builder::new()
             .name("agentfs-job".to_owned())
             .spawn(run)?;
-        let mut threads = lock(&self.threads);
+        let mut threads = self.threads.lock();
         threads.retain(|thread| !thread.is_finished());
         threads.push(thread);
         Ok(())
@@ -258,17 +258,17 @@ impl Jobs {
 
     /// The branches that a job keeps as they are: who changes one of them waits for the job.
     pub(crate) fn held(&self) -> Vec<BranchId> {
-        lock(&self.held).clone()
+        self.held.lock().clone()
     }
 
     /// What has ended since the last call.
     pub(crate) fn done(&self) -> Vec<Done> {
-        std::mem::take(&mut *lock(&self.done))
+        std::mem::take(&mut *self.done.lock())
     }
 
     /// Waits until nothing is under way, so that nothing is left half done.
     pub(crate) fn finish(&self) {
-        for thread in lock(&self.threads).drain(..) {
+        for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a long request failed");
             }

@@ -1,12 +1,12 @@
 //! Branches that are to be deleted when nothing shows them any more.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use agentfs_core::Branch;
 use agentfs_core::id::{BranchId, Seq};
+use parking_lot::Mutex;
 
-use crate::shared::services::{Services, lock};
+use crate::shared::services::Services;
 
 /// The branches, and how far each was when it was retired. What is changed in them later is not
 /// thrown away. Changes of the host that show in a branch are no changes of the branch.
@@ -16,19 +16,19 @@ pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
 impl Retired {
     /// The branch may go as it was after this change.
     pub(crate) fn add(&self, branch: &Branch, seq: Seq) {
-        lock(&self.0).insert(branch.id(), seq);
+        self.0.lock().insert(branch.id(), seq);
     }
 
     /// Whether the branch, as it is now, may go.
     pub(crate) fn is_done_with(&self, branch: &Branch) -> bool {
-        let all = lock(&self.0);
+        let all = self.0.lock();
         let seq = all.get(&branch.id());
         seq.is_some_and(|seq| is_unchanged_since(branch, *seq))
     }
 
     /// Those that may go now. They are named again until they are gone.
     pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         let mut due = Vec::new();
         all.retain(|id, seq| {
             let Ok(branch) = services.core().branch(*id) else {

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use agentfs_engine::Queue;
 use agentfs_ring::doorbell::Waiter;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use parking_lot::Mutex;
 
 use crate::requests::watches::RefillId;
-use crate::shared::services::lock;
 
 /// What is readable when a program has room in its ring again.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Refills {
 
     /// Waits for this doorbell from now on.
     pub(crate) fn insert(&self, queue: &Arc<Queue>, doorbell: Waiter) -> io::Result<RefillId> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         let id = RefillId(open.last + 1);
         let fd = doorbell.as_fd().as_raw_fd();
         self.registry
@@ -47,7 +47,7 @@ impl Refills {
     }
 
     pub(crate) fn remove(&self, id: RefillId) {
-        let Some((_, doorbell)) = lock(&self.open).doorbells.remove(&id) else {
+        let Some((_, doorbell)) = self.open.lock().doorbells.remove(&id) else {
             return;
         };
         let fd = doorbell.as_fd().as_raw_fd();
@@ -58,7 +58,7 @@ impl Refills {
 
     /// The queue whose doorbell was rung.
     pub(crate) fn rung(&self, id: RefillId) -> Option<Arc<Queue>> {
-        let open = lock(&self.open);
+        let open = self.open.lock();
         let (queue, doorbell) = open.doorbells.get(&id)?;
         clear(doorbell);
         Some(Arc::clone(queue))

@@ -10,8 +10,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock, TryLockError};
 
 use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, EventKind, EventSink};
@@ -22,10 +22,10 @@ use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::registration::Registration;
 use agentfs_ring::MapError;
 use agentfs_ring::requests::{self, RequestReader, SLOTS};
+use parking_lot::{Mutex, RwLock};
 
 use crate::event_loop::Control;
 use crate::mounts::table::MountTable;
-use crate::shared::services::{lock, read, write};
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
 /// the program finds it full and asks for an answer.
@@ -163,7 +163,7 @@ impl Registrations {
         if let Some(channel) = self.of_session(session) {
             // Waits for who does so already.
             self.carry_out(&channel, None);
-            lock(&channel.inbox).is_closed = true;
+            channel.inbox.lock().is_closed = true;
         }
         self.change(|channels| {
             let Some(gone) = channels.of_session.remove(&session) else {
@@ -193,11 +193,11 @@ impl Registrations {
     fn channels(&self) -> Option<Arc<Channels>> {
         // Acquire: pairs with the Release in `change`. A count that is not seen yet is of a channel whose
         // descriptor nobody has yet.
-        (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&read(&self.channels)))
+        (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&self.channels.read()))
     }
 
     fn change(&self, change: impl FnOnce(&mut Channels)) {
-        let mut current = write(&self.channels);
+        let mut current = self.channels.write();
         let mut channels = Channels::clone(&current);
         change(&mut channels);
         self.count
@@ -207,13 +207,13 @@ impl Registrations {
 
     /// Sessions whose channel makes no sense, each once.
     pub(crate) fn broken(&self) -> Vec<SessionId> {
-        std::mem::take(&mut *lock(&self.broken))
+        std::mem::take(&mut *self.broken.lock())
     }
 
     /// `ending`: the node whose end is routed next.
     fn carry_out(&self, channel: &Channel, ending: Option<NodeId>) {
-        let _turn = lock(&channel.turn);
-        let mut inbox = lock(&channel.inbox);
+        let _turn = channel.turn.lock();
+        let mut inbox = channel.inbox.lock();
         self.receive(channel, &mut inbox);
         // It stays there until it is carried out: what it wants is asked for meanwhile.
         while let Some(request) = inbox.pending.front().copied() {
@@ -222,7 +222,7 @@ impl Registrations {
                 // The program keeps its kernel's watch.
                 tracing::debug!(session = %channel.session, %error, "registration passed over");
             }
-            inbox = lock(&channel.inbox);
+            inbox = channel.inbox.lock();
             inbox.pending.pop_front();
         }
     }
@@ -244,7 +244,7 @@ impl Registrations {
                 Err(error) => {
                     tracing::warn!(session = %channel.session, %error, "a damaged request channel");
                     inbox.is_closed = true;
-                    lock(&self.broken).push(channel.session);
+                    self.broken.lock().push(channel.session);
                     self.control.wake();
                 }
             }
@@ -328,10 +328,9 @@ impl EventSink for Registrations {
         of_branch.into_iter().flatten().any(|channel| {
             self.looks.fetch_add(1, Ordering::Relaxed);
             match channel.inbox.try_lock() {
-                Ok(inbox) => inbox.has_some(),
-                Err(TryLockError::Poisoned(inbox)) => inbox.into_inner().has_some(),
-                // Somebody is about to carry something out.
-                Err(TryLockError::WouldBlock) => true,
+                Some(inbox) => inbox.has_some(),
+                // Another thread is about to carry something out.
+                None => true,
             }
         })
     }

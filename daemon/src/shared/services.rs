@@ -5,8 +5,8 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
@@ -15,6 +15,7 @@ use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
 use mio::Registry;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::base::refusal::Refusal;
 use crate::base::session_limits::Limits;
@@ -46,7 +47,7 @@ pub(crate) struct Tokens(Mutex<HashMap<Token, BranchId>>);
 impl Tokens {
     /// Forgets the tokens of a branch that is gone.
     pub(crate) fn forget(&self, branch: BranchId) {
-        lock(&self.0).retain(|_, of| *of != branch);
+        self.0.lock().retain(|_, of| *of != branch);
     }
 }
 
@@ -282,7 +283,7 @@ impl Services {
 
     /// The open sessions, for the status.
     pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<PublicSession>>> {
-        lock(&self.sessions)
+        self.sessions.lock()
     }
 
     /// The end that was asked for by a request.
@@ -312,7 +313,7 @@ impl Services {
     /// The branch that a greeting asks for.
     pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
         let id = match &hello.token {
-            Some(token) => lock(&self.tokens.0).get(token).copied().ok_or_else(|| {
+            Some(token) => self.tokens.0.lock().get(token).copied().ok_or_else(|| {
                 let text = "the token is not known to this daemon; make one with: \
                             agentfs branch token NAME";
                 Refusal::new(Code::FORBIDDEN, text)
@@ -329,7 +330,7 @@ impl Services {
         let mut token = Token([0; 16]);
         // The kernel's random numbers, on every system.
         io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut token.0)?;
-        lock(&self.tokens.0).insert(token, branch);
+        self.tokens.0.lock().insert(token, branch);
         Ok(token)
     }
 
@@ -431,19 +432,4 @@ impl End {
     pub(crate) fn is_wanted(&self) -> bool {
         self.is_wanted.load(Ordering::Acquire)
     }
-}
-
-/// As [`lock`].
-pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// As [`lock`].
-pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A panic while the lock was held leaves data that is valid by itself.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,10 @@
 //! Exports and applies under way, which end when nobody waits for them any more.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use agentfs_core::id::SessionId;
+use parking_lot::Mutex;
 
-use crate::shared::services::lock;
 use agentfs_export::Stop;
 
 /// What ends the export that a session waits for. A session waits for one at a time.
@@ -15,18 +14,18 @@ pub(crate) struct Stops(Mutex<HashMap<SessionId, Stop>>);
 impl Stops {
     /// An export begins.
     pub(crate) fn begin(&self, session: SessionId, stop: &Stop) {
-        lock(&self.0).insert(session, stop.clone());
+        self.0.lock().insert(session, stop.clone());
     }
 
     /// The session waits for nothing any more.
     pub(crate) fn end(&self, session: SessionId) {
-        if let Some(stop) = lock(&self.0).remove(&session) {
+        if let Some(stop) = self.0.lock().remove(&session) {
             stop.ask();
         }
     }
 
     /// Nobody waits for anything any more.
     pub(crate) fn end_all(&self) {
-        lock(&self.0).drain().for_each(|(_, stop)| stop.ask());
+        self.0.lock().drain().for_each(|(_, stop)| stop.ask());
     }
 }

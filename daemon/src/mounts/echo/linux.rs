@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,12 @@ use agentfs_core::id::{BranchId, MountId};
 use agentfs_engine::service::WatchService;
 use agentfs_engine::synth;
 use agentfs_mount::Echoes;
+use parking_lot::{Mutex, RwLock};
 
 use crate::base::echo_mode::EchoMode;
 use crate::mounts::listeners;
 use crate::mounts::table::MountTable;
-use crate::shared::services::{Sessions, lock, read, write};
+use crate::shared::services::Sessions;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
 const WAITING: usize = 1 << 16;
@@ -179,7 +180,7 @@ impl Echoing {
                     || !matches!(change, Change::Created { .. }),
                 at: Instant::now(),
             };
-            let jobs = lock(&self.jobs);
+            let jobs = self.jobs.lock();
             if jobs.as_ref().is_none_or(|it| it.try_send(job).is_err()) {
                 // Told by records, then.
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
@@ -194,7 +195,7 @@ impl Echoing {
     pub(crate) fn wants_activity(&self, branch: BranchId) -> bool {
         let shared = &self.shared;
         shared.is_watched.load(Ordering::Relaxed)
-            && (shared.mode == EchoMode::Always || read(&shared.branches).contains(&branch))
+            && (shared.mode == EchoMode::Always || shared.branches.read().contains(&branch))
             && !shared.mounts.is_empty()
     }
 
@@ -207,8 +208,8 @@ impl Echoing {
 
 impl Drop for Echoing {
     fn drop(&mut self) {
-        drop(lock(&self.jobs).take());
-        if let Some(thread) = lock(&self.thread).take()
+        drop(self.jobs.lock().take());
+        if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
             tracing::error!("telling by echo failed");
@@ -221,7 +222,7 @@ impl Shared {
         if !self.is_watched.load(Ordering::Relaxed) {
             return false;
         }
-        read(&self.watched).get(&mount).is_some_and(is_so)
+        self.watched.read().get(&mount).is_some_and(is_so)
     }
 
     fn run(&self, jobs: &Receiver<Job>) {
@@ -260,7 +261,7 @@ impl Shared {
     fn sessions(&self) -> HashMap<u32, Vec<BranchId>> {
         let mut branches: HashMap<u32, Vec<BranchId>> = HashMap::new();
         if let Some((_, sessions)) = self.library.get() {
-            for session in lock(sessions).values() {
+            for session in sessions.lock().values() {
                 let (process, branch) = session.hears();
                 branches.entry(process).or_default().push(branch);
             }
@@ -304,8 +305,8 @@ impl Shared {
         let is_watched = watched.values().any(Watched::is_wanted);
         let wanted = self.mounts.after(MountId(0)).into_iter();
         let wanted = wanted.filter(|(id, _)| watched.get(id).is_some_and(Watched::is_wanted));
-        *write(&self.branches) = wanted.map(|(_, mount)| mount.branch).collect();
-        *write(&self.watched) = watched;
+        *self.branches.write() = wanted.map(|(_, mount)| mount.branch).collect();
+        *self.watched.write() = watched;
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
@@ -354,7 +355,9 @@ impl Shared {
     }
 
     fn try_tell(&self, mount: MountId, change: &Change) -> io::Result<()> {
-        let processes = read(&self.watched)
+        let processes = self
+            .watched
+            .read()
             .get(&mount)
             .map(|it| it.processes.clone());
         self.echoes

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_mount::{MountError, MountHandle, MountOptions, Mounts, UnmountError, Unserved};
 use agentfs_proto::message::{Code, MountServe};
+use parking_lot::Mutex;
 
 use crate::base::echo_mode::EchoMode;
 use crate::base::refusal::Refusal;
 use crate::event_loop::Control;
 use crate::mounts::echo::Echoing;
 use crate::mounts::table::{Mount, MountTable};
-use crate::shared::services::lock;
 
 /// The mounts of this daemon. They are taken away with it.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Mounting {
             self.table.remove(info.id);
             return Err(refused(MountError::NoBranch));
         }
-        let mut handles = lock(&self.handles);
+        let mut handles = self.handles.lock();
         handles.retain(|_, handle| handle.is_mounted());
         handles.insert(info.id, handle);
         let mount = Mount {
@@ -133,7 +133,7 @@ impl Mounting {
     }
 
     fn unmount_own(&self, point: &Path, detach: bool) -> Result<(), UnmountError> {
-        let mut handles = lock(&self.handles);
+        let mut handles = self.handles.lock();
         handles.retain(|_, handle| handle.is_mounted());
         let missing = || UnmountError::NotMounted(point.to_owned());
         let found = handles
