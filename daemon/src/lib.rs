@@ -15,10 +15,11 @@ mod requests;
 mod session;
 mod shared;
 
+pub use self::base::config::{Companion, Config};
 pub use self::base::echo_mode::EchoMode;
 pub use self::base::session_limits::Limits;
-pub use self::daemon::{Companion, Config, Daemon, StartError, Stopper};
-pub use self::event_loop::listener::ListenError;
+pub use self::base::start_error::{ListenError, StartError};
+pub use self::daemon::{Daemon, Stopper};
 pub use self::lower::{filesystem, inotify_limit};
 #[cfg(target_os = "linux")]
 pub use self::mounts::listeners;

@@ -1,18 +1,29 @@
-//! What the daemon answers.
+//! What a request is answered with.
 
 use std::os::fd::OwnedFd;
 
+use agentfs_core::id::SessionId;
 use agentfs_proto::message::{Done, Reply};
+
+use crate::base::refusal::Refusal;
 
 /// A reply with the descriptors that go along.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ReplyWithFds {
     pub(crate) reply: Reply,
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-impl Answer {
-    /// There is nothing to tell.
+/// The reply of a request that took long and has ended.
+#[derive(Debug)]
+pub(crate) struct LateReply {
+    pub(crate) session: SessionId,
+    pub(crate) request: u64,
+    pub(crate) result: Result<ReplyWithFds, Refusal>,
+}
+
+impl ReplyWithFds {
+    /// Creates the reply that says no more than that the request was carried out.
     pub(crate) fn done() -> Self {
         Self::from(Done { value: 0 })
     }
@@ -25,7 +36,7 @@ impl Answer {
     }
 }
 
-impl<T: Into<Reply>> From<T> for Answer {
+impl<T: Into<Reply>> From<T> for ReplyWithFds {
     fn from(reply: T) -> Self {
         Self::with(reply, Vec::new())
     }

@@ -1,19 +1,18 @@
 //! The listening socket: made here, or taken from systemd.
 
-use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use agentfs_proto::socket::{self, SocketPathError};
+use agentfs_proto::socket;
 use rustix::fs::OFlags;
+
+use crate::base::start_error::ListenError;
 
 /// What the name of the lock file ends in.
 const LOCK: &str = ".lock";
-
-use agentfs_export::command::quoted;
 
 /// A socket that listens, non-blocking. It is removed from its directory when this is dropped, unless
 /// it came from systemd.
@@ -38,61 +37,6 @@ struct Name {
 struct SocketIdentity {
     dev: u64,
     ino: u64,
-}
-
-/// Why the daemon cannot listen.
-#[derive(Debug)]
-pub enum ListenError {
-    /// The path or its directory is not usable.
-    Path(SocketPathError),
-    /// Another daemon listens there.
-    Running(PathBuf),
-    /// Something that is no socket is in the way.
-    NotASocket(PathBuf),
-    /// The system refused.
-    Io(PathBuf, io::Error),
-    /// systemd gave something else than one listening Unix socket.
-    Activation(io::Error),
-}
-
-impl fmt::Display for ListenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(error) => error.fmt(f),
-            Self::Running(path) => write!(
-                f,
-                "an AgentFS daemon is already listening at {}; use it, or name another socket in {}; \
-                 to end it: agentfs --socket {} shutdown",
-                path.display(),
-                socket::SOCKET_VARIABLE,
-                quoted(path.as_os_str())
-            ),
-            Self::NotASocket(path) => {
-                write!(
-                    f,
-                    "{} is not a socket; move it out of the way",
-                    path.display()
-                )
-            }
-            Self::Io(path, error) => write!(f, "cannot listen at {}: {error}", path.display()),
-            Self::Activation(error) => {
-                write!(
-                    f,
-                    "systemd passed no usable socket (ListenStream= in the unit): {error}"
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for ListenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Path(error) => Some(error),
-            Self::Io(_, error) | Self::Activation(error) => Some(error),
-            Self::Running(_) | Self::NotASocket(_) => None,
-        }
-    }
 }
 
 impl Listener {

@@ -11,30 +11,31 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use agentfs_core::id::SessionId;
 use agentfs_proto::frame::MAX_FRAME;
 use agentfs_proto::message::Reply;
+use mio::event::Event;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token};
 
-use crate::Companion;
+use crate::base::config::Companion;
+use crate::base::refill_id::RefillId;
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
-use crate::daemon::StartError;
+use crate::base::reply::{LateReply, ReplyWithFds};
+use crate::base::start_error::StartError;
+use crate::base::wake::{Wake, WakeQueue};
 use crate::event_loop::idle_shutdown::Unused;
 use crate::event_loop::listener::Listener;
 use crate::event_loop::presence::{Loss, Presence};
-use crate::requests::watches::RefillId;
 use crate::session::peer::Peer;
-use crate::session::peer_session::{Served, Session};
+use crate::session::peer_session::{PeerSession, Served};
 use crate::shared::services::Services;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(usize::MAX);
-const ATTENTION: Token = Token(usize::MAX - 1);
+const DAMAGE: Token = Token(usize::MAX - 1);
 const PRESENCE: Token = Token(usize::MAX - 2);
 
 /// Connections accepted in one turn, so that a flood of them does not starve who is connected.
@@ -42,29 +43,6 @@ const ACCEPTS_PER_TURN: usize = 32;
 
 /// How long to wait after the system refused a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What other threads may do with the event loop.
-#[derive(Debug)]
-pub(crate) struct Control {
-    stop: AtomicBool,
-    waker: Waker,
-}
-
-impl Control {
-    /// Makes the event loop end after its turn.
-    pub(crate) fn stop(&self) {
-        // Release: pairs with the loop's Acquire; it ends after what was done before.
-        self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    /// Makes the event loop look at what the sinks left for it.
-    pub(crate) fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::error!(%error, "the event loop cannot be woken");
-        }
-    }
-}
 
 pub(crate) struct EventLoop {
     poll: Poll,
@@ -74,9 +52,9 @@ pub(crate) struct EventLoop {
     loss: Option<(Instant, Loss)>,
     /// The socket was removed and cannot be made again.
     is_unreachable: bool,
-    control: Arc<Control>,
+    wakes: Arc<WakeQueue>,
     services: Arc<Services>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: HashMap<SessionId, PeerSession>,
     last_session: u64,
     /// Sessions with something to do, each at most once.
     ready: VecDeque<SessionId>,
@@ -99,21 +77,18 @@ impl EventLoop {
         listener: Listener,
         until_unused: bool,
         companion: Option<Companion>,
-        make_services: impl FnOnce(&Arc<Control>, Registry) -> Result<Services, StartError>,
+        make_services: impl FnOnce(&Arc<WakeQueue>, Registry) -> Result<Services, StartError>,
     ) -> Result<Self, StartError> {
         let poll = Poll::new().map_err(StartError::Io)?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(StartError::Io)?;
-        let control = Arc::new(Control {
-            stop: AtomicBool::new(false),
-            waker,
-        });
+        let wakes = WakeQueue::new(poll.registry(), WAKER).map_err(StartError::Io)?;
+        let wakes = Arc::new(wakes);
         let registry = poll.registry().try_clone().map_err(StartError::Io)?;
-        let services = Arc::new(make_services(&control, registry)?);
+        let services = Arc::new(make_services(&wakes, registry)?);
         let attention = services.watches().attention();
         let presence = Presence::start(listener.path(), companion).map_err(StartError::Io)?;
         for (fd, token) in [
             (listener.socket().as_raw_fd(), LISTENER),
-            (attention.as_raw_fd(), ATTENTION),
+            (attention.as_raw_fd(), DAMAGE),
             (presence.as_raw_fd(), PRESENCE),
         ] {
             let register = poll
@@ -128,7 +103,7 @@ impl EventLoop {
             loss: None,
             is_unreachable: false,
             services,
-            control,
+            wakes,
             sessions: HashMap::new(),
             last_session: 0,
             ready: VecDeque::new(),
@@ -141,8 +116,8 @@ impl EventLoop {
         })
     }
 
-    pub(crate) fn control(&self) -> &Arc<Control> {
-        &self.control
+    pub(crate) fn wakes(&self) -> &Arc<WakeQueue> {
+        &self.wakes
     }
 
     pub(crate) fn services(&self) -> &Arc<Services> {
@@ -152,6 +127,7 @@ impl EventLoop {
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
+        let mut wakes = Vec::new();
         loop {
             let now = Instant::now();
             let unused = self.unused.as_ref().and_then(|it| it.timeout(now));
@@ -163,7 +139,8 @@ impl EventLoop {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            if self.control.stop.load(Ordering::Acquire) {
+            self.wakes.take(&mut wakes);
+            if wakes.iter().any(|wake| matches!(wake, Wake::Stop)) {
                 tracing::info!(sessions = self.sessions.len(), "ending");
                 // Before the connections end: whoever waits for one looks what was exported then.
                 // What is applied just then ends between two steps, and the rest is exported.
@@ -171,14 +148,9 @@ impl EventLoop {
                 self.services.save_changes();
                 return Ok(());
             }
-            for event in &events {
-                match event.token() {
-                    LISTENER => self.acceptable = true,
-                    WAKER => self.collect(),
-                    ATTENTION => self.end_condemned(),
-                    PRESENCE => self.note_loss(),
-                    token => self.dispatch(token, event.is_write_closed()),
-                }
+            self.handle_sent(&mut wakes);
+            for wake in events.iter().filter_map(readiness) {
+                self.handle(wake);
             }
             events.clear();
             let now = Instant::now();
@@ -196,12 +168,12 @@ impl EventLoop {
             && unused.is_over(self.sessions.is_empty(), now, || self.services.is_idle())
         {
             tracing::info!("nobody uses this daemon any more");
-            self.control.stop();
+            self.wakes.send(Wake::Stop);
         }
         let is_out_of_reach = self.is_unreachable && self.sessions.is_empty();
         if is_out_of_reach && !self.services.mounts().shows(None) {
             tracing::warn!("nobody can reach this daemon any more");
-            self.control.stop();
+            self.wakes.send(Wake::Stop);
         }
     }
 
@@ -220,57 +192,69 @@ impl EventLoop {
         Some(next.saturating_duration_since(now))
     }
 
-    fn dispatch(&mut self, token: Token, has_hung_up: bool) {
-        if let Some(refill) = RefillId::from_token(token) {
-            if let Some(queue) = self.services.refills().rung(refill) {
-                self.services.watches().refill(&queue);
-            }
-        } else {
-            let id = session_of(token);
-            if let Some(session) = self.sessions.get_mut(&id).filter(|_| has_hung_up) {
-                session.hang_up();
-                // It waits for nothing any more.
-                self.services.stops().end(id);
-            }
-            self.make_ready(id);
+    /// Handles what other threads have sent.
+    fn handle_sent(&mut self, wakes: &mut Vec<Wake>) {
+        if wakes.is_empty() {
+            return;
         }
-    }
-
-    /// What other threads left for this one.
-    fn collect(&mut self) {
+        // Whatever ended may have been the last use of a branch, or of the daemon.
         self.services.tidy();
         self.note_use();
-        for id in self.services.broadcasts().sessions_with_events() {
-            self.make_ready(id);
-        }
-        let ended = self.services.jobs().done();
-        if !ended.is_empty() {
-            let waiting = self.sessions.iter().filter(|(_, it)| it.is_waiting());
-            let waiting: Vec<SessionId> = waiting.map(|(id, _)| *id).collect();
-            waiting.into_iter().for_each(|id| self.make_ready(id));
-        }
-        for done in ended {
-            let is_end = |answer: &Answer| matches!(answer.reply, Reply::Ending(_));
-            if done.result.as_ref().is_ok_and(is_end) {
-                self.services.end().want();
-                // It may have hung up, and then nobody has a turn.
-                self.control.stop();
-            }
-            if let Some(session) = self.sessions.get_mut(&done.session) {
-                session.complete(done.request, done.result);
-                self.make_ready(done.session);
-            }
+        for wake in wakes.drain(..) {
+            self.handle(wake);
         }
         self.services.jobs().start_waiting();
-        for id in self.services.registrations().broken() {
-            self.end_damaged(id);
+    }
+
+    /// Handles one wake: everything that the loop does begins here, or with the time.
+    fn handle(&mut self, wake: Wake) {
+        match wake {
+            Wake::Connections => self.acceptable = true,
+            Wake::Connection {
+                session,
+                has_hung_up,
+            } => self.note_readiness(session, has_hung_up),
+            Wake::Refill(refill) => {
+                if let Some(queue) = self.services.refills().rung(refill) {
+                    self.services.watches().refill(&queue);
+                }
+            }
+            Wake::Removal => self.note_loss(),
+            Wake::DamagedRings => {
+                for session in self.services.watches().broken_sessions() {
+                    self.end_damaged(session);
+                }
+            }
+            Wake::DamagedChannel(session) => self.end_damaged(session),
+            Wake::Broadcasts(session) => self.make_ready(session),
+            Wake::LateReply(reply) => self.complete(*reply),
+            // `handle_sent` does what waited for the one, and `run` ends before it comes to the other.
+            Wake::MountEnded | Wake::Stop => {}
         }
     }
 
-    /// Ends sessions whose program wrote nonsense into a ring.
-    fn end_condemned(&mut self) {
-        for id in self.services.watches().broken_sessions() {
-            self.end_damaged(id);
+    fn note_readiness(&mut self, id: SessionId, has_hung_up: bool) {
+        if let Some(session) = self.sessions.get_mut(&id).filter(|_| has_hung_up) {
+            session.hang_up();
+            // It waits for nothing any more.
+            self.services.stops().end(id);
+        }
+        self.make_ready(id);
+    }
+
+    /// Gives a late reply to its session, and a turn to those that wait for the end of a job.
+    fn complete(&mut self, late: LateReply) {
+        let waiting = self.sessions.iter().filter(|(_, it)| it.is_waiting());
+        let waiting: Vec<SessionId> = waiting.map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| self.make_ready(id));
+        let is_end = |it: &ReplyWithFds| matches!(it.reply, Reply::Ending(_));
+        if late.result.as_ref().is_ok_and(is_end) {
+            // Sent here, because the session may have hung up and then has no turn any more.
+            self.wakes.send(Wake::Stop);
+        }
+        if let Some(session) = self.sessions.get_mut(&late.session) {
+            session.complete(late.request, late.result);
+            self.make_ready(late.session);
         }
     }
 
@@ -304,7 +288,7 @@ impl EventLoop {
     /// Ends connections that never said hello.
     fn drop_silent(&mut self, now: Instant) {
         while let Some((until, id)) = self.greeting.front().copied() {
-            let is_greeting = self.sessions.get(&id).is_some_and(Session::is_greeting);
+            let is_greeting = self.sessions.get(&id).is_some_and(PeerSession::is_greeting);
             if is_greeting && until > now {
                 return;
             }
@@ -357,7 +341,7 @@ impl EventLoop {
         self.last_session += 1;
         let id = SessionId(self.last_session);
         let greet_until = now + limits.handshake;
-        let mut session = Session::new(id, stream, peer, &limits, now);
+        let mut session = PeerSession::new(id, stream, peer, &limits, now);
         if is_full {
             let text = format!(
                 "the daemon has its {} sessions; end one, or raise --max-sessions",
@@ -397,9 +381,6 @@ impl EventLoop {
                 }
                 Served::Gone => self.end(id),
             }
-            if self.services.end().is_wanted() {
-                self.control.stop();
-            }
         }
     }
 
@@ -432,6 +413,24 @@ impl Drop for EventLoop {
         }
         self.services.jobs().finish();
     }
+}
+
+/// Returns what the kernel says by an event. What other threads sent is [taken](WakeQueue::take)
+/// whenever the loop wakes.
+fn readiness(event: &Event) -> Option<Wake> {
+    Some(match event.token() {
+        LISTENER => Wake::Connections,
+        WAKER => return None,
+        DAMAGE => Wake::DamagedRings,
+        PRESENCE => Wake::Removal,
+        token => match RefillId::from_token(token) {
+            Some(refill) => Wake::Refill(refill),
+            None => Wake::Connection {
+                session: session_of(token),
+                has_hung_up: event.is_write_closed(),
+            },
+        },
+    })
 }
 
 /// Even tokens; those of refill doorbells are odd.

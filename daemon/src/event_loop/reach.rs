@@ -7,7 +7,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{EventLoop, LISTENER};
-use crate::event_loop::listener::ListenError;
+use crate::base::start_error::ListenError;
 use crate::event_loop::presence::Loss;
 
 /// How long to wait before what was removed is made again, so that whoever removes a directory with

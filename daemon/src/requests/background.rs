@@ -1,37 +1,21 @@
-//! Requests that may take long, and who waits for them.
+//! Requests that may take long, each carried out by a thread of its own.
 
 use std::sync::Arc;
 
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_proto::message::{
-    BranchApply, BranchDelete, BranchDiff, Code, FsRequest, Request, SnapshotCreate,
-    SnapshotDelete, SnapshotRestore,
+    BranchApply, BranchDelete, BranchDiff, Code, SnapshotDelete, SnapshotRestore,
 };
 
-use super::dispatch::{OpenSession, Work};
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
+use crate::base::reply::ReplyWithFds;
+use crate::requests::open_session::OpenSession;
+use crate::requests::work::{Work, holding_job, job};
 use crate::requests::{apply, branches};
-use crate::shared::jobs::{Job, Size};
+use crate::shared::branches::{branch_named, delete, snapshot_named};
+use crate::shared::jobs::Size;
 use crate::shared::services::Services;
 use crate::shared::{differences, project};
-
-pub(crate) fn job(
-    size: Size,
-    run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
-) -> Result<Work, Refusal> {
-    let (run, holds) = (Box::new(run), None);
-    Ok(Work::Job(Job { run, size, holds }))
-}
-
-/// As [`job`], for a long one that keeps a branch as it is.
-fn holding_job(
-    branch: BranchId,
-    run: impl FnOnce() -> Result<Answer, Refusal> + Send + 'static,
-) -> Result<Work, Refusal> {
-    let (run, size, holds) = (Box::new(run), Size::Long, Some(branch));
-    Ok(Work::Job(Job { run, size, holds }))
-}
 
 /// Refuses to delete a branch in which somebody is at work.
 fn require_idle(branch: BranchId, it: &BranchDelete, services: &Services) -> Result<(), Refusal> {
@@ -60,47 +44,26 @@ fn require_idle(branch: BranchId, it: &BranchDelete, services: &Services) -> Res
 }
 
 impl OpenSession {
-    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
-    /// so that the other sessions do not.
-    pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
-        let held = services.jobs().held();
-        if held.is_empty() {
-            return false;
-        }
-        let (Request::Fs(FsRequest { branch: named, .. })
-        | Request::SnapshotCreate(SnapshotCreate { branch: named, .. })) = request
-        else {
-            return false;
-        };
-        let named = if named.is_empty() {
-            Some(self.public.branch)
-        } else {
-            branches::branch_named(services.core(), named).ok()
-        };
-        named.is_some_and(|branch| held.contains(&branch))
-            || self.handles.branches().any(|branch| held.contains(&branch))
-    }
-
-    pub(crate) fn delete_branch(
+    pub(super) fn delete_branch(
         &self,
         it: &BranchDelete,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.require_owner("delete branches")?;
-        let branch = branches::branch_named(services.core(), &it.name)?;
+        let branch = branch_named(services.core(), &it.name)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         let tokens = Arc::clone(services.tokens());
         require_idle(branch, it, services)?;
         services.holds().forget(branch);
         let mounts = services.mounts().clone();
         job(Size::Short, move || {
-            branches::delete(&core, &origins, &mounts, branch)?;
+            delete(&core, &origins, &mounts, branch)?;
             tokens.forget(branch);
-            Ok(Answer::done())
+            Ok(ReplyWithFds::done())
         })
     }
 
-    pub(crate) fn diff(&self, request: BranchDiff, services: &Services) -> Result<Work, Refusal> {
+    pub(super) fn diff(&self, request: BranchDiff, services: &Services) -> Result<Work, Refusal> {
         let branch = self.branch(&request.name, services)?.id();
         if !request.against.is_empty() {
             self.require_owner("compare with another branch or snapshot")?;
@@ -113,7 +76,7 @@ impl OpenSession {
         })
     }
 
-    pub(crate) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
+    pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
         // It ends with its session, and with the daemon.
@@ -127,32 +90,32 @@ impl OpenSession {
         })
     }
 
-    pub(crate) fn restore(
+    pub(super) fn restore(
         &self,
         request: &SnapshotRestore,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.require_owner("restore snapshots")?;
         let branch = self.branch(&request.branch, services)?.id();
-        let snapshot = branches::snapshot_named(services.core(), &request.snapshot)?;
+        let snapshot = snapshot_named(services.core(), &request.snapshot)?;
         let (core, caller) = (services.core().clone(), self.caller.clone());
         holding_job(branch, move || {
             core.restore(&caller, branch, snapshot)?;
-            Ok(Answer::done())
+            Ok(ReplyWithFds::done())
         })
     }
 
-    pub(crate) fn delete_snapshot(
+    pub(super) fn delete_snapshot(
         &self,
         it: &SnapshotDelete,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.require_owner("delete snapshots")?;
-        let snapshot = branches::snapshot_named(services.core(), &it.snapshot)?;
+        let snapshot = snapshot_named(services.core(), &it.snapshot)?;
         let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
         job(Size::Short, move || {
             branches::forget_snapshot(&core, &origins, snapshot)?;
-            Ok(Answer::done())
+            Ok(ReplyWithFds::done())
         })
     }
 }

@@ -1,107 +1,18 @@
 //! Branch and snapshot requests.
 
-use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use agentfs_core::id::{BranchId, SnapshotId};
-use agentfs_core::{Caller, Errno, Frozen, FsCore, Result};
+use agentfs_core::{Caller, FsCore};
 use agentfs_proto::message::{
     BranchCreate, BranchCreated, BranchInfo, BranchList, Branches, Code, SnapshotCreate,
     SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
 };
-use parking_lot::Mutex;
 
 use crate::base::refusal::Refusal;
-use crate::mounts::table::MountTable;
+use crate::shared::branches::{Origins, branch_named, snapshot_named};
 use crate::shared::holds::Holds;
 
 /// Branches or snapshots on one page.
 const PER_PAGE: usize = 128;
-
-/// Where branches and snapshots come from, which the filesystem does not keep.
-#[derive(Debug, Default)]
-pub(crate) struct Origins {
-    branches: Mutex<HashMap<BranchId, Origin>>,
-    snapshots: Mutex<HashMap<SnapshotId, u64>>,
-}
-
-#[derive(Clone, Debug)]
-struct Origin {
-    /// The branch it was made from, or the snapshot.
-    parent: u64,
-    created_ns: u64,
-    /// The branch as it was when it was made.
-    base: Frozen,
-}
-
-impl Origins {
-    /// Keeps where a branch starts. To be called when it is new.
-    pub(crate) fn remember(&self, core: &FsCore, branch: BranchId, parent: u64) -> Result<()> {
-        let base = core.branch(branch)?.freeze();
-        self.branches.lock().insert(
-            branch,
-            Origin {
-                parent,
-                created_ns: now(),
-                base,
-            },
-        );
-        Ok(())
-    }
-
-    /// What the branch was when it was made.
-    pub(crate) fn base(&self, branch: BranchId) -> Option<Frozen> {
-        self.branches
-            .lock()
-            .get(&branch)
-            .map(|origin| origin.base.clone())
-    }
-
-    fn of(&self, branch: BranchId) -> (u64, u64) {
-        let branches = self.branches.lock();
-        branches
-            .get(&branch)
-            .map_or((0, 0), |origin| (origin.parent, origin.created_ns))
-    }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The branch of this name.
-pub(crate) fn branch_named(core: &FsCore, name: &str) -> Result<BranchId, Refusal> {
-    let found = core
-        .branches()
-        .into_iter()
-        .find(|branch| branch.name == name);
-    found.map(|branch| branch.id).ok_or_else(|| {
-        let text = format!("there is no branch {name}; make it with: agentfs branch create {name}");
-        Refusal::not_found(text)
-    })
-}
-
-/// The snapshot of this name or number.
-pub(crate) fn snapshot_named(core: &FsCore, name: &str) -> Result<SnapshotId, Refusal> {
-    let snapshots = core.snapshots();
-    let number = name.parse().ok().map(SnapshotId);
-    let found = snapshots
-        .iter()
-        .find(|snapshot| snapshot.name == name)
-        .or_else(|| {
-            snapshots
-                .iter()
-                .find(|snapshot| Some(snapshot.id) == number)
-        });
-    found.map(|snapshot| snapshot.id).ok_or_else(|| {
-        Refusal::not_found(format!(
-            "there is no snapshot {name}; see: agentfs snapshot list"
-        ))
-    })
-}
 
 /// Names appear in command lines and in texts.
 fn check_name(name: &str) -> Result<(), Refusal> {
@@ -177,33 +88,6 @@ pub(crate) fn list(
     }
 }
 
-/// Deletes a branch that no mount shows, nor begins to show meanwhile.
-pub(crate) fn delete(
-    core: &FsCore,
-    origins: &Origins,
-    mounts: &MountTable,
-    branch: BranchId,
-) -> Result<(), Refusal> {
-    let deleted = mounts
-        .unless_shown(branch, || core.branch_delete(branch))
-        .unwrap_or(Err(Errno::EBUSY));
-    deleted.map_err(|errno| {
-        if errno == Errno::EBUSY {
-            in_use()
-        } else {
-            errno.into()
-        }
-    })?;
-    origins.branches.lock().remove(&branch);
-    Ok(())
-}
-
-fn in_use() -> Refusal {
-    let text = "the branch is in use: it is main, is mounted, or has open files; unmount it and \
-                close them first";
-    Refusal::new(Code::BUSY, text)
-}
-
 pub(crate) fn snapshot(
     core: &FsCore,
     origins: &Origins,
@@ -222,7 +106,7 @@ pub(crate) fn snapshot(
         return Err(Refusal::new(Code::EXISTS, text));
     }
     let id = core.snapshot_create(caller, branch, name)?;
-    origins.snapshots.lock().insert(id, now());
+    origins.remember_snapshot(id);
     Ok(SnapshotCreated { id: id.0 })
 }
 
@@ -232,7 +116,7 @@ pub(crate) fn forget_snapshot(
     snapshot: SnapshotId,
 ) -> Result<(), Refusal> {
     core.snapshot_delete(snapshot)?;
-    origins.snapshots.lock().remove(&snapshot);
+    origins.forget_snapshot(snapshot);
     Ok(())
 }
 
@@ -246,10 +130,9 @@ pub(crate) fn snapshots(
     let mut rest = core.snapshots().into_iter().filter(|snapshot| {
         snapshot.id.0 > request.after && only.is_none_or(|only| only == snapshot.branch)
     });
-    let created = origins.snapshots.lock();
     let snapshots = rest.by_ref().take(PER_PAGE).map(|snapshot| SnapshotInfo {
         id: snapshot.id.0,
-        created_ns: created.get(&snapshot.id).copied().unwrap_or(0),
+        created_ns: origins.snapshot_created(snapshot.id),
         name: snapshot.name,
         branch: snapshot.branch.0,
     });

@@ -1,149 +1,25 @@
-//! A session after its handshake: what it may ask, and what it has.
+//! What each request leads to.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use agentfs_core::event::Origin;
-use agentfs_core::id::{BranchId, MountId, SessionId};
-use agentfs_core::{Branch, Caller};
 use agentfs_proto::message::{
-    BranchToken, Code, Done, EventsSubscribe, FsReply, FsRequest, Mount, MountInfo, MountList,
-    Mounts, QueueStatus, Reply, Request, RequestChannelOpened, SessionStatus, TokenMade, Unmount,
+    BranchToken, Code, Done, FsReply, FsRequest, Request, RequestChannelOpened, SnapshotCreate,
+    TokenMade,
 };
-use parking_lot::Mutex;
-
 use agentfs_ring::requests::SLOTS;
 
-use super::background::job;
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
-use crate::mounts::table;
-use crate::requests::branches;
-use crate::requests::files::{Files, Handles};
-use crate::requests::watch_list;
-use crate::requests::watches::{Queues, WatchRequest, Watches, cleaned};
-use crate::session::connection::Link;
-use crate::session::peer::Peer;
-use crate::shared::broadcasts::Subscription;
-use crate::shared::differences::Pages;
-use crate::shared::jobs::{Job, Size};
+use crate::base::reply::ReplyWithFds;
+use crate::requests::files::Files;
+use crate::requests::open_session::OpenSession;
+use crate::requests::watches::{WatchRequest, Watches};
+use crate::requests::work::{Work, done};
+use crate::requests::{branches, status, watch_list};
+use crate::shared::branches::branch_named;
 use crate::shared::project;
 use crate::shared::services::Services;
 
-/// What a session has.
-#[derive(Debug)]
-pub(crate) struct OpenSession {
-    pub(super) public: Arc<PublicSession>,
-    pub(super) caller: Caller,
-    pub(super) handles: Handles,
-    last_subscription: u64,
-    subscriptions: usize,
-    pub(super) pages: Arc<Mutex<Pages>>,
-}
-
-/// What becomes of a request.
-pub(crate) enum Work {
-    /// It is answered.
-    Done(Answer),
-    /// It may take long: the answer comes from elsewhere.
-    Job(Job),
-}
-
-pub(super) fn done(reply: impl Into<Reply>) -> Result<Work, Refusal> {
-    Ok(Work::Done(Answer::with(reply, Vec::new())))
-}
-
-/// What others may see of a session.
-#[derive(Debug)]
-pub(crate) struct PublicSession {
-    pub(super) id: SessionId,
-    pub(super) peer: Peer,
-    program: String,
-    pub(super) branch: BranchId,
-    bound: bool,
-    requests: AtomicU64,
-    handles: AtomicU32,
-    queues: Mutex<Queues>,
-}
-
-impl PublicSession {
-    pub(crate) fn id(&self) -> SessionId {
-        self.id
-    }
-
-    /// The process, and the branch of which it is told.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn hears(&self) -> (u32, BranchId) {
-        (self.peer.pid, self.branch)
-    }
-
-    /// Whether a token binds it to its branch.
-    pub(crate) fn is_bound(&self) -> bool {
-        self.bound
-    }
-
-    pub(crate) fn status(&self) -> SessionStatus {
-        let queues: Vec<QueueStatus> = self.queues.lock().status();
-        SessionStatus {
-            session: self.id.0,
-            pid: self.peer.pid,
-            program: self.program.clone(),
-            branch: self.branch.0,
-            bound: self.bound,
-            handles: self.handles.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-            queues,
-        }
-    }
-}
-
 impl OpenSession {
-    pub(crate) fn new(
-        id: SessionId,
-        peer: Peer,
-        mut program: String,
-        branch: BranchId,
-        bound: bool,
-    ) -> Self {
-        // It is shown to people: a name, not a text.
-        program.truncate(program.floor_char_boundary(64));
-        let caller = Caller::new(peer.uid, peer.gid)
-            .with_pid(peer.pid)
-            .with_origin(Origin::Session(id));
-        let public = PublicSession {
-            id,
-            peer,
-            program,
-            branch,
-            bound,
-            requests: AtomicU64::new(1),
-            handles: AtomicU32::new(0),
-            queues: Mutex::default(),
-        };
-        Self {
-            public: Arc::new(public),
-            caller,
-            handles: Handles::default(),
-            last_subscription: 0,
-            subscriptions: 0,
-            pages: Arc::default(),
-        }
-    }
-
-    pub(crate) fn public(&self) -> &Arc<PublicSession> {
-        &self.public
-    }
-
-    /// Moves broadcasts to the connection, while it takes them.
-    pub(crate) fn take_broadcasts(&self, services: &Services, link: &mut Link) {
-        if self.subscriptions > 0 && !link.is_stalled() {
-            for frame in services.broadcasts().take(self.public.id) {
-                link.push_frame(frame, Vec::new());
-            }
-        }
-    }
-
     /// Carries out a request, or says what is to be done for it elsewhere.
     pub(crate) fn answer(
         &mut self,
@@ -151,8 +27,8 @@ impl OpenSession {
         descriptor: Option<OwnedFd>,
         services: &Services,
     ) -> Result<Work, Refusal> {
-        self.public.requests.fetch_add(1, Ordering::Relaxed);
-        services.registrations().look(self.public.id);
+        self.public.count_request();
+        services.registrations().look(self.public.id());
         match request {
             // The session is open already; the connection has refused it.
             Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
@@ -165,7 +41,7 @@ impl OpenSession {
             Request::Unmount(it) => self.unmount(it, services),
             Request::MountServe(it) => self.serve_mount(it, descriptor, services),
             Request::MountWait(it) => Self::wait_for_mount(&it, services),
-            Request::Status(status) => done(services.report(&status, &self.public)),
+            Request::Status(it) => done(status::report(&it, &self.public, services)),
             Request::Project(_) => done(project::info(services.core())),
             Request::WatchList(it) => done(watch_list::list(&it, &self.public, services)?),
             Request::Shutdown(it) => self.shut_down(&it, services),
@@ -223,7 +99,7 @@ impl OpenSession {
     fn make_token(&self, request: &BranchToken, services: &Services) -> Result<TokenMade, Refusal> {
         self.require_owner("make tokens")?;
         let branch = self.branch(&request.name, services)?.id();
-        let token = services.make_token(branch).map_err(|error| {
+        let token = services.tokens().make(branch).map_err(|error| {
             Refusal::new(Code::RESOURCES, format!("no random numbers: {error}"))
         })?;
         Ok(TokenMade { token })
@@ -238,16 +114,15 @@ impl OpenSession {
             max_handles: services.limits().handles,
         };
         let reply = files.answer(request.op)?;
-        let open = u32::try_from(self.handles.len()).unwrap_or(u32::MAX);
-        self.public.handles.store(open, Ordering::Relaxed);
+        self.public.set_handles(self.handles.len());
         Ok(reply)
     }
 
     fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
-        let branch = services.core().branch(self.public.branch)?;
-        let mut queues = self.public.queues.lock();
+        let branch = services.core().branch(self.public.branch())?;
+        let mut queues = self.public.queues();
         let mut watches = Watches {
-            session: self.public.id,
+            session: self.public.id(),
             branch: &branch,
             caller: &self.caller,
             queues: &mut queues,
@@ -257,165 +132,33 @@ impl OpenSession {
     }
 
     fn open_requests(&self, services: &Services) -> Result<Work, Refusal> {
-        let (id, branch) = (self.public.id, self.public.branch);
+        let (id, branch) = (self.public.id(), self.public.branch());
         let channel = services
             .registrations()
             .open(id, branch)
             .map_err(|error| Refusal::new(Code::RESOURCES, error.to_string()))?;
         let opened = RequestChannelOpened { slots: SLOTS };
-        Ok(Work::Done(Answer::with(opened, vec![channel])))
+        Ok(Work::Done(ReplyWithFds::with(opened, vec![channel])))
     }
 
-    fn subscribe(
-        &mut self,
-        request: &EventsSubscribe,
-        services: &Services,
-    ) -> Result<Done, Refusal> {
-        let limit = services.limits().subscriptions;
-        if self.subscriptions >= limit {
-            let text = format!("the session has its {limit} subscriptions; end some");
-            return Err(Refusal::limit(text));
-        }
-        let mut path = cleaned(&request.path);
-        if path == b"/" {
-            path.clear();
-        }
-        self.last_subscription += 1;
-        self.subscriptions += 1;
-        let (branch, activity) = (self.public.branch, request.activity);
-        let subscription = Subscription {
-            branch,
-            path,
-            activity,
-        };
-        services
-            .broadcasts()
-            .subscribe(self.public.id, self.last_subscription, subscription);
-        Ok(Done {
-            value: self.last_subscription,
-        })
-    }
-
-    fn unsubscribe(&mut self, number: u64, services: &Services) -> Result<Done, Refusal> {
-        let (branch, id) = (self.public.branch, self.public.id);
-        if !services.broadcasts().unsubscribe(branch, id, number) {
-            let text = format!("the session has no subscription {number}");
-            return Err(Refusal::not_found(text));
-        }
-        self.subscriptions -= 1;
-        Ok(Done { value: 0 })
-    }
-
-    fn mount(&self, request: &Mount, services: &Services) -> Result<Work, Refusal> {
-        self.require_owner("mount")?;
-        let branch = self.branch(&request.branch, services)?;
-        let mounting = Arc::clone(services.mounting());
-        let path = request.path.as_path().to_owned();
-        job(Size::Short, move || {
-            let (id, mount) = mounting.mount(branch.id(), &path)?;
-            let name = branch.name().to_owned();
-            Ok(mount_info(id, &mount, name).into())
-        })
-    }
-
-    fn unmount(&self, request: Unmount, services: &Services) -> Result<Work, Refusal> {
-        self.require_owner("unmount")?;
-        let mounting = Arc::clone(services.mounting());
-        job(Size::Short, move || {
-            mounting.unmount(request.path.as_path(), request.detach)?;
-            Ok(Done { value: 0 }.into())
-        })
-    }
-
-    fn mounts(&self, request: &MountList, services: &Services) -> Mounts {
-        let shown = services.mounts().after(MountId(request.after)).into_iter();
-        let mut shown =
-            shown.filter(|(_, it)| !self.public.bound || it.branch == self.public.branch);
-        let name = |branch| {
-            services
-                .core()
-                .branch(branch)
-                .map(|it| it.name().to_owned())
-        };
-        let mounts = shown
-            .by_ref()
-            .take(MOUNTS_PER_PAGE)
-            .map(|(id, mount)| mount_info(id, &mount, name(mount.branch).unwrap_or_default()))
-            .collect();
-        Mounts {
-            mounts,
-            more: shown.next().is_some(),
-        }
-    }
-
-    /// The branch that a request names, if the session may use it.
-    pub(super) fn branch(&self, name: &str, services: &Services) -> Result<Branch, Refusal> {
-        let own = self.public.branch;
-        if name.is_empty() {
-            return Ok(services.core().branch(own)?);
-        }
-        let named = branches::branch_named(services.core(), name)?;
-        if named != own {
-            self.require_owner("work in another branch")?;
-        }
-        Ok(services.core().branch(named)?)
-    }
-
-    /// The branch that a bound session is confined to.
-    fn only(&self) -> Option<BranchId> {
-        self.public.bound.then_some(self.public.branch)
-    }
-
-    /// Refuses what only a session without a token may do.
-    pub(super) fn require_owner(&self, what: &str) -> Result<(), Refusal> {
-        if self.public.bound {
-            let text = format!("a session that is bound to a branch by a token may not {what}");
-            return Err(Refusal::new(Code::FORBIDDEN, text));
-        }
-        Ok(())
-    }
-
-    /// Gives back everything.
-    pub(crate) fn end(mut self, services: &Services) {
-        let id = self.public.id;
-        services.stops().end(id);
-        services.jobs().cancel(id);
-        services.sessions().remove(&id);
-        services.registrations().close(id);
-        services.watches().close_session(id);
-        self.public.queues.lock().end(services);
-        for number in 1..=self.last_subscription {
-            services
-                .broadcasts()
-                .unsubscribe(self.public.branch, id, number);
-        }
-        services.broadcasts().forget(id);
-        if services.holds().end(id) {
-            services.tidy();
-        }
+    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
+    /// so that the other sessions do not.
+    pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
         let held = services.jobs().held();
-        if self.handles.branches().any(|branch| held.contains(&branch)) {
-            let Self {
-                mut handles,
-                caller,
-                ..
-            } = self;
-            services.jobs().clear_up(move || handles.close_all(&caller));
-        } else {
-            self.handles.close_all(&self.caller);
+        if held.is_empty() {
+            return false;
         }
-    }
-}
-
-/// Mounts on one page: with the longest paths they fit a frame.
-const MOUNTS_PER_PAGE: usize = 12;
-
-pub(super) fn mount_info(id: MountId, mount: &table::Mount, branch_name: String) -> MountInfo {
-    MountInfo {
-        id: id.0,
-        branch: mount.branch.0,
-        branch_name,
-        st_dev: mount.st_dev,
-        path: mount.path.as_path().into(),
+        let (Request::Fs(FsRequest { branch: named, .. })
+        | Request::SnapshotCreate(SnapshotCreate { branch: named, .. })) = request
+        else {
+            return false;
+        };
+        let named = if named.is_empty() {
+            Some(self.public.branch())
+        } else {
+            branch_named(services.core(), named).ok()
+        };
+        named.is_some_and(|branch| held.contains(&branch))
+            || self.handles.branches().any(|branch| held.contains(&branch))
     }
 }

@@ -8,9 +8,9 @@ use agentfs_core::{
 };
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
-    self, Code, Entry, ErrorReply, FsData, FsDone, FsEntries, FsGetXattr, FsLinkTarget,
-    FsListXattr, FsOp, FsOpen, FsOpened, FsRead, FsReadDir, FsReadLink, FsReply, FsStat, FsWrite,
-    FsWritten, FsXattr, FsXattrs, MAX_DATA, open_flags,
+    self, Code, Entry, FsData, FsDone, FsEntries, FsGetXattr, FsLinkTarget, FsListXattr, FsOp,
+    FsOpen, FsOpened, FsRead, FsReadDir, FsReadLink, FsReply, FsStat, FsWrite, FsWritten, FsXattr,
+    FsXattrs, MAX_DATA, open_flags,
 };
 
 use crate::base::refusal::Refusal;
@@ -60,16 +60,6 @@ fn no_handle(handle: u64) -> Refusal {
         Code::NOT_FOUND,
         format!("the session has no open file {handle}"),
     )
-}
-
-impl From<Errno> for Refusal {
-    fn from(errno: Errno) -> Self {
-        Self(ErrorReply {
-            code: Code::FILESYSTEM,
-            errno: errno.raw().unsigned_abs(),
-            message: errno.to_string(),
-        })
-    }
 }
 
 /// Whose files, in which branch, with which limit of open ones.

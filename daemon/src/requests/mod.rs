@@ -1,10 +1,16 @@
 //! What each request does.
 
-pub(crate) mod apply;
-pub(crate) mod background;
-pub(crate) mod branches;
+mod apply;
+mod background;
+mod branches;
 pub(crate) mod dispatch;
-pub(crate) mod files;
-pub(crate) mod runs;
-pub(crate) mod watch_list;
-pub(crate) mod watches;
+mod files;
+mod mounts;
+pub(crate) mod open_session;
+mod pages;
+mod runs;
+mod status;
+mod subscriptions;
+mod watch_list;
+mod watches;
+pub(crate) mod work;

@@ -1,49 +1,47 @@
 //! What `agentfs run` asks for: a branch for a while, a mount elsewhere, and the changes at the end.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
-use agentfs_core::id::{MountId, Seq};
+use agentfs_core::id::Seq;
+use agentfs_export::Stop;
 use agentfs_proto::message::{
-    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, MountServe,
-    MountWait, Shutdown,
+    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, Shutdown,
 };
 
-use super::background::job;
-use super::dispatch::{OpenSession, Work, done, mount_info};
 use crate::base::refusal::Refusal;
+use crate::base::wake::Wake;
 use crate::requests::branches;
+use crate::requests::open_session::OpenSession;
+use crate::requests::work::{Work, done, job};
 use crate::shared::exporter::SAVING;
 use crate::shared::jobs::Size;
 use crate::shared::services::Services;
-use agentfs_export::Stop;
 
 impl OpenSession {
-    pub(crate) fn create_branch(
+    pub(super) fn create_branch(
         &self,
         it: &BranchCreate,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.require_owner("make branches")?;
         let (core, origins) = (services.core(), services.origins());
-        let own = self.public.branch;
+        let own = self.public.branch();
         done(branches::create(core, origins, &self.caller, it, own)?)
     }
 
-    pub(crate) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
+    pub(super) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("delete branches")?;
         let branch = self.branch(&it.name, services)?;
         services.retired().add(&branch, Seq(it.seq));
-        services.holds().release(branch.id(), self.public.id);
+        services.holds().release(branch.id(), self.public.id());
         services.tidy();
         done(Done { value: 0 })
     }
 
-    pub(crate) fn hold(&self, it: &BranchHold, services: &Services) -> Result<Work, Refusal> {
+    pub(super) fn hold(&self, it: &BranchHold, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("keep branches")?;
         let branch = self.branch(&it.name, services)?;
-        let (session, pid) = (self.public.id, self.public.peer.pid);
+        let (session, pid) = (self.public.id(), self.public.pid());
         let taken = services.holds().take(branch.id(), session, pid);
         taken.map_err(|pid| {
             let name = branch.name();
@@ -53,7 +51,7 @@ impl OpenSession {
         done(Done { value: 0 })
     }
 
-    pub(crate) fn export(
+    pub(super) fn export(
         &self,
         request: BranchExport,
         services: &Services,
@@ -68,15 +66,15 @@ impl OpenSession {
     }
 
     /// Ends the daemon, when what its branches changed is exported or is not to be.
-    pub(crate) fn shut_down(&self, it: &Shutdown, services: &Services) -> Result<Work, Refusal> {
+    pub(super) fn shut_down(&self, it: &Shutdown, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("end the daemon")?;
-        let session = self.public.id;
+        let session = self.public.id();
         tracing::info!(%session, reason = it.reason, discard = it.discard, "asked to end");
         let end = Arc::clone(services.end());
         let exporter = services.exporter().clone();
         if it.discard || !services.saves_changes() {
             end.settle();
-            end.want();
+            services.wakes().send(Wake::Stop);
             return done(Ending {
                 lower: exporter.lower,
                 saved_count: 0,
@@ -97,39 +95,9 @@ impl OpenSession {
     }
 
     /// What ends an export or an apply when the session does.
-    pub(crate) fn stop(&self, services: &Services) -> Stop {
+    pub(super) fn stop(&self, services: &Services) -> Stop {
         let stop = Stop::default();
-        services.stops().begin(self.public.id, &stop);
+        services.stops().begin(self.public.id(), &stop);
         stop
-    }
-
-    pub(crate) fn serve_mount(
-        &self,
-        request: MountServe,
-        device: Option<OwnedFd>,
-        services: &Services,
-    ) -> Result<Work, Refusal> {
-        self.require_owner("mount")?;
-        let branch = self.branch(&request.branch, services)?;
-        let device = device.ok_or_else(|| Refusal::invalid("no descriptor came along"))?;
-        let mounting = Arc::clone(services.mounting());
-        job(Size::Short, move || {
-            let (id, mount) = mounting.serve(branch.id(), device, &request)?;
-            let name = branch.name().to_owned();
-            Ok(mount_info(id, &mount, name).into())
-        })
-    }
-
-    pub(crate) fn wait_for_mount(
-        request: &MountWait,
-        services: &Services,
-    ) -> Result<Work, Refusal> {
-        let mounts = services.mounts().clone();
-        let id = MountId(request.id);
-        let at_most = Duration::from_millis(request.timeout_ms.into());
-        job(Size::Wait, move || {
-            let value = mounts.wait_gone(id, at_most).into();
-            Ok(Done { value }.into())
-        })
     }
 }

@@ -8,8 +8,8 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{WatchInfo, WatchList, WatchesListed};
 use agentfs_proto::ssz::Ssz as _;
 
+use crate::base::public_session::PublicSession;
 use crate::base::refusal::Refusal;
-use crate::requests::dispatch::PublicSession;
 use crate::shared::services::Services;
 
 /// Watches that are copied out of a queue at once: it is locked for as long.

@@ -1,49 +1,22 @@
 //! Queue and watch requests.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use agentfs_core::event::ObjectKind;
 use agentfs_core::id::{MountId, NodeId, SessionId};
 use agentfs_core::{Access, Branch, Caller};
-use agentfs_engine::service::{NodeInterest, TreeInterest, WatchError};
-use agentfs_engine::{Api, Queue, QueueId, WatchId};
+use agentfs_engine::service::{NodeInterest, TreeInterest};
+use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::message::{
-    ByPath, Code, DoorbellGiven, QueueClose, QueueKind, QueueOpen, QueueOpened, QueueStatus,
-    Target, UpdateDoorbellIdent, WatchBatch, WatchBatched, WatchDoorbell, WatchItem, WatchOutcome,
+    ByPath, Code, DoorbellGiven, QueueClose, QueueKind, QueueOpen, QueueOpened, Target,
+    UpdateDoorbellIdent, WatchBatch, WatchBatched, WatchDoorbell, WatchItem, WatchOutcome,
     WatchRegisterFSEvents, WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree,
     WatchRegistered, WatchUnregister,
 };
 use agentfs_ring::Capacity;
 
+use crate::base::queues::{OpenQueue, Queues};
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
+use crate::base::reply::ReplyWithFds;
 use crate::shared::services::Services;
-
-/// Queues shown of one session in a status report.
-const QUEUES_SHOWN: usize = 64;
-
-/// The queues of a session.
-#[derive(Debug, Default)]
-pub(crate) struct Queues {
-    open: BTreeMap<u32, OpenQueue>,
-    ring_bytes: u64,
-    /// Registrations since the watches were counted last, and how many there were then.
-    watches: u64,
-}
-
-#[derive(Debug)]
-struct OpenQueue {
-    queue: Arc<Queue>,
-    ring_bytes: u64,
-    /// What the event loop calls its refill doorbell.
-    refill: RefillId,
-    doorbell_ident: u64,
-}
-
-/// The number of a refill doorbell.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) struct RefillId(pub(crate) u64);
 
 /// Whose watches, in which branch.
 #[derive(Debug)]
@@ -76,104 +49,27 @@ struct Found {
     mount: Option<MountId>,
 }
 
-impl Queues {
-    pub(crate) fn status(&self) -> Vec<QueueStatus> {
-        let shown = self.open.iter().take(QUEUES_SHOWN);
-        shown
-            .filter_map(|(number, it)| {
-                let report = it.queue.report()?;
-                let clamp = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-                Some(QueueStatus {
-                    queue: *number,
-                    kind: kind_of(it.queue.api),
-                    watches: clamp(report.watches),
-                    ring_capacity: clamp(report.ring_capacity),
-                    ring_unread: clamp(report.ring_unread),
-                    spilled: clamp(report.spilled),
-                    healing: report.healing,
-                    doorbell_ident: it.doorbell_ident,
-                })
-            })
-            .collect()
-    }
-
-    /// Makes sure that there may be one watch more. Counted only when the registrations since the
-    /// last count could have reached the limit.
-    fn count_watch(&mut self, limit: u32) -> Result<(), Refusal> {
-        if self.watches >= u64::from(limit) {
-            let reports = self.open.values().filter_map(|it| it.queue.report());
-            self.watches = reports.map(|report| report.watches as u64).sum();
-        }
-        if self.watches >= u64::from(limit) {
-            let text = format!(
-                "the session has its {limit} watches; end some, or raise --max-watches of the daemon"
-            );
-            return Err(Refusal::limit(text));
-        }
-        self.watches += 1;
-        Ok(())
-    }
-
-    fn get(&self, queue: u32) -> Result<&Arc<Queue>, Refusal> {
-        self.open
-            .get(&queue)
-            .map(|it| &it.queue)
-            .ok_or_else(|| no_queue(queue))
-    }
-
-    /// Names the ident of the reserved knote.
-    pub(crate) fn set_ident(&mut self, queue: u32, ident: u64) -> Result<Answer, Refusal> {
-        self.open
-            .get_mut(&queue)
-            .ok_or_else(|| no_queue(queue))?
-            .doorbell_ident = ident;
-        Ok(Answer::done())
-    }
-
-    /// Gives back what the event loop has of the queues. The watch service ends them itself.
-    pub(crate) fn end(&mut self, services: &Services) {
-        for (_, queue) in std::mem::take(&mut self.open) {
-            services.refills().remove(queue.refill);
-        }
-    }
-}
-
-fn no_queue(queue: u32) -> Refusal {
-    Refusal::not_found(format!("the session has no queue {queue}; open it first"))
-}
-
-impl From<WatchError> for Refusal {
-    fn from(error: WatchError) -> Self {
-        let code = match error {
-            WatchError::NoSession(_) | WatchError::NoQueue(_) | WatchError::NoWatch(_) => {
-                Code::NOT_FOUND
-            }
-            WatchError::OtherApi(_) => Code::INVALID,
-            WatchError::Limit(..) => Code::LIMIT,
-            WatchError::Ring(_) | WatchError::Doorbell(_) => Code::RESOURCES,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
 impl Watches<'_> {
     /// Carries out a request about queues or watches.
-    pub(crate) fn answer(&mut self, request: &WatchRequest) -> Result<Answer, Refusal> {
+    pub(crate) fn answer(&mut self, request: &WatchRequest) -> Result<ReplyWithFds, Refusal> {
         match request {
             WatchRequest::Open(it) => self.open_queue(it),
             WatchRequest::Close(it) => self.close_queue(it.queue),
-            WatchRequest::Kqueue(it) => self.kqueue(it).map(Answer::from),
-            WatchRequest::Inotify(it) => self.inotify(it).map(Answer::from),
-            WatchRequest::FsEvents(it) => self.fs_events(it).map(Answer::from),
-            WatchRequest::Tree(it) => self.tree(it).map(Answer::from),
+            WatchRequest::Kqueue(it) => self.kqueue(it).map(ReplyWithFds::from),
+            WatchRequest::Inotify(it) => self.inotify(it).map(ReplyWithFds::from),
+            WatchRequest::FsEvents(it) => self.fs_events(it).map(ReplyWithFds::from),
+            WatchRequest::Tree(it) => self.tree(it).map(ReplyWithFds::from),
             WatchRequest::Batch(it) => Ok(self.batch(it).into()),
             WatchRequest::Unregister(it) => self.unregister(it),
             WatchRequest::Doorbell(it) => self.renew_doorbell(it.queue),
-            WatchRequest::Ident(it) => self.queues.set_ident(it.queue, it.ident),
+            WatchRequest::Ident(it) => {
+                self.queues.set_ident(it.queue, it.ident)?;
+                Ok(ReplyWithFds::done())
+            }
         }
     }
 
-    fn open_queue(&mut self, request: &QueueOpen) -> Result<Answer, Refusal> {
+    fn open_queue(&mut self, request: &QueueOpen) -> Result<ReplyWithFds, Refusal> {
         let capacity = if request.capacity == 0 {
             Capacity::DEFAULT
         } else {
@@ -182,7 +78,7 @@ impl Watches<'_> {
         };
         let ring_bytes = capacity.bytes() as u64;
         let limit = self.services.limits().ring_bytes;
-        if self.queues.ring_bytes.saturating_add(ring_bytes) > limit {
+        if self.queues.ring_bytes().saturating_add(ring_bytes) > limit {
             let text = format!(
                 "the rings of a session have at most {limit} bytes; close queues, or open smaller ones"
             );
@@ -209,11 +105,10 @@ impl Watches<'_> {
             refill,
             doorbell_ident: 0,
         };
-        self.queues.open.insert(number, queue);
-        self.queues.ring_bytes += ring_bytes;
+        self.queues.insert(number, queue);
         let capacity = u32::try_from(capacity.bytes()).unwrap_or(u32::MAX);
         let descriptors = vec![opened.ring, opened.refill_ringer, opened.doorbell];
-        Ok(Answer::with(
+        Ok(ReplyWithFds::with(
             QueueOpened {
                 queue: number,
                 capacity,
@@ -222,26 +117,21 @@ impl Watches<'_> {
         ))
     }
 
-    fn close_queue(&mut self, number: u32) -> Result<Answer, Refusal> {
-        let closed = self
-            .queues
-            .open
-            .remove(&number)
-            .ok_or_else(|| no_queue(number))?;
-        self.queues.ring_bytes -= closed.ring_bytes;
+    fn close_queue(&mut self, number: u32) -> Result<ReplyWithFds, Refusal> {
+        let closed = self.queues.remove(number)?;
         self.services.refills().remove(closed.refill);
         self.services
             .watches()
             .close_queue(self.session, QueueId(number))?;
-        Ok(Answer::done())
+        Ok(ReplyWithFds::done())
     }
 
-    fn renew_doorbell(&self, number: u32) -> Result<Answer, Refusal> {
+    fn renew_doorbell(&self, number: u32) -> Result<ReplyWithFds, Refusal> {
         let doorbell = self
             .services
             .watches()
             .renew_doorbell(self.session, QueueId(number))?;
-        Ok(Answer::with(
+        Ok(ReplyWithFds::with(
             DoorbellGiven { queue: number },
             vec![doorbell],
         ))
@@ -315,10 +205,10 @@ impl Watches<'_> {
         Ok(WatchRegistered { node: 0 })
     }
 
-    fn unregister(&self, it: &WatchUnregister) -> Result<Answer, Refusal> {
+    fn unregister(&self, it: &WatchUnregister) -> Result<ReplyWithFds, Refusal> {
         let queue = self.queues.get(it.queue)?;
         self.services.watches().unwatch(queue, WatchId(it.watch))?;
-        Ok(Answer::done())
+        Ok(ReplyWithFds::done())
     }
 
     /// Each item succeeds or fails by itself.
@@ -429,16 +319,6 @@ fn api_of(kind: QueueKind) -> Api {
         QueueKind::Inotify => Api::Inotify,
         QueueKind::FsEvents => Api::FsEvents,
         QueueKind::Native => Api::Native,
-    }
-}
-
-fn kind_of(api: Api) -> QueueKind {
-    match api {
-        Api::KqueueXnu => QueueKind::KqueueXnu,
-        Api::KqueueFreeBsd => QueueKind::KqueueFreeBsd,
-        Api::Inotify => QueueKind::Inotify,
-        Api::FsEvents => QueueKind::FsEvents,
-        Api::Native => QueueKind::Native,
     }
 }
 

@@ -15,7 +15,7 @@ const STALLED: usize = 4 * MAX_FRAME;
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     stream: UnixStream,
     reader: FrameReader,
     unsent: VecDeque<Outgoing>,
@@ -44,7 +44,7 @@ pub(crate) enum Filled {
     End,
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn new(stream: UnixStream) -> Self {
         Self {
             stream,

@@ -12,10 +12,12 @@ use agentfs_proto::message::{
 use agentfs_proto::ssz::Ssz as _;
 
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
-use crate::base::session_limits::{FrameBudget, Limits};
-use crate::requests::dispatch::{OpenSession, Work};
-use crate::session::connection::{Filled, Link};
+use crate::base::reply::ReplyWithFds;
+use crate::base::session_limits::Limits;
+use crate::requests::open_session::OpenSession;
+use crate::requests::work::Work;
+use crate::session::connection::{Connection, Filled};
+use crate::session::frame_budget::FrameBudget;
 use crate::session::peer::Peer;
 use crate::shared::jobs::Started;
 use crate::shared::services::Services;
@@ -25,9 +27,9 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// A connection with its state.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct PeerSession {
     id: SessionId,
-    link: Link,
+    connection: Connection,
     peer: Peer,
     budget: FrameBudget,
     turn: Turn,
@@ -70,7 +72,7 @@ pub(crate) enum Served {
     Gone,
 }
 
-impl Session {
+impl PeerSession {
     pub(crate) fn new(
         id: SessionId,
         stream: UnixStream,
@@ -80,7 +82,7 @@ impl Session {
     ) -> Self {
         Self {
             id,
-            link: Link::new(stream),
+            connection: Connection::new(stream),
             peer,
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
@@ -92,7 +94,7 @@ impl Session {
     }
 
     pub(crate) fn raw_fd(&self) -> RawFd {
-        self.link.stream().as_raw_fd()
+        self.connection.stream().as_raw_fd()
     }
 
     pub(crate) fn is_greeting(&self) -> bool {
@@ -132,8 +134,8 @@ impl Session {
 
     /// Says why there will be no session, as far as the socket takes it at once.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
-        self.link.push(0, refusal.into_reply(), Vec::new());
-        if let Err(error) = self.link.flush() {
+        self.connection.push(0, refusal.into_reply(), Vec::new());
+        if let Err(error) = self.connection.flush() {
             tracing::debug!(session = %self.id, %error, "a refusal was not heard");
         }
     }
@@ -141,18 +143,22 @@ impl Session {
     /// Reads, answers and sends, for one turn.
     pub(crate) fn serve(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         self.turn = Turn::Waiting;
-        if let State::Open(open) = &self.state {
-            open.take_broadcasts(services, &mut self.link);
+        if let State::Open(open) = &self.state
+            && !self.connection.is_stalled()
+        {
+            for frame in open.take_broadcasts(services) {
+                self.connection.push_frame(frame, Vec::new());
+            }
         }
         let served = self.answer_frames(services, buffer, now);
-        let was_stalled = self.link.is_stalled();
-        if let Err(error) = self.link.flush() {
+        let was_stalled = self.connection.is_stalled();
+        if let Err(error) = self.connection.flush() {
             tracing::debug!(session = %self.id, %error, "the connection broke");
             return Served::Gone;
         }
         match &served {
             // What stalled may have been sent just now, and then nothing else wakes the session.
-            Served::Idle if was_stalled && !self.link.is_stalled() => Served::More,
+            Served::Idle if was_stalled && !self.connection.is_stalled() => Served::More,
             Served::Until(_) => {
                 self.turn = Turn::Paused;
                 served
@@ -163,7 +169,7 @@ impl Session {
 
     fn answer_frames(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         for _ in 0..FRAMES_PER_TURN {
-            if self.is_busy || self.link.is_stalled() {
+            if self.is_busy || self.connection.is_stalled() {
                 return Served::Idle;
             }
             if let Some(message) = self.waiting.take() {
@@ -180,10 +186,10 @@ impl Session {
                 services.counters().throttled();
                 return Served::Until(until);
             }
-            let message = match self.link.message() {
+            let message = match self.connection.message() {
                 Ok(None) => {
                     self.budget.put_back();
-                    match self.link.fill(buffer) {
+                    match self.connection.fill(buffer) {
                         Ok(Filled::Some) => continue,
                         Ok(Filled::Nothing) => return Served::Idle,
                         Ok(Filled::End) => return Served::Gone,
@@ -225,7 +231,7 @@ impl Session {
         }
         services.counters().requests();
         // What is not for this request is for none.
-        let descriptor = self.link.take_descriptor();
+        let descriptor = self.connection.take_descriptor();
         match &mut self.state {
             State::Greeting => {
                 let Request::Hello(hello) = body else {
@@ -235,7 +241,7 @@ impl Session {
                     ));
                 };
                 let welcome = self.open(hello, services)?;
-                self.link.push(request, welcome.into(), Vec::new());
+                self.connection.push(request, welcome.into(), Vec::new());
             }
             State::Open(_) if matches!(body, Request::Hello(_)) => {
                 return Err(Refusal::new(Code::HANDSHAKE, "the session is open already"));
@@ -267,7 +273,7 @@ impl Session {
                     }
                     if let Started::Waiting(ahead) = started {
                         let ahead = ahead as u64;
-                        self.link
+                        self.connection
                             .push(request, Waiting { ahead }.into(), Vec::new());
                     }
                     return;
@@ -279,20 +285,20 @@ impl Session {
         self.push(request, name, answered);
     }
 
-    fn push(&mut self, request: u64, name: &str, answered: Result<Answer, Refusal>) {
-        let Answer { reply, descriptors } = answered.unwrap_or_else(|refusal| {
+    fn push(&mut self, request: u64, name: &str, answered: Result<ReplyWithFds, Refusal>) {
+        let ReplyWithFds { reply, descriptors } = answered.unwrap_or_else(|refusal| {
             let reason = &refusal.0.message;
             tracing::debug!(session = %self.id, request = name, reason, "refused");
-            Answer {
+            ReplyWithFds {
                 reply: refusal.into_reply(),
                 descriptors: Vec::new(),
             }
         });
-        self.link.push(request, reply, descriptors);
+        self.connection.push(request, reply, descriptors);
     }
 
     /// A job for this session has ended.
-    pub(crate) fn complete(&mut self, request: u64, result: Result<Answer, Refusal>) {
+    pub(crate) fn complete(&mut self, request: u64, result: Result<ReplyWithFds, Refusal>) {
         self.is_busy = false;
         self.push(request, "a long request", result);
     }
@@ -311,7 +317,14 @@ impl Session {
         let limits = services.limits();
         tracing::debug!(session = %self.id, pid = self.peer.pid, program = hello.program, branch = branch_name, "session");
         let bound = hello.token.is_some();
-        let open = OpenSession::new(self.id, self.peer, hello.program, branch, bound);
+        let open = OpenSession::new(
+            self.id,
+            self.peer.pid,
+            self.peer.caller(),
+            hello.program,
+            branch,
+            bound,
+        );
         services
             .sessions()
             .insert(self.id, Arc::clone(open.public()));

@@ -1,6 +1,6 @@
 //! Changes on the socket, for those that asked.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
 use agentfs_proto::record::Kind;
 use parking_lot::{Mutex, RwLock};
 
-use crate::event_loop::Control;
+use crate::base::wake::{Wake, WakeQueue};
 
 /// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
 /// of kind `Overflow` says so in its place.
@@ -25,9 +25,8 @@ pub(crate) struct Broadcasts {
     subscriptions: RwLock<BTreeMap<(BranchId, SessionId, u64), Subscription>>,
     /// How many of them want activity.
     activity: BranchCounts,
-    waiting: Mutex<Waiting>,
-    /// Whom to wake when there is something to send.
-    control: Arc<Control>,
+    outboxes: Mutex<HashMap<SessionId, Outbox>>,
+    wakes: Arc<WakeQueue>,
     /// Called with a change before anybody is told of it.
     before_telling: Box<dyn Fn(&Envelope) + Send + Sync>,
 }
@@ -40,13 +39,7 @@ pub(crate) struct Subscription {
     pub(crate) activity: bool,
 }
 
-#[derive(Default)]
-struct Waiting {
-    outboxes: HashMap<SessionId, Outbox>,
-    /// Sessions whose outbox was empty and is not any more.
-    filled: HashSet<SessionId>,
-}
-
+/// The frames that wait for one session.
 #[derive(Default)]
 struct Outbox {
     frames: Vec<Vec<u8>>,
@@ -62,14 +55,14 @@ impl fmt::Debug for Broadcasts {
 
 impl Broadcasts {
     pub(crate) fn new(
-        control: &Arc<Control>,
+        wakes: &Arc<WakeQueue>,
         before_telling: impl Fn(&Envelope) + Send + Sync + 'static,
     ) -> Self {
         Self {
             subscriptions: RwLock::default(),
             activity: BranchCounts::default(),
-            waiting: Mutex::default(),
-            control: Arc::clone(control),
+            outboxes: Mutex::default(),
+            wakes: Arc::clone(wakes),
             before_telling: Box::new(before_telling),
         }
     }
@@ -96,22 +89,15 @@ impl Broadcasts {
         gone.is_some()
     }
 
-    /// Sessions to be given a turn.
-    pub(crate) fn sessions_with_events(&self) -> Vec<SessionId> {
-        self.waiting.lock().filled.drain().collect()
-    }
-
     /// Takes the frames that wait for a session.
     pub(crate) fn take(&self, session: SessionId) -> Vec<Vec<u8>> {
-        let mut waiting = self.waiting.lock();
-        waiting.outboxes.remove(&session).unwrap_or_default().frames
+        let outbox = self.outboxes.lock().remove(&session);
+        outbox.unwrap_or_default().frames
     }
 
     /// Forgets a session, whose subscriptions have ended.
     pub(crate) fn forget(&self, session: SessionId) {
-        let mut waiting = self.waiting.lock();
-        waiting.filled.remove(&session);
-        waiting.outboxes.remove(&session);
+        self.outboxes.lock().remove(&session);
     }
 
     /// Tells all that something may have changed that was not told.
@@ -122,8 +108,8 @@ impl Broadcasts {
     }
 
     fn push(&self, session: SessionId, event: FsEventBroadcast) {
-        let mut waiting = self.waiting.lock();
-        let outbox = waiting.outboxes.entry(session).or_default();
+        let mut outboxes = self.outboxes.lock();
+        let outbox = outboxes.entry(session).or_default();
         if outbox.has_lost {
             return;
         }
@@ -136,8 +122,9 @@ impl Broadcasts {
         let was_empty = outbox.frames.is_empty();
         outbox.bytes += bytes.len();
         outbox.frames.push(bytes);
-        if was_empty && waiting.filled.insert(session) {
-            self.control.wake();
+        drop(outboxes);
+        if was_empty {
+            self.wakes.send(Wake::Broadcasts(session));
         }
     }
 }

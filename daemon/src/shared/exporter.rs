@@ -13,7 +13,7 @@ use agentfs_proto::message::{Code, Ending, Exported, Saved};
 use agentfs_proto::ssz::Ssz as _;
 
 use crate::base::refusal::Refusal;
-use crate::requests::branches::Origins;
+use crate::shared::branches::Origins;
 use crate::shared::differences;
 use crate::shared::pending_deletes::Retired;
 use crate::shared::project;

@@ -16,8 +16,8 @@ use agentfs_proto::message::Code;
 use parking_lot::Mutex;
 
 use crate::base::refusal::Refusal;
-use crate::base::reply::Answer;
-use crate::event_loop::Control;
+use crate::base::reply::{LateReply, ReplyWithFds};
+use crate::base::wake::{Wake, WakeQueue};
 
 /// Jobs at a time. They wait for disks more than they compute.
 const MAX_JOBS: usize = 16;
@@ -42,7 +42,7 @@ pub(crate) enum Size {
 
 /// What is done for one request.
 pub(crate) struct Job {
-    pub(crate) run: Box<dyn FnOnce() -> Result<Answer, Refusal> + Send>,
+    pub(crate) run: Box<dyn FnOnce() -> Result<ReplyWithFds, Refusal> + Send>,
     pub(crate) size: Size,
     /// The branch that cannot be changed meanwhile.
     pub(crate) holds: Option<BranchId>,
@@ -59,12 +59,11 @@ pub(crate) enum Started {
 
 /// The jobs under way, those that wait, and what came of the others.
 pub(crate) struct Jobs {
-    done: Arc<Mutex<Vec<Done>>>,
     running: Arc<Mutex<Running>>,
     waiting: Mutex<VecDeque<Waiting>>,
     held: Arc<Mutex<Vec<BranchId>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    control: Arc<Control>,
+    wakes: Arc<WakeQueue>,
 }
 
 /// How many are under way.
@@ -114,12 +113,13 @@ fn release(held: &Mutex<Vec<BranchId>>, branch: Option<BranchId>) {
     }
 }
 
-/// A job that has ended.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) session: SessionId,
-    pub(crate) request: u64,
-    pub(crate) result: Result<Answer, Refusal>,
+/// A job has ended.
+fn late(session: SessionId, request: u64, result: Result<ReplyWithFds, Refusal>) -> Wake {
+    Wake::LateReply(Box::new(LateReply {
+        session,
+        request,
+        result,
+    }))
 }
 
 impl fmt::Debug for Jobs {
@@ -131,14 +131,13 @@ impl fmt::Debug for Jobs {
 }
 
 impl Jobs {
-    pub(crate) fn new(control: &Arc<Control>) -> Self {
+    pub(crate) fn new(wakes: &Arc<WakeQueue>) -> Self {
         Self {
-            done: Arc::default(),
             running: Arc::default(),
             waiting: Mutex::default(),
             held: Arc::default(),
             threads: Mutex::default(),
-            control: Arc::clone(control),
+            wakes: Arc::clone(wakes),
         }
     }
 
@@ -173,12 +172,7 @@ impl Jobs {
             let (session, request) = (next.session, next.request);
             if let Err(refusal) = self.run(session, request, next.job) {
                 let result = Err(refusal);
-                self.done.lock().push(Done {
-                    session,
-                    request,
-                    result,
-                });
-                self.control.wake();
+                self.wakes.send(late(session, request, result));
             }
         }
     }
@@ -208,8 +202,8 @@ impl Jobs {
     }
 
     fn run(&self, session: SessionId, request: u64, job: Job) -> Result<(), Refusal> {
-        let (done, running) = (Arc::clone(&self.done), Arc::clone(&self.running));
-        let (control, all_held) = (Arc::clone(&self.control), Arc::clone(&self.held));
+        let (wakes, running) = (Arc::clone(&self.wakes), Arc::clone(&self.running));
+        let all_held = Arc::clone(&self.held);
         let Job { run, size, holds } = job;
         // Before the job begins: from here on nobody but it waits for the branch.
         self.held.lock().extend(holds);
@@ -224,12 +218,7 @@ impl Jobs {
             });
             release(&all_held, holds);
             running.lock().ends(size);
-            done.lock().push(Done {
-                session,
-                request,
-                result,
-            });
-            control.wake();
+            wakes.send(late(session, request, result));
         };
         self.spawn(run).map_err(|error| {
             self.running.lock().ends(size);
@@ -259,11 +248,6 @@ impl Jobs {
     /// The branches that a job keeps as they are: who changes one of them waits for the job.
     pub(crate) fn held(&self) -> Vec<BranchId> {
         self.held.lock().clone()
-    }
-
-    /// What has ended since the last call.
-    pub(crate) fn done(&self) -> Vec<Done> {
-        std::mem::take(&mut *self.done.lock())
     }
 
     /// Waits until nothing is under way, so that nothing is left half done.

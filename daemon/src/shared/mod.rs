@@ -1,5 +1,6 @@
 //! What the requests of all sessions share.
 
+pub(crate) mod branches;
 pub(crate) mod broadcasts;
 pub(crate) mod counters;
 pub(crate) mod differences;
@@ -12,3 +13,4 @@ pub(crate) mod refills;
 pub(crate) mod registrations;
 pub(crate) mod services;
 pub(crate) mod stops;
+pub(crate) mod tokens;

@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 
-use agentfs_core::Branch;
 use agentfs_core::id::{BranchId, Seq};
+use agentfs_core::{Branch, FsCore};
 use parking_lot::Mutex;
-
-use crate::shared::services::Services;
 
 /// The branches, and how far each was when it was retired. What is changed in them later is not
 /// thrown away. Changes of the host that show in a branch are no changes of the branch.
@@ -26,19 +24,24 @@ impl Retired {
         seq.is_some_and(|seq| is_unchanged_since(branch, *seq))
     }
 
-    /// Those that may go now. They are named again until they are gone.
-    pub(crate) fn due(&self, services: &Services) -> Vec<BranchId> {
+    /// Returns those that may go now; they are named again until they are gone. `is_in_use` says
+    /// whether a mount or a run has a branch, `is_as_made` whether it differs from nothing.
+    pub(crate) fn due(
+        &self,
+        core: &FsCore,
+        is_in_use: impl Fn(BranchId) -> bool,
+        is_as_made: impl Fn(BranchId) -> bool,
+    ) -> Vec<BranchId> {
         let mut all = self.0.lock();
         let mut due = Vec::new();
         all.retain(|id, seq| {
-            let Ok(branch) = services.core().branch(*id) else {
+            let Ok(branch) = core.branch(*id) else {
                 return false;
             };
-            // The run would settle what another branch of that name has, which is made meanwhile.
-            if services.mounts().shows(Some(*id)) || services.holds().pid_of(*id).is_some() {
+            if is_in_use(*id) {
                 return true;
             }
-            let may_go = is_unchanged_since(&branch, *seq) || services.exporter().is_as_made(*id);
+            let may_go = is_unchanged_since(&branch, *seq) || is_as_made(*id);
             if may_go {
                 due.push(*id);
             }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use agentfs_engine::Queue;
 use agentfs_ring::doorbell::Waiter;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry};
 use parking_lot::Mutex;
 
-use crate::requests::watches::RefillId;
+use crate::base::refill_id::RefillId;
 
 /// What is readable when a program has room in its ring again.
 #[derive(Debug)]
@@ -75,16 +75,5 @@ fn clear(_: &Waiter) {}
 fn clear(doorbell: &Waiter) {
     if let Err(error) = doorbell.clear() {
         tracing::warn!(%error, "a refill doorbell cannot be cleared");
-    }
-}
-
-impl RefillId {
-    /// Odd tokens; those of sessions are even.
-    pub(crate) fn token(self) -> Token {
-        Token(usize::try_from(self.0 * 2 + 1).unwrap_or(usize::MAX))
-    }
-
-    pub(crate) fn from_token(token: Token) -> Option<Self> {
-        (token.0 % 2 == 1).then_some(Self(token.0 as u64 / 2))
     }
 }

@@ -24,7 +24,7 @@ use agentfs_ring::MapError;
 use agentfs_ring::requests::{self, RequestReader, SLOTS};
 use parking_lot::{Mutex, RwLock};
 
-use crate::event_loop::Control;
+use crate::base::wake::{Wake, WakeQueue};
 use crate::mounts::table::MountTable;
 
 /// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
@@ -51,8 +51,7 @@ pub(crate) struct Registrations {
     core: FsCore,
     watches: Arc<WatchService>,
     mounts: MountTable,
-    broken: Mutex<Vec<SessionId>>,
-    control: Arc<Control>,
+    wakes: Arc<WakeQueue>,
     /// How often a channel was looked into, and how many requests were read.
     looks: AtomicU64,
     requests: AtomicU64,
@@ -99,7 +98,7 @@ impl Registrations {
         core: &FsCore,
         watches: &Arc<WatchService>,
         mounts: &MountTable,
-        control: &Arc<Control>,
+        wakes: &Arc<WakeQueue>,
     ) -> Self {
         Self {
             channels: RwLock::default(),
@@ -107,8 +106,7 @@ impl Registrations {
             core: core.clone(),
             watches: Arc::clone(watches),
             mounts: mounts.clone(),
-            broken: Mutex::default(),
-            control: Arc::clone(control),
+            wakes: Arc::clone(wakes),
             looks: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -205,11 +203,6 @@ impl Registrations {
         *current = Arc::new(channels);
     }
 
-    /// Sessions whose channel makes no sense, each once.
-    pub(crate) fn broken(&self) -> Vec<SessionId> {
-        std::mem::take(&mut *self.broken.lock())
-    }
-
     /// `ending`: the node whose end is routed next.
     fn carry_out(&self, channel: &Channel, ending: Option<NodeId>) {
         let _turn = channel.turn.lock();
@@ -244,8 +237,7 @@ impl Registrations {
                 Err(error) => {
                     tracing::warn!(session = %channel.session, %error, "a damaged request channel");
                     inbox.is_closed = true;
-                    self.broken.lock().push(channel.session);
-                    self.control.wake();
+                    self.wakes.send(Wake::DamagedChannel(channel.session));
                 }
             }
         }

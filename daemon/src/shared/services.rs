@@ -1,6 +1,6 @@
 //! What all sessions share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -13,20 +13,22 @@ use agentfs_core::id::{BranchId, SessionId};
 use agentfs_core::{FsConfig, FsCore, Overlay};
 use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
-use agentfs_proto::message::{Code, Counter, Hello, SessionStatus, Status, StatusReport, Token};
+use agentfs_proto::message::{Code, Hello};
 use mio::Registry;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
+use crate::base::config::Config;
+use crate::base::public_session::{PublicSession, Sessions};
 use crate::base::refusal::Refusal;
 use crate::base::session_limits::Limits;
-use crate::daemon::{Config, StartError};
-use crate::event_loop::Control;
+use crate::base::start_error::StartError;
+use crate::base::wake::WakeQueue;
+
 use crate::lower::LowerWatch;
 use crate::mounts::echo::Echoing;
 use crate::mounts::mounting::Mounting;
 use crate::mounts::table::MountTable;
-use crate::requests::branches::{self, Origins, branch_named};
-use crate::requests::dispatch::PublicSession;
+use crate::shared::branches::{self, Origins, branch_named};
 use crate::shared::broadcasts::Broadcasts;
 use crate::shared::counters::Counters;
 use crate::shared::exporter::Exporter;
@@ -36,23 +38,7 @@ use crate::shared::pending_deletes::Retired;
 use crate::shared::refills::Refills;
 use crate::shared::registrations::Registrations;
 use crate::shared::stops::Stops;
-
-/// Sessions on one page of a status report.
-const SESSIONS_PER_PAGE: usize = 8;
-
-/// What binds sessions to branches.
-#[derive(Default)]
-pub(crate) struct Tokens(Mutex<HashMap<Token, BranchId>>);
-
-impl Tokens {
-    /// Forgets the tokens of a branch that is gone.
-    pub(crate) fn forget(&self, branch: BranchId) {
-        self.0.lock().retain(|_, of| *of != branch);
-    }
-}
-
-/// The open sessions.
-pub(crate) type Sessions = Mutex<BTreeMap<SessionId, Arc<PublicSession>>>;
+use crate::shared::tokens::Tokens;
 
 /// Shared by the sessions and the sinks.
 pub(crate) struct Services {
@@ -78,6 +64,7 @@ pub(crate) struct Services {
     instance: u64,
     started: Instant,
     end: Arc<End>,
+    wakes: Arc<WakeQueue>,
     /// Whether what the branches changed is exported before the end.
     saves_changes: bool,
 }
@@ -104,7 +91,7 @@ fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
 impl Services {
     pub(crate) fn new(
         config: &Config,
-        control: &Arc<Control>,
+        wakes: &Arc<WakeQueue>,
         registry: Registry,
     ) -> Result<Self, StartError> {
         let lower = match &config.lower {
@@ -125,7 +112,7 @@ impl Services {
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
         // The first to subscribe: who hears of a change finds it on every mount.
-        let mounting = Arc::new(Mounting::new(&core, &mounts, control).map_err(disabled)?);
+        let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
         let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
         let echoing = Arc::new(echoing);
@@ -139,8 +126,8 @@ impl Services {
         let watches = Arc::new(watches);
         let sessions = Arc::<Sessions>::default();
         echoing.serve(&watches, &sessions);
-        let broadcasts = Arc::new(Broadcasts::new(control, mounting.settler()));
-        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, control));
+        let broadcasts = Arc::new(Broadcasts::new(wakes, mounting.settler()));
+        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, wakes));
         // In front of the watch service: a watch that is registered hears the event.
         core.subscribe_events(registrations.clone())
             .map_err(disabled)?;
@@ -168,7 +155,7 @@ impl Services {
             exporter,
             stops: Stops::default(),
             core,
-            jobs: Jobs::new(control),
+            jobs: Jobs::new(wakes),
             watches,
             broadcasts,
             registrations,
@@ -184,6 +171,7 @@ impl Services {
             instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
             end: Arc::default(),
+            wakes: Arc::clone(wakes),
             saves_changes: config.saves_changes,
         })
     }
@@ -259,7 +247,11 @@ impl Services {
 
     /// Deletes what was retired and is not used any more.
     pub(crate) fn tidy(&self) {
-        for branch in self.retired().due(self) {
+        // A run would settle what another branch of that name has, which is made meanwhile.
+        let is_in_use =
+            |branch| self.mounts.shows(Some(branch)) || self.holds.pid_of(branch).is_some();
+        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        for branch in self.retired().due(&self.core, is_in_use, is_as_made) {
             if let Err(refusal) = self.delete_branch(branch) {
                 tracing::debug!(%branch, reason = refusal.0.message, "a retired branch stays");
             }
@@ -284,6 +276,16 @@ impl Services {
     /// The open sessions, for the status.
     pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<PublicSession>>> {
         self.sessions.lock()
+    }
+
+    /// Returns what wakes the event loop.
+    pub(crate) fn wakes(&self) -> &WakeQueue {
+        &self.wakes
+    }
+
+    /// Returns when the daemon was started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The end that was asked for by a request.
@@ -313,7 +315,7 @@ impl Services {
     /// The branch that a greeting asks for.
     pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
         let id = match &hello.token {
-            Some(token) => self.tokens.0.lock().get(token).copied().ok_or_else(|| {
+            Some(token) => self.tokens.branch(token).ok_or_else(|| {
                 let text = "the token is not known to this daemon; make one with: \
                             agentfs branch token NAME";
                 Refusal::new(Code::FORBIDDEN, text)
@@ -325,15 +327,7 @@ impl Services {
         Ok((id, branch.name().to_owned()))
     }
 
-    /// Makes a token that binds sessions to a branch.
-    pub(crate) fn make_token(&self, branch: BranchId) -> io::Result<Token> {
-        let mut token = Token([0; 16]);
-        // The kernel's random numbers, on every system.
-        io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut token.0)?;
-        self.tokens.0.lock().insert(token, branch);
-        Ok(token)
-    }
-
+    /// Returns what binds sessions to branches.
     pub(crate) fn tokens(&self) -> &Arc<Tokens> {
         &self.tokens
     }
@@ -368,49 +362,12 @@ impl Services {
         }
         counters
     }
-
-    /// One page of the status. A bound session sees itself.
-    pub(crate) fn report(&self, request: &Status, of: &PublicSession) -> StatusReport {
-        let first = SessionId(request.after.saturating_add(1));
-        let mut shown: Vec<Arc<PublicSession>> = self
-            .sessions()
-            .range(first..)
-            .filter(|(id, _)| !of.is_bound() || **id == of.id())
-            .map(|(_, it)| Arc::clone(it))
-            .take(SESSIONS_PER_PAGE + 1)
-            .collect();
-        let more = shown.len() > SESSIONS_PER_PAGE;
-        shown.truncate(SESSIONS_PER_PAGE);
-        let status = |it: &Arc<PublicSession>| {
-            // What it has registered and no event has made anybody look for.
-            self.registrations.look(it.id());
-            it.status()
-        };
-        let sessions: Vec<SessionStatus> = shown.iter().map(status).collect();
-        let counters = self.all_counters();
-        StatusReport {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            lower: self.lower().clone(),
-            uptime_s: self.started.elapsed().as_secs(),
-            counters: counters
-                .into_iter()
-                .map(|(name, value)| Counter {
-                    name: name.to_owned(),
-                    value,
-                })
-                .collect(),
-            sessions,
-            more,
-        }
-    }
 }
 
 /// The end of the daemon, as a request asked for it.
 #[derive(Debug, Default)]
 pub(crate) struct End {
     is_settled: AtomicBool,
-    is_wanted: AtomicBool,
 }
 
 impl End {
@@ -422,14 +379,5 @@ impl End {
 
     pub(crate) fn is_settled(&self) -> bool {
         self.is_settled.load(Ordering::Acquire)
-    }
-
-    /// Asks the event loop to end after this turn.
-    pub(crate) fn want(&self) {
-        self.is_wanted.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.is_wanted.load(Ordering::Acquire)
     }
 }

@@ -1,7 +1,4 @@
-//! What makes the daemon reachable: its socket, and the preloaded library beside it. Whoever removes
-//! them, or the directory they are in, as systemd does when a user has logged out, does not end the
-//! daemon, and what its branches hold would be out of reach. So it hears of that, and makes them
-//! again.
+//! Hears by inotify what is removed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
-use crate::Companion;
+use super::Loss;
+use crate::base::config::Companion;
 
 /// Watches the directory of the socket.
 #[derive(Debug)]
@@ -23,25 +21,6 @@ pub(crate) struct Presence {
     companion: Option<Companion>,
     /// The watches that count.
     watches: Vec<i32>,
-}
-
-/// What went away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Loss {
-    /// The socket or its directory; or a directory is there again in which it may be made.
-    pub(crate) socket: bool,
-    /// The file beside the socket.
-    pub(crate) companion: bool,
-}
-
-impl Loss {
-    /// What one and the other took.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            socket: self.socket || other.socket,
-            companion: self.companion || other.companion,
-        }
-    }
 }
 
 impl Presence {

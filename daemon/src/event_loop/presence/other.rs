@@ -5,30 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
-use crate::Companion;
+use super::Loss;
+use crate::base::config::Companion;
 
 /// Hears nothing.
 #[derive(Debug)]
 pub(crate) struct Presence(OwnedFd, Option<Companion>);
-
-/// What went away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Loss {
-    /// The socket or its directory.
-    pub(crate) socket: bool,
-    /// The file beside the socket.
-    pub(crate) companion: bool,
-}
-
-impl Loss {
-    /// What one and the other took.
-    pub(crate) fn and(self, other: Self) -> Self {
-        Self {
-            socket: self.socket || other.socket,
-            companion: self.companion || other.companion,
-        }
-    }
-}
 
 impl Presence {
     /// Watches nothing.

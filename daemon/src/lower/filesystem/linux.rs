@@ -1,15 +1,8 @@
-//! What kind of filesystem a directory is on, and whether only this machine changes it.
+//! `statfs(2)` says of which kind a filesystem is.
 
 use std::path::Path;
 
-/// A kind of filesystem.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Filesystem {
-    /// Its name, as far as it is known.
-    pub name: &'static str,
-    /// Whether inotify hears of every change: nobody but this kernel makes any.
-    pub is_local: bool,
-}
+use super::Filesystem;
 
 const UNKNOWN: Filesystem = Filesystem {
     name: "a filesystem of an unknown kind",
@@ -57,7 +50,7 @@ const REMOTE: [(i128, &str); 10] = [
 
 /// Of the directory at a path. What is not known to be local counts as if it were not: it is slower,
 /// and right.
-pub fn of(path: &Path) -> Filesystem {
+pub(super) fn of(path: &Path) -> Filesystem {
     let Ok(found) = rustix::fs::statfs(path) else {
         return UNKNOWN;
     };

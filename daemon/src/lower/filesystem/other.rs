@@ -2,17 +2,10 @@
 
 use std::path::Path;
 
-/// A kind of filesystem.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Filesystem {
-    /// Its name, as far as it is known.
-    pub name: &'static str,
-    /// Whether nobody but this machine changes it.
-    pub is_local: bool,
-}
+use super::Filesystem;
 
 /// Of the directory at a path.
-pub fn of(_: &Path) -> Filesystem {
+pub(super) fn of(_: &Path) -> Filesystem {
     Filesystem {
         name: "not looked at",
         is_local: true,

@@ -24,9 +24,9 @@ use agentfs_mount::Echoes;
 use parking_lot::{Mutex, RwLock};
 
 use crate::base::echo_mode::EchoMode;
+use crate::base::public_session::Sessions;
 use crate::mounts::listeners;
 use crate::mounts::table::MountTable;
-use crate::shared::services::Sessions;
 
 /// Changes that wait to be told. Beyond, they are not told, and counted.
 const WAITING: usize = 1 << 16;
@@ -262,8 +262,10 @@ impl Shared {
         let mut branches: HashMap<u32, Vec<BranchId>> = HashMap::new();
         if let Some((_, sessions)) = self.library.get() {
             for session in sessions.lock().values() {
-                let (process, branch) = session.hears();
-                branches.entry(process).or_default().push(branch);
+                branches
+                    .entry(session.pid())
+                    .or_default()
+                    .push(session.branch());
             }
         }
         branches

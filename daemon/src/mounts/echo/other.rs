@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agentfs_core::event::Envelope;
 use agentfs_core::id::{BranchId, MountId};
 
-use crate::shared::services::Sessions;
+use crate::base::public_session::Sessions;
 use agentfs_engine::service::WatchService;
 
 /// Nobody to tell.

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::base::echo_mode::EchoMode;
 use crate::base::refusal::Refusal;
-use crate::event_loop::Control;
+use crate::base::wake::{Wake, WakeQueue};
 use crate::mounts::echo::Echoing;
 use crate::mounts::table::{Mount, MountTable};
 
@@ -34,13 +34,12 @@ impl Mounting {
     pub(crate) fn new(
         core: &FsCore,
         table: &MountTable,
-        control: &Arc<Control>,
+        wakes: &Arc<WakeQueue>,
     ) -> Result<Self, EventsDisabled> {
-        let (ended, control) = (table.clone(), Arc::clone(control));
+        let (ended, wakes) = (table.clone(), Arc::clone(wakes));
         let at_end = move |id| {
             ended.remove(id);
-            // What waited for it may be done now.
-            control.wake();
+            wakes.send(Wake::MountEnded);
         };
         Ok(Self {
             core: core.clone(),

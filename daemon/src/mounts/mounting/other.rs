@@ -12,7 +12,7 @@ use agentfs_proto::message::{Code, MountServe};
 
 use crate::base::echo_mode::EchoMode;
 use crate::base::refusal::Refusal;
-use crate::event_loop::Control;
+use crate::base::wake::WakeQueue;
 use crate::mounts::echo::Echoing;
 use crate::mounts::table::{Mount, MountTable};
 
@@ -24,7 +24,7 @@ impl Mounting {
     pub(crate) fn new(
         _: &FsCore,
         _: &MountTable,
-        _: &Arc<Control>,
+        _: &Arc<WakeQueue>,
     ) -> Result<Self, EventsDisabled> {
         Ok(Self)
     }
