@@ -17,7 +17,7 @@ mod shared;
 
 pub use self::base::config::{Companion, Config};
 pub use self::base::echo_mode::EchoMode;
-pub use self::base::session_limits::Limits;
+pub use self::base::session_limits::SessionLimits;
 pub use self::base::start_error::{ListenError, StartError};
 pub use self::daemon::{Daemon, Stopper};
 pub use self::lower::{filesystem, inotify_limit};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use crate::base::echo_mode::EchoMode;
-use crate::base::session_limits::Limits;
+use crate::base::session_limits::SessionLimits;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Config {
     /// Where the kernel tells what was not done on a mount.
     pub echo: EchoMode,
     /// What one session may have.
-    pub limits: Limits,
+    pub limits: SessionLimits,
     /// Whether it ends when nobody uses it and nothing would be lost with it.
     pub until_unused: bool,
     /// Whether what its branches changed is exported to the user's state directory before it ends.
@@ -49,7 +49,7 @@ impl Config {
             lower: None,
             watch_lower: true,
             echo: EchoMode::Auto,
-            limits: Limits::default(),
+            limits: SessionLimits::default(),
             until_unused: false,
             saves_changes: false,
             companion: None,

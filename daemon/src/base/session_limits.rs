@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// [`Code::LIMIT`]: agentfs_proto::message::Code::LIMIT
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct SessionLimits {
     /// Connections at a time.
     pub sessions: usize,
     /// Time for the handshake.
@@ -28,7 +28,7 @@ pub struct Limits {
     pub frame_burst: u32,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     fn default() -> Self {
         Self {
             sessions: 1024,

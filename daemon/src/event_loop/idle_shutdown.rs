@@ -9,7 +9,7 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Whether nobody uses the daemon.
 #[derive(Debug)]
-pub(crate) enum Unused {
+pub(crate) enum IdleShutdown {
     /// Somebody does, or nothing has changed since it was found that something would be lost.
     Used,
     /// It may be so, and has not been looked at.
@@ -18,7 +18,7 @@ pub(crate) enum Unused {
     Until(Instant),
 }
 
-impl Unused {
+impl IdleShutdown {
     pub(crate) fn starting(now: Instant) -> Self {
         Self::Until(now + START)
     }
@@ -73,39 +73,39 @@ impl Unused {
 
 #[cfg(test)]
 mod tests {
-    use super::{LINGER, START, Unused};
+    use super::{IdleShutdown, LINGER, START};
     use std::time::{Duration, Instant};
 
     #[test]
     fn it_ends_a_while_after_the_last_use() {
         let start = Instant::now();
-        let mut unused = Unused::starting(start);
-        assert!(!unused.is_over(true, start, || true));
-        assert_eq!(unused.timeout(start), Some(START));
-        assert!(!unused.is_over(false, start, || true), "somebody came");
-        assert_eq!(unused.timeout(start), None);
-        assert!(!unused.is_over(true, start, || true), "nothing was told");
-        unused.look_again();
-        assert_eq!(unused.timeout(start), Some(Duration::ZERO));
-        assert!(!unused.is_over(true, start, || true));
-        assert_eq!(unused.timeout(start), Some(LINGER));
-        assert!(unused.is_over(true, start + LINGER, || true));
+        let mut idle = IdleShutdown::starting(start);
+        assert!(!idle.is_over(true, start, || true));
+        assert_eq!(idle.timeout(start), Some(START));
+        assert!(!idle.is_over(false, start, || true), "somebody came");
+        assert_eq!(idle.timeout(start), None);
+        assert!(!idle.is_over(true, start, || true), "nothing was told");
+        idle.look_again();
+        assert_eq!(idle.timeout(start), Some(Duration::ZERO));
+        assert!(!idle.is_over(true, start, || true));
+        assert_eq!(idle.timeout(start), Some(LINGER));
+        assert!(idle.is_over(true, start + LINGER, || true));
     }
 
     #[test]
     fn it_stays_while_something_would_be_lost() {
         let start = Instant::now();
-        let mut unused = Unused::starting(start);
-        assert!(!unused.is_over(false, start, || true));
-        unused.look_again();
-        assert!(!unused.is_over(true, start, || false));
+        let mut idle = IdleShutdown::starting(start);
+        assert!(!idle.is_over(false, start, || true));
+        idle.look_again();
+        assert!(!idle.is_over(true, start, || false));
         assert_eq!(
-            unused.timeout(start),
+            idle.timeout(start),
             None,
             "it is not looked at again and again"
         );
-        unused.look_again();
-        assert!(!unused.is_over(true, start, || true));
-        assert!(unused.is_over(true, start + LINGER, || true));
+        idle.look_again();
+        assert!(!idle.is_over(true, start, || true));
+        assert!(idle.is_over(true, start + LINGER, || true));
     }
 }

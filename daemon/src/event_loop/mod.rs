@@ -26,7 +26,7 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::{LateReply, ReplyWithFds};
 use crate::base::start_error::StartError;
 use crate::base::wake::{Wake, WakeQueue};
-use crate::event_loop::idle_shutdown::Unused;
+use crate::event_loop::idle_shutdown::IdleShutdown;
 use crate::event_loop::listener::Listener;
 use crate::event_loop::presence::{Loss, Presence};
 use crate::session::peer::Peer;
@@ -67,7 +67,7 @@ pub(crate) struct EventLoop {
     /// No descriptors: when to try again.
     accept_at: Option<Instant>,
     /// When to end, if nobody uses the daemon until then.
-    unused: Option<Unused>,
+    idle_shutdown: Option<IdleShutdown>,
     buffer: Vec<u8>,
 }
 
@@ -111,7 +111,7 @@ impl EventLoop {
             greeting: VecDeque::new(),
             acceptable: true,
             accept_at: None,
-            unused: until_unused.then(|| Unused::starting(Instant::now())),
+            idle_shutdown: until_unused.then(|| IdleShutdown::starting(Instant::now())),
             buffer: vec![0; MAX_FRAME],
         })
     }
@@ -130,8 +130,8 @@ impl EventLoop {
         let mut wakes = Vec::new();
         loop {
             let now = Instant::now();
-            let unused = self.unused.as_ref().and_then(|it| it.timeout(now));
-            let waits = [self.timeout(now), unused];
+            let idle = self.idle_shutdown.as_ref().and_then(|it| it.timeout(now));
+            let waits = [self.timeout(now), idle];
             match self
                 .poll
                 .poll(&mut events, waits.into_iter().flatten().min())
@@ -164,8 +164,8 @@ impl EventLoop {
     }
 
     fn end_when_unused(&mut self, now: Instant) {
-        if let Some(unused) = &mut self.unused
-            && unused.is_over(self.sessions.is_empty(), now, || self.services.is_idle())
+        if let Some(idle) = &mut self.idle_shutdown
+            && idle.is_over(self.sessions.is_empty(), now, || self.services.is_idle())
         {
             tracing::info!("nobody uses this daemon any more");
             self.wakes.send(Wake::Stop);
@@ -398,8 +398,8 @@ impl EventLoop {
 
     /// A session or a mount has ended.
     fn note_use(&mut self) {
-        if let Some(unused) = &mut self.unused {
-            unused.look_again();
+        if let Some(idle) = &mut self.idle_shutdown {
+            idle.look_again();
         }
     }
 }

@@ -11,6 +11,7 @@ pub fn read_number(path: impl AsRef<Path>) -> Option<u64> {
 }
 
 /// The limit, if the kernel has inotify. A user namespace may have a lower one of its own.
+#[must_use]
 pub fn watches() -> Option<u64> {
     let limit = read_number("/proc/sys/fs/inotify/max_user_watches")?;
     let own = read_number("/proc/sys/user/max_inotify_watches");
@@ -18,6 +19,7 @@ pub fn watches() -> Option<u64> {
 }
 
 /// The command that allows more, which needs root.
+#[must_use]
 pub fn allow_more() -> String {
     let more = watches().unwrap_or_default().saturating_mul(2).max(ENOUGH);
     format!("sysctl fs.inotify.max_user_watches={more}")

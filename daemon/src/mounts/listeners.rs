@@ -22,6 +22,7 @@ pub struct Instance {
 }
 
 /// All instances of the processes that may be looked at.
+#[must_use]
 pub fn all() -> Vec<Instance> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Instance> {
 }
 
 /// The name of a process.
+#[must_use]
 pub fn name(pid: u32) -> String {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
     comm.map_or_else(|_| "?".to_owned(), |it| it.trim_end().to_owned())

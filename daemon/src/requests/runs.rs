@@ -32,7 +32,7 @@ impl OpenSession {
     pub(super) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("delete branches")?;
         let branch = self.branch(&it.name, services)?;
-        services.retired().add(&branch, Seq(it.seq));
+        services.pending_deletes().add(&branch, Seq(it.seq));
         services.holds().release(branch.id(), self.public.id());
         services.tidy();
         done(Done { value: 0 })

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::base::session_limits::Limits;
+use crate::base::session_limits::SessionLimits;
 
 /// Frames that a session may still send: a bucket that fills at the frame rate.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(crate) struct FrameBudget {
 }
 
 impl FrameBudget {
-    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: &SessionLimits, now: Instant) -> Self {
         let burst = f64::from(limits.frame_burst.max(1));
         Self {
             rate: f64::from(limits.frame_rate.max(1)),
@@ -52,16 +52,16 @@ impl FrameBudget {
 
 #[cfg(test)]
 mod tests {
-    use super::{FrameBudget, Limits};
+    use super::{FrameBudget, SessionLimits};
     use std::time::{Duration, Instant};
 
     #[test]
     fn a_flood_gets_its_burst_and_then_the_rate() {
         let start = Instant::now();
-        let limits = Limits {
+        let limits = SessionLimits {
             frame_rate: 100,
             frame_burst: 5,
-            ..Limits::default()
+            ..SessionLimits::default()
         };
         let mut budget = FrameBudget::new(&limits, start);
         let at_once = (0..50).filter(|_| budget.take(start).is_ok()).count();

@@ -13,7 +13,7 @@ use agentfs_proto::ssz::Ssz as _;
 
 use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
-use crate::base::session_limits::Limits;
+use crate::base::session_limits::SessionLimits;
 use crate::requests::open_session::OpenSession;
 use crate::requests::work::Work;
 use crate::session::connection::{Connection, Filled};
@@ -77,7 +77,7 @@ impl PeerSession {
         id: SessionId,
         stream: UnixStream,
         peer: Peer,
-        limits: &Limits,
+        limits: &SessionLimits,
         now: Instant,
     ) -> Self {
         Self {

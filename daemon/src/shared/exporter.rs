@@ -15,7 +15,7 @@ use agentfs_proto::ssz::Ssz as _;
 use crate::base::refusal::Refusal;
 use crate::shared::branches::Origins;
 use crate::shared::differences;
-use crate::shared::pending_deletes::Retired;
+use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::project;
 use agentfs_export::command::apply_command;
 use agentfs_export::{ExportError, Identity, Place, Stop, Target, places};
@@ -31,7 +31,7 @@ const LISTED_BYTES: usize = 24 * 1024;
 pub(crate) struct Exporter {
     core: FsCore,
     pub(crate) origins: Arc<Origins>,
-    pub(crate) retired: Arc<Retired>,
+    pub(crate) pending_deletes: Arc<PendingDeletes>,
     /// The directory below the branches; empty without one.
     pub(crate) lower: Bytes,
     /// Which directory that was when the daemon started.
@@ -74,7 +74,7 @@ impl Exporter {
         Ok(Self {
             core: core.clone(),
             origins,
-            retired: Arc::default(),
+            pending_deletes: Arc::default(),
             lower: lower.map(Bytes::from).unwrap_or_default(),
             identity: lower.and_then(|path| Target::open(path).ok()?.identity().ok()),
         })
@@ -155,7 +155,7 @@ impl Exporter {
         let is_saved = |branch: &Branch| {
             let saved = rescue.0.get(&branch.id());
             saved.is_some_and(|it| it.seq == branch.last_seq())
-                || self.retired.is_done_with(branch)
+                || self.pending_deletes.is_done_with(branch)
                 || self.is_as_made(branch.id())
         };
         branches.filter(|branch| !is_saved(branch)).collect()

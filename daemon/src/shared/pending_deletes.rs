@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 /// The branches, and how far each was when it was retired. What is changed in them later is not
 /// thrown away. Changes of the host that show in a branch are no changes of the branch.
 #[derive(Debug, Default)]
-pub(crate) struct Retired(Mutex<HashMap<BranchId, Seq>>);
+pub(crate) struct PendingDeletes(Mutex<HashMap<BranchId, Seq>>);
 
-impl Retired {
+impl PendingDeletes {
     /// The branch may go as it was after this change.
     pub(crate) fn add(&self, branch: &Branch, seq: Seq) {
         self.0.lock().insert(branch.id(), seq);

@@ -20,7 +20,7 @@ use parking_lot::MutexGuard;
 use crate::base::config::Config;
 use crate::base::public_session::{PublicSession, Sessions};
 use crate::base::refusal::Refusal;
-use crate::base::session_limits::Limits;
+use crate::base::session_limits::SessionLimits;
 use crate::base::start_error::StartError;
 use crate::base::wake::WakeQueue;
 
@@ -34,7 +34,7 @@ use crate::shared::counters::Counters;
 use crate::shared::exporter::Exporter;
 use crate::shared::holds::Holds;
 use crate::shared::jobs::Jobs;
-use crate::shared::pending_deletes::Retired;
+use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::refills::Refills;
 use crate::shared::registrations::Registrations;
 use crate::shared::stops::Stops;
@@ -56,7 +56,7 @@ pub(crate) struct Services {
     mounting: Arc<Mounting>,
     refills: Refills,
     holds: Holds,
-    limits: Limits,
+    limits: SessionLimits,
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
@@ -223,8 +223,8 @@ impl Services {
     }
 
     /// Branches that are to go when they are no longer used.
-    pub(crate) fn retired(&self) -> &Retired {
-        &self.exporter.retired
+    pub(crate) fn pending_deletes(&self) -> &PendingDeletes {
+        &self.exporter.pending_deletes
     }
 
     /// Which branches runs have.
@@ -251,7 +251,10 @@ impl Services {
         let is_in_use =
             |branch| self.mounts.shows(Some(branch)) || self.holds.pid_of(branch).is_some();
         let is_as_made = |branch| self.exporter.is_as_made(branch);
-        for branch in self.retired().due(&self.core, is_in_use, is_as_made) {
+        for branch in self
+            .pending_deletes()
+            .due(&self.core, is_in_use, is_as_made)
+        {
             if let Err(refusal) = self.delete_branch(branch) {
                 tracing::debug!(%branch, reason = refusal.0.message, "a retired branch stays");
             }
@@ -265,7 +268,7 @@ impl Services {
         !self.mounts.shows(None) && self.core.branches().iter().all(|it| is_as_made(it.id))
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> SessionLimits {
         self.limits
     }
 

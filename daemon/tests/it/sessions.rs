@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError};
-use agentfs_daemon::Limits;
+use agentfs_daemon::SessionLimits;
 use agentfs_proto::message::{
     Code, Counter, Done, Hello, Ping, Reply, Shutdown, Status, Token, VERSION_MAX, VERSION_MIN,
 };
@@ -31,9 +31,9 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, CallError>) -> Code {
 
 #[test]
 fn the_greeting_tells_versions_branch_and_limits() {
-    let (daemon, _directory) = daemon_with(Limits {
+    let (daemon, _directory) = daemon_with(SessionLimits {
         queues: 7,
-        ..Limits::default()
+        ..SessionLimits::default()
     });
     let (_, welcome) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
     assert_eq!(welcome.version, VERSION_MAX);
@@ -44,7 +44,7 @@ fn the_greeting_tells_versions_branch_and_limits() {
 
 #[test]
 fn versions_without_overlap_are_refused() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let hello = Hello {
         version_min: VERSION_MAX + 1,
         version_max: 9,
@@ -65,7 +65,7 @@ fn versions_without_overlap_are_refused() {
 
 #[test]
 fn an_unknown_token_is_refused() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let hello = Hello {
         token: Some(Token([9; 16])),
         ..Hello::new("test")
@@ -80,7 +80,7 @@ fn an_unknown_token_is_refused() {
 
 #[test]
 fn who_does_not_greet_first_is_shown_out() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut client = silent(daemon.socket());
     assert_eq!(
         refusal(client.call(Ping { nonce: 1 }, soon())),
@@ -97,9 +97,9 @@ fn who_does_not_greet_first_is_shown_out() {
 
 #[test]
 fn who_never_greets_is_shown_out_in_time() {
-    let limits = Limits {
+    let limits = SessionLimits {
         handshake: Duration::from_millis(30),
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     let mut greeted = connect(daemon.socket());
@@ -110,9 +110,9 @@ fn who_never_greets_is_shown_out_in_time() {
 
 #[test]
 fn a_session_too_many_is_told_so_and_a_place_is_free_again_later() {
-    let (daemon, _directory) = daemon_with(Limits {
+    let (daemon, _directory) = daemon_with(SessionLimits {
         sessions: 2,
-        ..Limits::default()
+        ..SessionLimits::default()
     });
     let mut first = connect(daemon.socket());
     let second = connect(daemon.socket());
@@ -143,10 +143,10 @@ fn a_session_too_many_is_told_so_and_a_place_is_free_again_later() {
 
 #[test]
 fn a_flood_waits_and_is_answered_in_full() {
-    let limits = Limits {
+    let limits = SessionLimits {
         frame_rate: 2000,
         frame_burst: 100,
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     let mut flooder = connect(daemon.socket());
@@ -171,10 +171,10 @@ fn throttled(client: &mut Client) -> u64 {
 
 #[test]
 fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
-    let limits = Limits {
+    let limits = SessionLimits {
         frame_rate: 1,
         frame_burst: 20,
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     // With the handshake and the last question.
@@ -187,7 +187,7 @@ fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
 
 #[test]
 fn whoever_reads_no_answers_is_asked_nothing_more_and_costs_nobody_else() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut stalled = connect(daemon.socket());
     let mut other = connect(daemon.socket());
     let mut sent = 0;
@@ -210,12 +210,12 @@ fn whoever_reads_no_answers_is_asked_nothing_more_and_costs_nobody_else() {
 
 #[test]
 fn an_embedded_daemon_ends_with_its_owner() {
-    let (daemon, directory) = daemon_with(Limits::default());
+    let (daemon, directory) = daemon_with(SessionLimits::default());
     let mut client = connect(daemon.socket());
     drop(daemon);
     assert!(matches!(client.receive(soon()), Err(CallError::Closed)));
     assert!(!directory.path().join("control.sock").exists());
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut client = connect(daemon.socket());
     client
         .call(
@@ -231,7 +231,7 @@ fn an_embedded_daemon_ends_with_its_owner() {
 
 #[test]
 fn the_status_counts_sessions_and_requests_each_time_anew() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let (mut client, _) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
     let mut counters = || {
         let report = client.call(Status { after: 0 }, soon()).unwrap();
