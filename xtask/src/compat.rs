@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::report::{Failure, Outcome, Report, StepResult, run as run_command};
-use crate::tools::{NODE, cargo, find, from_apt, make_python_env, root, target_dir};
+use crate::tools::{IS_LINUX, NODE, cargo, find, from_apt, make_python_env, root, target_dir};
 
 /// The scripts, and which versions of what they need.
 const SCRIPTS: &str = "cli/tests/compat/programs";
@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    if cfg!(not(target_os = "linux")) {
+    if !IS_LINUX {
         report.step("watcher programs", || {
             Ok(Outcome::Skipped(
                 "branches are mounted on Linux only".to_owned(),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::report::{Failure, Outcome, Report, StepResult, capture, run as run_command};
-use crate::tools::{cargo, find, from_apt, from_pip, python_env, target_dir};
+use crate::tools::{IS_MACOS, cargo, find, from_apt, from_pip, python_env, target_dir};
 
 const MACOS: &str = "aarch64-apple-darwin";
 const FREEBSD: &str = "x86_64-unknown-freebsd";
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    if cfg!(target_os = "macos") {
+    if IS_MACOS {
         report.step("macos", || {
             Err(Failure::new(
                 "this command does without a Mac; on one, run `MACOS_E2E=1 cargo xtask test`",

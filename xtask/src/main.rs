@@ -11,9 +11,9 @@ mod lint;
 mod loom;
 mod macos;
 mod package;
+mod process_tree;
 mod report;
 mod soak;
-mod stuck;
 mod test;
 mod tidy;
 mod tools;
@@ -82,6 +82,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
             lint::run(&mut report, &lint::Args::default());
+            test::install_runner(&mut report);
             test::run(&mut report, &test::Args::default());
             soak::run(&mut report, &soak::Args::default());
             compat::run(&mut report, &compat::Args::default());

@@ -2,14 +2,11 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
-use std::process::{ChildStdout, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, ExitCode, ExitStatus, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::stuck;
-
-/// Longer than building everything takes on a busy machine. No single test takes a minute.
-const SILENCE: Duration = Duration::from_secs(20 * 60);
+use crate::process_tree;
 
 /// Why a step failed, with the way out.
 #[derive(Debug)]
@@ -48,12 +45,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds libtest's closing line, `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    /// Adds the closing line of a test program (`test result: ok. 3 passed; 0 failed; 1 ignored;
+    /// ...`) or of nextest (`Summary [   1.2s] 5 tests run: 3 passed, 1 failed, 1 timed out, 0
+    /// skipped`).
     fn add_line(&mut self, line: &str) {
-        let Some(rest) = line.strip_prefix("test result: ") else {
+        let rest = match line.trim_start().strip_prefix("Summary [") {
+            Some(rest) => rest.split_once(" run: ").map(|(_, rest)| rest),
+            None => line.strip_prefix("test result: "),
+        };
+        let Some(rest) = rest else {
             return;
         };
-        let words: Vec<&str> = rest.split([' ', ';']).collect();
+        let words: Vec<&str> = rest.split([' ', ';', ',']).collect();
         for pair in words.windows(2) {
             let [count, what] = pair else { continue };
             let Ok(count) = count.parse::<u64>() else {
@@ -61,8 +64,8 @@ impl Tally {
             };
             match *what {
                 "passed" => self.passed += count,
-                "failed" => self.failed += count,
-                "ignored" => self.ignored += count,
+                "failed" | "timed" => self.failed += count,
+                "ignored" | "skipped" => self.ignored += count,
                 _ => {}
             }
         }
@@ -234,13 +237,17 @@ fn finish(limit: Duration, command: &mut Command, stdout: Stdio) -> Result<Strin
     let (sender, ended) = channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
     let Ok(output) = ended.recv_timeout(limit) else {
-        let processes = stuck::kill(id);
+        let processes = process_tree::kill(id);
         return Err(Failure::new(format!(
             "`{shown}` took longer than {} minutes, and these were killed:\n{processes}",
             limit.as_secs() / 60
         )));
     };
-    let output = output.map_err(failure)?;
+    captured(&shown, &output.map_err(failure)?)
+}
+
+/// Returns what the command wrote, if it succeeded.
+fn captured(shown: &str, output: &Output) -> Result<String, Failure> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         Ok(text)
@@ -253,57 +260,37 @@ fn finish(limit: Duration, command: &mut Command, stdout: Stdio) -> Result<Strin
     }
 }
 
-/// Runs a command, letting its output through and showing every line of it to `look`. Kills it when
-/// it has said nothing for [`SILENCE`].
+/// Runs a command, letting its output through and showing every line of it to `look`.
 fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failure> {
     announce(command);
-    let failure = |error: io::Error| Failure::new(error.to_string());
-    let mut child = command.stdout(Stdio::piped()).spawn().map_err(failure)?;
-    let lines = lines(child.stdout.take());
+    let shown = show(command);
+    let failure = |error: io::Error| Failure::new(format!("{shown}: {error}"));
+    let (output, input) = io::pipe().map_err(failure)?;
+    // nextest reports on standard error, test programs on standard output.
+    command.stdout(input.try_clone().map_err(failure)?);
+    let mut child = command.stderr(input).spawn().map_err(failure)?;
+    // The command holds ends of the pipe, too; with them the output would never end.
+    command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let mut stdout = io::stdout().lock();
-    loop {
-        match lines.recv_timeout(SILENCE) {
-            Ok(line) => {
-                let line = line.map_err(failure)?;
-                let text = String::from_utf8_lossy(&line);
-                look(&text);
-                writeln!(stdout, "{text}").map_err(failure)?;
-            }
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                let processes = stuck::kill(child.id());
-                child.wait().map_err(failure)?;
-                return Err(Failure::new(format!(
-                    "`{}` said nothing for {} minutes, and these were killed:\n{processes}",
-                    show(command),
-                    SILENCE.as_secs() / 60
-                )));
-            }
-        }
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.map_err(failure)?;
+        let text = String::from_utf8_lossy(&line);
+        look(&text);
+        writeln!(stdout, "{text}").map_err(failure)?;
     }
     let status = child.wait().map_err(failure)?;
     succeeded(command, status)
 }
 
-/// The lines of a pipe, until all its writers have closed it.
-fn lines(pipe: Option<ChildStdout>) -> Receiver<io::Result<Vec<u8>>> {
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in pipe
-            .into_iter()
-            .flat_map(|pipe| BufReader::new(pipe).split(b'\n'))
-        {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
-}
-
 /// Runs a command and returns what it wrote to its standard output.
 pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
-    capture_within(SILENCE, command)
+    announce(command);
+    let shown = show(command);
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let output = output
+        .output()
+        .map_err(|error| Failure::new(format!("{shown}: {error}")))?;
+    captured(&shown, &output)
 }
 
 #[cfg(test)]
@@ -317,6 +304,14 @@ mod tests {
         tally.add_line("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0s");
         tally.add_line("running 3 tests");
         assert_eq!((tally.passed, tally.failed, tally.ignored), (13, 1, 2));
+    }
+
+    #[test]
+    fn tally_takes_the_summary_of_nextest() {
+        let mut tally = Tally::default();
+        tally.add_line("     Summary [  12.345s] 19 tests run: 15 passed (2 slow), 3 failed, 1 timed out, 2 skipped");
+        tally.add_line("        PASS [   0.010s] agentfs-ring::it wrap");
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (15, 4, 2));
     }
 
     #[test]

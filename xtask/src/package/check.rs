@@ -51,6 +51,7 @@ pub(super) fn installed(stage: &Path, deb: &Path) -> StepResult {
         "usr/share/zsh/vendor-completions/_agentfs",
         "usr/share/fish/vendor_completions.d/agentfs.fish",
         "usr/share/doc/agentfs/sbom.cdx.json",
+        "usr/share/doc/agentfs/sbom-preloaded-library.cdx.json",
         "usr/share/doc/agentfs/operating.md",
     ] {
         if !root.join(file).is_file() {

@@ -4,15 +4,12 @@ mod check;
 mod sbom;
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::report::{Failure, Outcome, Report, StepResult, capture, run as run_command};
-use crate::tools::{cargo, find, from_apt, target_dir};
+use crate::tools::{cargo, find, from_apt, from_cargo, target_dir};
 
 const CARGO_DEB: &str = "3.8.0";
-
-/// What is built into the program: itself, and the library that it carries.
-const BUILT_IN: [&str; 2] = ["agentfs", "agentfs-interpose-shim"];
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -74,11 +71,11 @@ fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
         let script = capture(agentfs().args(["completions", shell]))?;
         fs::write(generated.join(format!("agentfs.{shell}")), script).map_err(failure)?;
     }
-    fs::write(generated.join("sbom.cdx.json"), sbom::of(&BUILT_IN)?).map_err(failure)?;
+    sbom::write(&generated)?;
 
     File::create(deb).map_err(failure)?;
     run_command(
-        std::process::Command::new(cargo_deb()?)
+        std::process::Command::new(from_cargo("cargo-deb", CARGO_DEB)?)
             .args(["deb", "--package", "agentfs", "--no-build"])
             .arg("--output")
             .arg(deb)
@@ -86,24 +83,4 @@ fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
     )?;
     let size = fs::metadata(deb).map_err(failure)?.len();
     Ok(Outcome::Note(format!("{} KiB", size / 1024)))
-}
-
-/// From PATH, or built once below the target directory: half a minute.
-fn cargo_deb() -> Result<PathBuf, Failure> {
-    if let Some(found) = find("cargo-deb") {
-        return Ok(found);
-    }
-    let tools = target_dir("tools");
-    let installed = tools.join("bin/cargo-deb");
-    if !installed.is_file() {
-        // Without optimisation, which takes longer than the packing it would speed up.
-        run_command(
-            cargo()
-                .args(["install", "--quiet", "--locked", "--debug", "cargo-deb"])
-                .args(["--version", CARGO_DEB])
-                .arg("--root")
-                .arg(&tools),
-        )?;
-    }
-    Ok(installed)
 }

@@ -1,201 +1,62 @@
-//! What the `agentfs` program is made of: a bill of materials in CycloneDX 1.5, from what cargo
-//! itself says of the dependencies.
+//! Bills of materials (CycloneDX): of the program, and of the preloaded library that it carries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Value, json};
+use crate::report::{Failure, run as run_command};
+use crate::tools::{from_cargo, root};
 
-use crate::report::{Failure, capture};
-use crate::tools::cargo;
+const CYCLONEDX: &str = "0.5.9";
+/// How the tool is to name what it writes; it adds ".json".
+const NAME: &str = "sbom.cdx";
 
-/// What `cargo metadata` says, as far as it matters here.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    resolve: Resolve,
-}
+/// What is built into the program: the folder of the package, and the name of its bill.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("cli", "sbom.cdx.json"),
+    ("interpose", "sbom-preloaded-library.cdx.json"),
+];
 
-#[derive(Deserialize)]
-struct Package {
-    id: String,
-    name: String,
-    version: String,
-    license: Option<String>,
-    description: Option<String>,
-    /// Nothing for a package of this tree.
-    source: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Resolve {
-    nodes: Vec<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    id: String,
-    deps: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    pkg: String,
-    dep_kinds: Vec<DependencyKind>,
-}
-
-#[derive(Deserialize)]
-struct DependencyKind {
-    /// Nothing for one that is linked; `dev` or `build` for the others.
-    kind: Option<String>,
-}
-
-/// The bill of materials of the packages that are built into the program: `roots`, the first of
-/// which it is named after, and all that they link.
-pub(super) fn of(roots: &[&str]) -> Result<String, Failure> {
-    let host = capture(std::process::Command::new("rustc").args(["--print", "host-tuple"]))?;
-    let text = capture(
-        cargo()
-            .args(["metadata", "--format-version", "1", "--locked"])
-            .args(["--filter-platform", host.trim()]),
-    )?;
-    let metadata: Metadata = serde_json::from_str(&text)
-        .map_err(|error| Failure::new(format!("cargo metadata: {error}")))?;
-    let bom = bill(&metadata, roots)
-        .ok_or_else(|| Failure::new(format!("{roots:?} are not packages of this tree")))?;
-    Ok(format!("{bom:#}\n"))
-}
-
-fn bill(metadata: &Metadata, roots: &[&str]) -> Option<Value> {
-    let packages: BTreeMap<&str, &Package> = metadata
-        .packages
-        .iter()
-        .map(|it| (it.id.as_str(), it))
-        .collect();
-    let linked = linked(metadata);
-    let root = |name: &str| {
-        let mut own = metadata.packages.iter();
-        own.find(|it| it.source.is_none() && it.name == name)
-    };
-    let roots: Vec<&Package> = roots.iter().map(|name| root(name)).collect::<Option<_>>()?;
-    let mut found = BTreeSet::new();
-    let mut next: Vec<&str> = roots.iter().map(|it| it.id.as_str()).collect();
-    while let Some(id) = next.pop() {
-        if found.insert(id) {
-            next.extend(linked.get(id).into_iter().flatten());
-        }
-    }
-    let found: Vec<&Package> = found
-        .iter()
-        .filter_map(|id| packages.get(id).copied())
-        .collect();
-    let dependencies = found.iter().map(|it| {
-        let below = linked.get(it.id.as_str()).into_iter().flatten();
-        let below = below.filter_map(|id| packages.get(id)).map(|it| it.url());
-        json!({ "ref": it.url(), "dependsOn": below.collect::<Vec<_>>() })
-    });
-    let program = roots.first()?;
-    Some(json!({
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.5",
-        "version": 1,
-        "metadata": { "component": {
-            "type": "application",
-            "bom-ref": "agentfs",
-            "name": "agentfs",
-            "version": program.version,
-            "licenses": program.licences(),
-        }},
-        "components": found.iter().map(|it| it.component()).collect::<Vec<_>>(),
-        "dependencies": dependencies.collect::<Vec<_>>(),
-    }))
-}
-
-/// Of each package, what it links.
-fn linked(metadata: &Metadata) -> BTreeMap<&str, Vec<&str>> {
-    let nodes = metadata.resolve.nodes.iter();
-    nodes.map(|it| (it.id.as_str(), it.linked())).collect()
-}
-
-impl Node {
-    fn linked(&self) -> Vec<&str> {
-        let is_linked = |it: &&Dependency| it.dep_kinds.iter().any(|it| it.kind.is_none());
-        let linked = self.deps.iter().filter(is_linked);
-        linked.map(|it| it.pkg.as_str()).collect()
-    }
-}
-
-impl Package {
-    /// Its package URL, which names it.
-    fn url(&self) -> String {
-        format!("pkg:cargo/{}@{}", self.name, self.version)
-    }
-
-    fn licences(&self) -> Value {
-        // SPDX has no slash for "or", which older crates write.
-        let expression = self.license.as_ref().map(|it| it.replace('/', " OR "));
-        expression.map_or_else(|| json!([]), |it| json!([{ "expression": it }]))
-    }
-
-    fn component(&self) -> Value {
-        json!({
-            "type": "library",
-            "bom-ref": self.url(),
-            "name": self.name,
-            "version": self.version,
-            "description": self.description.as_deref().unwrap_or_default().trim(),
-            "purl": self.url(),
-            "licenses": self.licences(),
+/// Writes the bills into `folder`.
+pub(super) fn write(folder: &Path) -> Result<(), Failure> {
+    let mut tool = std::process::Command::new(from_cargo("cargo-cyclonedx", CYCLONEDX)?);
+    tool.args(["cyclonedx", "--quiet", "--format", "json"])
+        .args(["--spec-version", "1.5", "--no-build-deps"])
+        .args(["--override-filename", NAME]);
+    let written = run_command(&mut tool);
+    let copied = written.and_then(|()| {
+        BUILT_IN.iter().try_for_each(|(package, name)| {
+            copy(&bill_of(&root().join(package)), &folder.join(name))
         })
+    });
+    // The tool writes one beside each manifest of the workspace.
+    for manifest in folders_with_bills() {
+        drop(fs::remove_file(bill_of(&manifest)));
     }
+    copied
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn bill_of(package: &Path) -> PathBuf {
+    package.join(format!("{NAME}.json"))
+}
 
-    /// a links b, which links c; d is for a's tests only.
-    fn metadata() -> Metadata {
-        let package = |name: &str| {
-            let source = (name != "a").then_some("registry");
-            json!({ "id": name, "name": name, "version": "1.0.0", "license": "MIT/Apache-2.0",
-                    "description": null, "source": source })
-        };
-        let link = |name: &str, kind: Option<&str>| json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
-        let packages = ["a", "b", "c", "d"].map(package);
-        let value = json!({
-            "packages": packages,
-            "resolve": { "nodes": [
-                { "id": "a", "deps": [link("b", None), link("d", Some("dev"))] },
-                { "id": "b", "deps": [link("c", None)] },
-                { "id": "c", "deps": [] },
-                { "id": "d", "deps": [] },
-            ]},
-        });
-        serde_json::from_value(value).unwrap()
-    }
+fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
+    let copied = fs::copy(from, to);
+    copied
+        .map(drop)
+        .map_err(|error| Failure::new(format!("{}: {error}", from.display())))
+}
 
-    #[test]
-    fn all_that_is_linked_is_listed_and_nothing_else() {
-        let bom = bill(&metadata(), &["a"]).unwrap();
-        let components = bom["components"].as_array().unwrap();
-        let names: Vec<&str> = components
-            .iter()
-            .filter_map(|it| it["name"].as_str())
-            .collect();
-        assert_eq!(names, ["a", "b", "c"]);
-        assert_eq!(
-            components[1]["licenses"][0]["expression"],
-            "MIT OR Apache-2.0"
-        );
-        assert_eq!(
-            bom["dependencies"][1],
-            json!({ "ref": "pkg:cargo/b@1.0.0", "dependsOn": ["pkg:cargo/c@1.0.0"] })
-        );
-    }
-
-    #[test]
-    fn package_of_somebody_else_is_no_root() {
-        assert!(bill(&metadata(), &["b"]).is_none());
-    }
+/// Returns the folders of the workspace, and those one below.
+fn folders_with_bills() -> Vec<PathBuf> {
+    let below = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries
+            .map(|it| it.path())
+            .filter(|it| it.is_dir())
+            .collect::<Vec<_>>()
+    };
+    let top = below(root());
+    let nested = top.iter().flat_map(|it| below(it)).collect::<Vec<_>>();
+    let all = top.into_iter().chain(nested);
+    all.filter(|it| bill_of(it).is_file()).collect()
 }

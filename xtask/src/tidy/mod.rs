@@ -1,5 +1,6 @@
 //! The project's own rules, as checks over the source text. Each rule says what to do.
 
+mod platform;
 mod ring;
 mod rules;
 mod unsafe_files;
@@ -27,6 +28,9 @@ pub(crate) fn check() -> StepResult {
         found.extend(rules::length(source));
         found.extend(unsafe_files::listed(source));
         found.extend(ring::orderings(source));
+        found.extend(platform::inside_functions(source));
+        found.extend(rules::no_includes(source));
+        found.extend(rules::no_ignored_tests(source));
     }
     found.extend(unsafe_files::needed(&sources));
     found.extend(rules::flow_lines(&sources));

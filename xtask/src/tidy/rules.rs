@@ -36,6 +36,29 @@ pub(super) fn length(source: &Source) -> Option<String> {
     })
 }
 
+/// What several crates' tests need is in testkit/.
+pub(super) fn no_includes(source: &Source) -> Option<String> {
+    let is_include = |line: &str| {
+        let path = line.trim_start().strip_prefix("#[path = \"");
+        path.is_some_and(|path| path.starts_with("../../../"))
+    };
+    let line = source.text.lines().position(is_include)?;
+    let (path, line) = (&source.path, line + 1);
+    Some(format!(
+        "{path}:{line}: includes a file of another crate: move it to testkit/"
+    ))
+}
+
+/// A test that does not run shows nothing.
+pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
+    let is_ignored = |line: &str| line.trim_start().starts_with("#[ignore");
+    let line = source.text.lines().position(is_ignored)?;
+    let (path, line) = (&source.path, line + 1);
+    Some(format!(
+        "{path}:{line}: an ignored test: let it run, or remove it"
+    ))
+}
+
 /// Every crate says where on the way of a change it stands.
 pub(super) fn flow_lines(sources: &[Source]) -> Vec<String> {
     CRATES
@@ -75,6 +98,19 @@ mod tests {
             "//! {}\n",
             bold.replace("Router", "Switch")
         )));
+    }
+
+    #[test]
+    fn an_include_of_another_crate_and_an_ignored_test_are_found() {
+        let file = |text: &str| Source {
+            path: "a.rs".to_owned(),
+            text: text.to_owned(),
+        };
+        let include = file("mod a;\n#[path = \"../../../b/tests/c.rs\"]\nmod c;\n");
+        assert!(no_includes(&include).is_some_and(|it| it.starts_with("a.rs:2:")));
+        assert_eq!(no_includes(&file("#[path = \"linux.rs\"]\nmod c;\n")), None);
+        assert!(no_ignored_tests(&file("#[test]\n#[ignore = \"slow\"]\nfn a() {}\n")).is_some());
+        assert_eq!(no_ignored_tests(&file("#[test]\nfn a() {}\n")), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A step that says nothing any more: what it was doing, and its end.
+//! A process and all that it started: what they are doing, and their end.
 
 use std::collections::HashMap;
 use std::fs;
