@@ -313,7 +313,7 @@ fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<
         Request::Hello(_) => {
             state.sessions += 1;
             let welcome = Welcome {
-                version: 1,
+                version: agentfs_proto::message::VERSION_MAX,
                 session: state.sessions,
                 branch: 1,
                 branch_name: "main".to_owned(),
@@ -321,7 +321,6 @@ fn answer(request: Request, shared: &Shared, capacity: Capacity) -> (Reply, Vec<
                 instance: state.instance,
                 max_queues: 1000,
                 max_watches: 1_000_000,
-                counters: String::new(),
             };
             (welcome.into(), Vec::new())
         }

@@ -74,7 +74,7 @@ fn wait_until_alone(client: &mut Client) {
     assert_eq!(counter(client, "node_watches"), 0);
 }
 
-/// The page of counters, and what else the daemon has open, is there from the first session on.
+/// Returns how many descriptors the daemon has open once it has no session but this one.
 fn descriptors(stage: &mut Stage) -> usize {
     wait_until_alone(&mut stage.client);
     stage.daemon.descriptors()

@@ -22,7 +22,6 @@ const LIST: &[(&str, &str)] = &[
         "loom's cells check what Sync promises",
     ),
     ("cli/src/heap.rs", "calls mallopt"),
-    ("daemon/src/page.rs", "lays atomics over mapped memory"),
     (
         "loom-tests/src/side/native.rs",
         "shares counters between processes",
