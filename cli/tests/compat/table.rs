@@ -41,5 +41,8 @@ pub(crate) fn line(program: &Program) -> String {
     } else {
         format!("once: {steps}")
     };
-    format!("| {name} | {} | {once} | {once} | reported |\n", means.word())
+    format!(
+        "| {name} | {} | {once} | {once} | reported |\n",
+        means.word()
+    )
 }

@@ -169,10 +169,9 @@ fn slug(heading: &str) -> String {
 fn normal(path: &Path) -> PathBuf {
     let mut parts = PathBuf::new();
     for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if parts.pop() => {}
-            other => parts.push(other),
+        let is_gone = part == Component::CurDir || (part == Component::ParentDir && parts.pop());
+        if !is_gone {
+            parts.push(part);
         }
     }
     parts
