@@ -7,16 +7,21 @@ const HEAD: &str = "\
 
 Made by `cargo xtask compat --fix`, never by hand; `cargo xtask compat` checks it.
 
-Each program runs unmodified under `agentfs exec`, in a mounted branch. A line is written behind the
-end of a file (open, one write, close): on the mount, by a program without the library; and from
-outside, by `agentfs fs write`, of which the kernel hears nothing. Then a snapshot is restored in which
-the file was another. \"Once\" means that the program printed of the change what one change makes it
-print, and nothing more before it told of the next one; where it shows the steps of a writer, they
-were the ones named. \"Told\" means that it told of the restored file.
+Each program runs unmodified under `agentfs exec`, in a mounted branch.
+
+| column | what is done |
+|---|---|
+| On the mount | a program without the library appends a line to a file (open, one write, close) |
+| From outside | `agentfs fs write` makes the same change, of which the kernel hears nothing |
+| Restore | a snapshot is restored in which the file was another |
+
+\"Once\" means that the program printed what one change makes it print, and nothing more before it
+reported the next change. Where a program prints the steps of a writer, these were the steps after the
+colon. \"Reported\" means that the program reported the restored file.
 
 ";
 
-/// The whole page.
+/// Returns the whole page.
 pub(crate) fn page<'a>(programs: impl Iterator<Item = &'a Program>) -> String {
     let mut text = String::from(HEAD);
     text.push_str("| Program | Watches by | On the mount | From outside | Restore |\n");
@@ -27,7 +32,7 @@ pub(crate) fn page<'a>(programs: impl Iterator<Item = &'a Program>) -> String {
     text
 }
 
-/// The line of a program that heard everything.
+/// Returns the line of a program that heard everything.
 pub(crate) fn line(program: &Program) -> String {
     let Program { name, means, .. } = program;
     let steps = program.steps;
@@ -36,5 +41,8 @@ pub(crate) fn line(program: &Program) -> String {
     } else {
         format!("once: {steps}")
     };
-    format!("| {name} | {} | {once} | {once} | told |\n", means.word())
+    format!(
+        "| {name} | {} | {once} | {once} | reported |\n",
+        means.word()
+    )
 }

@@ -11,6 +11,7 @@ mod echo_inside;
 mod ending;
 mod exec;
 mod exporting;
+mod guide;
 mod keeping;
 mod merging;
 mod ordinary;

@@ -1,5 +1,6 @@
 //! The project's own rules, as checks over the source text. Each rule says what to do.
 
+mod links;
 mod platform;
 mod layers;
 mod ring;
@@ -14,7 +15,7 @@ pub(crate) use self::ring::renew_abi_hash;
 
 use crate::report::{Failure, Outcome, StepResult};
 
-/// A source file: its path from the top of the tree, with forward slashes, and its text.
+/// A source file or document: its path from the top of the tree, with forward slashes, and its text.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: String,
@@ -23,7 +24,8 @@ pub(crate) struct Source {
 
 /// Checks every rule and lists everything found.
 pub(crate) fn check() -> StepResult {
-    let sources = sources()?;
+    let sources = texts("rs")?;
+    let documents = texts("md")?;
     let mut found = Vec::new();
     for source in &sources {
         found.extend(rules::length(source));
@@ -38,8 +40,10 @@ pub(crate) fn check() -> StepResult {
     found.extend(layers::check(&sources));
     found.extend(ring::labels(&sources));
     found.extend(ring::abi_hash()?);
+    found.extend(links::links(&documents));
     if found.is_empty() {
-        return Ok(Outcome::Note(format!("{} files", sources.len())));
+        let count = sources.len() + documents.len();
+        return Ok(Outcome::Note(format!("{count} files")));
     }
     for complaint in &found {
         println!("{complaint}");
@@ -50,23 +54,18 @@ pub(crate) fn check() -> StepResult {
     )))
 }
 
-/// Every Rust file that git knows or could add.
-fn sources() -> Result<Vec<Source>, Failure> {
+/// Returns every file with this extension that git knows or could add.
+fn texts(extension: &str) -> Result<Vec<Source>, Failure> {
     let listing = Command::new("git")
-        .args([
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.rs",
-        ])
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .arg(format!("*.{extension}"))
         .output();
     let paths: Vec<PathBuf> = match listing {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
             .lines()
             .map(PathBuf::from)
             .collect(),
-        _ => walk(Path::new("."))?,
+        _ => walk(Path::new("."), extension)?,
     };
     paths
         .into_iter()
@@ -80,16 +79,16 @@ fn sources() -> Result<Vec<Source>, Failure> {
         .collect()
 }
 
-/// For a tree without git.
-fn walk(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+/// Returns the same in a tree without git.
+fn walk(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", dir.display()));
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failure)? {
         let path = entry.map_err(failure)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            found.extend(walk(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.extend(walk(&path, extension)?);
+        } else if path.extension().is_some_and(|it| it == extension) {
             found.push(path);
         }
     }
