@@ -167,7 +167,7 @@ impl Emitter<'_> {
             return Ok(());
         };
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
                 let node = node_ref(tree, &found, is_open)?;
                 let by = if node.nlink > 1 && !found.kind.is_dir() {
@@ -203,7 +203,7 @@ impl Emitter<'_> {
     /// The name led to this and does so no more.
     fn gone(&self, entry: &HostEntry<'_>, (node, kind): (NodeId, ObjectKind)) {
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(node) {
                     return None;
                 }
@@ -229,7 +229,7 @@ impl Emitter<'_> {
             return Ok(());
         };
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(found.node) {
                     return None;
                 }
@@ -263,7 +263,7 @@ impl Emitter<'_> {
         let found = found.filter(|found| found.node == node);
         self.in_branches(|branch| {
             branch.inner.forget_dir_paths();
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(node) {
                     return None;
                 }
@@ -324,7 +324,7 @@ impl Emitter<'_> {
 }
 
 impl Branch {
-    fn tell_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
+    fn emit_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         // The write lock: the event's place in the order is that of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
         let result = self.change_open(&caller, false, |txn| {

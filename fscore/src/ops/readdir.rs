@@ -54,7 +54,7 @@ impl Branch {
                 let mut listing = handle.listing.lock();
                 view.read_entries(handle.node, &mut listing, cookie, max)?
             };
-            let told = !entries.is_empty() && view.tell_read(handle)?;
+            let told = !entries.is_empty() && view.emit_read(handle)?;
             Ok((entries, told))
         })?;
         if told {

@@ -65,7 +65,7 @@ impl Branch {
                     read
                 }
             };
-            let told = read > 0 && view.tell_read(handle)?;
+            let told = read > 0 && view.emit_read(handle)?;
             Ok((read, told))
         })?;
         if told {
