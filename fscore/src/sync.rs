@@ -1,4 +1,4 @@
-//! The locks and atomics of the crate. The tests of the event bus compile it over others.
+//! The locks and atomics of the crate. The tests of the event bus put others in their place.
 
 pub(crate) use parking_lot::{
     Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,

@@ -1,10 +1,11 @@
-//! From a commit to the sinks.
+//! The event bus: how a change gets from its commit to the sinks.
 //!
-//! A change gets its number and goes into its branch's outbox under the branch's lock. After
-//! unlocking, the thread that finds the outbox idle delivers everything in it, also what others put
-//! there meanwhile; the others go on. So every sink hears a branch in commit order, holding no lock
-//! of the filesystem, and a sink that changes the branch again is not called inside itself: its
-//! change waits in the outbox until it returns.
+//! Under the branch's lock a change gets its number and goes into the branch's outbox. After
+//! unlocking, the thread that finds the outbox idle delivers everything in it, and also what other
+//! threads put there meanwhile; those return at once. So each sink receives the changes of a branch
+//! in commit order, and no lock of the filesystem is held while it runs. A sink that changes the
+//! branch itself is not called again inside that call: its change waits in the outbox until the
+//! sink returns.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ use crate::sync::{Condvar, Mutex, RwLock, thread_local};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SubscriptionId(u64);
 
-/// Subscribing makes no sense: the filesystem was set up with `track_events` off.
+/// The error of subscribing to a filesystem that was set up with `track_events` off.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventsDisabled;
 
@@ -35,16 +36,17 @@ impl std::error::Error for EventsDisabled {}
 struct Subscription {
     id: SubscriptionId,
     sink: Arc<dyn EventSink>,
-    /// How many calls into the sink are under way, and [`CLOSED`] once there may be no new one. All in one
-    /// word, whose changes every thread sees in one order; SeqCst, because it costs no more here than the
-    /// AcqRel by which who waits for the last call sees what it did.
+    /// How many calls into the sink are under way, and [`CLOSED`] once no new one may begin. Both
+    /// are in one word, whose changes all threads see in one order. Its accesses are SeqCst: the
+    /// thread that waits for the last call must see what that call did, which needs AcqRel, and
+    /// SeqCst costs no more here.
     calls: AtomicUsize,
 }
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
 thread_local! {
-    /// How many sinks this thread is inside of.
+    /// How many calls into sinks this thread is inside of.
     static INSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -53,11 +55,11 @@ type Sinks = Arc<Vec<Arc<Subscription>>>;
 /// The sinks of a filesystem.
 pub(crate) struct EventBus {
     enabled: bool,
-    /// Whether there is any sink: what an operation asks first.
+    /// Whether there is any sink. Every operation asks this first.
     listening: AtomicBool,
     sinks: RwLock<Sinks>,
     last: Mutex<u64>,
-    /// Rung, under the lock of `last`, when the last call into a closed subscription ends.
+    /// Notified, under the lock of `last`, when the last call into a closed subscription ends.
     quiet: Condvar,
 }
 
@@ -81,7 +83,7 @@ impl EventBus {
         }
     }
 
-    /// Whether anybody would hear a change.
+    /// Returns whether any sink would receive a change.
     pub(crate) fn is_listening(&self) -> bool {
         self.listening.load(Ordering::Relaxed)
     }
@@ -124,7 +126,7 @@ impl EventBus {
         Ok(found)
     }
 
-    /// Lets no new call into the sink begin; gives whether this was the call that ended it.
+    /// Lets no new call into the sink begin; returns whether the subscription was still open.
     fn close(&self, one: &Subscription) -> bool {
         let was_open = one.calls.fetch_or(CLOSED, Ordering::SeqCst) & CLOSED == 0;
         self.change(|sinks| sinks.retain(|other| other.id != one.id));
@@ -138,7 +140,7 @@ impl EventBus {
         change(&mut sinks);
         self.listening.store(!sinks.is_empty(), Ordering::Relaxed);
         *guard = Arc::new(sinks);
-        // The sinks that went are dropped without the lock: a sink's drop may call back.
+        // Removed sinks are dropped without the lock, because the drop of a sink may call back.
         drop(guard);
         drop(old);
     }
@@ -147,7 +149,7 @@ impl EventBus {
         self.sinks.read().clone()
     }
 
-    /// Calls every sink; one that panics is removed.
+    /// Calls every sink. A sink that panics is removed.
     fn deliver(&self, sinks: &Sinks, call: impl Fn(&dyn EventSink)) {
         for one in sinks.iter() {
             if one.calls.fetch_add(1, Ordering::SeqCst) & CLOSED == 0 {
@@ -170,15 +172,15 @@ impl EventBus {
     }
 }
 
-/// What a change carries besides itself.
+/// When, by whom and how a change was made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Circumstances {
+pub(crate) struct EventContext {
     pub(crate) time_ns: u64,
     pub(crate) pid: u32,
     pub(crate) origin: Origin,
 }
 
-/// The changes of one branch that are committed and not yet told.
+/// The changes of one branch that are committed and not yet delivered.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     branch: BranchId,
@@ -191,7 +193,7 @@ struct OutboxState {
     /// The number of the last change that was made in the branch itself.
     own: u64,
     waiting: VecDeque<Envelope>,
-    /// An emptied queue, kept for its memory.
+    /// An empty queue, kept so that its memory is used again.
     spare: VecDeque<Envelope>,
     delivering: bool,
 }
@@ -204,35 +206,36 @@ impl Outbox {
         }
     }
 
-    /// Numbers a change. Called under the branch's lock.
-    pub(crate) fn push(&self, circumstances: Circumstances, change: Change) {
+    /// Numbers a change and puts it into the outbox. Called under the branch's lock.
+    pub(crate) fn push(&self, context: EventContext, change: Change) {
         let mut state = self.state.lock();
         state.seq += 1;
         let seq = Seq(state.seq);
-        if circumstances.origin != Origin::Lower && !change.is_activity() {
+        if context.origin != Origin::Lower && !change.is_activity() {
             state.own = state.seq;
         }
         state.waiting.push_back(Envelope {
             seq,
-            time_ns: circumstances.time_ns,
+            time_ns: context.time_ns,
             branch: self.branch,
-            pid: circumstances.pid,
-            origin: circumstances.origin,
+            pid: context.pid,
+            origin: context.origin,
             change,
         });
     }
 
-    /// The number of the last change.
+    /// Returns the number of the last change.
     pub(crate) fn last_seq(&self) -> Seq {
         Seq(self.state.lock().seq)
     }
 
-    /// The number of the last change that neither came from the lower directory nor was activity.
+    /// Returns the number of the last change that neither came from the lower directory nor was
+    /// activity.
     pub(crate) fn last_own_seq(&self) -> Seq {
         Seq(self.state.lock().own)
     }
 
-    /// Tells the sinks what waits, unless another call is doing so. Called without a lock.
+    /// Delivers what is in the outbox, unless another thread is delivering. Called without a lock.
     pub(crate) fn deliver(&self, bus: &EventBus) {
         let mut state = self.state.lock();
         if state.delivering || state.waiting.is_empty() {
@@ -246,8 +249,8 @@ impl Outbox {
             let sinks = bus.sinks();
             for (index, envelope) in batch.iter().enumerate() {
                 let is_last = index + 1 == batch.len();
-                // The end is told with the last change: each entry is two locked instructions for
-                // every sink.
+                // The end goes with the last change, because entering a sink costs two locked
+                // instructions.
                 bus.deliver(&sinks, |sink| {
                     sink.on_envelope(envelope);
                     if is_last {

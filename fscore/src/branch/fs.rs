@@ -1,4 +1,4 @@
-//! The filesystem: its branches, its snapshots, and who listens.
+//! The filesystem: its branches, its snapshots, and its subscriptions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::model::id::{BranchId, NodeNumbers, SnapshotId};
 use crate::store::tree::{Shared, Tree};
 use crate::sync::RwLock;
 
-/// The filesystem. Cheap to clone; the clones are one filesystem.
+/// The filesystem. It is cheap to clone, and all clones are the same filesystem.
 #[derive(Clone, Debug)]
 pub struct FsCore {
     pub(crate) core: Arc<Core>,
@@ -43,12 +43,12 @@ pub(crate) struct Registry {
 }
 
 impl FsCore {
-    /// A filesystem with one branch, [`MAIN`](Self::MAIN), which shows the lower directory or is
-    /// empty.
+    /// Creates a filesystem with one branch, [`MAIN`](Self::MAIN), which shows the lower directory,
+    /// or is empty when there is none.
     ///
     /// # Errors
     ///
-    /// A configuration that cannot work.
+    /// [`ConfigError`] for a configuration that cannot work.
     pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
         config.validate()?;
         let numbers = Arc::<NodeNumbers>::default();
@@ -88,31 +88,31 @@ impl FsCore {
     /// The branch that every filesystem starts with.
     pub const MAIN: BranchId = BranchId(1);
 
-    /// How it was set up.
+    /// Returns the configuration.
     #[must_use]
     pub fn config(&self) -> &FsConfig {
         &self.core.shared.config
     }
 
-    /// Of which directories of the lower directory somebody tells every change: to be filled by
-    /// whoever watches it. `None` without a lower directory.
+    /// Returns the set of directories whose changes are announced, which the watcher of the lower
+    /// directory fills. `None` without a lower directory.
     #[must_use]
     pub fn announced(&self) -> Option<&Announced> {
         Some(&self.core.shared.lower.as_ref()?.announced)
     }
 
-    /// The directory below the branches; `None` when there is none. Looks at the host.
+    /// Looks where the directory below the branches is now; `None` when there is none.
     #[must_use]
     pub fn lower_place(&self) -> Option<LowerPlace> {
         let path = &self.config().overlay.as_ref()?.lower;
         Some(self.core.shared.lower.as_ref()?.place(path))
     }
 
-    /// A branch.
+    /// Returns a branch.
     ///
     /// # Errors
     ///
-    /// `ENOENT` when there is none of that number.
+    /// `ENOENT` when there is no branch of that number.
     pub fn branch(&self, id: BranchId) -> Result<Branch> {
         let registry = self.core.registry.read();
         let inner = registry.branches.get(&id).ok_or(Errno::ENOENT)?.clone();
@@ -122,12 +122,14 @@ impl FsCore {
         })
     }
 
-    /// Refuses every change of every branch with `EROFS` from now on, until [`unseal`](Self::unseal):
-    /// so that nothing is written any more that would be lost. Branches can be read. When this
-    /// returns, no change is under way, except for an [`apply`](Branch::apply) or a
-    /// [`restore`](Self::restore) that has begun.
+    /// Refuses every change of every branch with `EROFS` from now on, until
+    /// [`unseal`](Self::unseal). A program that is about to end seals the filesystem so that
+    /// nothing is written that would be lost. Branches can still be read. When this returns, no
+    /// change is under way, except for an [`apply`](Branch::apply) or a [`restore`](Self::restore)
+    /// that had begun.
     pub fn seal(&self) {
-        // Release, and Acquire below: whoever locks a branch after this has locked it sees the seal.
+        // Release pairs with the Acquire of `check_seal`: a thread that locks a branch after this
+        // loop has locked it sees the seal.
         self.core.sealed.store(true, Ordering::Release);
         let branches: Vec<_> = self
             .core
@@ -147,8 +149,8 @@ impl FsCore {
         self.core.sealed.store(false, Ordering::Release);
     }
 
-    /// Tells `sink` of every change from now on, in all branches; those of one branch in commit
-    /// order.
+    /// Delivers every change of all branches to `sink` from now on. The changes of one branch
+    /// arrive in commit order.
     ///
     /// # Errors
     ///
@@ -160,9 +162,9 @@ impl FsCore {
         self.core.bus.subscribe(sink)
     }
 
-    /// Ends a subscription and gives whether there was one. Once this has returned the sink is not
-    /// called any more, and no call into it is under way. Only when a sink itself calls this, it does
-    /// not wait for calls that other threads are making.
+    /// Ends a subscription; returns whether there was one. Once this has returned, the sink is no
+    /// longer called, and no call into it is under way. Only if a sink itself calls this, it does
+    /// not wait for the calls that other threads are making.
     ///
     /// # Errors
     ///
@@ -173,7 +175,7 @@ impl FsCore {
 }
 
 impl Core {
-    /// `EROFS` when no branch may be changed any more. To be asked under the branch's lock.
+    /// Fails with `EROFS` when the filesystem is sealed. Called under the branch's lock.
     pub(crate) fn check_seal(&self) -> Result<()> {
         if self.sealed.load(Ordering::Acquire) {
             return Err(Errno::EROFS);

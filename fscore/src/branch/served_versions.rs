@@ -1,5 +1,5 @@
-//! The versions of the host's files that a branch has shown: what a change that it makes is based
-//! on, and so what conflicts are judged by.
+//! The versions of the host's files that a branch has shown. A change that the branch makes is
+//! based on one of them, and conflicts are judged by it.
 
 use rustc_hash::FxHashMap;
 
@@ -7,20 +7,21 @@ use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 use crate::sync::Mutex;
 
-/// Of every file and symbolic link that the branch shows as the host has it, which version was shown
-/// last. Whoever looks later, to change it, may find another one there.
+/// For each file and symbolic link that the branch shows as the host has it, the version that was
+/// shown last. When the branch changes the file later, the host may have another version.
 #[derive(Debug, Default)]
 pub(crate) struct ServedVersions(Mutex<FxHashMap<NodeId, Version>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Version {
     stamp: Stamp,
-    /// Whether it was opened to be read, and not only looked at.
+    /// Whether this version was opened to be read, and not only its attributes were shown.
     is_content: bool,
 }
 
 impl ServedVersions {
-    /// Attributes were shown. What was read before counts more: it is what an editor holds.
+    /// Records that attributes were shown. They do not replace a version that was read, because
+    /// that is the one which an editor holds.
     pub(crate) fn attributes(&self, node: NodeId, stamp: Stamp) {
         let mut all = self.0.lock();
         let version = all.entry(node).or_insert(Version {
@@ -32,7 +33,8 @@ impl ServedVersions {
         }
     }
 
-    /// The file was opened to be read, or the branch itself put this version on the host.
+    /// Records that the file was opened to be read, or that the branch itself put this version on
+    /// the host.
     pub(crate) fn content(&self, node: NodeId, stamp: Stamp) {
         let version = Version {
             stamp,
@@ -41,9 +43,9 @@ impl ServedVersions {
         self.0.lock().insert(node, version);
     }
 
-    /// What a change of a file made now is based on, if the branch has shown anything: the file
-    /// itself, or what the host had in its place before. What was read counts more than what was
-    /// looked at later.
+    /// Returns the version on which a change made now is based, if the branch has shown one: of the
+    /// file itself, or of a file that the host had in its place before. A version that was read
+    /// takes precedence over one that was only looked at.
     pub(crate) fn base(&self, node: NodeId, before: &[NodeId]) -> Option<Stamp> {
         let all = self.0.lock();
         let shown = || {

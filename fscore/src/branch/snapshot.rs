@@ -1,12 +1,12 @@
-//! Branches and snapshots: making, listing, deleting.
+//! Creating, listing and deleting branches and snapshots.
 //!
-//! A snapshot is a clone of a branch's tree and a branch is a clone of a snapshot's: O(1), whatever
-//! they hold. What nobody has written since is stored once.
+//! A snapshot is a clone of a branch's tree, and a branch is a clone of a snapshot's. Both take
+//! constant time, whatever they hold, and what is not written again is stored once.
 
 use std::sync::Arc;
 
 use crate::branch::Branch;
-use crate::branch::event_bus::Circumstances;
+use crate::branch::event_bus::EventContext;
 use crate::branch::fs::FsCore;
 use crate::branch::state::BranchInner;
 use crate::model::caller::Caller;
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
     pub(crate) tree: Tree,
 }
 
-/// What a list of branches says of one.
+/// One branch, as it is listed.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct BranchInfo {
     /// Its number.
@@ -32,22 +32,22 @@ pub struct BranchInfo {
     pub name: String,
 }
 
-/// What a list of snapshots says of one.
+/// One snapshot, as it is listed.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SnapshotInfo {
     /// Its number.
     pub id: SnapshotId,
     /// Its name, or an empty text.
     pub name: String,
-    /// The branch it was made of.
+    /// The branch from which it was made.
     pub branch: BranchId,
 }
 
 impl FsCore {
     /// Freezes a branch as it is. Names need not be unique.
     ///
-    /// What the branch has not touched is not copied from the lower directory: a snapshot goes on to
-    /// show that as it is.
+    /// Where the branch has changed nothing, nothing is copied from the lower directory: there the
+    /// snapshot shows the directory as it is at any time.
     ///
     /// # Errors
     ///
@@ -67,7 +67,8 @@ impl FsCore {
             }
             registry.last_snapshot += 1;
             let id = SnapshotId(registry.last_snapshot);
-            // Under the branch's lock: the event's place in the order is the snapshot's.
+            // The event is put into the outbox under the branch's lock, so that its place in the
+            // order is that of the snapshot.
             let state = source.inner.write();
             let tree = state.tree.without_orphans();
             source.announce(
@@ -90,7 +91,7 @@ impl FsCore {
         Ok(id)
     }
 
-    /// A new branch that starts as the snapshot. Its first event is
+    /// Creates a branch that starts as the snapshot. Its first event is
     /// [`BranchCreated`](crate::event::EventKind::BranchCreated).
     ///
     /// # Errors
@@ -106,7 +107,7 @@ impl FsCore {
         self.add_branch(caller, tree, name)
     }
 
-    /// A new branch that starts as another is now.
+    /// Creates a branch that starts as another one is now.
     ///
     /// # Errors
     ///
@@ -136,7 +137,7 @@ impl FsCore {
                 core: self.core.clone(),
                 inner,
             };
-            // Before anybody can find it: this is its first event.
+            // No other thread can find the branch yet, so this is its first event.
             branch.announce(caller, Change::BranchCreated { id, name });
             branch
         };
@@ -144,18 +145,18 @@ impl FsCore {
         Ok(branch.id())
     }
 
-    /// Forgets a snapshot. Branches made of it stay.
+    /// Deletes a snapshot. Branches that were made from it stay.
     ///
     /// # Errors
     ///
     /// `ENOENT`.
     pub fn snapshot_delete(&self, snapshot: SnapshotId) -> Result<()> {
         let gone = self.core.registry.write().snapshots.remove(&snapshot);
-        // Freed here, without the lock: it may be large.
+        // The tree is freed without the lock, because it may be large.
         gone.map(drop).ok_or(Errno::ENOENT)
     }
 
-    /// Forgets a branch and all that only it holds.
+    /// Deletes a branch, and all that only it holds.
     ///
     /// # Errors
     ///
@@ -173,7 +174,7 @@ impl FsCore {
         Ok(())
     }
 
-    /// All branches, oldest first.
+    /// Returns all branches, the oldest first.
     #[must_use]
     pub fn branches(&self) -> Vec<BranchInfo> {
         let registry = self.core.registry.read();
@@ -185,7 +186,7 @@ impl FsCore {
         .collect()
     }
 
-    /// All snapshots, oldest first.
+    /// Returns all snapshots, the oldest first.
     #[must_use]
     pub fn snapshots(&self) -> Vec<SnapshotInfo> {
         let registry = self.core.registry.read();
@@ -205,15 +206,15 @@ impl FsCore {
 }
 
 impl Branch {
-    /// Puts an event that is no operation on files into the outbox.
+    /// Puts an event into the outbox that is about the branch and not about files.
     fn announce(&self, caller: &Caller, change: Change) {
         if self.core.bus.is_listening() {
-            let circumstances = Circumstances {
+            let context = EventContext {
                 time_ns: crate::model::attr::now().unsigned_abs(),
                 pid: caller.pid,
                 origin: caller.origin,
             };
-            self.inner.outbox.push(circumstances, change);
+            self.inner.outbox.push(context, change);
         }
     }
 }

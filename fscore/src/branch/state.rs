@@ -1,4 +1,4 @@
-//! The state of a branch, and its lock.
+//! The state of a branch, and the lock over it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) struct BranchInner {
     pub(crate) name: Arc<str>,
     pub(crate) outbox: Outbox,
     state: RwLock<State>,
-    /// [`State::is_held`], for who waits for its end.
+    /// The same as [`State::is_held`], for the threads that wait for its end.
     held: Mutex<bool>,
     released: Condvar,
     pub(crate) served: ServedVersions,
@@ -32,11 +32,11 @@ pub(crate) struct State {
     is_held: bool,
 }
 
-/// While this lives the branch can be read and does not change: see [`BranchInner::hold`].
+/// A guard: while it exists, the branch can be read and does not change. See [`BranchInner::hold`].
 pub(crate) struct Hold<'a>(&'a BranchInner);
 
 impl Hold<'_> {
-    /// The state, for who holds it.
+    /// Locks the state, to be changed by the holder.
     pub(crate) fn state(&self) -> RwLockWriteGuard<'_, State> {
         self.0.lock_state()
     }
@@ -69,7 +69,7 @@ impl BranchInner {
         }
     }
 
-    /// The state, to be read.
+    /// Locks the state, to be read.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read()
     }
@@ -78,12 +78,12 @@ impl BranchInner {
         self.state.write()
     }
 
-    /// Waits until nobody has the state locked.
+    /// Waits until no other thread has the state locked.
     pub(crate) fn pass(&self) {
         drop(self.lock_state());
     }
 
-    /// The state, to be changed.
+    /// Locks the state, to be changed; waits while the branch is held.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         loop {
             let state = self.lock_state();
@@ -101,8 +101,8 @@ impl BranchInner {
         self.released.wait_while(&mut held, |held| *held);
     }
 
-    /// Keeps the branch as it is, for work that takes long. No lock is held meanwhile: it can be
-    /// read, and who wants to change it waits.
+    /// Keeps the branch as it is, for work that takes long. No lock is held meanwhile: the branch
+    /// can be read, and an operation that would change it waits.
     pub(crate) fn hold(&self) -> Hold<'_> {
         let mut state = self.write();
         state.is_held = true;

@@ -1,7 +1,7 @@
 //! One operation on the state of a branch: what it reads, what it changes, and what it emits.
 
 use super::Branch;
-use super::event_bus::{Circumstances, EventBus};
+use super::event_bus::{EventBus, EventContext};
 use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
 use crate::model::attr::{Nanos, now};
@@ -22,8 +22,8 @@ pub(crate) struct View<'a> {
     bus: &'a EventBus,
 }
 
-/// The state of a branch during one operation that changes it. Everything that can fail comes
-/// before the first change.
+/// The state of a branch during one operation that changes it. The operation does everything that
+/// can fail before its first change.
 pub(crate) struct Txn<'a> {
     pub(crate) tree: &'a mut Tree,
     pub(crate) handles: &'a mut Handles,
@@ -34,7 +34,7 @@ pub(crate) struct Txn<'a> {
 }
 
 impl Branch {
-    /// Runs an operation that changes the branch, then tells the sinks.
+    /// Runs an operation that changes the branch, then delivers its events.
     pub(crate) fn change<T>(
         &self,
         caller: &Caller,
@@ -43,8 +43,9 @@ impl Branch {
         self.change_open(caller, true, operation)
     }
 
-    /// As [`change`](Self::change), for what may change only what is open, and is not refused then
-    /// when the filesystem is [sealed](crate::FsCore::seal).
+    /// Runs an operation as [`change`](Self::change) does. If `changes_files` is false, the
+    /// operation only changes what is open, and is not refused when the filesystem is
+    /// [sealed](crate::FsCore::seal).
     pub(crate) fn change_open<T>(
         &self,
         caller: &Caller,
@@ -61,7 +62,7 @@ impl Branch {
         result
     }
 
-    /// Runs an operation on a state that is locked. The sinks are still to be told.
+    /// Runs an operation on a state that is locked. The caller delivers the events after unlocking.
     pub(crate) fn commit<T>(
         &self,
         caller: &Caller,
@@ -79,7 +80,7 @@ impl Branch {
         })
     }
 
-    /// Runs an operation that does not change the branch; it may still tell of activity.
+    /// Runs an operation that does not change the branch. It may still emit activity.
     pub(crate) fn view<T>(
         &self,
         caller: &Caller,
@@ -101,10 +102,11 @@ impl Branch {
         }
     }
 
-    /// Tells the event sinks what was committed and not yet told, unless another thread is at it.
+    /// Delivers to the event sinks what was committed and not yet delivered, unless another thread
+    /// is delivering.
     ///
-    /// Only for who asks [behind a kernel](Caller::behind_kernel): after every operation, when the
-    /// kernel has its answer. Every other operation does this itself.
+    /// Only a caller [behind a kernel](Caller::behind_kernel) needs this, after each of its
+    /// operations, once the kernel has the answer. All other operations deliver themselves.
     pub fn deliver(&self) {
         if self.core.bus.is_listening() {
             self.inner.outbox.deliver(&self.core.bus);
@@ -120,7 +122,7 @@ fn place(branch: &BranchInner, tree: &Tree, dir: NodeId, name: &Name) -> Place {
     }
 }
 
-/// Where a handle's name is now, or was when it went.
+/// Returns where a handle's name is, or where it was when it was removed.
 fn handle_place(branch: &BranchInner, tree: &Tree, dentry: &Dentry) -> Place {
     Place {
         parent: dentry.parent,
@@ -132,7 +134,8 @@ fn handle_place(branch: &BranchInner, tree: &Tree, dentry: &Dentry) -> Place {
     }
 }
 
-/// The object as it is; as one without a name if the host took it away in the meantime.
+/// Returns the object as it is now. If the host has removed it meanwhile, it is returned as one
+/// without a name.
 fn node_ref(tree: &Tree, handles: &Handles, node: NodeId) -> Result<NodeRef> {
     let (kind, nlink) = match tree.inode(node) {
         Ok(inode) => (inode.kind(), inode.nlink),
@@ -159,15 +162,15 @@ impl View<'_> {
         &self.branch.served
     }
 
-    /// Tells that something was read through the handle; gives whether there is something to
-    /// deliver.
-    pub(crate) fn tell_read(&self, handle: &Handle) -> Result<bool> {
+    /// Emits that something was read through the handle, if a sink wants to know; returns whether
+    /// there is something to deliver.
+    pub(crate) fn emit_read(&self, handle: &Handle) -> Result<bool> {
         if !self.bus.wants_activity(self.branch.id) {
             return Ok(false);
         }
         let at = handle.dentry.as_ref();
         self.branch.outbox.push(
-            circumstances(self.caller, now()),
+            context(self.caller, now()),
             Change::Read {
                 node: node_ref(self.tree, self.handles, handle.node)?,
                 at: at.map(|dentry| handle_place(self.branch, self.tree, dentry)),
@@ -177,8 +180,8 @@ impl View<'_> {
     }
 }
 
-fn circumstances(caller: &Caller, now: Nanos) -> Circumstances {
-    Circumstances {
+fn context(caller: &Caller, now: Nanos) -> EventContext {
+    EventContext {
         time_ns: now.unsigned_abs(),
         pid: caller.pid,
         origin: caller.origin,
@@ -194,14 +197,14 @@ impl Txn<'_> {
         self.bus.wants_activity(self.branch.id)
     }
 
-    /// Makes the object the branch's own: see [`Tree::copy_up`]. The change is based on what the
-    /// branch has shown of it.
+    /// Copies the object up: see [`Tree::copy_up`]. The change is based on the version that the
+    /// branch has shown.
     pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
         self.copy_up_as(node, None)
     }
 
-    /// As [`copy_up`](Self::copy_up), of a file of which parts stay as they are: it must still be of
-    /// the version that the caller has opened.
+    /// Copies a file up of which parts stay as they are, so it must still have the version that the
+    /// caller has opened.
     ///
     /// # Errors
     ///
@@ -219,33 +222,29 @@ impl Txn<'_> {
         self.tree.copy_up(node, based)
     }
 
-    /// Remembers that a version of the host's file was opened to be read.
+    /// Records that a version of the host's file was opened to be read.
     pub(crate) fn has_served(&self, node: NodeId, stamp: Stamp) {
         self.branch.served.content(node, stamp);
     }
 
-    /// Puts a change into the outbox. What it says is only worked out when somebody listens.
+    /// Puts a change into the outbox. `change` is only called if there is a sink.
     pub(crate) fn emit(&self, change: impl FnOnce(&Self) -> Result<Change>) -> Result<()> {
         if !self.bus.is_listening() {
             return Ok(());
         }
         let change = change(self)?;
-        let circumstances = circumstances(self.caller, self.now);
-        self.branch.outbox.push(circumstances, change);
+        let context = context(self.caller, self.now);
+        self.branch.outbox.push(context, change);
         Ok(())
     }
 
-    /// As [`emit`](Self::emit), with another origin than the caller's.
+    /// Puts a change into the outbox, with another origin than the caller's.
     pub(crate) fn emit_from(&self, origin: Origin, change: Change) {
         if self.bus.is_listening() {
-            let circumstances = circumstances(self.caller, self.now);
-            self.branch.outbox.push(
-                Circumstances {
-                    origin,
-                    ..circumstances
-                },
-                change,
-            );
+            let context = context(self.caller, self.now);
+            self.branch
+                .outbox
+                .push(EventContext { origin, ..context }, change);
         }
     }
 
@@ -253,11 +252,11 @@ impl Txn<'_> {
         place(self.branch, self.tree, dir, name)
     }
 
-    /// The current name of a handle.
+    /// Returns the current name of a handle.
     pub(crate) fn handle_place(&self, handle: &Handle) -> Option<Place> {
         match &handle.dentry {
             Some(dentry) => Some(handle_place(self.branch, self.tree, dentry)),
-            // Opened without a name (`O_TMPFILE`): by the one it may have got since.
+            // The file was opened without a name (`O_TMPFILE`), and may have got one since.
             None => {
                 let inode = self.tree.inode(handle.node).ok()?;
                 let (dir, name) = inode.names.first()?;
@@ -270,17 +269,17 @@ impl Txn<'_> {
         node_ref(self.tree, self.handles, node)
     }
 
-    /// A directory moved: paths are looked up anew.
+    /// Forgets the paths of all directories, because a directory moved.
     pub(crate) fn forget_dir_paths(&self) {
         self.branch.forget_dir_paths();
     }
 
-    /// An empty directory went.
+    /// Forgets the path of an empty directory that was removed.
     pub(crate) fn forget_dir_path(&self, dir: NodeId) {
         self.branch.forget_dir_path(dir);
     }
 
-    /// The handles opened by this name keep it, as one that is gone.
+    /// Marks the name as removed in all handles that were opened by it.
     pub(crate) fn detach_handles(&mut self, node: NodeId, dir: NodeId, name: &[u8]) {
         if !self.handles.is_open(node) {
             return;
@@ -291,7 +290,7 @@ impl Txn<'_> {
         });
     }
 
-    /// Forgets an object whose last name went, unless a handle holds it; tells of it as it was.
+    /// Forgets an object whose last name was removed, unless a handle holds it.
     pub(crate) fn drop_if_gone(&mut self, node: NodeId) -> Result<()> {
         if self.tree.inode(node)?.nlink > 0 {
             return Ok(());

@@ -1,4 +1,5 @@
-//! Only Linux keeps POSIX ACLs where the permission bits do not tell of them.
+//! On other systems than Linux the permission bits show no ACL's mask, so ACLs take nothing from
+//! them.
 
 use rustix::fd::OwnedFd;
 
@@ -10,16 +11,16 @@ pub(super) enum Taken {
     Bits(u32),
     /// The filesystem has no ACLs.
     Unsupported,
-    /// It cannot be found out.
+    /// The ACL cannot be read.
     Unknown,
 }
 
-/// Nothing.
+/// Returns that ACLs take no bits.
 pub(super) fn taken(_: &OwnedFd, _: &[u8], _: u32) -> Taken {
     Taken::Unsupported
 }
 
-/// The most permission bits that a new object in a directory may have.
+/// Returns the most permission bits that a new object in a directory may have.
 pub(crate) fn most_for_new(_: &OwnedFd) -> u32 {
     0o7777
 }

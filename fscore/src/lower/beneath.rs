@@ -1,7 +1,7 @@
-//! Opening below a directory so that nothing leads out of it: no symbolic link on the way is
-//! followed, and no `..` is passed.
+//! Opening a path beneath a directory, so that nothing leads out of it (`RESOLVE_BENEATH` of
+//! openat2(2)): no symbolic link on the way is followed, and no `..` is accepted.
 //!
-//! Everything that acts on a directory of the host by a path that somebody else chose opens it here.
+//! All code that acts on the host by a path which somebody else may change opens that path here.
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
@@ -9,7 +9,7 @@ use rustix::io::{Errno, Result};
 
 use crate::lower::split;
 
-/// What is opened for its bytes, attributes or entries.
+/// The flags for opening an object for its bytes, attributes or entries.
 const READING: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
@@ -19,16 +19,16 @@ const READING: OFlags = OFlags::RDONLY
 ///
 /// # Errors
 ///
-/// As openat2(2): `ELOOP` for a symbolic link on the way, `EXDEV` for a path that leads out.
+/// Those of openat2(2): `ELOOP` for a symbolic link on the way, `EXDEV` for a path that leads out.
 pub fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     at_once(root, path, flags, false)
 }
 
-/// As [`open`], and enters nothing that is mounted below `root`.
+/// Opens `path` as [`open`] does, and enters nothing that is mounted below `root`.
 ///
 /// # Errors
 ///
-/// As [`open`]; `EXDEV` also where something is mounted.
+/// Those of [`open`]; `EXDEV` also where something is mounted.
 pub fn open_on_mount(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     at_once(root, path, flags, true)
 }
@@ -53,8 +53,8 @@ fn at_once(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Resu
     stepwise(root, path, flags, one_mount)
 }
 
-/// As [`open_stepwise`]. What is mounted is known by its device: a bind mount of the same device is
-/// not noticed.
+/// Opens a path as [`open_stepwise`] does, and refuses `..`. A mount is recognised by its device,
+/// so a bind mount of the same device is not noticed.
 fn stepwise(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Result<OwnedFd> {
     if path.split(|byte| *byte == b'/').any(|name| name == b"..") {
         return Err(Errno::XDEV);
@@ -66,13 +66,13 @@ fn stepwise(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Res
     Ok(opened)
 }
 
-/// Opens a regular file or a directory for reading, and says how it is. Anything else is `ESTALE` and is
-/// not opened: the writer of a FIFO would be let through and then lose its reader, and a device may do
-/// whatever its driver does when it is opened.
+/// Opens a regular file or a directory for reading, and returns its stat as well. Anything else is
+/// `ESTALE` and is not opened: opening a FIFO would release a writer that then has no reader, and
+/// opening a device does whatever its driver does.
 #[cfg(target_os = "linux")]
 pub(crate) fn open_content(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
     use std::os::fd::AsRawFd as _;
-    // That opens nothing yet, and holds the object: it stays what is looked at.
+    // `O_PATH` does not open the object, but holds it: what is opened below is what was looked at.
     let object = open(&root, path, OFlags::PATH)?;
     let stat = content(rustix::fs::fstat(&object)?)?;
     let itself = format!("/proc/self/fd/{}", object.as_raw_fd());
@@ -84,8 +84,8 @@ pub(crate) fn open_content(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Sta
     }
 }
 
-/// Opens a regular file or a directory for reading, and says how it is. Anything else is `ESTALE` and is
-/// not opened, unless it takes the place of what is opened at that moment.
+/// Opens a regular file or a directory for reading, and returns its stat as well. Anything else is
+/// `ESTALE` and is not opened, unless it replaces the object between the look and the opening.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn open_content(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
     look_and_open(root, path)
@@ -101,7 +101,7 @@ fn look_and_open(root: impl AsFd, path: &[u8]) -> Result<(OwnedFd, Stat)> {
     Ok((opened, stat))
 }
 
-/// Gives back how an object is that has bytes or entries.
+/// Returns the stat of an object that has bytes or entries, and `ESTALE` for any other.
 fn content(stat: Stat) -> Result<Stat> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile | FileType::Directory => Ok(stat),
@@ -114,8 +114,8 @@ fn content(stat: Stat) -> Result<Stat> {
     }
 }
 
-/// One component at a time, for kernels that cannot do it at once, and where a filter of system calls
-/// forbids that.
+/// Opens one component after the other: for kernels without openat2, and where a filter of system
+/// calls forbids it.
 fn open_stepwise(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
     let step = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else {

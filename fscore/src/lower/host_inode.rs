@@ -1,4 +1,4 @@
-//! How an object of the host is shown, from a look at it.
+//! An object of the host, as a look at it found it.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
 use crate::model::names::Names;
 
-/// How long after a change another one may have the same time: the kernel's clock for files ticks a
-/// hundred times a second at least.
+/// For how long after a change another one may get the same time: the kernel's clock for files
+/// ticks at least a hundred times a second.
 const TICK: Nanos = 20_000_000;
 
 /// An object of the host, as branches show it before they change it.
@@ -58,7 +58,8 @@ impl HostInode {
                 atime: nanos(stat.st_atime, stat.st_atime_nsec),
                 mtime,
                 ctime,
-                // Not every host keeps it; no object is younger than its last changes.
+                // Not every host records the birth time; no object is younger than its last
+                // changes.
                 btime: mtime.min(ctime),
             },
             names,
@@ -68,7 +69,7 @@ impl HostInode {
 }
 
 impl Lower {
-    /// An object of the host, in the directory where it was looked at.
+    /// Returns an object of the host that was looked at by its name in `dir`.
     pub(super) fn inode_in(
         &self,
         (dir, name): (&OwnedFd, &[u8]),
@@ -93,8 +94,8 @@ impl Lower {
         Ok(HostInode::new(stat, mode, known.names.clone(), body))
     }
 
-    /// The permission bits, less what the object's ACL takes from them. The host is asked for it once
-    /// for each state of an object, and not at all where only the owner has rights.
+    /// Returns the permission bits, less what the object's ACL takes from them. The ACL is read
+    /// once for each state of an object, and never where only the owner has rights.
     pub(super) fn mode_shown(
         &self,
         (dir, name): (&OwnedFd, &[u8]),
@@ -105,7 +106,7 @@ impl Lower {
         if known.kind == ObjectKind::Symlink || mode & 0o077 == 0 {
             return mode;
         }
-        // Whoever sets an ACL moves the time of change.
+        // Setting an ACL moves the time of change.
         let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
         if let Some((at, taken)) = known.acl
             && at == ctime

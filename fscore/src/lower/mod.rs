@@ -1,8 +1,8 @@
-//! The host directory below every branch: read lazily, never written.
+//! The host's directory below every branch: it is read lazily, and never written from here.
 //!
-//! Nothing of it is copied into a branch before the branch changes it. What stays is an index that
-//! gives every object of the host that was ever seen a [`NodeId`], the same in all branches; hard
-//! links are one node, known by device and inode number.
+//! An object is copied into a branch only when the branch changes it. What is kept here is an index
+//! that gives every object of the host that was ever seen a [`NodeId`], which is the same in all
+//! branches. Hard links to one object, known by its device and inode number, are one node.
 
 #[cfg(target_os = "linux")]
 mod acl;
@@ -42,7 +42,7 @@ use crate::model::id::{NodeId, NodeNumbers};
 use crate::model::names::Found;
 use crate::sync::Mutex;
 
-/// Lower files that are kept open.
+/// How many lower files are kept open.
 const MAX_OPEN: usize = 64;
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct Lower {
     object: HostId,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
-    /// Devices of which it is known that their filesystem has no ACLs.
+    /// The devices whose filesystem is known to have no ACLs.
     without_acls: Mutex<Vec<u64>>,
     /// How names compare.
     case: CaseSensitivity,
@@ -62,7 +62,7 @@ pub(crate) struct Lower {
     pub(crate) announced: Announced,
 }
 
-/// What a vanished or replaced object of the host gives.
+/// Returns the error for an object of the host that has vanished or was replaced.
 fn vanished(errno: rustix::io::Errno) -> Errno {
     match Errno::from(errno) {
         Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => Errno::ESTALE,
@@ -105,30 +105,30 @@ impl Lower {
         index.known(node).cloned().ok_or(Errno::ESTALE)
     }
 
-    /// What a node is, or was when the host still had it.
+    /// Returns what a node is, or was while the host still had it.
     pub(crate) fn kind_of(&self, node: NodeId) -> Option<ObjectKind> {
         self.index.lock().known(node).map(|known| known.kind)
     }
 
-    /// Whether the host has this object, unless that was found not to be so.
+    /// Returns whether the host has this object, as far as is known: until it was found to be gone.
     pub(crate) fn has(&self, node: NodeId) -> bool {
         self.index.lock().has(node)
     }
 
-    /// Where a node was seen last on the host, relative to the root.
+    /// Returns where a node was last seen on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         let index = self.index.lock();
         index.known(node).map(|known| known.path.clone())
     }
 
-    /// Whether names that come to be or go away in a directory are told.
+    /// Returns whether names that are created or removed in a directory are announced.
     pub(crate) fn tells_names(&self, dir: NodeId) -> bool {
         self.path_of(dir)
             .is_some_and(|dir| self.announced.has_bytes(&dir))
     }
 
-    /// Whether changes of an object are told, whichever name they are made by; of a directory also
-    /// those of its names.
+    /// Returns whether changes of an object are announced, whichever name they are made by; for a
+    /// directory, also those of the names in it.
     pub(crate) fn tells_of(&self, node: NodeId) -> bool {
         let index = self.index.lock();
         let Some(known) = index.known(node) else {
@@ -141,7 +141,7 @@ impl Lower {
         known.names.iter().all(|(dir, _)| tells(dir)) && (!known.kind.is_dir() || tells(node))
     }
 
-    /// What is at a path, relative to the root.
+    /// Returns the state of what is at a path, relative to the root.
     pub(crate) fn state_of(&self, path: &[u8]) -> HostState {
         let (dir, name) = split(path);
         let stat = stat_at(self.open_dir(dir).ok()?, name).ok()?;
@@ -149,7 +149,8 @@ impl Lower {
         Some((device, inode, nanos(stat.st_ctime, stat.st_ctime_nsec)))
     }
 
-    /// The object as it is now on the host, if that still has it where it was seen last.
+    /// Returns the fingerprint of the object as it is now, if the host still has it where it was
+    /// last seen.
     pub(crate) fn fingerprint_of(&self, node: NodeId) -> Option<Fingerprint> {
         let known = self.known(node).ok()?;
         let (dir, name) = split(&known.path);
@@ -163,7 +164,8 @@ impl Lower {
         is_same.then(|| Fingerprint::of(&stat))
     }
 
-    /// The object as the host has it now; `ESTALE` when it is gone or another is in its place.
+    /// Looks at an object by its node. It is `ESTALE` when the object is gone or another one is in
+    /// its place.
     pub(crate) fn inode(&self, node: NodeId) -> Result<HostInode> {
         let known = self.known(node)?;
         let (dir, name) = split(&known.path);
@@ -185,8 +187,8 @@ impl Lower {
         self.inode_in((&dir, name), &stat, (node, &known))
     }
 
-    /// The object of that name and how it is, in one look at the host. A directory that the host has
-    /// no more counts as empty.
+    /// Looks up a name and at its object, in one look at the host. A directory that the host no
+    /// longer has counts as empty.
     pub(crate) fn lookup_inode(
         &self,
         dir: NodeId,
@@ -210,7 +212,7 @@ impl Lower {
         if self.case == CaseSensitivity::Sensitive {
             return Ok(None);
         }
-        // By another spelling.
+        // It may be there by another spelling.
         let Some(found) = self.lookup(dir, name)? else {
             return Ok(None);
         };
@@ -218,14 +220,15 @@ impl Lower {
         Ok(Some((found, inode)))
     }
 
-    /// The `user.` attributes of a file or directory, which are what a branch shows of the host's.
+    /// Reads the `user.` attributes of a file or directory. A branch shows no other extended
+    /// attributes of the host.
     pub(crate) fn xattrs(&self, node: NodeId) -> Result<Option<Arc<Xattrs>>> {
         let known = self.known(node)?;
         if !matches!(known.kind, ObjectKind::File | ObjectKind::Directory) {
             return Ok(None);
         }
         let Ok((fd, _)) = beneath::open_content(&self.root, &known.path) else {
-            // Not readable, or no file any more: there is nothing to show.
+            // It cannot be read, or is no file any more: there is nothing to show.
             return Ok(None);
         };
         let mut names = vec![0; 1 << 16];
@@ -248,7 +251,7 @@ impl Lower {
         beneath::open(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
-    /// The directory of that node, if the host still has it.
+    /// Opens the directory of that node, if the host still has it.
     fn same_dir(&self, dir: NodeId) -> Result<Option<(OwnedFd, IndexedObject)>> {
         let known = self.known(dir)?;
         let fd = match self.open_dir(&known.path) {
@@ -260,8 +263,8 @@ impl Lower {
         Ok(same.then_some((fd, known)))
     }
 
-    /// The object of that name. A directory that the host has no more counts as empty: what
-    /// branches put there stays reachable.
+    /// Looks up a name. A directory that the host no longer has counts as empty, so what branches
+    /// have put there stays reachable.
     pub(crate) fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
         let Some((fd, known)) = self.same_dir(dir)? else {
             return Ok(None);
@@ -281,7 +284,7 @@ impl Lower {
         }
     }
 
-    /// Everything in a directory.
+    /// Lists a directory.
     pub(crate) fn list(&self, dir: NodeId) -> Result<Vec<Found>> {
         let Some((fd, known)) = self.same_dir(dir)? else {
             return Ok(Vec::new());
@@ -316,7 +319,7 @@ impl Lower {
         Some(self.seen(known, dir, name, object_of(stat), kind))
     }
 
-    /// Gives the object its node, and remembers where it was seen.
+    /// Returns the entry of an object, and records in the index where it was seen.
     fn seen(
         &self,
         known: &IndexedObject,
@@ -339,30 +342,31 @@ impl Lower {
         new
     }
 
-    /// What had the name of an object before it, the latest first.
+    /// Returns the nodes that had the name of an object before it, the latest first.
     pub(crate) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
         self.index.lock().predecessors(node)
     }
 
-    /// The node that was last seen by this name.
+    /// Returns the node that was last seen by this name.
     pub(crate) fn seen_as(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
         self.index.lock().named(dir, name)
     }
 
-    /// The same, and what it was.
+    /// Returns the node that was last seen by this name, and what it was.
     pub(crate) fn seen_with_kind(&self, dir: NodeId, name: &[u8]) -> Option<(NodeId, ObjectKind)> {
         let index = self.index.lock();
         let node = index.named(dir, name)?;
         Some((node, index.known(node)?.kind))
     }
 
-    /// The host has no such name any more. With its last name goes the object, unless it was only
-    /// `moved`: another that gets its inode number is another node.
+    /// Forgets a name that the host no longer has. If it was the last name and the object was not
+    /// only `moved`, the object is forgotten too: another object that gets its inode number is
+    /// another node.
     pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8], moved: bool) {
         self.index.lock().forget_name(dir, name, moved);
     }
 
-    /// The host has this object at this name now, put there for `node` by who calls.
+    /// Records that the caller has put the object at this name there for `node`.
     pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<()> {
         let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
         let stat = stat_at(&fd, name)?;
@@ -373,7 +377,7 @@ impl Lower {
         Ok(())
     }
 
-    /// Keeps it open no longer.
+    /// Closes the lower file of a node, if it is kept open.
     fn close(&self, node: NodeId) {
         self.open.lock().retain(|(other, _)| *other != node);
     }

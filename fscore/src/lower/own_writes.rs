@@ -1,5 +1,5 @@
-//! What applying left on the host, so that a watcher of the host does not take it for news in the
-//! branch that was applied.
+//! What applying has written to the host, so that a watcher of the host does not report it as a
+//! change to the branch that was applied.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -11,11 +11,11 @@ use crate::model::event::ObjectKind;
 use crate::model::id::{BranchId, NodeId};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Paths that are remembered before all are forgotten.
+/// How many paths are remembered before all are forgotten.
 const MAX_PATHS: usize = 1 << 20;
 
-/// What tells one state of an object on the host from a later one: device, inode number and time of
-/// the last change of any kind. Nothing where there is no object.
+/// The state of an object on the host, which a later state differs from: device, inode number and
+/// time of the last change of any kind. `None` where there is no object.
 pub(crate) type HostState = Option<(u64, u64, i64)>;
 
 #[derive(Debug, Default)]
@@ -34,14 +34,14 @@ struct OwnWrite {
 }
 
 impl OwnWrites {
-    /// Waits until no other branch is looked at or applied. Taken before a branch is held, and apart
-    /// from [`applying`](Self::applying), so that many who wait do not keep a watcher of the host
-    /// waiting, too.
+    /// Waits until no other branch is compared with the host or applied. Taken before a branch is
+    /// held, and apart from [`applying`](Self::applying), so that many waiting branches do not keep
+    /// a watcher of the host waiting as well.
     pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock()
     }
 
-    /// Something is being applied until the guard goes.
+    /// Marks that a branch is being applied, until the guard is dropped.
     pub(crate) fn applying(&self) -> RwLockWriteGuard<'_, ()> {
         self.applying.write()
     }
@@ -51,7 +51,7 @@ impl OwnWrites {
         self.applying.read()
     }
 
-    /// A branch takes this object away.
+    /// Records that a branch is about to remove this object.
     pub(crate) fn record_removal(
         &self,
         by: BranchId,
@@ -64,7 +64,7 @@ impl OwnWrites {
             .insert(path.to_vec(), OwnWrite { by, left, was });
     }
 
-    /// A branch did something at these paths.
+    /// Records that a branch has changed these paths, and how they are now.
     pub(crate) fn record<'a>(
         &self,
         lower: &Lower,
@@ -86,7 +86,7 @@ impl OwnWrites {
         }
     }
 
-    /// Which branch left the path as it is now.
+    /// Returns the branch that left the path as it is now.
     pub(crate) fn author_of(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
         let _settled = self.settled();
         let mut paths = self.paths.lock();
@@ -98,7 +98,7 @@ impl OwnWrites {
         None
     }
 
-    /// What a branch took away from there; told once.
+    /// Returns the object that a branch removed there; each only once.
     pub(crate) fn take_removed(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
         self.paths.lock().get_mut(path)?.was.take()
     }

@@ -1,4 +1,4 @@
-//! What stat, setattr, readdir and statfs speak of.
+//! The attributes of objects: what stat, setattr, readdir and statfs exchange.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub struct Attr {
 }
 
 impl Attr {
-    /// `st_mode`: type and permission bits.
+    /// Returns `st_mode`: the type and the permission bits.
     #[must_use]
     pub fn st_mode(&self) -> u32 {
         file_type(self.kind) | self.mode
@@ -59,7 +59,7 @@ pub(crate) const SETGID: u32 = 0o2000;
 pub(crate) const STICKY: u32 = 0o1000;
 pub(crate) const GROUP_EXECUTE: u32 = 0o010;
 
-/// The `S_IF*` bits of a kind of object.
+/// Returns the `S_IF*` bits of a kind of object.
 #[must_use]
 pub const fn file_type(kind: ObjectKind) -> u32 {
     match kind {
@@ -73,7 +73,7 @@ pub const fn file_type(kind: ObjectKind) -> u32 {
     }
 }
 
-/// The kind that the `S_IF*` bits of a mode name.
+/// Returns the kind that the `S_IF*` bits of a mode name.
 #[must_use]
 pub const fn kind_of_mode(mode: u32) -> Option<ObjectKind> {
     Some(match mode & TYPE_MASK {
@@ -97,7 +97,7 @@ pub enum SetTime {
     To(Nanos),
 }
 
-/// What one setattr call sets; `None` leaves it.
+/// What one setattr call sets. An attribute that is `None` stays as it is.
 ///
 /// A call that sets the size is a truncate, one that sets the mode a chmod, and so on; each kind
 /// emits its own event, in the order size, mode and owner and times.
@@ -117,7 +117,7 @@ pub struct SetAttr {
     pub mtime: Option<SetTime>,
 }
 
-/// One entry that readdir gives.
+/// One entry that readdir returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
     /// The name, `.` and `..` included.
@@ -126,11 +126,12 @@ pub struct DirEntry {
     pub node: NodeId,
     /// Of which kind.
     pub kind: ObjectKind,
-    /// Where to go on after this entry. Stays good while other entries come and go; fits `off_t`.
+    /// Where reading continues after this entry. It stays valid while other entries come and go,
+    /// and fits `off_t`.
     pub cookie: u64,
 }
 
-/// Where [`Branch::seek`](crate::Branch::seek) shall go.
+/// Where [`Branch::seek`](crate::Branch::seek) moves to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seek {
     /// `SEEK_SET`.
@@ -145,7 +146,7 @@ pub enum Seek {
     Hole(i64),
 }
 
-/// What statfs tells: blocks and nodes of a branch, against its limits.
+/// What statfs reports: the blocks and nodes of a branch, and its limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StatFs {
     /// Bytes in a block.
@@ -185,7 +186,7 @@ impl Times {
 /// Extended attributes, in the order in which they are listed.
 pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Arc<[u8]>>;
 
-/// The time as files have it.
+/// Returns the current time, as files record it.
 pub(crate) fn now() -> Nanos {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! Who asks, and with which rights.
+//! The caller of an operation, and its rights.
 
 use std::sync::Arc;
 
@@ -16,25 +16,25 @@ pub struct Caller {
     /// Taken away from the mode of what is created. 0 when the kernel has applied it already, as
     /// FUSE does by default.
     pub umask: u32,
-    /// Process id, or 0 when it is not known. Only told to event sinks.
+    /// Process id, or 0 when it is not known. It matters only to event sinks.
     pub pid: u32,
-    /// By which way it came. Only told to event sinks.
+    /// How the request arrived. It matters only to event sinks.
     pub origin: Origin,
-    /// Whether a kernel asks on its behalf, as a mount's does. It has checked the rights already, so
-    /// they are not checked again; and it waits for the answer with locks held, so the operation
-    /// does not tell event sinks: [`Branch::deliver`](crate::Branch::deliver) does, once the answer
-    /// is given.
+    /// Whether a kernel asks on the caller's behalf, as that of a mount does. The kernel has
+    /// checked the rights already, so they are not checked again. It also waits for the answer with
+    /// locks held, so the operation delivers no event: the mount calls
+    /// [`Branch::deliver`](crate::Branch::deliver) once the answer is sent.
     pub behind_kernel: bool,
 }
 
 impl Caller {
-    /// The superuser within this process.
+    /// Returns the superuser within this process.
     #[must_use]
     pub fn root() -> Self {
         Self::new(0, 0)
     }
 
-    /// A user without supplementary groups, with umask 0, as [`Origin::Local`].
+    /// Returns a user without supplementary groups, with umask 0 and [`Origin::Local`].
     #[must_use]
     pub fn new(uid: u32, gid: u32) -> Self {
         Self {
@@ -48,13 +48,14 @@ impl Caller {
         }
     }
 
-    /// The same caller with another origin.
+    /// Returns the same caller with another origin.
     #[must_use]
     pub fn with_origin(self, origin: Origin) -> Self {
         Self { origin, ..self }
     }
 
-    /// The same caller, asking through a kernel: see [`behind_kernel`](Self::behind_kernel).
+    /// Returns the same caller, asking through a kernel: see
+    /// [`behind_kernel`](Self::behind_kernel).
     #[must_use]
     pub fn behind_kernel(self) -> Self {
         Self {
@@ -63,13 +64,13 @@ impl Caller {
         }
     }
 
-    /// The same caller with another process id.
+    /// Returns the same caller with another process id.
     #[must_use]
     pub fn with_pid(self, pid: u32) -> Self {
         Self { pid, ..self }
     }
 
-    /// The same caller with supplementary groups.
+    /// Returns the same caller with supplementary groups.
     #[must_use]
     pub fn with_groups(self, groups: impl Into<Arc<[u32]>>) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl Caller {
         }
     }
 
-    /// The same caller with another umask.
+    /// Returns the same caller with another umask.
     #[must_use]
     pub fn with_umask(self, umask: u32) -> Self {
         Self { umask, ..self }

@@ -1,4 +1,4 @@
-//! How a filesystem is set up.
+//! The configuration of a filesystem.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,8 @@ use super::errno::Errno;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FsConfig {
-    /// Whether changes are told to event sinks. When not, subscribing fails, and an operation pays
-    /// one branch instruction for it.
+    /// Whether changes are delivered to event sinks. If not, subscribing fails, and events cost an
+    /// operation one branch instruction.
     pub track_events: bool,
     /// How names compare.
     pub case_sensitivity: CaseSensitivity,
@@ -78,11 +78,11 @@ pub enum BackstoreMode {
     InMemory,
 }
 
-/// What may not be exceeded. Reaching a limit fails the operation, with nothing half done.
+/// The limits of a filesystem. An operation that would exceed one fails as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FsLimits {
-    /// Nodes that one branch may hold (objects of the lower layer count when they are copied up).
+    /// Nodes that one branch may hold. Objects of the lower layer count once they are copied up.
     /// Beyond: `ENOSPC`.
     pub nodes: u64,
     /// Bytes of content that one branch may hold, in pages of 4096, shared or not. Beyond: `ENOSPC`.
@@ -114,8 +114,8 @@ impl Default for FsLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Permissions {
-    /// Whether the caller's rights are checked. Not needed below a mount with
-    /// `default_permissions`, where the kernel does it.
+    /// Whether the caller's rights are checked. A mount with `default_permissions` does not need
+    /// it, because the kernel checks them.
     pub enforce: bool,
     /// Owner of the root directory when there is no lower layer.
     pub root_uid: u32,
@@ -140,9 +140,9 @@ impl Default for Permissions {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Overlay {
-    /// Which directory. It is read and never written, except by
-    /// [`Branch::apply`](crate::Branch::apply). What a branch has not touched shows the directory
-    /// as it is now.
+    /// The path of the directory. It is read and never written, except by
+    /// [`Branch::apply`](crate::Branch::apply). Where a branch has changed nothing, it shows the
+    /// directory as it is now.
     pub lower: PathBuf,
 }
 
@@ -164,9 +164,9 @@ pub enum ConfigError {
     RootMode(u32),
     /// The lower directory cannot be opened.
     Lower {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// What the host answered.
         errno: Errno,
     },
 }
@@ -193,11 +193,11 @@ impl std::fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl FsConfig {
-    /// Checks everything that can be checked without the host.
+    /// Checks everything that can be checked without looking at the host.
     ///
     /// # Errors
     ///
-    /// The first value that cannot work.
+    /// Returns the first value that cannot work.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
         for (name, value) in [

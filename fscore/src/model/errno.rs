@@ -1,4 +1,4 @@
-//! The error of every operation: the number Linux gives.
+//! The error of every operation, as Linux numbers it.
 
 use std::fmt;
 
@@ -16,7 +16,8 @@ macro_rules! errnos {
         impl Errno {
             $(#[doc = $text] pub const $name: Self = Self($number);)*
 
-            /// The symbol, such as `ENOENT`, or `E?` for a number that this crate never returns.
+            /// Returns the symbol, such as `ENOENT`, or `E?` for a number that this crate never
+            /// returns.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self.0 {
@@ -74,13 +75,13 @@ errnos! {
 }
 
 impl Errno {
-    /// The number, as `errno` holds it.
+    /// Returns the number, as `errno` holds it.
     #[must_use]
     pub const fn raw(self) -> i32 {
         self.0
     }
 
-    /// From a raw Linux number.
+    /// Returns the error with a raw Linux number.
     #[must_use]
     pub const fn from_raw(number: i32) -> Self {
         Self(number)
@@ -102,7 +103,7 @@ impl fmt::Display for Errno {
 impl std::error::Error for Errno {}
 
 impl From<Errno> for std::io::Error {
-    /// On Linux the operating system's error of that number, so that `kind()` answers.
+    /// Returns, on Linux, the operating system's error of that number, so that `kind()` is known.
     fn from(errno: Errno) -> Self {
         if cfg!(target_os = "linux") {
             Self::from_raw_os_error(errno.0)
@@ -112,8 +113,8 @@ impl From<Errno> for std::io::Error {
     }
 }
 
-/// What the host says about the lower layer. The numbers that differ between systems are
-/// translated; anything unforeseen is `EIO`.
+/// Translates an error of the host to the number that it has on Linux; one that has none there is
+/// `EIO`.
 impl From<rustix::io::Errno> for Errno {
     fn from(host: rustix::io::Errno) -> Self {
         use rustix::io::Errno as Host;

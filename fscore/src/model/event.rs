@@ -1,9 +1,9 @@
-//! What a committed change says of itself.
+//! Events: what FsCore emits about a committed change.
 //!
-//! [`EventKind`] is the simple contract, one value per change with canonical paths. [`Envelope`] is
-//! the whole truth: who changed which node, by which name, and what was true just after the commit.
-//! It carries every detail that a kernel's notification depends on, so that a reader can rebuild
-//! what inotify, kqueue or FSEvents would have said without looking at the filesystem again.
+//! [`EventKind`] is the simple form: one value per change, with canonical paths. [`Envelope`] has
+//! everything: who changed which node, by which name, and how the node was just after the commit.
+//! It carries every detail on which a kernel's notification depends, so that its receiver can build
+//! what inotify, kqueue or FSEvents would have reported without looking at the filesystem again.
 
 mod change;
 
@@ -20,14 +20,14 @@ use crate::model::id::{BranchId, MountId, NodeId, Seq, SessionId, SnapshotId};
 /// When the filesystem is case-insensitive the paths have the stored spelling.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    /// A name came to be: create, mkdir, symlink, mknod, or a new hard link.
+    /// A name was created: create, mkdir, symlink, mknod, or a new hard link.
     Created {
         /// The new name.
         path: PathBuf,
     },
-    /// A name went away: unlink or rmdir. The node may live on under other names.
+    /// A name was removed: unlink or rmdir. The node may still have other names.
     Removed {
-        /// The name that was.
+        /// The old name.
         path: PathBuf,
     },
     /// Content or attributes changed.
@@ -60,37 +60,38 @@ pub enum EventKind {
 
 /// Receives events. See [`FsCore::subscribe_events`](crate::FsCore::subscribe_events).
 ///
-/// Called by the committing thread, after the commit, with no lock of the filesystem held: a sink
-/// may read the filesystem and change it again. It must not wait for another thread that does.
-/// A sink that panics is removed and reported.
+/// The committing thread calls the sink after the commit, holding no lock of the filesystem, so a
+/// sink may read the filesystem and change it. It must not wait for another thread that does. A
+/// sink that panics is removed, and the panic is logged.
 pub trait EventSink: Send + Sync {
-    /// Hears one change.
+    /// Receives one change.
     fn on_event(&self, event: &EventKind);
 
-    /// Hears one change with all its details. The default forwards to [`on_event`](Self::on_event)
-    /// what has an [`EventKind`].
+    /// Receives one change with all its details. By default, forwards to
+    /// [`on_event`](Self::on_event) each change that has an [`EventKind`].
     fn on_envelope(&self, envelope: &Envelope) {
         if let Some(kind) = envelope.kind() {
             self.on_event(&kind);
         }
     }
 
-    /// Whether [`Change::Opened`], [`Change::Read`] and [`Change::Closed`] are wanted as well.
-    /// Asked at every operation that could emit one, so it must be cheap; the answer may change.
+    /// Returns whether the sink wants [`Change::Opened`], [`Change::Read`] and [`Change::Closed`]
+    /// as well. Every operation that could emit one asks, so this must be cheap. The answer may
+    /// change.
     fn wants_activity(&self) -> bool {
         false
     }
 
-    /// The same for one branch, so that what somebody wants to hear of another one costs nothing
-    /// here. The default is [`wants_activity`](Self::wants_activity).
+    /// Returns the same for one branch, so that activity which is wanted of another branch costs
+    /// nothing here. By default, returns [`wants_activity`](Self::wants_activity).
     ///
-    /// Asked under the branch's lock: it may neither wait nor ask the filesystem.
+    /// The branch's lock is held meanwhile, so this may neither wait nor ask the filesystem.
     fn wants_activity_in(&self, _branch: BranchId) -> bool {
         self.wants_activity()
     }
 
-    /// The committing thread has nothing more to say for now: the time to publish what
-    /// `on_envelope` has only written.
+    /// Ends a batch: the committing thread has no further change for now. A sink that collects in
+    /// `on_envelope` sends here.
     fn on_batch_end(&self) {}
 }
 
@@ -130,7 +131,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// Whether notifications of this object carry `IN_ISDIR`.
+    /// Returns whether the object is a directory, so that its notifications carry `IN_ISDIR`.
     #[must_use]
     pub fn is_dir(self) -> bool {
         self == Self::Directory
@@ -152,8 +153,9 @@ pub struct NodeRef {
 }
 
 impl NodeRef {
-    /// Whether the change took its last name and nothing holds it: the moment at which inotify says
-    /// `IN_DELETE_SELF`. Otherwise the [`Change::Closed`] of the last handle says so.
+    /// Returns whether the change took the last name of the object and no handle holds it. At that
+    /// moment inotify reports `IN_DELETE_SELF`. While a handle holds the object, the moment is the
+    /// [`Change::Closed`] of the last handle.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.nlink == 0 && !self.open
@@ -177,13 +179,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether the name lies too deep for a path, so that [`path`](Self::path) does not lead to it.
+    /// Returns whether the name lies too deep for a path, so that [`path`](Self::path) does not
+    /// lead to it.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.dir.ends_with(b"/") || self.dir.len() + 1 + self.name.len() > LONGEST_PATH
     }
 
-    /// The canonical absolute path at the commit.
+    /// Returns the canonical absolute path at the commit.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         let mut bytes = Vec::with_capacity(self.dir.len() + 1 + self.name.len());
@@ -254,12 +257,14 @@ pub enum RenameHow {
     ExchangeSecond(NodeRef),
 }
 
-/// A change as the router needs it. `at` is the name that was used to reach the node, or any name
-/// it has when it was reached by number, and `None` only for a node that never had one
-/// (`O_TMPFILE`), or for the root directory, which has none.
+/// One change, with every detail that a notification depends on.
 ///
-/// For a node changed through a handle after its name was removed, `at` is the name it had and
-/// `NodeRef::nlink` says that it is gone.
+/// `at` is the name by which the operation reached the node. If it reached the node by number, `at`
+/// is any name of it. `at` is `None` only for a node that never had a name (`O_TMPFILE`) and for
+/// the root directory.
+///
+/// If a node is changed through a handle after its name was removed, `at` is the name that it had,
+/// and `NodeRef::nlink` shows that the name is gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// [`EventKind::Created`].
@@ -366,31 +371,32 @@ pub enum Change {
         at: Option<Place>,
         /// Whether the handle could write.
         write: bool,
-        /// Whether anything was written or truncated through it (`O_TRUNC` on a file that existed
-        /// counts): when XNU says `FSE_CONTENT_MODIFIED` (`vfs_vnops.c: vn_close`).
+        /// Whether anything was written or truncated through it, `O_TRUNC` on a file that existed
+        /// included. XNU reports `FSE_CONTENT_MODIFIED` then (`vfs_vnops.c: vn_close`).
         written: bool,
     },
 }
 
-/// A change with its circumstances. Made under the branch's lock, delivered after it is released.
+/// A change, with its place in the branch's history. It is made under the branch's lock and
+/// delivered after the lock is released.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Envelope {
     /// Commit order in `branch`.
     pub seq: Seq,
-    /// When: nanoseconds since the epoch, as the filesystem's clock told.
+    /// When it was committed: nanoseconds since the epoch.
     pub time_ns: u64,
-    /// Where.
+    /// The branch that changed.
     pub branch: BranchId,
     /// The process that acted, or 0 when it is not known.
     pub pid: u32,
-    /// By which way it acted.
+    /// How its request arrived.
     pub origin: Origin,
-    /// What.
+    /// The change.
     pub change: Change,
 }
 
 impl Envelope {
-    /// The simple form, or `None` for activity.
+    /// Returns the simple form, or `None` for activity.
     #[must_use]
     pub fn kind(&self) -> Option<EventKind> {
         let at = |place: &Option<Place>| {

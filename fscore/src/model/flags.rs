@@ -9,31 +9,31 @@ macro_rules! flags {
         impl $name {
             $($(#[$flag_doc])* pub const $flag: Self = Self($value);)*
 
-            /// From the system call's word; bits without a name here are kept.
+            /// Returns the flags of a system call's word. Bits without a name here are kept.
             #[must_use]
             pub const fn from_bits(bits: u32) -> Self {
                 Self(bits)
             }
 
-            /// The system call's word.
+            /// Returns the system call's word.
             #[must_use]
             pub const fn bits(self) -> u32 {
                 self.0
             }
 
-            /// Whether all bits of `other` are set.
+            /// Returns whether all bits of `other` are set.
             #[must_use]
             pub const fn contains(self, other: Self) -> bool {
                 self.0 & other.0 == other.0
             }
 
-            /// Whether any bit of `other` is set.
+            /// Returns whether any bit of `other` is set.
             #[must_use]
             pub const fn intersects(self, other: Self) -> bool {
                 self.0 & other.0 != 0
             }
 
-            /// Without the bits of `other`.
+            /// Returns the flags without the bits of `other`.
             #[must_use]
             pub const fn without(self, other: Self) -> Self {
                 Self(self.0 & !other.0)
@@ -76,13 +76,13 @@ flags! {
 }
 
 impl OpenFlags {
-    /// Whether the handle may read.
+    /// Returns whether the handle may read.
     #[must_use]
     pub const fn can_read(self) -> bool {
         matches!(self.0 & 3, 0 | 2)
     }
 
-    /// Whether the handle may write.
+    /// Returns whether the handle may write.
     #[must_use]
     pub const fn can_write(self) -> bool {
         matches!(self.0 & 3, 1 | 2)

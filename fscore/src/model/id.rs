@@ -22,8 +22,9 @@ macro_rules! id {
 
 id! {
     /// An object of the filesystem: `st_ino` on a mount. Unique over all branches and never reused
-    /// while the [`FsCore`](crate::FsCore) lives; a node keeps its id in every branch that shares it.
-    /// An object of the lower directory has the inode number it has there, if that was never another's.
+    /// while the [`FsCore`](crate::FsCore) lives; a node keeps its id in every branch that shares
+    /// it. An object of the lower directory has its inode number there as its id, unless another
+    /// node has ever had that number.
     NodeId
 }
 id! {
@@ -47,17 +48,18 @@ id! {
     SessionId
 }
 
-/// Numbers that fit 32 bits, for programs that know no larger ones, and are rare for inodes of a host.
+/// The numbers of nodes that are not the host's. They fit 32 bits, for programs that know no larger
+/// ones, and few inodes of a host have them.
 const OURS: RangeInclusive<u64> = 1 << 31..=u32::MAX as u64;
 
-/// Where ours go on, should there be more than that.
+/// Where these numbers continue, should there be more nodes than that.
 const OURS_TOO: u64 = 1 << 63;
 
 impl NodeId {
     /// The root directory of every branch.
     pub const ROOT: Self = Self(1);
 
-    /// The number of the `count`-th node that is not one of the host.
+    /// Returns the number of the `count`-th node that is not one of the host.
     pub(crate) fn of_ours(count: u64) -> Self {
         let first = OURS.start() + count;
         Self(if OURS.contains(&first) {
@@ -67,8 +69,9 @@ impl NodeId {
         })
     }
 
-    /// The number that an object has on the host, so that what remembers it (git's index) finds the
-    /// file unchanged; `None` if a node of ours could have it, too.
+    /// Returns the number that an object has on the host, so that a program that remembers inode
+    /// numbers (git, in its index) finds the file unchanged. Returns `None` if a node that is not
+    /// the host's could have the number as well.
     pub(crate) fn of_host(inode: u64) -> Option<Self> {
         let is_free = inode > Self::ROOT.0 && inode < OURS_TOO && !OURS.contains(&inode);
         is_free.then_some(Self(inode))

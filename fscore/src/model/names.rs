@@ -14,9 +14,10 @@ pub(crate) struct Found {
     pub(crate) name: Name,
 }
 
-/// The names of an object, for whoever reaches it by number. Nearly every object has one.
+/// The names of an object, by which it is found when it was reached by number. Nearly every object
+/// has one.
 ///
-/// An object of the lower layer with several hard links lists those that were seen.
+/// For an object of the lower layer with several hard links, these are the names that were seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Names {
     #[default]

@@ -1,4 +1,4 @@
-//! New objects: mkdir, mknod, symlink, and what open with `O_CREAT` makes.
+//! Creating objects: mkdir, mknod, symlink, and open with `O_CREAT`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::store::dir::Dir;
 use crate::store::inode::{Body, Inode};
 
 impl Branch {
-    /// mkdir(2).
+    /// Creates a directory: [mkdir(2)](https://man7.org/linux/man-pages/man2/mkdir.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mkdir(2).
     pub fn mkdir(&self, caller: &Caller, path: impl AsRef<Path>, mode: u32) -> Result<Attr> {
         self.change(caller, |txn| {
             let entry = txn
@@ -35,11 +35,11 @@ impl Branch {
         })
     }
 
-    /// mkdirat(2).
+    /// Creates a directory by its name in another one: mkdirat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mkdirat(2).
     pub fn mkdir_at(
         &self,
         caller: &Caller,
@@ -52,11 +52,12 @@ impl Branch {
         })
     }
 
-    /// mknod(2): a regular file, fifo, socket or device node, as `mode & S_IFMT` says.
+    /// Creates a regular file, FIFO, socket or device node, as `mode & S_IFMT` says:
+    /// [mknod(2)](https://man7.org/linux/man-pages/man2/mknod.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mknod(2).
     pub fn mknod(
         &self,
         caller: &Caller,
@@ -74,11 +75,11 @@ impl Branch {
         })
     }
 
-    /// mknodat(2).
+    /// Creates such an object by its name in a directory: mknodat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mknodat(2).
     pub fn mknod_at(
         &self,
         caller: &Caller,
@@ -93,11 +94,12 @@ impl Branch {
         })
     }
 
-    /// symlink(2): makes `path` a link that says `text`.
+    /// Creates a symbolic link at `path` with the content `text`:
+    /// [symlink(2)](https://man7.org/linux/man-pages/man2/symlink.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of symlink(2).
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -114,11 +116,11 @@ impl Branch {
         })
     }
 
-    /// symlinkat(2).
+    /// Creates a symbolic link by its name in a directory: symlinkat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of symlinkat(2).
     pub fn symlink_at(
         &self,
         caller: &Caller,
@@ -134,7 +136,7 @@ impl Branch {
     }
 }
 
-/// What mknod makes (`may_mknod`).
+/// Returns what mknod creates (`may_mknod`).
 fn special(mode: u32, rdev: u64) -> Result<Body> {
     if mode & TYPE_MASK == 0 {
         return Ok(Body::File(File::default()));
@@ -172,7 +174,7 @@ impl Txn<'_> {
     fn mknod(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
         let is_device = matches!(body, Body::CharDevice(_) | Body::BlockDevice(_));
         if is_device && !self.walk().rights.is_privileged() {
-            // What the name and the directory say comes first.
+            // Errors of the name and of the directory come first.
             self.check_free(entry)?;
             let dir = self.tree.inode(entry.dir)?;
             self.walk().rights.change_dir(&dir)?;
@@ -181,13 +183,14 @@ impl Txn<'_> {
         self.make_free(entry, mode & 0o7777, body)
     }
 
-    /// Makes an object that is no directory, at a name that must be free and have no slash after it.
+    /// Creates an object that is no directory, at a name that must be free and must not end in a
+    /// slash.
     fn make_free(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
         self.check_free(entry)?;
         self.make(entry, mode & 0o7777, body)
     }
 
-    /// `filename_create`: the name must not exist, nor ask for a directory.
+    /// Checks that the name does not exist and does not ask for a directory (`filename_create`).
     pub(crate) fn check_free(&self, entry: EntryName<'_>) -> Result<()> {
         match self.walk().lookup_at(entry)? {
             Some(_) => Err(Errno::EEXIST),
@@ -196,7 +199,8 @@ impl Txn<'_> {
         }
     }
 
-    /// Whether a name may be added to the directory, and everything that adding it needs.
+    /// Checks that a name may be added to the directory, and prepares everything that adding it
+    /// needs.
     pub(crate) fn prepare_name(&mut self, entry: EntryName<'_>) -> Result<()> {
         let dir = self.tree.inode(entry.dir)?;
         if dir.nlink == 0 {
@@ -213,7 +217,7 @@ impl Txn<'_> {
         self.copy_up(entry.dir)
     }
 
-    /// Makes an object at a name known to be free.
+    /// Creates an object at a name that is known to be free.
     pub(crate) fn make(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
         self.prepare_name(entry)?;
         self.tree.room_for_node()?;
@@ -241,8 +245,8 @@ impl Txn<'_> {
         Ok(attr)
     }
 
-    /// An object without a name, owned as `inode_init_owner` does, with the mode that
-    /// `vfs_prepare_mode` gives.
+    /// Returns an object without a name, with the owner that `inode_init_owner` sets and the mode
+    /// that `vfs_prepare_mode` returns.
     pub(crate) fn new_inode(&self, dir: NodeId, mode: u32, body: Body) -> Result<Inode> {
         let rights = self.walk().rights;
         let caller = self.caller;

@@ -1,4 +1,4 @@
-//! link: a further name.
+//! Further names of an object: link.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +14,13 @@ use crate::model::id::NodeId;
 use crate::ops::walk::EntryName;
 
 impl Branch {
-    /// link(2): a symbolic link at `old` is not followed.
+    /// Gives an object a further name:
+    /// [link(2)](https://man7.org/linux/man-pages/man2/link.2.html). A symbolic link at `old` is
+    /// not followed.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of link(2).
     pub fn link(
         &self,
         caller: &Caller,
@@ -35,11 +37,12 @@ impl Branch {
         })
     }
 
-    /// linkat(2) of a node; also how a file made with [`tmpfile_at`](Self::tmpfile_at) gets a name.
+    /// Gives a node a further name: linkat(2). A file made by [`tmpfile_at`](Self::tmpfile_at) gets
+    /// its name by this.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of linkat(2).
     pub fn link_node(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! Changes that somebody else makes to the lower directory, as a watcher of the host finds them.
+//! Changes that others make to the lower directory, as a watcher of the host reports them.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ use crate::store::visibility::visible;
 /// What happened on the host; paths are relative to the lower directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LowerChange {
-    /// A name came to be.
+    /// A name was created.
     Created(PathBuf),
-    /// A name went away.
+    /// A name was removed.
     Removed {
         /// The name.
         path: PathBuf,
-        /// Whether it was a directory's; the host can no longer be asked.
+        /// Whether it was that of a directory. The host can no longer be asked.
         is_dir: bool,
     },
     /// Content changed.
@@ -42,20 +42,20 @@ pub enum LowerChange {
     },
 }
 
-/// A name on the host, in terms of nodes.
+/// A name on the host: its directory as a node, and the name in it.
 struct HostEntry<'p> {
     dir: NodeId,
     name: &'p [u8],
 }
 
 impl FsCore {
-    /// Tells of a change that was found below, in every branch that does not hide it, with
-    /// [`Origin::Lower`]. To be called after the host made it. What a branch left there when it was
-    /// [applied](Branch::apply) is no news in that branch.
+    /// Emits a change of the lower directory in every branch that does not hide it, with
+    /// [`Origin::Lower`]. The watcher of the host calls this after the change. What a branch wrote
+    /// there when it was [applied](Branch::apply) is not emitted in that branch again.
     ///
     /// # Errors
     ///
-    /// What the host says when it is asked for the object.
+    /// What the host answers when the object is looked at.
     pub fn lower_changed(&self, change: &LowerChange) -> Result<()> {
         let shared = &self.core.shared;
         let Some(lower) = &shared.lower else {
@@ -76,7 +76,7 @@ impl FsCore {
         match change {
             LowerChange::Created(path) => emitter.with_entry(path, |entry| {
                 match emitter.except.and(lower.own_writes.take_removed(at)) {
-                    // What was applied keeps its node: it has new content.
+                    // The applied object keeps its node and has new content.
                     Some((node, _)) if lower.seen_as(entry.dir, entry.name) == Some(node) => {
                         emitter.modified(&entry, &written)
                     }
@@ -126,7 +126,7 @@ fn written(node: NodeRef, at: Place) -> Change {
     }
 }
 
-/// One change below, on its way to the branches.
+/// Emits one change of the lower directory in the branches.
 struct Emitter<'a> {
     fs: &'a FsCore,
     lower: &'a Lower,
@@ -135,7 +135,8 @@ struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
-    /// Finds the directory's node: one that is gone from the host by now has the node it was seen as.
+    /// Calls `then` with the name, once the node of its directory is found. A directory that is
+    /// gone from the host by now has the node as which it was last seen.
     fn with_entry(
         &self,
         path: &Path,
@@ -151,7 +152,7 @@ impl Emitter<'_> {
             let node = found.map(|found| found.node);
             match node.or_else(|| self.lower.seen_as(at, component)) {
                 Some(node) => at = node,
-                // Nobody ever looked into it, and nobody can any more.
+                // The directory was never looked into, and is gone.
                 None => return Ok(()),
             }
         }
@@ -167,7 +168,7 @@ impl Emitter<'_> {
             return Ok(());
         };
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
                 let node = node_ref(tree, &found, is_open)?;
                 let by = if node.nlink > 1 && !found.kind.is_dir() {
@@ -187,7 +188,8 @@ impl Emitter<'_> {
         is_dir: bool,
         was: Option<(NodeId, ObjectKind)>,
     ) -> Result<()> {
-        // What nobody ever looked at still had a name that a tree watch speaks of.
+        // An object that was never looked at had a name all the same, which a watch of a tree
+        // reports.
         let kind = if is_dir {
             ObjectKind::Directory
         } else {
@@ -200,10 +202,10 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// The name led to this and does so no more.
+    /// Emits that the name no longer leads to this object.
     fn gone(&self, entry: &HostEntry<'_>, (node, kind): (NodeId, ObjectKind)) {
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(node) {
                     return None;
                 }
@@ -229,7 +231,7 @@ impl Emitter<'_> {
             return Ok(());
         };
         self.in_branches(|branch| {
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(found.node) {
                     return None;
                 }
@@ -240,19 +242,19 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// A move that a branch shows only one end of is told as that end.
+    /// Emits a move. A branch that shows only one end of it gets a removal or a creation.
     fn renamed(&self, from: &HostEntry<'_>, to: &HostEntry<'_>) -> Result<()> {
         let lower = self.lower;
         let seen = lower.seen_with_kind(from.dir, from.name);
         let replaced = lower.seen_with_kind(to.dir, to.name);
         lower.forget_name(from.dir, from.name, true);
-        // Who applied a branch has put the right node there already.
+        // If a branch was applied, the right node is there already.
         if self.except.is_none() {
             lower.forget_name(to.dir, to.name, false);
         }
         let (node, kind) = match seen {
             Some(seen) => seen,
-            // Nobody looked at it while it had its old name.
+            // The object was not looked at while it had its old name.
             None => match self.lookup(to.dir, to.name)? {
                 Some(found) => (found.node, found.kind),
                 None => return Ok(()),
@@ -263,7 +265,7 @@ impl Emitter<'_> {
         let found = found.filter(|found| found.node == node);
         self.in_branches(|branch| {
             branch.inner.forget_dir_paths();
-            branch.tell_lower(|tree, is_open| {
+            branch.emit_lower(|tree, is_open| {
                 if tree.is_own(node) {
                     return None;
                 }
@@ -324,8 +326,8 @@ impl Emitter<'_> {
 }
 
 impl Branch {
-    fn tell_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
-        // The write lock: the event's place in the order is that of its number.
+    fn emit_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
+        // The write lock is needed so that the event is delivered in the order of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
         let result = self.change_open(&caller, false, |txn| {
             let handles = &*txn.handles;
@@ -338,8 +340,8 @@ impl Branch {
     }
 }
 
-/// The name in a branch of what the host has in `dir`, unless the branch hides it: by an entry or a
-/// whiteout of its own, or by hiding the directory.
+/// Returns the name that the host has in `dir` as the branch shows it; `None` if the branch hides
+/// it, by an entry or whiteout of its own or by hiding the directory.
 fn shown(tree: &Tree, dir: NodeId, name: &[u8], node: Option<NodeId>) -> Option<Place> {
     let inode = visible(tree, dir)?;
     let entries = inode.as_dir().filter(|dir| dir.merges_lower)?;

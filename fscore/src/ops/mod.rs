@@ -1,4 +1,4 @@
-//! The operations: each validates, then commits, then emits.
+//! The operations. Each validates, then commits, then emits.
 
 mod create;
 mod link;
@@ -20,7 +20,7 @@ mod xattr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// A path as bytes.
+/// Returns a path as bytes.
 fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }

@@ -1,5 +1,5 @@
-//! Who may do what: `fs/namei.c` and `fs/attr.c` of Linux, without ACLs: those of the host are in the
-//! mode that is shown (`lower/acl.rs`).
+//! Permissions, as in `fs/namei.c` and `fs/attr.c` of Linux, but without ACLs. What ACLs of the
+//! host take away is missing in the mode that is shown (`lower/acl.rs`).
 
 use crate::model::attr::{GROUP_EXECUTE, SETGID, SETUID, STICKY};
 use crate::model::caller::Caller;
@@ -23,17 +23,17 @@ impl<'a> Rights<'a> {
         }
     }
 
-    /// Whether rights are checked at all.
+    /// Returns whether rights are checked at all.
     pub(crate) fn is_enforced(self) -> bool {
         self.enforce
     }
 
-    /// Whether the caller can do everything that the superuser can.
+    /// Returns whether the caller may do everything that the superuser may.
     pub(crate) fn is_privileged(self) -> bool {
         !self.enforce || self.caller.is_root()
     }
 
-    /// `generic_permission`.
+    /// Checks that the caller has the access that is wanted (`generic_permission`).
     pub(crate) fn check(self, inode: &Inode, wanted: Access) -> Result<()> {
         if !self.enforce {
             return Ok(());
@@ -57,12 +57,12 @@ impl<'a> Rights<'a> {
         Ok(())
     }
 
-    /// Whether entries of `dir` may be added or taken away.
+    /// Checks that the caller may add and remove entries of `dir`.
     pub(crate) fn change_dir(self, dir: &Inode) -> Result<()> {
         self.check(dir, Access::WRITE | Access::EXECUTE)
     }
 
-    /// `may_delete`: whether this entry of `dir` may be taken away.
+    /// Checks that the caller may remove this entry of `dir` (`may_delete`).
     pub(crate) fn remove(self, dir: &Inode, victim: &Inode) -> Result<()> {
         self.change_dir(dir)?;
         let sticky = dir.mode & STICKY != 0;
@@ -72,18 +72,20 @@ impl<'a> Rights<'a> {
         Ok(())
     }
 
-    /// `inode_owner_or_capable`.
+    /// Returns whether the caller owns the object, or counts as its owner
+    /// (`inode_owner_or_capable`).
     pub(crate) fn owns(self, inode: &Inode) -> bool {
         self.is_privileged() || self.caller.uid == inode.uid
     }
 
-    /// `in_group_or_capable`.
+    /// Returns whether the caller may set a group id, being in the group or privileged
+    /// (`in_group_or_capable`).
     pub(crate) fn may_set_group_id(self, gid: u32) -> bool {
         self.is_privileged() || self.caller.is_in_group(gid)
     }
 
-    /// The mode after a write or truncate by this caller: setuid and setgid go, unless the caller is
-    /// privileged (`setattr_should_drop_suidgid`).
+    /// Returns the mode after a write or truncate by this caller. Setuid and setgid are removed,
+    /// unless the caller is privileged (`setattr_should_drop_suidgid`).
     pub(crate) fn mode_after_write(self, inode: &Inode) -> u32 {
         if self.caller.is_root() {
             return inode.mode;
@@ -91,12 +93,12 @@ impl<'a> Rights<'a> {
         self.without_set_ids(inode)
     }
 
-    /// The mode without setuid, and without setgid where that means "run as this group".
+    /// Returns the mode without setuid, and without setgid where that means "run as this group".
     pub(crate) fn without_set_ids(self, inode: &Inode) -> u32 {
         let mode = inode.mode & !SETUID;
         let runs_as_group = inode.mode & GROUP_EXECUTE != 0;
-        // FUSE leaves this to the filesystem (`FUSE_HANDLE_KILLPRIV_V2`), but without telling the
-        // caller's further groups: then the bit goes too often rather than too seldom.
+        // FUSE leaves this to the filesystem (`FUSE_HANDLE_KILLPRIV_V2`), but does not pass the
+        // caller's supplementary groups. So the bit is removed too often rather than too seldom.
         let is_member = if self.caller.behind_kernel {
             self.caller.is_root() || self.caller.is_in_group(inode.gid)
         } else {

@@ -1,4 +1,4 @@
-//! unlink and rmdir.
+//! Removing names: unlink and rmdir.
 
 use std::path::Path;
 
@@ -13,11 +13,12 @@ use crate::model::names::Found;
 use crate::ops::walk::{EntryName, Last};
 
 impl Branch {
-    /// unlink(2).
+    /// Removes a name of an object that is no directory:
+    /// [unlink(2)](https://man7.org/linux/man-pages/man2/unlink.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of unlink(2).
     pub fn unlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
         self.change(caller, |txn| {
             let entry = txn
@@ -28,22 +29,22 @@ impl Branch {
         })
     }
 
-    /// unlinkat(2).
+    /// Removes a name in a directory: unlinkat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of unlinkat(2).
     pub fn unlink_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
         self.change(caller, |txn| {
             txn.unlink(EntryName::new(parent, name, Errno::EISDIR)?)
         })
     }
 
-    /// rmdir(2).
+    /// Removes an empty directory: [rmdir(2)](https://man7.org/linux/man-pages/man2/rmdir.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of rmdir(2).
     pub fn rmdir(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
         self.change(caller, |txn| {
             let parent = txn.walk().parent(bytes(path.as_ref()))?;
@@ -56,11 +57,11 @@ impl Branch {
         })
     }
 
-    /// unlinkat(2) with `AT_REMOVEDIR`.
+    /// Removes an empty directory by its name in another one: unlinkat(2) with `AT_REMOVEDIR`.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of unlinkat(2).
     pub fn rmdir_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
         self.change(caller, |txn| {
             txn.rmdir(EntryName::new(parent, name, Errno::EINVAL)?)
@@ -119,14 +120,14 @@ impl Txn<'_> {
         self.drop_if_gone(found.node)
     }
 
-    /// `may_delete` without the question for the kind.
+    /// Checks that the caller may remove the name (`may_delete`, without its check of the kind).
     pub(crate) fn may_remove(&self, dir: NodeId, victim: NodeId) -> Result<()> {
         let dir = self.tree.inode(dir)?;
         let victim = self.tree.inode(victim)?;
         self.walk().rights.remove(&dir, &victim)
     }
 
-    /// What taking a name away needs of the lower layer; gives whether it leaves a whiteout.
+    /// Copies up what removing a name changes; returns whether the name leaves a whiteout.
     pub(crate) fn prepare_removal(&mut self, dir: NodeId, found: &Found) -> Result<bool> {
         let whiteout = self.tree.needs_whiteout(dir, &found.name)?;
         self.copy_up(dir)?;
@@ -134,7 +135,8 @@ impl Txn<'_> {
         Ok(whiteout)
     }
 
-    /// Takes the name out of the directory, off the object, and from the handles opened by it.
+    /// Removes the name from the directory, from the object, and from the handles that were opened
+    /// by it.
     pub(crate) fn drop_name(&mut self, dir: NodeId, found: &Found, whiteout: bool) -> Result<()> {
         self.detach_handles(found.node, dir, &found.name);
         self.tree.remove_entry(dir, &found.name, whiteout)?;

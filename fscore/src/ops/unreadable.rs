@@ -1,4 +1,4 @@
-//! Files that a branch cannot show any more.
+//! Files that a branch can no longer show.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
 impl Branch {
-    /// Returns the files that the branch has changed (a part of the bytes, or only the name or the
-    /// attributes), and whose other bytes are gone because the host has changed the files since.
+    /// Returns the files of which the branch has changed a part of the bytes, the name or the
+    /// attributes, and whose other bytes are gone because the host has changed the file since.
     /// Reading those bytes is `ESTALE`.
     #[must_use]
     pub fn unreadable(&self) -> Vec<PathBuf> {
@@ -21,14 +21,15 @@ impl Branch {
         all
     }
 
-    /// The same of a version of the branch, with the objects.
+    /// Returns the same for a version of the branch, by node.
     pub(crate) fn unreadable_in(&self, tree: &Tree) -> HashMap<NodeId, PathBuf> {
         let Some(lower) = self.core.shared.lower.as_ref() else {
             return HashMap::new();
         };
         let (mut all, mut paths) = (HashMap::new(), DirPaths::default());
         for (key, inode) in tree.inodes().iter() {
-            // A file that was only moved or touched is the host's, whatever that holds by now.
+            // A file that was only moved or touched shows the host's bytes, whatever they are by
+            // now.
             let file = inode.as_file().filter(|file| !file.is_only_base());
             let Some(stamp) = file.and_then(crate::store::content::File::needs) else {
                 continue;

@@ -1,4 +1,4 @@
-//! From a path to a node: `link_path_walk` of Linux's `fs/namei.c`.
+//! The walk from a path to a node, as `link_path_walk` of Linux's `fs/namei.c` does it.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::ops::perm::Rights;
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
-/// Symbolic links that one walk follows.
+/// How many symbolic links one walk follows.
 const MAX_LINKS: u32 = 40;
 
 /// A tree as one caller sees it.
@@ -46,7 +46,7 @@ impl Txn<'_> {
         Walk::new(self.tree, self.caller)
     }
 
-    /// Where a node was reached.
+    /// Returns the name by which a node was reached.
     pub(crate) fn place_of(&self, target: &Target) -> Option<Place> {
         let (dir, name) = target.at.as_ref()?;
         Some(self.place(*dir, name))
@@ -58,7 +58,7 @@ impl Txn<'_> {
 pub(crate) struct Parent<'p> {
     pub(crate) dir: NodeId,
     pub(crate) last: Last<'p>,
-    /// Whether slashes follow: what is named must be a directory.
+    /// Whether slashes follow the name, so that it must be a directory's.
     pub(crate) slash: bool,
 }
 
@@ -72,7 +72,7 @@ pub(crate) enum Last<'p> {
     Root,
 }
 
-/// A name in a directory, as an operation that makes or removes names takes it.
+/// A name in a directory, existing or not: what an operation gets that creates or removes names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EntryName<'p> {
     pub(crate) dir: NodeId,
@@ -81,7 +81,8 @@ pub(crate) struct EntryName<'p> {
 }
 
 impl<'p> EntryName<'p> {
-    /// A name given by itself, as FUSE does. `odd` is what `.`, `..` and the impossible give.
+    /// Returns a name that was passed without a path, as FUSE passes it. `odd` is the error for `.`
+    /// and `..`.
     pub(crate) fn new(dir: NodeId, name: &'p [u8], odd: Errno) -> Result<Self> {
         match name {
             b"" => Err(Errno::ENOENT),
@@ -97,7 +98,7 @@ impl<'p> EntryName<'p> {
 }
 
 impl<'p> Parent<'p> {
-    /// The name, or `odd` for `.`, `..` and the root.
+    /// Returns the name, or the error `odd` for `.`, `..` and the root.
     pub(crate) fn entry(self, odd: Errno) -> Result<EntryName<'p>> {
         match self.last {
             Last::Name(name) => Ok(EntryName {
@@ -122,7 +123,8 @@ impl<'a> Walk<'a> {
         self.parent_from(NodeId::ROOT, path, &mut 0)
     }
 
-    /// The object at the path; `follow` decides about a symbolic link at its end.
+    /// Finds the object at the path; `follow` decides whether a symbolic link at its end is
+    /// followed.
     pub(crate) fn resolve(self, path: &[u8], follow: bool) -> Result<Target> {
         self.resolve_from(NodeId::ROOT, path, follow, &mut 0)
     }
@@ -185,7 +187,7 @@ impl<'a> Walk<'a> {
         self.finish(parent, follow, links)
     }
 
-    /// The last step.
+    /// Resolves the last component.
     fn finish(self, parent: Parent<'_>, follow: bool, links: &mut u32) -> Result<Target> {
         let name = match parent.last {
             Last::Name(name) => name,
@@ -209,13 +211,13 @@ impl<'a> Walk<'a> {
         Ok(target)
     }
 
-    /// What a symbolic link in `dir` leads to.
+    /// Finds the object to which a symbolic link in `dir` leads.
     fn follow(self, dir: NodeId, link: NodeId, links: &mut u32) -> Result<Target> {
         let path = self.link_text(link, links)?;
         self.resolve_from(dir, &path, true, links)
     }
 
-    /// The text of a link that is about to be followed.
+    /// Returns the text of a link that is about to be followed.
     pub(crate) fn link_text(self, link: NodeId, links: &mut u32) -> Result<std::sync::Arc<[u8]>> {
         *links += 1;
         if *links > MAX_LINKS {
@@ -225,12 +227,12 @@ impl<'a> Walk<'a> {
         inode.link_text().cloned().ok_or(Errno::EINVAL)
     }
 
-    /// A directory, by its one name.
+    /// Returns a directory, by its one name.
     pub(crate) fn dir_target(self, dir: NodeId) -> Result<Target> {
         self.target(dir)
     }
 
-    /// An object that was reached by number, by any name it has.
+    /// Returns an object that was reached by number, by any name it has.
     pub(crate) fn target(self, node: NodeId) -> Result<Target> {
         let inode = self.tree.inode(node)?;
         Ok(Target {
@@ -241,7 +243,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// `..`
+    /// Returns the directory to which `..` leads.
     pub(crate) fn parent_of(self, dir: NodeId) -> Result<NodeId> {
         let inode = self.tree.inode(dir)?;
         Ok(inode
@@ -259,7 +261,7 @@ impl<'a> Walk<'a> {
         Ok(inode)
     }
 
-    /// Whether names of that length exist.
+    /// Checks that a name is not too long.
     pub(crate) fn check_length(self, name: &[u8]) -> Result<()> {
         if name.len() > self.tree.shared.config.limits.name_length as usize {
             return Err(Errno::ENAMETOOLONG);
@@ -273,14 +275,14 @@ impl<'a> Walk<'a> {
         self.tree.lookup(dir, &inode, name)
     }
 
-    /// The entry, with the right to search its directory checked: for names that come without a
-    /// path.
+    /// Looks up a name that was passed without a path, and checks the right to search its
+    /// directory.
     pub(crate) fn lookup_at(self, entry: EntryName<'_>) -> Result<Option<Found>> {
         let dir = self.searched(entry)?;
         self.tree.lookup(entry.dir, &dir, entry.name)
     }
 
-    /// The same, with the object.
+    /// Looks up the same, and returns the object as well.
     pub(crate) fn inode_at(self, entry: EntryName<'_>) -> Result<Option<(NodeId, Cow<'a, Inode>)>> {
         let dir = self.searched(entry)?;
         self.tree.lookup_inode(entry.dir, &dir, entry.name)
@@ -292,7 +294,7 @@ impl<'a> Walk<'a> {
         Ok(dir)
     }
 
-    /// Whether `above` is `dir` or a directory over it.
+    /// Returns whether `above` is `dir` or a directory above it.
     pub(crate) fn is_above(self, above: NodeId, dir: NodeId) -> Result<bool> {
         let mut at = dir;
         while at != above {
@@ -305,7 +307,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The version of the host's file or symbolic link that an object is, unless it is the branch's own.
+/// Returns the version of the host's file or symbolic link that an object is; `None` for an object
+/// of the branch's own.
 pub(crate) fn host_version(inode: &Inode, is_own: bool) -> Option<Stamp> {
     let has_content = matches!(inode.kind(), ObjectKind::File | ObjectKind::Symlink);
     (has_content && !is_own).then(|| inode.stamp())

@@ -1,6 +1,6 @@
-//! The content of a regular file: copy-on-write pages, over ranges that are allocated or punched, over
-//! an optional file of the lower layer. No operation takes longer for a number that a caller made up:
-//! it costs what the file holds in the range, and what is really written.
+//! The content of a regular file: copy-on-write pages, over ranges that are allocated or punched,
+//! over an optional file of the lower layer. An operation costs what the file holds in its range,
+//! and what is really written: an offset or a size that a caller makes up costs nothing.
 
 mod marks;
 
@@ -12,7 +12,7 @@ use crate::model::errno::{Errno, Result};
 use crate::model::stamp::Stamp;
 use crate::store::trie::Trie;
 
-/// Bytes in a page: the kernel's, so that sparse files count and seek as on tmpfs.
+/// Bytes in a page: as many as in the kernel's, so that sparse files count and seek as on tmpfs.
 pub(crate) const PAGE: u64 = 4096;
 const PAGE_LEN: usize = 4096;
 /// Units of 512 bytes in a page.
@@ -47,7 +47,7 @@ pub(crate) struct File {
     pages: Trie<Page>,
     /// What lies below those, and over the lower file.
     marks: Marks,
-    /// Pages that take room, holes not among them.
+    /// Pages that take room. Holes do not.
     counted: u64,
     base: Option<Box<Base>>,
 }
@@ -74,19 +74,19 @@ struct Tally {
     covered: u64,
 }
 
-/// Whether two pages are equal when both are filled up with zeros.
+/// Returns whether two pages are equal when both are filled up with zeros.
 fn same_bytes(a: &[u8], b: &[u8]) -> bool {
     let both = a.len().min(b.len());
     let rest = a[both..].iter().chain(&b[both..]);
     a[..both] == b[..both] && rest.copied().all(|byte| byte == 0)
 }
 
-/// Page numbers that `[start, end)` touches.
+/// Returns the page numbers that `[start, end)` touches.
 fn pages_of(start: u64, end: u64) -> Range<u64> {
     start / PAGE..end.div_ceil(PAGE)
 }
 
-/// A length that is at most one page.
+/// Converts a length that is at most one page.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "at most PAGE, or the length of a buffer"
@@ -112,7 +112,7 @@ impl File {
         self.size
     }
 
-    /// Pages this file takes from the branch's limit.
+    /// Returns the number of pages that this file takes from the branch's limit.
     pub(crate) fn counted(&self) -> u64 {
         self.counted
     }
@@ -122,19 +122,19 @@ impl File {
         (self.counted + self.below() - covered) * PAGE_BLOCKS
     }
 
-    /// Whether it holds just what the lower file held.
+    /// Returns whether the file holds exactly what the lower file held.
     pub(crate) fn is_only_base(&self) -> bool {
         let is_whole = |base: &Base| (base.len, base.stamp.size) == (self.size, self.size);
         self.pages.len() == 0 && self.base.as_deref().is_some_and(is_whole)
     }
 
-    /// The lower file that some of the bytes still come from, as it was.
+    /// Returns the version of the lower file from which some of the bytes still come.
     pub(crate) fn needs(&self) -> Option<Stamp> {
         let base = self.base.as_ref()?;
         (base.covered < base.len.div_ceil(PAGE)).then_some(base.stamp)
     }
 
-    /// Whether the two certainly hold the same bytes. A lower file is not read for it.
+    /// Returns whether the two certainly hold the same bytes. A lower file is not read for it.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         let bases = match (&self.base, &other.base) {
             (None, None) => true,
@@ -149,18 +149,18 @@ impl File {
         crate::store::trie::diff(&self.pages, &other.pages, &mut |page, old, new| {
             same &= match (old, new) {
                 (Some(a), Some(b)) => Arc::ptr_eq(a, b) || same_bytes(a, b),
-                // The one shows the lower file there, or else zeros.
+                // The other file shows the lower file there, or else zeros.
                 (Some(a), None) => !other.shows_base(page) && same_bytes(a, &[]),
                 (None, Some(b)) => !self.shows_base(page) && same_bytes(&[], b),
                 (None, None) => true,
             };
         });
-        // What is marked in the one only is zeros there, and in the other the lower file, unless
-        // pages lie over both.
+        // A range that only one file has marked is zeros there, and shows the lower file in the
+        // other, unless pages lie over both.
         same && self.hides_what_hides(other, below) && other.hides_what_hides(self, below)
     }
 
-    /// Whether what the other has marked of the lower file is hidden here too.
+    /// Returns whether each part of the lower file that the other has marked is hidden here too.
     fn hides_what_hides(&self, other: &Self, below: u64) -> bool {
         other.marks.covered(0..below).into_iter().all(|range| {
             let mut at = range.start;
@@ -175,17 +175,17 @@ impl File {
         })
     }
 
-    /// Pages of the lower file, whether or not they show.
+    /// Returns the number of pages of the lower file, whether they show or not.
     fn below(&self) -> u64 {
         self.base.as_ref().map_or(0, |base| base.len.div_ceil(PAGE))
     }
 
-    /// Whether a page without bytes of the branch shows the lower file.
+    /// Returns whether a page without bytes of the branch shows the lower file.
     fn shows_base(&self, page: u64) -> bool {
         page < self.below() && self.marks.at(page).is_none()
     }
 
-    /// What is at a page, and the page at which something else begins.
+    /// Returns what is at a page, and the page at which something else begins.
     fn run_at(&self, page: u64) -> (Run, u64) {
         if self.pages.get(page).is_some() {
             return (Run::Page, page + 1);
@@ -226,7 +226,7 @@ impl File {
         all
     }
 
-    /// Takes what the branch has in a range, and marks it anew.
+    /// Removes what the branch has in a range, and marks the range anew.
     fn replace(&mut self, range: Range<u64>, parts: impl IntoIterator<Item = Marked>) {
         let pages = self.pages.range_from(range.start);
         let pages = pages.take_while(|(page, _)| *page < range.end);
@@ -239,7 +239,7 @@ impl File {
         });
     }
 
-    /// Changes what the branch has in a range, and keeps count of it.
+    /// Changes what the branch has in a range, and updates the counts.
     fn change_marks(&mut self, range: Range<u64>, change: impl FnOnce(&mut Self, Range<u64>)) {
         let before = self.tally(range.clone());
         change(self, range.clone());
@@ -250,13 +250,13 @@ impl File {
         }
     }
 
-    /// Reads up to the end of the file; gives how many bytes. A lower file that was cut meanwhile
-    /// ends where it ends now.
+    /// Reads up to the end of the file; returns the number of bytes. If the lower file was cut
+    /// meanwhile, it ends where it ends now.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
         let end = self.size.min(offset.saturating_add(buffer.len() as u64));
         let mut at = offset;
         while at < end {
-            // All of a run together, so that the host is asked once.
+            // A run is read as a whole, so that the host is asked once.
             let (run, run_end) = self.run_at(at / PAGE);
             let stop = end.min(run_end.saturating_mul(PAGE));
             let part = &mut buffer[small(at - offset)..small(stop - offset)];
@@ -269,7 +269,7 @@ impl File {
         Ok(small(end.saturating_sub(offset)))
     }
 
-    /// Fills `part` with bytes at `at`, which lie in one run; gives how many there are.
+    /// Fills `part` with bytes at `at`, which lie in one run; returns how many there are.
     fn read_run(&self, run: Run, at: u64, part: &mut [u8], base: ReadBase<'_>) -> Result<usize> {
         let from = small(at % PAGE);
         match (run, self.pages.get(at / PAGE), &self.base) {
@@ -294,15 +294,15 @@ impl File {
         Ok(part.len())
     }
 
-    /// How many pages a write to `[start, end)` would add.
+    /// Returns how many pages a write to `[start, end)` would add.
     pub(crate) fn new_pages(&self, start: u64, end: u64) -> u64 {
         let pages = pages_of(start, end);
         let len = pages.end.saturating_sub(pages.start);
         len - self.tally(pages).counted
     }
 
-    /// Brings up what a later write to, or punch of, `[start, end)` keeps of the lower file's bytes:
-    /// the only part of it that can fail.
+    /// Copies up the bytes of the lower file that a later write to, or punch of, `[start, end)`
+    /// keeps. Only this part of a write or punch can fail.
     pub(crate) fn prepare(&mut self, start: u64, end: u64, base: ReadBase<'_>) -> Result<()> {
         if self.base.is_none() || start >= end {
             return Ok(());
@@ -325,7 +325,7 @@ impl File {
         Ok(())
     }
 
-    /// Gives a page bytes.
+    /// Sets the bytes of a page.
     fn put(&mut self, page: u64, bytes: Page) {
         if self.pages.insert(page, bytes).is_some() {
             return;
@@ -340,7 +340,7 @@ impl File {
         }
     }
 
-    /// Writes; needs [`prepare`](Self::prepare) of the range.
+    /// Writes. The range must be [prepared](Self::prepare).
     pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
         let end = offset + data.len() as u64;
         for page in pages_of(offset, end) {
@@ -366,10 +366,10 @@ impl File {
         self.put(page, Arc::new(bytes));
     }
 
-    /// Sets the size. A cut page's rest is forgotten, so that growing again shows zeros.
+    /// Sets the size. What is cut off is forgotten, so that growing again shows zeros.
     pub(crate) fn resize(&mut self, size: u64) {
         if size <= self.size {
-            // Also when it stays: pages allocated beyond the end go.
+            // An equal size cuts too: pages allocated beyond the end are given back.
             self.cut(size);
         }
         self.size = size;
@@ -400,14 +400,14 @@ impl File {
         let (range, below) = (pages_of(start, end), self.below());
         let mut parts = Vec::new();
         let mut at = range.start;
-        // Where the lower file shows, nothing is to be done.
+        // Where the lower file shows, the pages take room already.
         let fill = |from: u64, to: u64| (from.max(below).min(to)..to, Mark::Allocated);
         for (part, mark) in self.marks.within(range.clone()) {
             parts.push(fill(at, part.start));
             at = part.end;
             let mark = match mark {
                 Mark::Hole => Mark::Allocated,
-                // As on tmpfs, what is allocated twice counts as data from then on.
+                // As on tmpfs, a range that is allocated twice counts as data from then on.
                 Mark::Allocated | Mark::Zeros => Mark::Zeros,
             };
             parts.push((part, mark));
@@ -416,7 +416,8 @@ impl File {
         self.change_marks(range, |file, range| file.marks.replace(range, parts));
     }
 
-    /// Makes the range zero and gives whole pages back; needs [`prepare`](Self::prepare).
+    /// Makes the range zero and gives whole pages back. The range must be
+    /// [prepared](Self::prepare).
     pub(crate) fn punch(&mut self, start: u64, end: u64) {
         let whole = start.div_ceil(PAGE)..end / PAGE;
         if whole.start > whole.end {
@@ -444,8 +445,8 @@ impl File {
         }
     }
 
-    /// The first offset not before `offset` that holds data, or a hole when `data` is false. The
-    /// end of the file counts as a hole; there is no data at or after it.
+    /// Returns the first offset not before `offset` that holds data, or a hole when `data` is
+    /// false. The end of the file counts as a hole, and there is no data at or after it.
     pub(crate) fn seek(&self, offset: u64, data: bool, base: SeekBase<'_>) -> Result<Option<u64>> {
         let mut at = offset;
         while at < self.size {
@@ -472,8 +473,8 @@ impl File {
         Ok((!data && offset < self.size).then_some(self.size))
     }
 
-    /// The next bytes at or after `from` that may be other than zero, as far as the branch and the
-    /// lower file know of holes.
+    /// Returns the next range at or after `from` that may hold other bytes than zero, as far as the
+    /// holes of the branch and of the lower file are known.
     pub(crate) fn next_data(&self, from: u64, base: SeekBase<'_>) -> Result<Option<Range<u64>>> {
         let Some(start) = self.seek(from, true, base)? else {
             return Ok(None);

@@ -1,8 +1,8 @@
 //! The entries of a directory.
 //!
 //! Entries are keyed by a hash of their name, which is also their readdir cookie, as in ext4's
-//! htree: the place of an entry in the listing does not depend on what is added or removed around
-//! it. The hash is the same on every run.
+//! htree. So the place of an entry in the listing does not depend on what is added or removed
+//! around it. The hash is the same on every run.
 
 use std::hash::Hasher as _;
 
@@ -49,8 +49,8 @@ const SLOTS: u64 = 8;
 /// What tmpfs counts for an entry (`mm/shmem.c: BOGO_DIRENT_SIZE`).
 const ENTRY_SIZE: u64 = 20;
 
-/// Where entries of that name start: positive as `off_t`, the lowest three bits free for names with
-/// the same hash.
+/// Returns the first key for entries of that name. It is positive as `off_t`, and its lowest three
+/// bits are free for names with the same hash.
 pub(crate) fn key_of(name: &[u8], case: CaseSensitivity) -> u64 {
     #[expect(deprecated, reason = "a hash that stays the same from run to run")]
     let mut hasher = std::hash::SipHasher::new();
@@ -70,11 +70,11 @@ impl Dir {
     }
 
     pub(crate) fn size(&self) -> u64 {
-        // With `.` and `..`.
+        // `.` and `..` count as well.
         (u64::from(self.visible) + 2) * ENTRY_SIZE
     }
 
-    /// Entries of the branch itself that are no whiteouts.
+    /// Returns how many entries of the branch itself are no whiteouts.
     pub(crate) fn visible(&self) -> u32 {
         self.visible
     }
@@ -83,7 +83,7 @@ impl Dir {
         &self.entries
     }
 
-    /// The entry of that name, and where it is. Slots of one hash are filled without gaps.
+    /// Returns the entry of that name, and its key. The slots of one hash are filled without gaps.
     pub(crate) fn find(&self, name: &[u8], case: CaseSensitivity) -> Option<(u64, &Entry)> {
         let key = key_of(name, case);
         for slot in key..key + SLOTS {
@@ -95,13 +95,14 @@ impl Dir {
         None
     }
 
-    /// Whether an entry of that name can be put in.
+    /// Returns whether an entry of that name can be put in.
     pub(crate) fn has_room(&self, name: &[u8], case: CaseSensitivity) -> bool {
         let key = key_of(name, case);
         self.find(name, case).is_some() || self.entries.get(key + SLOTS - 1).is_none()
     }
 
-    /// Puts an entry in, over what has that name. Needs [`has_room`](Self::has_room).
+    /// Puts an entry in, in place of the one that has the name. There must be
+    /// [room](Self::has_room).
     pub(crate) fn set(&mut self, entry: Entry, case: CaseSensitivity) {
         let key = key_of(&entry.name, case);
         let slot = (key..key + SLOTS - 1)
@@ -117,7 +118,7 @@ impl Dir {
         }
     }
 
-    /// Takes an entry out. With several names of one hash, the last moves into the gap.
+    /// Takes an entry out. If several names have the same hash, the last one moves into the gap.
     pub(crate) fn remove(&mut self, name: &[u8], case: CaseSensitivity) {
         let Some((slot, _)) = self.find(name, case) else {
             return;

@@ -1,8 +1,9 @@
 //! The paths of directories, as far as a system call takes one.
 //!
-//! A tree may be deeper than any path: a program makes it with relative names. All paths in it
-//! together would take memory in proportion to the square of its depth, and nobody could use them.
-//! So a path is cut where it becomes too long, and what lies deeper shares the cut one.
+//! A tree may be deeper than any path, because a program can make it with relative names. All paths
+//! in it together would take memory in proportion to the square of its depth, and no system call
+//! would accept them. So a path is cut where it becomes too long, and everything deeper shares the
+//! cut path.
 
 use std::sync::Arc;
 
@@ -14,17 +15,17 @@ use crate::model::id::NodeId;
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
-/// Directory paths that are remembered before all are forgotten, and their bytes.
+/// How many directory paths, and how many bytes of them, are remembered before all are forgotten.
 const MAX_KNOWN: usize = 1 << 16;
 const MAX_BYTES: usize = 16 << 20;
 
 /// Where a directory is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct DirPath {
-    /// The canonical path, without a trailing slash. When that is too long: that of the lowest
-    /// directory above that has one, with a slash at its end.
+    /// The canonical path, without a trailing slash. If that is too long, this is the path of the
+    /// lowest directory above that has one, with a slash at its end.
     pub(crate) text: Arc<[u8]>,
-    /// How many levels below that the directory lies.
+    /// How many levels the directory lies below the one with that path.
     pub(crate) beyond: u32,
 }
 
@@ -36,7 +37,7 @@ impl DirPath {
         }
     }
 
-    /// The path of a directory in this one.
+    /// Returns the path of a directory in this one.
     fn child(&self, name: &[u8]) -> Self {
         if self.beyond > 0 {
             return Self {
@@ -52,14 +53,14 @@ impl DirPath {
         }
     }
 
-    /// Whether what has this name here has a path.
+    /// Returns whether the object with this name in the directory has a path.
     pub(crate) fn reaches(&self, name: &[u8]) -> bool {
         self.beyond == 0 && self.text.len() + 1 + name.len() <= LONGEST_PATH
     }
 }
 
-/// Those that were asked for, until a directory moves. Asking for one costs the levels up to the next
-/// that is known.
+/// A cache of the paths that were asked for, until a directory moves. A lookup costs the levels up
+/// to the next directory whose path is cached.
 #[derive(Debug, Default)]
 pub(crate) struct DirPaths {
     known: FxHashMap<NodeId, DirPath>,
@@ -67,7 +68,7 @@ pub(crate) struct DirPaths {
 }
 
 impl DirPaths {
-    /// `None` when the directory is not reached from the root any more.
+    /// Returns the path of a directory; `None` when it is no longer reached from the root.
     pub(crate) fn of(&mut self, tree: &Tree, dir: NodeId) -> Option<DirPath> {
         self.of_placed(dir, |node| {
             let inode = tree.inode(node).ok()?;
@@ -86,7 +87,8 @@ impl DirPaths {
         })
     }
 
-    /// The same where `place` says in which directory each one is, and by which name.
+    /// Returns the path of a directory, where `place` returns in which directory each one is and by
+    /// which name.
     pub(crate) fn of_placed(
         &mut self,
         dir: NodeId,
@@ -113,7 +115,7 @@ impl DirPaths {
     }
 
     fn remember(&mut self, node: NodeId, path: &DirPath) {
-        // What is cut is shared.
+        // All directories further below share the text of the cut path.
         let bytes = if path.beyond > 1 { 0 } else { path.text.len() };
         if self.known.len() >= MAX_KNOWN || self.bytes + bytes > MAX_BYTES {
             self.clear();
@@ -122,12 +124,12 @@ impl DirPaths {
         self.known.insert(node, path.clone());
     }
 
-    /// This directory is gone; nothing was in it.
+    /// Forgets a directory that was removed, and was empty.
     pub(crate) fn forget(&mut self, dir: NodeId) {
         self.known.remove(&dir);
     }
 
-    /// A directory moved.
+    /// Forgets all paths, because a directory moved.
     pub(crate) fn clear(&mut self) {
         self.known = FxHashMap::default();
         self.bytes = 0;

@@ -1,5 +1,5 @@
-//! Open handles of a branch. A handle follows the name it was opened by through renames, as the
-//! kernel's dcache does, and keeps its object alive when the last name is gone.
+//! Open handles of a branch. A handle follows the name by which it was opened through renames, as
+//! the kernel's dcache does, and keeps its object when the last name is removed.
 
 use std::sync::Arc;
 
@@ -13,16 +13,17 @@ use crate::model::names::Names;
 use crate::model::stamp::Stamp;
 use crate::sync::Mutex;
 
-/// An open file or directory of one branch. Never reused.
+/// An open file or directory of one branch. A number is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct HandleId(pub u64);
 
-/// The name by which a handle was opened, as it is now.
+/// The name by which a handle was opened, where it is now.
 #[derive(Clone, Debug)]
 pub(crate) struct Dentry {
     pub(crate) parent: NodeId,
     pub(crate) name: Name,
-    /// Once the name is gone: the directory's path at that moment, for when the directory goes too.
+    /// Once the name is removed, the path that its directory had at that moment, because the
+    /// directory may be removed too.
     pub(crate) gone_from: Option<Arc<[u8]>>,
 }
 
@@ -34,11 +35,12 @@ pub(crate) struct Handle {
     pub(crate) node: NodeId,
     pub(crate) flags: OpenFlags,
     pub(crate) dentry: Option<Dentry>,
-    /// Where `read` and `write` go on.
+    /// Where the next `read` or `write` without an offset begins.
     pub(crate) position: Mutex<u64>,
     /// A merged directory as it was when its reading began.
     pub(crate) listing: Mutex<Option<Listing>>,
-    /// The version of the host's file that it was opened on, if the branch had no own content then.
+    /// The version of the host's file on which it was opened, if the branch had no content of its
+    /// own then.
     pub(crate) opened: Option<Stamp>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
@@ -108,7 +110,7 @@ impl Handles {
         Some(handle)
     }
 
-    /// Calls `change` for the name of every handle of `node` that was opened by this name.
+    /// Calls `change` with the name of every handle of `node` that was opened by this name.
     pub(crate) fn for_name(
         &mut self,
         node: NodeId,
@@ -131,8 +133,9 @@ impl Handles {
         }
     }
 
-    /// After a restore: a handle keeps its name where the object still has it, and gets another of
-    /// its names where not. With `gone_from` all names are gone.
+    /// Updates the names of handles after a restore: a handle keeps its name if the object still
+    /// has it, and otherwise gets another of the object's names. `gone_from` says that the object
+    /// has no names any more.
     pub(crate) fn follow(&mut self, node: NodeId, names: &Names, gone_from: Option<Arc<[u8]>>) {
         for id in self.by_node.get(&node).into_iter().flatten() {
             let Some(dentry) = self.handles.get_mut(id).and_then(|h| h.dentry.as_mut()) else {

@@ -86,7 +86,7 @@ impl Inode {
         Some(file)
     }
 
-    /// The text of a symbolic link.
+    /// Returns the text of a symbolic link.
     pub(crate) fn link_text(&self) -> Option<&Arc<[u8]>> {
         let Body::Symlink(text) = &self.body else {
             return None;
@@ -119,7 +119,7 @@ impl Inode {
         }
     }
 
-    /// By which a change on the host is noticed.
+    /// Returns the stamp, by which a change on the host is noticed.
     pub(crate) fn stamp(&self) -> Stamp {
         let size = match &self.body {
             Body::File(file) => file.size(),
@@ -137,7 +137,7 @@ impl Inode {
         }
     }
 
-    /// Content or entries changed.
+    /// Sets the times for a change of content or entries.
     pub(crate) fn touch(&mut self, now: Nanos) {
         self.times.mtime = now;
         self.times.ctime = now;
@@ -145,8 +145,8 @@ impl Inode {
 }
 
 impl From<HostInode> for Inode {
-    /// Returns the object as a branch has it that makes it its own, yet without extended attributes:
-    /// the host is asked for those apart.
+    /// Returns the object as a branch copies it up, but without extended attributes, which are read
+    /// from the host separately.
     fn from(host: HostInode) -> Self {
         let Times { mtime, ctime, .. } = host.times;
         let body = match host.body {
@@ -171,13 +171,13 @@ impl From<HostInode> for Inode {
     }
 }
 
-/// What a branch saw of an object of the lower directory before it made the object its own.
+/// How an object of the lower directory was when the branch copied it up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Seen {
     /// The version that its change is based on.
     version: Stamp,
-    /// The time of that version's last change of any kind. Not of a directory, which others may well
-    /// change; and not when this process itself has moved or linked the object since.
+    /// The time of that version's last change of any kind. It is `None` for a directory, in which
+    /// others may add names, and once this process itself has moved or linked the object.
     pub(crate) ctime: Option<Nanos>,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
@@ -197,8 +197,8 @@ impl Seen {
         }
     }
 
-    /// The same, when the change is based on another version than the one that was found: on the one
-    /// that was shown last.
+    /// Returns the same for a change that is based on the version that was shown last, and not on
+    /// the one that was found.
     pub(crate) fn based_on(self, shown: Option<Stamp>) -> Self {
         match shown {
             Some(version) => Self {
@@ -214,13 +214,14 @@ impl Seen {
         self.version
     }
 
-    /// This process has moved or linked the object, which had this version.
+    /// Records that this process has moved or linked the object, which had the version `found`.
     pub(crate) fn has_moved(&mut self, found: Stamp) {
         self.version = found;
         self.ctime = None;
     }
 
-    /// Whether the host has left it alone since, extended attributes aside, which change its ctime.
+    /// Returns whether the host has left the object as it was. Extended attributes are not
+    /// compared, because setting one moves the ctime.
     pub(crate) fn is_still(&self, now: &Inode) -> bool {
         self.version.has_bytes_of(&now.stamp())
             && self.ctime.is_none_or(|ctime| ctime == now.times.ctime)

@@ -1,4 +1,5 @@
-//! All objects of one branch or snapshot. Cloning one is O(1): that is what a snapshot is.
+//! All objects of one branch or snapshot. A tree is cloned in constant time, and a snapshot is such
+//! a clone.
 
 mod bytes;
 
@@ -36,7 +37,7 @@ impl Shared {
         }
     }
 
-    /// A number that no node ever had, and no object of the host can have.
+    /// Returns a number that no node ever had, and no object of the host can have.
     pub(crate) fn new_node(&self) -> NodeId {
         self.numbers.next()
     }
@@ -45,28 +46,29 @@ impl Shared {
 /// What the first change of a lower object is based on.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Based {
-    /// The version that was shown last; what is found now, when none was.
+    /// The version that was shown last. If none was shown, the change is based on the version that
+    /// is found.
     pub(crate) shown: Option<Stamp>,
-    /// The version that it must still be.
+    /// The version that the object must still have.
     pub(crate) must_be: Option<Stamp>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) shared: Arc<Shared>,
-    /// Every object that is not just what the lower layer says of it.
+    /// Every object that the branch has made or changed.
     inodes: Trie<Arc<Inode>>,
     /// Objects without a name that a handle holds, and whether link may give them one (`O_TMPFILE`).
     orphans: Trie<bool>,
     /// Pages of content in use.
     pages: u64,
-    /// The lower objects that were copied up, in the versions that the changes are based on; also
-    /// when they were removed since.
+    /// How each lower object was that the branch has copied up, also if the branch has removed it
+    /// since.
     seen: Trie<Seen>,
 }
 
 impl Tree {
-    /// The root directory alone.
+    /// Creates a tree with the root directory alone.
     pub(crate) fn new(shared: Arc<Shared>, now: i64) -> Result<Self> {
         let root = match &shared.lower {
             Some(lower) => Inode {
@@ -107,7 +109,7 @@ impl Tree {
         &self.seen
     }
 
-    /// Remembers how the lower layer has an object.
+    /// Records how the lower layer has an object.
     pub(crate) fn see(&mut self, node: NodeId, inode: &Inode) {
         self.seen.insert(node.0, Seen::of(inode));
     }
@@ -116,16 +118,16 @@ impl Tree {
         self.seen.remove(node.0);
     }
 
-    /// This process has moved or linked the host's object: that its time of change is another one
-    /// means nothing.
+    /// Records that this process has moved or linked the host's object, so that its new time of
+    /// change does not count as a change by the host.
     pub(crate) fn moved_by_us(&mut self, node: NodeId) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.ctime = None;
         }
     }
 
-    /// As [`moved_by_us`](Self::moved_by_us), an object that had this version: also when the change
-    /// is based on another one, it is the same object by its new name.
+    /// Records the same of an object that had the version `found`. The change of the branch may be
+    /// based on another version; by its new name it is still the same object.
     pub(crate) fn moved_by_us_as(&mut self, node: NodeId, found: Stamp) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.has_moved(found);
@@ -136,7 +138,7 @@ impl Tree {
         &self.orphans
     }
 
-    /// The same tree for somebody who has no handles.
+    /// Returns the tree without the objects that only handles hold.
     pub(crate) fn without_orphans(&self) -> Self {
         let mut tree = self.clone();
         for (node, _) in self.orphans.iter() {
@@ -149,7 +151,7 @@ impl Tree {
         self.pages
     }
 
-    /// The object, `ESTALE` when there is none of that number (any more).
+    /// Returns the object. It is `ESTALE` when there is none of that number, or no longer.
     pub(crate) fn inode(&self, node: NodeId) -> Result<Cow<'_, Inode>> {
         if let Some(inode) = self.inodes.get(node.0) {
             return Ok(Cow::Borrowed(inode));
@@ -158,17 +160,18 @@ impl Tree {
         Ok(Cow::Owned(lower.inode(node)?.into()))
     }
 
-    /// Makes the object the branch's own, so that it can be changed: it and its names stay, whatever
-    /// the host does to its own later. The only step of a change of metadata that can fail.
+    /// Copies an object up: from now on it and its names are the branch's own, whatever the host
+    /// does to its object, and the branch can change them. Of a change of metadata, only this step
+    /// can fail.
     ///
     /// `based` says what the change is based on.
     ///
     /// # Errors
     ///
-    /// `ESTALE` when the object must not have changed and has.
+    /// `ESTALE` when the object does not have the version that it must have.
     pub(crate) fn copy_up(&mut self, target: NodeId, based: Based) -> Result<()> {
-        // The object and the directories above it, which come first. As deep as the tree is, so on
-        // the heap.
+        // The object and the directories above it, which are copied up first. They are as many as
+        // the tree is deep, so they are on the heap.
         let mut open: Vec<(NodeId, Inode)> = Vec::new();
         let mut next = Some(target);
         loop {
@@ -182,7 +185,7 @@ impl Tree {
             let Some((node, mut inode)) = open.pop() else {
                 return Ok(());
             };
-            // Further names, of which only files have some.
+            // Only files have further names.
             let others = inode.names.all().into_iter().map(|(dir, _)| dir);
             if let Some(dir) = others.into_iter().find(|dir| !self.is_own(*dir)) {
                 open.push((node, inode));
@@ -201,7 +204,8 @@ impl Tree {
         }
     }
 
-    /// An object of the lower layer, in the version that it must be, with the names that lead to it.
+    /// Returns an object of the lower layer, in the version that it must have, with the names that
+    /// lead to it.
     fn to_copy_up(&self, node: NodeId, must_be: Option<Stamp>) -> Result<Inode> {
         let mut inode = self.inode(node)?.into_owned();
         if must_be.is_some_and(|stamp| stamp != inode.stamp()) {
@@ -220,7 +224,7 @@ impl Tree {
         Ok(inode)
     }
 
-    /// The extended attributes of an object that [`inode`](Self::inode) gave.
+    /// Returns the extended attributes of an object that [`inode`](Self::inode) has returned.
     pub(crate) fn xattrs(&self, node: NodeId, inode: &Inode) -> Result<Option<Arc<Xattrs>>> {
         match &self.shared.lower {
             Some(lower) if !self.is_own(node) => lower.xattrs(node),
@@ -228,19 +232,20 @@ impl Tree {
         }
     }
 
-    /// Whether there is such an object, as far as is known without asking the host. What was copied
-    /// up and is not here any more was removed.
+    /// Returns whether there is such an object, as far as is known without asking the host. An
+    /// object that was copied up and is no longer here was removed.
     pub(crate) fn has(&self, node: NodeId) -> bool {
         let is_lower = || self.shared.lower.as_ref().is_some_and(|it| it.has(node));
         self.is_own(node) || (self.seen.get(node.0).is_none() && is_lower())
     }
 
-    /// Whether the branch holds the object itself; otherwise it is just what the lower layer says.
+    /// Returns whether the branch holds the object itself. Otherwise the object is as the lower
+    /// layer has it.
     pub(crate) fn is_own(&self, node: NodeId) -> bool {
         self.inodes.get(node.0).is_some()
     }
 
-    /// The object, to be changed. Needs [`copy_up`](Self::copy_up).
+    /// Returns the object, to be changed. It must have been [copied up](Self::copy_up).
     pub(crate) fn inode_mut(&mut self, node: NodeId) -> Result<&mut Inode> {
         self.inodes
             .get_mut(node.0)
@@ -248,7 +253,7 @@ impl Tree {
             .ok_or(Errno::ESTALE)
     }
 
-    /// Whether one more object fits.
+    /// Checks that one more object fits.
     pub(crate) fn room_for_node(&self) -> Result<()> {
         if self.inodes.len() as u64 >= self.shared.config.limits.nodes {
             return Err(Errno::ENOSPC);
@@ -256,7 +261,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether so many more pages fit.
+    /// Checks that so many more pages fit.
     pub(crate) fn room_for_pages(&self, pages: u64) -> Result<()> {
         let most = self.shared.config.limits.bytes / crate::store::content::PAGE;
         if pages > most.saturating_sub(self.pages) {
@@ -265,7 +270,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The object of that name, in the branch or below it.
+    /// Looks a name up, in the branch and below it.
     pub(crate) fn lookup(&self, dir: NodeId, inode: &Inode, name: &[u8]) -> Result<Option<Found>> {
         let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
         if let Some((_, entry)) = entries.find(name, self.shared.config.case_sensitivity) {
@@ -281,15 +286,16 @@ impl Tree {
         match &self.shared.lower {
             Some(lower) if entries.merges_lower => {
                 let found = lower.lookup(dir, name)?;
-                found.map_or(Ok(None), |found| self.told_apart(dir, found))
+                found.map_or(Ok(None), |found| self.checked_again(dir, found))
             }
             _ => Ok(None),
         }
     }
 
-    /// What the host has by a name that is none of the branch's. An object that the branch has made
-    /// its own is looked at again: by this name there may be another.
-    fn told_apart(&self, dir: NodeId, found: Found) -> Result<Option<Found>> {
+    /// Returns what the host has by a name that the branch does not have. If the branch has copied
+    /// up an object with this node, the host's object is looked at again, because it may be another
+    /// one by now.
+    fn checked_again(&self, dir: NodeId, found: Found) -> Result<Option<Found>> {
         if found.kind.is_dir() || !self.is_own(found.node) {
             return Ok(Some(found));
         }
@@ -298,7 +304,7 @@ impl Tree {
         Ok(apart.map(|(node, _)| Found { node, ..found }))
     }
 
-    /// The same, and the object.
+    /// Looks a name up as [`lookup`](Self::lookup) does, and returns its object as well.
     pub(crate) fn lookup_inode(
         &self,
         dir: NodeId,
@@ -335,13 +341,13 @@ impl Tree {
         Ok(Some((found.node, inode)))
     }
 
-    /// Whether the host still has an object as it was when the branch made it its own.
+    /// Returns whether the host still has an object as it was when the branch copied it up.
     fn is_as_it_was(&self, node: NodeId, below: &Inode) -> bool {
         let seen = self.seen.get(node.0);
         seen.is_some_and(|seen| seen.version().has_bytes_of(&below.stamp()))
     }
 
-    /// Whether the lower directory below `dir` has that name.
+    /// Returns whether the lower directory below `dir` has that name.
     fn lower_has(&self, dir: NodeId, entries: &Dir, name: &[u8]) -> Result<bool> {
         match &self.shared.lower {
             Some(lower) if entries.merges_lower => Ok(lower.lookup(dir, name)?.is_some()),
@@ -349,7 +355,7 @@ impl Tree {
         }
     }
 
-    /// Puts a new object in.
+    /// Adds an object.
     pub(crate) fn add(&mut self, node: NodeId, inode: Inode) {
         self.pages += inode.as_file().map_or(0, File::counted);
         self.inodes.insert(node.0, Arc::new(inode));
@@ -363,17 +369,18 @@ impl Tree {
         }
     }
 
-    /// Remembers that only handles hold this object, and whether link may give it a name.
+    /// Records that only handles hold this object, and whether link may give it a name.
     pub(crate) fn set_orphan(&mut self, node: NodeId, linkable: bool) {
         self.orphans.insert(node.0, linkable);
     }
 
-    /// The object has a name (again).
+    /// Records that the object has a name, or has one again.
     pub(crate) fn clear_orphan(&mut self, node: NodeId) {
         self.orphans.remove(node.0);
     }
 
-    /// Makes `name` in `dir` lead to `node`, over what is there. The directory must be copied up.
+    /// Makes `name` in `dir` lead to `node`, in place of what it leads to. The directory must have
+    /// been copied up.
     pub(crate) fn set_entry(
         &mut self,
         dir: NodeId,
@@ -393,15 +400,15 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether taking `name` out of `dir` leaves a whiteout: to be asked before anything changes,
-    /// because the host may fail to answer.
+    /// Returns whether taking `name` out of `dir` leaves a whiteout. An operation asks before it
+    /// changes anything, because the host may fail to answer.
     pub(crate) fn needs_whiteout(&self, dir: NodeId, name: &[u8]) -> Result<bool> {
         let inode = self.inode(dir)?;
         let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
         self.lower_has(dir, entries, name)
     }
 
-    /// Takes `name` out of `dir`. The directory must be copied up.
+    /// Takes `name` out of `dir`. The directory must have been copied up.
     pub(crate) fn remove_entry(&mut self, dir: NodeId, name: &Name, whiteout: bool) -> Result<()> {
         let case = self.shared.config.case_sensitivity;
         let entries = self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)?;
@@ -419,7 +426,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Everything in a directory, in cookie order: the branch's entries and what shows from below.
+    /// Lists a directory in cookie order: the branch's entries, and what shows from below.
     pub(crate) fn list(&self, dir: NodeId, inode: &Inode) -> Result<Vec<(u64, Found)>> {
         let entries = inode.as_dir().ok_or(Errno::ENOTDIR)?;
         let mut all: Vec<(u64, Found)> = entries
@@ -441,14 +448,14 @@ impl Tree {
             let case = self.shared.config.case_sensitivity;
             for found in lower.list(dir)? {
                 if entries.find(&found.name, case).is_none()
-                    && let Some(found) = self.told_apart(dir, found)?
+                    && let Some(found) = self.checked_again(dir, found)?
                 {
                     all.push((crate::store::dir::key_of(&found.name, case), found));
                 }
             }
             all.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
             for at in 1..all.len() {
-                // Two names with one hash: the later one takes the next free place.
+                // If two names have the same hash, the later one takes the next free key.
                 all[at].0 = all[at].0.max(all[at - 1].0 + 1);
             }
         }
@@ -463,7 +470,7 @@ impl Tree {
         Ok(!entries.merges_lower || self.list(dir, inode)?.is_empty())
     }
 
-    /// The canonical path of a name; `None` when there is none, or it would be too long.
+    /// Returns the canonical path of a name; `None` when there is none, or it would be too long.
     pub(crate) fn path_in(&self, dir: NodeId, name: &[u8]) -> Option<Vec<u8>> {
         let mut path = self.dir_path(dir)?;
         path.push(b'/');
@@ -471,8 +478,8 @@ impl Tree {
         (path.len() <= LONGEST_PATH).then_some(path)
     }
 
-    /// The canonical path of a directory, without a trailing slash; `None` when it is not reached
-    /// from the root any more, or lies too deep for a path.
+    /// Returns the canonical path of a directory, without a trailing slash; `None` when the
+    /// directory is no longer reached from the root, or lies too deep for a path.
     pub(crate) fn dir_path(&self, dir: NodeId) -> Option<Vec<u8>> {
         let mut names: Vec<Name> = Vec::new();
         let (mut at, mut length) = (dir, 0);

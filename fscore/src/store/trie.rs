@@ -1,12 +1,13 @@
-//! A persistent ordered map from `u64`, the one structure behind inode tables, directories and file
+//! A persistent ordered map from `u64`: the structure of inode tables, directories and file
 //! content.
 //!
-//! A 32-way radix tree over the key's digits, most significant first, with levels that would hold
-//! one child left out (Okasaki and Gill, "Fast Mergeable Integer Maps", with wider nodes). Cloning
-//! is one reference count, so a snapshot is; a change copies only the nodes between it and the root
-//! that somebody else still holds, and edits the others in place. The shape depends on the keys
-//! alone and not on their history, so two maps with a common ancestor are compared by skipping every
-//! subtree they still share: [`diff`] costs the size of the difference.
+//! The map is a 32-way radix tree over the key's digits, most significant first, which leaves out
+//! levels that would hold one child (Okasaki and Gill, "Fast Mergeable Integer Maps", with wider
+//! nodes). Cloning increments one reference count, and so does making a snapshot. A change copies
+//! only those nodes on its way from the root that another clone still holds, and edits the others
+//! in place. The shape depends on the keys alone and not on their history, so two maps with a
+//! common ancestor are compared by skipping every subtree that they share: [`diff`] costs the size
+//! of the difference.
 
 use std::sync::Arc;
 
@@ -21,13 +22,13 @@ enum Slot<V> {
 
 #[derive(Clone, Debug)]
 struct Node<V> {
-    /// What all keys below have in common: the bits above this node's digit.
+    /// The bits above this node's digit, which all keys below have in common.
     prefix: u64,
     /// Position of this node's digit, a multiple of [`DIGIT`].
     shift: u32,
     /// Which of the 32 children exist.
     present: u32,
-    /// Those, in order.
+    /// The children, in order.
     slots: Vec<Slot<V>>,
 }
 
@@ -44,7 +45,7 @@ impl<V> Default for Trie<V> {
     }
 }
 
-/// The bits above the digit at `shift`.
+/// Returns the bits above the digit at `shift`.
 fn above(key: u64, shift: u32) -> u64 {
     key.checked_shr(shift + DIGIT).unwrap_or(0)
 }
@@ -54,12 +55,12 @@ impl<V> Node<V> {
         above(key, self.shift) == self.prefix
     }
 
-    /// The bit of the child that `key` belongs to.
+    /// Returns the bit of the child to which `key` belongs.
     fn bit(&self, key: u64) -> u32 {
         1 << ((key >> self.shift) & 31)
     }
 
-    /// Where the child of that bit is, or would be.
+    /// Returns where the child of that bit is, or would be.
     fn index(&self, bit: u32) -> usize {
         (self.present & (bit - 1)).count_ones() as usize
     }
@@ -68,7 +69,7 @@ impl<V> Node<V> {
         (self.present & bit != 0).then(|| &self.slots[self.index(bit)])
     }
 
-    /// The smallest key that could be below.
+    /// Returns the smallest key that could be below.
     fn first_key(&self) -> u64 {
         self.prefix.checked_shl(self.shift + DIGIT).unwrap_or(0)
     }
@@ -82,7 +83,7 @@ impl<V> Slot<V> {
         }
     }
 
-    /// Whether `key` may be found at or below this slot.
+    /// Returns whether `key` may be at or below this slot.
     fn covers(&self, key: u64) -> bool {
         match self {
             Self::Leaf(own, _) => *own == key,
@@ -111,7 +112,7 @@ impl<V: Clone> Trie<V> {
         }
     }
 
-    /// Makes the way to the value this map's own.
+    /// Returns the value to be changed. The nodes on the way to it become this map's own.
     pub(crate) fn get_mut(&mut self, key: u64) -> Option<&mut V> {
         let mut slot = self.root.as_mut()?;
         loop {
@@ -161,7 +162,7 @@ impl<V: Clone> Trie<V> {
         self.range_from(0)
     }
 
-    /// Entries with keys not below `from`, in order.
+    /// Returns the entries with keys not below `from`, in order.
     pub(crate) fn range_from(&self, from: u64) -> Iter<'_, V> {
         let mut iter = Iter { stack: Vec::new() };
         let mut next = self.root.as_ref();
@@ -200,7 +201,8 @@ fn insert<V: Clone>(slot: &mut Slot<V>, key: u64, value: V) -> Option<V> {
                 return insert(&mut node.slots[index], key, value);
             }
             if node.slots.len() == node.slots.capacity() {
-                // Half again rather than double: most nodes of a map of hashes stay small.
+                // The room grows by half and is not doubled: most nodes of a map of hashes stay
+                // small.
                 node.slots.reserve_exact(node.slots.len() / 2 + 1);
             }
             node.slots.insert(index, Slot::Leaf(key, value));
@@ -277,9 +279,8 @@ impl<'a, V> Iterator for Iter<'a, V> {
     }
 }
 
-/// Calls `each` for every key that may differ, in key order, with what the two maps hold there.
-/// Subtrees that both share are skipped; values that are there on both sides are for `each` to
-/// compare.
+/// Calls `each` for every key that may differ, in key order, with the values of the two maps.
+/// Subtrees that both share are skipped. Where both maps have a value, `each` has to compare them.
 pub(crate) fn diff<'a, V>(
     old: &'a Trie<V>,
     new: &'a Trie<V>,

@@ -1,4 +1,4 @@
-//! Which objects of a tree names lead to.
+//! Which objects of a tree show: those to which names lead.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -9,15 +9,15 @@ use super::tree::Tree;
 use crate::model::event::Name;
 use crate::model::id::NodeId;
 
-/// The object, when names lead to it.
+/// Returns the object, if names lead to it.
 pub(crate) fn visible(tree: &Tree, node: NodeId) -> Option<Cow<'_, Inode>> {
     Visibility::of(tree).visible(node)
 }
 
-/// Which objects of a tree show, for many questions.
+/// Which objects of a tree show. It caches what it finds, for many questions to one tree.
 pub(crate) struct Visibility<'a> {
     tree: &'a Tree,
-    /// Directories of the lower layer, and whether they are reached from the root.
+    /// Whether directories of the lower layer are reached from the root.
     reached: RefCell<HashMap<NodeId, bool>>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Visibility<'a> {
         }
     }
 
-    /// The object, when names lead to it.
+    /// Returns the object, if names lead to it.
     pub(crate) fn visible(&self, node: NodeId) -> Option<Cow<'a, Inode>> {
         let inode = self.tree.inode(node).ok()?;
         if inode.nlink == 0 || (!self.tree.is_own(node) && !self.is_reached(node, &inode)) {
@@ -38,7 +38,7 @@ impl<'a> Visibility<'a> {
         Some(inode)
     }
 
-    /// Whether an object of the lower layer shows: its names may all be hidden by the branch.
+    /// Returns whether an object of the lower layer shows. The branch may hide all of its names.
     fn is_reached(&self, node: NodeId, inode: &Inode) -> bool {
         let names = inode.names.all();
         let mut leading = names
@@ -55,7 +55,8 @@ impl<'a> Visibility<'a> {
         found.is_some_and(|found| found.node == node)
     }
 
-    /// A directory has one name, so this goes upwards until the answer is known.
+    /// Returns whether a directory is reached from the root. A directory has one name, so this goes
+    /// upwards until the answer is known.
     fn is_dir_reached(&self, dir: NodeId) -> bool {
         let mut reached = self.reached.borrow_mut();
         let mut way = Vec::new();

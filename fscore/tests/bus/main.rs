@@ -26,7 +26,7 @@ use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
 
-use bus::{Circumstances, EventBus, Outbox};
+use bus::{EventBus, EventContext, Outbox};
 
 /// Random schedules, and schedules of few preemptions at unlikely places.
 fn model(run: impl Fn() + Send + Sync + Clone + 'static) {
@@ -54,7 +54,7 @@ impl Branch {
     fn change(&self, number: u64) {
         {
             let _locked = self.lock.lock().unwrap();
-            let circumstances = Circumstances {
+            let context = EventContext {
                 time_ns: 0,
                 pid: 0,
                 origin: Origin::Local,
@@ -63,7 +63,7 @@ impl Branch {
                 id: SnapshotId(number),
                 name: "".into(),
             };
-            self.outbox.push(circumstances, change);
+            self.outbox.push(context, change);
         }
         self.outbox.deliver(&self.bus);
     }

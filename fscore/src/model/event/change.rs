@@ -1,4 +1,4 @@
-//! What a [`Change`] answers of itself, so that its variants are listed in one place.
+//! Questions to a [`Change`], so that its variants are matched in one place only.
 
 use super::{Change, CreatedBy, NodeRef, ObjectKind, Place, RenameHow};
 use crate::model::id::NodeId;
@@ -67,7 +67,7 @@ impl Change {
         }
     }
 
-    /// Returns whether a name came, went or moved.
+    /// Returns whether a name was created, removed or moved.
     #[must_use]
     #[inline]
     pub fn is_of_names(&self) -> bool {
@@ -128,7 +128,7 @@ impl Change {
     }
 
     /// Returns the node that may be gone after this change: it lost a name, or a handle.
-    /// [`NodeRef::is_gone`] tells whether it is.
+    /// [`NodeRef::is_gone`] says whether it is.
     #[must_use]
     pub fn may_end(&self) -> Option<NodeId> {
         match self {

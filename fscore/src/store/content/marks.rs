@@ -1,11 +1,12 @@
-//! Ranges of pages that hold no bytes: what fallocate allocated, and what was punched over the lower
-//! file. A range is one entry, however long it is, so a number that a caller makes up costs nothing.
+//! Ranges of pages that hold no bytes: what fallocate allocated, and what was punched over the
+//! lower file. A range is one entry, however long it is, so an offset or a size that a caller makes
+//! up costs nothing.
 
 use std::ops::Range;
 
 use crate::store::trie::Trie;
 
-/// What a range of pages is where no bytes lie over it.
+/// What a range of pages is where the branch has no bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Mark {
     /// Punched: hides the lower file's bytes.
@@ -17,7 +18,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    /// Whether the pages take room.
+    /// Returns whether the pages take room.
     pub(super) fn is_counted(self) -> bool {
         self != Self::Hole
     }
@@ -26,15 +27,15 @@ impl Mark {
 /// A range of page numbers with one mark.
 pub(super) type Marked = (Range<u64>, Mark);
 
-/// Ranges that do not overlap. Pages with bytes may lie over them, and are not taken out.
+/// Ranges that do not overlap. Pages with bytes may lie over them; a range is not cut for those.
 ///
-/// The key is the last page of a range: so the first entry from a page on is the range that holds
+/// The key is the last page of a range, so the first entry from a page on is the range that holds
 /// the page, or the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Marks(Trie<(u64, Mark)>);
 
 impl Marks {
-    /// The range that holds the page, or the next one.
+    /// Returns the range that holds the page, or the next one.
     pub(super) fn from(&self, page: u64) -> Option<Marked> {
         let (last, (first, mark)) = self.0.range_from(page).next()?;
         Some((*first..last + 1, *mark))
@@ -45,21 +46,22 @@ impl Marks {
         range.contains(&page).then_some(mark)
     }
 
-    /// The ranges that touch `within`, whole.
+    /// Returns the ranges that touch `within`, as a whole.
     fn touching(&self, within: Range<u64>) -> impl Iterator<Item = Marked> + '_ {
         let all = self.0.range_from(within.start);
         all.map(|(last, (first, mark))| (*first..last + 1, *mark))
             .take_while(move |(range, _)| range.start < within.end)
     }
 
-    /// The ranges in `within`, cut to it.
+    /// Returns the ranges in `within`, cut to it.
     pub(super) fn within(&self, within: Range<u64>) -> impl Iterator<Item = Marked> + '_ {
         let (start, end) = (within.start, within.end);
         self.touching(within)
             .map(move |(range, mark)| (range.start.max(start)..range.end.min(end), mark))
     }
 
-    /// What is marked in `within`, by whatever mark, as ranges that do not touch each other.
+    /// Returns what is marked in `within`, by whatever mark, as ranges that do not touch each
+    /// other.
     pub(super) fn covered(&self, within: Range<u64>) -> Vec<Range<u64>> {
         let mut all: Vec<Range<u64>> = Vec::new();
         for (range, _) in self.within(within) {
@@ -71,12 +73,12 @@ impl Marks {
         all
     }
 
-    /// Marks what is in `within` anew: with `parts`, which lie in it in order, and nothing else.
+    /// Replaces the marks in `within` by `parts`, which lie in it in order.
     pub(super) fn replace(&mut self, within: Range<u64>, parts: impl IntoIterator<Item = Marked>) {
         if within.is_empty() {
             return;
         }
-        // With the neighbours, which may grow together with what comes.
+        // The neighbours may be joined with the new ranges.
         let around = within.start.saturating_sub(1)..within.end.saturating_add(1);
         let old: Vec<Marked> = self.touching(around).collect();
         for (range, _) in &old {

@@ -1,4 +1,4 @@
-//! The bytes of a tree's files: the branch's own over those of the host.
+//! The bytes of a tree's files: the branch's own bytes over those of the host.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::model::stamp::Stamp;
 use crate::store::content::{File, ReadBase};
 
 impl Tree {
-    /// Changes a file's content and keeps count of its pages.
+    /// Changes a file's content, and updates the count of pages.
     pub(crate) fn change_file<T>(
         &mut self,
         node: NodeId,
@@ -34,7 +34,7 @@ impl Tree {
         file.read(offset, buffer, &base)
     }
 
-    /// Where a file's next data or hole is; see [`File::seek`].
+    /// Finds the next data or hole of a file: see [`File::seek`].
     pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
         let inode = self.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
@@ -45,7 +45,7 @@ impl Tree {
         )
     }
 
-    /// See [`File::next_data`].
+    /// Returns the next range of a file that may hold data: see [`File::next_data`].
     pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
         let inode = self.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
@@ -53,8 +53,8 @@ impl Tree {
     }
 }
 
-/// Reads the lower file under `node`; when it is part of a branch's file, only as long as the host
-/// has not changed it.
+/// Returns a function that reads the lower file of `node`. If that is part of a branch's file,
+/// reading fails once the host has changed it.
 fn read_base(
     shared: &Shared,
     node: NodeId,
@@ -67,7 +67,8 @@ fn read_base(
     }
 }
 
-/// Finds data and holes of the lower file under `node`, as [`read_base`] reads it.
+/// Returns a function that finds data and holes of the lower file of `node`, under the same
+/// condition as [`read_base`].
 fn seek_base(
     shared: &Shared,
     node: NodeId,
