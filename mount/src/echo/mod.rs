@@ -24,7 +24,7 @@ use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyEmpty, Reply
 use rustix::fs::{AtFlags, Dev};
 
 use crate::adapter::{Adapter, GENERATION, NEVER};
-use crate::echo::open_beneath::{self, Point};
+use crate::echo::open_beneath::Point;
 use crate::echo::replay::Teller;
 use crate::kernel_cache::KernelCache;
 use crate::reply::node;
