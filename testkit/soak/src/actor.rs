@@ -15,8 +15,8 @@ use agentfs_daemon::{Config, Daemon};
 use agentfs_proto::message::{Hello, Mount};
 use agentfs_testkit::random::Random;
 
-use crate::truth::{ATTRIBUTES, DIRECTORY, GO, Told};
 use crate::Failure;
+use crate::truth::{ATTRIBUTES, DIRECTORY, GO, Told};
 
 /// What the parent asks for.
 #[derive(Clone, Debug, clap::Args)]

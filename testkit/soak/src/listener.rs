@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use crate::Failure;
 use crate::actor::{DIRECTORIES, END};
 use crate::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, Told};
-use crate::Failure;
 
 /// How it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

@@ -30,7 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// the end every change was told to every listener, said by an event that was still unread, told as
 /// part of a difference, or counted in an overflow; else the exit status is 1.
 #[derive(Debug, Parser)]
-#[command(name = "agentfs-soak", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "agentfs-soak",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 #[command(after_help = "Examples:
   agentfs-soak
   agentfs-soak --seconds 180 --seed 7")]
@@ -180,7 +185,7 @@ impl Soak {
             name,
             ear,
             log,
-            process: Program::start(command)?,
+            process: Program::start_showing_errors(&mut command),
             account: Account::default(),
         })
     }
