@@ -45,8 +45,7 @@ pub(crate) fn made(fd: RawFd) {
 /// As inotify_add_watch(2): the path may be any pointer.
 pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Option<Object> {
     let fd = borrow(fd)?;
-    // SAFETY: the kernel alone reads the path.
-    let object = unsafe { mounts::object(path, mask & IN_DONT_FOLLOW == 0) }?;
+    let object = mounts::object(path, mask & IN_DONT_FOLLOW == 0)?;
     // SAFETY: the kernel has just read the path.
     let path = unsafe { CStr::from_ptr(path) };
     mounts::is_agentfs(object, path).then(|| register::watching(fd))?;

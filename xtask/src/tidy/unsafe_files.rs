@@ -42,7 +42,7 @@ const LIST: &[(&str, &str)] = &[
     ),
     ("interpose/src/lock.rs", "lends out what the lock protects"),
     (
-        "interpose/src/mounts/",
+        "interpose/src/mounts/linux.rs",
         "looks at a path that the kernel has not checked yet",
     ),
     (
