@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::abi::{self, Kevent, Kevent64, KeventQos, Layout};
 use crate::call::{self, Buffers, Patience};
-use crate::{sys, world};
+use crate::{queue_table, sys};
 
 struct Raw<L> {
     changes: *const L,
@@ -91,7 +91,7 @@ unsafe fn patience(timeout: *const libc::timespec) -> Patience {
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn kqueue() -> c_int {
-    result(world::open())
+    result(queue_table::open())
 }
 
 /// `int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents,
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn kevent_qos(
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn close(fd: c_int) -> c_int {
-    result(world::close(fd).map(|()| 0))
+    result(queue_table::close(fd).map(|()| 0))
 }
 
 /// `int dup2(int old, int new)`: also deletes the knotes of `new`; a queue gets a second number.
@@ -172,7 +172,7 @@ pub extern "C" fn close(fd: c_int) -> c_int {
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    result(world::dup2(old, new))
+    result(queue_table::dup2(old, new))
 }
 
 /// Posts `hint` (NOTE_* bits) to the file behind `fd`, as the kernel does after an operation.
@@ -183,7 +183,7 @@ pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 )]
 pub extern "C" fn testkq_post_vnode(fd: RawFd, hint: u32) -> c_int {
     result(sys::identify(fd).map(|(node, _)| {
-        for queue in world::all() {
+        for queue in queue_table::all() {
             queue.post(node, hint);
         }
         0

@@ -7,7 +7,7 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::abi::{self, Layout};
-use crate::world;
+use crate::queue_table;
 
 /// How long a call may wait for its first event.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +43,7 @@ pub(crate) fn run<L: Layout>(
     errors_only: bool,
 ) -> Result<usize, Errno> {
     let deadline = deadline(patience)?;
-    let queue = world::find(kq).ok_or(Errno::BADF)?;
+    let queue = queue_table::find(kq).ok_or(Errno::BADF)?;
     queue.latch(L::FLAVOUR)?;
 
     let mut slots = 0;

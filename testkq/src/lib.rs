@@ -37,8 +37,8 @@ mod c_api;
 mod call;
 mod knote;
 mod queue;
+mod queue_table;
 mod sys;
-mod world;
 
 use std::os::fd::RawFd;
 
@@ -46,7 +46,7 @@ pub use c_api::{close, dup2, kevent, kevent_qos, kevent64, kqueue, testkq_post_v
 
 /// Counts `signo` on every EVFILT_SIGNAL knote, as if it had been sent to the process.
 pub fn post_signal(signo: u64) {
-    for queue in world::all() {
+    for queue in queue_table::all() {
         queue.post_signal(signo);
     }
 }
@@ -57,7 +57,7 @@ pub fn post_signal(signo: u64) {
 ///
 /// When they do not in 30 seconds.
 pub fn wait_until_asleep(kq: RawFd, count: usize) {
-    if let Some(queue) = world::find(kq) {
+    if let Some(queue) = queue_table::find(kq) {
         queue.wait_until_asleep(count);
     }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::abi::{self, Event, Flavour};
 use crate::knote::{After, Knote, Life, Source};
-use crate::{sys, world};
+use crate::{queue_table, sys};
 
 const BELL: u64 = 0;
 const READERS: u64 = 1;
@@ -424,7 +424,7 @@ fn new_source(queue: &Queue, change: &Event) -> Result<Source, Errno> {
         },
         abi::EVFILT_READ => {
             let (_, kind) = sys::identify(fd()?)?;
-            let inner = world::find(fd()?);
+            let inner = queue_table::find(fd()?);
             if inner
                 .as_deref()
                 .is_some_and(|inner| std::ptr::eq(inner, queue))
