@@ -27,28 +27,28 @@ use crate::platform::{self, seconds};
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// For how many seconds a daemon that took longer is not asked again.
-const REST: u64 = 5;
+const BACK_OFF: u64 = 5;
 
 /// The second from which on it is asked again.
-static RESTS_UNTIL: AtomicU64 = AtomicU64::new(0);
+static BACKS_OFF_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-fn rest() {
-    RESTS_UNTIL.store(seconds() + REST, Ordering::Relaxed);
+fn back_off() {
+    BACKS_OFF_UNTIL.store(seconds() + BACK_OFF, Ordering::Relaxed);
 }
 
-fn is_resting() -> bool {
-    let until = RESTS_UNTIL.load(Ordering::Relaxed);
+fn is_backing_off() -> bool {
+    let until = BACKS_OFF_UNTIL.load(Ordering::Relaxed);
     until != 0 && seconds() < until
 }
 
 /// There may be another daemon: it is asked, whatever the one before did.
-pub(crate) fn end_rest() {
-    RESTS_UNTIL.store(0, Ordering::Relaxed);
+pub(crate) fn end_back_off() {
+    BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
 
 /// A session.
 #[derive(Debug)]
-struct Session {
+struct ProcessSession {
     client: Client,
     /// What tells the socket from a file that got its number.
     socket: rustix::fs::Stat,
@@ -61,7 +61,7 @@ struct Session {
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-static SESSION: Lock<Option<Session>> = Lock::new(None);
+static SESSION: Lock<Option<ProcessSession>> = Lock::new(None);
 
 /// A queue as the daemon gave it.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub(crate) struct NewQueue {
     pub(crate) instance: u64,
 }
 
-impl Session {
+impl ProcessSession {
     fn open() -> Option<Self> {
         let path = socket_path()?;
         let fd = connect(&path)?;
@@ -95,7 +95,7 @@ impl Session {
         };
         if let Err(error) = welcome {
             if matches!(error, CallError::Timeout) {
-                rest();
+                back_off();
             }
             session.end();
             return None;
@@ -178,7 +178,7 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
         Ok(()) => {}
         Err(rustix::io::Errno::AGAIN) => {
-            rest();
+            back_off();
             return None;
         }
         Err(_) => return None,
@@ -198,23 +198,23 @@ fn program_name() -> String {
 /// Asks in the session, which is made when there is none and made once more when the daemon of the
 /// old one is gone. A daemon that does not answer keeps its session: its queues live, and it may only
 /// be slow.
-fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Option<R> {
+fn ask<R>(mut request: impl FnMut(&mut ProcessSession) -> Result<R, CallError>) -> Option<R> {
     SESSION.with(|session| {
         for _ in 0..2 {
-            if is_resting() {
+            if is_backing_off() {
                 return None;
             }
-            let is_usable = session.as_ref().is_some_and(Session::is_intact);
+            let is_usable = session.as_ref().is_some_and(ProcessSession::is_intact);
             if !is_usable {
                 if let Some(old) = session.take() {
                     old.end();
                 }
-                *session = Session::open();
+                *session = ProcessSession::open();
             }
             match request(session.as_mut()?) {
                 Ok(answer) => return Some(answer),
                 Err(CallError::Refused(_)) => return None,
-                Err(CallError::Timeout) => rest(),
+                Err(CallError::Timeout) => back_off(),
                 Err(_) => {
                     if let Some(old) = session.take() {
                         old.end();
@@ -255,13 +255,13 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {
         let current = current.as_mut()?;
-        if is_resting() || current.short_number() != session || !current.is_intact() {
+        if is_backing_off() || current.short_number() != session || !current.is_intact() {
             return None;
         }
         match current.client.call(request.clone(), deadline()) {
             Ok(answer) => Some(answer),
             Err(CallError::Timeout) => {
-                rest();
+                back_off();
                 None
             }
             Err(_) => None,

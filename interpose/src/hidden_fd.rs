@@ -25,12 +25,12 @@ fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
 
 /// A descriptor of ours. Closed on drop if it still is.
 #[derive(Debug)]
-pub(crate) struct Hidden {
+pub(crate) struct HiddenFd {
     fd: RawFd,
     identity: Identity,
 }
 
-impl Hidden {
+impl HiddenFd {
     /// Hides a descriptor. `None` when there is no number for it.
     pub(crate) fn new(fd: OwnedFd) -> Option<Self> {
         let fd = move_up(fd);
@@ -58,7 +58,7 @@ impl Hidden {
     }
 }
 
-impl Drop for Hidden {
+impl Drop for HiddenFd {
     fn drop(&mut self) {
         let is_ours = self.get().is_some();
         if fd_table::get(self.fd) == Owner::Hidden {

@@ -9,7 +9,7 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::abi::{self, Kevent, Kevent64, KeventQos, Layout};
-use crate::call::{self, Buffers, Patience};
+use crate::call::{self, Buffers, Timeout};
 use crate::{queue_table, sys};
 
 struct Raw<L> {
@@ -51,14 +51,14 @@ impl<L: Layout> Raw<L> {
         }
     }
 
-    fn run(mut self, kq: c_int, patience: Patience, flags: c_uint) -> c_int {
+    fn run(mut self, kq: c_int, timeout: Timeout, flags: c_uint) -> c_int {
         let errors_only = flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
-        let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
-            0 => patience,
-            _ => Patience::None,
+        let timeout = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+            0 => timeout,
+            _ => Timeout::None,
         };
         result(
-            call::run(kq, &mut self, patience, errors_only)
+            call::run(kq, &mut self, timeout, errors_only)
                 .map(|count| c_int::try_from(count).unwrap_or(c_int::MAX)),
         )
     }
@@ -76,13 +76,13 @@ fn result(result: Result<c_int, Errno>) -> c_int {
 /// # Safety
 ///
 /// * `timeout` is null or points to a timespec.
-unsafe fn patience(timeout: *const libc::timespec) -> Patience {
+unsafe fn read_timeout(timeout: *const libc::timespec) -> Timeout {
     if timeout.is_null() {
-        return Patience::Forever;
+        return Timeout::Forever;
     }
     // SAFETY: not null, so a timespec by the contract of this function.
     let libc::timespec { tv_sec, tv_nsec } = unsafe { timeout.read() };
-    Patience::Given(Timespec { tv_sec, tv_nsec })
+    Timeout::Given(Timespec { tv_sec, tv_nsec })
 }
 
 /// `int kqueue(void)`
@@ -111,8 +111,8 @@ pub unsafe extern "C" fn kevent(
     timeout: *const libc::timespec,
 ) -> c_int {
     // SAFETY: the caller's promise about `timeout`.
-    let patience = unsafe { patience(timeout) };
-    Raw::new(changes, nchanges, events, nevents).run(kq, patience, 0)
+    let timeout = unsafe { read_timeout(timeout) };
+    Raw::new(changes, nchanges, events, nevents).run(kq, timeout, 0)
 }
 
 /// `int kevent64(int kq, const struct kevent64_s *changes, int nchanges, struct kevent64_s *events,
@@ -130,12 +130,12 @@ pub unsafe extern "C" fn kevent64(
     flags: c_uint,
     timeout: *const libc::timespec,
 ) -> c_int {
-    let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+    let timeout = match flags & abi::KEVENT_FLAG_IMMEDIATE {
         // SAFETY: the caller's promise about `timeout`.
-        0 => unsafe { patience(timeout) },
-        _ => Patience::None,
+        0 => unsafe { read_timeout(timeout) },
+        _ => Timeout::None,
     };
-    Raw::new(changes, nchanges, events, nevents).run(kq, patience, flags)
+    Raw::new(changes, nchanges, events, nevents).run(kq, timeout, flags)
 }
 
 /// `int kevent_qos(int kq, const struct kevent_qos_s *changes, int nchanges, struct kevent_qos_s
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn kevent_qos(
     _data_available: *mut usize,
     flags: c_uint,
 ) -> c_int {
-    Raw::new(changes, nchanges, events, nevents).run(kq, Patience::Forever, flags)
+    Raw::new(changes, nchanges, events, nevents).run(kq, Timeout::Forever, flags)
 }
 
 /// `int close(int fd)`: also deletes the knotes of the number.

@@ -11,7 +11,7 @@ use crate::queue_table;
 
 /// How long a call may wait for its first event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
+pub(crate) enum Timeout {
     Forever,
     None,
     /// A timeout as given, not yet checked.
@@ -39,10 +39,10 @@ pub(crate) trait Buffers<L> {
 pub(crate) fn run<L: Layout>(
     kq: RawFd,
     buffers: &mut impl Buffers<L>,
-    patience: Patience,
+    timeout: Timeout,
     errors_only: bool,
 ) -> Result<usize, Errno> {
-    let deadline = deadline(patience)?;
+    let deadline = deadline(timeout)?;
     let queue = queue_table::find(kq).ok_or(Errno::BADF)?;
     queue.latch(L::FLAVOUR)?;
 
@@ -89,12 +89,12 @@ pub(crate) fn run<L: Layout>(
     }
 }
 
-fn deadline(patience: Patience) -> Result<Deadline, Errno> {
+fn deadline(timeout: Timeout) -> Result<Deadline, Errno> {
     let now = Instant::now();
-    match patience {
-        Patience::Forever => Ok(Deadline::Never),
-        Patience::None => Ok(Deadline::At(now)),
-        Patience::Given(Timespec { tv_sec, tv_nsec }) => {
+    match timeout {
+        Timeout::Forever => Ok(Deadline::Never),
+        Timeout::None => Ok(Deadline::At(now)),
+        Timeout::Given(Timespec { tv_sec, tv_nsec }) => {
             let seconds = u32::try_from(tv_sec).map_err(|_| Errno::INVAL)?;
             let nanos = u32::try_from(tv_nsec).map_err(|_| Errno::INVAL)?;
             if seconds > 0x7FFF_FFFF || nanos > 1_000_000_000 {

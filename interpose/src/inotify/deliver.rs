@@ -18,7 +18,7 @@ use crate::inotify::event::{
 use crate::inotify::instance::State;
 use crate::inotify::queue::Queue;
 use crate::inotify::register;
-use crate::inotify::shared::{HiddenWatch, Known};
+use crate::inotify::shared::{HiddenWatch, WatchState};
 
 /// What a read of the kernel's queue became.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,9 +36,9 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     let mut from = 0;
     let mut is_too_small = false;
     loop {
-        let mut sight = Sight::default();
-        let token = buffer.sift(from, |head| sight.judge(state, head));
-        let is_restarted = sight.is_restarted;
+        let mut scan = Scan::default();
+        let token = buffer.sift(from, |head| scan.judge(state, head));
+        let is_restarted = scan.is_restarted;
         if is_restarted {
             register::reconnect(fd, state);
         }
@@ -47,7 +47,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
             Some(at) => at,
             None if is_restarted => buffer.filled(),
             None => {
-                sight.forget_ended(state);
+                scan.forget_ended(state);
                 break;
             }
         };
@@ -65,7 +65,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         }
         let mut ended = Wds::default();
         is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
-        sight.forget_ended(state);
+        scan.forget_ended(state);
         from = buffer.filled();
         if !remove_watches(&ended, fd) || !read_more(fd, buffer) {
             break;
@@ -88,14 +88,14 @@ pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
 
 /// What is seen in passing among the events of the kernel.
 #[derive(Debug, Default)]
-struct Sight {
+struct Scan {
     is_restarted: bool,
     has_token: bool,
     /// Watches that end behind the token: what the ring has for them comes first.
     ended: Wds,
 }
 
-impl Sight {
+impl Scan {
     fn judge(&mut self, state: &State, head: Head) -> Verdict {
         match state.shared.hidden(head.wd) {
             Some(HiddenWatch::Bell) if head.mask & IN_ACCESS != 0 => {
@@ -117,13 +117,13 @@ impl Sight {
         if head.mask & IN_IGNORED == 0 {
             return Verdict::Keep;
         }
-        match state.shared.known(head.wd) {
-            Known::No => Verdict::Keep,
-            Known::Told => {
+        match state.shared.watch_state(head.wd) {
+            WatchState::Unwatched => Verdict::Keep,
+            WatchState::EndDelivered => {
                 state.shared.forget(head.wd);
                 Verdict::Strip
             }
-            Known::Live => {
+            WatchState::Live => {
                 if !self.has_token || !self.ended.push(head.wd) {
                     forget(state, head.wd);
                 }
@@ -291,7 +291,7 @@ fn pop_claimed(
             return Left::TooLong;
         }
         if event.is_end() {
-            state.shared.mark_told(event.head.wd);
+            state.shared.mark_end_delivered(event.head.wd);
             let _ = ended.push(event.head.wd);
         }
     }
@@ -351,7 +351,7 @@ impl<'a> Event<'a> {
 
     /// Of a watch that the kernel or the daemon has already ended.
     fn is_for_nobody(&self, state: &State) -> bool {
-        self.head.wd > 0 && state.shared.known(self.head.wd) != Known::Live
+        self.head.wd > 0 && state.shared.watch_state(self.head.wd) != WatchState::Live
     }
 }
 

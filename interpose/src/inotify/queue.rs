@@ -8,15 +8,15 @@ use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Claim, Consumer};
 
 use crate::connection::{self, NewQueue};
-use crate::hidden_fd::Hidden;
+use crate::hidden_fd::HiddenFd;
 use crate::process;
 
 /// A queue of the daemon, as this process has it.
 #[derive(Debug)]
 pub(crate) struct Queue {
     ring: Consumer,
-    refill: Hidden,
-    bell: Hidden,
+    refill: HiddenFd,
+    bell: HiddenFd,
     requests: Arc<RequestWriter>,
     number: u32,
     pub(crate) session: u64,
@@ -32,8 +32,8 @@ impl Queue {
     pub(crate) fn new(new: NewQueue, generation: u32) -> Option<Self> {
         Some(Self {
             ring: Consumer::open(new.queue.ring).ok()?,
-            refill: Hidden::new(new.queue.refill)?,
-            bell: Hidden::new(new.queue.doorbell)?,
+            refill: HiddenFd::new(new.queue.refill)?,
+            bell: HiddenFd::new(new.queue.doorbell)?,
             requests: new.requests,
             number: new.queue.opened.queue,
             session: new.session,
@@ -59,7 +59,7 @@ impl Queue {
     }
 
     /// The file that the daemon reads.
-    pub(crate) fn bell_file(&self) -> &Hidden {
+    pub(crate) fn bell_file(&self) -> &HiddenFd {
         &self.bell
     }
 

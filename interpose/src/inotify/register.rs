@@ -40,7 +40,7 @@ pub(crate) fn watched(fd: BorrowedFd<'_>, object: Object, mask: u32, wd: i32) {
         return;
     };
     let state = instance.state();
-    state.shared.give_up(wd.cast_signed());
+    state.shared.release_directory(wd.cast_signed());
     let wanted = Watch {
         wd,
         mask,
@@ -122,7 +122,7 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
         if old.is_some_and(|it| !connection::is_lost(it.session)) {
             return;
         }
-        connection::end_rest();
+        connection::end_back_off();
         let Some(mounts) = connection::mounts() else {
             return;
         };

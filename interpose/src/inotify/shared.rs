@@ -20,7 +20,7 @@ const IN_ONESHOT: u32 = 0x8000_0000;
 
 /// In a stored mask, where the kernel allows no such bit: the program was told that the watch is
 /// gone, and the kernel will say so once more.
-const TOLD: u32 = IN_IGNORED;
+const END_DELIVERED: u32 = IN_IGNORED;
 
 const ENTRIES_OFFSET: usize = 4096;
 const MAX_ENTRIES: u32 = 1 << 20;
@@ -78,13 +78,13 @@ pub(crate) struct Watch {
 
 /// What is known of a wd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Known {
+pub(crate) enum WatchState {
     /// No watch on AgentFS has it.
-    No,
+    Unwatched,
     /// A watch.
     Live,
     /// The program was told of its end already.
-    Told,
+    EndDelivered,
 }
 
 /// Which of our own watches an event comes from.
@@ -207,7 +207,7 @@ impl Shared {
     }
 
     /// The program watches what we watch, and got the same wd: it is the program's now.
-    pub(crate) fn give_up(&self, wd: i32) {
+    pub(crate) fn release_directory(&self, wd: i32) {
         let directory = &self.header().directory;
         let _ = directory.compare_exchange(wd, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -228,28 +228,30 @@ impl Shared {
 
     /// What is known of a wd. When the table is being rebuilt for longer than it takes, or by a
     /// process that died: that it lives.
-    pub(crate) fn known(&self, wd: i32) -> Known {
+    pub(crate) fn watch_state(&self, wd: i32) -> WatchState {
         const PATIENCE: u32 = 10_000;
         let Ok(wd) = u32::try_from(wd) else {
-            return Known::No;
+            return WatchState::Unwatched;
         };
         for _ in 0..PATIENCE {
             // Acquire: pairs with the end of a rebuild.
             let version = self.header().version.load(Ordering::Acquire);
             if version.is_multiple_of(2) {
-                let known = match self.find(wd) {
-                    None => Known::No,
-                    Some(entry) if entry.mask.load(Ordering::Relaxed) & TOLD != 0 => Known::Told,
-                    Some(_) => Known::Live,
+                let state = match self.find(wd) {
+                    None => WatchState::Unwatched,
+                    Some(entry) if entry.mask.load(Ordering::Relaxed) & END_DELIVERED != 0 => {
+                        WatchState::EndDelivered
+                    }
+                    Some(_) => WatchState::Live,
                 };
                 fence(Ordering::Acquire);
                 if self.header().version.load(Ordering::Relaxed) == version {
-                    return known;
+                    return state;
                 }
             }
             rustix::thread::sched_yield();
         }
-        Known::Live
+        WatchState::Live
     }
 
     fn find(&self, wd: u32) -> Option<&Entry> {
@@ -292,9 +294,9 @@ impl Shared {
     }
 
     /// Marks a watch as one of whose end the program was told; the kernel will tell it too.
-    pub(crate) fn mark_told(&self, wd: i32) {
+    pub(crate) fn mark_end_delivered(&self, wd: i32) {
         if let Some(entry) = u32::try_from(wd).ok().and_then(|wd| self.find(wd)) {
-            entry.mask.fetch_or(TOLD, Ordering::Relaxed);
+            entry.mask.fetch_or(END_DELIVERED, Ordering::Relaxed);
         }
     }
 
@@ -320,7 +322,7 @@ impl Shared {
                     st_ino: entry.st_ino.load(Ordering::Relaxed),
                 }
             })
-            .filter(|it| it.wd != EMPTY && it.wd != REMOVED && it.mask & TOLD == 0)
+            .filter(|it| it.wd != EMPTY && it.wd != REMOVED && it.mask & END_DELIVERED == 0)
             .collect()
     }
 }
@@ -344,7 +346,7 @@ impl Locked<'_> {
         if let Some(entry) = self.0.find(wanted.wd) {
             let old = entry.mask.load(Ordering::Relaxed);
             let kept = if wanted.mask & IN_MASK_ADD != 0 {
-                old & !TOLD
+                old & !END_DELIVERED
             } else {
                 0
             };
@@ -388,21 +390,21 @@ impl Locked<'_> {
         let shared = self.0;
         let header = shared.header();
         let entries = header.entries.load(Ordering::Relaxed);
-        let told = (0..entries).filter_map(|index| {
+        let ended = (0..entries).filter_map(|index| {
             let entry = shared.entry(index);
             let (wd, mask) = (
                 entry.wd.load(Ordering::Relaxed),
                 entry.mask.load(Ordering::Relaxed),
             );
-            let is_told = wd != EMPTY && wd != REMOVED && mask & TOLD != 0;
-            is_told.then_some(Watch {
+            let is_end_delivered = wd != EMPTY && wd != REMOVED && mask & END_DELIVERED != 0;
+            is_end_delivered.then_some(Watch {
                 wd,
                 mask,
                 st_dev: 0,
                 st_ino: 0,
             })
         });
-        let mut keep: Vec<Watch> = told.collect();
+        let mut keep: Vec<Watch> = ended.collect();
         keep.extend(shared.watches());
         let is_half_full = keep.len() >= (entries / 2) as usize;
         let new = if is_half_full {
@@ -421,7 +423,7 @@ impl Locked<'_> {
         for watch in keep {
             self.put(watch);
         }
-        // Release: pairs with the look in `known`; who sees the even number sees the whole table.
+        // Release: pairs with the look in `watch_state`; who sees the even number sees the whole table.
         header.version.fetch_add(1, Ordering::Release);
         Some(())
     }
@@ -437,7 +439,7 @@ mod tests {
     enum Op {
         Set { wd: u32, mask: u32 },
         Forget { wd: u32 },
-        Told { wd: u32 },
+        EndDelivered { wd: u32 },
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -445,7 +447,7 @@ mod tests {
         prop_oneof![
             4 => (wd.clone(), any::<u32>()).prop_map(|(wd, mask)| Op::Set { wd, mask }),
             2 => wd.clone().prop_map(|wd| Op::Forget { wd }),
-            1 => wd.prop_map(|wd| Op::Told { wd }),
+            1 => wd.prop_map(|wd| Op::EndDelivered { wd }),
         ]
     }
 
@@ -469,21 +471,21 @@ mod tests {
                         shared.forget(wd.cast_signed());
                         model.remove(&wd);
                     }
-                    Op::Told { wd } => {
-                        shared.mark_told(wd.cast_signed());
-                        if let Some((_, told)) = model.get_mut(&wd) {
-                            *told = true;
+                    Op::EndDelivered { wd } => {
+                        shared.mark_end_delivered(wd.cast_signed());
+                        if let Some((_, ended)) = model.get_mut(&wd) {
+                            *ended = true;
                         }
                     }
                 }
             }
             for wd in (1..600).chain(0x7fff_ff00..0x7fff_ffff) {
                 let expected = match model.get(&wd) {
-                    None => Known::No,
-                    Some((_, true)) => Known::Told,
-                    Some((_, false)) => Known::Live,
+                    None => WatchState::Unwatched,
+                    Some((_, true)) => WatchState::EndDelivered,
+                    Some((_, false)) => WatchState::Live,
                 };
-                prop_assert_eq!(shared.known(wd.cast_signed()), expected);
+                prop_assert_eq!(shared.watch_state(wd.cast_signed()), expected);
             }
             let mut found: Vec<_> = shared.watches().iter().map(|it| (it.wd, it.mask)).collect();
             found.sort_unstable();

@@ -19,7 +19,7 @@ use super::abi::{self, Event, Layout};
 use super::daemon::Daemon;
 use super::deliver::Eventlist;
 use super::engine::{Engine, is_marked, mark};
-use super::kernel::{self, Call, Errno, Manner, Real};
+use super::kernel::{self, Call, CallOptions, Errno, Real};
 use super::knote::Moment;
 use super::queue::{Interrupted, Queue};
 
@@ -60,7 +60,7 @@ impl<D: Daemon> Engine<D> {
             }
             call.check(&engine.originals)?;
             let slots = engine.change(call, queue)?;
-            let errors_only = call.manner().flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
+            let errors_only = call.options().flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
             if slots > 0 || call.room() == 0 || errors_only {
                 return Ok(slots);
             }
@@ -124,7 +124,7 @@ impl<D: Daemon> Engine<D> {
             }
         }
         if let Some(queue) = queue {
-            queue.tell(&self.daemon);
+            queue.send_outbox(&self.daemon);
         }
         outcome.map(|()| slots)
     }
@@ -206,13 +206,13 @@ impl<D: Daemon> Engine<D> {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let mut again = changed.then(|| *call.manner());
+        let mut again = changed.then(|| *call.options());
         if changed && let (Some(start), Some(timeout)) = (start, call.timeout()) {
             // The changes may have taken long; the deadline stands.
             left = remaining(start, timeout).unwrap_or(left);
-            again = Some(Manner {
+            again = Some(CallOptions {
                 timeout: &raw const left,
-                ..*call.manner()
+                ..*call.options()
             });
         }
         loop {
@@ -222,19 +222,19 @@ impl<D: Daemon> Engine<D> {
                 return Ok(count);
             }
             let count = self.settle(call, (count, since))?;
-            if count > 0 || call.manner().is_immediate() {
+            if count > 0 || call.options().is_immediate() {
                 return Ok(count);
             }
             // Only hidden events, and they are dealt with.
-            let mut manner = *call.manner();
+            let mut options = *call.options();
             if let (Some(start), Some(timeout)) = (start, call.timeout()) {
                 match remaining(start, timeout) {
                     Some(time) => left = time,
                     None => return Ok(0),
                 }
-                manner.timeout = &raw const left;
+                options.timeout = &raw const left;
             }
-            again = Some(manner);
+            again = Some(options);
         }
     }
 

@@ -82,7 +82,7 @@ pub trait Daemon: Sync {
 
     /// What to watch while there is no daemon: a directory in which something is made when it comes
     /// back. `None` when nobody waits for it.
-    fn herald(&self) -> Option<OwnedFd>;
+    fn restart_directory(&self) -> Option<OwnedFd>;
 
     /// The channel of the queue is broken or its other end closed. Nothing comes through it any more.
     fn lost(&self, queue: QueueId);

@@ -23,51 +23,55 @@ pub(crate) trait Eventlist {
 
 /// The knotes that the shim put into the program's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Hidden {
+pub(crate) struct HiddenIdents {
     /// ident of the EVFILT_USER knote.
     pub(crate) user: u64,
     /// ident of the EVFILT_READ knote: the doorbell.
     pub(crate) doorbell: Option<u64>,
     /// ident of the EVFILT_VNODE knote on the directory where a new daemon shows.
-    pub(crate) herald: Option<u64>,
+    pub(crate) restart: Option<u64>,
 }
 
 /// What the hidden events told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Rung {
+pub(crate) struct HiddenEvents {
     /// The doorbell is readable.
     pub(crate) doorbell: bool,
     /// Its other end is closed.
     pub(crate) closed: bool,
     /// A daemon may be back.
-    pub(crate) herald: bool,
+    pub(crate) restart: bool,
 }
 
-impl Hidden {
+impl HiddenIdents {
     /// Whether a change or event with this ident and filter concerns a hidden knote.
     #[inline]
     pub(crate) fn is(&self, ident: u64, filter: i16) -> bool {
         match filter {
             abi::EVFILT_USER => ident == self.user,
             abi::EVFILT_READ => Some(ident) == self.doorbell,
-            abi::EVFILT_VNODE => Some(ident) == self.herald,
+            abi::EVFILT_VNODE => Some(ident) == self.restart,
             _ => false,
         }
     }
 }
 
 /// Takes the hidden events out of the first `count`; how many are left.
-pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> (usize, Rung) {
-    let mut rung = Rung::default();
+pub(crate) fn strip(
+    list: &mut impl Eventlist,
+    count: usize,
+    hidden: HiddenIdents,
+) -> (usize, HiddenEvents) {
+    let mut found = HiddenEvents::default();
     let mut kept = 0;
     for index in 0..count {
         let Some(event) = list.get(index) else {
             break;
         };
         if hidden.is(event.ident, event.filter) {
-            rung.herald |= event.filter == abi::EVFILT_VNODE;
-            rung.doorbell |= event.filter == abi::EVFILT_READ;
-            rung.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
+            found.restart |= event.filter == abi::EVFILT_VNODE;
+            found.doorbell |= event.filter == abi::EVFILT_READ;
+            found.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
             continue;
         }
         if kept != index {
@@ -75,7 +79,7 @@ pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> 
         }
         kept += 1;
     }
-    (kept, rung)
+    (kept, found)
 }
 
 /// Joins posted bits into the `count` events of a call to the kernel made at `since`, and adds the others behind them, as far as there
@@ -85,7 +89,7 @@ pub(crate) fn merge(
     (count, since): (usize, Moment),
     knotes: &mut Knotes,
     mut confirm: impl FnMut(&Event, Confirm) -> Result<(), Errno>,
-    mut tell: impl FnMut(WatchOp),
+    mut enqueue: impl FnMut(WatchOp),
 ) -> usize {
     knotes.begin_delivery();
     let mut kept = 0;
@@ -99,7 +103,7 @@ pub(crate) fn merge(
                 continue;
             };
             bits = posted;
-            op.map(&mut tell);
+            op.map(&mut enqueue);
         }
         if kept != index {
             list.shift(index, kept);
@@ -122,12 +126,12 @@ pub(crate) fn merge(
                 if let Some((event, op)) = knotes.deliver(index) {
                     list.put(count, &event);
                     count += 1;
-                    op.map(&mut tell);
+                    op.map(&mut enqueue);
                 }
             }
             // Closed where no hook saw it.
             Err(Errno(libc::ENOENT | libc::EBADF)) if wanted != Confirm::Delete => {
-                knotes.forget(index).map(&mut tell);
+                knotes.forget(index).map(&mut enqueue);
             }
             // One-shot, and gone: another thread has the kernel's event of it in hand and will find
             // the bits here.

@@ -11,7 +11,7 @@ use super::abi::{self, Event};
 use super::daemon::{Channel, Daemon};
 use super::engine::file_at;
 use super::kernel::{self, Errno, Originals};
-use super::queue::{NOBODY, Queue, RESERVED_IDENT, State, pack};
+use super::queue::{NO_IDENT, Queue, RESERVED_IDENT, State, pack};
 use crate::fd_table::{self, Owner};
 
 impl Queue {
@@ -46,7 +46,7 @@ impl Queue {
             // Gone is gone: an error leaves nothing to undo.
             let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
         }
-        self.doorbell.store(NOBODY, Ordering::Release);
+        self.doorbell.store(NO_IDENT, Ordering::Release);
         state.more = false;
         if let Some(channel) = state.channel.take() {
             close_channel(channel);
@@ -58,21 +58,21 @@ impl Queue {
         let Some(mut state) = self.state.lock() else {
             return;
         };
-        if state.herald.is_some() {
+        if state.restart_directory.is_some() {
             return;
         }
-        let Some(directory) = daemon.herald() else {
+        let Some(directory) = daemon.restart_directory() else {
             return;
         };
         let fd = directory.as_raw_fd();
         let Ok(ident) = u64::try_from(fd) else {
             return;
         };
-        let added = kernel::change_as(originals, self.flavour, state.kq, &herald_knote(ident));
+        let added = kernel::change_as(originals, self.flavour, state.kq, &restart_knote(ident));
         if added.is_ok() {
             fd_table::set(fd, Owner::Hidden);
-            self.herald.store(ident, Ordering::Release);
-            state.herald = Some(directory);
+            self.restart.store(ident, Ordering::Release);
+            state.restart_directory = Some(directory);
         } else {
             close_ours(directory);
         }
@@ -101,7 +101,7 @@ impl Queue {
             return;
         }
         drop(state);
-        self.tell(daemon);
+        self.send_outbox(daemon);
         daemon.reserved_ident(id, self.hidden().user);
         if let Some(mut state) = self.state.lock() {
             state.knotes.post_all(abi::NOTE_WRITE);
@@ -111,18 +111,18 @@ impl Queue {
 
     /// Ends what [`await_daemon`](Self::await_daemon) began.
     fn end_waiting(&self, state: &mut State, originals: &Originals) {
-        let Some(directory) = state.herald.take() else {
+        let Some(directory) = state.restart_directory.take() else {
             return;
         };
-        if let Some(ident) = self.hidden().herald {
+        if let Some(ident) = self.hidden().restart {
             let delete = Event {
                 flags: abi::EV_DELETE,
-                ..herald_knote(ident)
+                ..restart_knote(ident)
             };
             // Gone is gone: an error leaves nothing to undo.
             let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
         }
-        self.herald.store(NOBODY, Ordering::Release);
+        self.restart.store(NO_IDENT, Ordering::Release);
         close_ours(directory);
     }
 
@@ -142,15 +142,15 @@ impl Queue {
 
     /// The program closed the queue, and the kernel's knotes with it.
     pub(crate) fn close(&self) {
-        self.doorbell.store(NOBODY, Ordering::Release);
-        self.herald.store(NOBODY, Ordering::Release);
+        self.doorbell.store(NO_IDENT, Ordering::Release);
+        self.restart.store(NO_IDENT, Ordering::Release);
         let Some(mut state) = self.state.lock() else {
             return;
         };
         if let Some(channel) = state.channel.take() {
             close_channel(channel);
         }
-        if let Some(directory) = state.herald.take() {
+        if let Some(directory) = state.restart_directory.take() {
             close_ours(directory);
         }
     }
@@ -158,7 +158,7 @@ impl Queue {
     /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
     pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
         let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
-        if state.herald.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
+        if state.restart_directory.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
             self.end_waiting(&mut state, originals);
             return Ok(());
         }
@@ -214,7 +214,7 @@ pub(super) fn doorbell_knote(ident: u64) -> Event {
     }
 }
 
-pub(super) fn herald_knote(ident: u64) -> Event {
+pub(super) fn restart_knote(ident: u64) -> Event {
     Event {
         ident,
         filter: abi::EVFILT_VNODE,

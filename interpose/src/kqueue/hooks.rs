@@ -7,7 +7,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use libc::timespec;
 
 use super::abi::{KEVENT_FLAG_WORKQ, Kevent, Kevent64, KeventQos, Layout};
-use super::kernel::{Call, Manner, Real};
+use super::kernel::{Call, CallOptions, Real};
 use super::{engine, system};
 use crate::guard;
 
@@ -20,10 +20,10 @@ unsafe fn hooked<L: Layout + Real>(
     kq: c_int,
     changes: (*const L, c_int),
     events: (*mut L, c_int),
-    manner: Manner,
+    options: CallOptions,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    let call = unsafe { Call::new(kq, changes, events, manner) };
+    let call = unsafe { Call::new(kq, changes, events, options) };
     guard::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
 
@@ -40,9 +40,9 @@ pub(crate) unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    let manner = Manner::waiting(timeout);
+    let options = CallOptions::waiting(timeout);
     // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
 /// `int kevent64(...)`
@@ -59,12 +59,12 @@ pub(crate) unsafe extern "C" fn kevent64(
     flags: c_uint,
     timeout: *const timespec,
 ) -> c_int {
-    let manner = Manner {
+    let options = CallOptions {
         flags,
-        ..Manner::waiting(timeout)
+        ..CallOptions::waiting(timeout)
     };
     // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
 /// `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ it speaks of another queue and not of `kq`.
@@ -82,19 +82,19 @@ pub(crate) unsafe extern "C" fn kevent_qos(
     data_available: *mut usize,
     flags: c_uint,
 ) -> c_int {
-    let manner = Manner {
+    let options = CallOptions {
         flags,
         data_out,
         data_available,
-        ..Manner::waiting(std::ptr::null())
+        ..CallOptions::waiting(std::ptr::null())
     };
     if flags & KEVENT_FLAG_WORKQ != 0 {
         // SAFETY: the program's own arguments.
-        let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), manner) };
+        let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), options) };
         return call.unchanged(&system::ORIGINALS);
     }
     // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
 /// `int kqueue(void)`

@@ -71,7 +71,7 @@ impl Errno {
 
 /// What a call has beside its buffers, as the program gave it.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct CallOptions {
     /// kevent and kevent64: null waits without end.
     pub timeout: *const timespec,
     /// kevent64 and kevent_qos.
@@ -82,7 +82,7 @@ pub struct Manner {
     pub data_available: *mut usize,
 }
 
-impl Manner {
+impl CallOptions {
     /// Waits as `timeout` says, and nothing special.
     #[must_use]
     pub const fn waiting(timeout: *const timespec) -> Self {
@@ -107,7 +107,7 @@ pub struct Call<L> {
     nchanges: c_int,
     events: *mut L,
     nevents: c_int,
-    manner: Manner,
+    options: CallOptions,
 }
 
 impl<L: Layout + Real> Call<L> {
@@ -116,13 +116,13 @@ impl<L: Layout + Real> Call<L> {
     /// While the call exists:
     /// * `changes` is null or has `nchanges` readable structures, or is no memory at all,
     /// * `events` is null or has `nevents` writable ones,
-    /// * the pointers in `manner` are what the real function may be given.
+    /// * the pointers in `options` are what the real function may be given.
     #[must_use]
     pub unsafe fn new(
         kq: RawFd,
         (changes, nchanges): (*const L, c_int),
         (events, nevents): (*mut L, c_int),
-        manner: Manner,
+        options: CallOptions,
     ) -> Self {
         Self {
             kq,
@@ -130,7 +130,7 @@ impl<L: Layout + Real> Call<L> {
             nchanges,
             events,
             nevents,
-            manner,
+            options,
         }
     }
 
@@ -138,8 +138,8 @@ impl<L: Layout + Real> Call<L> {
         self.kq
     }
 
-    pub(crate) fn manner(&self) -> &Manner {
-        &self.manner
+    pub(crate) fn options(&self) -> &CallOptions {
+        &self.options
     }
 
     /// Number of changes; none where there is no memory, about which the real call complains.
@@ -176,7 +176,7 @@ impl<L: Layout + Real> Call<L> {
     /// for nothing then.
     #[inline]
     pub(crate) fn waits_for_a_time(&self) -> bool {
-        let timeout = self.manner.timeout;
+        let timeout = self.options.timeout;
         if timeout.is_null() {
             return false;
         }
@@ -238,38 +238,38 @@ impl<L: Layout + Real> Call<L> {
         let changes = (self.changes, self.nchanges);
         let events = (self.events, self.nevents);
         // SAFETY: the program's own arguments.
-        unsafe { L::real(originals, self.kq, changes, events, &self.manner) }
+        unsafe { L::real(originals, self.kq, changes, events, &self.options) }
     }
 
     /// Changes and waiting as given, or no changes any more and a timeout of ours.
     pub(crate) fn wait(
         &self,
         originals: &Originals,
-        again: Option<&Manner>,
+        again: Option<&CallOptions>,
     ) -> Result<usize, Errno> {
-        let Some(manner) = again else {
+        let Some(options) = again else {
             return count(self.unchanged(originals));
         };
         let events = (self.events, self.nevents);
         // SAFETY: no changes, the program's own eventlist, and pointers of ours or the program's.
-        count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, manner) })
+        count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, options) })
     }
 
     /// Lets the kernel check descriptor, flavour and timeout, and do nothing.
     pub(crate) fn check(&self, originals: &Originals) -> Result<(), Errno> {
         let none = (ptr::null_mut(), 0);
         // SAFETY: no changes and no room; what else there is the program gave.
-        let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.manner) };
+        let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.options) };
         count(result).map(drop)
     }
 
     /// The timeout, once the kernel has found it good.
     pub(crate) fn timeout(&self) -> Option<timespec> {
-        if self.manner.timeout.is_null() {
+        if self.options.timeout.is_null() {
             return None;
         }
         // SAFETY: the kernel has read it in this call.
-        Some(unsafe { self.manner.timeout.read_unaligned() })
+        Some(unsafe { self.options.timeout.read_unaligned() })
     }
 }
 
@@ -330,7 +330,7 @@ fn count(result: c_int) -> Result<usize, Errno> {
 
 /// Applies one change to the kernel's queue. It does not wait and fetches nothing.
 pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> Result<(), Errno> {
-    let manner = Manner::waiting(ptr::null());
+    let options = CallOptions::waiting(ptr::null());
     // SAFETY: one change, no room.
     let result = unsafe {
         L::real(
@@ -338,7 +338,7 @@ pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> R
             kq,
             (ptr::from_ref(change), 1),
             (ptr::null_mut(), 0),
-            &manner,
+            &options,
         )
     };
     count(result).map(drop)
@@ -350,12 +350,12 @@ pub(crate) fn change_with_receipt<L: Layout + Real>(
     kq: RawFd,
     change: &L,
 ) -> Result<L, Errno> {
-    let manner = Manner::waiting(ptr::null());
+    let options = CallOptions::waiting(ptr::null());
     let mut receipt = L::default();
     // SAFETY: one change and room for one receipt, so nothing is fetched and nothing waits.
     let result = unsafe {
         let room = (&raw mut receipt, 1);
-        L::real(originals, kq, (ptr::from_ref(change), 1), room, &manner)
+        L::real(originals, kq, (ptr::from_ref(change), 1), room, &options)
     };
     count(result).map(|_| receipt)
 }
@@ -385,7 +385,7 @@ pub trait Real: Sized {
         kq: RawFd,
         changes: (*const Self, c_int),
         events: (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int;
 }
 
@@ -396,11 +396,20 @@ impl Real for Kevent {
         kq: RawFd,
         changes: (*const Self, c_int),
         events: (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent, .. } = originals;
         // SAFETY: the caller's promise.
-        unsafe { kevent(kq, changes.0, changes.1, events.0, events.1, manner.timeout) }
+        unsafe {
+            kevent(
+                kq,
+                changes.0,
+                changes.1,
+                events.0,
+                events.1,
+                options.timeout,
+            )
+        }
     }
 }
 
@@ -411,10 +420,10 @@ impl Real for Kevent64 {
         kq: RawFd,
         (changes, nchanges): (*const Self, c_int),
         (events, nevents): (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent64, .. } = originals;
-        let (flags, timeout) = (manner.flags, manner.timeout);
+        let (flags, timeout) = (options.flags, options.timeout);
         // SAFETY: the caller's promise.
         unsafe { kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
     }
@@ -427,10 +436,10 @@ impl Real for KeventQos {
         kq: RawFd,
         (changes, nchanges): (*const Self, c_int),
         (events, nevents): (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent_qos, .. } = originals;
-        let (out, available) = (manner.data_out, manner.data_available);
+        let (out, available) = (options.data_out, options.data_available);
         // SAFETY: the caller's promise.
         unsafe {
             kevent_qos(
@@ -441,7 +450,7 @@ impl Real for KeventQos {
                 nevents,
                 out,
                 available,
-                manner.flags,
+                options.flags,
             )
         }
     }

@@ -37,7 +37,7 @@ pub(crate) struct Knote {
 
 impl Knote {
     /// What the daemon has to know of it.
-    fn as_told(&self) -> WatchOp {
+    fn as_op(&self) -> WatchOp {
         WatchOp::Set {
             watch: self.watch,
             node: self.node,
@@ -193,7 +193,7 @@ impl Knotes {
             dispatched: 0,
             next: self.by_ident.insert(change.ident, index),
         });
-        self.get(index).map(Knote::as_told)
+        self.get(index).map(Knote::as_op)
     }
 
     fn touch(&mut self, index: Index, change: &Event) -> Option<WatchOp> {
@@ -207,7 +207,7 @@ impl Knotes {
         } else if change.has(abi::EV_ENABLE) {
             knote.disabled = false;
         }
-        let update = knote.as_told();
+        let update = knote.as_op();
         self.activate(index);
         (interest != change.fflags).then_some(update)
     }
@@ -293,7 +293,7 @@ impl Knotes {
         let knotes = self.slots.iter().filter_map(|slot| slot.knote.as_ref());
         knotes
             .filter(|it| is_still(it.registered.ident, it.node))
-            .map(Knote::as_told)
+            .map(Knote::as_op)
             .collect()
     }
 

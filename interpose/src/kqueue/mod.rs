@@ -28,9 +28,9 @@ mod queue;
 mod queue_connection;
 pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
-pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
+pub use kernel::{Call, CallOptions, Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals, Real};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub use queue_connection::{Link, engine};
+pub use queue_connection::{QueueConnection, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 pub(crate) use queue_connection::{closing, duplicated, in_forked_child, vacate};
 

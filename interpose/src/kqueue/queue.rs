@@ -9,7 +9,7 @@ use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
 
 use super::abi::{self, Event, Flavour};
 use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
-use super::deliver::{self, Eventlist, Hidden, Rung};
+use super::deliver::{self, Eventlist, HiddenEvents, HiddenIdents};
 use super::hidden_knotes::{doorbell_knote, new_ident, user_knote};
 use super::kernel::{self, Errno, Originals};
 use super::knote::{Confirm, Knotes, Moment};
@@ -29,17 +29,17 @@ pub(crate) struct Queue {
     /// The daemon's name for it: another one after a reconnection.
     pub(super) id: AtomicU64,
     pub(super) flavour: Flavour,
-    /// [`Hidden`], to be read without a lock.
+    /// [`HiddenIdents`], to be read without a lock.
     pub(super) user: AtomicU64,
     pub(super) doorbell: AtomicU64,
-    pub(super) herald: AtomicU64,
+    pub(super) restart: AtomicU64,
     pub(super) state: Lock<State>,
     /// Held while the daemon is told, so that it hears things in order.
     pub(super) sender: Lock<()>,
 }
 
 /// For a hidden knote that does not exist.
-pub(super) const NOBODY: u64 = u64::MAX;
+pub(super) const NO_IDENT: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub(super) knotes: Knotes,
     pub(super) channel: Option<Channel>,
     /// The directory where a new daemon shows, while there is none.
-    pub(super) herald: Option<OwnedFd>,
+    pub(super) restart_directory: Option<OwnedFd>,
     /// The reserved EVFILT_USER knote is triggered.
     pub(super) user_is_up: bool,
     /// Records were left in the ring.
@@ -79,7 +79,7 @@ impl Queue {
             me: OwnerId::this_process(),
             knotes: Knotes::default(),
             channel: Some(channel),
-            herald: None,
+            restart_directory: None,
             user_is_up: false,
             more: false,
             outbox: Vec::new(),
@@ -88,8 +88,8 @@ impl Queue {
             id: AtomicU64::new(pack(id)),
             flavour,
             user: AtomicU64::new(new_ident()),
-            doorbell: AtomicU64::new(NOBODY),
-            herald: AtomicU64::new(NOBODY),
+            doorbell: AtomicU64::new(NO_IDENT),
+            restart: AtomicU64::new(NO_IDENT),
             state: Lock::new(state),
             sender: Lock::new(()),
         };
@@ -106,23 +106,23 @@ impl Queue {
 
     /// Acquire: pairs with the Release of every store, which comes after the kernel's own change: an ident
     /// that is seen here has its knote, or had it.
-    pub(crate) fn hidden(&self) -> Hidden {
+    pub(crate) fn hidden(&self) -> HiddenIdents {
         let known = |ident: &AtomicU64| {
-            Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NOBODY)
+            Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NO_IDENT)
         };
-        Hidden {
+        HiddenIdents {
             user: self.user.load(Ordering::Acquire),
             doorbell: known(&self.doorbell),
-            herald: known(&self.herald),
+            restart: known(&self.restart),
         }
     }
 
     /// The descriptors that the hidden knotes hang on.
     pub(crate) fn hidden_descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let Hidden {
-            doorbell, herald, ..
+        let HiddenIdents {
+            doorbell, restart, ..
         } = self.hidden();
-        let idents = [doorbell, herald].into_iter().flatten();
+        let idents = [doorbell, restart].into_iter().flatten();
         idents.filter_map(|ident| RawFd::try_from(ident).ok())
     }
 
@@ -180,9 +180,9 @@ impl Queue {
         list: &mut impl Eventlist,
         (count, since): (usize, Moment),
     ) -> Result<usize, Interrupted> {
-        let (count, rung) = deliver::strip(list, count, self.hidden());
+        let (count, found) = deliver::strip(list, count, self.hidden());
         let mut state = self.state.lock().ok_or(Interrupted)?;
-        let lost = self.hear(&mut state, originals, rung);
+        let lost = self.take_posted(&mut state, originals, found);
         let State {
             kq, knotes, outbox, ..
         } = &mut *state;
@@ -190,25 +190,25 @@ impl Queue {
             |registered: &Event, wanted| confirm(originals, self.flavour, *kq, registered, wanted);
         let count = deliver::merge(list, (count, since), knotes, confirm, |op| outbox.push(op));
         self.show_leftovers(&mut state, originals);
-        let has_news = !state.outbox.is_empty();
+        let has_ops = !state.outbox.is_empty();
         drop(state);
-        if has_news {
-            self.tell(daemon);
+        if has_ops {
+            self.send_outbox(daemon);
         }
         if lost {
             daemon.lost(self.id());
             self.await_daemon(originals, daemon);
         }
-        if lost || rung.herald {
+        if lost || found.restart {
             self.reconnect(originals, daemon);
         }
         Ok(count)
     }
 
     /// Takes what the daemon posted. True when the channel is of no use any more.
-    fn hear(&self, state: &mut State, originals: &Originals, rung: Rung) -> bool {
-        let works = self.take_records(state, rung.doorbell);
-        if works && !rung.closed {
+    fn take_posted(&self, state: &mut State, originals: &Originals, found: HiddenEvents) -> bool {
+        let works = self.take_records(state, found.doorbell);
+        if works && !found.closed {
             return false;
         }
         self.disconnect(state, originals);
@@ -237,7 +237,7 @@ impl Queue {
         let mut take = || -> Result<bool, Corrupt> {
             for _ in 0..ROUNDS {
                 while let Some(record) = claim.next()? {
-                    note(knotes, &record);
+                    apply_record(knotes, &record);
                 }
                 if claim.release() == Bell::Ring
                     && let Some(refill) = &channel.refill
@@ -302,7 +302,7 @@ impl Queue {
             state.outbox.push(op);
         }
         drop(state);
-        self.tell(daemon);
+        self.send_outbox(daemon);
     }
 
     /// The program closed the number it was known by; it has another one.
@@ -314,7 +314,7 @@ impl Queue {
 
     /// Tells the daemon what it has not been told. When it returns, everything that was to be told when
     /// it was called is in force.
-    pub(crate) fn tell(&self, daemon: &impl Daemon) {
+    pub(crate) fn send_outbox(&self, daemon: &impl Daemon) {
         let Some(_sender) = self.sender.lock() else {
             return;
         };
@@ -333,7 +333,7 @@ impl Queue {
 }
 
 /// One record of the ring.
-fn note(knotes: &mut Knotes, bytes: &[u8]) {
+fn apply_record(knotes: &mut Knotes, bytes: &[u8]) {
     // A record of a newer writer that we cannot read is as good as none.
     let Ok(record) = EventRef::parse(bytes) else {
         return;

@@ -18,13 +18,13 @@ use crate::{connection, fork, hidden_fd, mounts};
 
 /// The process's session as a [`Daemon`].
 #[derive(Clone, Copy, Debug)]
-pub struct Link;
+pub struct QueueConnection;
 
 /// The engine of this process.
 #[inline]
 #[must_use]
-pub fn engine() -> &'static Engine<Link> {
-    static ENGINE: Engine<Link> = Engine::new(system::ORIGINALS, Link);
+pub fn engine() -> &'static Engine<QueueConnection> {
+    static ENGINE: Engine<QueueConnection> = Engine::new(system::ORIGINALS, QueueConnection);
     &ENGINE
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn in_forked_child() {
 /// Requests in one message. It stays far below the largest frame.
 const BATCH: usize = 1024;
 
-impl Daemon for Link {
+impl Daemon for QueueConnection {
     fn covers(&self, file: BorrowedFd<'_>, _node: Node) -> bool {
         !config().is_off(Hook::Kqueue) && mounts::is_file_on_agentfs(file)
     }
@@ -104,13 +104,13 @@ impl Daemon for Link {
         let _told = connection::request_in(queue.session, &request);
     }
 
-    fn herald(&self) -> Option<OwnedFd> {
+    fn restart_directory(&self) -> Option<OwnedFd> {
         let directory = connection::socket_directory()?;
         open_to_watch(&directory).map(hidden_fd::move_up)
     }
 
     fn lost(&self, _queue: QueueId) {
-        connection::end_rest();
+        connection::end_back_off();
     }
 }
 
