@@ -5,9 +5,10 @@
 //! kernel knote (`xnu: knote_process`, `filt_vntouch`); the kernel keeps its own pending bits, the
 //! mirror the posted ones, and a delivery joins them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHashMap;
 
 use super::abi::{self, Event};
 use super::daemon::{Node, WatchId, WatchOp};
@@ -57,7 +58,7 @@ struct Slot {
 pub(crate) struct Knotes {
     slots: Vec<Slot>,
     free: Vec<Index>,
-    by_ident: HashMap<u64, Index, BuildHasherDefault<IdentHasher>>,
+    by_ident: FxHashMap<u64, Index>,
     /// Enabled knotes with posted bits, oldest activation first.
     ready: VecDeque<Index>,
     delivery: u64,
@@ -85,26 +86,6 @@ pub(crate) enum Arrival {
     /// Another thread delivered this EV_DISPATCH knote since the call was made, from what the daemon
     /// had posted. The kernel's bits wait until the knote is enabled, as if they had come a little later.
     Late,
-}
-
-/// Descriptor numbers are small and dense: one multiplication spreads them.
-#[derive(Default)]
-pub(crate) struct IdentHasher(u64);
-
-impl Hasher for IdentHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
 }
 
 /// What has to happen in the kernel before posted bits may be delivered without an event of its own.
