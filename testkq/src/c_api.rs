@@ -1,4 +1,13 @@
 //! The C functions, without their C names: a test links this crate beside the hooks that have those.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The caller of a function of the kevent family: `events` points to `nevents` writable structures,
+//!    of any alignment, that nobody else uses during the call.
+//! 2. The same caller: `timeout` is null or points to a timespec.
+//! 3. Our own: the algorithm of a call (`call.rs`) puts events only below [`Buffers::room`].
 
 #![expect(unsafe_code, reason = "the functions take C pointers")]
 
@@ -33,10 +42,9 @@ impl<L: Layout> Buffers<L> for Raw<L> {
 
     fn put(&mut self, index: usize, event: L) {
         debug_assert!(index < self.nevents);
-        // SAFETY: the caller of the C function promises `nevents` writable entries, and the call
-        // algorithm puts no more than `room` events.
+        // SAFETY: 1 and 3: `index` is below `nevents`, so the place is inside the caller's array.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above; nothing is assumed about the alignment.
+        // SAFETY: 1 and 3: the place is writable and nobody else's; no alignment is assumed.
         unsafe { at.write_unaligned(event) };
     }
 }
@@ -80,7 +88,7 @@ unsafe fn read_timeout(timeout: *const libc::timespec) -> Timeout {
     if timeout.is_null() {
         return Timeout::Forever;
     }
-    // SAFETY: not null, so a timespec by the contract of this function.
+    // SAFETY: 2: not null, so a timespec, which C aligns.
     let libc::timespec { tv_sec, tv_nsec } = unsafe { timeout.read() };
     Timeout::Given(Timespec { tv_sec, tv_nsec })
 }
@@ -110,7 +118,7 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const libc::timespec,
 ) -> c_int {
-    // SAFETY: the caller's promise about `timeout`.
+    // SAFETY: 2: it is the caller's `timeout`, as it came.
     let timeout = unsafe { read_timeout(timeout) };
     Raw::new(changes, nchanges, events, nevents).run(kq, timeout, 0)
 }
@@ -131,7 +139,7 @@ pub unsafe extern "C" fn kevent64(
     timeout: *const libc::timespec,
 ) -> c_int {
     let timeout = match flags & abi::KEVENT_FLAG_IMMEDIATE {
-        // SAFETY: the caller's promise about `timeout`.
+        // SAFETY: 2: it is the caller's `timeout`, as it came.
         0 => unsafe { read_timeout(timeout) },
         _ => Timeout::None,
     };

@@ -1,4 +1,17 @@
 //! The Linux calls the queue is made of.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Callers: a number below 0 is refused before it is borrowed. A number of the program is only handed
+//!    to system calls, each of which checks it; nothing here assumes that it is still the same file.
+//! 2. The kernel: a call that takes a descriptor by number answers EBADF to one that is not open, and
+//!    touches no memory but what its arguments point to.
+//! 3. libc: `sigset_t` is made of integers alone, so zeros are a value of it. sigemptyset(3) and
+//!    sigaddset(3) write only the set they are given, and refuse a signal that there is not.
+//! 4. libc (errno(3)): the location of errno is a valid, aligned `int` of the calling thread, which no
+//!    other thread uses.
 
 #![expect(
     unsafe_code,
@@ -22,7 +35,7 @@ pub(crate) fn borrowed(fd: RawFd) -> Result<BorrowedFd<'static>, Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
     }
-    // SAFETY: the number is not -1; it is only handed to system calls, which check it.
+    // SAFETY: 1: it is not -1, and whoever borrows it makes only calls as in 2.
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -95,20 +108,20 @@ pub(crate) fn take_count(fd: impl AsFd) -> u64 {
 
 /// Descriptor that becomes readable when the blocked signal `signo` is sent to the process.
 pub(crate) fn new_signal(signo: i32) -> Result<QuietFd, Errno> {
-    // SAFETY: sigset_t is plain data, for which zero is a value.
+    // SAFETY: 3: zeros are a `sigset_t`.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is a live sigset_t.
+    // SAFETY: 3: `set` lives and is ours alone.
     unsafe { libc::sigemptyset(&raw mut set) };
-    // SAFETY: `set` is a live, initialised sigset_t; a wrong number is reported as an error.
+    // SAFETY: 3: `set` lives, is ours alone and is initialised; a wrong number is an error.
     if unsafe { libc::sigaddset(&raw mut set, signo) } != 0 {
         return Err(Errno::INVAL);
     }
-    // SAFETY: `set` is initialised; -1 asks for a new descriptor.
+    // SAFETY: 2: the kernel reads `set`, which lives and is initialised; -1 asks for a new descriptor.
     let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
     if fd < 0 {
         return Err(Errno::INVAL);
     }
-    // SAFETY: signalfd just gave this descriptor to us alone.
+    // SAFETY: the descriptor is open and ours alone: signalfd(2) has just made it, and it is not -1.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     Ok(QuietFd(ManuallyDrop::new(fd)))
 }
@@ -168,17 +181,19 @@ impl Drop for QuietFd {
 
 /// Copies a structure of the C API, or fails with EFAULT, as the kernel does.
 pub(crate) fn copy_in<L: Layout>(from: *const L) -> Result<L, Errno> {
-    let mut copy = L::from(abi::Event::default());
+    let mut copy = L::zeroed();
+    let bytes = bytemuck::bytes_of_mut(&mut copy);
     let to = libc::iovec {
-        iov_base: (&raw mut copy).cast(),
-        iov_len: size_of::<L>(),
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
     };
     let from = libc::iovec {
         iov_base: from.cast_mut().cast(),
-        iov_len: size_of::<L>(),
+        iov_len: bytes.len(),
     };
     let me = rustix::process::getpid().as_raw_nonzero().get();
-    // SAFETY: `to` is the live copy, whose integers have no invalid values; the kernel checks `from`.
+    // SAFETY: the kernel checks `from` and writes only to `to`, which are the live bytes of `copy`; any
+    // bytes are a value of it, because it is `Pod`. Both counts are those of the one vector given.
     let copied = unsafe { libc::process_vm_readv(me, &raw const to, 1, &raw const from, 1, 0) };
     match usize::try_from(copied) {
         Ok(len) if len == size_of::<L>() => Ok(copy),
@@ -188,7 +203,7 @@ pub(crate) fn copy_in<L: Layout>(from: *const L) -> Result<L, Errno> {
 
 /// Closes a descriptor number of the program.
 pub(crate) fn close(fd: RawFd) -> Result<(), Errno> {
-    // SAFETY: closing a number the caller owns; -1 and unknown numbers give EBADF.
+    // SAFETY: 2: the one argument is a number. It is the caller's to close, by the promise of close(2).
     match unsafe { libc::syscall(libc::SYS_close, fd) } {
         0 => Ok(()),
         _ => Err(last_errno()),
@@ -200,7 +215,7 @@ pub(crate) fn dup2(old: RawFd, new: RawFd) -> Result<RawFd, Errno> {
     if old == new {
         return rustix::io::fcntl_getfd(borrowed(old)?).map(|_| new);
     }
-    // SAFETY: plain numbers, checked by the kernel; the caller owns `new`.
+    // SAFETY: 2: the arguments are numbers. `new` is the caller's to replace, by the promise of dup2(2).
     match unsafe { libc::syscall(libc::SYS_dup3, old, new, 0) } {
         -1 => Err(last_errno()),
         _ => Ok(new),
@@ -215,8 +230,8 @@ fn last_errno() -> Errno {
 
 /// Sets `errno` of the calling thread.
 pub(crate) fn set_errno(errno: Errno) {
-    // SAFETY: the location is valid for the calling thread.
+    // SAFETY: the function has no precondition.
     let location = unsafe { libc::__errno_location() };
-    // SAFETY: `location` points to the thread's own int.
+    // SAFETY: 4: valid and aligned for a write, and used by nobody meanwhile.
     unsafe { *location = errno.raw_os_error() };
 }

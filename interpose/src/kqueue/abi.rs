@@ -6,8 +6,10 @@
     reason = "the names are those of the header and of kqueue(2)"
 )]
 
+use bytemuck::{Pod, Zeroable};
+
 /// `struct kevent`: 32 bytes, packed to 4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C, packed(4))]
 pub struct Kevent {
     pub ident: usize,
@@ -20,7 +22,7 @@ pub struct Kevent {
 }
 
 /// `struct kevent64_s`: 48 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Kevent64 {
     pub ident: u64,
@@ -33,7 +35,7 @@ pub struct Kevent64 {
 }
 
 /// `struct kevent_qos_s`: 72 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeventQos {
     pub ident: u64,
@@ -127,7 +129,7 @@ pub enum Flavour {
 }
 
 /// One of the three structures, and how it maps to [`Event`].
-pub trait Layout: Copy + Default {
+pub trait Layout: Pod + Default {
     const FLAVOUR: Flavour;
 
     /// Widens.
