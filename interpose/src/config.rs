@@ -2,6 +2,15 @@
 //!
 //! The values are copied when the library is loaded: programs that rewrite their environment or
 //! their process title (setproctitle) would pull the strings away later. No allocation, no lock.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. libc (environ(7)): `environ` is null or points to an array of pointers that ends with a null
+//!    pointer, and every pointer before that one to a string that ends with a NUL.
+//! 2. The program: while the environment is read, no other thread changes it. It is read when the library
+//!    is loaded, before `main`, or else in the program's own first watch; getenv(3) asks the same.
 #![expect(unsafe_code, reason = "walks the C environment")]
 
 use std::ffi::{CStr, OsStr, OsString, c_char};
@@ -155,21 +164,21 @@ unsafe extern "C" {
 
 /// The environment, `NAME=value` each.
 fn variables() -> impl Iterator<Item = &'static [u8]> {
-    // SAFETY: read when the library is loaded, before the program can change it; in any case a
-    // pointer is read whole.
+    // SAFETY: 1 and 2: the variable exists in every program, and is not written meanwhile.
     let mut at = unsafe { environ };
     std::iter::from_fn(move || {
         if at.is_null() {
             return None;
         }
-        // SAFETY: environ(7): an array of pointers that ends with a null pointer.
+        // SAFETY: 1 and 2: `at` is not null and not behind the null pointer that ends the array.
         let entry = unsafe { *at };
         if entry.is_null() {
             return None;
         }
-        // SAFETY: the entry was not the last one.
+        // SAFETY: 1: this entry was not the last one, so the next is in the same array.
         at = unsafe { at.add(1) };
-        // SAFETY: environ(7): every entry is a string.
+        // SAFETY: 1 and 2: the entry is not null, so it is a string, which nobody changes or frees while
+        // it is copied. No longer: `Config::take` keeps no reference.
         Some(unsafe { CStr::from_ptr(entry) }.to_bytes())
     })
 }

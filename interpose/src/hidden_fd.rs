@@ -3,6 +3,16 @@
 //! They get high numbers, so that the program's own come out as without us, and are noted in the
 //! table, so that close() does not find them. A program can still take one away (a raw system call,
 //! or dup2 onto its number): so before every use we look whether it is still the same file.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: [`HiddenFd::fd`] came out of an [`OwnedFd`], so it is not -1, and nothing of ours closes
+//!    the number but the drop of this one value, which therefore owns the descriptor.
+//! 2. The program: what it does not know it does not close, but by a mistake or on purpose, by a raw
+//!    system call. Then the number is closed or another file's. A system call on it fails or answers for
+//!    that file, as after any such mistake; no memory depends on it.
 #![expect(unsafe_code, reason = "borrows a descriptor that was checked")]
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
@@ -31,7 +41,7 @@ pub(crate) struct HiddenFd {
 }
 
 impl HiddenFd {
-    /// Hides a descriptor. `None` when there is no number for it.
+    /// Hides a descriptor. Returns `None` when there is no number for it.
     pub(crate) fn new(fd: OwnedFd) -> Option<Self> {
         let fd = move_up(fd);
         let identity = identity(std::os::fd::AsFd::as_fd(&fd))?;
@@ -45,14 +55,15 @@ impl HiddenFd {
         })
     }
 
-    /// The descriptor, if the program did not take its number away.
+    /// Returns the descriptor, if the program did not take its number away.
     pub(crate) fn get(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: borrowed to ask what it is; a number that is closed is an error then.
+        // SAFETY: 1: not -1, and open as long as `self`, which the result borrows. After 2 fstat(2) fails
+        // or shows another file, and the result is `None`.
         let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
         (identity(fd) == Some(self.identity)).then_some(fd)
     }
 
-    /// Its number.
+    /// Returns its number.
     pub(crate) fn number(&self) -> RawFd {
         self.fd
     }
@@ -65,13 +76,14 @@ impl Drop for HiddenFd {
             fd_table::set(self.fd, Owner::Foreign);
         }
         if is_ours {
-            // SAFETY: it is the file that was hidden, and only `self` has it.
+            // SAFETY: 1: `self` owns it and is being dropped, so nobody else will close it. Not taken away
+            // as in 2: `get` has just found the very file.
             drop(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(self.fd) });
         }
     }
 }
 
-/// The same file under a number in the upper half of those that are allowed.
+/// Gives a file a number in the upper half of those that are allowed.
 pub(crate) fn move_up(fd: OwnedFd) -> OwnedFd {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(1024);
     let least = (limit / 2).clamp(16, fd_table::LEN as u64 / 2);

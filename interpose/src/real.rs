@@ -4,6 +4,21 @@
 //! all of them up and then goes on to the original, with the registers as the program left them. So
 //! a hook never asks whether the addresses are known, and constructors of other libraries, which run
 //! before ours, are served as well.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: the word of an [`Original`] holds a callable address at any time: its stub's, which jumps
+//!    to the original with all arguments in place, the original's, or that of [`missing`], which looks at
+//!    no argument and returns -1. Its name in `originals!` decides the C function, and the functions below
+//!    give each word the type that the header declares for that name. The variadic ones among them
+//!    (ioctl, fcntl, syscall) read their arguments from the same registers as fixed ones.
+//! 2. libc (dlsym(3), dlvsym(3)): both take `RTLD_NEXT` and strings that end with a NUL, and return null
+//!    or the address of what has that name; a function's address is never unloaded while this library,
+//!    which is preloaded, and its libc are there.
+//! 3. The caller of a function below promises what the man page asks of the arguments.
+//! 4. The ABI: a function pointer has the size of a data pointer, and the same representation.
 #![expect(unsafe_code, reason = "looks up and calls functions of libc")]
 
 use std::arch::naked_asm;
@@ -21,19 +36,20 @@ impl Original {
         Self(AtomicPtr::new(stub as *mut ()))
     }
 
-    /// Its address, or that of its stub.
+    /// Returns its address, or that of its stub.
     pub(crate) fn address(&self) -> *mut () {
         // Relaxed: the code behind it does not change.
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The original as a function pointer.
+    /// Returns the original as a function pointer.
     ///
     /// # Safety
     /// * `F` is the type of the original's function.
     pub(crate) unsafe fn function<F: Copy>(&self) -> F {
         const { assert!(size_of::<F>() == size_of::<*mut ()>()) };
-        // SAFETY: of one size, and a function of this type by the caller's promise.
+        // SAFETY: 1 and 4: the word is a callable address, never null, of the size of `F`, which is
+        // asserted; that the function behind it has the type `F` is the caller's promise.
         unsafe { std::mem::transmute_copy(&self.address()) }
     }
 }
@@ -146,7 +162,7 @@ pub(crate) extern "C" fn resolve() {
         return;
     };
     for (original, name) in ALL {
-        // SAFETY: a handle and a string as dlsym(3) asks for.
+        // SAFETY: 2: the handle is `RTLD_NEXT`, and the name a C string.
         let found = unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) };
         let address = if found.is_null() {
             missing as *mut ()
@@ -161,11 +177,11 @@ pub(crate) extern "C" fn resolve() {
 /// Our own `dlsym` is the first one there is, so the original is asked for by version.
 fn original_dlsym() -> Option<Dlsym> {
     let found = DLSYM_VERSIONS.iter().find_map(|version| {
-        // SAFETY: a handle and two strings as dlvsym(3) asks for.
+        // SAFETY: 2: the handle is `RTLD_NEXT`, and name and version are C strings.
         let found = unsafe { dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
         (!found.is_null()).then_some(found)
     })?;
-    // SAFETY: it is the address of a function of this type.
+    // SAFETY: 2 and 4: not null, and the address of libc's dlsym, whose type this is.
     Some(unsafe { std::mem::transmute::<*mut c_void, Dlsym>(found) })
 }
 
@@ -181,13 +197,13 @@ extern "C" fn missing() -> c_long {
 /// As read(2).
 pub(crate) unsafe fn read(fd: c_int, buffer: *mut c_void, len: usize) -> isize {
     type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, usize) -> isize;
-    // SAFETY: the word holds a function of this type.
+    // SAFETY: 1: this is the type of read(2), and may unwind when the thread is cancelled.
     let read = unsafe { READ.function::<Read>() };
     #[expect(
         ffi_unwind_calls,
         reason = "a cancelled thread unwinds from here; only plain frames are above"
     )]
-    // SAFETY: the caller's promise.
+    // SAFETY: 3: the very same arguments.
     unsafe {
         read(fd, buffer, len)
     }
@@ -198,9 +214,9 @@ macro_rules! call {
         $(#[$doc])*
         pub(crate) unsafe fn $name($($arg: $type),*) -> $result {
             type Function = unsafe extern "C" fn($($type),*) -> $result;
-            // SAFETY: the word holds a function of this type.
+            // SAFETY: 1: the list below gives each word its own function's type.
             let function = unsafe { $original.function::<Function>() };
-            // SAFETY: the caller's promise.
+            // SAFETY: 3: the very same arguments.
             unsafe { function($($arg),*) }
         }
     };

@@ -3,6 +3,14 @@
 //!
 //! `RTLD_NEXT` means "after the library that calls", so everything that is not ours jumps to the
 //! original, which then sees the program as its caller.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program (dlsym(3)): the handle is one of dlopen(3) that is still open, or a special one, and
+//!    the name is a string that ends with a NUL and that nobody changes during the call. A null name,
+//!    which the original refuses or crashes on, is left to it.
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::arch::naked_asm;
@@ -54,7 +62,7 @@ unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const 
     // RTLD_DEFAULT finds us by itself, and RTLD_NEXT has to be seen from the caller.
     let is_special = handle.is_null() || handle == libc::RTLD_NEXT || name.is_null();
     if !is_special && !config().is_off(Hook::Dlsym) {
-        // SAFETY: dlsym(3): a string.
+        // SAFETY: 1: not null, so a string, which outlives the call in which it is borrowed.
         let name = unsafe { CStr::from_ptr(name) };
         if guarded(|| find(name).is_some()) == Some(true) {
             return on_handle as *const ();
@@ -64,9 +72,9 @@ unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const 
 }
 
 unsafe extern "C" fn on_handle(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    // SAFETY: the program's own arguments; the handle is a real one.
+    // SAFETY: 1: the very same arguments, and no special handle, which would depend on the caller.
     let found = unsafe { real::dlsym(handle, name) };
-    // SAFETY: dlsym(3): a string.
+    // SAFETY: 1: `target` has seen that it is not null, so a string, which outlives this call.
     let name = unsafe { CStr::from_ptr(name) };
     match find(name) {
         // Only if the handle leads to the very function that the hook stands in front of.

@@ -1,4 +1,13 @@
 //! The ways to give a descriptor another number: an inotify instance stays what it is under both.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: what it passes to a hook fulfils the man page of the function of that name; a number
+//!    that dup2(2) or dup3(2) replaces is its own to close.
+//! 2. The kernel (fcntl(2)): `F_GETFD` looks at a number and at nothing else, and answers EBADF to one
+//!    that is not open.
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::ffi::c_int;
@@ -24,12 +33,12 @@ by_descriptor! {
 }
 
 pub(crate) unsafe extern "C" fn dup_owned(fd: c_int) -> c_int {
-    // SAFETY: the program's own argument.
+    // SAFETY: 1: the very same number.
     duplicated(fd, unsafe { real::dup(fd) })
 }
 
 pub(crate) unsafe extern "C" fn fcntl_owned(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1: the very same arguments; the third is passed as the register that holds it.
     let result = unsafe { real::fcntl(fd, command, argument) };
     if matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) {
         duplicated(fd, result)
@@ -53,11 +62,11 @@ fn is_concerned() -> bool {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
     if are_foreign(from, to) || !is_concerned() {
-        // SAFETY: the program's own arguments.
+        // SAFETY: 1: the very same numbers.
         return unsafe { real::dup2(from, to) };
     }
     replacing(from, to);
-    // SAFETY: as above.
+    // SAFETY: 1: the very same numbers. A `to` that was ours has been vacated.
     duplicated(from, unsafe { real::dup2(from, to) })
 }
 
@@ -66,11 +75,11 @@ pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
 pub(crate) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
     let is_refused = flags & !libc::O_CLOEXEC != 0;
     if is_refused || are_foreign(from, to) || !is_concerned() {
-        // SAFETY: the program's own arguments.
+        // SAFETY: 1: the very same arguments.
         return unsafe { real::dup3(from, to, flags) };
     }
     replacing(from, to);
-    // SAFETY: as above.
+    // SAFETY: 1: the very same arguments. A `to` that was ours has been vacated.
     duplicated(from, unsafe { real::dup3(from, to, flags) })
 }
 
@@ -78,8 +87,8 @@ fn are_foreign(from: c_int, to: c_int) -> bool {
     fd_table::get(from) == Owner::Foreign && fd_table::get(to) == Owner::Foreign
 }
 
-/// `to` is about to be closed, unless `from` is nothing. When it is one that the shim opened, the
-/// program takes the number away from us: whoever uses it notices, because they look before they write.
+/// Notes that `to` is about to be closed, unless `from` is not open. When `to` is one that the shim
+/// opened, the program takes the number away from us: every use of it looks first, and notices.
 fn replacing(from: c_int, to: c_int) {
     if from != to && is_open(from) {
         guarded(|| {
@@ -90,6 +99,6 @@ fn replacing(from: c_int, to: c_int) {
 }
 
 fn is_open(fd: c_int) -> bool {
-    // SAFETY: not -1; asked whether it is a descriptor, and nothing else.
+    // SAFETY: 2: not -1, and borrowed for one F_GETFD, which asks whether it is open and needs no more.
     fd >= 0 && rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }).is_ok()
 }
