@@ -202,15 +202,7 @@ fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
 /// there is something to read.
 fn read_more(fd: BorrowedFd<'_>, buffer: &mut Buffer<'_>) -> bool {
     let is_ready = buffer.room() >= HEADER && rustix::io::ioctl_fionread(fd).is_ok_and(|n| n > 0);
-    if !is_ready {
-        return false;
-    }
-    let Ok((read, _)) = rustix::io::read(fd, buffer.free()) else {
-        return false;
-    };
-    let len = read.len();
-    buffer.count_filled(len);
-    len > 0
+    is_ready && buffer.read_more(fd)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

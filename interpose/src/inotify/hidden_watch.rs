@@ -3,6 +3,13 @@
 //! The kernel numbers watches upwards (`inotify_user.c: inotify_add_to_idr`, a cyclic allocator), and
 //! there are programs that count on it. Where the kernel can set the next number (`INOTIFY_IOC_SETNEXTWD`,
 //! for checkpoints), ours are the highest there are and the program's go on where they were.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The kernel (`fs/notify/inotify/inotify_user.c`): `INOTIFY_IOC_SETNEXTWD` takes its argument as a
+//!    number and reads no memory through it; a descriptor that is no inotify instance gives ENOTTY.
 #![expect(unsafe_code, reason = "an ioctl that has no wrapper")]
 
 use std::collections::HashSet;
@@ -114,6 +121,6 @@ fn set_next(fd: RawFd, wd: i32) -> bool {
         return false;
     };
     let argument = std::ptr::without_provenance_mut(wd);
-    // SAFETY: the argument is a number.
+    // SAFETY: 1: ioctl(2) asks that the argument be what the request takes, which is a number.
     unsafe { real::ioctl(fd, INOTIFY_IOC_SETNEXTWD, argument) == 0 }
 }

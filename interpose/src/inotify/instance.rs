@@ -2,6 +2,21 @@
 //!
 //! The place of a state is never given back to the allocator but used again, so a thread may look at
 //! it while another closes the descriptor; a count says whether it is alive.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: a [`Place`] is made by `Box::leak` in [`free_place`] and never freed. `PLACES`, every
+//!    `next`, and every [`Owner::Inotify`] of the table are 0 or the address of one, stored with Release
+//!    after it was filled; the address was exposed before it went into the table.
+//! 2. Our own: a state is made by `Box::into_raw` in [`Instance::new`], before `uses` becomes more than 0.
+//!    `uses` never grows from 0 but there, an [`Instance`] is one of the uses, and only the thread that
+//!    takes the last one takes the state out and frees it. So while a use is counted, the state lives.
+//! 3. Our own: a [`Chained`] is made by `Box::into_raw` in [`State::set_queue`] and freed by the drop of
+//!    its state alone. `set_queue` is called under the lock of [`register`](super::register), so no link
+//!    of the chain is lost.
+//! 4. fork(2): when its handler runs, the child has one thread, and its memory is a copy of its parent's.
 #![expect(
     unsafe_code,
     reason = "follows an address of the table to memory that is never freed"
@@ -46,7 +61,7 @@ static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 fn places() -> impl Iterator<Item = &'static Place> {
     let mut at = PLACES.load(Ordering::Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: null, or a place, which is never freed.
+        // SAFETY: 1: null, or a place, aligned and filled, to which there are only shared references.
         let place = unsafe { at.as_ref() }?;
         at = place.next.load(Ordering::Acquire);
         Some(place)
@@ -58,12 +73,13 @@ fn places() -> impl Iterator<Item = &'static Place> {
 pub(crate) struct Instance(&'static Place);
 
 impl Instance {
-    /// The state of a descriptor, if it is an instance with a watch on AgentFS.
+    /// Returns the state of a descriptor, if it is an instance with a watch on AgentFS.
     pub(crate) fn of(fd: RawFd) -> Option<Self> {
         let Owner::Inotify(address) = fd_table::get(fd) else {
             return None;
         };
-        // SAFETY: the table has only addresses of places, which are never freed.
+        // SAFETY: 1: the address of a place, not 0, aligned and filled, to which there are only shared
+        // references.
         let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
         let more = |uses: u32| (uses > 0).then_some(uses + 1);
         // Acquire: pairs with the Release in `new`; who counts as a user finds the state.
@@ -100,9 +116,10 @@ impl Instance {
         ptr::from_ref(self.0).expose_provenance()
     }
 
-    /// The state.
+    /// Returns the state.
     pub(crate) fn state(&self) -> &State {
-        // SAFETY: while a use is counted there is a state, and it is not freed.
+        // SAFETY: 2: `self` is a use, so the pointer is to a state that lives as long as `self`, which the
+        // result borrows; there are only shared references to it until the last use is gone.
         unsafe { &*self.0.state.load(Ordering::Acquire) }
     }
 
@@ -127,7 +144,8 @@ impl Instance {
         if self.0.uses.fetch_sub(1, Ordering::AcqRel) == 1 {
             let state = self.0.state.swap(ptr::null_mut(), Ordering::AcqRel);
             if !state.is_null() {
-                // SAFETY: made by Box::into_raw, and nobody else counts as a user.
+                // SAFETY: 2: made by `Box::into_raw`; this was the last use and has taken the pointer out,
+                // so nobody else refers to it or frees it.
                 drop(unsafe { Box::from_raw(state) });
             }
         }
@@ -163,7 +181,8 @@ impl State {
     /// The queue in force, unless another process has taken the instance over.
     pub(crate) fn queue(&self) -> Option<&Queue> {
         // Acquire: pairs with `set_queue`, which has filled it.
-        // SAFETY: null, or a queue that lives as long as the state.
+        // SAFETY: 3: null, or a link of the chain, which lives as long as the state that the result borrows
+        // and is not written any more.
         let chained = unsafe { self.queue.load(Ordering::Acquire).as_ref() }?;
         let queue = &chained.queue;
         (queue.generation == self.shared.generation()).then_some(queue)
@@ -185,7 +204,8 @@ impl Drop for State {
         }
         let mut at = *self.queue.get_mut();
         while !at.is_null() {
-            // SAFETY: made by Box::into_raw in `set_queue`, and nobody looks any more.
+            // SAFETY: 3: made by `Box::into_raw`; `self` is borrowed alone, so nobody refers to a link of
+            // its chain, and each link is taken once, on the way from the newest to the oldest.
             let chained = unsafe { Box::from_raw(at) };
             at = chained.older;
         }
@@ -196,7 +216,8 @@ impl Drop for State {
 /// counted stay counted, so such a state is kept a little too long, never freed too early.
 pub(crate) fn in_forked_child() {
     for place in places() {
-        // SAFETY: null, or the state of an instance; there is one thread.
+        // SAFETY: 2 and 4: null, or a whole state, because a use that a thread of the parent counted stays
+        // counted here; no other thread is there to free it.
         if let Some(state) = unsafe { place.state.load(Ordering::Acquire).as_ref() } {
             state.shared.join();
         }

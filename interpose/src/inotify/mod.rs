@@ -2,6 +2,21 @@
 //!
 //! The program keeps its real descriptor and the kernel's watches. What the kernel cannot know comes
 //! through a ring, and a hidden watch makes the descriptor readable when something is in it.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: it keeps a descriptor open during its own call. If another thread of it closes the
+//!    number meanwhile, a system call of ours fails or works on another file, as the program's own would;
+//!    no memory depends on it.
+//! 2. The program (inotify_add_watch(2)): a path that the kernel has found to be a string is not changed
+//!    or freed before the call returns.
+//! 3. The program (read(2)): a buffer is writable for its `len` bytes, or no memory, which the kernel
+//!    answers with EFAULT; nobody else uses it during the call.
+//! 4. The kernel (read(2)): a result above 0 says how many bytes it has written at the start of the
+//!    buffer, and is at most `len`; `len` counts no more than `isize::MAX` bytes then, because no memory
+//!    is larger.
 #![expect(unsafe_code, reason = "works on the buffers of the program")]
 
 mod deliver;
@@ -28,8 +43,7 @@ const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
 /// A descriptor of the program, for the length of one call.
 fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: not -1; the program keeps it open during its own call, and if another thread closes it
-    // meanwhile, a system call on it fails as the program's own would.
+    // SAFETY: 1: not -1, and open for the one call of the program in which it is borrowed.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
@@ -39,14 +53,14 @@ pub(crate) fn made(fd: RawFd) {
     closing(fd);
 }
 
-/// `inotify_add_watch` is about to be called. Gives the object, if it is on AgentFS.
+/// Prepares a call of `inotify_add_watch`. Returns the object, if it is on AgentFS.
 ///
 /// # Safety
 /// As inotify_add_watch(2): the path may be any pointer.
 pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Option<Object> {
     let fd = borrow(fd)?;
     let object = mounts::object(path, mask & IN_DONT_FOLLOW == 0)?;
-    // SAFETY: the kernel has just read the path.
+    // SAFETY: 2: the kernel has just read it, so it is not null and a string, and stays one for this call.
     let path = unsafe { CStr::from_ptr(path) };
     mounts::is_agentfs(object, path).then(|| register::watching(fd))?;
     Some(object)
@@ -118,13 +132,13 @@ pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
 /// As read(2).
 pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     loop {
-        // SAFETY: the caller's promise.
+        // SAFETY: 3: the very same arguments.
         let read = unsafe { real::read(fd, buffer, len) };
         let Some(filled) = usize::try_from(read).ok().filter(|n| *n > 0) else {
             return read;
         };
         let outcome = guarded(|| {
-            // SAFETY: the kernel has just written the first `filled` bytes.
+            // SAFETY: 3 and 4: there is a buffer of `len` bytes, and the kernel has just written `filled`.
             unsafe { after(fd, buffer, len, filled) }
         });
         match outcome {
@@ -139,6 +153,8 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     }
 }
 
+/// Puts what is ours out of a read that has succeeded, and what the ring has into it.
+///
 /// # Safety
 /// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
 unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Outcome {
@@ -146,9 +162,10 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
         return Outcome::Bytes(filled);
     };
     let bytes = buffer.cast::<MaybeUninit<u8>>();
-    // SAFETY: the caller's promise; the program does not touch it during its own call.
+    // SAFETY: 3 and 4: not null, writable for `len` bytes, no more than `isize::MAX`, used by nobody else
+    // during this call; bytes have no alignment, and may be uninitialised in this type.
     let bytes = unsafe { std::slice::from_raw_parts_mut(bytes, len) };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the promise of this function's caller.
     let mut buffer = unsafe { Buffer::new(bytes, filled) };
     // A system call less on the way of an event.
     if !deliver::begins_with_bell(instance.state(), &buffer) && !is_still(&instance, fd) {

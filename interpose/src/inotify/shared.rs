@@ -3,6 +3,17 @@
 //!
 //! Lookups take no lock, because read(2) may be called in a signal handler; only growing the table
 //! makes them wait, and that is seen by a counter that is odd meanwhile.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: `base` is the start of a mapping of `LEN` bytes that [`Shared::new`] has made and the drop
+//!    of this one value takes away. The kernel aligns it to a page and fills it with zeros.
+//! 2. Our own: the mapping is a [`Header`] at its start and `MAX_ENTRIES` of [`Entry`] from
+//!    `ENTRIES_OFFSET` on, which is a multiple of their alignment; `LEN` is the end of the last one.
+//! 3. Our own: every field of both is an atomic integer, of which any bytes are a value; this process
+//!    and the children that share the memory access it through these atomics alone.
 #![expect(unsafe_code, reason = "lays atomics over mapped memory")]
 
 use std::ptr::NonNull;
@@ -100,9 +111,9 @@ pub(crate) struct Shared {
     base: NonNull<u8>,
 }
 
-// SAFETY: only atomics are reachable.
+// SAFETY: 1 and 3: the mapping belongs to no thread, and munmap(2) may be called by any.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: 3: what a shared reference reaches is atomic.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -110,7 +121,8 @@ impl Shared {
     pub(crate) fn new() -> Option<Self> {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address that the kernel chooses.
+        // SAFETY: the address is null, so the kernel chooses one where nothing is mapped: no memory that
+        // anything refers to is replaced.
         let base = unsafe { mmap_anonymous(std::ptr::null_mut(), LEN, prot, flags) }.ok()?;
         let shared = Self {
             base: NonNull::new(base.cast())?,
@@ -124,15 +136,18 @@ impl Shared {
     }
 
     fn header(&self) -> &Header {
-        // SAFETY: the mapping is page-aligned and longer; atomics have no invalid bits.
+        // SAFETY: 1, 2 and 3: aligned, inside the mapping, a value, and only written by atomics; mapped as
+        // long as `self`, which the result borrows.
         unsafe { self.base.cast::<Header>().as_ref() }
     }
 
     fn entry(&self, index: u32) -> &Entry {
         let index = (index & (MAX_ENTRIES - 1)) as usize;
-        // SAFETY: less than LEN by the mask.
+        // SAFETY: 1 and 2: the mask keeps `index` below `MAX_ENTRIES`, so the offset is below `LEN`, which
+        // is less than `isize::MAX`.
         let at = unsafe { self.base.add(ENTRIES_OFFSET + index * size_of::<Entry>()) };
-        // SAFETY: inside the mapping, aligned to 8, and atomics have no invalid bits.
+        // SAFETY: 1, 2 and 3: as for the header: aligned, inside the mapping, a value, only written by
+        // atomics, and mapped as long as `self`.
         unsafe { at.cast::<Entry>().as_ref() }
     }
 
@@ -329,7 +344,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`; nobody in this process reaches it any more.
+        // SAFETY: 1: this very mapping, with its own length; references to it borrow `self`, which is
+        // being dropped, so there are none.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), LEN) };
     }
 }

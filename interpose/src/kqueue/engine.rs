@@ -1,4 +1,13 @@
 //! The program's kqueues, and what happens to descriptors.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: a number that it puts into a change it keeps open for its own call. If another thread
+//!    closes it meanwhile, a system call of ours fails or looks at another file; no memory depends on it.
+//! 2. Our own: a hidden descriptor of a queue is an open number that the queue owns. In a child of fork
+//!    the queues are never dropped, and the one thread there uses none of them.
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -157,7 +166,7 @@ impl<D: Daemon> Engine<D> {
             for fd in queue.hidden_descriptors() {
                 fd_table::set(fd, Owner::Foreign);
                 #[expect(unsafe_code, reason = "the owner of the descriptor is never dropped")]
-                // SAFETY: it is ours, and in this process nobody uses it any more.
+                // SAFETY: 2: the child's copy is open and ours, and its owner will neither use nor close it.
                 unsafe {
                     rustix::io::close(fd);
                 }
@@ -212,7 +221,7 @@ impl<D: Daemon> Engine<D> {
 pub(super) fn file_at<'a>(ident: u64) -> Option<(BorrowedFd<'a>, Node)> {
     let fd = RawFd::try_from(ident).ok().filter(|fd| *fd >= 0)?;
     #[expect(unsafe_code, reason = "the number comes from the program")]
-    // SAFETY: it is not -1, and only handed to fstat(2) and its like, which check it.
+    // SAFETY: 1: not -1, and open for the one call of the program in which it is borrowed.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let stat = rustix::fs::fstat(fd).ok()?;
     // The types differ between systems; dev_t is signed on macOS.

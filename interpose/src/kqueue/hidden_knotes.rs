@@ -1,4 +1,11 @@
 //! The knotes and descriptors that the shim has in a program's queue: how they come, move and go.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: an [`OwnedFd`] is an open descriptor that nobody else closes, and `into_raw_fd` hands that
+//!    duty over without closing it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -179,7 +186,7 @@ pub(super) fn close_ours(fd: OwnedFd) {
     let fd = fd.into_raw_fd();
     fd_table::set(fd, Owner::Foreign);
     #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
-    // SAFETY: we own the descriptor, and nobody holds it any more.
+    // SAFETY: 1: `fd` was owned here alone, and is closed once; no borrow outlives the owner.
     unsafe {
         rustix::io::close(fd);
     }

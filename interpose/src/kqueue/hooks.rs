@@ -1,4 +1,14 @@
 //! The functions that programs call instead of the real ones.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: what it passes to a hook fulfils the man page of the function of that name. `changes`
+//!    is null, or `nchanges` readable structures, or no memory, which the kernel answers with EFAULT;
+//!    `events` is null or `nevents` writable ones; both may be the same memory; a timeout is null, a
+//!    timespec, or no memory. During the call nobody else writes to them.
+//! 2. Our own: a [`Call`] does not outlive the hook that makes it.
 
 #![expect(unsafe_code, reason = "C functions with C pointers")]
 
@@ -22,7 +32,7 @@ unsafe fn hooked<L: Layout + Real>(
     events: (*mut L, c_int),
     options: CallOptions,
 ) -> c_int {
-    // SAFETY: the caller's promise.
+    // SAFETY: 1 and 2: handed on as the caller promises.
     let call = unsafe { Call::new(kq, changes, events, options) };
     guard::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
@@ -41,7 +51,7 @@ pub(crate) unsafe extern "C" fn kevent(
     timeout: *const timespec,
 ) -> c_int {
     let options = CallOptions::waiting(timeout);
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1 and 2: the very same arguments.
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
@@ -63,7 +73,7 @@ pub(crate) unsafe extern "C" fn kevent64(
         flags,
         ..CallOptions::waiting(timeout)
     };
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1 and 2: the very same arguments.
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
@@ -89,11 +99,11 @@ pub(crate) unsafe extern "C" fn kevent_qos(
         ..CallOptions::waiting(std::ptr::null())
     };
     if flags & KEVENT_FLAG_WORKQ != 0 {
-        // SAFETY: the program's own arguments.
+        // SAFETY: 1 and 2: the very same arguments.
         let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), options) };
         return call.unchanged(&system::ORIGINALS);
     }
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1 and 2: the very same arguments.
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 

@@ -1,4 +1,20 @@
 //! The calls of the system, and one call of the program with its buffers.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The caller of [`Call::new`]: its promises hold while the call exists. A count below 0 is taken as 0,
+//!    and a null buffer as an empty one, so an `index` below [`Call::changes`] or [`Call::room`] is inside
+//!    the array.
+//! 2. Our own: changes are read only after [`Call::has_readable_changes`], and a timeout only from a page
+//!    that could be read, or after the kernel has read it. A page that was memory once and is none any more
+//!    ends the program (README, Limits), as a read of its own would.
+//! 3. Our own ([`Layout`]): the structures are `Pod`: any bytes are a value of them, and none is padding.
+//! 4. The real functions ([`Originals`]): they have the types of `<sys/event.h>`, read `nchanges`
+//!    structures and write at most `nevents`, and check every pointer or are given none but live ones.
+//! 5. The kernel (sigprocmask(2)): it checks the address of the set, and for a `how` that there is not
+//!    changes nothing.
 
 #![expect(
     unsafe_code,
@@ -185,7 +201,8 @@ impl<L: Layout + Real> Call<L> {
         if !is_in_one_page || !is_known_readable(at) {
             return true;
         }
-        // SAFETY: memory, as the caller of `new` promises and as the page has shown.
+        // SAFETY: 1 and 2: all of it lies in a page that could be read; any integers are a timespec, and no
+        // alignment is assumed.
         let timeout = unsafe { timeout.read_unaligned() };
         timeout.tv_sec != 0 || timeout.tv_nsec != 0
     }
@@ -204,9 +221,9 @@ impl<L: Layout + Real> Call<L> {
         if index >= self.changes() {
             return None;
         }
-        // SAFETY: inside the changelist by the contract of `new`.
+        // SAFETY: 1: `index` is inside the changelist.
         let at = unsafe { self.changes.add(index) };
-        // SAFETY: as above; nothing is assumed about the alignment.
+        // SAFETY: 1, 2 and 3: readable, a value whatever is there, and no alignment is assumed.
         Some(unsafe { at.read_unaligned() })
     }
 
@@ -217,7 +234,8 @@ impl<L: Layout + Real> Call<L> {
         }
         // SAFETY: inside the eventlist by the contract of `new`.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above, and the integers of these structures have no invalid values.
+        // SAFETY: 1 and 3: readable, because it is writable and a call has filled it in, a value whatever is
+        // there, and no alignment is assumed.
         Some(unsafe { at.read_unaligned() })
     }
 
@@ -228,7 +246,7 @@ impl<L: Layout + Real> Call<L> {
         }
         // SAFETY: inside the eventlist by the contract of `new`.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above.
+        // SAFETY: 1: writable, and no alignment is assumed.
         unsafe { at.write_unaligned(event) };
     }
 
@@ -237,7 +255,7 @@ impl<L: Layout + Real> Call<L> {
     pub(crate) fn unchanged(&self, originals: &Originals) -> c_int {
         let changes = (self.changes, self.nchanges);
         let events = (self.events, self.nevents);
-        // SAFETY: the program's own arguments.
+        // SAFETY: 1 and 4: the program's own arguments, which may go to the real function.
         unsafe { L::real(originals, self.kq, changes, events, &self.options) }
     }
 
@@ -251,14 +269,15 @@ impl<L: Layout + Real> Call<L> {
             return count(self.unchanged(originals));
         };
         let events = (self.events, self.nevents);
-        // SAFETY: no changes, the program's own eventlist, and pointers of ours or the program's.
+        // SAFETY: 1 and 4: no changes, the program's own eventlist, and in `options` its own pointers or a
+        // timeout of ours that lives in the caller's frame.
         count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, options) })
     }
 
     /// Lets the kernel check descriptor, flavour and timeout, and do nothing.
     pub(crate) fn check(&self, originals: &Originals) -> Result<(), Errno> {
         let none = (ptr::null_mut(), 0);
-        // SAFETY: no changes and no room; what else there is the program gave.
+        // SAFETY: 1 and 4: no changes, no room, and the program's own options.
         let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.options) };
         count(result).map(drop)
     }
@@ -268,7 +287,7 @@ impl<L: Layout + Real> Call<L> {
         if self.options.timeout.is_null() {
             return None;
         }
-        // SAFETY: the kernel has read it in this call.
+        // SAFETY: 1 and 2: not null, and the kernel has read it in this call; no alignment is assumed.
         Some(unsafe { self.options.timeout.read_unaligned() })
     }
 }
@@ -313,14 +332,14 @@ const NO_HOW: c_int = c_int::MAX;
 /// Asks the kernel by system call: libc's function reads the set by itself.
 #[cfg(target_os = "linux")]
 fn block_no_signals(set: *const libc::sigset_t) -> c_long {
-    // SAFETY: the kernel checks the address, and changes nothing for an unknown `how`.
+    // SAFETY: 5, and the other arguments are numbers: no old set, and the size of a kernel's set.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) }
 }
 
 /// Asks the kernel by libc, whose function hands the set on unread.
 #[cfg(not(target_os = "linux"))]
 fn block_no_signals(set: *const libc::sigset_t) -> c_long {
-    // SAFETY: as above.
+    // SAFETY: 5: the old set is null, so nothing is written.
     unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) }.into()
 }
 
@@ -331,7 +350,7 @@ fn count(result: c_int) -> Result<usize, Errno> {
 /// Applies one change to the kernel's queue. It does not wait and fetches nothing.
 pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> Result<(), Errno> {
     let options = CallOptions::waiting(ptr::null());
-    // SAFETY: one change, no room.
+    // SAFETY: 4: one live change, no room, and options without pointers.
     let result = unsafe {
         L::real(
             originals,
@@ -352,7 +371,8 @@ pub(crate) fn change_with_receipt<L: Layout + Real>(
 ) -> Result<L, Errno> {
     let options = CallOptions::waiting(ptr::null());
     let mut receipt = L::default();
-    // SAFETY: one change and room for one receipt, so nothing is fetched and nothing waits.
+    // SAFETY: 4: one live change, and live room for one event, which the receipt takes: nothing is
+    // fetched and nothing waits.
     let result = unsafe {
         let room = (&raw mut receipt, 1);
         L::real(originals, kq, (ptr::from_ref(change), 1), room, &options)
@@ -379,7 +399,7 @@ pub trait Real: Sized {
     ///
     /// # Safety
     ///
-    /// * What kevent(2) asks of its arguments.
+    /// * What the man page of the real function asks of its arguments.
     unsafe fn real(
         originals: &Originals,
         kq: RawFd,
@@ -399,7 +419,7 @@ impl Real for Kevent {
         options: &CallOptions,
     ) -> c_int {
         let Originals { kevent, .. } = originals;
-        // SAFETY: the caller's promise.
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
         unsafe {
             kevent(
                 kq,
@@ -424,7 +444,7 @@ impl Real for Kevent64 {
     ) -> c_int {
         let Originals { kevent64, .. } = originals;
         let (flags, timeout) = (options.flags, options.timeout);
-        // SAFETY: the caller's promise.
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
         unsafe { kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
     }
 }
@@ -440,7 +460,7 @@ impl Real for KeventQos {
     ) -> c_int {
         let Originals { kevent_qos, .. } = originals;
         let (out, available) = (options.data_out, options.data_available);
-        // SAFETY: the caller's promise.
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
         unsafe {
             kevent_qos(
                 kq,

@@ -6,6 +6,19 @@
 //!
 //! fork(2) needs no entry: libSystem runs our handler in the child (pthread_atfork). poll(2) with the vnode
 //! bits POLLEXTEND to POLLWRITE goes past every kevent call and is not hooked.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: what it passes to a hook fulfils the man page of the function of that name, or for the
+//!    guarded ones what `xnu: bsd/kern/kern_guarded.c` asks: the guard is null or points to a `guardid_t`,
+//!    or is no memory, which the kernel answers with EFAULT.
+//! 2. The kernel (fcntl(2)): `F_GETFD` looks at a number and at nothing else.
+//! 3. Our own: a [`Tuple`] is made of addresses of functions, is never written, and nothing is read
+//!    through it in this library.
+//! 4. libSystem: the functions declared here exist under their link names with these types. Those that
+//!    take numbers alone check them, so they are `safe`.
 
 #![expect(
     unsafe_code,
@@ -91,7 +104,7 @@ pub(crate) fn kqueue() -> c_int {
 }
 
 unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> c_int {
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1 and 4: the very same arguments.
     let kq = unsafe { real_guarded_kqueue_np(guard, flags) };
     if kq >= 0 {
         guard::guarded(|| engine().opened(kq));
@@ -130,7 +143,7 @@ unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int
     if !may_close(fd) {
         return -1;
     }
-    // SAFETY: the program's own arguments.
+    // SAFETY: 1 and 4: the very same arguments.
     unsafe { real_guarded_close_np(fd, guard) }
 }
 
@@ -159,7 +172,7 @@ extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 }
 
 fn is_closed(fd: c_int) -> bool {
-    // SAFETY: asks a number what it is.
+    // SAFETY: 2: this command takes no third argument.
     unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
 }
 
@@ -170,7 +183,7 @@ struct Tuple {
     replacee: *const c_void,
 }
 
-// SAFETY: two addresses of functions, read by dyld before anything runs.
+// SAFETY: 3: it is never written, so threads may share it; dyld has read it before any of them runs.
 unsafe impl Sync for Tuple {}
 
 macro_rules! tuples {
