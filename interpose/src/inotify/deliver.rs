@@ -18,7 +18,8 @@ use crate::inotify::event::{
 use crate::inotify::instance::State;
 use crate::inotify::queue::Queue;
 use crate::inotify::register;
-use crate::inotify::shared::{HiddenWatch, WatchState};
+use crate::inotify::shared::HiddenWatch;
+use crate::inotify::watch_table::WatchState;
 
 /// What a read of the kernel's queue became.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

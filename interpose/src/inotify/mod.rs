@@ -26,6 +26,7 @@ mod instance;
 mod queue;
 mod register;
 mod shared;
+mod watch_table;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;

@@ -12,7 +12,8 @@ use crate::fork;
 use crate::inotify::hidden_watch;
 use crate::inotify::instance::{Instance, State};
 use crate::inotify::queue::Queue;
-use crate::inotify::shared::{Shared, Watch};
+use crate::inotify::shared::Shared;
+use crate::inotify::watch_table::Watch;
 use crate::lock::Lock;
 use crate::mounts::Object;
 
