@@ -1,4 +1,4 @@
-//! The session with the daemon: made at the first watch on AgentFS, one for each process.
+//! The session with the daemon. Each process has one, made at its first watch on AgentFS.
 //!
 //! Requests that need an answer are made under a lock and with a deadline. A child of fork leaves its
 //! parent's session alone and makes its own when it needs one; what its parent registered goes on.
@@ -23,13 +23,13 @@ use crate::fd_table::{self, Owner};
 use crate::lock::Lock;
 use crate::platform::{self, seconds};
 
-/// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
+/// How long the daemon may take for an answer: a daemon that is stopped must not stop programs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// For how many seconds a daemon that took longer is not asked again.
+/// For how many seconds the shim asks nothing of a daemon that took longer.
 const BACK_OFF: u64 = 5;
 
-/// The second from which on it is asked again.
+/// The second from which on the shim asks the daemon again.
 static BACKS_OFF_UNTIL: AtomicU64 = AtomicU64::new(0);
 
 fn back_off() {
@@ -41,21 +41,21 @@ fn is_backing_off() -> bool {
     until != 0 && seconds() < until
 }
 
-/// There may be another daemon: it is asked, whatever the one before did.
+/// Ends the back-off: there may be another daemon, which is asked whatever the one before did.
 pub(crate) fn end_back_off() {
     BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
 
-/// A session.
+/// The session of this process, as the process has it.
 #[derive(Debug)]
 struct ProcessSession {
     client: Client,
-    /// What tells the socket from a file that got its number.
+    /// Device and inode of the socket, to notice that its number is another file's by now.
     socket: rustix::fs::Stat,
     requests: Option<Arc<RequestWriter>>,
-    /// Tells it from the sessions before, whatever the daemon calls it.
+    /// A number that no earlier session of this process had, whatever the daemon calls the session.
     number: u64,
-    /// Tells the daemon from those before.
+    /// A number that no earlier daemon had.
     instance: u64,
 }
 
@@ -63,14 +63,14 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 static SESSION: Lock<Option<ProcessSession>> = Lock::new(None);
 
-/// A queue as the daemon gave it.
+/// A queue as the daemon has opened it.
 #[derive(Debug)]
 pub(crate) struct NewQueue {
     pub(crate) queue: OpenQueue,
     pub(crate) requests: Arc<RequestWriter>,
-    /// The number of the session that it belongs to.
+    /// The number of the session that the queue belongs to.
     pub(crate) session: u64,
-    /// The start of the daemon that made it.
+    /// Which daemon opened the queue.
     pub(crate) instance: u64,
 }
 
@@ -103,7 +103,7 @@ impl ProcessSession {
         Some(session)
     }
 
-    /// The number in 32 bits: a process has not that many sessions.
+    /// Returns the number in 32 bits; a process does not have that many sessions.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "it wraps after 2^32 sessions of one process"
@@ -112,13 +112,13 @@ impl ProcessSession {
         self.number as u32
     }
 
-    /// Whether the socket's number still is the socket.
+    /// Returns whether the socket's number still is the socket.
     fn is_intact(&self) -> bool {
         rustix::fs::fstat(&self.client)
             .is_ok_and(|it| (it.st_dev, it.st_ino) == (self.socket.st_dev, self.socket.st_ino))
     }
 
-    /// Closes the connection, unless its number belongs to the program by now.
+    /// Closes the connection, unless its number is the program's by now.
     fn end(self) {
         if self.is_intact() {
             fd_table::set(self.client.as_fd().as_raw_fd(), Owner::Foreign);
@@ -158,22 +158,22 @@ fn socket_path() -> Option<PathBuf> {
     let is_named = named.is_some();
     let uid = rustix::process::geteuid().as_raw();
     let path = socket::path_for(named, config.runtime_dir(), uid);
-    // A directory that somebody else may write is no place to look for the daemon.
+    // A directory that another user may write to is no place to look for the daemon.
     (is_named || socket::check(&path).is_ok()).then_some(path)
 }
 
-/// The directory in which a new daemon makes its socket.
+/// Returns the directory in which a new daemon makes its socket.
 pub(crate) fn socket_directory() -> Option<CString> {
     let path = socket_path()?;
     CString::new(path.parent()?.as_os_str().as_bytes()).ok()
 }
 
-/// A connected socket with a high number.
+/// Connects a socket and gives it a high number.
 fn connect(path: &Path) -> Option<OwnedFd> {
     use rustix::net::{SocketAddrUnix, connect, sockopt};
     let address = SocketAddrUnix::new(path).ok()?;
     let fd = platform::new_socket()?;
-    // A full backlog makes connect wait, and a non-blocking connect fail at once.
+    // A full backlog makes connect wait, and makes a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
     match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
         Ok(()) => {}
@@ -187,7 +187,7 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(crate::hidden_fd::move_up(fd))
 }
 
-/// What the program is called, for people who look at the daemon's status.
+/// Returns what the program is called, for people who look at the daemon's status.
 fn program_name() -> String {
     platform::program_path()
         .file_name()
@@ -195,9 +195,9 @@ fn program_name() -> String {
         .unwrap_or_default()
 }
 
-/// Asks in the session, which is made when there is none and made once more when the daemon of the
-/// old one is gone. A daemon that does not answer keeps its session: its queues live, and it may only
-/// be slow.
+/// Makes a request in the session. A session is opened when there is none, and once more when the daemon
+/// of the old one is gone. A daemon that does not answer keeps its session: its queues live, and it may
+/// only be slow.
 fn ask<R>(mut request: impl FnMut(&mut ProcessSession) -> Result<R, CallError>) -> Option<R> {
     SESSION.with(|session| {
         for _ in 0..2 {
@@ -226,7 +226,7 @@ fn ask<R>(mut request: impl FnMut(&mut ProcessSession) -> Result<R, CallError>) 
     })?
 }
 
-/// `st_dev` of the mounts that the session may see. `None` when there is no daemon.
+/// Returns `st_dev` of the mounts that the session may see, or `None` when there is no daemon.
 pub(crate) fn mounts() -> Option<Vec<u64>> {
     ask(|session| {
         let mut mounts = Vec::new();
@@ -243,7 +243,7 @@ pub(crate) fn mounts() -> Option<Vec<u64>> {
     })
 }
 
-/// Makes a queue, and says in which session.
+/// Opens a queue, and returns the number of its session with it.
 pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
     ask(|session| {
         let queue = session.client.open_queue(request.clone(), deadline())?;
@@ -251,7 +251,8 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
     })
 }
 
-/// Asks in one session and no other. `None` when it is over, or the daemon refuses.
+/// Makes a request in one session and no other. Returns `None` when that session is over, or when the
+/// daemon refuses.
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {
         let current = current.as_mut()?;
@@ -269,7 +270,7 @@ pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C
     })?
 }
 
-/// Makes the queue of an inotify instance.
+/// Opens the queue of an inotify instance.
 pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
     ask(|session| {
         let requests = session.requests()?;
@@ -287,12 +288,12 @@ pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
     })
 }
 
-/// Makes the daemon look into the request channels. Whether it did.
+/// Has the daemon look into the request channels. Returns whether it did.
 pub(crate) fn flush_requests() -> bool {
     ask(|session| session.client.call(Ping { nonce: 0 }, deadline())).is_some()
 }
 
-/// Whether the process that the socket leads to has closed it.
+/// Returns whether the process that the socket leads to has closed it.
 pub(crate) fn is_lost(session: u64) -> bool {
     SESSION
         .with(|current| {
@@ -308,7 +309,7 @@ fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
     agentfs_ring::doorbell::peer_is_gone(socket).unwrap_or(true)
 }
 
-/// In a child of fork: the session is the parent's.
+/// Drops the session in a child of fork, because it is the parent's.
 pub(crate) fn in_forked_child() {
     SESSION.break_open();
     SESSION.with(|session| {

@@ -1,6 +1,6 @@
 //! actor -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> **Hook**
 //!
-//! The library that is preloaded into unmodified programs, so that they hear of changes in AgentFS
+//! The library that is preloaded into unmodified programs, so that they get the changes in AgentFS
 //! through the calls they already make.
 //!
 //! ```text
@@ -8,16 +8,18 @@
 //! ```
 //!
 //! A program's own calls come here first (`hooks`), and jump to the originals (`real`) at once unless
-//! the descriptor is one that the table (`fd_table`) has: an inotify instance with a watch on
-//! AgentFS. What such an instance needs is in `inotify`, and what is said to the daemon in
-//! `connection`.
+//! the table (`fd_table`) has the descriptor: an inotify instance with a watch on AgentFS. `inotify` holds
+//! what such an instance needs, [`kqueue`] the same for kqueues, and `connection` the session with the
+//! daemon. ARCHITECTURE.md follows a call through the files.
 //!
-//! It deliberately starts no thread, prints nothing, writes to no filesystem, and touches no call
-//! but those that wait for events and those that make, copy and close descriptors. It does not open, read or
-//! change files for the program; that is what the mount is for. Without a daemon every call does what
+//! The library deliberately starts no thread, prints nothing, writes to no filesystem, and touches no call
+//! but those that wait for events and those that make, copy and close descriptors. It does not open, read
+//! or change files for the program; that is what the mount is for. Without a daemon every call does what
 //! it does without the library.
+//!
+//! On Linux the kqueue side is a feature, `kqueue-on-linux`: only tests have a kqueue there.
 
-// Only where both sides are there is everything in use.
+// Everything is in use only where both sides are compiled in.
 #![cfg_attr(
     not(all(target_os = "linux", feature = "kqueue-on-linux")),
     expect(

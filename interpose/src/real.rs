@@ -54,7 +54,7 @@ impl Original {
     }
 }
 
-/// The stub of an original: keeps every argument, looks all originals up, and jumps to this one.
+/// Makes the stub of an original: it keeps every argument, looks all originals up, and jumps to this one.
 #[cfg(target_arch = "x86_64")]
 macro_rules! first_use {
     ($original:ident) => {
@@ -153,7 +153,7 @@ unsafe extern "C" {
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
-/// The versions under which glibc has dlsym: since 2.34, on x86-64 before, on aarch64 before.
+/// The versions under which glibc has dlsym: since 2.34, and before that on x86-64 and on aarch64.
 const DLSYM_VERSIONS: [&CStr; 3] = [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"];
 
 /// Looks all originals up. May run twice, in two threads: the addresses are the same.
@@ -174,7 +174,7 @@ pub(crate) extern "C" fn resolve() {
     DLSYM.0.store(dlsym as *mut (), Ordering::Relaxed);
 }
 
-/// Our own `dlsym` is the first one there is, so the original is asked for by version.
+/// Looks the original dlsym up by version, because the first `dlsym` there is is the hook.
 fn original_dlsym() -> Option<Dlsym> {
     let found = DLSYM_VERSIONS.iter().find_map(|version| {
         // SAFETY: 2: the handle is `RTLD_NEXT`, and name and version are C strings.
@@ -295,7 +295,7 @@ call! {
     dlsym, DLSYM, (handle: *mut c_void, name: *const c_char) -> *mut c_void
 }
 
-/// Runs when the library is loaded, in most programs before any hook is called.
+/// Has [`at_load`] run when the library is loaded, in most programs before any hook is called.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = at_load;

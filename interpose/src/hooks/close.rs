@@ -1,4 +1,4 @@
-//! The ways to close a descriptor. What the shim opened for itself is not there for the program:
+//! The ways to close a descriptor. What the shim opened for itself does not exist for the program:
 //! closing it fails with EBADF, and closing a range spares it.
 //!
 //! ## Contract
@@ -20,11 +20,11 @@ use crate::hooks::by_descriptor;
 use crate::{platform, process, real};
 
 by_descriptor! {
-    /// close(2)
+    /// Stands for close(2).
     close => CLOSE, close_owned
 }
 by_descriptor! {
-    /// The name by which some libraries call it.
+    /// Stands for close(2) under the name by which some libraries call it.
     __close => DUNDER_CLOSE, close_owned
 }
 
@@ -47,12 +47,12 @@ fn is_concerned() -> bool {
     !config().is_off(Hook::Close) && process::owns_state()
 }
 
-/// close_range(2)
+/// Stands for close_range(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOSE_RANGE_UNSHARE: c_int = 2;
-    // CLOSE_RANGE_CLOEXEC closes nothing now, and ours are close-on-exec already; what else there is
-    // the kernel refuses.
+    // CLOSE_RANGE_CLOEXEC closes nothing now, and ours are close-on-exec already. The kernel refuses any
+    // other flag.
     if flags & !CLOSE_RANGE_UNSHARE != 0 || first > last || !is_concerned() {
         // SAFETY: 1: the very same range, of which nothing is closed now, or which is refused, or which is
         // that of a child of vfork.
@@ -81,7 +81,7 @@ pub(crate) unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: 
     unsafe { real::close_range(from, last, flags) }
 }
 
-/// closefrom(3)
+/// Stands for closefrom(3).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn closefrom(first: c_int) {
     let from = c_uint::try_from(first).unwrap_or(0);

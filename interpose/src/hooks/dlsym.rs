@@ -21,7 +21,7 @@ use crate::guard::guarded;
 use crate::hooks::{close, dup, inotify, read, syscall};
 use crate::real::{self, Original};
 
-/// dlsym(3)
+/// Stands for dlsym(3).
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -39,7 +39,7 @@ pub(crate) unsafe extern "C" fn dlsym() {
     )
 }
 
-/// dlsym(3)
+/// Stands for dlsym(3).
 #[cfg(target_arch = "aarch64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -57,9 +57,12 @@ pub(crate) unsafe extern "C" fn dlsym() {
     )
 }
 
-/// Where a call of dlsym goes: to the original, or to [`on_handle`].
+/// Returns where a call of dlsym goes: to the original, or to [`on_handle`].
+///
+/// # Safety
+/// As dlsym(3).
 unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const () {
-    // RTLD_DEFAULT finds us by itself, and RTLD_NEXT has to be seen from the caller.
+    // RTLD_DEFAULT finds the hooks by itself, and RTLD_NEXT depends on the library that calls.
     let is_special = handle.is_null() || handle == libc::RTLD_NEXT || name.is_null();
     if !is_special && !config().is_off(Hook::Dlsym) {
         // SAFETY: 1: not null, so a string, which outlives the call in which it is borrowed.
@@ -71,6 +74,10 @@ unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const 
     real::DLSYM.address().cast_const()
 }
 
+/// Looks a name up on a handle. Returns the hook where the name leads to the original of the hook.
+///
+/// # Safety
+/// As dlsym(3).
 unsafe extern "C" fn on_handle(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     // SAFETY: 1: the very same arguments, and no special handle, which would depend on the caller.
     let found = unsafe { real::dlsym(handle, name) };
@@ -85,7 +92,7 @@ unsafe extern "C" fn on_handle(handle: *mut c_void, name: *const c_char) -> *mut
 
 type Function = unsafe extern "C" fn();
 
-/// A hook by its name.
+/// Returns a hook and its original by name.
 fn find(name: &CStr) -> Option<(&'static Original, *const ())> {
     let found = match name.to_bytes() {
         b"read" => (&real::READ, read::read as Function as *const ()),

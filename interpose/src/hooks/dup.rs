@@ -20,15 +20,15 @@ use crate::hooks::by_descriptor;
 use crate::{platform, process, real};
 
 by_descriptor! {
-    /// dup(2)
+    /// Stands for dup(2).
     dup => DUP, dup_owned
 }
 by_descriptor! {
-    /// fcntl(2), for `F_DUPFD`.
+    /// Stands for fcntl(2), because of `F_DUPFD`.
     fcntl => FCNTL, fcntl_owned
 }
 by_descriptor! {
-    /// fcntl(2) in a program built for large files.
+    /// Stands for fcntl(2) in a program built for large files.
     fcntl64 => FCNTL64, fcntl_owned
 }
 
@@ -58,7 +58,7 @@ fn is_concerned() -> bool {
     !config().is_off(Hook::Dup) && process::owns_state()
 }
 
-/// dup2(2)
+/// Stands for dup2(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
     if are_foreign(from, to) || !is_concerned() {
@@ -70,7 +70,7 @@ pub(crate) unsafe extern "C" fn dup2(from: c_int, to: c_int) -> c_int {
     duplicated(from, unsafe { real::dup2(from, to) })
 }
 
-/// dup3(2)
+/// Stands for dup3(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn dup3(from: c_int, to: c_int, flags: c_int) -> c_int {
     let is_refused = flags & !libc::O_CLOEXEC != 0;

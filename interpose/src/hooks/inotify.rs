@@ -19,14 +19,14 @@ use crate::hooks::by_descriptor;
 use crate::inotify;
 use crate::real;
 
-/// inotify_init(2)
+/// Stands for inotify_init(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn inotify_init() -> c_int {
     // SAFETY: 1.
     made(unsafe { real::inotify_init() })
 }
 
-/// inotify_init1(2)
+/// Stands for inotify_init1(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn inotify_init1(flags: c_int) -> c_int {
     // SAFETY: 1: the very same number.
@@ -40,7 +40,7 @@ fn made(fd: c_int) -> c_int {
     fd
 }
 
-/// inotify_add_watch(2)
+/// Stands for inotify_add_watch(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn inotify_add_watch(
     fd: c_int,
@@ -62,7 +62,7 @@ pub(crate) unsafe extern "C" fn inotify_add_watch(
 }
 
 by_descriptor! {
-    /// inotify_rm_watch(2)
+    /// Stands for inotify_rm_watch(2).
     inotify_rm_watch => INOTIFY_RM_WATCH, rm_watch_owned
 }
 

@@ -21,23 +21,23 @@ use crate::inotify;
 use crate::real;
 
 by_descriptor! {
-    /// read(2)
+    /// Stands for read(2).
     read => READ, read_owned
 }
 by_descriptor! {
-    /// The name by which libc's own headers and some libraries call it.
+    /// Stands for read(2) under the name by which libc's own headers and some libraries call it.
     __read => DUNDER_READ, read_owned
 }
 by_descriptor! {
-    /// read(2) in a program built with `_FORTIFY_SOURCE`.
+    /// Stands for read(2) in a program built with `_FORTIFY_SOURCE`.
     __read_chk => READ_CHK, read_chk_owned
 }
 by_descriptor! {
-    /// readv(2)
+    /// Stands for readv(2).
     readv => READV, readv_owned
 }
 by_descriptor! {
-    /// ioctl(2), for `FIONREAD`.
+    /// Stands for ioctl(2), because of `FIONREAD`.
     ioctl => IOCTL, ioctl_owned
 }
 
@@ -72,9 +72,12 @@ unsafe extern "C-unwind" fn read_chk_owned(
     unsafe { read_owned(fd, buffer, len) }
 }
 
-/// The kernel fills one buffer after the other with whole events and stops at the first that is not
-/// full to its last byte (`fs/read_write.c: do_loop_readv_writev`). Events hardly ever fill one, so
-/// only the first buffer that has room is used.
+/// Reads into the first buffer that has room. The kernel fills one buffer after the other with whole
+/// events and stops at the first that is not full to its last byte (`fs/read_write.c:
+/// do_loop_readv_writev`); events hardly ever fill one.
+///
+/// # Safety
+/// As readv(2).
 pub(crate) unsafe extern "C-unwind" fn readv_owned(
     fd: c_int,
     buffers: *const libc::iovec,

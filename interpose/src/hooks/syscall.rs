@@ -21,7 +21,7 @@ use crate::config::{Hook, config};
 use crate::hooks::{close, dup, inotify, read};
 use crate::real;
 
-/// syscall(2)
+/// Stands for syscall(2).
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -85,7 +85,7 @@ pub(crate) unsafe extern "C" fn syscall() {
     )
 }
 
-/// syscall(2)
+/// Stands for syscall(2).
 #[cfg(target_arch = "aarch64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]

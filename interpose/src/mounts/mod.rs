@@ -1,7 +1,7 @@
 //! Whether an object lies on a mount of the daemon.
 //!
-//! Almost every watch of almost every program does not. Then it costs one statx, for a disk's
-//! filesystem a look at its device number, and for others a look into a small table.
+//! Almost every watch of almost every program lies elsewhere. To find that out costs one statx, for a
+//! disk's filesystem a look at its device number, and for others a look into a small table.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -19,7 +19,7 @@ pub(crate) use linux::*;
 #[cfg(target_os = "macos")]
 pub(crate) use macos::*;
 
-/// What a path led to.
+/// The object that a path leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Object {
     pub(crate) st_dev: u64,
@@ -42,7 +42,7 @@ fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> bool {
         return false;
     }
     match connection::mounts() {
-        // No daemon may be one that starts later.
+        // There is no daemon yet; one may start later, so no answer is remembered.
         None => false,
         Some(mounts) => {
             let is_ours = mounts.contains(&object.st_dev);
@@ -52,8 +52,8 @@ fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> bool {
     }
 }
 
-/// How long an answer holds. A mount that the daemon does not know yet may be in its table in a
-/// moment.
+/// How long an answer holds: not for long when the daemon does not know the mount, because it may be about
+/// to make it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Until {
     End,
