@@ -21,18 +21,18 @@ use crate::inotify::register;
 use crate::inotify::shared::HiddenWatch;
 use crate::inotify::watch_table::WatchState;
 
-/// What a read of the kernel's queue became.
+/// The result of a read, once our events are out and the ring's are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// So many bytes for the program.
+    /// The program gets so many bytes.
     Bytes(usize),
     /// The first event does not fit: EINVAL.
     TooSmall,
-    /// Nothing of it was for the program: read again.
+    /// Nothing of what was read is for the program: it has to be read again.
     Again,
 }
 
-/// Makes of what the kernel gave what the program gets.
+/// Turns what the kernel returned into what the program gets.
 pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>) -> Outcome {
     let mut from = 0;
     let mut is_too_small = false;
@@ -43,7 +43,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         if is_restarted {
             register::reconnect(fd, state);
         }
-        // After a restart the overflow is the whole of it, and the new ring has rung or will.
+        // After a restart, the overflow is all there is to insert; the new ring has rung or will ring.
         let mut at = match token {
             Some(at) => at,
             None if is_restarted => buffer.filled(),
@@ -79,7 +79,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     }
 }
 
-/// Whether the first thing that was read is our bell, which is in no other instance.
+/// Returns whether the first event is our bell, which lies in no other instance.
 pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
     let is_bell = |head: Head| {
         head.mask & IN_ACCESS != 0 && state.shared.hidden(head.wd) == Some(HiddenWatch::Bell)
@@ -87,12 +87,12 @@ pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
     buffer.first().is_some_and(is_bell)
 }
 
-/// What is seen in passing among the events of the kernel.
+/// What a scan of the kernel's events finds beside the events themselves.
 #[derive(Debug, Default)]
 struct Scan {
     is_restarted: bool,
     has_token: bool,
-    /// Watches that end behind the token: what the ring has for them comes first.
+    /// Watches that end behind the token: their records in the ring come first.
     ended: Wds,
 }
 
@@ -140,7 +140,7 @@ impl Scan {
     }
 }
 
-/// The kernel has ended a watch.
+/// Forgets and unregisters a watch that the kernel has ended.
 fn forget(state: &State, wd: i32) {
     state.shared.forget(wd);
     if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(wd)) {
@@ -175,7 +175,7 @@ impl Wds {
         self.len == self.wds.len()
     }
 
-    /// False when there is no place.
+    /// Adds one. Returns false when there is no place for it.
     fn push(&mut self, wd: i32) -> bool {
         let place = self.wds.get_mut(self.len);
         let has_place = place.is_some();
@@ -191,7 +191,7 @@ impl Wds {
     }
 }
 
-/// Removes the kernel's watches of whose end the ring told. Whether there were any.
+/// Removes the kernel's watches whose end was in the ring. Returns whether there were any.
 fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
     for wd in ended.get() {
         let _ = inotify::remove_watch(fd, *wd);
@@ -199,8 +199,8 @@ fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
     !ended.get().is_empty()
 }
 
-/// Reads what the kernel has at once, to take its `IN_IGNORED` out before the program is told that
-/// there is something to read.
+/// Reads what the kernel has at once, to take its `IN_IGNORED` out before poll(2) reports to the program
+/// that there is something to read.
 fn read_more(fd: BorrowedFd<'_>, buffer: &mut Buffer<'_>) -> bool {
     let is_ready = buffer.room() >= HEADER && rustix::io::ioctl_fionread(fd).is_ok_and(|n| n > 0);
     is_ready && buffer.read_more(fd)
@@ -208,7 +208,7 @@ fn read_more(fd: BorrowedFd<'_>, buffer: &mut Buffer<'_>) -> bool {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Popped {
-    /// The ring is empty and armed, or what is left will be told by a bell.
+    /// The ring is empty and armed, or the bell has been rung for what is left.
     Done,
     /// There is an event that does not fit.
     TooSmall,
@@ -219,7 +219,7 @@ fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Wds) 
         return Popped::Done;
     };
     let Some(mut claim) = queue.claim() else {
-        // Somebody else has it for long: give the token back.
+        // Another thread or process has it for long: the token goes back.
         queue.ring();
         return Popped::Done;
     };
@@ -252,11 +252,11 @@ fn pop_claimed(
     at: &mut usize,
     ended: &mut Wds,
 ) -> Left {
-    // Records that are for nobody are passed over, but not without end.
+    // Records that no watch waits for are passed over, but not without end.
     const MOST: u32 = 1 << 20;
     for _ in 0..MOST {
         if buffer.room() < MAX_EVENT || ended.is_full() {
-            // The next one may not fit: what was handed out before is freed without it.
+            // The next record may not fit, so what was handed out before it is released now.
             release(queue, claim);
         }
         let record = match claim.next() {
@@ -268,13 +268,13 @@ fn pop_claimed(
                     Ok(ArmOutcome::MaySleep) | Err(_) => return Left::Nothing,
                 }
             }
-            // A broken ring stays silent until the queue is made anew.
+            // Nothing more comes out of a broken ring until the queue is made anew.
             Err(_) => return Left::Nothing,
         };
         let Some(event) = Event::of(&record) else {
             continue;
         };
-        if event.is_for_nobody(state) {
+        if event.is_of_ended_watch(state) {
             continue;
         }
         if ended.is_full() {
@@ -305,7 +305,7 @@ struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// `None` for what is no event of inotify.
+    /// Reads a record. Returns `None` for one that is no event of inotify.
     fn of(record: &'a [u8]) -> Option<Self> {
         let record = EventRef::parse(record).ok()?;
         let (head, name) = (record.head(), record.path());
@@ -342,28 +342,29 @@ impl<'a> Event<'a> {
         self.head.mask & IN_IGNORED != 0
     }
 
-    /// Of a watch that the kernel or the daemon has already ended.
-    fn is_for_nobody(&self, state: &State) -> bool {
+    /// Returns whether the event is of a watch that the kernel or the daemon has already ended.
+    fn is_of_ended_watch(&self, state: &State) -> bool {
         self.head.wd > 0 && state.shared.watch_state(self.head.wd) != WatchState::Live
     }
 }
 
-/// Bytes that a read would return: what the kernel counts, less the bell, and what the ring has.
+/// Returns the bytes that a read would return: what the kernel counts, less the bell, and what the ring
+/// has.
 pub(crate) fn readable_bytes(state: &State, kernel: usize) -> usize {
-    // Without a bell nothing of the ring can be read yet.
+    // Without a bell, nothing of the ring can be read yet.
     if kernel < HEADER {
         return kernel;
     }
     let Some(queue) = state.queue() else {
         return kernel;
     };
-    // Popped and not released: handed out again to who reads.
+    // What is popped and not released is handed out again to the next reader.
     let Some(mut claim) = queue.claim() else {
         return kernel;
     };
     let mut bytes = 0;
     while let Ok(Some(record)) = claim.next() {
-        let event = Event::of(&record).filter(|it| !it.is_for_nobody(state));
+        let event = Event::of(&record).filter(|it| !it.is_of_ended_watch(state));
         bytes += event.map_or(0, |it| event_len(it.name.len()));
     }
     if bytes > 0 {

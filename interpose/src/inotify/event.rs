@@ -38,7 +38,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// "You may have missed something."
+    /// The event that says: you may have missed something.
     pub(crate) const OVERFLOW: Self = Self {
         wd: -1,
         mask: IN_Q_OVERFLOW,
@@ -46,8 +46,8 @@ impl Head {
     };
 }
 
-/// Bytes of an event with a name of this length, as `inotify_fsnotify.c: round_event_name_len` has
-/// it: a NUL at least, and a multiple of the header.
+/// Returns the bytes of an event with a name of this length, as `inotify_fsnotify.c:
+/// round_event_name_len` computes them: a NUL at least, and a multiple of the header.
 pub(crate) const fn event_len(name: usize) -> usize {
     if name == 0 {
         HEADER
@@ -61,9 +61,9 @@ pub(crate) const fn event_len(name: usize) -> usize {
 pub(crate) enum Verdict {
     /// The program gets it.
     Keep,
-    /// It is not the program's.
+    /// The program does not get it.
     Strip,
-    /// It is not the program's, and stands where injected events go.
+    /// The program does not get it, and injected events go in its place.
     Token,
     /// The program gets it, and injected events go behind it.
     KeepToken,
@@ -107,12 +107,12 @@ impl<'a> Buffer<'a> {
         len > 0
     }
 
-    /// The head of the first event.
+    /// Returns the head of the first event.
     pub(crate) fn first(&self) -> Option<Head> {
         self.event(0).map(|(head, _)| head)
     }
 
-    /// The event at `at`: its head and its length, or `None` when there is no whole one.
+    /// Returns head and length of the event at `at`, or `None` when there is no whole one.
     fn event(&self, at: usize) -> Option<(Head, usize)> {
         let filled = self.bytes.get(at..self.filled)?;
         let header = filled.first_chunk::<HEADER>()?;
@@ -131,7 +131,7 @@ impl<'a> Buffer<'a> {
         ))
     }
 
-    /// Asks about every event from `from` on and takes out what is not the program's. Returns where
+    /// Has every event from `from` on judged, and takes out those that are not the program's. Returns where
     /// injected events go.
     ///
     /// Bytes that are no events are left alone.
@@ -165,8 +165,8 @@ impl<'a> Buffer<'a> {
         token
     }
 
-    /// Puts an event at `at`, before what is there, and moves `at` behind it. False when it does not
-    /// fit.
+    /// Inserts an event at `at`, before what is there, and moves `at` behind it. Returns false when it does
+    /// not fit.
     pub(crate) fn insert(&mut self, at: &mut usize, head: Head, name: &[u8]) -> bool {
         let len = event_len(name.len());
         if len > self.room() || *at > self.filled {

@@ -35,7 +35,7 @@ use crate::inotify::shared::Shared;
 /// The place of a state.
 #[derive(Debug)]
 struct Place {
-    /// Descriptors that lead here, and threads that look.
+    /// How many descriptors lead here, and how many threads look.
     uses: AtomicU32,
     state: AtomicPtr<State>,
     next: AtomicPtr<Place>,
@@ -45,7 +45,7 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) shared: Shared,
-    /// The queue in force, and behind it those before it, which a thread may still look at.
+    /// The queue in force, and behind it the earlier ones, which a thread may still look at.
     queue: AtomicPtr<Chained>,
 }
 
@@ -57,7 +57,7 @@ struct Chained {
 
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
-/// Acquire: pairs with the store that put the place there, after it was filled.
+/// Returns every place. Acquire: pairs with the store that put the place there, after it was filled.
 fn places() -> impl Iterator<Item = &'static Place> {
     let mut at = PLACES.load(Ordering::Acquire);
     std::iter::from_fn(move || {
@@ -82,13 +82,13 @@ impl Instance {
         // references.
         let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
         let more = |uses: u32| (uses > 0).then_some(uses + 1);
-        // Acquire: pairs with the Release in `new`; who counts as a user finds the state.
+        // Acquire: pairs with the Release in `new`; whoever counts as a user finds the state.
         place
             .uses
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
             .ok()?;
         let instance = Self(place);
-        // The place may have been closed and used again in between.
+        // The descriptor may have been closed in between, and its place used again.
         (fd_table::get(fd) == Owner::Inotify(address)).then_some(instance)
     }
 
@@ -99,9 +99,9 @@ impl Instance {
             shared,
             queue: AtomicPtr::new(ptr::null_mut()),
         });
-        // Release, twice: pair with `state` and `of`, which find a whole state.
+        // Release, twice: they pair with `state` and `of`, which find a whole state.
         place.state.store(Box::into_raw(state), Ordering::Release);
-        // One for the descriptor and one for the result.
+        // One use is the descriptor's, and one the result's.
         place.uses.store(2, Ordering::Release);
         let instance = Self(place);
         if fd_table::set(fd, Owner::Inotify(instance.address())) {
@@ -123,7 +123,7 @@ impl Instance {
         unsafe { &*self.0.state.load(Ordering::Acquire) }
     }
 
-    /// Another descriptor leads here.
+    /// Notes that another descriptor leads here.
     pub(crate) fn also_at(&self, fd: RawFd) {
         // Relaxed: this very use keeps the state.
         self.0.uses.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl Instance {
         }
     }
 
-    /// A descriptor leads here no more.
+    /// Notes that a descriptor leads here no more.
     pub(crate) fn forget(&self, fd: RawFd) {
         if fd_table::take(fd) == Owner::Inotify(self.address()) {
             self.give_back();
@@ -158,9 +158,9 @@ impl Drop for Instance {
     }
 }
 
-/// A place without a state. Called under the lock of [`register`](super::register).
+/// Returns a place without a state. It is called under the lock of [`register`](super::register).
 fn free_place() -> &'static Place {
-    // Acquire: pairs with `give_back`; the state of before is gone.
+    // Acquire: pairs with `give_back`; the earlier state is gone.
     let is_free = |place: &&Place| {
         place.uses.load(Ordering::Acquire) == 0 && place.state.load(Ordering::Acquire).is_null()
     };
@@ -178,7 +178,7 @@ fn free_place() -> &'static Place {
 }
 
 impl State {
-    /// The queue in force, unless another process has taken the instance over.
+    /// Returns the queue in force, unless another process has taken the instance over.
     pub(crate) fn queue(&self) -> Option<&Queue> {
         // Acquire: pairs with `set_queue`, which has filled it.
         // SAFETY: 3: null, or a link of the chain, which lives as long as the state that the result borrows
@@ -212,8 +212,8 @@ impl Drop for State {
     }
 }
 
-/// In a child of fork: it has every instance that its parent has. Uses that threads of the parent
-/// counted stay counted, so such a state is kept a little too long, never freed too early.
+/// Joins every instance in a child of fork, which has all that its parent has. Uses that threads of the
+/// parent counted stay counted, so such a state is kept a little too long, and never freed too early.
 pub(crate) fn in_forked_child() {
     for place in places() {
         // SAFETY: 2 and 4: null, or a whole state, because a use that a thread of the parent counted stays

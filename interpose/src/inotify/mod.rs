@@ -42,13 +42,13 @@ use instance::Instance;
 
 const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
-/// A descriptor of the program, for the length of one call.
+/// Borrows a descriptor of the program for the length of one call.
 fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: 1: not -1, and open for the one call of the program in which it is borrowed.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// A new instance. Its number may have been that of one whose end we did not see.
+/// Notes a new instance. Its number may have been that of an earlier one whose end no hook saw.
 pub(crate) fn made(fd: RawFd) {
     hidden_watch::instance_made(fd);
     closing(fd);
@@ -67,7 +67,7 @@ pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Opti
     Some(object)
 }
 
-/// `inotify_add_watch` has succeeded, on this object of AgentFS or on another one.
+/// Notes that `inotify_add_watch` has succeeded, on this object of AgentFS or on one of another mount.
 pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
     hidden_watch::wd_given(fd, wd);
     if let (Some(fd), Some(object)) = (borrow(fd), object) {
@@ -75,14 +75,14 @@ pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
     }
 }
 
-/// `inotify_rm_watch` is about to be called.
+/// Prepares a call of `inotify_rm_watch`.
 pub(crate) fn unwatching(fd: RawFd, wd: c_int) {
     if let Some(instance) = Instance::of(fd) {
         register::unwatching(&instance, wd);
     }
 }
 
-/// A descriptor is about to be closed.
+/// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     if let Some(instance) = Instance::of(fd) {
         instance.forget(fd);
@@ -91,7 +91,7 @@ pub(crate) fn closing(fd: RawFd) {
     }
 }
 
-/// An instance has another number, too.
+/// Notes that an instance has another number, too.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     hidden_watch::duplicated(from, to);
     if let Some(instance) = Instance::of(from) {
@@ -99,14 +99,14 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     }
 }
 
-/// The instance behind a descriptor, unless the number is another file's by now: closed where no hook
-/// saw it, as fclose(3) does, and given again.
+/// Returns the instance behind a descriptor, unless the number is another file's by now: fclose(3), which
+/// no hook sees, may have closed it, and the kernel may have given the number again.
 fn instance_at(fd: RawFd) -> Option<Instance> {
     Instance::of(fd).filter(|instance| is_still(instance, fd))
 }
 
 fn is_still(instance: &Instance, fd: RawFd) -> bool {
-    // What is no file, directory, pipe or socket (`fs/anon_inodes.c`) has no type.
+    // An inotify instance has no type of file (`fs/anon_inodes.c`); files, directories, pipes and sockets do.
     let is_still = borrow(fd)
         .and_then(|fd| rustix::fs::fstat(fd).ok())
         .is_some_and(|it| it.st_mode & libc::S_IFMT == 0);
@@ -116,7 +116,7 @@ fn is_still(instance: &Instance, fd: RawFd) -> bool {
     is_still
 }
 
-/// What `FIONREAD` says.
+/// Returns what `FIONREAD` says.
 pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     let all = guarded(|| {
         let instance = instance_at(fd)?;
@@ -126,8 +126,9 @@ pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     all.flatten().unwrap_or(kernel)
 }
 
-/// read(2). The real call comes first and blocks, fails and is interrupted as ever; nothing of ours is
-/// held meanwhile, and no frame up to here has anything to clean up when the thread is cancelled.
+/// Does what read(2) does. The real call comes first and blocks, fails and is interrupted as ever; nothing
+/// of ours is held meanwhile, and no frame up to here has anything to clean up when the thread is
+/// cancelled.
 ///
 /// # Safety
 /// As read(2).
@@ -154,7 +155,7 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     }
 }
 
-/// Puts what is ours out of a read that has succeeded, and what the ring has into it.
+/// Takes our events out of a read that has succeeded, and inserts those of the ring.
 ///
 /// # Safety
 /// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
@@ -168,14 +169,14 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
     let bytes = unsafe { std::slice::from_raw_parts_mut(bytes, len) };
     // SAFETY: by the promise of this function's caller.
     let mut buffer = unsafe { Buffer::new(bytes, filled) };
-    // A system call less on the way of an event.
+    // Saves a system call on the way of an event.
     if !deliver::begins_with_bell(instance.state(), &buffer) && !is_still(&instance, fd) {
         return Outcome::Bytes(filled);
     }
     deliver::deliver(borrowed, instance.state(), &mut buffer)
 }
 
-/// In a child of fork.
+/// Makes the state that of a child of fork.
 pub(crate) fn in_forked_child() {
     register::in_forked_child();
     instance::in_forked_child();

@@ -42,8 +42,8 @@ impl Queue {
         })
     }
 
-    /// The right to pop, when no other thread or process has it. Waits for a moment: who has it is
-    /// about to give it back.
+    /// Claims the right to pop. Waits a moment while another thread or process has it, because that one is
+    /// about to give it back; returns `None` when it does not.
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
         const PATIENCE: u32 = 1000;
         for _ in 0..PATIENCE {
@@ -58,7 +58,7 @@ impl Queue {
         None
     }
 
-    /// The file that the daemon reads.
+    /// Returns the file that the daemon reads to ring.
     pub(crate) fn bell_file(&self) -> &HiddenFd {
         &self.bell
     }
@@ -70,14 +70,14 @@ impl Queue {
         }
     }
 
-    /// Tells the daemon that a full ring has room again.
+    /// Rings the daemon's refill doorbell: a full ring has room again.
     pub(crate) fn ask_for_more(&self) {
         if let Some(refill) = self.refill.get() {
             let _ = rustix::io::retry_on_intr(|| ring_eventfd(refill));
         }
     }
 
-    /// Says something of this queue to the daemon.
+    /// Sends a registration of this queue to the daemon.
     pub(crate) fn register(&self, make: impl FnOnce(u32) -> Registration) {
         const TRIES: u32 = 1000;
         let words = make(self.number).to_words();
@@ -87,9 +87,9 @@ impl Queue {
             match self.requests.send(words, me, process::is_owner_alive) {
                 Sent::Sent | Sent::Reentered => return,
                 Sent::Busy => rustix::thread::sched_yield(),
-                // Still full after the daemon has looked: it is another daemon.
+                // The channel is still full after the daemon has looked: it is another daemon.
                 Sent::Full if is_flushed => return,
-                // It does not answer: the program has the kernel's watch.
+                // The daemon does not answer. The program has the kernel's watch.
                 Sent::Full if !connection::flush_requests() => return,
                 Sent::Full => is_flushed = true,
             }

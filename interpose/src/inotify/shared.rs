@@ -27,18 +27,18 @@ const LEN: usize = ENTRIES_OFFSET + MAX_ENTRIES as usize * size_of::<Entry>();
 
 #[repr(C)]
 pub(super) struct Header {
-    /// The thread that changes the table.
+    /// The thread that changes the table; 0 is none.
     pub(super) lock: AtomicU64,
     /// Odd while the table is being rebuilt.
     pub(super) version: AtomicU32,
     /// Entries in use as a power of two, and how many of them are not empty.
     pub(super) entries: AtomicU32,
     pub(super) used: AtomicU32,
-    /// Which queue serves the instance; a process that has an older one is silent.
+    /// Which queue serves the instance; a process that has an older one delivers nothing.
     generation: AtomicU32,
-    /// Whether the program is to be told that it may have missed something.
+    /// Whether the program is to get an overflow: it may have missed something.
     overflow: AtomicU32,
-    /// Watches of ours in the program's instance: 0 is none.
+    /// The hidden watches in the program's instance; 0 is none.
     bell: AtomicI32,
     old_bell: AtomicI32,
     directory: AtomicI32,
@@ -61,7 +61,7 @@ const _: () = {
     assert!(size_of::<Entry>() == 24 && ENTRIES_OFFSET.is_multiple_of(align_of::<Entry>()));
 };
 
-/// Which of our own watches an event comes from.
+/// A hidden watch that an event may come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HiddenWatch {
     Bell,
@@ -80,7 +80,7 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    /// Address space for more than a million watches, of which only the touched pages are memory.
+    /// Maps address space for more than a million watches, of which only the touched pages are memory.
     pub(crate) fn new() -> Option<Self> {
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
@@ -114,9 +114,9 @@ impl Shared {
         unsafe { at.cast::<Entry>().as_ref() }
     }
 
-    // Who has the instance.
+    // The processes that have the instance.
 
-    /// This process has the instance.
+    /// Notes that this process has the instance.
     pub(crate) fn join(&self) {
         let me = process::owner();
         let free = |it: &&AtomicU32| {
@@ -128,7 +128,7 @@ impl Shared {
         }
     }
 
-    /// This process has it no more. Whether nobody else has it.
+    /// Notes that this process has the instance no more. Returns whether no other process has it.
     pub(crate) fn leave(&self) -> bool {
         let me = process::owner();
         let mut is_last = true;
@@ -143,21 +143,21 @@ impl Shared {
         is_last
     }
 
-    /// The number of the queue in force.
+    /// Returns the number of the queue in force.
     pub(crate) fn generation(&self) -> u32 {
-        // Acquire: pairs with `renew`. Who finds its queue replaced sees what was done before that.
+        // Acquire: pairs with `renew`. A process that finds its queue replaced sees what was done before that.
         self.header().generation.load(Ordering::Acquire)
     }
 
-    /// Puts a new queue in force and says its number.
+    /// Puts a new queue in force and returns its number.
     pub(crate) fn renew(&self) -> u32 {
         // AcqRel: pairs with `generation`, and with the process that had the queue before.
         self.header().generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// The program is to be told that it may have missed something.
+    /// Sets whether the program is to get an overflow: it may have missed something.
     pub(crate) fn set_overflow(&self, is_set: bool) {
-        // Release: who tells it sees the watches as they were made anew.
+        // Release: the thread that delivers it sees the watches as they were made anew.
         self.header()
             .overflow
             .store(u32::from(is_set), Ordering::Release);
@@ -168,7 +168,7 @@ impl Shared {
         self.header().overflow.load(Ordering::Acquire) != 0
     }
 
-    // Our own watches.
+    // The hidden watches.
 
     pub(crate) fn set_bell(&self, wd: i32) {
         let header = self.header();
@@ -184,7 +184,7 @@ impl Shared {
         self.header().directory.store(wd, Ordering::Relaxed);
     }
 
-    /// The program watches what we watch, and got the same wd: it is the program's now.
+    /// Leaves the hidden watch on the directory to the program, which watches the same and got the same wd.
     pub(crate) fn release_directory(&self, wd: i32) {
         let directory = &self.header().directory;
         let _ = directory.compare_exchange(wd, 0, Ordering::Relaxed, Ordering::Relaxed);

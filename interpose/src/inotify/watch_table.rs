@@ -18,8 +18,8 @@ const IN_EXCL_UNLINK: u32 = 0x0400_0000;
 const IN_MASK_ADD: u32 = 0x2000_0000;
 const IN_ONESHOT: u32 = 0x8000_0000;
 
-/// In a stored mask, where the kernel allows no such bit: the program was told that the watch is
-/// gone, and the kernel will say so once more.
+/// A bit of a stored mask, which the kernel does not allow in one: the program has got the `IN_IGNORED` of
+/// the watch, and the kernel will send another one.
 const END_DELIVERED: u32 = IN_IGNORED;
 
 const EMPTY: u32 = 0;
@@ -35,20 +35,20 @@ pub(crate) struct Watch {
     pub(crate) st_ino: u64,
 }
 
-/// What is known of a wd.
+/// What the table says of a wd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WatchState {
     /// No watch on AgentFS has it.
     Unwatched,
-    /// A watch.
+    /// A watch on AgentFS has it.
     Live,
-    /// The program was told of its end already.
+    /// A watch had it whose `IN_IGNORED` the program has got already.
     EndDelivered,
 }
 
 impl Shared {
-    /// What is known of a wd. When the table is being rebuilt for longer than it takes, or by a
-    /// process that died: that it lives.
+    /// Returns the state of a wd. While another process rebuilds the table for longer than that takes, or
+    /// after it died over it, every wd counts as live.
     pub(crate) fn watch_state(&self, wd: i32) -> WatchState {
         const PATIENCE: u32 = 10_000;
         let Ok(wd) = u32::try_from(wd) else {
@@ -89,14 +89,14 @@ impl Shared {
         None
     }
 
-    /// Runs `work` while nobody else changes the table. `None` when this very thread does already, or
-    /// another process was stopped while it did.
+    /// Runs `work` while no other thread or process changes the table. Returns `None` when this very thread
+    /// changes it already, or when another process was stopped while it did.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&Locked<'_>) -> R) -> Option<R> {
         const PATIENCE: u32 = 10_000;
         let me = process::this_thread();
         let lock = &self.header().lock;
         let (mut from, mut rounds) = (0, 0);
-        // Acquire, and Release below: what the last holder did to the table is seen.
+        // Acquire: pairs with the Release below; what the last holder did to the table is seen.
         while let Err(held) =
             lock.compare_exchange(from, me.get(), Ordering::Acquire, Ordering::Relaxed)
         {
@@ -114,7 +114,7 @@ impl Shared {
         Some(result)
     }
 
-    /// Marks a watch as one of whose end the program was told; the kernel will tell it too.
+    /// Marks a watch whose `IN_IGNORED` the program gets now; the kernel will send another one.
     pub(crate) fn mark_end_delivered(&self, wd: i32) {
         if let Some(entry) = u32::try_from(wd).ok().and_then(|wd| self.find(wd)) {
             entry.mask.fetch_or(END_DELIVERED, Ordering::Relaxed);
@@ -124,12 +124,12 @@ impl Shared {
     /// Forgets a watch.
     pub(crate) fn forget(&self, wd: i32) {
         if let Some(entry) = u32::try_from(wd).ok().and_then(|wd| self.find(wd)) {
-            // Release: as in `put`, after whoever wrote the rest.
+            // Release: as in `put`, after the stores of the rest.
             entry.wd.store(REMOVED, Ordering::Release);
         }
     }
 
-    /// Every watch.
+    /// Returns every live watch.
     pub(crate) fn watches(&self) -> Vec<Watch> {
         let entries = self.header().entries.load(Ordering::Relaxed);
         (0..entries)
@@ -154,7 +154,7 @@ pub(crate) struct Locked<'a>(&'a Shared);
 
 impl Locked<'_> {
     /// Notes a watch as `inotify_add_watch` was asked for it, and returns it with the mask that is in
-    /// force now. `None` when the table is full.
+    /// force now, or `None` when the table is full.
     pub(crate) fn set(&self, wanted: Watch) -> Option<Watch> {
         let bits = wanted.mask & (IN_ALL | IN_EXCL_UNLINK | IN_ONESHOT);
         if let Some(entry) = self.0.find(wanted.wd) {
@@ -193,7 +193,7 @@ impl Locked<'_> {
             entry.mask.store(watch.mask, Ordering::Relaxed);
             entry.st_dev.store(watch.st_dev, Ordering::Relaxed);
             entry.st_ino.store(watch.st_ino, Ordering::Relaxed);
-            // Release: who finds the wd finds the rest.
+            // Release: whoever finds the wd finds the rest.
             entry.wd.store(watch.wd, Ordering::Release);
             header.used.fetch_add(1, Ordering::Relaxed);
         }
@@ -226,7 +226,7 @@ impl Locked<'_> {
         } else {
             entries
         };
-        // Odd: who looks meanwhile looks again. The fence keeps the stores below after this one.
+        // Odd: a lookup meanwhile looks again. The fence keeps the stores below after this one.
         header.version.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         for index in 0..new {
@@ -237,7 +237,8 @@ impl Locked<'_> {
         for watch in keep {
             self.put(watch);
         }
-        // Release: pairs with the look in `watch_state`; who sees the even number sees the whole table.
+        // Release: pairs with the Acquire in `watch_state`; a lookup that sees the even number sees the whole
+        // table.
         header.version.fetch_add(1, Ordering::Release);
         Some(())
     }
