@@ -1,6 +1,6 @@
-//! A read of the program: what the kernel gave, less what is ours, and what is in the ring.
+//! A read of the program: what the kernel returned, less the hidden events, and what is in the ring.
 //!
-//! One hidden event of the bell is the token to pop. Its holder pops until the ring is empty and
+//! One event of the bell is the token to pop. The thread that holds it pops until the ring is empty and
 //! armed, or rings when something is left. So the descriptor is readable exactly when a read returns
 //! something.
 

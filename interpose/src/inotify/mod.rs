@@ -67,7 +67,7 @@ pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Opti
     Some(object)
 }
 
-/// Notes that `inotify_add_watch` has succeeded, on this object of AgentFS or on one of another mount.
+/// Notes that `inotify_add_watch` has succeeded, on this object, or on one that is not on AgentFS.
 pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
     hidden_watch::wd_given(fd, wd);
     if let (Some(fd), Some(object)) = (borrow(fd), object) {

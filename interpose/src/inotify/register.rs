@@ -1,4 +1,4 @@
-//! From `inotify_add_watch` to the daemon, and what a new daemon is told.
+//! The way of a watch from `inotify_add_watch` to the daemon, and what is registered with a new daemon.
 
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;

@@ -99,8 +99,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// The flags as the kernel understands them: what a program may not set is gone, EV_DELETE
-    /// overrules EV_ADD and EV_DISABLE overrules EV_ENABLE (`xnu: kevent_register`).
+    /// Returns the event with the flags as the kernel understands them: what a program may not set is gone,
+    /// EV_DELETE overrules EV_ADD, and EV_DISABLE overrules EV_ENABLE (`xnu: kevent_register`).
     #[must_use]
     pub const fn simplified(mut self) -> Self {
         self.flags &= !EV_SYSFLAGS;
@@ -132,13 +132,13 @@ pub enum Flavour {
 pub trait Layout: Pod + Default {
     const FLAVOUR: Flavour;
 
-    /// Widens.
+    /// Widens the structure.
     fn event(&self) -> Event;
 
-    /// Narrows: what the structure has no field for is dropped.
+    /// Narrows an event: what the structure has no field for is dropped.
     fn from_event(event: &Event) -> Self;
 
-    /// ident, filter and flags, without widening the rest.
+    /// Returns ident, filter and flags, without widening the rest.
     fn head(&self) -> (u64, i16, u16);
 
     /// Adds bits to fflags.

@@ -1,6 +1,6 @@
-//! What a program finds in its eventlist: the kernel's events without ours, with posted bits in them,
-//! and posted events behind them. No system calls of its own; what must happen in the kernel is asked
-//! of the caller.
+//! What a program finds in its eventlist: the kernel's events without the hidden ones, with posted bits in
+//! them, and posted events behind them. The code makes no system call; what must happen in the kernel, it
+//! asks of its caller.
 
 use super::abi::{self, Event};
 use super::daemon::WatchOp;
@@ -9,9 +9,9 @@ use super::knote::{Arrival, Confirm, Knotes, Moment};
 
 /// The program's eventlist.
 pub(crate) trait Eventlist {
-    /// How many events fit.
+    /// Returns how many events fit.
     fn room(&self) -> usize;
-    /// The event number `index`.
+    /// Returns the event number `index`.
     fn get(&self, index: usize) -> Option<Event>;
     /// Moves an event to a lower number.
     fn shift(&mut self, from: usize, to: usize);
@@ -21,30 +21,30 @@ pub(crate) trait Eventlist {
     fn put(&mut self, index: usize, event: &Event);
 }
 
-/// The knotes that the shim put into the program's queue.
+/// The idents of the knotes that the shim has put into the program's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HiddenIdents {
-    /// ident of the EVFILT_USER knote.
+    /// The ident of the EVFILT_USER knote.
     pub(crate) user: u64,
-    /// ident of the EVFILT_READ knote: the doorbell.
+    /// The ident of the EVFILT_READ knote: the doorbell.
     pub(crate) doorbell: Option<u64>,
-    /// ident of the EVFILT_VNODE knote on the directory where a new daemon shows.
+    /// The ident of the EVFILT_VNODE knote on the directory where a new daemon makes its socket.
     pub(crate) restart: Option<u64>,
 }
 
-/// What the hidden events told.
+/// Which hidden events there were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct HiddenEvents {
     /// The doorbell is readable.
     pub(crate) doorbell: bool,
-    /// Its other end is closed.
+    /// The doorbell's other end is closed.
     pub(crate) closed: bool,
-    /// A daemon may be back.
+    /// A new daemon may be there.
     pub(crate) restart: bool,
 }
 
 impl HiddenIdents {
-    /// Whether a change or event with this ident and filter concerns a hidden knote.
+    /// Returns whether a change or event with this ident and filter concerns a hidden knote.
     #[inline]
     pub(crate) fn is(&self, ident: u64, filter: i16) -> bool {
         match filter {
@@ -56,7 +56,8 @@ impl HiddenIdents {
     }
 }
 
-/// Takes the hidden events out of the first `count`; how many are left.
+/// Takes the hidden events out of the first `count`. Returns how many events are left, and which hidden
+/// ones there were.
 pub(crate) fn strip(
     list: &mut impl Eventlist,
     count: usize,
@@ -82,8 +83,9 @@ pub(crate) fn strip(
     (kept, found)
 }
 
-/// Joins posted bits into the `count` events of a call to the kernel made at `since`, and adds the others behind them, as far as there
-/// is room. Each knote has one event. Returns the number of events.
+/// Adds posted bits to the `count` events of a call to the kernel made at `since`, and appends the posted
+/// events of other knotes, as far as there is room. Each knote has one event. Returns the number of
+/// events.
 pub(crate) fn merge(
     list: &mut impl Eventlist,
     (count, since): (usize, Moment),
@@ -129,12 +131,12 @@ pub(crate) fn merge(
                     op.map(&mut enqueue);
                 }
             }
-            // Closed where no hook saw it.
+            // The file was closed where no hook saw it.
             Err(Errno(libc::ENOENT | libc::EBADF)) if wanted != Confirm::Delete => {
                 knotes.forget(index).map(&mut enqueue);
             }
-            // One-shot, and gone: another thread has the kernel's event of it in hand and will find
-            // the bits here.
+            // The knote was one-shot and is gone: another thread holds the kernel's event of it, and will
+            // find the bits here.
             Err(_) => knotes.set_aside(index),
         }
     }

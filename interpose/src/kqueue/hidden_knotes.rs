@@ -22,7 +22,7 @@ use super::queue::{NO_IDENT, Queue, RESERVED_IDENT, State, pack};
 use crate::fd_table::{self, Owner};
 
 impl Queue {
-    /// The program uses our ident: ours becomes another one.
+    /// Moves the reserved EVFILT_USER knote to another ident, because the program uses this one itself.
     pub(super) fn move_user_knote(&self, state: &mut State, originals: &Originals) {
         let old = self.hidden().user;
         let mut new = new_ident();
@@ -43,7 +43,7 @@ impl Queue {
         self.show_leftovers(state, originals);
     }
 
-    /// Nothing comes through the channel any more.
+    /// Drops the channel, through which nothing comes any more.
     pub(super) fn disconnect(&self, state: &mut State, originals: &Originals) {
         if let Some(ident) = self.hidden().doorbell {
             let delete = Event {
@@ -60,7 +60,7 @@ impl Queue {
         }
     }
 
-    /// Watches for a new daemon, with a hidden knote as well: the program may sleep until it comes.
+    /// Watches for a new daemon by a hidden knote, because the program may sleep until the daemon comes.
     pub(super) fn await_daemon(&self, originals: &Originals, daemon: &impl Daemon) {
         let Some(mut state) = self.state.lock() else {
             return;
@@ -85,8 +85,8 @@ impl Queue {
         }
     }
 
-    /// Goes on with a new channel if the daemon is back: everything is registered again, and as changes may
-    /// have been missed, every knote is told to look. A queue that has its channel gets a new one, too.
+    /// Goes on with a new channel if there is a new daemon: everything is registered again, and as changes may
+    /// have been missed, every knote gets NOTE_WRITE. A queue that has its channel gets a new one, too.
     pub(crate) fn reconnect(&self, originals: &Originals, daemon: &impl Daemon) {
         let Some((id, channel)) = daemon.open_queue() else {
             return;
@@ -99,8 +99,8 @@ impl Queue {
         self.end_waiting(&mut state, originals);
         self.id.store(pack(id), Ordering::Relaxed);
         state.channel = Some(channel);
-        // An open file keeps its filesystem, and that its device number: what is a mount of the new
-        // daemon under this number is the one that the file is on.
+        // An open file keeps its filesystem, and the filesystem its device number. So a mount of the new
+        // daemon with this number is the one that the file is on.
         let is_still = |ident, node| file_at(ident).is_some_and(|(_, now)| now == node);
         state.outbox = state.knotes.all(is_still);
         if self.connect(&mut state, originals).is_err() {
@@ -147,7 +147,7 @@ impl Queue {
         let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
     }
 
-    /// The program closed the queue, and the kernel's knotes with it.
+    /// Closes what is ours of a queue that the program has closed, and the kernel's knotes with it.
     pub(crate) fn close(&self) {
         self.doorbell.store(NO_IDENT, Ordering::Release);
         self.restart.store(NO_IDENT, Ordering::Release);
@@ -162,7 +162,7 @@ impl Queue {
         }
     }
 
-    /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
+    /// Moves a hidden descriptor to another number, because the program takes its number `fd`.
     pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
         let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
         if state.restart_directory.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {

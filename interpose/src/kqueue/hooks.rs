@@ -21,7 +21,7 @@ use super::kernel::{Call, CallOptions, Real};
 use super::{engine, system};
 use crate::guard;
 
-/// A hooked call of the kevent family; if our code panics, the real one.
+/// Makes a hooked call of the kevent family, and the real one if our code panics.
 ///
 /// # Safety
 ///
@@ -37,7 +37,7 @@ unsafe fn hooked<L: Layout + Real>(
     guard::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
 
-/// `int kevent(...)`
+/// Stands for `int kevent(...)`.
 ///
 /// # Safety
 ///
@@ -55,7 +55,7 @@ pub(crate) unsafe extern "C" fn kevent(
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kevent64(...)`
+/// Stands for `int kevent64(...)`.
 ///
 /// # Safety
 ///
@@ -77,7 +77,7 @@ pub(crate) unsafe extern "C" fn kevent64(
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ it speaks of another queue and not of `kq`.
+/// Stands for `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ the call concerns another queue than `kq`.
 ///
 /// # Safety
 ///
@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn kevent_qos(
     unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kqueue(void)`
+/// Stands for `int kqueue(void)`.
 pub(crate) extern "C" fn kqueue() -> c_int {
     let kq = system::kqueue();
     if kq >= 0 {

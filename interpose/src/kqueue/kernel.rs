@@ -74,32 +74,32 @@ pub struct Originals {
 pub struct Errno(pub c_int);
 
 impl Errno {
-    /// What the last failed call of this thread left behind.
+    /// Returns what the last failed call of this thread left behind.
     pub(crate) fn last() -> Self {
         Self(guard::errno())
     }
 
-    /// Makes it what the program reads.
+    /// Sets errno, which the program reads.
     pub fn set(self) {
         guard::set_errno(self.0);
     }
 }
 
-/// What a call has beside its buffers, as the program gave it.
+/// What a call has beside its buffers, as the program passed it.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOptions {
-    /// kevent and kevent64: null waits without end.
+    /// For kevent and kevent64: null waits without end.
     pub timeout: *const timespec,
-    /// kevent64 and kevent_qos.
+    /// For kevent64 and kevent_qos.
     pub flags: c_uint,
-    /// kevent_qos.
+    /// For kevent_qos.
     pub data_out: *mut c_void,
-    /// kevent_qos.
+    /// For kevent_qos.
     pub data_available: *mut usize,
 }
 
 impl CallOptions {
-    /// Waits as `timeout` says, and nothing special.
+    /// Makes the options of a call that waits as `timeout` says, and has no others.
     #[must_use]
     pub const fn waiting(timeout: *const timespec) -> Self {
         Self {
@@ -127,6 +127,8 @@ pub struct Call<L> {
 }
 
 impl<L: Layout + Real> Call<L> {
+    /// Takes over the arguments of the program.
+    ///
     /// # Safety
     ///
     /// While the call exists:
@@ -158,7 +160,7 @@ impl<L: Layout + Real> Call<L> {
         &self.options
     }
 
-    /// Number of changes; none where there is no memory, about which the real call complains.
+    /// Returns the number of changes: none for a null pointer, about which the real call complains.
     #[inline]
     pub(crate) fn changes(&self) -> usize {
         match self.changes.is_null() {
@@ -167,8 +169,8 @@ impl<L: Layout + Real> Call<L> {
         }
     }
 
-    /// Whether the changelist can be read. About one that cannot, the real call complains, after the
-    /// changes before the bad page.
+    /// Returns whether the changelist can be read. Otherwise the real call complains, after the changes before
+    /// the bad page.
     pub(crate) fn has_readable_changes(&self) -> bool {
         let start = self.changes.addr();
         let Some(end) = self
@@ -188,8 +190,8 @@ impl<L: Layout + Real> Call<L> {
         true
     }
 
-    /// Whether the call waits, and not for ever. It may say so of one that does not wait: the clock is read
-    /// for nothing then.
+    /// Returns whether the call waits, and not for ever. It may return true for a call that does not wait; then
+    /// the clock is read for nothing.
     #[inline]
     pub(crate) fn waits_for_a_time(&self) -> bool {
         let timeout = self.options.timeout;
@@ -207,7 +209,7 @@ impl<L: Layout + Real> Call<L> {
         timeout.tv_sec != 0 || timeout.tv_nsec != 0
     }
 
-    /// Room for events.
+    /// Returns the room for events.
     pub(crate) fn room(&self) -> usize {
         match self.events.is_null() {
             true => 0,
@@ -215,7 +217,7 @@ impl<L: Layout + Real> Call<L> {
         }
     }
 
-    /// The change number `index`.
+    /// Returns the change number `index`.
     #[inline]
     pub(crate) fn change(&self, index: usize) -> Option<L> {
         if index >= self.changes() {
@@ -227,7 +229,7 @@ impl<L: Layout + Real> Call<L> {
         Some(unsafe { at.read_unaligned() })
     }
 
-    /// The event number `index` of those that a call has filled in.
+    /// Returns the event number `index` of those that a call has filled in.
     pub(crate) fn event(&self, index: usize) -> Option<L> {
         if index >= self.room() {
             return None;
@@ -250,7 +252,7 @@ impl<L: Layout + Real> Call<L> {
         unsafe { at.write_unaligned(event) };
     }
 
-    /// The call as the program made it. -1 leaves errno behind.
+    /// Makes the call as the program made it. A result of -1 leaves errno behind.
     #[inline]
     pub(crate) fn unchanged(&self, originals: &Originals) -> c_int {
         let changes = (self.changes, self.nchanges);
@@ -259,7 +261,8 @@ impl<L: Layout + Real> Call<L> {
         unsafe { L::real(originals, self.kq, changes, events, &self.options) }
     }
 
-    /// Changes and waiting as given, or no changes any more and a timeout of ours.
+    /// Makes the call with changes and options as given; or, with `again`, without changes and with these
+    /// options.
     pub(crate) fn wait(
         &self,
         originals: &Originals,
@@ -274,7 +277,7 @@ impl<L: Layout + Real> Call<L> {
         count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, options) })
     }
 
-    /// Lets the kernel check descriptor, flavour and timeout, and do nothing.
+    /// Has the kernel check descriptor, flavour and timeout, and do nothing.
     pub(crate) fn check(&self, originals: &Originals) -> Result<(), Errno> {
         let none = (ptr::null_mut(), 0);
         // SAFETY: 1 and 4: no changes, no room, and the program's own options.
@@ -282,7 +285,7 @@ impl<L: Layout + Real> Call<L> {
         count(result).map(drop)
     }
 
-    /// The timeout, once the kernel has found it good.
+    /// Returns the timeout. The kernel has accepted it before.
     pub(crate) fn timeout(&self) -> Option<timespec> {
         if self.options.timeout.is_null() {
             return None;
@@ -292,20 +295,20 @@ impl<L: Layout + Real> Call<L> {
     }
 }
 
-/// No system has smaller ones.
+/// The size of a page; no system has smaller ones.
 const SMALLEST_PAGE: usize = 4096;
 
-/// Pages that could be read once. One that is no memory any more when it is given once more ends the
-/// program, for the price of a system call in each call with changes.
+/// Pages that could be read once. This saves a system call in each call with changes, at a price: a page
+/// that is passed again and is no memory any more ends the program.
 static READABLE: [AtomicUsize; 64] = [const { AtomicUsize::new(usize::MAX) }; 64];
 
-/// Whether what is at an address can be read, or could be in an earlier call.
+/// Returns whether what is at an address can be read, or could be in an earlier call.
 fn is_known_readable(at: usize) -> bool {
     let page = at / SMALLEST_PAGE;
     let Some(slot) = READABLE.get(page % READABLE.len()) else {
         return is_readable(at);
     };
-    // Relaxed: nothing is read because of it but the program's own memory.
+    // Relaxed: it only permits a read of the program's own memory.
     if slot.load(Ordering::Relaxed) == page {
         return true;
     }
@@ -363,7 +366,7 @@ pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> R
     count(result).map(drop)
 }
 
-/// Applies one change that carries EV_RECEIPT; the receipt as the kernel writes it.
+/// Applies one change that carries EV_RECEIPT. Returns the receipt as the kernel writes it.
 pub(crate) fn change_with_receipt<L: Layout + Real>(
     originals: &Originals,
     kq: RawFd,
@@ -395,7 +398,7 @@ pub(crate) fn change_as(
 
 /// A structure and the real function that takes it.
 pub trait Real: Sized {
-    /// Calls it.
+    /// Calls the real function.
     ///
     /// # Safety
     ///

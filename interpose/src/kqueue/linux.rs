@@ -28,7 +28,7 @@ use super::abi::{Kevent, Kevent64, KeventQos};
 use super::hooks;
 use super::kernel::{Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals};
 
-/// The functions behind ours in the order of symbol look-up.
+/// The functions that come after the hooks in the order of symbol look-up.
 pub(crate) const ORIGINALS: Originals = Originals {
     kevent: next_kevent,
     kevent64: next_kevent64,
@@ -41,7 +41,7 @@ pub(crate) const REFILL_BELL: BellKind = BellKind::EventFd;
 /// How a directory is opened that is only watched.
 pub(crate) const TO_WATCH: OFlags = OFlags::RDONLY;
 
-/// A symbol behind ours, looked up once.
+/// A symbol behind a hook, looked up once.
 struct Next {
     name: &'static CStr,
     found: AtomicPtr<c_void>,

@@ -1,8 +1,8 @@
 //! macOS: the `__interpose` section, and the real functions.
 //!
 //! dyld rebinds every use of a replacee to its replacement, but not in this image: here the plain
-//! name is the real function (`dyld: Loader::applyInterposing`). dlsym() must not be used for that, it
-//! returns the replacement to everybody.
+//! name is the real function (`dyld: Loader::applyInterposing`). dlsym() cannot serve for that, because it
+//! returns the replacement to every image.
 //!
 //! fork(2) needs no entry: libSystem runs our handler in the child (pthread_atfork). poll(2) with the vnode
 //! bits POLLEXTEND to POLLWRITE goes past every kevent call and is not hooked.
@@ -112,8 +112,8 @@ unsafe extern "C" fn guarded_kqueue_np(guard: *const GuardId, flags: c_uint) -> 
     kq
 }
 
-/// Refuses the program our descriptors, which it has not opened. A child of vfork closes copies, and the
-/// tables are its parent's.
+/// Returns whether the program may close a descriptor: not a hidden one, which it has not opened. A child of
+/// vfork may close any, because it closes copies, and the tables are its parent's.
 fn may_close(fd: c_int) -> bool {
     if fd_table::get(fd) == Owner::Foreign || !process::owns_state() {
         return true;
@@ -139,7 +139,7 @@ extern "C" fn close_nocancel(fd: c_int) -> c_int {
 }
 
 unsafe extern "C" fn guarded_close_np(fd: c_int, guard: *const GuardId) -> c_int {
-    // A wrong guard ends the process or fails: then a queue is forgotten too early, at worst.
+    // A wrong guard ends the process, or the call fails; at worst a queue is forgotten too early.
     if !may_close(fd) {
         return -1;
     }

@@ -1,13 +1,13 @@
 //! kqueue: events of AgentFS among those of the kernel, in the program's own kevent() calls.
 //!
 //! The program's queue stays the kernel's. The shim knows which of its EVFILT_VNODE knotes hang on
-//! AgentFS files ([`Engine`] keeps a mirror of them), tells the daemon, and takes the daemon's records
-//! out of the queue's ring in the thread that called kevent(). Two hidden knotes make the queue wake
-//! and look readable: EVFILT_READ on the doorbell pipe, and EVFILT_USER on a reserved ident while
-//! fetched records wait for the program.
+//! AgentFS files ([`Engine`] keeps a mirror of them), registers them with the daemon, and takes the
+//! daemon's records out of the queue's ring in the thread that called kevent(). Two hidden knotes make the
+//! queue wake and look readable: EVFILT_READ on the doorbell pipe, and EVFILT_USER on a reserved ident
+//! while fetched records wait for the program.
 //!
-//! The code knows no platform: the real calls are given as functions ([`Originals`]), the connection as
-//! a [`Daemon`].
+//! The code knows no platform: the real calls are functions that it is given ([`Originals`]), and the
+//! connection is a [`Daemon`].
 
 pub mod abi;
 mod call;

@@ -16,29 +16,29 @@ use super::knote::{Confirm, Knotes, Moment};
 use crate::fd_table::{self, Owner};
 use crate::lock::{Held, Lock};
 
-/// The upper half of the ident of the reserved EVFILT_USER knote; the lower is random.
+/// The upper half of the ident of the reserved EVFILT_USER knote; the lower half is random.
 pub(super) const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
 
-/// How often a call looks at the ring again when records keep coming. Then it leaves the queue
+/// How often a call looks at the ring again when records keep coming. After that it leaves the queue
 /// readable and lets the program run.
 const ROUNDS: usize = 4;
 
 /// A queue with AgentFS watches.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// The daemon's name for it: another one after a reconnection.
+    /// The daemon's name for the queue; a new daemon gives another one.
     pub(super) id: AtomicU64,
     pub(super) flavour: Flavour,
-    /// [`HiddenIdents`], to be read without a lock.
+    /// The [`HiddenIdents`], which are read without a lock.
     pub(super) user: AtomicU64,
     pub(super) doorbell: AtomicU64,
     pub(super) restart: AtomicU64,
     pub(super) state: Lock<State>,
-    /// Held while the daemon is told, so that it hears things in order.
+    /// Held while changes go to the daemon, so that it gets them in order.
     pub(super) sender: Lock<()>,
 }
 
-/// For a hidden knote that does not exist.
+/// Stands for the ident of a hidden knote that does not exist.
 pub(super) const NO_IDENT: u64 = u64::MAX;
 
 #[derive(Debug)]
@@ -47,13 +47,13 @@ pub(super) struct State {
     pub(super) me: OwnerId,
     pub(super) knotes: Knotes,
     pub(super) channel: Option<Channel>,
-    /// The directory where a new daemon shows, while there is none.
+    /// The directory where a new daemon makes its socket, while there is none.
     pub(super) restart_directory: Option<OwnedFd>,
     /// The reserved EVFILT_USER knote is triggered.
     pub(super) user_is_up: bool,
     /// Records were left in the ring.
     pub(super) more: bool,
-    /// What the daemon has not been told yet, in order.
+    /// The changes that the daemon has not got yet, in order.
     pub(super) outbox: Vec<WatchOp>,
 }
 
@@ -66,7 +66,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// What the kernel says against the hidden knotes.
+    /// The kernel's error, when it refuses a hidden knote.
     pub(crate) fn new(
         originals: &Originals,
         kq: RawFd,
@@ -104,8 +104,8 @@ impl Queue {
         unpack(self.id.load(Ordering::Relaxed))
     }
 
-    /// Acquire: pairs with the Release of every store, which comes after the kernel's own change: an ident
-    /// that is seen here has its knote, or had it.
+    /// Returns the idents. Acquire: pairs with the Release of every store, which comes after the kernel's own
+    /// change: an ident that is seen here has its knote, or had it.
     pub(crate) fn hidden(&self) -> HiddenIdents {
         let known = |ident: &AtomicU64| {
             Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NO_IDENT)
@@ -117,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// The descriptors that the hidden knotes hang on.
+    /// Returns the descriptors that the hidden knotes hang on.
     pub(crate) fn hidden_descriptors(&self) -> impl Iterator<Item = RawFd> {
         let HiddenIdents {
             doorbell, restart, ..
@@ -136,7 +136,7 @@ impl Queue {
         kernel::change_as(originals, self.flavour, state.kq, &doorbell_knote(ident))?;
         fd_table::set(fd, Owner::Hidden);
         self.doorbell.store(ident, Ordering::Release);
-        // A ring nobody has armed does not ring.
+        // A ring that no reader has armed does not ring.
         self.take_records(state, false);
         self.show_leftovers(state, originals);
         Ok(())
@@ -157,7 +157,7 @@ impl Queue {
             self.move_user_knote(&mut state, originals);
         }
         let (answer, result) = real();
-        // EINPROGRESS: deleted as soon as it is enabled; the kernel will tell.
+        // EINPROGRESS: the kernel deletes the knote as soon as it is enabled, and reports that.
         let accepted = matches!(result, Ok(()) | Err(Errno(libc::EINPROGRESS)));
         if accepted && change.filter == abi::EVFILT_VNODE {
             let ops = state.knotes.apply(change, node);
@@ -171,8 +171,8 @@ impl Queue {
         Ok(answer)
     }
 
-    /// Turns the `count` events of a call to the kernel made at `since` into the program's: ours out,
-    /// posted ones in.
+    /// Turns the `count` events of a call to the kernel made at `since` into the program's: hidden ones go
+    /// out, posted ones come in.
     pub(crate) fn merge(
         &self,
         originals: &Originals,
@@ -205,7 +205,7 @@ impl Queue {
         Ok(count)
     }
 
-    /// Takes what the daemon posted. True when the channel is of no use any more.
+    /// Takes what the daemon posted. Returns true when the channel is of no use any more.
     fn take_posted(&self, state: &mut State, originals: &Originals, found: HiddenEvents) -> bool {
         let works = self.take_records(state, found.doorbell);
         if works && !found.closed {
@@ -215,7 +215,7 @@ impl Queue {
         true
     }
 
-    /// Moves all records of the ring into the mirror and arms the doorbell. False when the channel is
+    /// Moves all records of the ring into the mirror and arms the doorbell. Returns false when the channel is
     /// broken.
     fn take_records(&self, state: &mut State, rung: bool) -> bool {
         let State {
@@ -228,7 +228,7 @@ impl Queue {
         else {
             return true;
         };
-        // Before popping, never after, or a ring in between is lost.
+        // The doorbell is cleared before popping, never after: a ring in between would be lost.
         let cleared = !rung || channel.doorbell.clear().is_ok();
         *more = false;
         let Some(mut claim) = channel.ring.claim(*me, |_| true) else {
@@ -242,7 +242,7 @@ impl Queue {
                 if claim.release() == Bell::Ring
                     && let Some(refill) = &channel.refill
                 {
-                    // The producer that is gone needs no space.
+                    // A producer that is gone needs no space.
                     let _gone = refill.ring();
                 }
                 if claim.arm()? == ArmOutcome::MaySleep {
@@ -275,7 +275,7 @@ impl Queue {
                 ..user
             })
         } else {
-            // Without EV_CLEAR it stays triggered until it is deleted.
+            // Without EV_CLEAR the knote stays triggered until it is deleted.
             let delete = Event {
                 flags: abi::EV_DELETE,
                 ..user
@@ -287,7 +287,7 @@ impl Queue {
         }
     }
 
-    /// The program closes the descriptor `fd`, which may have knotes here.
+    /// Notes that the program closes the descriptor `fd`, which may have knotes here.
     pub(crate) fn descriptor_closes(&self, daemon: &impl Daemon, fd: RawFd) {
         let Ok(ident) = u64::try_from(fd) else {
             return;
@@ -305,15 +305,15 @@ impl Queue {
         self.send_outbox(daemon);
     }
 
-    /// The program closed the number it was known by; it has another one.
+    /// Notes another number of the queue: the program closed the one it was known by.
     pub(crate) fn renumber(&self, kq: RawFd) {
         if let Some(mut state) = self.state.lock() {
             state.kq = kq;
         }
     }
 
-    /// Tells the daemon what it has not been told. When it returns, everything that was to be told when
-    /// it was called is in force.
+    /// Sends the outbox to the daemon. When the method returns, every change that was in the outbox when it was
+    /// called is in force.
     pub(crate) fn send_outbox(&self, daemon: &impl Daemon) {
         let Some(_sender) = self.sender.lock() else {
             return;
@@ -332,9 +332,9 @@ impl Queue {
     }
 }
 
-/// One record of the ring.
+/// Applies one record of the ring.
 fn apply_record(knotes: &mut Knotes, bytes: &[u8]) {
-    // A record of a newer writer that we cannot read is as good as none.
+    // A record of a newer writer that cannot be read is as good as none.
     let Ok(record) = EventRef::parse(bytes) else {
         return;
     };
@@ -346,7 +346,7 @@ fn apply_record(knotes: &mut Knotes, bytes: &[u8]) {
     }
 }
 
-/// What [`Confirm`] asks for. A change replaces interest and udata: both are repeated.
+/// Makes the change that [`Confirm`] asks for. A change replaces interest and udata, so both are repeated.
 fn confirm(
     originals: &Originals,
     flavour: Flavour,
@@ -376,7 +376,7 @@ fn confirm(
     }
 }
 
-/// A queue's name in one word.
+/// Packs a queue's name into one word.
 pub(super) fn pack(id: QueueId) -> u64 {
     u64::from(id.session) << 32 | u64::from(id.queue)
 }

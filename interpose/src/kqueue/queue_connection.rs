@@ -20,7 +20,7 @@ use crate::{connection, fork, hidden_fd, mounts};
 #[derive(Clone, Copy, Debug)]
 pub struct QueueConnection;
 
-/// The engine of this process.
+/// Returns the engine of this process.
 #[inline]
 #[must_use]
 pub fn engine() -> &'static Engine<QueueConnection> {
@@ -28,27 +28,27 @@ pub fn engine() -> &'static Engine<QueueConnection> {
     &ENGINE
 }
 
-/// A descriptor of the program is about to be closed.
+/// Notes that a descriptor of the program is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     engine().closing(fd);
 }
 
-/// A descriptor of the program has another number, too.
+/// Notes that a descriptor of the program has another number, too.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     engine().duplicated(from, to);
 }
 
-/// The program takes the number `fd`, which may be one of ours.
+/// Frees the number `fd`, which the program takes, if a hidden descriptor has it.
 pub(crate) fn vacate(fd: RawFd) {
     engine().vacate(fd);
 }
 
-/// In a child of fork.
+/// Makes the state that of a child of fork.
 pub(crate) fn in_forked_child() {
     engine().in_forked_child();
 }
 
-/// Requests in one message. It stays far below the largest frame.
+/// The requests in one message, which stays far below the largest frame.
 const BATCH: usize = 1024;
 
 impl Daemon for QueueConnection {
@@ -83,7 +83,7 @@ impl Daemon for QueueConnection {
         for ops in ops.chunks(BATCH) {
             let items = ops.iter().map(|op| item(queue.queue, op)).collect();
             if connection::request_in(queue.session, &WatchBatch { items }).is_none() {
-                // The daemon is gone; a new one is told everything.
+                // The daemon is gone; everything is registered with a new one.
                 return;
             }
         }
@@ -91,7 +91,7 @@ impl Daemon for QueueConnection {
 
     fn close_queue(&self, queue: QueueId) {
         let request = QueueClose { queue: queue.queue };
-        // Without its session the queue is closed already.
+        // Without its session, the queue is closed already.
         let _closed = connection::request_in(queue.session, &request);
     }
 
@@ -100,7 +100,7 @@ impl Daemon for QueueConnection {
             queue: queue.queue,
             ident,
         };
-        // Only for people who look at the status.
+        // The ident is only for people who look at the status.
         let _told = connection::request_in(queue.session, &request);
     }
 
@@ -114,7 +114,7 @@ impl Daemon for QueueConnection {
     }
 }
 
-/// A descriptor for EVFILT_VNODE that keeps nothing busy.
+/// Opens a directory for EVFILT_VNODE, and keeps nothing busy by it.
 fn open_to_watch(path: &std::ffi::CStr) -> Option<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
     open(path, system::TO_WATCH | OFlags::CLOEXEC, Mode::empty()).ok()
