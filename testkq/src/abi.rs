@@ -112,7 +112,7 @@ pub(crate) struct Event {
     pub(crate) ext: [u64; 4],
 }
 
-/// Identity of a knote: ident, filter, and udata if EV_UDATA_SPECIFIC.
+/// The identity of a knote: ident, filter, and udata if EV_UDATA_SPECIFIC.
 pub(crate) type Key = (u64, i16, Option<u64>);
 
 impl Event {

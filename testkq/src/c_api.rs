@@ -79,7 +79,7 @@ fn result(result: Result<c_int, Errno>) -> c_int {
     })
 }
 
-/// Reads a timeout, null for none.
+/// Reads a timeout; null is none.
 ///
 /// # Safety
 ///
@@ -93,7 +93,7 @@ unsafe fn read_timeout(timeout: *const libc::timespec) -> Timeout {
     Timeout::Given(Timespec { tv_sec, tv_nsec })
 }
 
-/// `int kqueue(void)`
+/// Makes a queue: `int kqueue(void)`.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"
@@ -102,8 +102,8 @@ pub extern "C" fn kqueue() -> c_int {
     result(queue_table::open())
 }
 
-/// `int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents,
-/// const struct timespec *timeout)`
+/// Applies changes and fetches events: `int kevent(int kq, const struct kevent *changes, int nchanges,
+/// struct kevent *events, int nevents, const struct timespec *timeout)`.
 ///
 /// # Safety
 ///
@@ -123,8 +123,8 @@ pub unsafe extern "C" fn kevent(
     Raw::new(changes, nchanges, events, nevents).run(kq, timeout, 0)
 }
 
-/// `int kevent64(int kq, const struct kevent64_s *changes, int nchanges, struct kevent64_s *events,
-/// int nevents, unsigned flags, const struct timespec *timeout)`
+/// Applies changes and fetches events: `int kevent64(int kq, const struct kevent64_s *changes, int
+/// nchanges, struct kevent64_s *events, int nevents, unsigned flags, const struct timespec *timeout)`.
 ///
 /// # Safety
 ///
@@ -146,8 +146,9 @@ pub unsafe extern "C" fn kevent64(
     Raw::new(changes, nchanges, events, nevents).run(kq, timeout, flags)
 }
 
-/// `int kevent_qos(int kq, const struct kevent_qos_s *changes, int nchanges, struct kevent_qos_s
-/// *events, int nevents, void *data_out, size_t *data_available, unsigned flags)`
+/// Applies changes and fetches events: `int kevent_qos(int kq, const struct kevent_qos_s *changes, int
+/// nchanges, struct kevent_qos_s *events, int nevents, void *data_out, size_t *data_available, unsigned
+/// flags)`.
 ///
 /// # Safety
 ///
@@ -165,7 +166,7 @@ pub unsafe extern "C" fn kevent_qos(
     Raw::new(changes, nchanges, events, nevents).run(kq, Timeout::Forever, flags)
 }
 
-/// `int close(int fd)`: also deletes the knotes of the number.
+/// Closes a descriptor and deletes the knotes of its number: `int close(int fd)`.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"
@@ -174,7 +175,8 @@ pub extern "C" fn close(fd: c_int) -> c_int {
     result(queue_table::close(fd).map(|()| 0))
 }
 
-/// `int dup2(int old, int new)`: also deletes the knotes of `new`; a queue gets a second number.
+/// Replaces `new` by `old`: `int dup2(int old, int new)`. The knotes of `new` are deleted; a queue gets a
+/// second number.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"

@@ -27,15 +27,15 @@ enum Deadline {
 
 /// Where changes come from and events go to. Both may be the same memory.
 pub(crate) trait Buffers<L> {
-    /// The change number `index`, if there is one; EFAULT when it cannot be read.
+    /// Returns the change number `index`, if there is one; fails with EFAULT when it cannot be read.
     fn change(&self, index: usize) -> Result<Option<L>, Errno>;
-    /// Room for events; `None` for a negative or zero count.
+    /// Returns the room for events.
     fn room(&self) -> usize;
     /// Writes the event number `index`.
     fn put(&mut self, index: usize, event: L);
 }
 
-/// One call of the family.
+/// Makes one call of the family.
 pub(crate) fn run<L: Layout>(
     kq: RawFd,
     buffers: &mut impl Buffers<L>,

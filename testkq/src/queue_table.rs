@@ -26,7 +26,7 @@ pub(crate) fn find(fd: RawFd) -> Option<Arc<Queue>> {
     queues().get(&fd).map(Arc::clone)
 }
 
-/// Every queue once. No lock is held while the caller works on them.
+/// Returns every queue once. No lock is held while the caller works on them.
 pub(crate) fn all() -> Vec<Arc<Queue>> {
     let mut all: Vec<_> = queues().values().map(Arc::clone).collect();
     all.sort_by_key(Arc::as_ptr);

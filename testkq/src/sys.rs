@@ -29,8 +29,8 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use crate::abi::{self, Layout};
 
-/// A descriptor of the program. If it is closed meanwhile, calls on it fail or see its successor, as
-/// they do for any C program.
+/// Borrows a descriptor of the program. If it is closed meanwhile, calls on it fail or see its successor,
+/// as they do for any C program.
 pub(crate) fn borrowed(fd: RawFd) -> Result<BorrowedFd<'static>, Errno> {
     if fd < 0 {
         return Err(Errno::BADF);
@@ -39,21 +39,21 @@ pub(crate) fn borrowed(fd: RawFd) -> Result<BorrowedFd<'static>, Errno> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// Device and inode of what `fd` refers to, and what kind of file it is.
+/// Returns device and inode of what `fd` refers to, and what kind of file it is.
 pub(crate) fn identify(fd: RawFd) -> Result<((u64, u64), FileType), Errno> {
     let stat = rustix::fs::fstat(borrowed(fd)?)?;
     let node = (stat.st_dev, stat.st_ino);
     Ok((node, FileType::from_raw_mode(stat.st_mode)))
 }
 
-/// What poll(2) says about `fd` now.
+/// Returns what poll(2) says about `fd` now.
 pub(crate) fn readiness(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<PollFlags, Errno> {
     let mut fds = [PollFd::from_borrowed_fd(fd, wanted)];
     rustix::event::poll(&mut fds, Some(&Timespec::default()))?;
     Ok(fds[0].revents())
 }
 
-/// Tokens of the entries of an epoll instance that are ready, without waiting.
+/// Returns the tokens of those entries of an epoll instance that are ready, without waiting.
 pub(crate) fn ready_tokens(epoll: &OwnedFd) -> impl Iterator<Item = u64> {
     let mut events = [MaybeUninit::uninit(); 64];
     let found: Vec<u64> = epoll::wait(epoll, &mut events, Some(&Timespec::default()))
@@ -75,7 +75,7 @@ pub(crate) fn watch(
     epoll::add(epoll, fd, epoll::EventData::new_u64(token), flags)
 }
 
-/// A timer that fires every `period` nanoseconds, or once.
+/// Makes a timer that fires every `period` nanoseconds, or once.
 pub(crate) fn new_timer(period: u64, once: bool) -> Result<QuietFd, Errno> {
     let timer = rustix::time::timerfd_create(
         TimerfdClockId::Monotonic,
@@ -97,7 +97,7 @@ fn timespec(nanos: u64) -> Timespec {
     }
 }
 
-/// Reads the counter of a timerfd or eventfd; 0 when it has not fired.
+/// Reads the counter of a timerfd or eventfd. Returns 0 when it has not fired.
 pub(crate) fn take_count(fd: impl AsFd) -> u64 {
     let mut count = [0; 8];
     match rustix::io::read(fd, &mut count) {
@@ -106,7 +106,7 @@ pub(crate) fn take_count(fd: impl AsFd) -> u64 {
     }
 }
 
-/// Descriptor that becomes readable when the blocked signal `signo` is sent to the process.
+/// Makes a descriptor that becomes readable when the blocked signal `signo` is sent to the process.
 pub(crate) fn new_signal(signo: i32) -> Result<QuietFd, Errno> {
     // SAFETY: 3: zeros are a `sigset_t`.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
@@ -126,7 +126,7 @@ pub(crate) fn new_signal(signo: i32) -> Result<QuietFd, Errno> {
     Ok(QuietFd(ManuallyDrop::new(fd)))
 }
 
-/// Takes what a signalfd holds; the number of signals.
+/// Takes what a signalfd holds. Returns the number of signals.
 pub(crate) fn take_signals(fd: &QuietFd) -> i64 {
     let mut info = [0; size_of::<libc::signalfd_siginfo>()];
     let mut count = 0;
@@ -136,7 +136,7 @@ pub(crate) fn take_signals(fd: &QuietFd) -> i64 {
     count
 }
 
-/// An inotify instance that hears of the entries of a directory.
+/// Makes an inotify instance that watches the entries of a directory.
 pub(crate) fn new_directory_watch(directory: RawFd) -> Result<QuietFd, Errno> {
     let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let path = format!("/proc/self/fd/{directory}");
@@ -145,7 +145,8 @@ pub(crate) fn new_directory_watch(directory: RawFd) -> Result<QuietFd, Errno> {
     Ok(QuietFd(ManuallyDrop::new(watch)))
 }
 
-/// What a directory is told of the changes of its entries since the last call (`xnu: kpi_vfs.c`).
+/// Returns the bits that the changes of its entries since the last call post to a directory
+/// (`xnu: kpi_vfs.c`).
 pub(crate) fn take_directory_changes(watch: &QuietFd) -> u32 {
     let mut bytes = [MaybeUninit::uninit(); 4096];
     let mut changes = inotify::Reader::new(watch, &mut bytes);
@@ -161,7 +162,7 @@ pub(crate) fn take_directory_changes(watch: &QuietFd) -> u32 {
     hint
 }
 
-/// A descriptor that is closed past close(2): in a program that has this queue preloaded, that would
+/// A descriptor that is closed past close(2): in a program that has this queue preloaded, close(2) would
 /// come back here and want the lock of the queue.
 #[derive(Debug)]
 pub(crate) struct QuietFd(ManuallyDrop<OwnedFd>);
@@ -174,7 +175,7 @@ impl AsFd for QuietFd {
 
 impl Drop for QuietFd {
     fn drop(&mut self) {
-        // It was open until now.
+        // It was open until now, so this does not fail.
         let _closed = close(self.0.as_raw_fd());
     }
 }
@@ -210,7 +211,7 @@ pub(crate) fn close(fd: RawFd) -> Result<(), Errno> {
     }
 }
 
-/// dup2(2) on descriptor numbers of the program.
+/// Does what dup2(2) does, on descriptor numbers of the program.
 pub(crate) fn dup2(old: RawFd, new: RawFd) -> Result<RawFd, Errno> {
     if old == new {
         return rustix::io::fcntl_getfd(borrowed(old)?).map(|_| new);

@@ -1,4 +1,4 @@
-//! A program with a hooked kqueue, and a daemon that it can be told what to post.
+//! A program with a hooked kqueue, and a daemon that posts what a test says.
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
