@@ -3,8 +3,9 @@
  *
  *     kq_demo PATH...
  *
- * Prints "ready", then for example "src/main.c: EXTEND WRITE". Lines on the standard input come through the
- * same queue and are told as "stdin: a line"; its end ends the program. It knows nothing of AgentFS.
+ * It prints "ready", then for example "src/main.c: EXTEND WRITE". A line on the standard input comes through
+ * the same queue and is printed as "stdin: a line"; the end of the input ends the program. The program knows
+ * nothing of AgentFS.
  *
  *     macOS   cc -o kq_demo kq_demo.c
  *     Linux   cc -o kq_demo kq_demo.c -L DIR -l agentfs_testkq_preload

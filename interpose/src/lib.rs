@@ -9,7 +9,7 @@
 //!
 //! A program's own calls come here first (`hooks`), and jump to the originals (`real`) at once unless
 //! the table (`fd_table`) has the descriptor: an inotify instance with a watch on AgentFS. `inotify` holds
-//! what such an instance needs, [`kqueue`] the same for kqueues, and `connection` the session with the
+//! what such an instance needs, `kqueue` the same for kqueues, and `connection` the session with the
 //! daemon. ARCHITECTURE.md follows a call through the files.
 //!
 //! The library deliberately starts no thread, prints nothing, writes to no filesystem, and touches no call

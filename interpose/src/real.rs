@@ -55,6 +55,9 @@ impl Original {
 }
 
 /// Makes the stub of an original: it keeps every argument, looks all originals up, and jumps to this one.
+///
+/// The registers that carry integer arguments, and the count of vector registers (rax), are kept on the
+/// stack, which stays aligned for the call between. None of the originals takes a vector register.
 #[cfg(target_arch = "x86_64")]
 macro_rules! first_use {
     ($original:ident) => {

@@ -103,7 +103,7 @@ impl Scripted {
         Self::start_in(Arc::new(TempDir::new().unwrap()), tree)
     }
 
-    /// Another daemon at the same place.
+    /// Starts another daemon at the same place.
     pub fn start_in(directory: Arc<TempDir>, tree: &Path) -> Self {
         let state = State {
             mounts: vec![(device(tree), "main".to_owned())],
@@ -170,7 +170,7 @@ impl Scripted {
         });
     }
 
-    /// Posts to the knotes of a file. How many there are.
+    /// Posts to the knotes of a file. Returns how many there are.
     pub fn post(&self, file: &Path, hint: u32) -> usize {
         use std::os::unix::fs::MetadataExt as _;
         let inode = std::fs::metadata(file).unwrap().ino();
@@ -195,12 +195,12 @@ impl Scripted {
         hearing.len()
     }
 
-    /// How many queues were opened.
+    /// Returns how many queues were opened.
     pub fn queues(&self) -> usize {
         self.state.lock().unwrap().queues.len()
     }
 
-    /// What was registered so far.
+    /// Returns what was registered so far.
     pub fn registrations(&self) -> Vec<Registration> {
         let mut state = self.state.lock().unwrap();
         state.look();
@@ -209,7 +209,7 @@ impl Scripted {
 }
 
 impl Queue {
-    /// False when the ring is full.
+    /// Writes a record. Returns false when the ring is full.
     pub fn write(&mut self, event: &Event) -> bool {
         let name = event.name.as_bytes();
         let head = AgentFsEvent {
@@ -249,7 +249,7 @@ impl Queue {
     }
 }
 
-/// `st_dev` of the filesystem of a path.
+/// Returns `st_dev` of the filesystem of a path.
 pub fn device(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata(path).unwrap().dev()
@@ -272,7 +272,7 @@ fn accept(listener: &UnixListener, state: &Shared, capacity: &Arc<Mutex<Capacity
     }
 }
 
-/// One request. `None` at the end of the connection.
+/// Reads one request. Returns `None` at the end of the connection.
 fn serve(stream: &UnixStream, state: &Shared, capacity: &Mutex<Capacity>) -> Option<()> {
     let mut bytes = vec![0; LENGTH_WORD];
     fill(stream, &mut bytes, 0)?;

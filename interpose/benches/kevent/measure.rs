@@ -90,21 +90,22 @@ fn originals() -> Originals {
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: the structures have the same fields at the same places (both crates assert it).
+    // SAFETY: an address of a function; its structure has the same fields at the same places in both
+    // crates, which assert that, and the other arguments have the same types.
     let kevent = unsafe { transmute(agentfs_testkq::kevent as *const ()) };
     #[expect(
         unsafe_code,
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: as above.
+    // SAFETY: as for `kevent`: the same fields at the same places.
     let kevent64 = unsafe { transmute(agentfs_testkq::kevent64 as *const ()) };
     #[expect(
         unsafe_code,
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: as above.
+    // SAFETY: as for `kevent`: the same fields at the same places.
     let kevent_qos = unsafe { transmute(agentfs_testkq::kevent_qos as *const ()) };
     Originals {
         kevent,
@@ -118,7 +119,7 @@ static NOW: libc::timespec = libc::timespec {
     tv_nsec: 0,
 };
 
-/// kevent() with a change or none, and room for 16 events.
+/// Makes a hooked kevent() with a change or none, and room for 16 events.
 fn hooked(engine: &Engine<LocalDaemon>, kq: RawFd, change: Option<&Kevent>) -> i32 {
     let mut events = [Kevent::default(); 16];
     let changes = change.map_or((std::ptr::null(), 0), |change| {
@@ -133,7 +134,7 @@ fn hooked(engine: &Engine<LocalDaemon>, kq: RawFd, change: Option<&Kevent>) -> i
     black_box(engine.call(call))
 }
 
-/// The same without the hook.
+/// Makes the same call without the hook.
 fn bare(originals: &Originals, kq: RawFd, change: Option<&Kevent>) -> i32 {
     let mut events = [Kevent::default(); 16];
     let (changes, count) = change.map_or((std::ptr::null(), 0), |change| {
@@ -146,7 +147,7 @@ fn bare(originals: &Originals, kq: RawFd, change: Option<&Kevent>) -> i32 {
     black_box(count)
 }
 
-/// Nanoseconds of each of two things, in turns, of every one of many short rounds.
+/// Measures two things in turns. Returns the nanoseconds of each in every one of many short rounds.
 fn beside(rounds: usize, mut a: impl FnMut(), mut b: impl FnMut()) -> Vec<(f64, f64)> {
     const CALLS: u32 = 200;
     let time = |work: &mut dyn FnMut()| {
@@ -169,7 +170,7 @@ fn vnode(file: &File) -> Kevent {
     })
 }
 
-/// A queue with `count` knotes on AgentFS.
+/// Makes a queue with `count` knotes on AgentFS.
 fn watching(count: usize) -> (Engine<LocalDaemon>, RawFd, Vec<File>) {
     let daemon = LocalDaemon {
         covers: true,

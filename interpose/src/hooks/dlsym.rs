@@ -21,7 +21,8 @@ use crate::guard::guarded;
 use crate::hooks::{close, dup, inotify, read, syscall};
 use crate::real::{self, Original};
 
-/// Stands for dlsym(3).
+/// Stands for dlsym(3). Both arguments are kept on the stack, which stays aligned for the call between, and
+/// are back in their registers at the jump.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -39,7 +40,8 @@ pub(crate) unsafe extern "C" fn dlsym() {
     )
 }
 
-/// Stands for dlsym(3).
+/// Stands for dlsym(3). Both arguments are kept on the stack, which stays aligned for the call between, and
+/// are back in their registers at the jump.
 #[cfg(target_arch = "aarch64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]

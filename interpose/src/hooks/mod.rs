@@ -11,8 +11,12 @@ mod inotify;
 mod read;
 mod syscall;
 
-/// A hook of a function whose first argument is a descriptor: jumps to the original unless the table
-/// has the descriptor, and then to `$owned`, which takes the same arguments.
+/// Makes a hook of a function whose first argument is a descriptor: it jumps to the original unless the
+/// table has the descriptor, and then to `$owned`, which takes the same arguments.
+///
+/// Either is entered as the program entered the hook: the stack is untouched, and the code uses registers
+/// only that the ABI leaves to it and that carry no argument (r10 and r11; x9, x10 and x16). It reads the
+/// table below `LEN` alone, and the word of the original, which is always a callable address.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_descriptor {
     ($(#[$doc:meta])* $name:ident => $original:ident, $owned:path) => {

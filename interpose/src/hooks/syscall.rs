@@ -1,7 +1,8 @@
 //! syscall(2), through which some programs read (Bun does).
 //!
 //! Numbers that are not ours, and descriptors that are not ours, jump to the original: vfork and
-//! clone go through here.
+//! clone go through here. As with the other hooks (`by_descriptor!`), the
+//! stack is untouched then, and so is every register that carries an argument.
 //!
 //! ## Contract
 //!

@@ -31,7 +31,16 @@ const LIST: &[(&str, &str)] = &[
         "functions of the C ABI that programs call",
     ),
     ("interpose/src/config.rs", "walks the C environment"),
-    ("interpose/src/guard.rs", "errno, and the handlers of fork"),
+    (
+        "interpose/src/guard.rs",
+        "errno is reached through a pointer",
+    ),
+    ("interpose/src/fork.rs", "a handler of fork"),
+    (
+        "interpose/src/process.rs",
+        "asks libc for the name of the thread",
+    ),
+    ("interpose/src/platform/", "asks libc where errno is"),
     (
         "interpose/src/hidden_fd.rs",
         "borrows a descriptor that was checked",

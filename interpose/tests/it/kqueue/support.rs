@@ -28,21 +28,22 @@ pub(crate) fn originals() -> Originals {
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: the structures have the same fields at the same places (both crates assert it).
+    // SAFETY: an address of a function; its structure has the same fields at the same places in both
+    // crates, which assert that, and the other arguments have the same types.
     let kevent = unsafe { transmute(agentfs_testkq::kevent as *const ()) };
     #[expect(
         unsafe_code,
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: as above.
+    // SAFETY: as for `kevent`: the same fields at the same places.
     let kevent64 = unsafe { transmute(agentfs_testkq::kevent64 as *const ()) };
     #[expect(
         unsafe_code,
         clippy::missing_transmute_annotations,
         reason = "two crates define the C structures of <sys/event.h>"
     )]
-    // SAFETY: as above.
+    // SAFETY: as for `kevent`: the same fields at the same places.
     let kevent_qos = unsafe { transmute(agentfs_testkq::kevent_qos as *const ()) };
     Originals {
         kevent,
@@ -94,20 +95,20 @@ impl TestDaemon {
         }
     }
 
-    /// A record for a watch, whether there is one or not.
+    /// Pushes a record for a watch, whether there is one or not.
     pub(crate) fn push(&self, kind: Kind, watch: u64, hint: u32) {
         for queue in self.queues().values_mut() {
             queue.push(kind, watch, hint);
         }
     }
 
-    /// The daemon dies: channels break, and nothing is known any more.
+    /// Lets the daemon die: channels break, and it knows nothing any more.
     pub(crate) fn die(&self) {
         self.gone.store(true, Ordering::Relaxed);
         self.queues().clear();
     }
 
-    /// A new one starts.
+    /// Starts a new daemon.
     pub(crate) fn come_back(&self) {
         self.gone.store(false, Ordering::Relaxed);
     }
@@ -116,7 +117,7 @@ impl TestDaemon {
         self.queues().len()
     }
 
-    /// Every watch of every queue: id and bits.
+    /// Returns id and bits of every watch of every queue.
     pub(crate) fn watches(&self) -> Vec<(u64, u32)> {
         let queues = self.queues();
         let watches = queues.values().flat_map(|queue| &queue.watches);
@@ -253,7 +254,7 @@ impl Process {
         self.engine.daemon()
     }
 
-    /// The hooked kqueue(2).
+    /// Calls the hooked kqueue(2).
     pub(crate) fn kqueue(&self) -> Kq<'_> {
         let fd = agentfs_testkq::kqueue();
         assert!(fd >= 0);
@@ -261,13 +262,13 @@ impl Process {
         Kq { process: self, fd }
     }
 
-    /// The hooked close(2).
+    /// Calls the hooked close(2).
     pub(crate) fn close(&self, fd: RawFd) {
         self.engine.closing(fd);
         assert_eq!(agentfs_testkq::close(fd), 0);
     }
 
-    /// The hooked dup2(2).
+    /// Calls the hooked dup2(2).
     pub(crate) fn dup2(&self, old: RawFd, new: RawFd) {
         self.engine.vacate(new);
         self.engine.closing(new);
@@ -286,7 +287,7 @@ impl Process {
     }
 }
 
-/// Who notices a change.
+/// Which side notices a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Source {
     Kernel,
@@ -315,7 +316,7 @@ pub(crate) struct Kq<'a> {
 }
 
 impl Kq<'_> {
-    /// One hooked call; `Err` is errno.
+    /// Makes one hooked call; `Err` is errno.
     pub(crate) fn call_as<L: Layout + Real>(
         &self,
         changes: &[Event],
@@ -364,7 +365,7 @@ impl Kq<'_> {
         self.call(&[], 64, AT_ONCE).unwrap()
     }
 
-    /// `(ident, flags, fflags)` of what is ready now.
+    /// Returns `(ident, flags, fflags)` of what is ready now.
     pub(crate) fn brief(&self) -> Vec<(u64, u16, u32)> {
         brief(&self.ready())
     }
@@ -381,8 +382,8 @@ impl Drop for Kq<'_> {
     }
 }
 
-/// What a thread that has to wake returns. When it does not, the test program ends: a panic would wait
-/// for the thread.
+/// Returns what a thread that has to wake returns. When it does not wake, the test program ends: a panic
+/// would wait for the thread.
 pub(crate) fn woken<T>(sleeper: std::thread::ScopedJoinHandle<'_, T>) -> T {
     let until = std::time::Instant::now() + Duration::from_secs(30);
     while !sleeper.is_finished() {
