@@ -1,4 +1,4 @@
-//! Writing to the host what a branch changed, step by step.
+//! The execution of a plan: writing to the host what a branch changed, step by step.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -27,10 +27,10 @@ use crate::model::event::{Name, ObjectKind};
 use crate::model::id::{BranchId, NodeId};
 use crate::store::tree::Tree;
 
-/// Why a step was not made. What it had done is taken back.
+/// Why a step was not made. What the step had done is taken back.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The host has something else there than the look found.
+    /// The host has something else there than the comparison found.
     Surprise,
     Cancelled,
     Host(Errno),
@@ -48,7 +48,7 @@ impl From<HostErrno> for Stop {
     }
 }
 
-/// A surprise, unless it was done.
+/// Returns a surprise, unless the step was done.
 pub(super) fn done(is_done: Result<bool>) -> Result<(), Stop> {
     if is_done? {
         Ok(())
@@ -62,21 +62,22 @@ pub(super) struct Executor<'a> {
     /// What an untouched branch shows: the host as it is.
     old: &'a Tree,
     pub(super) new: &'a Tree,
-    /// Whoever reads the branch meanwhile finds each object either before or after its step.
+    /// The branch is held, and locked for each step: a reader finds each object either before or
+    /// after its step.
     pub(super) hold: &'a Hold<'a>,
     branch: BranchId,
-    /// What the branch has shown.
+    /// The versions that the branch has shown.
     pub(super) served: &'a ServedVersions,
     pub(super) cancelled: &'a AtomicBool,
     pub(super) swap: Swap,
     pub(super) expected: HashMap<NodeId, Expected>,
     /// How many steps are still to be made for each object.
     pending: HashMap<NodeId, usize>,
-    /// What was written to the host already.
+    /// The objects that were written to the host already.
     made: HashSet<NodeId>,
-    /// When the host last changed the directories in which something is to be done.
+    /// When the host last changed the directories in which there are steps to make.
     changed: HashMap<NodeId, Nanos>,
-    /// Directories that got their times.
+    /// The directories whose times were set.
     pub(super) stamped: Vec<Action>,
 }
 
@@ -116,7 +117,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Makes the steps in their order, and adds to `actions` those that were made.
+    /// Makes the steps in their order, and adds each one that was made to `actions`.
     pub(super) fn run_all(
         &mut self,
         plan: &Plan,
@@ -175,7 +176,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// Sets the attributes of a host's object that has the content of the branch's already.
+    /// Sets the attributes of an object of the host that already has the content of the branch's.
     fn complete(&mut self, step: &Step, on_host: NodeId, only: Differs) -> Result<(), Stop> {
         let node = step.node();
         let (path, name) = match step {
@@ -207,11 +208,11 @@ impl<'a> Executor<'a> {
     }
 
     pub(super) fn expected(&self, node: NodeId) -> Result<Expected, Stop> {
-        // What the host took away before the look is not touched.
+        // An object that the host had removed before the comparison is not touched.
         self.expected.get(&node).copied().ok_or(Stop::Surprise)
     }
 
-    /// A new object, or a further name of one that the host has.
+    /// Adds a new object, or a further name of one that the host has.
     fn add(&mut self, named: &Named, replaces: Option<NodeId>) -> Result<(), Stop> {
         let (node, path) = (named.node, relative(&named.path()));
         if named.is_dir {
@@ -293,7 +294,8 @@ impl<'a> Executor<'a> {
             .map_err(Errno::from)
             .and_then(|fd| attributes::furnish(&dir, &fd, &inode, None, xattrs.as_ref(), None));
         if let Err(errno) = furnished {
-            // It fails when somebody has put something there by now: then it stays, as theirs.
+            // This fails if another program has put something into the directory by now. Then the
+            // directory stays, as theirs.
             let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
             return Err(errno.into());
         }
@@ -303,7 +305,7 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// A further name of the file at `existing`, beside `path`.
+    /// Stages a further name of the file at `existing`, beside `path`.
     fn link(&self, existing: &[u8], path: &[u8]) -> Result<Staged> {
         let ((from_dir, from), (to_dir, _)) = (split(existing), split(path));
         self.link_at(&self.dir(from_dir)?, from, self.dir(to_dir)?)
@@ -316,13 +318,13 @@ impl<'a> Executor<'a> {
         Ok(staged)
     }
 
-    /// New content, under all names of the file: under all, or under none.
+    /// Replaces the content of a file under all of its names, or under none.
     fn rewrite(&mut self, node: NodeId) -> Result<(), Stop> {
         let mut expected = self.expected(node)?;
         let names = self.new.inode(node)?.names.all();
         let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
         for (dir, name) in names {
-            // One that lies too deep for a path stays in the branch.
+            // A name that lies too deep for a path stays in the branch.
             let Some(path) = self.new.path_in(dir, &name) else {
                 continue;
             };
@@ -357,7 +359,8 @@ impl<'a> Executor<'a> {
                 }
                 return Err(stop);
             }
-            // The exchange of one name has changed the time of the object that has the others.
+            // The exchange of one name has changed the ctime of the object, which has the other
+            // names too.
             expected.exact = false;
         }
         for (one, dir, name) in &staged {
@@ -385,7 +388,7 @@ impl<'a> Executor<'a> {
         let (dir, name) = split(&path);
         let was = self.lower.seen_with_kind(named.dir, &named.name);
         let dir = match self.dir(dir) {
-            // Gone already: that is what was wanted.
+            // The directory is gone already, and the name with it.
             Err(Errno::ENOENT) => None,
             other => Some(other?),
         };
@@ -408,7 +411,7 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// What somebody put into it meanwhile stays, and so does the directory.
+    /// Removes a directory. If another program has put something into it meanwhile, both stay.
     fn remove_dir(&self, at: At<'_>, node: NodeId) -> Result<(), Stop> {
         let Some(now) = Fingerprint::at(at.dir, at.name) else {
             return Ok(());
@@ -463,7 +466,8 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Gives the host's object at `path` attributes that `node` has in the branch.
+    /// Sets those attributes of the host's object at `path` that differ from the ones of `node` in
+    /// the branch.
     fn set_attributes(
         &self,
         (path, on_host): (&[u8], NodeId),
@@ -491,7 +495,7 @@ impl<'a> Executor<'a> {
             dir
         } else {
             let (fd, stat) = match beneath::open_content(&dir, name) {
-                // Gone, or neither file nor directory any more.
+                // It is gone, or is neither a file nor a directory any more.
                 Err(HostErrno::NOENT | HostErrno::STALE | HostErrno::LOOP) => {
                     return Err(Stop::Surprise);
                 }
@@ -507,8 +511,9 @@ impl<'a> Executor<'a> {
         Ok(adjust(&fd, &inode, seen, xattrs.as_ref(), differs)?)
     }
 
-    /// Directories get their times last: what was put into them moved them. Those that the host has
-    /// changed since the branch did keep them: else a program that goes by them would miss that.
+    /// Sets the times of directories, which come last because adding names moves them. A directory
+    /// that the host has changed after the branch did keeps its times: otherwise a program that
+    /// compares them would miss that change.
     fn stamp_dirs(&mut self) -> Result<(), (Stop, PathBuf)> {
         let new = self.new;
         for (key, inode) in new.inodes().iter().filter(|(_, inode)| inode.is_dir()) {
