@@ -88,8 +88,8 @@ impl Branch {
     ///
     /// # Errors
     ///
-    /// `EINVAL` when one of the two is of another branch; what the host answers when the lower layer is
-    /// read.
+    /// `EINVAL` when one of the two is of another branch; what the host answers when the lower layer
+    /// is read.
     pub fn changes_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Change>> {
         let steps = self.steps_between(old, new)?;
         let is_open = |node| self.inner.read().handles.is_open(node);
