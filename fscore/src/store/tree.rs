@@ -120,7 +120,7 @@ impl Tree {
 
     /// Records that this process has moved or linked the host's object, so that its new time of
     /// change does not count as a change by the host.
-    pub(crate) fn moved_by_us(&mut self, node: NodeId) {
+    pub(crate) fn record_own_move(&mut self, node: NodeId) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.ctime = None;
         }
@@ -128,7 +128,7 @@ impl Tree {
 
     /// Records the same of an object that had the version `found`. The change of the branch may be
     /// based on another version; by its new name it is still the same object.
-    pub(crate) fn moved_by_us_as(&mut self, node: NodeId, found: Stamp) {
+    pub(crate) fn record_own_move_of(&mut self, node: NodeId, found: Stamp) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.has_moved(found);
         }

@@ -25,7 +25,7 @@ const OF_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"secur
 
 /// The host's file that a new one replaces.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct ReplacedFile {
     pub(super) fd: OwnedFd,
     pub(super) mode: u32,
     /// Whether the new file is the same object with other content. Otherwise only the ACL is taken
@@ -49,23 +49,23 @@ pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32
 
 /// Sets all attributes of a new file or directory in `dir`, except for a directory's times, which
 /// its entries will move.
-pub(super) fn furnish(
+pub(super) fn set_all(
     dir: &OwnedFd,
     fd: &OwnedFd,
     inode: &Inode,
     seen: Option<&Seen>,
     xattrs: Option<&Arc<Xattrs>>,
-    model: Option<&Model>,
+    replaced: Option<&ReplacedFile>,
 ) -> Result<()> {
     set_owner(fd, inode)?;
-    if let Some(model) = model {
-        hand_on(model, fd)?;
+    if let Some(replaced) = replaced {
+        copy_from_replaced(replaced, fd)?;
     }
-    let was = seen.filter(|_| model.is_some_and(|model| model.is_same));
+    let was = seen.filter(|_| replaced.is_some_and(|replaced| replaced.is_same));
     set_changed(fd, was.and_then(|seen| seen.xattrs.as_deref()), xattrs)?;
-    let host = model.map(|model| model.mode);
+    let host = replaced.map(|replaced| replaced.mode);
     let mut mode = mode_for_host(inode, seen, host);
-    if model.is_none() {
+    if replaced.is_none() {
         // A new object has the default ACL of its directory, which chmod(2) would widen.
         let most = crate::lower::most_for_new(dir);
         mode &= Mode::from_raw_mode(most as rustix::fs::RawMode);
@@ -78,7 +78,7 @@ pub(super) fn furnish(
 }
 
 /// Sets those attributes of an object that differ.
-pub(super) fn adjust(
+pub(super) fn set_differing(
     fd: &OwnedFd,
     inode: &Inode,
     seen: Option<&Seen>,
@@ -147,15 +147,15 @@ fn timespec(moment: i64) -> Timespec {
 
 /// Copies the attributes of the host's object. Failing to set the ACL is an error; others are set
 /// where this process may.
-fn hand_on(model: &Model, to: &OwnedFd) -> Result<()> {
-    for name in names(&model.fd)? {
+fn copy_from_replaced(replaced: &ReplacedFile, to: &OwnedFd) -> Result<()> {
+    for name in names(&replaced.fd)? {
         let is_acl = *name == *ACL;
-        if !is_acl && (!model.is_same || OF_CONTENT.contains(&&*name)) {
+        if !is_acl && (!replaced.is_same || OF_CONTENT.contains(&&*name)) {
             continue;
         }
-        let handed = value(&model.fd, &name)
+        let copied = value(&replaced.fd, &name)
             .and_then(|value| rustix::fs::fsetxattr(to, &*name, &value, XattrFlags::empty()));
-        match handed {
+        match copied {
             Err(errno) if is_acl => return Err(errno.into()),
             Ok(()) | Err(_) => {}
         }

@@ -8,7 +8,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::attributes::{self, adjust, set_owner_and_times, set_times};
+use super::attributes::{self, set_differing, set_owner_and_times, set_times};
 use super::is_set;
 use super::outcome::Action;
 use super::plan::{Item, Plan, display, path_of, relative};
@@ -123,8 +123,8 @@ impl<'a> Executor<'a> {
         plan: &Plan,
         actions: &mut Vec<Action>,
     ) -> Result<(), (Stop, PathBuf)> {
-        for (name, node) in &plan.there {
-            self.release_there(name.as_ref(), *node, true);
+        for (name, node) in &plan.already_there {
+            self.release_already_there(name.as_ref(), *node, true);
         }
         for item in &plan.items {
             let path = || item.action.path().to_owned();
@@ -163,7 +163,7 @@ impl<'a> Executor<'a> {
             show_applied(self.served, self.lower, self.new, node);
             state.tree.release_object(node);
         } else {
-            state.tree.moved_by_us(node);
+            state.tree.record_own_move(node);
         }
         Ok(())
     }
@@ -198,7 +198,7 @@ impl<'a> Executor<'a> {
             expected.exact = false;
         }
         let is_last = self.is_last(node);
-        self.release_there(name.as_ref(), node, is_last);
+        self.release_already_there(name.as_ref(), node, is_last);
         Ok(())
     }
 
@@ -257,13 +257,13 @@ impl<'a> Executor<'a> {
         staged.is_placed.set(true);
         if let Some(replaced) = replaces {
             self.lower.forget_name(named.dir, &named.name, false);
-            state.tree.moved_by_us(replaced);
+            state.tree.record_own_move(replaced);
         }
         self.lower.adopt(node, named.dir, &named.name)?;
         if is_link {
             self.has_moved(&mut state, node);
         } else {
-            self.has_put(&mut state, node, &staged);
+            self.record_placed(&mut state, node, &staged);
         }
         state.tree.release_name(named.dir, &named.name, node);
         drop(state);
@@ -290,10 +290,10 @@ impl<'a> Executor<'a> {
         let inode = self.new.inode(named.node)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let xattrs = self.new.xattrs(named.node, &inode)?;
-        let furnished = beneath::open(&dir, name, flags)
+        let prepared = beneath::open(&dir, name, flags)
             .map_err(Errno::from)
-            .and_then(|fd| attributes::furnish(&dir, &fd, &inode, None, xattrs.as_ref(), None));
-        if let Err(errno) = furnished {
+            .and_then(|fd| attributes::set_all(&dir, &fd, &inode, None, xattrs.as_ref(), None));
+        if let Err(errno) = prepared {
             // This fails if another program has put something into the directory by now. Then the
             // directory stays, as theirs.
             let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
@@ -368,7 +368,7 @@ impl<'a> Executor<'a> {
             self.lower.adopt(node, *dir, name)?;
         }
         if let Some((one, ..)) = staged.first() {
-            self.has_put(&mut state, node, one);
+            self.record_placed(&mut state, node, one);
         }
         drop(state);
         if let Some(fingerprint) = self.lower.fingerprint_of(node) {
@@ -446,7 +446,7 @@ impl<'a> Executor<'a> {
             let other = self.expected(replaced)?;
             done(self.swap.replace((source, &expected), (target, &other)))?;
             self.lower.forget_name(to.dir, &to.name, false);
-            state.tree.moved_by_us(replaced);
+            state.tree.record_own_move(replaced);
         } else {
             done(self.swap.rename((source, &expected), target))?;
         }
@@ -508,7 +508,7 @@ impl<'a> Executor<'a> {
             fd
         };
         let xattrs = self.new.xattrs(node, &inode)?;
-        Ok(adjust(&fd, &inode, seen, xattrs.as_ref(), differs)?)
+        Ok(set_differing(&fd, &inode, seen, xattrs.as_ref(), differs)?)
     }
 
     /// Sets the times of directories, which come last because adding names moves them. A directory

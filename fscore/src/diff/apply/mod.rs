@@ -82,7 +82,7 @@ impl Branch {
         let lower = shared.lower.as_ref().ok_or(ApplyError::NoLower)?;
         if mode == ApplyMode::DryRun {
             let new = self.inner.read().tree.without_orphans();
-            return self.foresee(lower, new);
+            return self.dry_run(lower, new);
         }
         // The lock is taken before the comparison, so that no other process writes between it and
         // the last step, and before the hold, so that the branch can be changed while others are
@@ -98,7 +98,7 @@ impl Branch {
                 Err(Stopped::Surprise(_)) if mode == ApplyMode::Force && look < MAX_LOOKS => {}
                 Err(Stopped::Surprise(path)) => {
                     let new = hold.state().tree.without_orphans();
-                    let again = self.foresee(lower, new)?;
+                    let again = self.dry_run(lower, new)?;
                     let mut conflicts = again.conflicts;
                     conflicts.push(path);
                     conflicts.sort();
@@ -116,7 +116,7 @@ impl Branch {
     }
 
     /// Returns what applying this tree would do.
-    fn foresee(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
+    fn dry_run(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
         merge_dirs::merge_dirs(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
@@ -132,7 +132,7 @@ impl Branch {
 
     /// Removes the steps about files that can no longer be read, if force is used, and returns the
     /// paths of those files. Without force they are conflicts.
-    fn leave_unreadable(
+    fn skip_unreadable(
         &self,
         mode: ApplyMode,
         new: &Tree,
@@ -173,7 +173,7 @@ impl Branch {
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
         let (mut steps, too_deep) = with_paths(&new, steps)?;
-        let unreadable = self.leave_unreadable(mode, &new, &mut steps)?;
+        let unreadable = self.skip_unreadable(mode, &new, &mut steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;

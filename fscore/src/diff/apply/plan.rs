@@ -40,7 +40,7 @@ pub(super) struct Plan {
     pub(super) blocked: Vec<PathBuf>,
     /// Names and objects that the host already has as in the branch, although they were created
     /// independently.
-    pub(super) there: Vec<(Option<(NodeId, Name)>, NodeId)>,
+    pub(super) already_there: Vec<(Option<(NodeId, Name)>, NodeId)>,
     /// How the host had each object that the plan touches.
     pub(super) expected: HashMap<NodeId, Expected>,
 }
@@ -76,7 +76,7 @@ impl Plan {
                 conflicts: Vec::new(),
                 kept: Vec::new(),
                 blocked: Vec::new(),
-                there: Vec::new(),
+                already_there: Vec::new(),
                 expected: HashMap::new(),
             },
             look,
@@ -250,7 +250,7 @@ impl Planner<'_> {
             self.replaced.remove(&place);
             match self.look.attributes_to_set(on_host, node) {
                 none if none == Differs::default() => {
-                    self.plan.there.push((Some(place), node));
+                    self.plan.already_there.push((Some(place), node));
                 }
                 only => self.attributes(step, path, on_host, only),
             }
@@ -285,7 +285,7 @@ impl Planner<'_> {
                     ..differs
                 };
                 if only == Differs::default() {
-                    self.plan.there.push((None, node));
+                    self.plan.already_there.push((None, node));
                 } else {
                     self.attributes(&Step::Modified(node, only), path, node, only);
                 }

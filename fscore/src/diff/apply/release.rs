@@ -71,7 +71,7 @@ impl Tree {
 
 impl Executor<'_> {
     /// Records that an object was put on the host: further steps about it are based on that.
-    pub(super) fn has_put(&self, state: &mut State, node: NodeId, staged: &Staged) {
+    pub(super) fn record_placed(&self, state: &mut State, node: NodeId, staged: &Staged) {
         let is_own = |fingerprint| staged.is_own(&fingerprint);
         if self.lower.fingerprint_of(node).is_some_and(is_own)
             && let Ok(now) = self.lower.inode(node)
@@ -93,13 +93,18 @@ impl Executor<'_> {
         if let Some(expected) = self.expected.get(&node) {
             state
                 .tree
-                .moved_by_us_as(node, expected.fingerprint.version());
+                .record_own_move_of(node, expected.fingerprint.version());
         }
     }
 
     /// Releases a name that the host has already. The object is released with the last step that is
     /// about it.
-    pub(super) fn release_there(&self, name: Option<&(NodeId, Name)>, node: NodeId, is_last: bool) {
+    pub(super) fn release_already_there(
+        &self,
+        name: Option<&(NodeId, Name)>,
+        node: NodeId,
+        is_last: bool,
+    ) {
         let mut state = self.hold.state();
         let mut on_host = node;
         if let Some((dir, name)) = name {

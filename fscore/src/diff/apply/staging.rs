@@ -6,7 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::attributes::{self, Model, set_owner_and_times};
+use super::attributes::{self, ReplacedFile, set_owner_and_times};
 use super::execute::{Executor, Stop};
 use super::is_set;
 use super::swap::{At, temporary_name};
@@ -90,12 +90,12 @@ impl Executor<'_> {
         let (dir, at) = (&staged.dir, &*staged.temporary);
         match &inode.body {
             Body::File(_) => {
-                let model = replaces
-                    .map(|replaced| self.model(dir, name, node, replaced))
+                let old_file = replaces
+                    .map(|replaced| self.open_replaced(dir, name, node, replaced))
                     .transpose()?
                     .flatten();
                 let seen = self.new.seen().get(replaces.unwrap_or(node).0);
-                self.write(&staged, node, &inode, seen, model.as_ref())?;
+                self.write(&staged, node, &inode, seen, old_file.as_ref())?;
                 return Ok(staged);
             }
             Body::Symlink(text) => rustix::fs::symlinkat(&**text, dir, at)?,
@@ -111,13 +111,13 @@ impl Executor<'_> {
     }
 
     /// Opens the host's file that is replaced; `None` when it is no file.
-    fn model(
+    fn open_replaced(
         &self,
         dir: &OwnedFd,
         name: &[u8],
         node: NodeId,
         replaced: NodeId,
-    ) -> Result<Option<Model>, Stop> {
+    ) -> Result<Option<ReplacedFile>, Stop> {
         let expected = self.expected(replaced)?.fingerprint;
         if !expected.is_file() {
             return Ok(None);
@@ -133,7 +133,7 @@ impl Executor<'_> {
             return Err(Stop::Surprise);
         }
         let (mode, is_same) = (mode_of(&stat), replaced == node);
-        Ok(Some(Model { fd, mode, is_same }))
+        Ok(Some(ReplacedFile { fd, mode, is_same }))
     }
 
     /// Writes the content, then sets the attributes, then calls fsync.
@@ -143,7 +143,7 @@ impl Executor<'_> {
         node: NodeId,
         inode: &Inode,
         seen: Option<&crate::store::inode::Seen>,
-        model: Option<&Model>,
+        old_file: Option<&ReplacedFile>,
     ) -> Result<(), Stop> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
@@ -151,7 +151,7 @@ impl Executor<'_> {
         let file = rustix::fs::openat(&staged.dir, &*staged.temporary, flags, own)?;
         self.fill(&file, node, inode)?;
         let xattrs = self.new.xattrs(node, inode)?;
-        attributes::furnish(&staged.dir, &file, inode, seen, xattrs.as_ref(), model)?;
+        attributes::set_all(&staged.dir, &file, inode, seen, xattrs.as_ref(), old_file)?;
         Ok(rustix::fs::fsync(&file)?)
     }
 
