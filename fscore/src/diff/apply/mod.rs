@@ -7,6 +7,7 @@
 //! changed before or changes meanwhile. What a step has written, the branch no longer holds: if the
 //! work is stopped, the next call continues where it stopped.
 
+mod add;
 mod attributes;
 mod execute;
 mod lock;
@@ -27,12 +28,6 @@ pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
 use self::release::show_applied;
 pub use self::swap::{is_temporary, temporary_name};
-
-/// Merges the directories that both the branch and the host made, as applying does.
-pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
-    merge_dirs::merge_dirs(tree, lower).map(drop)
-}
-
 use crate::branch::Branch;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Step, steps};
@@ -45,6 +40,11 @@ use crate::store::tree::Tree;
 
 /// How often a forced call compares again because the host changed something meanwhile.
 const MAX_LOOKS: usize = 16;
+
+/// Merges the directories that both the branch and the host have created, as applying does.
+pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
+    merge_dirs::merge_dirs(tree, lower).map(drop)
+}
 
 impl Branch {
     /// Writes what the branch changed to the host's directory, and lets it show through from there:
