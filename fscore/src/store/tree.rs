@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::lower::Lower;
-use crate::model::attr::Times;
-use crate::model::attr::Xattrs;
+use crate::model::attr::{Times, Xattrs};
 use crate::model::config::FsConfig;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};

@@ -11,8 +11,7 @@ use rustix::io::Errno as HostErrno;
 
 use crate::diff::steps::Differs;
 use crate::lower::mode_of;
-use crate::model::attr::Attr;
-use crate::model::attr::Xattrs;
+use crate::model::attr::{Attr, Xattrs};
 use crate::model::errno::Result;
 use crate::store::inode::{Inode, Seen};
 
