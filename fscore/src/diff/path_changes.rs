@@ -30,7 +30,7 @@ pub enum PathChange {
         path: PathBuf,
         /// What it leads to.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
     /// Only the old version has this name.
@@ -39,7 +39,7 @@ pub enum PathChange {
         path: PathBuf,
         /// What it led to.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
     /// An object has another name. The objects below a renamed directory are not listed.
@@ -50,7 +50,7 @@ pub enum PathChange {
         to: PathBuf,
         /// The object.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
     /// An object that both versions have has changed.
@@ -59,7 +59,7 @@ pub enum PathChange {
         path: PathBuf,
         /// The object.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
         /// What is different.
         differs: Differs,

@@ -39,7 +39,7 @@ use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 
 /// How often a forced call compares again because the host changed something meanwhile.
-const MAX_LOOKS: usize = 16;
+const MAX_COMPARISONS: usize = 16;
 
 /// Merges the directories that both the branch and the host have created, as applying does.
 pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
@@ -93,9 +93,10 @@ impl Branch {
         let _alone = ApplyLock::take_until(lower.root(), cancelled, until)?;
         let hold = self.inner.hold();
         let mut applied = Applied::default();
-        for look in 1.. {
+        for attempt in 1.. {
             match self.apply_once(lower, &hold, mode, cancelled, &mut applied) {
-                Err(Stopped::Surprise(_)) if mode == ApplyMode::Force && look < MAX_LOOKS => {}
+                Err(Stopped::Surprise(_))
+                    if mode == ApplyMode::Force && attempt < MAX_COMPARISONS => {}
                 Err(Stopped::Surprise(path)) => {
                     let new = hold.state().tree.without_orphans();
                     let again = self.dry_run(lower, new)?;

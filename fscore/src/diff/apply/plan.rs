@@ -66,7 +66,7 @@ pub(super) fn path_of(tree: &Tree, node: NodeId) -> Option<Vec<u8>> {
 impl Plan {
     /// Makes the plan from the steps that lead from what the host has to the new tree.
     pub(super) fn new(lower: &Lower, old: &Tree, new: &Tree, steps: &[Step]) -> Self {
-        let look = Look { lower, old, new };
+        let comparison = Comparison { lower, old, new };
         let mut planner = Planner {
             takers: takers(steps),
             occupied: HashSet::new(),
@@ -79,7 +79,7 @@ impl Plan {
                 already_there: Vec::new(),
                 expected: HashMap::new(),
             },
-            look,
+            comparison,
         };
         for step in steps {
             planner.expect(step);
@@ -106,7 +106,7 @@ fn takers(steps: &[Step]) -> HashMap<(NodeId, Name), bool> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Look<'a> {
+struct Comparison<'a> {
     lower: &'a Lower,
     /// What an untouched branch shows: the host as it is.
     old: &'a Tree,
@@ -114,7 +114,7 @@ struct Look<'a> {
 }
 
 struct Planner<'a> {
-    look: Look<'a>,
+    comparison: Comparison<'a>,
     takers: HashMap<(NodeId, Name), bool>,
     /// Directories in which something stays that others have put there.
     occupied: HashSet<NodeId>,
@@ -131,7 +131,7 @@ impl Planner<'_> {
             Step::Removed(named) | Step::Added(named) | Step::Renamed(_, named) => named.node,
             Step::Modified(node, _) => *node,
         };
-        if let Some(fingerprint) = self.look.lower.fingerprint_of(node) {
+        if let Some(fingerprint) = self.comparison.lower.fingerprint_of(node) {
             let exact = !fingerprint.is_dir();
             self.plan
                 .expected
@@ -147,7 +147,7 @@ impl Planner<'_> {
                 let path = display(&relative(&to.path()));
                 let replaced = self.replaced.get(&(to.dir, to.name.clone())).copied();
                 let mut both = replaced.into_iter().chain([to.node]);
-                let are_as_seen = both.all(|node| self.look.is_as_seen(node, None));
+                let are_as_seen = both.all(|node| self.comparison.is_as_seen(node, None));
                 self.conflict_unless(are_as_seen, &path);
                 let was = display(&relative(&from.path()));
                 self.item(step, Action::Rename(was, path), Some(to));
@@ -175,7 +175,7 @@ impl Planner<'_> {
 
     /// Plans to set attributes only, because the host's object has the content of the branch's.
     fn attributes(&mut self, step: &Step, path: PathBuf, on_host: NodeId, only: Differs) {
-        let is_as_seen = self.look.has_attributes_as_seen(on_host, only);
+        let is_as_seen = self.comparison.has_attributes_as_seen(on_host, only);
         self.conflict_unless(is_as_seen, &path);
         self.plan.items.push(Item {
             step: step.clone(),
@@ -191,14 +191,14 @@ impl Planner<'_> {
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
         let taker = self.takers.get(&place).copied();
-        let is_own = self.look.new.seen().get(node.0).is_some();
+        let is_own = self.comparison.new.seen().get(node.0).is_some();
         let all = Differs {
             mode: true,
             owner: true,
             xattrs: true,
             ..Differs::default()
         };
-        let is_as_seen = self.look.is_as_seen(node, Some(all));
+        let is_as_seen = self.comparison.is_as_seen(node, Some(all));
         if named.is_dir && self.occupied.contains(&node) {
             self.occupied.insert(named.dir);
             self.plan.conflicts.push(path.clone());
@@ -219,7 +219,7 @@ impl Planner<'_> {
             self.plan.kept.push(path);
             return;
         }
-        let Ok(kind) = self.look.old.inode(node).map(|inode| inode.kind()) else {
+        let Ok(kind) = self.comparison.old.inode(node).map(|inode| inode.kind()) else {
             return;
         };
         self.item(
@@ -230,25 +230,25 @@ impl Planner<'_> {
     }
 
     fn create(&mut self, step: &Step, named: &Named) {
-        let new = self.look.new;
+        let new = self.comparison.new;
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
-        if named.is_dir && self.look.lower.fingerprint_of(node).is_some() {
+        if named.is_dir && self.comparison.lower.fingerprint_of(node).is_some() {
             // The host has moved the directory, with whatever else is in it by now.
             self.plan.conflicts.push(path.clone());
             self.plan.blocked.push(path);
             return;
         }
         let replaced = self.replaced.get(&place).copied();
-        let is_seen = |node| self.look.is_as_seen(node, None);
+        let is_seen = |node| self.comparison.is_as_seen(node, None);
         // The object was created by the branch, unless the host removed one that the branch
         // changed.
         let is_free = new.seen().get(node.0).is_none() || is_seen(node);
-        if let Some(on_host) = replaced.filter(|it| self.look.has_same_content(*it, node))
+        if let Some(on_host) = replaced.filter(|it| self.comparison.has_same_content(*it, node))
             && is_free
         {
             self.replaced.remove(&place);
-            match self.look.attributes_to_set(on_host, node) {
+            match self.comparison.attributes_to_set(on_host, node) {
                 none if none == Differs::default() => {
                     self.plan.already_there.push((Some(place), node));
                 }
@@ -270,15 +270,15 @@ impl Planner<'_> {
     }
 
     fn modify(&mut self, node: NodeId, differs: Differs) {
-        let Some(path) = path_of(self.look.new, node).map(|path| display(&path)) else {
+        let Some(path) = path_of(self.comparison.new, node).map(|path| display(&path)) else {
             return;
         };
-        let differs = self.look.changed_by_branch(node, differs);
+        let differs = self.comparison.changed_by_branch(node, differs);
         if differs == Differs::default() {
             return;
         }
-        if !self.look.is_as_seen(node, Some(differs)) {
-            if differs.content && self.look.has_same_content(node, node) {
+        if !self.comparison.is_as_seen(node, Some(differs)) {
+            if differs.content && self.comparison.has_same_content(node, node) {
                 let only = Differs {
                     content: false,
                     mtime: false,
@@ -302,7 +302,7 @@ impl Planner<'_> {
     }
 }
 
-impl Look<'_> {
+impl Comparison<'_> {
     /// Looks at the host's object, as an inode that a branch would copy up now.
     fn on_host(&self, node: NodeId) -> Result<Inode> {
         Ok(self.lower.inode(node)?.into())

@@ -105,7 +105,7 @@ impl Swap {
             match no_replace(temporary, to) {
                 Ok(()) => return Ok(true),
                 Err(HostErrno::EXIST) => return Ok(false),
-                Err(errno) => self.can_only_look(errno)?,
+                Err(errno) => self.fall_back_to_plain(errno)?,
             }
         }
         if fingerprint_at(to)?.is_some() {
@@ -122,9 +122,9 @@ impl Swap {
             return Ok(false);
         }
         if !self.plain.get() {
-            match self.exchange_and_look(from, to) {
+            match self.exchange_and_compare(from, to) {
                 Ok(is_done) => return Ok(is_done),
-                Err(Failed::Unsupported(errno)) => self.can_only_look(errno)?,
+                Err(Failed::Unsupported(errno)) => self.fall_back_to_plain(errno)?,
                 Err(Failed::With(errno)) => return Err(errno),
             }
             if !are_there(from, to)? {
@@ -138,7 +138,11 @@ impl Swap {
 
     /// Exchanges two names. What is at `from` then must be what was expected; otherwise it is put
     /// back.
-    fn exchange_and_look(&self, from: Source<'_>, to: (At<'_>, &Expected)) -> Result<bool, Failed> {
+    fn exchange_and_compare(
+        &self,
+        from: Source<'_>,
+        to: (At<'_>, &Expected),
+    ) -> Result<bool, Failed> {
         let (new, old) = (from.0, to.0);
         match exchange(new, old) {
             Ok(()) => {}
@@ -259,7 +263,7 @@ impl Swap {
     }
 
     /// Records that the filesystem has no such renames. Any other error is returned.
-    fn can_only_look(&self, errno: HostErrno) -> Result<()> {
+    fn fall_back_to_plain(&self, errno: HostErrno) -> Result<()> {
         if !matches!(
             errno,
             HostErrno::INVAL | HostErrno::NOSYS | HostErrno::OPNOTSUPP
@@ -439,7 +443,7 @@ mod tests {
         });
     }
 
-    /// As if the host had written between the look and the exchange.
+    /// As if the host had written between the comparison and the exchange.
     #[test]
     fn what_came_out_of_an_exchange_goes_back_unless_it_was_expected() {
         let files = Files::new();
@@ -447,7 +451,7 @@ mod tests {
         fs::write(files.path().join("old"), "edited").unwrap();
         let swap = Swap::default();
         let old = (files.at("old"), &stale);
-        let is_done = swap.exchange_and_look((files.at("new"), None), old);
+        let is_done = swap.exchange_and_compare((files.at("new"), None), old);
         assert!(matches!(is_done, Ok(false)), "{is_done:?}");
         assert_eq!(files.all(), pairs(&[("new", "new"), ("old", "edited")]));
     }
