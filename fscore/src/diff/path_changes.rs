@@ -53,7 +53,7 @@ pub enum PathChange {
         /// What it is.
         kind: ObjectKind,
     },
-    /// An object that both versions have has changed.
+    /// An object of both versions that has changed.
     Modified {
         /// Its name in the new version.
         path: PathBuf,
