@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let id = core.branch_create_from_snapshot(&me, unchanged, agent)?;
         let branch = core.branch(id)?;
         write(&branch, &format!("/{agent}.txt"), b"Work of one agent.\n")?;
-        // Nobody else sees it yet: not the directory, and not the other branch.
+        // Only this branch shows the file: the directory and the other branch do not.
         assert!(!project.path().join(format!("{agent}.txt")).exists());
         for change in core.diff(Version::Snapshot(unchanged), Version::Branch(id))? {
             if let PathChange::Added { path, .. } = change {

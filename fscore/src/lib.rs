@@ -1,17 +1,24 @@
 //! actor -> **FsCore operation** -> **Event** -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! A branching, snapshotting in-memory filesystem over a host directory, which knows every change the
-//! moment it commits. A [`Branch`] is a persistent tree of objects behind one lock: cloning the tree
-//! is a snapshot, cloning a snapshot is a branch, and comparing two costs what they do not share.
-//! Each operation validates, commits under the branch's lock, and emits: the change gets its place in
-//! the branch's order there, and after unlocking the committing thread tells every
-//! [`EventSink`](event::EventSink). Errors are the numbers Linux gives, and everything else is as on
-//! a tmpfs mounted `noatime`.
+//! A branching, snapshotting in-memory overlay filesystem over a host directory, for programs that must
+//! know every change the moment it commits: sandboxes, build systems, virtual filesystems.
 //!
-//! What it deliberately does not do: it knows no watcher, no socket and no mount, starts no thread,
-//! and writes to the host only in [`Branch::apply`]. Nothing survives the process yet
-//! ([`BackstoreMode`]). ACLs and byte-range locks are not there: where the host has an ACL, less is shown
-//! than its permission bits say, and a mount leaves locks to its kernel.
+//! A [`Branch`] is a persistent tree of objects behind one lock. A snapshot is a clone of a branch's
+//! tree, and a branch starts as a clone of a snapshot's; both take constant time. Comparing two
+//! versions costs what they do not share.
+//!
+//! Each operation validates, commits under the branch's lock, and emits. The change gets its place in
+//! the branch's order under the lock, and after unlocking the committing thread delivers it to every
+//! [`EventSink`](event::EventSink). Errors are those of the Linux system calls, and everything else is
+//! as on a tmpfs that is mounted `noatime`.
+//!
+//! # What it does not do
+//!
+//! - The crate knows no watcher, no socket and no mount, and starts no thread.
+//! - It writes to the host only in [`Branch::apply`].
+//! - A branch does not outlive the process yet ([`BackstoreMode`]).
+//! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
+//! - There are no byte-range locks: a mount leaves them to its kernel.
 //!
 //! # Layers
 //!
@@ -22,9 +29,9 @@
 //! |---|---|
 //! | `sync.rs` | the locks and atomics of the crate |
 //! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
-//! | `lower/` | the host's directory: reading it, which node an object there is, what was written to it |
-//! | `store/` | what a branch holds: the persistent tree, its objects and their content, open handles |
-//! | `branch/` | branches, snapshots and the filesystem; one transaction, its events, and who gets them |
+//! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
+//! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
+//! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
 //! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
 //! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
 //!
@@ -38,7 +45,7 @@
 //! use agentfs_core::event::{EventKind, EventSink};
 //! use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags, PathChange, Version};
 //!
-//! /// Writes down what it hears.
+//! /// Keeps every event.
 //! #[derive(Default)]
 //! struct Log(Mutex<Vec<EventKind>>);
 //!
@@ -54,7 +61,7 @@
 //! let main = fs.branch(FsCore::MAIN)?;
 //! main.mkdir(&me, "/src", 0o755)?;
 //!
-//! // A branch of its own for some agent, and somebody who listens.
+//! // A branch for an agent, and a sink that gets its events.
 //! let before = fs.snapshot_create(&me, FsCore::MAIN, "before")?;
 //! let agent = fs.branch(fs.branch_create_from_snapshot(&me, before, "agent")?)?;
 //! let log = Arc::new(Log::default());
@@ -69,7 +76,7 @@
 //!     EventKind::Created { path: "/src/main.rs".into() },
 //!     EventKind::Modified { path: "/src/main.rs".into() },
 //! ]);
-//! // The other branch sees nothing of it, and the difference is known.
+//! // The other branch shows nothing of this, and the difference is known.
 //! assert!(main.stat(&me, "/src/main.rs").is_err());
 //! let mut diff = fs.diff(Version::Snapshot(before), Version::Branch(agent.id()))?;
 //! assert!(matches!(diff.next(), Some(PathChange::Added { path, .. }) if path.ends_with("main.rs")));

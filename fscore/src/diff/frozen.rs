@@ -10,8 +10,8 @@ use crate::model::event::Change;
 use crate::model::id::{BranchId, NodeId, Seq};
 use crate::store::tree::Tree;
 
-/// A branch as it was at one moment, for a reader that wants to catch up later. Costs as little as a
-/// snapshot, and is neither listed nor counted nor told of.
+/// A branch as it was at one moment, for a reader that will catch up later. It costs as little as a
+/// snapshot. Unlike a snapshot it is neither listed nor counted, and emits no event.
 #[derive(Clone, Debug)]
 pub struct Frozen {
     tree: Tree,
@@ -20,13 +20,13 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// The last change it shows.
+    /// Returns the number of the last change that it shows.
     #[must_use]
     pub fn seq(&self) -> Seq {
         self.seq
     }
 
-    /// When what the step is about was changed last.
+    /// Returns when the object of a modification was last changed.
     fn last_change(&self, step: &Step) -> Option<Nanos> {
         let Step::Modified(node, _) = step else {
             return None;
@@ -36,7 +36,7 @@ impl Frozen {
 }
 
 impl Branch {
-    /// Keeps the branch as it is now.
+    /// Freezes the branch as it is now.
     #[must_use]
     pub fn freeze(&self) -> Frozen {
         let state = self.inner.read();
@@ -47,26 +47,29 @@ impl Branch {
         }
     }
 
-    /// What changed since, as if made step by step: the net changes, in an order in which they could
-    /// be made, parents before children. What was only modified comes last, in the order of the last
-    /// changes: who waits for a file that is written after others is told of those first. Also gives the moment up to which this holds.
+    /// Returns the net changes since `old`, and the branch as it is up to those.
+    ///
+    /// The changes are in an order in which they could be made one by one, parents before children.
+    /// Objects that were only modified come last, in the order of their last changes: a program
+    /// that waits for one file to be written after others gets the events of those others first.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another branch's; what the host says of the lower layer.
+    /// `EINVAL` when `old` is of another branch; what the host answers when the lower layer is
+    /// read.
     pub fn changes_since(&self, old: &Frozen) -> Result<(Vec<Change>, Frozen)> {
         let new = self.freeze();
         Ok((self.changes_between(old, &new)?, new))
     }
 
-    /// As [`changes_since`](Self::changes_since), but only what the branch itself changed, as
-    /// [`apply`](Self::apply) would bring it to the host. A directory that the host has made as well
-    /// is merged with it, and what others put into a directory that the branch removed or made anew
-    /// is not among the removed: the branch never saw it.
+    /// Returns what [`changes_since`](Self::changes_since) returns, but only what the branch itself
+    /// changed, as [`apply`](Self::apply) would write it to the host. A directory that the host has
+    /// created as well is merged with it. If others have put files into a directory that the branch
+    /// removed or replaced, these are not among the removed, because the branch never saw them.
     ///
     /// # Errors
     ///
-    /// As [`changes_since`](Self::changes_since).
+    /// Those of [`changes_since`](Self::changes_since).
     pub fn own_changes_since(&self, old: &Frozen) -> Result<Vec<Change>> {
         let mut new = self.freeze();
         if let Some(lower) = &self.core.shared.lower {
@@ -80,18 +83,20 @@ impl Branch {
         Ok(changes(&old.tree, &new.tree, steps, &is_open))
     }
 
-    /// As [`changes_since`](Self::changes_since), up to a moment that was kept before.
+    /// Returns what [`changes_since`](Self::changes_since) returns, up to a moment at which the
+    /// branch was frozen.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for another branch's; what the host says of the lower layer.
+    /// `EINVAL` when one of the two is of another branch; what the host answers when the lower layer
+    /// is read.
     pub fn changes_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Change>> {
         let steps = self.steps_between(old, new)?;
         let is_open = |node| self.inner.read().handles.is_open(node);
         Ok(changes(&old.tree, &new.tree, steps, &is_open))
     }
 
-    /// What is only modified comes last, in the order of the last changes.
+    /// Returns the steps. Those that only modify come last, in the order of the last changes.
     fn steps_between(&self, old: &Frozen, new: &Frozen) -> Result<Vec<Step>> {
         if old.branch != self.id() || new.branch != self.id() {
             return Err(Errno::EINVAL);

@@ -1,5 +1,5 @@
-//! What differs between two versions of a branch, and what is done with it: listing it, telling it as
-//! events, going back, and bringing it to the host.
+//! What differs between two versions of a branch, and what is done with the difference: listing it,
+//! emitting it as events, restoring a snapshot, and applying a branch to the host.
 
 pub(crate) mod apply;
 pub(crate) mod frozen;

@@ -30,7 +30,7 @@ pub enum PathChange {
         path: PathBuf,
         /// What it leads to.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
     /// Only the old version has this name.
@@ -39,10 +39,10 @@ pub enum PathChange {
         path: PathBuf,
         /// What it led to.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
-    /// An object has another name. What lies below a renamed directory is not listed.
+    /// An object has another name. The objects below a renamed directory are not listed.
     Renamed {
         /// In the old version.
         from: PathBuf,
@@ -50,16 +50,16 @@ pub enum PathChange {
         to: PathBuf,
         /// The object.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
     },
-    /// An object that both have is not the same.
+    /// An object of both versions that has changed.
     Modified {
         /// Its name in the new version.
         path: PathBuf,
         /// The object.
         node: NodeId,
-        /// Of which kind.
+        /// What it is.
         kind: ObjectKind,
         /// What is different.
         differs: Differs,
@@ -68,7 +68,7 @@ pub enum PathChange {
 
 /// The differences, in an order in which they could be made. See [`FsCore::diff`].
 ///
-/// What lies too deep for a path (4,095 bytes) is not among them: see
+/// Objects that lie too deep for a path (4,095 bytes) are not among them: see
 /// [`too_deep`](Self::too_deep).
 #[derive(Debug)]
 pub struct Diff {
@@ -80,12 +80,13 @@ pub struct Diff {
 }
 
 impl FsCore {
-    /// What is different in `new`. Costs time and memory of the difference, however much the two
-    /// have in common; both versions are as at the call, whatever happens during the iteration.
+    /// Finds what is different in `new`. The cost in time and memory is that of the difference,
+    /// however much the two versions have in common. The iteration shows both as they were at the
+    /// call.
     ///
     /// # Errors
     ///
-    /// `ENOENT` when a version does not exist; what the host says of the lower layer.
+    /// `ENOENT` when a version does not exist; what the host answers when the lower layer is read.
     pub fn diff(&self, old: Version, new: Version) -> Result<Diff> {
         let (old, new) = (self.version(old)?, self.version(new)?);
         let steps = steps(&old, &new)?.into_iter();
@@ -126,7 +127,8 @@ fn path(named: &Named) -> PathBuf {
 }
 
 impl Diff {
-    /// How many of the differences that were passed over by now lie too deep for a path.
+    /// Returns how many differences the iteration has left out so far, because they lie too deep
+    /// for a path.
     #[must_use]
     pub fn too_deep(&self) -> usize {
         self.too_deep

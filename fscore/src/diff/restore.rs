@@ -1,4 +1,4 @@
-//! Setting a branch back to a snapshot.
+//! Restoring a branch to a snapshot.
 
 use super::steps::steps;
 use super::synthetic_events::changes;
@@ -15,14 +15,15 @@ use crate::store::tree::Tree;
 use crate::store::visibility::visible;
 
 impl FsCore {
-    /// Makes the branch show what the snapshot shows. The difference is told with
-    /// [`Origin::Restore`], as if it had been made step by step. Open handles stay: on an object that
-    /// the snapshot has they show it as it was then, on another they keep it as if it had been
-    /// unlinked.
+    /// Makes the branch show what the snapshot shows. The difference is emitted with
+    /// [`Origin::Restore`], as if it had been made step by step. Open handles stay open: a handle
+    /// on an object of the snapshot shows the object as it was then, and one on any other object
+    /// keeps it as if it had been unlinked.
     ///
     /// # Errors
     ///
-    /// `ENOENT` without such a branch or snapshot; what the host says of the lower layer.
+    /// `ENOENT` without such a branch or snapshot; what the host answers when the lower layer is
+    /// read.
     pub fn restore(&self, caller: &Caller, branch: BranchId, snapshot: SnapshotId) -> Result<()> {
         let snapshot = self.snapshot(snapshot)?;
         let branch = self.branch(branch)?;
@@ -49,13 +50,14 @@ impl Branch {
         })?;
         drop(hold);
         self.deliver_for(caller);
-        // Freed here, without the lock: it may be large.
+        // The old tree is freed without the lock, because it may be large.
         drop(old);
         Ok(())
     }
 }
 
-/// Handles go on: to the same object where it is shown, to one without a name where it is not.
+/// Keeps what is open: a handle stays on its object where that is shown, and otherwise on the
+/// object as one without a name.
 fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::store::handles::Handles) {
     let open: Vec<NodeId> = handles.open_nodes().collect();
     let mut paths = DirPaths::default();

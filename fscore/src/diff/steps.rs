@@ -1,5 +1,5 @@
-//! What differs between two trees, found in time of the difference: subtrees that both share are
-//! never looked at.
+//! What differs between two trees. Finding it takes time in proportion to the difference, because
+//! subtrees that both share are never looked at.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Whether it has a path; what [`path`](Self::path) gives leads elsewhere otherwise.
+    /// Returns whether the name has a path. Otherwise [`path`](Self::path) returns one that leads
+    /// elsewhere.
     pub(crate) fn has_path(&self) -> bool {
         self.dir_path.reaches(&self.name)
     }
@@ -39,7 +40,7 @@ impl Named {
     }
 }
 
-/// In what an object that both trees show differs.
+/// The differences of an object that both trees show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Differs {
     /// The bytes of a file or the text of a symbolic link.
@@ -64,7 +65,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// The object that the step is about.
+    /// Returns the object that the step is about.
     pub(crate) fn node(&self) -> NodeId {
         match self {
             Self::Added(named) | Self::Removed(named) | Self::Renamed(_, named) => named.node,
@@ -72,7 +73,7 @@ impl Step {
         }
     }
 
-    /// Whether all names that the step is about have a path.
+    /// Returns whether all names that the step is about have a path.
     pub(crate) fn has_path(&self, paths: &mut DirPaths, new: &Tree) -> bool {
         match self {
             Self::Added(named) | Self::Removed(named) => named.has_path(),
@@ -95,8 +96,9 @@ struct Collector<'a> {
     modified: Vec<(NodeId, Differs)>,
 }
 
-/// The steps from `old` to `new`, in an order in which they could be made: what is in the way goes
-/// first, and parents come before children; what only changed comes last, by its path.
+/// Returns the steps from `old` to `new`, in an order in which they could be made. Objects that are
+/// in the way are removed first, and parents are created before children. Objects that were only
+/// modified come last, by their paths.
 pub(crate) fn steps(old: &Tree, new: &Tree) -> Result<Vec<Step>> {
     let mut collector = Collector {
         old,
@@ -124,7 +126,8 @@ impl Collector<'_> {
     fn compare(&mut self, node: NodeId) -> Result<()> {
         let (old, new) = (self.shown.0.visible(node), self.shown.1.visible(node));
         let (Some(old), Some(new)) = (old, &new) else {
-            // Only one tree shows it: its directory's entries differ and lead here.
+            // Only one tree shows the object. It is found by the entries of its directory, which
+            // differ.
             if new.is_some_and(|inode| inode.is_dir()) {
                 return self.add_below(true, node);
             }
@@ -174,8 +177,8 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Notes a name that only one of the trees has, with everything below a directory that only this
-    /// tree shows.
+    /// Adds a name that only one of the trees has, and everything below if it is a directory that
+    /// only this tree shows.
     fn add(
         &mut self,
         is_new: bool,
@@ -196,10 +199,11 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Notes everything below a directory, each directory before what is in it.
+    /// Adds everything below a directory, each directory before what is in it.
     fn add_below(&mut self, is_new: bool, top: NodeId) -> Result<()> {
         let tree = if is_new { self.new } else { self.old };
-        // What is still to be noted, the next one last: the tree may be deeper than any stack.
+        // The entries that are still to be added, the next one last. The tree may be deeper than
+        // any stack.
         let mut open = children(tree, top)?;
         while let Some(entry) = open.pop() {
             let node = entry.node;
@@ -210,7 +214,7 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// Notes a name, once; gives whether what is below it is to be noted too.
+    /// Adds a name, if it was not added before; returns whether what is below is to be added too.
     fn note(&mut self, is_new: bool, entry: Entry) -> bool {
         if !self.seen.insert((is_new, entry.dir, entry.name.clone())) {
             return false;
@@ -233,7 +237,7 @@ impl Collector<'_> {
             let inode = new.inode(*node).ok()?;
             let (dir, name) = inode.names.first()?;
             let path = paths.of(new, dir)?;
-            // What has no path comes last, the upper ones first.
+            // Objects without a path come last, the upper ones first.
             let has_path = path.reaches(name);
             let text = has_path.then(|| [&*path.text, b"/", &**name].concat());
             Some((!has_path, text, path.beyond))
@@ -245,8 +249,8 @@ impl Collector<'_> {
     }
 }
 
-/// What is in a directory, the first one last. Where the lower layer lies too deep for a path there is
-/// nothing to be seen.
+/// Returns the entries of a directory, the first one last. A directory of the lower layer that lies
+/// too deep for a path counts as empty.
 fn children(tree: &Tree, dir: NodeId) -> Result<Vec<Entry>> {
     let inode = tree.inode(dir)?;
     let all = match tree.list(dir, &inode) {

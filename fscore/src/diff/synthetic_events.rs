@@ -1,4 +1,5 @@
-//! Changes that stand for the steps between two trees, as if somebody had made these one by one.
+//! Synthetic events: the changes that would have been emitted if the steps between two trees had
+//! been made one by one.
 
 use super::steps::{Differs, Named, Step};
 use crate::model::event::{
@@ -18,7 +19,7 @@ fn place(named: &Named) -> Place {
     }
 }
 
-/// The events that tell of the steps.
+/// Returns the changes that the steps would have emitted.
 pub(crate) fn changes(
     old: &Tree,
     new: &Tree,

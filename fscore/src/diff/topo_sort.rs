@@ -1,5 +1,5 @@
-//! Puts the differences of two trees in an order in which they could be made one after the other,
-//! each with the paths that hold at its turn.
+//! The topological sort of the differences of two trees: an order in which they could be made one
+//! after the other, each with the paths that hold at its turn.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -31,24 +31,25 @@ enum Pending {
 struct Sorter<'a> {
     old: &'a Tree,
     new: &'a Tree,
-    /// Where directories are by now, when it is not where the old tree has them.
+    /// Where directories are by now, if it is not where the old tree has them.
     places: HashMap<NodeId, (NodeId, Name)>,
-    /// Directories that are still to be made or moved.
+    /// Directories that are still to be created or moved.
     arriving: HashSet<NodeId>,
-    /// Names that objects have only to be out of the way.
+    /// Names that objects have only for a while, to be out of the way.
     aside: HashSet<(NodeId, Name)>,
     /// Names that are still to be freed.
     taken: HashSet<(NodeId, Name)>,
-    /// How many names a directory still has to lose.
+    /// How many names are still to be removed from a directory.
     leaving: HashMap<NodeId, usize>,
     /// The paths of directories by now.
     paths: DirPaths,
     steps: Vec<Step>,
 }
 
-/// What goes and what comes, as steps: an object that loses a name and gets one is renamed; children
-/// go before their parents and come after them; a name is freed before it is taken. Where names take
-/// each other's place in a circle, one is moved out of the way first.
+/// Returns the removed and added names as steps. An object that loses a name and gets another is
+/// renamed. Children are removed before their parents and added after them, and a name is freed
+/// before it is taken. Where names take each other's place in a circle, one object is moved out of
+/// the way first.
 pub(crate) fn topo_sort(
     old: &Tree,
     new: &Tree,
@@ -69,7 +70,7 @@ pub(crate) fn topo_sort(
     sorter.steps
 }
 
-/// Finds the renames.
+/// Pairs removed and added names of one object as renames.
 fn pair(removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Pending> {
     let mut lost: BTreeMap<NodeId, Vec<Entry>> = BTreeMap::new();
     for entry in removed {
@@ -86,12 +87,12 @@ fn pair(removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Pending> {
     all
 }
 
-/// What is tried first: removals from the deepest name up, then new directories, renames and other
-/// new names, by their new paths. What lies too deep for a path goes before the others and comes
-/// after them, by its depth.
+/// The order in which steps are tried: removals from the deepest name up, then new directories,
+/// renames and other new names, by their new paths. Names that lie too deep for a path are removed
+/// before the others and added after them, by their depth.
 type Rank = (u8, Reverse<Where>, Where);
 
-/// Depth where there is no path, then the path.
+/// The depth if there is no path, then the path.
 type Where = (u32, Vec<u8>);
 
 struct Ranking<'a> {
@@ -161,14 +162,15 @@ impl<'a> Sorter<'a> {
         *self.leaving.entry(entry.dir).or_default() += 1;
     }
 
-    /// Makes the step if nothing is in its way.
+    /// Makes the step if nothing is in its way; returns whether it did.
     fn try_step(&mut self, pending: &Pending) -> bool {
         let possible = match pending {
             Pending::Remove(entry) => !entry.kind.is_dir() || !self.is_leaving(entry.node),
             Pending::Add(entry) => self.is_open(entry),
             Pending::Move(from, to) => {
                 let own = from.dir == to.dir && from.name == to.name;
-                // What is no directory holds nothing, and what stays where it is not itself.
+                // Only a directory can hold the target, and only when it moves to another
+                // directory.
                 let may_hold = from.kind.is_dir() && from.dir != to.dir;
                 (own || self.is_open(to)) && !(may_hold && self.is_inside(to.dir, from.node))
             }
@@ -215,7 +217,7 @@ impl<'a> Sorter<'a> {
             let is_new = self.arriving.remove(&entry.node) && self.old.inode(entry.node).is_err();
             let place = (entry.dir, entry.name.clone());
             if !is_new || self.places.contains_key(&entry.node) {
-                // It may have had a path, and so what is in it.
+                // Paths of the directory and of what is in it may be remembered.
                 self.paths.clear();
             }
             self.places.insert(entry.node, place);
@@ -226,7 +228,7 @@ impl<'a> Sorter<'a> {
         self.leaving.get(&dir).is_some_and(|count| *count > 0)
     }
 
-    /// Whether the name can be given to something now.
+    /// Returns whether the name can be taken now.
     fn is_open(&self, entry: &Entry) -> bool {
         !self.arriving.contains(&entry.dir)
             && !self.taken.contains(&(entry.dir, entry.name.clone()))
@@ -241,7 +243,7 @@ impl<'a> Sorter<'a> {
         Some((parent, name.clone()))
     }
 
-    /// Whether `dir` is `top` or lies below it by now.
+    /// Returns whether `dir` is `top` or lies below it by now.
     fn is_inside(&self, dir: NodeId, top: NodeId) -> bool {
         let mut at = dir;
         while at != top {
@@ -266,7 +268,7 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    /// Moves one object of a circle to a name that nobody has.
+    /// Moves one object of a circle to a name that is free in both trees.
     fn break_circle(&mut self, waiting: &mut [Pending]) -> bool {
         let movable = waiting.iter_mut().find_map(|pending| match pending {
             Pending::Move(from, to) if !self.is_aside(from) => Some((from, to)),
@@ -275,7 +277,8 @@ impl<'a> Sorter<'a> {
         let Some((from, to)) = movable else {
             return false;
         };
-        // Not where it was: that directory may have to become empty first.
+        // The name is not in the directory where the object was, which may have to become empty
+        // first.
         let reachable = !self.arriving.contains(&to.dir) && !self.is_inside(to.dir, from.node);
         let dir = if reachable { to.dir } else { NodeId::ROOT };
         let aside = Entry {

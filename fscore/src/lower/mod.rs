@@ -122,23 +122,24 @@ impl Lower {
     }
 
     /// Returns whether names that are created or removed in a directory are announced.
-    pub(crate) fn tells_names(&self, dir: NodeId) -> bool {
+    pub(crate) fn announces_names(&self, dir: NodeId) -> bool {
         self.path_of(dir)
             .is_some_and(|dir| self.announced.has_bytes(&dir))
     }
 
     /// Returns whether changes of an object are announced, whichever name they are made by; for a
     /// directory, also those of the names in it.
-    pub(crate) fn tells_of(&self, node: NodeId) -> bool {
+    pub(crate) fn announces(&self, node: NodeId) -> bool {
         let index = self.index.lock();
         let Some(known) = index.known(node) else {
             return false;
         };
-        let tells = |dir| {
+        let is_announced = |dir| {
             let dir = index.known(dir);
             dir.is_some_and(|dir| self.announced.has_bytes(&dir.path))
         };
-        known.names.iter().all(|(dir, _)| tells(dir)) && (!known.kind.is_dir() || tells(node))
+        known.names.iter().all(|(dir, _)| is_announced(dir))
+            && (!known.kind.is_dir() || is_announced(node))
     }
 
     /// Returns the state of what is at a path, relative to the root.

@@ -124,7 +124,7 @@ pub struct DirEntry {
     pub name: Name,
     /// What it names.
     pub node: NodeId,
-    /// Of which kind.
+    /// What it is.
     pub kind: ObjectKind,
     /// Where reading continues after this entry. It stays valid while other entries come and go,
     /// and fits `off_t`.

@@ -287,7 +287,7 @@ pub enum Change {
     Written {
         /// The file.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
         /// [`SizeChange::Grew`] or [`SizeChange::Same`].
         size: SizeChange,
@@ -296,7 +296,7 @@ pub enum Change {
     Resized {
         /// The file.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
         /// What became of the size.
         size: SizeChange,
@@ -307,7 +307,7 @@ pub enum Change {
     Attributes {
         /// The object.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
         /// What was set.
         set: Attributes,
@@ -316,7 +316,7 @@ pub enum Change {
     Xattr {
         /// The object.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
         /// Whether it was removed.
         removed: bool,
@@ -351,14 +351,14 @@ pub enum Change {
     Opened {
         /// The object.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
     },
     /// Activity: at least one byte, or one directory entry, was read.
     Read {
         /// The object.
         node: NodeRef,
-        /// By which name.
+        /// The name by which it was reached.
         at: Option<Place>,
     },
     /// Activity: a handle was closed. When `node` [`is_gone`](NodeRef::is_gone) afterwards this was
@@ -367,7 +367,7 @@ pub enum Change {
     Closed {
         /// The object.
         node: NodeRef,
-        /// By which name it had been opened, followed through renames.
+        /// The name by which it had been opened, followed through renames.
         at: Option<Place>,
         /// Whether the handle could write.
         write: bool,

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::bytes;
 use crate::branch::Branch;
 use crate::branch::transaction::Txn;
-use crate::model::attr::Times;
-use crate::model::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
+use crate::model::attr::{
+    Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, Times, file_type, kind_of_mode,
+};
 use crate::model::caller::Caller;
 use crate::model::config::PATH_MAX;
 use crate::model::errno::{Errno, Result};

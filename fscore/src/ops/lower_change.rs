@@ -310,7 +310,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn in_branches(&self, tell: impl Fn(&Branch)) {
+    fn in_branches(&self, emit: impl Fn(&Branch)) {
         let core = &self.fs.core;
         let all: Vec<_> = core.registry.read().branches.values().cloned().collect();
         let all = all.into_iter().filter(|it| Some(it.id) != self.except);
@@ -319,7 +319,7 @@ impl Emitter<'_> {
                 core: core.clone(),
                 inner,
             };
-            tell(&branch);
+            emit(&branch);
             branch.deliver();
         }
     }

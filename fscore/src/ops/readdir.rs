@@ -49,16 +49,16 @@ impl Branch {
         cookie: u64,
         max: usize,
     ) -> Result<Vec<DirEntry>> {
-        let (entries, told) = self.view(caller, |view| {
+        let (entries, is_emitted) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
             let entries = {
                 let mut listing = handle.listing.lock();
                 view.read_entries(handle.node, &mut listing, cookie, max)?
             };
-            let told = !entries.is_empty() && view.emit_read(handle)?;
-            Ok((entries, told))
+            let is_emitted = !entries.is_empty() && view.emit_read(handle)?;
+            Ok((entries, is_emitted))
         })?;
-        if told {
+        if is_emitted {
             self.deliver_for(caller);
         }
         Ok(entries)

@@ -93,7 +93,7 @@ impl Branch {
         };
         let own = state.tree.inodes().get(dir.0);
         let is_opaque = own.is_some_and(|own| own.as_dir().is_some_and(|dir| !dir.merges_lower));
-        is_opaque || lower.tells_names(dir)
+        is_opaque || lower.announces_names(dir)
     }
 
     /// Returns whether names are announced in all directories, and will be in new ones.
@@ -147,7 +147,7 @@ impl View<'_> {
         let is_told = is_own
             || self.lower().is_none_or(|lower| {
                 // A change before its directory was announced was not announced.
-                lower.tells_of(node) && lower.announced.added() == added
+                lower.announces(node) && lower.announced.added() == added
             });
         Shown {
             attr: inode.attr(node),

@@ -48,7 +48,7 @@ impl Branch {
         offset: Option<u64>,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        let (read, told) = self.view(caller, |view| {
+        let (read, is_emitted) = self.view(caller, |view| {
             check_offset(offset)?;
             let handle = view.handle(handle)?;
             if !handle.flags.can_read() {
@@ -67,10 +67,10 @@ impl Branch {
                     read
                 }
             };
-            let told = read > 0 && view.emit_read(handle)?;
-            Ok((read, told))
+            let is_emitted = read > 0 && view.emit_read(handle)?;
+            Ok((read, is_emitted))
         })?;
-        if told {
+        if is_emitted {
             self.deliver_for(caller);
         }
         Ok(read)

@@ -3,25 +3,20 @@
 //! and what is really written: an offset or a size that a caller makes up costs nothing.
 
 mod marks;
+mod page;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::marks::{Mark, Marked, Marks};
+pub(crate) use self::page::PAGE;
+use self::page::{PAGE_BLOCKS, PAGE_LEN, Page, overwrite, pages_of, same_bytes, small};
 use crate::model::errno::{Errno, Result};
 use crate::model::stamp::Stamp;
 use crate::store::trie::Trie;
 
-/// Bytes in a page: as many as in the kernel's, so that sparse files count and seek as on tmpfs.
-pub(crate) const PAGE: u64 = 4096;
-const PAGE_LEN: usize = 4096;
-/// Units of 512 bytes in a page.
-const PAGE_BLOCKS: u64 = PAGE / 512;
 /// The largest size of a file.
 pub(crate) const MAX_SIZE: u64 = i64::MAX as u64;
-
-/// The page's first bytes; the rest of it is zero.
-type Page = Arc<Vec<u8>>;
 
 /// What shows where there is no page.
 #[derive(Clone, Debug)]
@@ -72,27 +67,6 @@ struct Tally {
     counted: u64,
     /// Those that lie over the lower file.
     covered: u64,
-}
-
-/// Returns whether two pages are equal when both are filled up with zeros.
-fn same_bytes(a: &[u8], b: &[u8]) -> bool {
-    let both = a.len().min(b.len());
-    let rest = a[both..].iter().chain(&b[both..]);
-    a[..both] == b[..both] && rest.copied().all(|byte| byte == 0)
-}
-
-/// Returns the page numbers that `[start, end)` touches.
-fn pages_of(start: u64, end: u64) -> Range<u64> {
-    start / PAGE..end.div_ceil(PAGE)
-}
-
-/// Converts a length that is at most one page.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "at most PAGE, or the length of a buffer"
-)]
-fn small(length: u64) -> usize {
-    length as usize
 }
 
 impl File {
@@ -482,21 +456,4 @@ impl File {
         let end = self.seek(start, false, base)?.unwrap_or(self.size);
         Ok(Some(start..end))
     }
-}
-
-/// Puts `part` into a page's bytes, growing them to at most a page.
-fn overwrite(bytes: &mut Vec<u8>, from: usize, part: &[u8]) {
-    let end = from + part.len();
-    if end > bytes.capacity() {
-        let capacity = end.next_power_of_two().min(PAGE_LEN);
-        bytes.reserve_exact(capacity - bytes.len());
-    }
-    if from == bytes.len() {
-        bytes.extend_from_slice(part);
-        return;
-    }
-    if end > bytes.len() {
-        bytes.resize(end, 0);
-    }
-    bytes[from..end].copy_from_slice(part);
 }

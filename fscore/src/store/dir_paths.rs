@@ -135,3 +135,36 @@ impl DirPaths {
         self.bytes = 0;
     }
 }
+
+impl Tree {
+    /// Returns the canonical path of a name; `None` when there is none, or it would be too long.
+    pub(crate) fn path_in(&self, dir: NodeId, name: &[u8]) -> Option<Vec<u8>> {
+        let mut path = self.dir_path(dir)?;
+        path.push(b'/');
+        path.extend_from_slice(name);
+        (path.len() <= LONGEST_PATH).then_some(path)
+    }
+
+    /// Returns the canonical path of a directory, without a trailing slash; `None` when the
+    /// directory is no longer reached from the root, or lies too deep for a path.
+    pub(crate) fn dir_path(&self, dir: NodeId) -> Option<Vec<u8>> {
+        let mut names: Vec<Name> = Vec::new();
+        let (mut at, mut length) = (dir, 0);
+        while at != NodeId::ROOT {
+            let inode = self.inode(at).ok()?;
+            let (parent, name) = inode.names.first()?;
+            length += 1 + name.len();
+            if length > LONGEST_PATH {
+                return None;
+            }
+            names.push(name.clone());
+            at = parent;
+        }
+        let mut path = Vec::with_capacity(length);
+        for name in names.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        Some(path)
+    }
+}

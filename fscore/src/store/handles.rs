@@ -8,8 +8,7 @@ use rustc_hash::FxHashMap;
 use crate::model::event::Name;
 use crate::model::flags::OpenFlags;
 use crate::model::id::NodeId;
-use crate::model::names::Found;
-use crate::model::names::Names;
+use crate::model::names::{Found, Names};
 use crate::model::stamp::Stamp;
 use crate::sync::Mutex;
 

@@ -7,9 +7,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::lower::Lower;
-use crate::model::attr::Times;
-use crate::model::attr::Xattrs;
-use crate::model::config::{FsConfig, LONGEST_PATH};
+use crate::model::attr::{Times, Xattrs};
+use crate::model::config::FsConfig;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::{NodeId, NodeNumbers};
@@ -120,7 +119,7 @@ impl Tree {
 
     /// Records that this process has moved or linked the host's object, so that its new time of
     /// change does not count as a change by the host.
-    pub(crate) fn moved_by_us(&mut self, node: NodeId) {
+    pub(crate) fn record_own_move(&mut self, node: NodeId) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.ctime = None;
         }
@@ -128,7 +127,7 @@ impl Tree {
 
     /// Records the same of an object that had the version `found`. The change of the branch may be
     /// based on another version; by its new name it is still the same object.
-    pub(crate) fn moved_by_us_as(&mut self, node: NodeId, found: Stamp) {
+    pub(crate) fn record_own_move_of(&mut self, node: NodeId, found: Stamp) {
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.has_moved(found);
         }
@@ -468,36 +467,5 @@ impl Tree {
             return Ok(false);
         }
         Ok(!entries.merges_lower || self.list(dir, inode)?.is_empty())
-    }
-
-    /// Returns the canonical path of a name; `None` when there is none, or it would be too long.
-    pub(crate) fn path_in(&self, dir: NodeId, name: &[u8]) -> Option<Vec<u8>> {
-        let mut path = self.dir_path(dir)?;
-        path.push(b'/');
-        path.extend_from_slice(name);
-        (path.len() <= LONGEST_PATH).then_some(path)
-    }
-
-    /// Returns the canonical path of a directory, without a trailing slash; `None` when the
-    /// directory is no longer reached from the root, or lies too deep for a path.
-    pub(crate) fn dir_path(&self, dir: NodeId) -> Option<Vec<u8>> {
-        let mut names: Vec<Name> = Vec::new();
-        let (mut at, mut length) = (dir, 0);
-        while at != NodeId::ROOT {
-            let inode = self.inode(at).ok()?;
-            let (parent, name) = inode.names.first()?;
-            length += 1 + name.len();
-            if length > LONGEST_PATH {
-                return None;
-            }
-            names.push(name.clone());
-            at = parent;
-        }
-        let mut path = Vec::with_capacity(length);
-        for name in names.iter().rev() {
-            path.push(b'/');
-            path.extend_from_slice(name);
-        }
-        Some(path)
     }
 }

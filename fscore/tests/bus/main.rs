@@ -1,4 +1,4 @@
-//! A model of the event bus: the crate's own `bus.rs`, compiled over shuttle's locks and atomics, so
+//! A model of the event bus: the crate's own `event_bus.rs`, compiled over shuttle's locks and atomics, so
 //! that a scheduler of ours decides who runs at every step. Each test runs many schedules; a
 //! failure prints the one that failed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,7 +1,7 @@
 //! Owner, permissions, times and extended attributes of what is written to the host.
 //!
-//! A branch shows no ACLs and none of the host's attributes but `user.`, so it cannot change them:
-//! a file that is replaced hands them on to the one that takes its place.
+//! A branch shows no ACLs, and no extended attributes of the host but `user.`, so it cannot change
+//! the others: a file that replaces one of the host gets them from that.
 
 use std::sync::Arc;
 
@@ -11,30 +11,29 @@ use rustix::io::Errno as HostErrno;
 
 use crate::diff::steps::Differs;
 use crate::lower::mode_of;
-use crate::model::attr::Attr;
-use crate::model::attr::Xattrs;
+use crate::model::attr::{Attr, Xattrs};
 use crate::model::errno::Result;
 use crate::store::inode::{Inode, Seen};
 
 /// The access ACL.
 const ACL: &[u8] = b"system.posix_acl_access";
 
-/// What holds for one content only: capabilities, which the kernel takes from a file that is written
-/// to, and hashes of what was there.
+/// Attributes that are valid for one content only: capabilities, which the kernel removes from a
+/// file that is written to, and hashes of the content.
 const OF_CONTENT: [&[u8]; 3] = [b"security.capability", b"security.ima", b"security.evm"];
 
-/// What the host had where something new takes its place.
+/// The host's file that a new one replaces.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct ReplacedFile {
     pub(super) fd: OwnedFd,
     pub(super) mode: u32,
-    /// Whether the new object is the same one with other content; else only the ACL counts, which
-    /// the program that wrote the new file in the branch could neither see nor keep.
+    /// Whether the new file is the same object with other content. Otherwise only the ACL is taken
+    /// over, which the program that created the new file in the branch could neither see nor keep.
     pub(super) is_same: bool,
 }
 
-/// The permissions that the host's object gets. Those of a class that the branch did not change stay
-/// as the host has them: with an ACL the branch shows less of them than there is.
+/// Returns the permissions that the host's object gets. A class whose permissions the branch did
+/// not change keeps those of the host, because with an ACL the branch shows fewer than there are.
 pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32>) -> Mode {
     let mut mode = inode.mode;
     if let (Some(seen), Some(host)) = (seen, host) {
@@ -47,25 +46,26 @@ pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32
     Mode::from_raw_mode(mode as rustix::fs::RawMode)
 }
 
-/// Everything that a new file or directory in `dir` gets, but for a directory's times, which its entries move.
-pub(super) fn furnish(
+/// Sets all attributes of a new file or directory in `dir`, except for a directory's times, which
+/// its entries will move.
+pub(super) fn set_all(
     dir: &OwnedFd,
     fd: &OwnedFd,
     inode: &Inode,
     seen: Option<&Seen>,
     xattrs: Option<&Arc<Xattrs>>,
-    model: Option<&Model>,
+    replaced: Option<&ReplacedFile>,
 ) -> Result<()> {
     set_owner(fd, inode)?;
-    if let Some(model) = model {
-        hand_on(model, fd)?;
+    if let Some(replaced) = replaced {
+        copy_from_replaced(replaced, fd)?;
     }
-    let was = seen.filter(|_| model.is_some_and(|model| model.is_same));
+    let was = seen.filter(|_| replaced.is_some_and(|replaced| replaced.is_same));
     set_changed(fd, was.and_then(|seen| seen.xattrs.as_deref()), xattrs)?;
-    let host = model.map(|model| model.mode);
+    let host = replaced.map(|replaced| replaced.mode);
     let mut mode = mode_for_host(inode, seen, host);
-    if model.is_none() {
-        // What is new has the default ACL of its directory, which chmod(2) would widen.
+    if replaced.is_none() {
+        // A new object has the default ACL of its directory, which chmod(2) would widen.
         let most = crate::lower::most_for_new(dir);
         mode &= Mode::from_raw_mode(most as rustix::fs::RawMode);
     }
@@ -76,8 +76,8 @@ pub(super) fn furnish(
     Ok(())
 }
 
-/// What of an object that stays is different.
-pub(super) fn adjust(
+/// Sets those attributes of an object that differ.
+pub(super) fn set_differing(
     fd: &OwnedFd,
     inode: &Inode,
     seen: Option<&Seen>,
@@ -101,7 +101,7 @@ pub(super) fn adjust(
     Ok(())
 }
 
-/// Owner and group where this process may.
+/// Sets the owner and the group, where this process may.
 fn set_owner(fd: impl AsFd, inode: &Inode) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(inode.uid), Gid::from_raw(inode.gid));
     match rustix::fs::fchown(fd, Some(uid), Some(gid)) {
@@ -110,7 +110,7 @@ fn set_owner(fd: impl AsFd, inode: &Inode) -> Result<()> {
     }
 }
 
-/// Owner, group and times of what cannot be opened.
+/// Sets the owner, the group and the times of an object that cannot be opened.
 pub(super) fn set_owner_and_times(dir: &OwnedFd, name: &[u8], attr: &Attr) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(attr.uid), Gid::from_raw(attr.gid));
     let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -144,17 +144,17 @@ fn timespec(moment: i64) -> Timespec {
     }
 }
 
-/// Hands on what the host's object has. An ACL must arrive; the rest arrives where this process may
-/// set it.
-fn hand_on(model: &Model, to: &OwnedFd) -> Result<()> {
-    for name in names(&model.fd)? {
+/// Copies the attributes of the host's object. Failing to set the ACL is an error; others are set
+/// where this process may.
+fn copy_from_replaced(replaced: &ReplacedFile, to: &OwnedFd) -> Result<()> {
+    for name in names(&replaced.fd)? {
         let is_acl = *name == *ACL;
-        if !is_acl && (!model.is_same || OF_CONTENT.contains(&&*name)) {
+        if !is_acl && (!replaced.is_same || OF_CONTENT.contains(&&*name)) {
             continue;
         }
-        let handed = value(&model.fd, &name)
+        let copied = value(&replaced.fd, &name)
             .and_then(|value| rustix::fs::fsetxattr(to, &*name, &value, XattrFlags::empty()));
-        match handed {
+        match copied {
             Err(errno) if is_acl => return Err(errno.into()),
             Ok(()) | Err(_) => {}
         }
@@ -179,7 +179,7 @@ fn set_changed(fd: &OwnedFd, seen: Option<&Xattrs>, own: Option<&Arc<Xattrs>>) -
     Ok(())
 }
 
-/// The names of all attributes; none where the filesystem has none.
+/// Returns the names of all attributes; none where the filesystem has no attributes.
 fn names(fd: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let mut buffer = vec![0; 1 << 16];
     match rustix::fs::flistxattr(fd, buffer.as_mut_slice()) {

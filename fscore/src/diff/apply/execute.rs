@@ -1,4 +1,4 @@
-//! Writing to the host what a branch changed, step by step.
+//! The execution of a plan: writing to the host what a branch changed, step by step.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::attributes::{self, adjust, set_owner_and_times, set_times};
+use super::attributes::{set_differing, set_owner_and_times, set_times};
 use super::is_set;
 use super::outcome::Action;
 use super::plan::{Item, Plan, display, path_of, relative};
@@ -19,18 +19,17 @@ use crate::branch::Branch;
 use crate::branch::served_versions::ServedVersions;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Differs, Named, Step};
-use crate::lower::beneath;
-use crate::lower::{Fingerprint, Lower, split};
+use crate::lower::{Fingerprint, Lower, beneath, split};
 use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::{BranchId, NodeId};
 use crate::store::tree::Tree;
 
-/// Why a step was not made. What it had done is taken back.
+/// Why a step was not made. What the step had done is taken back.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// The host has something else there than the look found.
+    /// The host has something else there than the comparison found.
     Surprise,
     Cancelled,
     Host(Errno),
@@ -48,7 +47,7 @@ impl From<HostErrno> for Stop {
     }
 }
 
-/// A surprise, unless it was done.
+/// Returns a surprise, unless the step was done.
 pub(super) fn done(is_done: Result<bool>) -> Result<(), Stop> {
     if is_done? {
         Ok(())
@@ -60,23 +59,24 @@ pub(super) fn done(is_done: Result<bool>) -> Result<(), Stop> {
 pub(super) struct Executor<'a> {
     pub(super) lower: &'a Lower,
     /// What an untouched branch shows: the host as it is.
-    old: &'a Tree,
+    pub(super) old: &'a Tree,
     pub(super) new: &'a Tree,
-    /// Whoever reads the branch meanwhile finds each object either before or after its step.
+    /// The branch is held, and locked for each step: a reader finds each object either before or
+    /// after its step.
     pub(super) hold: &'a Hold<'a>,
-    branch: BranchId,
-    /// What the branch has shown.
+    pub(super) branch: BranchId,
+    /// The versions that the branch has shown.
     pub(super) served: &'a ServedVersions,
     pub(super) cancelled: &'a AtomicBool,
     pub(super) swap: Swap,
     pub(super) expected: HashMap<NodeId, Expected>,
     /// How many steps are still to be made for each object.
     pending: HashMap<NodeId, usize>,
-    /// What was written to the host already.
-    made: HashSet<NodeId>,
-    /// When the host last changed the directories in which something is to be done.
+    /// The objects that were written to the host already.
+    pub(super) made: HashSet<NodeId>,
+    /// When the host last changed the directories in which there are steps to make.
     changed: HashMap<NodeId, Nanos>,
-    /// Directories that got their times.
+    /// The directories whose times were set.
     pub(super) stamped: Vec<Action>,
 }
 
@@ -116,14 +116,14 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Makes the steps in their order, and adds to `actions` those that were made.
+    /// Makes the steps in their order, and adds each one that was made to `actions`.
     pub(super) fn run_all(
         &mut self,
         plan: &Plan,
         actions: &mut Vec<Action>,
     ) -> Result<(), (Stop, PathBuf)> {
-        for (name, node) in &plan.there {
-            self.release_there(name.as_ref(), *node, true);
+        for (name, node) in &plan.already_there {
+            self.release_already_there(name.as_ref(), *node, true);
         }
         for item in &plan.items {
             let path = || item.action.path().to_owned();
@@ -162,7 +162,7 @@ impl<'a> Executor<'a> {
             show_applied(self.served, self.lower, self.new, node);
             state.tree.release_object(node);
         } else {
-            state.tree.moved_by_us(node);
+            state.tree.record_own_move(node);
         }
         Ok(())
     }
@@ -175,7 +175,7 @@ impl<'a> Executor<'a> {
         })
     }
 
-    /// Sets the attributes of a host's object that has the content of the branch's already.
+    /// Sets the attributes of an object of the host that already has the content of the branch's.
     fn complete(&mut self, step: &Step, on_host: NodeId, only: Differs) -> Result<(), Stop> {
         let node = step.node();
         let (path, name) = match step {
@@ -197,7 +197,7 @@ impl<'a> Executor<'a> {
             expected.exact = false;
         }
         let is_last = self.is_last(node);
-        self.release_there(name.as_ref(), node, is_last);
+        self.release_already_there(name.as_ref(), node, is_last);
         Ok(())
     }
 
@@ -207,122 +207,17 @@ impl<'a> Executor<'a> {
     }
 
     pub(super) fn expected(&self, node: NodeId) -> Result<Expected, Stop> {
-        // What the host took away before the look is not touched.
+        // An object that the host had removed before the comparison is not touched.
         self.expected.get(&node).copied().ok_or(Stop::Surprise)
     }
 
-    /// A new object, or a further name of one that the host has.
-    fn add(&mut self, named: &Named, replaces: Option<NodeId>) -> Result<(), Stop> {
-        let (node, path) = (named.node, relative(&named.path()));
-        if named.is_dir {
-            return self.add_dir(named, &path);
-        }
-        let on_host = self.made.contains(&node) || self.old.inode(node).is_ok();
-        let existing = self.lower.path_of(node).filter(|_| on_host);
-        let is_link = existing.is_some();
-        let staged = match existing {
-            Some(existing) => {
-                let staged = self.link(&existing, &path)?;
-                let arrived = Fingerprint::at(&staged.dir, &staged.temporary);
-                let expected = self.expected.get(&node);
-                if expected.is_some_and(|it| {
-                    !arrived.is_some_and(|is| is.is_same_content(&it.fingerprint))
-                }) {
-                    return Err(Stop::Surprise);
-                }
-                staged
-            }
-            None => self.stage(&path, node, replaces)?,
-        };
-        if let Some(replaced) = replaces {
-            let kind = self.lower.kind_of(replaced).unwrap_or(ObjectKind::File);
-            let was = Some((replaced, kind));
-            self.lower
-                .own_writes
-                .record_removal(self.branch, &path, was);
-        }
-        let mut state = self.hold.state();
-        let to = At {
-            dir: &staged.dir,
-            name: &named.name,
-        };
-        done(match replaces {
-            Some(replaced) => {
-                let expected = self.expected(replaced)?;
-                self.swap.exchange((staged.ready(), None), (to, &expected))
-            }
-            None => self.swap.place(staged.ready(), to),
-        })?;
-        staged.is_placed.set(true);
-        if let Some(replaced) = replaces {
-            self.lower.forget_name(named.dir, &named.name, false);
-            state.tree.moved_by_us(replaced);
-        }
-        self.lower.adopt(node, named.dir, &named.name)?;
-        if is_link {
-            self.has_moved(&mut state, node);
-        } else {
-            self.has_put(&mut state, node, &staged);
-        }
-        state.tree.release_name(named.dir, &named.name, node);
-        drop(state);
-        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
-            self.expected.insert(
-                node,
-                Expected {
-                    fingerprint,
-                    exact: false,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    fn add_dir(&self, named: &Named, path: &[u8]) -> Result<(), Stop> {
-        let (dir, name) = split(path);
-        let dir = self.dir(dir)?;
-        let mut state = self.hold.state();
-        match rustix::fs::mkdirat(&dir, name, rustix::fs::Mode::RWXU) {
-            Err(HostErrno::EXIST) => return Err(Stop::Surprise),
-            other => other?,
-        }
-        let inode = self.new.inode(named.node)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let xattrs = self.new.xattrs(named.node, &inode)?;
-        let furnished = beneath::open(&dir, name, flags)
-            .map_err(Errno::from)
-            .and_then(|fd| attributes::furnish(&dir, &fd, &inode, None, xattrs.as_ref(), None));
-        if let Err(errno) = furnished {
-            // It fails when somebody has put something there by now: then it stays, as theirs.
-            let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
-            return Err(errno.into());
-        }
-        self.lower.adopt(named.node, named.dir, &named.name)?;
-        state.tree.release_dir(named.node);
-        state.tree.release_name(named.dir, &named.name, named.node);
-        Ok(())
-    }
-
-    /// A further name of the file at `existing`, beside `path`.
-    fn link(&self, existing: &[u8], path: &[u8]) -> Result<Staged> {
-        let ((from_dir, from), (to_dir, _)) = (split(existing), split(path));
-        self.link_at(&self.dir(from_dir)?, from, self.dir(to_dir)?)
-    }
-
-    fn link_at(&self, from_dir: &OwnedFd, from: &[u8], dir: OwnedFd) -> Result<Staged> {
-        let staged = Staged::new(dir);
-        let at = staged.at();
-        rustix::fs::linkat(from_dir, from, at.dir, at.name, AtFlags::empty())?;
-        Ok(staged)
-    }
-
-    /// New content, under all names of the file: under all, or under none.
+    /// Replaces the content of a file under all of its names, or under none.
     fn rewrite(&mut self, node: NodeId) -> Result<(), Stop> {
         let mut expected = self.expected(node)?;
         let names = self.new.inode(node)?.names.all();
         let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
         for (dir, name) in names {
-            // One that lies too deep for a path stays in the branch.
+            // A name that lies too deep for a path stays in the branch.
             let Some(path) = self.new.path_in(dir, &name) else {
                 continue;
             };
@@ -357,7 +252,8 @@ impl<'a> Executor<'a> {
                 }
                 return Err(stop);
             }
-            // The exchange of one name has changed the time of the object that has the others.
+            // The exchange of one name has changed the ctime of the object, which has the other
+            // names too.
             expected.exact = false;
         }
         for (one, dir, name) in &staged {
@@ -365,7 +261,7 @@ impl<'a> Executor<'a> {
             self.lower.adopt(node, *dir, name)?;
         }
         if let Some((one, ..)) = staged.first() {
-            self.has_put(&mut state, node, one);
+            self.record_placed(&mut state, node, one);
         }
         drop(state);
         if let Some(fingerprint) = self.lower.fingerprint_of(node) {
@@ -385,7 +281,7 @@ impl<'a> Executor<'a> {
         let (dir, name) = split(&path);
         let was = self.lower.seen_with_kind(named.dir, &named.name);
         let dir = match self.dir(dir) {
-            // Gone already: that is what was wanted.
+            // The directory is gone already, and the name with it.
             Err(Errno::ENOENT) => None,
             other => Some(other?),
         };
@@ -408,7 +304,7 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// What somebody put into it meanwhile stays, and so does the directory.
+    /// Removes a directory. If another program has put something into it meanwhile, both stay.
     fn remove_dir(&self, at: At<'_>, node: NodeId) -> Result<(), Stop> {
         let Some(now) = Fingerprint::at(at.dir, at.name) else {
             return Ok(());
@@ -443,7 +339,7 @@ impl<'a> Executor<'a> {
             let other = self.expected(replaced)?;
             done(self.swap.replace((source, &expected), (target, &other)))?;
             self.lower.forget_name(to.dir, &to.name, false);
-            state.tree.moved_by_us(replaced);
+            state.tree.record_own_move(replaced);
         } else {
             done(self.swap.rename((source, &expected), target))?;
         }
@@ -463,7 +359,8 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Gives the host's object at `path` attributes that `node` has in the branch.
+    /// Sets those attributes of the host's object at `path` that differ from the ones of `node` in
+    /// the branch.
     fn set_attributes(
         &self,
         (path, on_host): (&[u8], NodeId),
@@ -491,7 +388,7 @@ impl<'a> Executor<'a> {
             dir
         } else {
             let (fd, stat) = match beneath::open_content(&dir, name) {
-                // Gone, or neither file nor directory any more.
+                // It is gone, or is neither a file nor a directory any more.
                 Err(HostErrno::NOENT | HostErrno::STALE | HostErrno::LOOP) => {
                     return Err(Stop::Surprise);
                 }
@@ -504,11 +401,12 @@ impl<'a> Executor<'a> {
             fd
         };
         let xattrs = self.new.xattrs(node, &inode)?;
-        Ok(adjust(&fd, &inode, seen, xattrs.as_ref(), differs)?)
+        Ok(set_differing(&fd, &inode, seen, xattrs.as_ref(), differs)?)
     }
 
-    /// Directories get their times last: what was put into them moved them. Those that the host has
-    /// changed since the branch did keep them: else a program that goes by them would miss that.
+    /// Sets the times of directories, which come last because adding names moves them. A directory
+    /// that the host has changed after the branch did keeps its times: otherwise a program that
+    /// compares them would miss that change.
     fn stamp_dirs(&mut self) -> Result<(), (Stop, PathBuf)> {
         let new = self.new;
         for (key, inode) in new.inodes().iter().filter(|(_, inode)| inode.is_dir()) {

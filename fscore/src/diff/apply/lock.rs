@@ -1,9 +1,10 @@
-//! One at a time writes a branch's changes to a directory: among threads, and among processes.
+//! The lock by which one process at a time applies changes to a directory.
 //!
-//! Processes agree by flock(2) on the directory itself. So they need not know of each other: another
-//! daemon, another user's, or `agentfs apply` without a daemon find the same lock by the directory's
-//! inode, whatever it is called. No file is left in the project, and the kernel lets go of the lock
-//! when a process dies. A lock file in a user's state directory would be another one for each user.
+//! The lock is flock(2) on the directory itself. So processes need not know of each other: another
+//! daemon, the daemon of another user, or `agentfs apply` without a daemon find the same lock by
+//! the directory's inode, whatever the path. No file is left in the project, and the kernel
+//! releases the lock when a process dies. A lock file in a user's state directory would be another
+//! one for each user.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -14,17 +15,18 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::is_set;
 use crate::model::errno::Errno;
 
-/// How long another process may take. Somebody may hold the lock for a reason of their own, and even
-/// wait for us: flock(1) around a command.
+/// How long this waits for another process. That may hold the lock for a reason of its own, and
+/// even wait for this one, as flock(1) around a command does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often is tried: flock(2) cannot wait for two things at once.
+/// How long to pause between two tries: flock(2) cannot wait for the lock and for a cancellation at
+/// once.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Why the lock was not had.
+/// Why the lock was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LockError {
-    /// It was told to stop waiting.
+    /// The caller cancelled the wait.
     Cancelled,
     /// Another process has had it for a minute.
     Busy,
@@ -32,13 +34,13 @@ pub enum LockError {
     Host(Errno),
 }
 
-/// As long as this lives, no other process applies changes to the directory.
+/// A guard: while it exists, no other process applies changes to the directory.
 #[derive(Debug)]
 pub struct ApplyLock(Option<OwnedFd>);
 
 impl ApplyLock {
-    /// Waits for the lock. Where the filesystem has none (some network filesystems), nobody waits:
-    /// what others change meanwhile is then found path by path only.
+    /// Waits for the lock. Where the filesystem has no locks, as some network filesystems, this
+    /// returns at once. What other processes change meanwhile is then only found path by path.
     ///
     /// # Errors
     ///
@@ -47,19 +49,21 @@ impl ApplyLock {
         Self::take_until(directory, cancelled, Self::deadline())
     }
 
-    /// How long [`take`](Self::take) would wait from now on.
+    /// Returns until when [`take`](Self::take) would wait if it were called now.
     pub(crate) fn deadline() -> Instant {
         Instant::now() + PATIENCE
     }
 
-    /// As [`take`](Self::take), for a caller that has waited for something else already.
+    /// Waits for the lock until a deadline, for a caller that has already waited for something
+    /// else.
     pub(crate) fn take_until(
         directory: impl AsFd,
         cancelled: &AtomicBool,
         until: Instant,
     ) -> Result<Self, LockError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // Opened for this alone: the lock belongs to what is opened, and ends with it.
+        // The directory is opened only for the lock, which belongs to the open file and ends with
+        // it.
         let own = rustix::fs::openat(directory, c".", flags, Mode::empty())
             .map_err(|errno| LockError::Host(errno.into()))?;
         loop {
@@ -86,7 +90,8 @@ impl ApplyLock {
 impl Drop for ApplyLock {
     fn drop(&mut self) {
         if let Some(own) = &self.0 {
-            // Not only by closing: a child that was forked meanwhile has it open for a moment, too.
+            // Closing is not enough: a child that was forked meanwhile has the directory open for a
+            // moment, too.
             let _ = rustix::fs::flock(own, FlockOperation::Unlock);
         }
     }

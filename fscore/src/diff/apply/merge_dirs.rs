@@ -1,8 +1,9 @@
-//! Directories that both the branch and the host made are one.
+//! Merging directories that both the branch and the host have created.
 //!
-//! What the branch made at a name where the host has a directory becomes that directory: what the
-//! branch put into it is laid over what is there, and only what the branch saw there and took away is
-//! hidden. So nothing that others put there is ever removed with it.
+//! A directory that the branch created at a name where the host has one becomes the host's
+//! directory. What the branch put into it is laid over what is there, and only names that the
+//! branch saw there and removed are hidden. So nothing that others put there is ever removed with
+//! it.
 
 use crate::branch::state::State;
 use crate::lower::Lower;
@@ -22,7 +23,7 @@ pub(super) struct Merged {
     host: NodeId,
 }
 
-/// Merges what can be merged; gives what was.
+/// Merges the directories that can be merged, and returns those.
 pub(super) fn merge_dirs(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> {
     let mut merged = Vec::new();
     let mut open = vec![NodeId::ROOT];
@@ -51,7 +52,7 @@ pub(super) fn merge_dirs(tree: &mut Tree, lower: &Lower) -> Result<Vec<Merged>> 
     Ok(merged)
 }
 
-/// Directories that the branch's own part of a directory names.
+/// Returns the directories to which the branch's own entries of a directory lead.
 fn own_dirs(tree: &Tree, dir: NodeId) -> Vec<(Name, NodeId)> {
     let Ok(inode) = tree.inode(dir) else {
         return Vec::new();
@@ -76,7 +77,7 @@ fn merge(
     let case = tree.shared.config.case_sensitivity;
     let mut inode = tree.inode(made)?.into_owned();
     if tree.seen().get(host.0).is_none() {
-        // Made by somebody else since: it keeps what they gave it.
+        // Another program has created the directory since. It keeps the attributes that it has.
         let theirs = Inode {
             xattrs: lower.xattrs(host)?,
             ..lower.inode(host)?.into()
@@ -115,8 +116,9 @@ fn merge(
     tree.set_entry(dir, name, host, ObjectKind::Directory)
 }
 
-/// Makes the branch show the merged tree. What is open in a directory that was merged is in the
-/// host's from now on; the directory itself, if it is open, is one without a name.
+/// Makes the branch show the merged tree. Objects that are open in a merged directory are in the
+/// host's directory from now on. The merged directory itself, if it is open, becomes one without a
+/// name.
 pub(super) fn install(state: &mut State, mut whole: Tree, merged: &[Merged]) {
     for Merged { made, host } in merged {
         if state.handles.is_open(*made)

@@ -1,12 +1,13 @@
-//! Bringing what a branch changed onto the host directory below it.
+//! Applying a branch: writing what it changed to the host's directory below it.
 //!
-//! All who write to one directory do so one after the other ([`ApplyLock`]), from the look at what the
-//! host changed to the last step. Each file arrives whole: it is written beside its place under a
-//! temporary name, synchronised, and then exchanged with what is there; what comes out must be what
-//! the look found, else it is put back. So neither what the host changed before nor what it changes
-//! meanwhile is overwritten. What a step has done, the branch no longer holds: whatever stops the
-//! work, the next call goes on where it stopped.
+//! Only one process at a time applies to a directory ([`ApplyLock`]), from the comparison with the
+//! host to the last step. Each file arrives whole: it is written beside its place under a temporary
+//! name, synchronised, and then exchanged with what is there. What the exchange returns must be
+//! what the comparison found; otherwise it is put back. So nothing is overwritten that the host
+//! changed before or changes meanwhile. What a step has written, the branch no longer holds: if the
+//! work is stopped, the next call continues where it stopped.
 
+mod add;
 mod attributes;
 mod execute;
 mod lock;
@@ -27,12 +28,6 @@ pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
 use self::release::show_applied;
 pub use self::swap::{is_temporary, temporary_name};
-
-/// Merges the directories that both the branch and the host made, as applying does.
-pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
-    merge_dirs::merge_dirs(tree, lower).map(drop)
-}
-
 use crate::branch::Branch;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Step, steps};
@@ -43,35 +38,41 @@ use crate::model::id::NodeId;
 use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 
-/// How often a forced call looks again because the host changed something meanwhile.
-const MAX_LOOKS: usize = 16;
+/// How often a forced call compares again because the host changed something meanwhile.
+const MAX_COMPARISONS: usize = 16;
+
+/// Merges the directories that both the branch and the host have created, as applying does.
+pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
+    merge_dirs::merge_dirs(tree, lower).map(drop)
+}
 
 impl Branch {
-    /// Brings what the branch changed onto the host directory, and lets it show through from there:
-    /// the branch looks the same afterwards and holds nothing of its own. Meanwhile it can be read,
-    /// and whatever would change it waits.
+    /// Writes what the branch changed to the host's directory, and lets it show through from there:
+    /// afterwards the branch looks the same and holds nothing of its own. Meanwhile the branch can
+    /// be read, and an operation that would change it waits.
     ///
-    /// The host directory is below all branches: what they have not touched shows what is applied.
-    /// A snapshot that shows part of a file which is replaced on the host cannot read that part any
-    /// more (`ESTALE`). Owner and group are only brought over where this process may set them.
+    /// The host's directory is below all branches, so the others show what is applied, where they
+    /// have changed nothing. If a file is replaced on the host of which a snapshot shows a part,
+    /// the snapshot can no longer read that part (`ESTALE`). Owner and group are set only where
+    /// this process may set them.
     ///
-    /// A directory that the host has, too, is merged: what others put there stays, also when the
-    /// branch removed the directory. What lies too deep for a path stays in the branch: see
+    /// A directory that the host has as well is merged: what others put there stays, even if the
+    /// branch removed the directory. Objects that lie too deep for a path stay in the branch: see
     /// [`Applied::too_deep`].
     ///
     /// # Errors
     ///
-    /// [`ApplyError`]; with [`ApplyMode::Refuse`] conflicts, before anything is done.
+    /// [`ApplyError`]. With [`ApplyMode::Refuse`], conflicts are an error before anything is done.
     pub fn apply(&self, mode: ApplyMode) -> Result<Applied, ApplyError> {
         self.apply_unless(mode, &AtomicBool::new(false))
     }
 
-    /// As [`apply`](Self::apply), until `cancelled` is set: it then ends between two steps, or
-    /// between two pieces of a file, and leaves no temporary file.
+    /// Applies as [`apply`](Self::apply) does, until `cancelled` is set. It then ends between two
+    /// steps, or between two pieces of a file, and leaves no temporary file.
     ///
     /// # Errors
     ///
-    /// As [`apply`](Self::apply), and [`ApplyError::Cancelled`].
+    /// Those of [`apply`](Self::apply), and [`ApplyError::Cancelled`].
     pub fn apply_unless(
         &self,
         mode: ApplyMode,
@@ -81,22 +82,24 @@ impl Branch {
         let lower = shared.lower.as_ref().ok_or(ApplyError::NoLower)?;
         if mode == ApplyMode::DryRun {
             let new = self.inner.read().tree.without_orphans();
-            return self.foresee(lower, new);
+            return self.dry_run(lower, new);
         }
-        // In front of the look, so that nobody writes between it and the last step; and in front of
-        // the hold, so that the branch can be changed while others are at it.
-        // Those who wait for their turn wait for the lock as well, and not one after the other.
+        // The lock is taken before the comparison, so that no other process writes between it and
+        // the last step, and before the hold, so that the branch can be changed while others are
+        // applied. One deadline is for the turn and the lock together, so that branches which wait
+        // for their turn do not each wait for the lock in addition.
         let until = ApplyLock::deadline();
         let _in_turn = lower.own_writes.turn();
         let _alone = ApplyLock::take_until(lower.root(), cancelled, until)?;
         let hold = self.inner.hold();
         let mut applied = Applied::default();
-        for look in 1.. {
+        for attempt in 1.. {
             match self.apply_once(lower, &hold, mode, cancelled, &mut applied) {
-                Err(Stopped::Surprise(_)) if mode == ApplyMode::Force && look < MAX_LOOKS => {}
+                Err(Stopped::Surprise(_))
+                    if mode == ApplyMode::Force && attempt < MAX_COMPARISONS => {}
                 Err(Stopped::Surprise(path)) => {
                     let new = hold.state().tree.without_orphans();
-                    let again = self.foresee(lower, new)?;
+                    let again = self.dry_run(lower, new)?;
                     let mut conflicts = again.conflicts;
                     conflicts.push(path);
                     conflicts.sort();
@@ -113,8 +116,8 @@ impl Branch {
         Ok(applied)
     }
 
-    /// What applying this tree would do.
-    fn foresee(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
+    /// Returns what applying this tree would do.
+    fn dry_run(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
         merge_dirs::merge_dirs(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
@@ -128,9 +131,9 @@ impl Branch {
         })
     }
 
-    /// With force, takes out the steps about files that cannot be read any more, and returns the paths
-    /// of those. Without force they are conflicts.
-    fn leave_unreadable(
+    /// Removes the steps about files that can no longer be read, if force is used, and returns the
+    /// paths of those files. Without force they are conflicts.
+    fn skip_unreadable(
         &self,
         mode: ApplyMode,
         new: &Tree,
@@ -142,7 +145,7 @@ impl Branch {
         let mut unreadable = self.unreadable_in(new);
         unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
         if let Some(path) = moved_of(steps, &unreadable) {
-            // What takes its old name would overwrite the host's version of it.
+            // An object that takes its old name would overwrite the host's version of it.
             return Err(ApplyError::Changed {
                 done: Vec::new(),
                 conflicts: vec![below_root(&path)],
@@ -154,7 +157,8 @@ impl Branch {
         Ok(paths)
     }
 
-    /// One look, and the steps that follow from it, as far as they can be made.
+    /// Compares the branch with the host once, and makes the steps that follow, as far as they can
+    /// be made.
     fn apply_once(
         &self,
         lower: &Lower,
@@ -170,7 +174,7 @@ impl Branch {
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
         let (mut steps, too_deep) = with_paths(&new, steps)?;
-        let unreadable = self.leave_unreadable(mode, &new, &mut steps)?;
+        let unreadable = self.skip_unreadable(mode, &new, &mut steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;
@@ -218,13 +222,15 @@ impl Branch {
             }));
         }
         if too_deep > 0 {
-            // The branch has more than the host. What was applied, it no longer holds.
+            // The branch still has changes that the host has not. It no longer holds what was
+            // applied.
             return Ok(());
         }
         let mut fresh = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
         let mut state = hold.state();
         for (key, _) in state.tree.without_orphans().inodes().iter() {
-            // What was no step of its own, too: it shows what is on the host.
+            // This includes objects that had no step of their own: they show what is on the host,
+            // too.
             show_applied(&self.inner.served, lower, &new, NodeId(key));
         }
         for (node, linkable) in state.tree.orphans().iter() {
@@ -242,7 +248,7 @@ fn below_root(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }
 
-/// The path of an object that cannot be read and that the branch has moved as well.
+/// Returns the path of an object that can no longer be read and that the branch has moved as well.
 fn moved_of(steps: &[Step], unreadable: &HashMap<NodeId, PathBuf>) -> Option<PathBuf> {
     let moved = steps.iter().find_map(|step| match step {
         Step::Renamed(_, to) => unreadable.get(&to.node),
@@ -251,7 +257,7 @@ fn moved_of(steps: &[Step], unreadable: &HashMap<NodeId, PathBuf>) -> Option<Pat
     moved.cloned()
 }
 
-/// Leaves out the steps that are about names without a path. Returns how many those are.
+/// Leaves out the steps that are about names without a path, and returns how many those are.
 fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), ApplyError> {
     let mut paths = DirPaths::default();
     let all = steps.len();
@@ -261,7 +267,7 @@ fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), Ap
         if let Step::Renamed(from, _) = step
             && !is_kept
         {
-            // What comes to its old name would take it away from the host.
+            // An object that takes its old name would remove it from the host.
             moved.get_or_insert_with(|| display(&relative(&from.path())));
         }
         is_kept
@@ -275,9 +281,9 @@ fn with_paths(new: &Tree, mut steps: Vec<Step>) -> Result<(Vec<Step>, usize), Ap
     }
 }
 
-/// Why one round did not get to its end.
+/// Why one round was not completed.
 enum Stopped {
-    /// The host changed this path since the look.
+    /// The host changed this path since the comparison.
     Surprise(PathBuf),
     With(ApplyError),
 }
@@ -289,6 +295,6 @@ impl From<ApplyError> for Stopped {
 }
 
 fn is_set(flag: &AtomicBool) -> bool {
-    // Relaxed: nothing but the flag itself is looked at.
+    // Relaxed, because only the flag itself is read.
     flag.load(Ordering::Relaxed)
 }

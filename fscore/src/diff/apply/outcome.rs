@@ -6,35 +6,35 @@ use super::lock::LockError;
 use crate::model::errno::Errno;
 use crate::model::event::ObjectKind;
 
-/// How [`Branch::apply`](crate::Branch::apply) shall go about it.
+/// What [`Branch::apply`](crate::Branch::apply) does about conflicts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ApplyMode {
-    /// Only say what would be done.
+    /// Only reports what would be done.
     DryRun,
-    /// Do it, unless something conflicts.
+    /// Applies the branch, unless there are conflicts.
     Refuse,
-    /// Do it, also where the host changed what the branch changed. What others put into a directory
-    /// stays all the same.
+    /// Applies the branch even where the host changed what the branch changed. What others put into
+    /// a directory stays all the same.
     Force,
 }
 
-/// One thing to do on the host. Paths are relative to the lower directory.
+/// One step on the host. Paths are relative to the lower directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// A new directory, link or special file.
+    /// A directory, symbolic link or special file is created.
     Create(PathBuf, ObjectKind),
-    /// A file, written whole.
+    /// A file is written as a whole.
     Write(PathBuf),
-    /// Permissions, owner, times and extended attributes.
+    /// Permissions, owner, times or extended attributes are set.
     SetAttributes(PathBuf),
-    /// A name moves.
+    /// An object is renamed.
     Rename(PathBuf, PathBuf),
-    /// A name goes away.
+    /// A name is removed.
     Remove(PathBuf, ObjectKind),
 }
 
 impl Action {
-    /// What it is done to; of a rename, the new name.
+    /// Returns the path that it changes; for a rename, the new name.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -46,7 +46,7 @@ impl Action {
         }
     }
 
-    /// Returns every path that it changes: of a rename, the old name and the new one.
+    /// Returns every path that it changes: for a rename, the old name and the new one.
     pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
         let old = match self {
             Self::Rename(old, _) => Some(&**old),
@@ -59,12 +59,12 @@ impl Action {
 /// What applying did, or would do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Applied {
-    /// In the order in which it is done.
+    /// The steps, in their order.
     pub actions: Vec<Action>,
-    /// What the host changed since the branch saw it.
+    /// The paths that the host changed since the branch saw them.
     pub conflicts: Vec<PathBuf>,
-    /// What stays although the branch removed the directory it is in, because the branch never saw
-    /// it; and those directories.
+    /// The paths that stay although the branch removed their directory, because the branch never
+    /// saw them; and those directories.
     pub kept: Vec<PathBuf>,
     /// How many changes lie too deep for a path (4,095 bytes). They are left out and stay in the
     /// branch.
@@ -78,38 +78,40 @@ pub enum ApplyError {
     NoLower,
     /// The host changed what the branch changed; nothing was done.
     Conflicts(Vec<PathBuf>),
-    /// The host changed something while the branch was applied. What was done is done and no longer
-    /// among the branch's changes; the rest is, and nothing of the host's was overwritten.
+    /// The host changed something while the branch was applied. The steps that were made stay, and
+    /// are no longer among the branch's changes. The others still are, and nothing of the host's
+    /// was overwritten.
     Changed {
-        /// What was done before.
+        /// The steps that were made before.
         done: Vec<Action>,
-        /// What the host changed.
+        /// The paths that the host changed.
         conflicts: Vec<PathBuf>,
     },
-    /// The branch has something else where the host has directories with files that the branch never
-    /// saw, or the host moved directories that the branch changed; nothing was done, also when forced.
+    /// The branch has something else where the host has directories with files that the branch
+    /// never saw, or the host moved directories that the branch changed. Nothing was done, even if
+    /// forced.
     InTheWay(Vec<PathBuf>),
-    /// The host refused. What was done before is no longer among the branch's changes.
+    /// The host refused a step. The steps before it are no longer among the branch's changes.
     Host {
-        /// What was being done.
+        /// The path that the step was about.
         path: PathBuf,
-        /// Why not.
+        /// What the host answered.
         errno: Errno,
         /// How many steps were made before.
         done: usize,
     },
-    /// It was ended from outside. What was done is no longer among the branch's changes.
+    /// The caller cancelled it. The steps that were made are no longer among the branch's changes.
     Cancelled {
         /// How many steps were made.
         done: usize,
-        /// How many were not.
+        /// How many steps were not made.
         left: usize,
     },
-    /// Another process does not stop writing to the directory; nothing was done.
+    /// Another process keeps the directory locked; nothing was done.
     Busy,
-    /// The branch moved this to where it has no path; nothing was done.
+    /// The branch moved this object to where it has no path; nothing was done.
     TooDeep(PathBuf),
-    /// The difference could not be found.
+    /// The difference between the branch and the host could not be found.
     Diff(Errno),
 }
 
@@ -127,7 +129,7 @@ impl From<LockError> for ApplyError {
     }
 }
 
-/// The first path, and how many there are beside it.
+/// The first path, and how many others there are.
 struct Paths<'a>(&'a [PathBuf]);
 
 impl std::fmt::Display for Paths<'_> {

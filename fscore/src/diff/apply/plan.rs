@@ -1,4 +1,4 @@
-//! What is to be done on the host, and what stands against it.
+//! The plan of applying a branch: the steps on the host, and the conflicts.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -21,10 +21,10 @@ use crate::store::tree::Tree;
 pub(super) struct Item {
     pub(super) step: Step,
     pub(super) action: Action,
-    /// The host's object, no directory, whose name this takes.
+    /// The host's object whose name this takes. It is no directory.
     pub(super) replaces: Option<NodeId>,
-    /// The attributes in which the host's object differs from the branch's, when it has the same
-    /// content: the object stays, and only these are set.
+    /// If the host's object has the same content as the branch's, the attributes in which it
+    /// differs: the object stays, and only these are set.
     pub(super) only: Option<Differs>,
 }
 
@@ -35,13 +35,13 @@ pub(super) struct Plan {
     pub(super) conflicts: Vec<PathBuf>,
     /// What the host put into directories that the branch removed, and those directories.
     pub(super) kept: Vec<PathBuf>,
-    /// Such directories whose name the branch gave to something else, and directories that the host
-    /// moved while the branch changed something in them.
+    /// Those of the directories whose name the branch gave to something else, and directories that
+    /// the host moved while the branch changed something in them.
     pub(super) blocked: Vec<PathBuf>,
-    /// What the host has already as the branch wants it, though it came to be otherwise: names, and
-    /// what they lead to.
-    pub(super) there: Vec<(Option<(NodeId, Name)>, NodeId)>,
-    /// How the host had each object that is to be touched.
+    /// Names and objects that the host already has as in the branch, although they were created
+    /// independently.
+    pub(super) already_there: Vec<(Option<(NodeId, Name)>, NodeId)>,
+    /// How the host had each object that the plan touches.
     pub(super) expected: HashMap<NodeId, Expected>,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn display(path: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(path.to_vec()))
 }
 
-/// Where the new tree has a node, relative to the root.
+/// Returns where the new tree has a node, relative to the root.
 pub(super) fn path_of(tree: &Tree, node: NodeId) -> Option<Vec<u8>> {
     if node == NodeId::ROOT {
         return Some(Vec::new());
@@ -64,9 +64,9 @@ pub(super) fn path_of(tree: &Tree, node: NodeId) -> Option<Vec<u8>> {
 }
 
 impl Plan {
-    /// From the steps that lead from what the host has to the new tree.
+    /// Makes the plan from the steps that lead from what the host has to the new tree.
     pub(super) fn new(lower: &Lower, old: &Tree, new: &Tree, steps: &[Step]) -> Self {
-        let look = Look { lower, old, new };
+        let comparison = Comparison { lower, old, new };
         let mut planner = Planner {
             takers: takers(steps),
             occupied: HashSet::new(),
@@ -76,10 +76,10 @@ impl Plan {
                 conflicts: Vec::new(),
                 kept: Vec::new(),
                 blocked: Vec::new(),
-                there: Vec::new(),
+                already_there: Vec::new(),
                 expected: HashMap::new(),
             },
-            look,
+            comparison,
         };
         for step in steps {
             planner.expect(step);
@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// Names that something new takes, and whether that is a directory.
+/// Returns the names that something new takes, and whether that is a directory.
 fn takers(steps: &[Step]) -> HashMap<(NodeId, Name), bool> {
     let named = steps.iter().filter_map(|step| match step {
         Step::Added(named) | Step::Renamed(_, named) => Some(named),
@@ -106,7 +106,7 @@ fn takers(steps: &[Step]) -> HashMap<(NodeId, Name), bool> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Look<'a> {
+struct Comparison<'a> {
     lower: &'a Lower,
     /// What an untouched branch shows: the host as it is.
     old: &'a Tree,
@@ -114,24 +114,24 @@ struct Look<'a> {
 }
 
 struct Planner<'a> {
-    look: Look<'a>,
+    comparison: Comparison<'a>,
     takers: HashMap<(NodeId, Name), bool>,
-    /// Directories in which something of others stays.
+    /// Directories in which something stays that others have put there.
     occupied: HashSet<NodeId>,
-    /// By name, what is replaced there.
+    /// The objects that are replaced, by name.
     replaced: HashMap<(NodeId, Name), NodeId>,
     plan: Plan,
 }
 
 impl Planner<'_> {
-    /// Notes how the host has what the step touches. This comes before the comparison with what the
-    /// branch saw: what is changed in between is found by one of the two.
+    /// Records how the host has the object that the step touches. This comes before the comparison
+    /// with what the branch saw, so a change in between is found by one of the two.
     fn expect(&mut self, step: &Step) {
         let node = match step {
             Step::Removed(named) | Step::Added(named) | Step::Renamed(_, named) => named.node,
             Step::Modified(node, _) => *node,
         };
-        if let Some(fingerprint) = self.look.lower.fingerprint_of(node) {
+        if let Some(fingerprint) = self.comparison.lower.fingerprint_of(node) {
             let exact = !fingerprint.is_dir();
             self.plan
                 .expected
@@ -147,7 +147,7 @@ impl Planner<'_> {
                 let path = display(&relative(&to.path()));
                 let replaced = self.replaced.get(&(to.dir, to.name.clone())).copied();
                 let mut both = replaced.into_iter().chain([to.node]);
-                let are_as_seen = both.all(|node| self.look.is_as_seen(node, None));
+                let are_as_seen = both.all(|node| self.comparison.is_as_seen(node, None));
                 self.conflict_unless(are_as_seen, &path);
                 let was = display(&relative(&from.path()));
                 self.item(step, Action::Rename(was, path), Some(to));
@@ -173,9 +173,9 @@ impl Planner<'_> {
         });
     }
 
-    /// The host's object has the content of the branch's: only attributes are still to be set.
+    /// Plans to set attributes only, because the host's object has the content of the branch's.
     fn attributes(&mut self, step: &Step, path: PathBuf, on_host: NodeId, only: Differs) {
-        let is_as_seen = self.look.has_attributes_as_seen(on_host, only);
+        let is_as_seen = self.comparison.has_attributes_as_seen(on_host, only);
         self.conflict_unless(is_as_seen, &path);
         self.plan.items.push(Item {
             step: step.clone(),
@@ -185,19 +185,20 @@ impl Planner<'_> {
         });
     }
 
-    /// A name goes away: what the branch never saw stays, and so does the directory that it is in.
+    /// Plans the removal of a name. What the branch never saw stays, and so does the directory that
+    /// it is in.
     fn remove(&mut self, named: &Named) {
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
         let taker = self.takers.get(&place).copied();
-        let is_own = self.look.new.seen().get(node.0).is_some();
+        let is_own = self.comparison.new.seen().get(node.0).is_some();
         let all = Differs {
             mode: true,
             owner: true,
             xattrs: true,
             ..Differs::default()
         };
-        let is_as_seen = self.look.is_as_seen(node, Some(all));
+        let is_as_seen = self.comparison.is_as_seen(node, Some(all));
         if named.is_dir && self.occupied.contains(&node) {
             self.occupied.insert(named.dir);
             self.plan.conflicts.push(path.clone());
@@ -208,7 +209,7 @@ impl Planner<'_> {
             return;
         }
         if taker == Some(false) && !named.is_dir {
-            // Whether this is in conflict is judged with what takes the name.
+            // Whether there is a conflict is decided with the object that takes the name.
             self.replaced.insert(place, node);
             return;
         }
@@ -218,7 +219,7 @@ impl Planner<'_> {
             self.plan.kept.push(path);
             return;
         }
-        let Ok(kind) = self.look.old.inode(node).map(|inode| inode.kind()) else {
+        let Ok(kind) = self.comparison.old.inode(node).map(|inode| inode.kind()) else {
             return;
         };
         self.item(
@@ -229,26 +230,27 @@ impl Planner<'_> {
     }
 
     fn create(&mut self, step: &Step, named: &Named) {
-        let new = self.look.new;
+        let new = self.comparison.new;
         let (node, path) = (named.node, display(&relative(&named.path())));
         let place = (named.dir, named.name.clone());
-        if named.is_dir && self.look.lower.fingerprint_of(node).is_some() {
-            // The host has moved it, with whatever else is in it by now.
+        if named.is_dir && self.comparison.lower.fingerprint_of(node).is_some() {
+            // The host has moved the directory, with whatever else is in it by now.
             self.plan.conflicts.push(path.clone());
             self.plan.blocked.push(path);
             return;
         }
         let replaced = self.replaced.get(&place).copied();
-        let is_seen = |node| self.look.is_as_seen(node, None);
-        // Made by the branch, unless the host removed what the branch changed.
+        let is_seen = |node| self.comparison.is_as_seen(node, None);
+        // The object was created by the branch, unless the host removed one that the branch
+        // changed.
         let is_free = new.seen().get(node.0).is_none() || is_seen(node);
-        if let Some(on_host) = replaced.filter(|it| self.look.has_same_content(*it, node))
+        if let Some(on_host) = replaced.filter(|it| self.comparison.has_same_content(*it, node))
             && is_free
         {
             self.replaced.remove(&place);
-            match self.look.attributes_to_set(on_host, node) {
+            match self.comparison.attributes_to_set(on_host, node) {
                 none if none == Differs::default() => {
-                    self.plan.there.push((Some(place), node));
+                    self.plan.already_there.push((Some(place), node));
                 }
                 only => self.attributes(step, path, on_host, only),
             }
@@ -268,22 +270,22 @@ impl Planner<'_> {
     }
 
     fn modify(&mut self, node: NodeId, differs: Differs) {
-        let Some(path) = path_of(self.look.new, node).map(|path| display(&path)) else {
+        let Some(path) = path_of(self.comparison.new, node).map(|path| display(&path)) else {
             return;
         };
-        let differs = self.look.changed_by_branch(node, differs);
+        let differs = self.comparison.changed_by_branch(node, differs);
         if differs == Differs::default() {
             return;
         }
-        if !self.look.is_as_seen(node, Some(differs)) {
-            if differs.content && self.look.has_same_content(node, node) {
+        if !self.comparison.is_as_seen(node, Some(differs)) {
+            if differs.content && self.comparison.has_same_content(node, node) {
                 let only = Differs {
                     content: false,
                     mtime: false,
                     ..differs
                 };
                 if only == Differs::default() {
-                    self.plan.there.push((None, node));
+                    self.plan.already_there.push((None, node));
                 } else {
                     self.attributes(&Step::Modified(node, only), path, node, only);
                 }
@@ -300,14 +302,14 @@ impl Planner<'_> {
     }
 }
 
-impl Look<'_> {
-    /// The host's object, as a branch has it that makes it its own now.
+impl Comparison<'_> {
+    /// Looks at the host's object, as an inode that a branch would copy up now.
     fn on_host(&self, node: NodeId) -> Result<Inode> {
         Ok(self.lower.inode(node)?.into())
     }
 
-    /// What the branch changed or took away must be what it saw. Of a directory only the attributes
-    /// in question count: what is in it has names of its own.
+    /// Returns whether the host still has the object as the branch saw it. Of a directory only the
+    /// attributes in question count, because its entries are judged by their own names.
     fn is_as_seen(&self, node: NodeId, differs: Option<Differs>) -> bool {
         let Some(seen) = self.new.seen().get(node.0) else {
             return false;
@@ -321,8 +323,8 @@ impl Look<'_> {
         self.has_attributes_as_seen(node, differs.unwrap_or_default())
     }
 
-    /// Whether the host has left these attributes as the branch saw them. The branch saw none of
-    /// those of an object that the host made since.
+    /// Returns whether the host has left these attributes as the branch saw them. This is so for an
+    /// object that the host has created since, because the branch saw none of its attributes.
     fn has_attributes_as_seen(&self, node: NodeId, differs: Differs) -> bool {
         let Some(seen) = self.new.seen().get(node.0) else {
             return true;
@@ -339,8 +341,9 @@ impl Look<'_> {
             && (!differs.xattrs || has_same_xattrs())
     }
 
-    /// The attributes that an object of the branch brings to the host's object of the same name and
-    /// content: those that differ, unless the branch has left them as it saw them on the host.
+    /// Returns the attributes to set on the host's object that has the name and the content of one
+    /// of the branch: those that differ, unless the branch has left them as it saw them on the
+    /// host.
     fn attributes_to_set(&self, on_host: NodeId, of_branch: NodeId) -> Differs {
         let (Ok(there), Ok(here)) = (self.on_host(on_host), self.new.inode(of_branch)) else {
             return Differs::default();
@@ -362,8 +365,8 @@ impl Look<'_> {
         }
     }
 
-    /// In what an object differs because the branch changed it, and not the host since. That a file
-    /// was touched means nothing when the host has changed it.
+    /// Returns those differences of an object that the branch made, and not the host. A time that
+    /// the branch set does not count if the host has changed the file since.
     fn changed_by_branch(&self, node: NodeId, mut differs: Differs) -> Differs {
         let (Ok(inode), Some(seen)) = (self.new.inode(node), self.new.seen().get(node.0)) else {
             return differs;
@@ -379,8 +382,8 @@ impl Look<'_> {
         differs
     }
 
-    /// Whether the host's object holds what the branch's does: then no content is to be written,
-    /// whoever wrote it.
+    /// Returns whether the host's object has the same content as the branch's, so that none has to
+    /// be written.
     fn has_same_content(&self, on_host: NodeId, of_branch: NodeId) -> bool {
         let (Ok(there), Ok(here)) = (self.on_host(on_host), self.new.inode(of_branch)) else {
             return false;

@@ -1,4 +1,4 @@
-//! What a step has brought to the host is the host's: the branch no longer holds it.
+//! Releasing from the branch what a step has written to the host, which shows it from then on.
 
 use super::execute::Executor;
 use super::staging::Staged;
@@ -12,7 +12,8 @@ use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
 impl Tree {
-    /// The host has under this name what the branch shows there.
+    /// Removes the branch's own entry, because the host has under this name what the branch shows
+    /// there.
     pub(super) fn release_name(&mut self, dir: NodeId, name: &Name, node: NodeId) {
         let case = self.shared.config.case_sensitivity;
         let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
@@ -26,7 +27,7 @@ impl Tree {
         }
     }
 
-    /// The host has no such name any more.
+    /// Removes a whiteout, because the host no longer has the name.
     pub(super) fn release_whiteout(&mut self, dir: NodeId, name: &Name) {
         let case = self.shared.config.case_sensitivity;
         let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
@@ -40,7 +41,8 @@ impl Tree {
         }
     }
 
-    /// The host has a name that is only on the way to another one, which the branch shows.
+    /// Hides a name that an object has on the host only for a while, on its way to the one that the
+    /// branch shows.
     pub(super) fn hide_aside(&mut self, dir: NodeId, name: &Name) {
         let case = self.shared.config.case_sensitivity;
         let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
@@ -52,15 +54,15 @@ impl Tree {
         }
     }
 
-    /// The host has a directory that the branch made: the rest of what the branch has in it comes
-    /// later.
+    /// Merges a directory that the branch created with the host's, which is there now. Its entries
+    /// follow in later steps.
     pub(super) fn release_dir(&mut self, node: NodeId) {
         if let Some(entries) = self.inode_mut(node).ok().and_then(|it| it.as_dir_mut()) {
             entries.merges_lower = true;
         }
     }
 
-    /// The host has the object as the branch shows it.
+    /// Releases an object, because the host has it as the branch shows it.
     pub(super) fn release_object(&mut self, node: NodeId) {
         self.forget(node);
         self.forget_seen(node);
@@ -68,8 +70,8 @@ impl Tree {
 }
 
 impl Executor<'_> {
-    /// The host has an object that was put there: what is still to be done with it is based on that.
-    pub(super) fn has_put(&self, state: &mut State, node: NodeId, staged: &Staged) {
+    /// Records that an object was put on the host: further steps about it are based on that.
+    pub(super) fn record_placed(&self, state: &mut State, node: NodeId, staged: &Staged) {
         let is_own = |fingerprint| staged.is_own(&fingerprint);
         if self.lower.fingerprint_of(node).is_some_and(is_own)
             && let Ok(now) = self.lower.inode(node)
@@ -85,17 +87,24 @@ impl Executor<'_> {
         }
     }
 
-    /// The host has an object by another name, in the version that the look found.
+    /// Records that an object has another name on the host, in the version that the comparison
+    /// found.
     pub(super) fn has_moved(&self, state: &mut State, node: NodeId) {
         if let Some(expected) = self.expected.get(&node) {
             state
                 .tree
-                .moved_by_us_as(node, expected.fingerprint.version());
+                .record_own_move_of(node, expected.fingerprint.version());
         }
     }
 
-    /// The host has it already. The object is released with the last step that is about it.
-    pub(super) fn release_there(&self, name: Option<&(NodeId, Name)>, node: NodeId, is_last: bool) {
+    /// Releases a name that the host has already. The object is released with the last step that is
+    /// about it.
+    pub(super) fn release_already_there(
+        &self,
+        name: Option<&(NodeId, Name)>,
+        node: NodeId,
+        is_last: bool,
+    ) {
         let mut state = self.hold.state();
         let mut on_host = node;
         if let Some((dir, name)) = name {
@@ -103,14 +112,14 @@ impl Executor<'_> {
             state.tree.release_name(*dir, name, node);
         }
         if let Some(expected) = self.expected.get(&on_host) {
-            // Found to hold what the branch has shown: its own.
+            // The host's object was found to have the content that the branch has shown.
             self.served.content(on_host, expected.fingerprint.version());
         }
         if !is_last {
             return;
         }
         if state.handles.is_open(node) && self.lower.fingerprint_of(node).is_none() {
-            // It goes on as a file without a name.
+            // It stays open as a file without a name.
             if let Ok(inode) = state.tree.inode_mut(node) {
                 inode.nlink = 0;
                 inode.names = crate::model::names::Names::None;
@@ -122,7 +131,8 @@ impl Executor<'_> {
     }
 }
 
-/// What the branch put on the host is what it has shown last: its next change is based on that.
+/// Records that the branch has shown what it put on the host, so that its next change is based on
+/// that.
 pub(super) fn show_applied(served: &ServedVersions, lower: &Lower, new: &Tree, node: NodeId) {
     let Ok(own) = new.inode(node) else {
         return;

@@ -1,4 +1,4 @@
-//! New objects, whole, under temporary names beside their places.
+//! Staging: new objects are written as a whole, under temporary names beside their places.
 
 use std::cell::Cell;
 
@@ -6,28 +6,29 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
-use super::attributes::{self, Model, set_owner_and_times};
+use super::attributes::{self, ReplacedFile, set_owner_and_times};
 use super::execute::{Executor, Stop};
 use super::is_set;
 use super::swap::{At, temporary_name};
-use crate::lower::beneath;
-use crate::lower::{Fingerprint, mode_of, split};
+use crate::lower::{Fingerprint, beneath, mode_of, split};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::store::inode::{Body, Inode};
 
-/// Bytes that are copied at a time.
+/// How many bytes are copied at a time.
 const PIECE: usize = 1 << 20;
 
-/// Something new on the host under a temporary name, which is removed in the end, with what it took
-/// the place of. What the host put there instead is not.
+/// A new object on the host under a temporary name. In the end that name is removed, with the
+/// object that has it then: the one that was replaced. If the host has put another object there,
+/// the name stays.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) dir: OwnedFd,
     pub(super) temporary: Vec<u8>,
-    /// What it is, when it is about to get its place.
+    /// What the new object is, recorded when it is about to get its place.
     own: Cell<Option<Fingerprint>>,
-    /// It got its place: what has the temporary name now was seen by the branch.
+    /// Whether it got its place, so that the temporary name now leads to an object which the branch
+    /// has seen.
     pub(super) is_placed: Cell<bool>,
 }
 
@@ -48,12 +49,14 @@ impl Staged {
         }
     }
 
-    /// Whether that is what is at hand, not what somebody has put or written there since.
+    /// Returns whether `now` is the new object, and not one that another program has put or written
+    /// there since.
     pub(super) fn is_own(&self, now: &Fingerprint) -> bool {
         self.own.get().is_some_and(|own| now.is_same_content(&own))
     }
 
-    /// As [`at`](Self::at), for giving it its place.
+    /// Returns the temporary name of an object that is about to get its place, and records what the
+    /// object is.
     pub(super) fn ready(&self) -> At<'_> {
         self.own.set(Fingerprint::at(&self.dir, &self.temporary));
         self.at()
@@ -65,14 +68,15 @@ impl Drop for Staged {
         let is_strange = self.own.get().is_some()
             && Fingerprint::at(&self.dir, &self.temporary).is_some_and(|now| !self.is_own(&now));
         if self.is_placed.get() || !is_strange {
-            // There may be nothing any more.
+            // The name may be gone already.
             let _ = rustix::fs::unlinkat(&self.dir, &*self.temporary, AtFlags::empty());
         }
     }
 }
 
 impl Executor<'_> {
-    /// The object, beside `path`. What it takes the place of hands on what the branch does not show.
+    /// Writes the object beside `path`. It gets the attributes of the object it replaces that the
+    /// branch does not show.
     pub(super) fn stage(
         &self,
         path: &[u8],
@@ -85,12 +89,12 @@ impl Executor<'_> {
         let (dir, at) = (&staged.dir, &*staged.temporary);
         match &inode.body {
             Body::File(_) => {
-                let model = replaces
-                    .map(|replaced| self.model(dir, name, node, replaced))
+                let old_file = replaces
+                    .map(|replaced| self.open_replaced(dir, name, node, replaced))
                     .transpose()?
                     .flatten();
                 let seen = self.new.seen().get(replaces.unwrap_or(node).0);
-                self.write(&staged, node, &inode, seen, model.as_ref())?;
+                self.write(&staged, node, &inode, seen, old_file.as_ref())?;
                 return Ok(staged);
             }
             Body::Symlink(text) => rustix::fs::symlinkat(&**text, dir, at)?,
@@ -98,27 +102,27 @@ impl Executor<'_> {
             Body::Socket => special(dir, at, FileType::Socket, &inode, 0)?,
             Body::CharDevice(rdev) => special(dir, at, FileType::CharacterDevice, &inode, *rdev)?,
             Body::BlockDevice(rdev) => special(dir, at, FileType::BlockDevice, &inode, *rdev)?,
-            // A directory is made in its place.
+            // A directory is created in its place.
             Body::Dir(_) => return Err(Stop::Host(Errno::EISDIR)),
         }
         set_owner_and_times(dir, at, &inode.attr(node))?;
         Ok(staged)
     }
 
-    /// The host's file that is replaced; nothing when it is no file.
-    fn model(
+    /// Opens the host's file that is replaced; `None` when it is no file.
+    fn open_replaced(
         &self,
         dir: &OwnedFd,
         name: &[u8],
         node: NodeId,
         replaced: NodeId,
-    ) -> Result<Option<Model>, Stop> {
+    ) -> Result<Option<ReplacedFile>, Stop> {
         let expected = self.expected(replaced)?.fingerprint;
         if !expected.is_file() {
             return Ok(None);
         }
         let (fd, stat) = match beneath::open_content(dir, name) {
-            // Gone, or no file any more.
+            // It is gone, or is no file any more.
             Err(HostErrno::NOENT | HostErrno::STALE | HostErrno::LOOP) => {
                 return Err(Stop::Surprise);
             }
@@ -128,17 +132,17 @@ impl Executor<'_> {
             return Err(Stop::Surprise);
         }
         let (mode, is_same) = (mode_of(&stat), replaced == node);
-        Ok(Some(Model { fd, mode, is_same }))
+        Ok(Some(ReplacedFile { fd, mode, is_same }))
     }
 
-    /// Content, everything else, fsync.
+    /// Writes the content, then sets the attributes, then calls fsync.
     fn write(
         &self,
         staged: &Staged,
         node: NodeId,
         inode: &Inode,
         seen: Option<&crate::store::inode::Seen>,
-        model: Option<&Model>,
+        old_file: Option<&ReplacedFile>,
     ) -> Result<(), Stop> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
@@ -146,11 +150,11 @@ impl Executor<'_> {
         let file = rustix::fs::openat(&staged.dir, &*staged.temporary, flags, own)?;
         self.fill(&file, node, inode)?;
         let xattrs = self.new.xattrs(node, inode)?;
-        attributes::furnish(&staged.dir, &file, inode, seen, xattrs.as_ref(), model)?;
+        attributes::set_all(&staged.dir, &file, inode, seen, xattrs.as_ref(), old_file)?;
         Ok(rustix::fs::fsync(&file)?)
     }
 
-    /// Holes of the branch and of the file below stay holes.
+    /// Writes the content. Holes of the branch and of the file below stay holes.
     fn fill(&self, file: &OwnedFd, node: NodeId, inode: &Inode) -> Result<(), Stop> {
         let size = inode.as_file().map_or(0, crate::store::content::File::size);
         rustix::fs::ftruncate(file, size)?;
@@ -198,17 +202,17 @@ fn write_all(file: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
 fn special(dir: &OwnedFd, name: &[u8], kind: FileType, inode: &Inode, rdev: u64) -> Result<()> {
     let mode = attributes::mode_for_host(inode, None, None);
     rustix::fs::mknodat(dir, name, kind, mode, device(rdev))?;
-    // The umask took some of it. The name is ours alone, and no link.
+    // The umask has removed some bits. The temporary name is known only here, so it is no link.
     Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)
 }
 
-/// macOS makes such files by path only, which would follow links on the way.
+/// Fails: macOS creates such files by path only, which would follow links on the way.
 #[cfg(target_vendor = "apple")]
 fn special(_: &OwnedFd, _: &[u8], _: FileType, _: &Inode, _: u64) -> Result<()> {
     Err(rustix::io::Errno::OPNOTSUPP.into())
 }
 
-/// A device number in the host's type.
+/// Converts a device number to the host's type.
 #[cfg(not(target_vendor = "apple"))]
 fn device<T: TryFrom<u64> + Default>(rdev: u64) -> T {
     T::try_from(rdev).unwrap_or_default()

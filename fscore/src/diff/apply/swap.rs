@@ -1,7 +1,8 @@
-//! Renames that take back what they did when somebody else was there in the meantime.
+//! Renames that compare and swap: they take back what they did when another program was there
+//! first.
 //!
-//! Each function gives whether it was done: not, when the host has something else there than was
-//! expected; then the host is as it was.
+//! Each function returns whether the rename was done. It is not done when the host has something
+//! else there than was expected; then the host is as it was.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +17,11 @@ use crate::model::errno::{Errno, Result};
 const PREFIX: &[u8] = b".agentfs-";
 const SUFFIX: &[u8] = b".tmp";
 
-/// Tells the names that this process makes from each other.
+/// Makes the names of this process different from each other.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// A name for a file beside its place that nobody else takes: with the process's number, so that a
-/// watcher of the directory knows that it means nothing ([`is_temporary`]).
+/// Returns a name for a file beside its place that no other process uses. A watcher of the
+/// directory recognises it by its form ([`is_temporary`]) and ignores it.
 #[must_use]
 pub fn temporary_name() -> Vec<u8> {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -31,7 +32,7 @@ pub fn temporary_name() -> Vec<u8> {
     name
 }
 
-/// Whether a name is one that [`temporary_name`] gave, in whatever process.
+/// Returns whether a name is one that [`temporary_name`] has returned, in whatever process.
 #[must_use]
 pub fn is_temporary(name: &[u8]) -> bool {
     let middle = name
@@ -53,8 +54,8 @@ pub(super) struct At<'a> {
     pub(super) name: &'a [u8],
 }
 
-/// What is expected at a name: that, and whether its last change of any kind counts. It does not
-/// when we ourselves have moved or linked the object since it was looked at.
+/// What is expected at a name: the object, and whether the time of its last change of any kind
+/// counts. It does not count if this process has moved or linked the object since it was looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
     pub(super) fingerprint: Fingerprint,
@@ -62,7 +63,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Whether it is still there, untouched.
+    /// Returns whether the object is still there, untouched.
     fn is_at(&self, at: At<'_>) -> Result<bool> {
         let now = fingerprint_at(at)?;
         Ok(now.is_some_and(|now| {
@@ -74,7 +75,8 @@ impl Expected {
         }))
     }
 
-    /// Whether that is what was moved to this name. Moving changes its time of change.
+    /// Returns whether the object is the one that was moved to this name. Moving changes its time
+    /// of change.
     fn came_to(&self, at: At<'_>) -> Result<bool> {
         Ok(fingerprint_at(at)?.is_some_and(|now| now.is_same_content(&self.fingerprint)))
     }
@@ -91,19 +93,19 @@ fn fingerprint_at(at: At<'_>) -> Result<Option<Fingerprint>> {
 /// What the host's filesystem can do.
 #[derive(Debug, Default)]
 pub(super) struct Swap {
-    /// It cannot exchange two names, or not rename without replacing: then each name is looked at
-    /// right before the rename, and what the host changes in between is lost.
+    /// Whether it cannot exchange two names, or cannot rename without replacing. Then each name is
+    /// looked at right before the rename, and a change that the host makes in between is lost.
     plain: Cell<bool>,
 }
 
 impl Swap {
-    /// Gives what has a temporary name its place, which nobody has.
+    /// Moves an object from its temporary name to its place, which is free.
     pub(super) fn place(&self, temporary: At<'_>, to: At<'_>) -> Result<bool> {
         if !self.plain.get() {
             match no_replace(temporary, to) {
                 Ok(()) => return Ok(true),
                 Err(HostErrno::EXIST) => return Ok(false),
-                Err(errno) => self.can_only_look(errno)?,
+                Err(errno) => self.fall_back_to_plain(errno)?,
             }
         }
         if fingerprint_at(to)?.is_some() {
@@ -113,16 +115,16 @@ impl Swap {
         Ok(true)
     }
 
-    /// Puts what is at `from` in the place of what is expected at `to`, which is at `from`
+    /// Moves what is at `from` to the place of what is expected at `to`. That is at `from`
     /// afterwards, or gone.
     pub(super) fn exchange(&self, from: Source<'_>, to: (At<'_>, &Expected)) -> Result<bool> {
         if !are_there(from, to)? {
             return Ok(false);
         }
         if !self.plain.get() {
-            match self.exchange_and_look(from, to) {
+            match self.exchange_and_compare(from, to) {
                 Ok(is_done) => return Ok(is_done),
-                Err(Failed::Unsupported(errno)) => self.can_only_look(errno)?,
+                Err(Failed::Unsupported(errno)) => self.fall_back_to_plain(errno)?,
                 Err(Failed::With(errno)) => return Err(errno),
             }
             if !are_there(from, to)? {
@@ -134,8 +136,13 @@ impl Swap {
         Ok(true)
     }
 
-    /// The exchange itself: what came out must be what was expected, else it goes back.
-    fn exchange_and_look(&self, from: Source<'_>, to: (At<'_>, &Expected)) -> Result<bool, Failed> {
+    /// Exchanges two names. What is at `from` then must be what was expected; otherwise it is put
+    /// back.
+    fn exchange_and_compare(
+        &self,
+        from: Source<'_>,
+        to: (At<'_>, &Expected),
+    ) -> Result<bool, Failed> {
         let (new, old) = (from.0, to.0);
         match exchange(new, old) {
             Ok(()) => {}
@@ -156,13 +163,13 @@ impl Swap {
     pub(super) fn exchange_back(&self, new: At<'_>, old: At<'_>) -> Result<()> {
         match exchange(new, old) {
             Ok(()) => Ok(()),
-            // The host took away what we had put there: its own object gets its name back.
+            // The host has removed what was put there, so its own object gets its name back.
             Err(HostErrno::NOENT) => self.put_back(new, old),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Moves what is expected at `from` to a name that nobody has.
+    /// Moves what is expected at `from` to a name that is free.
     pub(super) fn rename(&self, from: (At<'_>, &Expected), to: At<'_>) -> Result<bool> {
         if !from.1.is_at(from.0)? || !self.place_from(from.0, to)? {
             return Ok(false);
@@ -174,9 +181,9 @@ impl Swap {
         Ok(false)
     }
 
-    /// Moves what is expected at `from` to the place of what is expected at `to`, which goes away;
-    /// neither is a directory. By way of a temporary name, so that whoever watches does not hear of
-    /// an exchange of two names.
+    /// Moves what is expected at `from` to the place of what is expected at `to`, which is removed;
+    /// neither is a directory. This goes by a temporary name, so that a watcher of the host sees no
+    /// exchange of two names.
     pub(super) fn replace(
         &self,
         from: (At<'_>, &Expected),
@@ -202,14 +209,14 @@ impl Swap {
             }
         }
         match rustix::fs::unlinkat(aside.dir, aside.name, AtFlags::empty()) {
-            // Nothing is left of it where names cannot be exchanged.
+            // Where names cannot be exchanged, nothing is left at the temporary name.
             Ok(()) | Err(HostErrno::NOENT) => Ok(true),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// Removes what is expected at `from`, which is no directory, by way of a temporary name. What is
-    /// gone already is removed.
+    /// Removes what is expected at `from`, which is no directory, by a temporary name. A name that
+    /// is gone already counts as removed.
     pub(super) fn remove(&self, from: At<'_>, expected: &Expected) -> Result<bool> {
         if fingerprint_at(from)?.is_none() {
             return Ok(true);
@@ -226,7 +233,7 @@ impl Swap {
         Ok(true)
     }
 
-    /// As [`place`](Self::place); what is not there any more is not moved.
+    /// Moves an object as [`place`](Self::place) does, unless it is no longer there.
     fn place_from(&self, from: At<'_>, to: At<'_>) -> Result<bool> {
         match self.place(from, to) {
             Err(Errno::ENOENT) => Ok(false),
@@ -234,7 +241,8 @@ impl Swap {
         }
     }
 
-    /// The host's own object gets its name back, unless the host has made another one by now.
+    /// Gives the host's own object its name back, unless the host has created another one there by
+    /// now.
     fn put_back(&self, from: At<'_>, to: At<'_>) -> Result<()> {
         if self.place(from, to)? {
             return Ok(());
@@ -254,8 +262,8 @@ impl Swap {
         Ok(())
     }
 
-    /// Remembers that the filesystem knows no such renames; another error stays one.
-    fn can_only_look(&self, errno: HostErrno) -> Result<()> {
+    /// Records that the filesystem has no such renames. Any other error is returned.
+    fn fall_back_to_plain(&self, errno: HostErrno) -> Result<()> {
         if !matches!(
             errno,
             HostErrno::INVAL | HostErrno::NOSYS | HostErrno::OPNOTSUPP
@@ -272,13 +280,13 @@ impl Swap {
     }
 }
 
-/// What takes a name, and what is expected of it, unless it is our own.
+/// What takes a name, and what is expected of it, unless it is a staged object.
 type Source<'a> = (At<'a>, Option<&'a Expected>);
 
 /// Why an exchange was not made.
 #[derive(Debug)]
 enum Failed {
-    /// Perhaps because the filesystem cannot do it.
+    /// The filesystem may not support it.
     Unsupported(HostErrno),
     With(Errno),
 }
@@ -435,7 +443,7 @@ mod tests {
         });
     }
 
-    /// As if the host had written between the look and the exchange.
+    /// As if the host had written between the comparison and the exchange.
     #[test]
     fn what_came_out_of_an_exchange_goes_back_unless_it_was_expected() {
         let files = Files::new();
@@ -443,7 +451,7 @@ mod tests {
         fs::write(files.path().join("old"), "edited").unwrap();
         let swap = Swap::default();
         let old = (files.at("old"), &stale);
-        let is_done = swap.exchange_and_look((files.at("new"), None), old);
+        let is_done = swap.exchange_and_compare((files.at("new"), None), old);
         assert!(matches!(is_done, Ok(false)), "{is_done:?}");
         assert_eq!(files.all(), pairs(&[("new", "new"), ("old", "edited")]));
     }
