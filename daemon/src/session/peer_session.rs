@@ -11,6 +11,9 @@ use agentfs_proto::message::{
 };
 use agentfs_proto::ssz::Ssz as _;
 
+use tracing::Span;
+use tracing::field::Empty;
+
 use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::base::session_limits::SessionLimits;
@@ -33,14 +36,16 @@ pub(crate) struct PeerSession {
     peer: Peer,
     budget: FrameBudget,
     turn: Turn,
-    /// A job answers a request of this session: what comes after waits, so that answers keep the
-    /// order of the requests.
-    is_busy: bool,
+    /// The span of the request that a job carries out: what comes after it waits, so that replies
+    /// keep the order of the requests.
+    busy: Option<Span>,
     /// The other side has closed the connection: there is nobody to answer.
     has_hung_up: bool,
     /// A request that waits for a branch; what comes after waits too.
     waiting: Option<ToDaemon>,
     state: State,
+    /// Around everything that is done for the session.
+    span: Span,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,10 +91,12 @@ impl PeerSession {
             peer,
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
-            is_busy: false,
+            busy: None,
             has_hung_up: false,
             waiting: None,
             state: State::Greeting,
+            // At the level of debugging, so that what is logged by default stays as short as it is.
+            span: tracing::debug_span!("session", %id, pid = peer.pid, program = Empty),
         }
     }
 
@@ -124,7 +131,7 @@ impl PeerSession {
 
     /// Whether nobody waits for a request whose turn is still to come.
     pub(crate) fn is_abandoned(&self, services: &Services) -> bool {
-        self.has_hung_up && self.is_busy && services.jobs().is_waiting(self.id)
+        self.has_hung_up && self.busy.is_some() && services.jobs().is_waiting(self.id)
     }
 
     /// Whether a request of it waits for the end of a job.
@@ -142,6 +149,8 @@ impl PeerSession {
 
     /// Reads, answers and sends, for one turn.
     pub(crate) fn serve(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.turn = Turn::Waiting;
         if let State::Open(open) = &self.state
             && !self.connection.is_stalled()
@@ -169,7 +178,7 @@ impl PeerSession {
 
     fn answer_frames(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         for _ in 0..FRAMES_PER_TURN {
-            if self.is_busy || self.connection.is_stalled() {
+            if self.busy.is_some() || self.connection.is_stalled() {
                 return Served::Idle;
             }
             if let Some(message) = self.waiting.take() {
@@ -240,7 +249,8 @@ impl PeerSession {
                         "the first request must be Hello",
                     ));
                 };
-                let welcome = self.open(hello, services)?;
+                let span = request_span("Hello");
+                let welcome = span.in_scope(|| self.open(hello, services))?;
                 self.connection.push(request, welcome.into(), Vec::new());
             }
             State::Open(_) if matches!(body, Request::Hello(_)) => {
@@ -262,11 +272,14 @@ impl PeerSession {
         }
         let ToDaemon { request, body } = message;
         let name = body.name();
+        let span = request_span(name);
+        let entered = span.enter();
         let answered = match open.answer(body, descriptor, services) {
             Ok(Work::Done(answer)) => Ok(answer),
             Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
                 Ok(started) => {
-                    self.is_busy = true;
+                    drop(entered);
+                    self.busy = Some(span);
                     if self.has_hung_up {
                         // The request and the end of the connection came together.
                         services.stops().end(self.id);
@@ -299,7 +312,9 @@ impl PeerSession {
 
     /// A job for this session has ended.
     pub(crate) fn complete(&mut self, request: u64, result: Result<ReplyWithFds, Refusal>) {
-        self.is_busy = false;
+        let (session, request_span) = (self.span.clone(), self.busy.take());
+        let _in_session = session.enter();
+        let _in_request = request_span.as_ref().map(Span::enter);
         self.push(request, "a long request", result);
     }
 
@@ -315,6 +330,7 @@ impl PeerSession {
         let version = hello.version_max.min(VERSION_MAX);
         let (branch, branch_name) = services.branch_of_session(&hello)?;
         let limits = services.limits();
+        self.span.record("program", &*hello.program);
         tracing::debug!(session = %self.id, pid = self.peer.pid, program = hello.program, branch = branch_name, "session");
         let bound = hello.token.is_some();
         let open = OpenSession::new(
@@ -344,9 +360,15 @@ impl PeerSession {
 
     /// Gives back everything the session had.
     pub(crate) fn end(self, services: &Services) {
+        let _entered = self.span.enter();
         if let State::Open(open) = self.state {
             open.end(services);
         }
         services.counters().sessions_closed();
     }
+}
+
+/// Creates the span of a request. A job that carries it out enters the same one.
+fn request_span(kind: &'static str) -> Span {
+    tracing::debug_span!("request", kind)
 }
