@@ -1,4 +1,4 @@
-//! What each request leads to.
+//! Which function carries out which request.
 
 use std::os::fd::OwnedFd;
 
@@ -20,7 +20,7 @@ use crate::shared::project;
 use crate::shared::services::Services;
 
 impl OpenSession {
-    /// Carries out a request, or says what is to be done for it elsewhere.
+    /// Carries out a request, or returns the job that does.
     pub(crate) fn answer(
         &mut self,
         request: Request,
@@ -141,8 +141,8 @@ impl OpenSession {
         Ok(Work::Done(ReplyWithFds::with(opened, vec![channel])))
     }
 
-    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
-    /// so that the other sessions do not.
+    /// Returns whether a job keeps a branch as it is that this request would change. The request
+    /// has to wait then, so that the other sessions do not.
     pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
         let held = services.jobs().held();
         if held.is_empty() {

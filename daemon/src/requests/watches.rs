@@ -18,7 +18,7 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::shared::services::Services;
 
-/// Whose watches, in which branch.
+/// The queues and watches of one session.
 #[derive(Debug)]
 pub(crate) struct Watches<'a> {
     pub(crate) session: SessionId,
@@ -211,7 +211,7 @@ impl Watches<'_> {
         Ok(ReplyWithFds::done())
     }
 
-    /// Each item succeeds or fails by itself.
+    /// Carries out a batch, of which each item succeeds or fails by itself.
     fn batch(&mut self, batch: &WatchBatch) -> WatchBatched {
         let outcomes = batch.items.iter().map(|item| {
             let done = match item {
@@ -239,7 +239,7 @@ impl Watches<'_> {
         }
     }
 
-    /// The object of a watch, if the session's branch shows it.
+    /// Finds the object of a watch, if the session's branch shows it.
     fn find(&self, target: &Target, access: Access) -> Result<Found, Refusal> {
         match target {
             Target::Path(ByPath { path, follow }) => {
@@ -274,7 +274,8 @@ impl Watches<'_> {
         }
     }
 
-    /// The path as events name it. What is not there yet is taken as it is written.
+    /// Returns the path as events name it. A path that does not exist yet is taken as it is
+    /// written.
     fn canonical(&self, path: &[u8]) -> Result<Vec<u8>, Refusal> {
         use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
         if path.first() != Some(&b'/') || path.contains(&0) {
@@ -290,7 +291,7 @@ impl Watches<'_> {
     }
 }
 
-/// The path without empty components, `.` and `..`.
+/// Returns the path without empty components, `.` and `..`.
 pub(crate) fn cleaned(path: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
     for name in path.split(|byte| *byte == b'/') {

@@ -29,7 +29,7 @@ pub(super) fn job(
     Ok(in_span(run, size, None))
 }
 
-/// As [`job`], for a long one that keeps a branch as it is.
+/// Hands a long request over to a thread of its own, which keeps a branch as it is.
 pub(super) fn holding_job(
     branch: BranchId,
     run: impl FnOnce() -> Result<ReplyWithFds, Refusal> + Send + 'static,
@@ -37,7 +37,8 @@ pub(super) fn holding_job(
     Ok(in_span(run, Size::Long, Some(branch)))
 }
 
-/// The job runs in the span of its request, in whatever thread and whenever it has its turn.
+/// Creates a job that runs in the span of its request, in whatever thread and whenever it has its
+/// turn.
 fn in_span(
     run: impl FnOnce() -> Result<ReplyWithFds, Refusal> + Send + 'static,
     size: Size,
