@@ -35,14 +35,14 @@ use crate::shared::services::Services;
 #[derive(Debug)]
 pub struct Daemon {
     thread: Option<JoinHandle<io::Result<()>>>,
-    /// Given up last.
+    /// Held until everything else has ended.
     _claim: Option<Claim>,
     wakes: Arc<WakeQueue>,
     services: Arc<Services>,
     socket: PathBuf,
 }
 
-/// Ends a daemon from elsewhere.
+/// Ends a daemon from another thread.
 #[derive(Clone, Debug)]
 pub struct Stopper(Arc<WakeQueue>);
 
@@ -54,7 +54,7 @@ impl Stopper {
 }
 
 impl Daemon {
-    /// Listens, and serves from a new thread. When it returns, connections are taken.
+    /// Listens, and serves from a new thread. Connections are accepted when this returns.
     ///
     /// # Errors
     ///
@@ -94,31 +94,31 @@ impl Daemon {
         })
     }
 
-    /// Where it listens.
+    /// Returns where the daemon listens.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The filesystem it serves.
+    /// Returns the filesystem that the daemon serves.
     #[must_use]
     pub fn core(&self) -> &FsCore {
         self.services.core()
     }
 
-    /// Its watches and queues.
+    /// Returns the watches and queues of all sessions.
     #[must_use]
     pub fn watches(&self) -> &WatchService {
         self.services.watches()
     }
 
-    /// Where its branches are mounted.
+    /// Returns the table of mounts.
     #[must_use]
     pub fn mounts(&self) -> &MountTable {
         self.services.mounts()
     }
 
-    /// What ends it from elsewhere.
+    /// Returns what ends the daemon from another thread.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.wakes))
@@ -149,7 +149,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Serves. What the branches hold is exported also when that fails.
+/// Serves until the daemon ends. The changes of branches are exported even if the loop fails.
 fn run(event_loop: EventLoop, services: &Services) -> io::Result<()> {
     let serve = std::panic::AssertUnwindSafe(|| event_loop.run());
     let ended = std::panic::catch_unwind(serve);
@@ -157,8 +157,8 @@ fn run(event_loop: EventLoop, services: &Services) -> io::Result<()> {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Claims the directory below the branches. Who does not keep what branches hold leaves nothing out
-/// of reach, and claims nothing.
+/// Claims the directory below the branches. A daemon that does not export the changes of its
+/// branches leaves nothing out of reach, and claims nothing.
 fn claim(config: &Config) -> Result<Option<Claim>, StartError> {
     let Some(lower) = config.lower.as_deref().filter(|_| config.saves_changes) else {
         return Ok(None);
@@ -183,7 +183,8 @@ fn claim(config: &Config) -> Result<Option<Claim>, StartError> {
     }
 }
 
-/// Every queue takes descriptors, and the usual soft limit is far below the hard one.
+/// Raises the soft limit of descriptors to the hard one: every queue takes some, and the usual soft
+/// limit is far lower.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

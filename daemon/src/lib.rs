@@ -1,10 +1,11 @@
 //! **actor** -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! The control server: connections in, answers out, one thread.
+//! The control server, for the `agentfs` program and for programs that embed a daemon: connections
+//! in, replies out, one thread.
 //!
-//! It waits for all connections at once and answers in turns, a bounded number of frames each, so
-//! that a session that floods, stalls or stops costs the others no more than its turn. What a
-//! session had is given back when its connection ends, however it ends.
+//! The thread waits for all connections at once and answers them in turns, a bounded number of
+//! frames each, so that a session that floods, stalls or stops costs the others no more than its
+//! turn. What a session had is given back when its connection ends, however it ends.
 
 mod base;
 mod daemon;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
 
 use agentfs_core::id::BranchId;
+use parking_lot::RwLock;
 
 /// Counts by branch. Asking costs one load while nothing is counted, and a look into a table otherwise,
 /// whatever the other branches have. Nothing else is locked meanwhile.
@@ -17,7 +17,7 @@ pub struct BranchCounts {
 impl BranchCounts {
     /// Counts one more.
     pub fn add(&self, branch: BranchId) {
-        let mut each = self.each.write().unwrap_or_else(PoisonError::into_inner);
+        let mut each = self.each.write();
         *each.entry(branch).or_default() += 1;
         // AcqRel here and below: pairs with the Acquire of `has`.
         self.all.fetch_add(1, Ordering::AcqRel);
@@ -25,7 +25,7 @@ impl BranchCounts {
 
     /// Takes one back that was added.
     pub fn remove(&self, branch: BranchId) {
-        let mut each = self.each.write().unwrap_or_else(PoisonError::into_inner);
+        let mut each = self.each.write();
         let Some(count) = each.get_mut(&branch) else {
             return;
         };
@@ -45,7 +45,6 @@ impl BranchCounts {
     /// Whether anything is counted for a branch.
     #[inline]
     pub fn has(&self, branch: BranchId) -> bool {
-        let each = || self.each.read().unwrap_or_else(PoisonError::into_inner);
-        self.has_any() && each().contains_key(&branch)
+        self.has_any() && self.each.read().contains_key(&branch)
     }
 }

@@ -1,10 +1,11 @@
 //! A queue: what one program waits on, with the state of its watches.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use agentfs_core::id::{BranchId, NodeId, SessionId};
 use agentfs_ring::PeerError;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::channel::{Channel, RecordPosition};
 use crate::counters::Counts;
@@ -144,7 +145,7 @@ impl Queue {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// Takes the channel and the watches away. The caller removes the watches from the indexes.

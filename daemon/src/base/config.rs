@@ -15,16 +15,16 @@ pub struct Config {
     pub use_systemd_socket: bool,
     /// The directory below the branches; an empty tree without one.
     pub lower: Option<PathBuf>,
-    /// Whether branches hear what the host changes there.
+    /// Whether that directory is watched, so that programs hear what the host changes in it.
     pub watch_lower: bool,
-    /// Where the kernel tells what was not done on a mount.
+    /// On which mounts changes from outside are repeated for the kernel.
     pub echo: EchoMode,
     /// What one session may have.
     pub limits: SessionLimits,
-    /// Whether it ends when nobody uses it and nothing would be lost with it.
+    /// Whether the daemon ends when nobody uses it and nothing would be lost with it.
     pub until_unused: bool,
-    /// Whether what its branches changed is exported to the user's state directory before it ends.
-    /// Otherwise that is lost.
+    /// Whether the changes of its branches are exported to the user's state directory before the
+    /// daemon ends. Otherwise they are lost.
     pub saves_changes: bool,
     /// A file that lies beside the socket and is put back when somebody removes it.
     pub companion: Option<Companion>,
@@ -40,7 +40,7 @@ pub struct Companion {
 }
 
 impl Config {
-    /// A daemon over an empty tree that listens at `socket`.
+    /// Describes a daemon over an empty tree that listens at `socket`.
     #[must_use]
     pub fn new(socket: PathBuf) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Which mounts get an echo.
 
-/// When changes from outside a mount are made known by the kernel.
+/// On which mounts changes from outside are repeated for the kernel, so that it announces them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EchoMode {
     /// Where a program without the preloaded library watches.

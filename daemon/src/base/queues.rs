@@ -17,11 +17,11 @@ const QUEUES_SHOWN: usize = 64;
 pub(crate) struct Queues {
     open: BTreeMap<u32, OpenQueue>,
     ring_bytes: u64,
-    /// Registrations since the watches were counted last, and how many there were then.
+    /// The watches when they were counted last, and the registrations since then.
     watches: u64,
 }
 
-/// One of them.
+/// A queue with what the daemon keeps beside it.
 #[derive(Debug)]
 pub(crate) struct OpenQueue {
     pub(crate) queue: Arc<Queue>,

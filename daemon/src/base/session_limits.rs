@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Bounds of every session. What would exceed one is refused with [`Code::LIMIT`], but for the frame
-/// rate, which only makes the session wait.
+/// Bounds of every session. A request that would exceed one is refused with [`Code::LIMIT`]; the
+/// frame rate only makes the session wait.
 ///
 /// [`Code::LIMIT`]: agentfs_proto::message::Code::LIMIT
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -25,9 +25,9 @@ pub enum StartError {
     Unreachable {
         /// The directory below the branches.
         lower: PathBuf,
-        /// Its process.
+        /// The process of the other daemon.
         pid: u32,
-        /// Where it listened.
+        /// Where the other daemon listened.
         socket: PathBuf,
     },
 }

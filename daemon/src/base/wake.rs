@@ -37,6 +37,10 @@ pub(crate) enum Wake {
     /// A request that took long has its reply. Sent once a request, of which a session has one.
     LateReply(Box<LateReply>),
     /// A mount has ended, and what waited for that may be done. Sent once a mount.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "branches are mounted on Linux only")
+    )]
     MountEnded,
     /// The daemon is to end.
     Stop,

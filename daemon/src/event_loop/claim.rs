@@ -1,6 +1,7 @@
-//! One daemon a project: a lock in the user's state directory, which outlives the runtime directory.
-//! While a daemon cannot be reached, because its socket was removed, no second one takes its place
-//! and leaves the first one's branches out of reach.
+//! The claim on a project: a lock in the user's state directory, which outlives the runtime
+//! directory, so that each project has one daemon. While a daemon cannot be reached, because its
+//! socket was removed, no second one takes its place and leaves the first one's branches out of
+//! reach.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -16,30 +17,31 @@ use agentfs_export::{Identity, state_directory};
 
 /// How long a daemon may take to make its socket again.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two looks whether it has.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Held by the daemon of a project.
+/// The lock, which the daemon of a project holds.
 #[derive(Debug)]
 pub(crate) struct Claim {
     file: File,
     path: PathBuf,
 }
 
-/// What came of it.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub(crate) enum Claimed {
-    /// It is ours.
+    /// The project is ours.
     Ours(Claim),
-    /// There is none: no state directory, or a daemon that can be reached at another socket.
+    /// There is nothing to claim: no state directory, or a daemon that can be reached at another
+    /// socket.
     Free,
-    /// The daemon that has it listens at the very socket that was asked for.
+    /// The daemon of the project listens at the very socket that was asked for.
     Running,
-    /// The daemon that has it cannot be reached.
+    /// The daemon of the project cannot be reached.
     Unreachable {
-        /// Its process.
+        /// The process of that daemon.
         pid: u32,
-        /// Where it listened.
+        /// Where that daemon listened.
         socket: PathBuf,
     },
 }
@@ -64,7 +66,7 @@ impl Claim {
             options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
             let mut file = options.open(&path)?;
             match file.try_lock() {
-                // Its last holder removed it in between.
+                // The last holder removed the file in between.
                 Ok(()) if !is_at(&file, &path) => {}
                 Ok(()) => {
                     let socket = std::path::absolute(socket)?;
@@ -74,7 +76,7 @@ impl Claim {
                     return Ok(Claimed::Ours(Self { file, path }));
                 }
                 Err(TryLockError::WouldBlock) => {
-                    // It may be just writing.
+                    // The holder may be just writing.
                     let (pid, theirs) = holder(&mut file).unwrap_or_default();
                     if UnixStream::connect(&theirs).is_ok() {
                         let is_same = std::path::absolute(socket)? == theirs;

@@ -1,20 +1,21 @@
-//! When a daemon that was started for somebody's use ends.
+//! The end of a daemon that nobody uses, if it was started by a command that needed one.
 
 use std::time::{Duration, Instant};
 
 /// How long a new daemon waits for its first session.
 const START: Duration = Duration::from_secs(30);
-/// How long it stays for the next one.
+/// How long the daemon stays for the next session.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Whether nobody uses the daemon.
+/// Whether the daemon is idle.
 #[derive(Debug)]
 pub(crate) enum IdleShutdown {
-    /// Somebody does, or nothing has changed since it was found that something would be lost.
+    /// The daemon is in use; or something would be lost with it, and nothing has changed since that
+    /// was found.
     Used,
-    /// It may be so, and has not been looked at.
+    /// The daemon may be idle; that is still to be checked.
     Perhaps,
-    /// It is so, and ends it at this time.
+    /// The daemon is idle and ends at this time.
     Until(Instant),
 }
 
@@ -23,7 +24,7 @@ impl IdleShutdown {
         Self::Until(now + START)
     }
 
-    /// A session or a mount has ended.
+    /// Notes that a session or a mount has ended.
     pub(crate) fn look_again(&mut self) {
         if matches!(self, Self::Used) {
             *self = Self::Perhaps;
@@ -38,7 +39,7 @@ impl IdleShutdown {
         }
     }
 
-    /// Whether the daemon is to end now. `is_idle` is asked only when nobody is connected.
+    /// Returns whether the daemon is to end now. `is_idle` is called only when nobody is connected.
     pub(crate) fn is_over(
         &mut self,
         is_alone: bool,
@@ -84,7 +85,7 @@ mod tests {
         assert_eq!(idle.timeout(start), Some(START));
         assert!(!idle.is_over(false, start, || true), "somebody came");
         assert_eq!(idle.timeout(start), None);
-        assert!(!idle.is_over(true, start, || true), "nothing was told");
+        assert!(!idle.is_over(true, start, || true), "nothing has changed");
         idle.look_again();
         assert_eq!(idle.timeout(start), Some(Duration::ZERO));
         assert!(!idle.is_over(true, start, || true));

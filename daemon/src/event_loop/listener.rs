@@ -14,8 +14,8 @@ use crate::base::start_error::ListenError;
 /// What the name of the lock file ends in.
 const LOCK: &str = ".lock";
 
-/// A socket that listens, non-blocking. It is removed from its directory when this is dropped, unless
-/// it came from systemd.
+/// A non-blocking socket that listens. Its name is removed when this is dropped, unless the socket
+/// came from systemd.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: UnixListener,
@@ -24,7 +24,7 @@ pub(crate) struct Listener {
     name: Option<Name>,
 }
 
-/// What the socket has in its directory.
+/// The name of the socket in its directory.
 #[derive(Debug)]
 struct Name {
     /// Held while the daemon lives, so that of two that start at once one gives way.
@@ -32,7 +32,7 @@ struct Name {
     identity: SocketIdentity,
 }
 
-/// The file that is ours, so that no other is removed.
+/// The identity of our socket file, so that no other file is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct SocketIdentity {
     dev: u64,
@@ -90,8 +90,8 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        // It gets its name when it listens already: a program that waits for the name in order to
-        // connect must not find a socket that refuses.
+        // The socket gets its name when it listens already: a program that waits for the name in
+        // order to connect must not find a socket that refuses.
         let unnamed = beside(path, ".new");
         match std::fs::remove_file(&unnamed) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -108,8 +108,8 @@ impl Listener {
         })
     }
 
-    /// Makes the socket again when somebody has removed it. Gives the old one then, whose connections
-    /// are still to be taken.
+    /// Makes the socket again when it was removed. Returns the old one then, whose connections are
+    /// still to be accepted.
     pub(crate) fn restore(&mut self) -> Result<Option<Self>, ListenError> {
         let ours = self.name.as_ref().map(|it| it.identity);
         match identity_of(&self.path) {
@@ -124,7 +124,7 @@ impl Listener {
         let lock = lock.filter(|it| is_at(it, &beside(&self.path, LOCK)));
         let mut new = Self::bind_with(&self.path, lock)?;
         self.name = new.name.take();
-        // What is dropped has no name that it would remove.
+        // The listener that is dropped has no name, so it removes none.
         std::mem::swap(&mut self.socket, &mut new.socket);
         Ok(Some(new))
     }
@@ -159,14 +159,14 @@ fn identity_of(path: &Path) -> io::Result<SocketIdentity> {
     })
 }
 
-/// Whether an open file still has this name.
+/// Returns whether an open file still has this name.
 fn is_at(file: &File, path: &Path) -> bool {
     let found = identity_of(path);
     let of = |it: std::fs::Metadata| (it.dev(), it.ino());
     matches!(found, Ok(found) if file.metadata().is_ok_and(|it| of(it) == (found.dev, found.ino)))
 }
 
-/// The path with something behind its name.
+/// Returns the path with a suffix behind its name.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

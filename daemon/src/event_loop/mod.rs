@@ -1,4 +1,4 @@
-//! One thread that waits for all connections and answers them in turns.
+//! The event loop: one thread that waits for all connections and answers them in turns.
 
 pub(crate) mod claim;
 pub(crate) mod idle_shutdown;
@@ -38,7 +38,7 @@ const WAKER: Token = Token(usize::MAX);
 const DAMAGE: Token = Token(usize::MAX - 1);
 const PRESENCE: Token = Token(usize::MAX - 2);
 
-/// Connections accepted in one turn, so that a flood of them does not starve who is connected.
+/// Connections accepted in one turn, so that a flood of them does not starve the sessions.
 const ACCEPTS_PER_TURN: usize = 32;
 
 /// How long to wait after the system refused a descriptor.
@@ -48,7 +48,7 @@ pub(crate) struct EventLoop {
     poll: Poll,
     listener: Listener,
     presence: Presence,
-    /// What was removed, and when it is made again.
+    /// What was removed, and when to make it again.
     loss: Option<(Instant, Loss)>,
     /// The socket was removed and cannot be made again.
     is_unreachable: bool,
@@ -58,13 +58,13 @@ pub(crate) struct EventLoop {
     last_session: u64,
     /// Sessions with something to do, each at most once.
     ready: VecDeque<SessionId>,
-    /// Sessions that sent too much, until when they wait.
+    /// Sessions that sent too much, by the time until which they wait.
     paused: BTreeSet<(Instant, SessionId)>,
     /// Connections without handshake, oldest first.
     greeting: VecDeque<(Instant, SessionId)>,
     /// Connections may be waiting.
     acceptable: bool,
-    /// No descriptors: when to try again.
+    /// When to accept again, after the system had no descriptor left.
     accept_at: Option<Instant>,
     /// When to end, if nobody uses the daemon until then.
     idle_shutdown: Option<IdleShutdown>,
@@ -72,7 +72,8 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop that listens, and what `make_services` makes for it.
+    /// Creates a loop that serves a listener, with the services that `make_services` creates for
+    /// it.
     pub(crate) fn new(
         listener: Listener,
         until_unused: bool,
@@ -124,7 +125,7 @@ impl EventLoop {
         &self.services
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until a [`Wake::Stop`] comes.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         let mut wakes = Vec::new();
@@ -142,8 +143,9 @@ impl EventLoop {
             self.wakes.take(&mut wakes);
             if wakes.iter().any(|wake| matches!(wake, Wake::Stop)) {
                 tracing::info!(sessions = self.sessions.len(), "ending");
-                // Before the connections end: whoever waits for one looks what was exported then.
-                // What is applied just then ends between two steps, and the rest is exported.
+                // Exports before the connections end: a program that waits for the end of its
+                // connection looks for the exports then. An apply under way ends between two steps,
+                // and the rest is exported.
                 self.services.stops().end_all();
                 self.services.save_changes();
                 return Ok(());
@@ -228,7 +230,8 @@ impl EventLoop {
             Wake::DamagedChannel(session) => self.end_damaged(session),
             Wake::Broadcasts(session) => self.make_ready(session),
             Wake::LateReply(reply) => self.complete(*reply),
-            // `handle_sent` does what waited for the one, and `run` ends before it comes to the other.
+            // `handle_sent` does what waited for the end of a mount, and `run` returns before it
+            // handles a stop.
             Wake::MountEnded | Wake::Stop => {}
         }
     }
@@ -236,7 +239,7 @@ impl EventLoop {
     fn note_readiness(&mut self, id: SessionId, has_hung_up: bool) {
         if let Some(session) = self.sessions.get_mut(&id).filter(|_| has_hung_up) {
             session.hang_up();
-            // It waits for nothing any more.
+            // The session waits for nothing any more.
             self.services.stops().end(id);
         }
         self.make_ready(id);
@@ -285,7 +288,7 @@ impl EventLoop {
         }
     }
 
-    /// Ends connections that never said hello.
+    /// Ends connections that made no handshake in time.
     fn drop_silent(&mut self, now: Instant) {
         while let Some((until, id)) = self.greeting.front().copied() {
             let is_greeting = self.sessions.get(&id).is_some_and(PeerSession::is_greeting);
@@ -317,7 +320,7 @@ impl EventLoop {
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "no connection can be taken now");
+                    tracing::warn!(%error, "no connection can be accepted now");
                     self.accept_at = Some(now + ACCEPT_PAUSE);
                     return;
                 }
@@ -396,7 +399,7 @@ impl EventLoop {
         self.note_use();
     }
 
-    /// A session or a mount has ended.
+    /// Notes that a session or a mount has ended.
     fn note_use(&mut self) {
         if let Some(idle) = &mut self.idle_shutdown {
             idle.look_again();
@@ -433,7 +436,7 @@ fn readiness(event: &Event) -> Option<Wake> {
     })
 }
 
-/// Even tokens; those of refill doorbells are odd.
+/// Returns the token of a session: an even number, as those of refill doorbells are odd.
 fn token_of(id: SessionId) -> Token {
     Token(usize::try_from(id.0 * 2).unwrap_or(usize::MAX))
 }

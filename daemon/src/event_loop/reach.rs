@@ -1,4 +1,4 @@
-//! Makes again what the daemon is reached by.
+//! Makes again what was removed and makes the daemon reachable.
 
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
@@ -10,12 +10,13 @@ use super::{EventLoop, LISTENER};
 use crate::base::start_error::ListenError;
 use crate::event_loop::presence::Loss;
 
-/// How long to wait before what was removed is made again, so that whoever removes a directory with
-/// all that is in it gets to the end.
+/// How long to wait before making again what was removed, so that a program that removes a
+/// directory with everything in it gets to the end.
 const REMOVAL: Duration = Duration::from_millis(100);
 
 impl EventLoop {
-    /// Somebody removed what makes the daemon reachable, or it may be possible to make it again.
+    /// Notes that something was removed that makes the daemon reachable, or that it may now be
+    /// possible to make it again.
     pub(super) fn note_loss(&mut self) {
         let new = self.presence.hear();
         let (at, loss) = self
@@ -31,7 +32,7 @@ impl EventLoop {
         }
     }
 
-    /// Makes again what was removed, when it is time.
+    /// Makes again what was removed, once the pause is over.
     pub(super) fn stay_reachable(&mut self, now: Instant) {
         let Some((_, loss)) = self.loss.filter(|(at, _)| *at <= now) else {
             return;
@@ -44,7 +45,8 @@ impl EventLoop {
             return;
         }
         let restored = self.restore_socket();
-        // What is lost from here on is heard; what was lost before is looked for once more.
+        // What is removed from here on is reported; what was removed before is looked for once
+        // more.
         self.presence.watch();
         let restored = restored.and_then(|()| self.restore_socket());
         let path = self.listener.path().display();
@@ -54,8 +56,9 @@ impl EventLoop {
             Err(error) => {
                 tracing::error!(
                     %error,
-                    "{path} was removed and cannot be made again; this daemon serves who is \
-                     connected, and exports what its branches hold when it ends: kill {}",
+                    "{path} was removed and cannot be made again; this daemon serves the \
+                     programs that are connected, and exports the changes of its branches when it \
+                     ends: kill {}",
                     std::process::id()
                 );
                 self.is_unreachable = true;
@@ -75,7 +78,7 @@ impl EventLoop {
             .and_then(|()| registry.register(&mut SourceFd(&new), LISTENER, Interest::READABLE))
             .map_err(failed)?;
         tracing::warn!(socket = %self.listener.path().display(), "was removed and is made again");
-        // Who connected before it went is in the old queue.
+        // Programs that connected before the removal wait in the queue of the old socket.
         while let Ok((stream, _)) = old.socket().accept() {
             if let Err(error) = self.admit(stream, Instant::now()) {
                 tracing::warn!(%error, "a connection could not be set up");

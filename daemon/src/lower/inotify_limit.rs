@@ -1,16 +1,17 @@
-//! How many inotify watches a user may have.
+//! The limit of inotify watches.
 
 use std::path::Path;
 
-/// What is enough for nearly everybody.
+/// The number that is enough for nearly every project.
 const ENOUGH: u64 = 524_288;
 
-/// The number in a file.
+/// Reads the number in a file.
 pub fn read_number(path: impl AsRef<Path>) -> Option<u64> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The limit, if the kernel has inotify. A user namespace may have a lower one of its own.
+/// Returns how many inotify watches a user may have, if the kernel has inotify. A user namespace
+/// may have a lower limit of its own.
 #[must_use]
 pub fn watches() -> Option<u64> {
     let limit = read_number("/proc/sys/fs/inotify/max_user_watches")?;
@@ -18,7 +19,7 @@ pub fn watches() -> Option<u64> {
     Some(own.map_or(limit, |own| own.min(limit)))
 }
 
-/// The command that allows more, which needs root.
+/// Returns the command that allows more, which needs root.
 #[must_use]
 pub fn allow_more() -> String {
     let more = watches().unwrap_or_default().saturating_mul(2).max(ENOUGH);

@@ -1,9 +1,9 @@
-//! The directory below the branches: what the host changes there, branches hear of.
+//! The directory below the branches: the changes that the host makes there are handed to FsCore.
 //!
-//! One thread watches it with the `notify` crate, which takes one inotify watch for every directory.
-//! Where the system does not allow so many, what is changed in the others is not heard: what is
-//! remembered of those is looked at again, and it is said how to allow more. When the host's queue
-//! overflows, everything that remembers is made to look again.
+//! One thread watches it with the `notify` crate, which takes one inotify watch for every
+//! directory. Where the system does not allow so many, changes in the other directories are not
+//! reported: what is remembered of those is looked at again, and the log says how to allow more.
+//! When the host's queue overflows, everything that remembers is made to look again.
 
 mod coverage;
 pub mod filesystem;
@@ -27,21 +27,22 @@ use self::translate::{Step, Translator};
 /// How long starting waits for all directories to be watched.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Events that wait to be told. Beyond, they are lost, which is made good as for the kernel's queue.
+/// Events that wait for the thread. Those beyond are lost, which is made good as an overflow of the
+/// kernel's queue is.
 const WAITING: usize = 1 << 16;
 
-/// What happened so far.
+/// What is counted.
 #[derive(Debug, Default)]
 pub(crate) struct LowerCounts {
-    /// Changes of the host that branches were told of.
-    pub(crate) told: AtomicU64,
-    /// How often all had to look again.
+    /// Changes of the host that were handed to FsCore.
+    pub(crate) emitted: AtomicU64,
+    /// How often everything had to look again.
     pub(crate) resyncs: AtomicU64,
-    /// Directories whose changes are told.
+    /// Directories whose changes are reported.
     pub(crate) watched: AtomicU64,
     /// Directories that are not watched because the user's watches are used up.
     pub(crate) over_limit: AtomicU64,
-    /// Directories on filesystems that others change too, and that do not say so.
+    /// Directories on filesystems that other machines change too, and that do not report it.
     pub(crate) remote: AtomicU64,
     /// Directories that may not be watched.
     pub(crate) refused: AtomicU64,
@@ -50,7 +51,7 @@ pub(crate) struct LowerCounts {
 }
 
 impl LowerCounts {
-    /// What is counted, by name.
+    /// Returns what is counted, by name.
     pub(crate) fn values(&self) -> [(&'static str, u64); 8] {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let gaps = [
@@ -60,7 +61,7 @@ impl LowerCounts {
             &self.unavailable,
         ];
         [
-            ("lower_changes", of(&self.told)),
+            ("lower_changes", of(&self.emitted)),
             ("lower_resyncs", of(&self.resyncs)),
             ("lower_dirs_watched", of(&self.watched)),
             ("lower_dirs_unwatched", gaps.into_iter().map(of).sum()),
@@ -76,7 +77,7 @@ impl LowerCounts {
 #[derive(Debug)]
 pub(crate) struct LowerWatch {
     messages: SyncSender<Message>,
-    /// Set when nobody waits for what is still in the queue.
+    /// Set when nothing needs what is still in the queue.
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<LowerCounts>,
@@ -88,7 +89,7 @@ enum Message {
     Stop,
 }
 
-/// What is to be done when it is not known what changed.
+/// Called when changes were missed.
 pub(crate) type Resync = Box<dyn Fn() + Send>;
 
 impl LowerWatch {
@@ -112,7 +113,7 @@ impl LowerWatch {
         let thread = std::thread::Builder::new()
             .name("agentfs-lower".to_owned())
             .spawn(move || task.run(sender, &received, &ready))?;
-        // An error means that it goes on in the thread.
+        // An error means that watching goes on in the thread.
         let _ = is_ready.recv_timeout(PATIENCE);
         Ok(Self {
             messages,
@@ -131,7 +132,7 @@ impl Drop for LowerWatch {
     fn drop(&mut self) {
         // Relaxed: nothing but the flag itself is looked at.
         self.is_over.store(true, Ordering::Relaxed);
-        // It wakes a thread that waits. One that works looks at the flag.
+        // The message wakes a thread that waits. One that works looks at the flag.
         drop(self.messages.try_send(Message::Stop));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -148,7 +149,7 @@ struct Task {
     coverage: Coverage,
     translator: Translator,
     resync: Resync,
-    /// Events found no room.
+    /// Events were lost, because the queue was full.
     is_lossy: Arc<AtomicBool>,
     counts: Arc<LowerCounts>,
 }
@@ -179,7 +180,8 @@ impl Task {
             }
         };
         self.cover(&self.root.clone(), Some(&mut watcher), &mut |_| {});
-        // Nobody waits for it any more if it took long; then something may have been missed.
+        // If watching took long, the start has not waited for it, and something may have been
+        // missed.
         let _ = ready.send(());
         if begun.elapsed() >= PATIENCE {
             self.resync();
@@ -204,7 +206,8 @@ impl Task {
         }
     }
 
-    /// The next message, or nothing in it when something is due.
+    /// Returns the next message; an inner `None` when something is due, and an outer one at the
+    /// end.
     fn next(&self, received: &Receiver<Message>) -> Option<Option<Message>> {
         let Some(due) = self.translator.next_due() else {
             return received.recv().ok().map(Some);
@@ -222,7 +225,7 @@ impl Task {
                 return;
             }
             match step {
-                Step::Tell(change) => self.tell(&change),
+                Step::Emit(change) => self.emit(&change),
                 Step::Enter(directory) => self.enter(&directory, watcher),
                 Step::Moved(from, to) => self.moved(&from, &to, watcher),
                 Step::Resync => self.look_again(watcher),
@@ -230,29 +233,29 @@ impl Task {
         }
     }
 
-    fn tell(&mut self, change: &LowerChange) {
+    fn emit(&mut self, change: &LowerChange) {
         if let LowerChange::Removed { path, is_dir } = change {
             self.coverage.gone(path, *is_dir);
         }
-        self.counts.told.fetch_add(1, Ordering::Relaxed);
+        self.counts.emitted.fetch_add(1, Ordering::Relaxed);
         if let Err(errno) = self.core.lower_changed(change) {
-            tracing::debug!(?change, %errno, "a change of the host is not told");
+            tracing::debug!(?change, %errno, "a change of the host is not emitted");
         }
     }
 
-    /// A new directory may have been filled before it was watched. What is found and also heard of
-    /// is told once.
+    /// Watches a new directory, which may have been filled before. What is found there and also
+    /// reported is emitted once.
     fn enter(&mut self, directory: &Path, watcher: &mut RecommendedWatcher) {
         let mut found = Vec::new();
         self.cover(directory, Some(watcher), &mut |path| found.push(path));
         for path in found {
             if let Some(change) = self.translator.find(&path, Instant::now()) {
-                self.tell(&change);
+                self.emit(&change);
             }
         }
     }
 
-    /// Watches a directory with all below it; returns whether that could be done.
+    /// Watches a directory with everything below it. Returns whether that could be done.
     fn cover(
         &mut self,
         directory: &Path,
@@ -274,16 +277,17 @@ impl Task {
         is_whole
     }
 
-    /// A directory has another name, which is watched anew, with all below it.
+    /// Watches a directory that was moved anew, with everything below it.
     fn moved(&mut self, from: &Path, to: &Path, watcher: &mut RecommendedWatcher) {
         self.coverage.uncover(from);
         if !self.cover(&self.root.join(to), Some(watcher), &mut |_| {}) {
-            // What was answered while it was watched may be believed for long.
+            // What was answered while the directory was watched may be kept for long.
             self.resync();
         }
     }
 
-    /// Events were lost: also of new directories, which are not watched yet.
+    /// Watches everything anew, because events were lost: new directories are perhaps not watched
+    /// yet.
     fn look_again(&mut self, watcher: &mut RecommendedWatcher) {
         self.coverage.uncover(Path::new(""));
         self.cover(&self.root.clone(), Some(watcher), &mut |_| {});

@@ -1,7 +1,7 @@
-//! What the host says of its directory -> changes as FsCore takes them.
+//! Translates what the host reports of its directory into changes as FsCore takes them.
 //!
-//! The host speaks of system calls; what is told is meant for programs that watch. So the writes of
-//! a file that is open are told when it is closed, or after a moment when it stays open, and the two
+//! The host reports system calls; what is emitted is meant for programs that watch. So the writes
+//! to an open file are emitted when it is closed, or after a moment when it stays open, and the two
 //! halves of a rename are put together.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,38 +14,39 @@ use agentfs_core::LowerChange;
 use notify::event::{AccessKind, AccessMode, CreateKind, Event, EventKind, ModifyKind};
 use notify::event::{RemoveKind, RenameMode};
 
-/// How long a file is written before that is told although it is still open.
+/// How long a file is written before that is emitted although it is still open.
 const WRITING: Duration = Duration::from_millis(50);
 
 /// How long the first half of a rename waits for the second, which follows at once if at all.
 const LEAVING: Duration = Duration::from_millis(20);
 
-/// How long what was found by looking is remembered, so that it is not told again.
+/// How long what was found by looking is remembered, so that it is not emitted again.
 const FOUND: Duration = Duration::from_secs(2);
 
-/// Removed directories that are remembered: the host tells of each twice, one after the other.
+/// Removed directories that are remembered: the host reports each twice in succession.
 const REMOVED: usize = 16;
 
 /// What is to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// To be told.
-    Tell(LowerChange),
-    /// A directory that came to be: what is in it by now has to be found.
+    /// Hand this change to FsCore.
+    Emit(LowerChange),
+    /// Look into this new directory: it may have been filled before it was watched.
     Enter(PathBuf),
-    /// A directory that moved, relative to the root: the watches of what is in it are gone.
+    /// Watch this directory anew, which moved and lost the watches of what is in it. Both paths are
+    /// relative to the root.
     Moved(PathBuf, PathBuf),
-    /// The host lost count of its changes.
+    /// Look at everything again: the host has lost events.
     Resync,
 }
 
-/// What is known of changes under way.
+/// The changes under way.
 #[derive(Debug)]
 pub(crate) struct Translator {
     root: PathBuf,
-    /// What was applied last by exchange: its temporary name, and its place.
+    /// The last file that was applied by an exchange: its temporary name, and its place.
     exchanged: Option<(PathBuf, PathBuf)>,
-    /// What is removed or moved by way of a temporary name: the name that it had.
+    /// Objects that are removed or moved by way of a temporary name, with the names that they had.
     aside: HashMap<PathBuf, PathBuf>,
     writing: HashMap<PathBuf, Instant>,
     leaving: Vec<Leaving>,
@@ -76,8 +77,8 @@ impl Translator {
         }
     }
 
-    /// Whether the host's event can mean anything here. Most do not: the filesystem itself opens
-    /// and reads what it watches.
+    /// Returns whether an event of the host can mean anything here. Most do not: the daemon itself
+    /// opens and reads the files.
     pub(crate) fn concerns(event: &Event) -> bool {
         match event.kind {
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
@@ -90,7 +91,7 @@ impl Translator {
         }
     }
 
-    /// Hears an event.
+    /// Takes an event of the host, and returns what is to be done.
     pub(crate) fn hear(&mut self, event: &Event, now: Instant) -> Vec<Step> {
         if event.need_rescan() {
             return vec![Step::Resync];
@@ -116,14 +117,14 @@ impl Translator {
                 self.renamed(path, mode, tracker, now, &mut steps);
             }
             EventKind::Modify(ModifyKind::Metadata(_)) => {
-                self.tell(LowerChange::Attributes(path), &mut steps);
+                self.emit(LowerChange::Attributes(path), &mut steps);
             }
             EventKind::Modify(_) => {
                 self.writing.entry(path).or_insert(now + WRITING);
             }
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 if self.writing.remove(&path).is_some() {
-                    self.tell_written(path, &mut steps);
+                    self.emit_written(path, &mut steps);
                 }
             }
             EventKind::Access(_) | EventKind::Any | EventKind::Other => {}
@@ -131,7 +132,8 @@ impl Translator {
         steps
     }
 
-    /// What was found in a directory that was entered. True when it is told now.
+    /// Takes a path that was found in a new directory, and returns the change, unless it was
+    /// emitted already.
     pub(crate) fn find(&mut self, path: &Path, now: Instant) -> Option<LowerChange> {
         let path = self.relative(path)?;
         if is_own(&path) || self.found.contains_key(&path) {
@@ -141,23 +143,23 @@ impl Translator {
         Some(LowerChange::Created(path))
     }
 
-    /// What has waited long enough.
+    /// Returns what has waited long enough.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Step> {
         let mut steps = Vec::new();
-        self.tell_gone(|it| it.until <= now, &mut steps);
+        self.emit_gone(|it| it.until <= now, &mut steps);
         let written: Vec<PathBuf> = self
             .writing
             .extract_if(|_, until| *until <= now)
             .map(|(path, _)| path)
             .collect();
         for path in written {
-            self.tell_written(path, &mut steps);
+            self.emit_written(path, &mut steps);
         }
         self.found.retain(|_, until| *until > now);
         steps
     }
 
-    /// When [`due`](Self::due) is to be asked next.
+    /// Returns when [`due`](Self::due) is to be called next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         let leaving = self.leaving.iter().map(|it| it.until);
         let writing = self.writing.values().copied();
@@ -173,7 +175,7 @@ impl Translator {
         std::fs::symlink_metadata(self.root.join(path)).is_ok_and(|it| it.is_dir())
     }
 
-    fn tell(&mut self, change: LowerChange, steps: &mut Vec<Step>) {
+    fn emit(&mut self, change: LowerChange, steps: &mut Vec<Step>) {
         let path = match &change {
             LowerChange::Created(path)
             | LowerChange::Removed { path, .. }
@@ -181,34 +183,34 @@ impl Translator {
             | LowerChange::Attributes(path)
             | LowerChange::Renamed { to: path, .. } => path,
         };
-        // A directory's attributes are told by its parent and by itself.
+        // The host reports a directory's attributes for its parent and for itself.
         let repeats =
             matches!(change, LowerChange::Attributes(_)) && self.last.as_ref() == Some(&change);
         if !is_own(path) && !repeats {
             self.last = Some(change.clone());
-            steps.push(Step::Tell(change));
+            steps.push(Step::Emit(change));
         }
     }
 
-    fn tell_written(&mut self, path: PathBuf, steps: &mut Vec<Step>) {
-        self.tell(LowerChange::Written(path), steps);
+    fn emit_written(&mut self, path: PathBuf, steps: &mut Vec<Step>) {
+        self.emit(LowerChange::Written(path), steps);
     }
 
-    /// What went away from here, or from above here, is told first.
+    /// Emits first what was removed at this path, above it or below it.
     fn settle(&mut self, path: &Path, tracker: Option<usize>) -> Vec<Step> {
         let mut steps = Vec::new();
         let concerned = |it: &Leaving| {
             Some(it.tracker) != tracker && (path.starts_with(&it.path) || it.path.starts_with(path))
         };
-        self.tell_gone(concerned, &mut steps);
+        self.emit_gone(concerned, &mut steps);
         steps
     }
 
-    fn tell_gone(&mut self, which: impl Fn(&Leaving) -> bool, steps: &mut Vec<Step>) {
+    fn emit_gone(&mut self, which: impl Fn(&Leaving) -> bool, steps: &mut Vec<Step>) {
         let gone: Vec<Leaving> = self.leaving.extract_if(.., |it| which(it)).collect();
         for Leaving { path, .. } in gone {
             let is_dir = false;
-            self.tell(LowerChange::Removed { path, is_dir }, steps);
+            self.emit(LowerChange::Removed { path, is_dir }, steps);
         }
     }
 
@@ -217,7 +219,7 @@ impl Translator {
         if self.found.remove(&path).is_some() {
             return;
         }
-        self.tell(LowerChange::Created(path.clone()), steps);
+        self.emit(LowerChange::Created(path.clone()), steps);
         if is_dir {
             steps.push(Step::Enter(self.root.join(path)));
         }
@@ -227,7 +229,7 @@ impl Translator {
         self.writing.remove(&path);
         self.found.remove(&path);
         if let Some(path) = self.aside.remove(&path) {
-            return self.tell(LowerChange::Removed { path, is_dir }, steps);
+            return self.emit(LowerChange::Removed { path, is_dir }, steps);
         }
         if let Some(at) = self.removed.iter().position(|it| *it == path) {
             self.removed.remove(at);
@@ -237,7 +239,7 @@ impl Translator {
             self.removed.truncate(REMOVED - 1);
             self.removed.push_front(path.clone());
         }
-        self.tell(LowerChange::Removed { path, is_dir }, steps);
+        self.emit(LowerChange::Removed { path, is_dir }, steps);
     }
 
     fn renamed(
@@ -268,12 +270,12 @@ impl Translator {
                     }
                 }
             }
-            // Only that something moved here or away.
+            // The host reports only that something moved here or away.
             (RenameMode::Any, _) => match std::fs::symlink_metadata(self.root.join(&path)) {
                 Ok(now) => self.created(path, now.is_dir(), steps),
                 Err(_) => self.removed(path, false, steps),
             },
-            // The watched directory itself moved: its parent says more.
+            // The watched directory itself moved; the event of its parent says more.
             (RenameMode::From | RenameMode::To | RenameMode::Both | RenameMode::Other, _) => {}
         }
     }
@@ -283,7 +285,7 @@ impl Translator {
         if let Some(until) = self.writing.remove(&from) {
             self.writing.insert(to.clone(), until);
         }
-        // Names that are exchanged are heard of as two renames, one after the other.
+        // The host reports an exchange of names as two renames in succession.
         let exchanged = self.exchanged.take();
         let change = match (is_own(&from), is_own(&to)) {
             (true, _) => {
@@ -305,16 +307,16 @@ impl Translator {
                 let moved = self
                     .is_dir(&to)
                     .then(|| Step::Moved(from.clone(), to.clone()));
-                self.tell(LowerChange::Renamed { from, to }, steps);
+                self.emit(LowerChange::Renamed { from, to }, steps);
                 steps.extend(moved);
                 return;
             }
         };
-        self.tell(change, steps);
+        self.emit(change, steps);
     }
 }
 
-/// Whether it is a temporary name of what is applied, by whatever process.
+/// Returns whether this is a temporary name of an apply, by whatever process.
 fn is_own(path: &Path) -> bool {
     let name = path.file_name().map_or(b"".as_slice(), OsStr::as_bytes);
     agentfs_core::is_temporary(name)

@@ -1,11 +1,11 @@
-//! Who watches files by the kernel's own means: every inotify and fanotify instance, as `/proc`
-//! shows it.
+//! The processes that watch files by the kernel's own means: every inotify and fanotify instance,
+//! as `/proc` shows it.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-/// Watches of the preloaded library have the highest numbers there are (`INOTIFY_IOC_SETNEXTWD`).
+/// Watches of the preloaded library have the highest possible numbers (`INOTIFY_IOC_SETNEXTWD`).
 const FIRST_HIDDEN: u32 = 0x7FF0_0000;
 
 /// An instance of inotify or fanotify.
@@ -15,13 +15,13 @@ pub struct Instance {
     pub pid: u32,
     /// Whether the preloaded library has its hidden watch on it.
     pub is_hooked: bool,
-    /// Device, as `st_dev`, and inode number of what it watches.
+    /// The device, as `st_dev`, and inode number of each object that it watches.
     pub marks: Vec<(u64, u64)>,
-    /// Devices that it watches whole.
+    /// The devices that it watches as a whole.
     pub devices: Vec<u64>,
 }
 
-/// All instances of the processes that may be looked at.
+/// Returns all instances of the processes that this one may look at.
 #[must_use]
 pub fn all() -> Vec<Instance> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -31,7 +31,7 @@ pub fn all() -> Vec<Instance> {
         .collect()
 }
 
-/// The name of a process.
+/// Returns the name of a process.
 #[must_use]
 pub fn name(pid: u32) -> String {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -55,7 +55,7 @@ fn of_process(pid: u32) -> Vec<Instance> {
         .collect()
 }
 
-/// The devices of a process's mounts, by their numbers.
+/// Returns the devices of a process's mounts, by the numbers of the mounts.
 fn mounts(process: &Path) -> HashMap<u64, u64> {
     let table = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
     let mounts = table.lines().filter_map(|line| {
@@ -101,7 +101,7 @@ fn parse(pid: u32, info: &str, mounts: impl Fn() -> HashMap<u64, u64>) -> Instan
     instance
 }
 
-/// The kernel's own encoding of a device (`MKDEV`), as `st_dev`.
+/// Converts the kernel's own encoding of a device (`MKDEV`) to `st_dev`.
 fn st_dev(kernel: u64) -> u64 {
     let major = u32::try_from(kernel >> 20).unwrap_or_default();
     let minor = u32::try_from(kernel & 0xF_FFFF).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Branches as mounts, and how programs on them hear of changes from elsewhere.
+//! Branches as mounts, and the echo of changes from elsewhere on them.
 
 pub(crate) mod echo;
 #[cfg(target_os = "linux")]

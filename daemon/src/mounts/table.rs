@@ -1,4 +1,4 @@
-//! Where branches are mounted.
+//! The table of mounts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use agentfs_core::id::{BranchId, MountId};
 use parking_lot::{Condvar, Mutex};
 
-/// The mounts of this daemon's branches. Whoever mounts tells them here; programs name the objects
-/// they watch by the device of the mount.
+/// The mounts of this daemon's branches. Programs name the objects that they watch by the device of
+/// the mount.
 #[derive(Clone, Debug, Default)]
 pub struct MountTable(Arc<Shared>);
 
@@ -24,24 +24,24 @@ struct Shared {
 struct Table {
     mounts: BTreeMap<MountId, Mount>,
     last: u64,
-    /// Nobody is to wait any more.
+    /// No thread is to wait any more.
     is_closing: bool,
 }
 
 /// One mount of a branch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mount {
-    /// The branch it shows.
+    /// The branch that the mount shows.
     pub branch: BranchId,
     /// Its device, as `st_dev`.
     pub st_dev: u64,
-    /// Where it is, in the mount namespace of who mounted it.
+    /// The mount point, in the mount namespace of the process that mounted it.
     pub path: PathBuf,
 }
 
 impl MountTable {
-    /// The number for a mount that is about to be made: its operations are to carry it as their
-    /// origin from the first on.
+    /// Returns the number of a mount that is about to be made. Its operations have this number as
+    /// their origin from the first on.
     #[must_use]
     pub fn reserve(&self) -> MountId {
         let mut table = self.0.table.lock();
@@ -49,7 +49,7 @@ impl MountTable {
         MountId(table.last)
     }
 
-    /// The mount is there.
+    /// Adds a mount.
     pub fn insert(&self, id: MountId, branch: BranchId, st_dev: u64, path: &Path) {
         let mount = Mount {
             branch,
@@ -65,12 +65,12 @@ impl MountTable {
         self.0.shrunk.notify_all();
     }
 
-    /// Waits until a mount is gone; gives whether it is.
+    /// Waits until a mount is gone. Returns whether it is.
     #[must_use]
     pub fn wait_gone(&self, id: MountId, at_most: Duration) -> bool {
         let mut table = self.0.table.lock();
         let is_there = |table: &mut Table| !table.is_closing && table.mounts.contains_key(&id);
-        // How it ended is seen in the table.
+        // The table shows how the waiting ended.
         let _ = self.0.shrunk.wait_while_for(&mut table, is_there, at_most);
         !table.mounts.contains_key(&id)
     }
@@ -81,7 +81,7 @@ impl MountTable {
         self.0.shrunk.notify_all();
     }
 
-    /// Whether some mount shows a branch, or any branch.
+    /// Returns whether some mount shows a branch, or any branch.
     #[must_use]
     pub fn shows(&self, branch: Option<BranchId>) -> bool {
         let table = self.0.table.lock();
@@ -89,14 +89,14 @@ impl MountTable {
         mounts.any(|mount| branch.is_none_or(|branch| mount.branch == branch))
     }
 
-    /// Does something with a branch while no mount can begin to show it; nothing, if one does.
+    /// Calls `with` while no mount can begin to show a branch, unless one shows it already.
     pub(crate) fn unless_shown<T>(&self, branch: BranchId, with: impl FnOnce() -> T) -> Option<T> {
         let table = self.0.table.lock();
         let is_shown = table.mounts.values().any(|mount| mount.branch == branch);
         (!is_shown).then(with)
     }
 
-    /// The mount that has this device.
+    /// Returns the mount that has this device.
     #[must_use]
     pub fn by_device(&self, st_dev: u64) -> Option<(MountId, BranchId)> {
         let table = self.0.table.lock();
@@ -107,13 +107,13 @@ impl MountTable {
         found.map(|(id, mount)| (*id, mount.branch))
     }
 
-    /// Whether there is no mount.
+    /// Returns whether there is no mount.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.table.lock().mounts.is_empty()
     }
 
-    /// The mounts that show a branch.
+    /// Returns the mounts that show a branch.
     #[must_use]
     pub fn of_branch(&self, branch: BranchId) -> Vec<MountId> {
         let table = self.0.table.lock();
@@ -121,7 +121,7 @@ impl MountTable {
         shown.map(|(id, _)| *id).collect()
     }
 
-    /// The mounts and their branches by their devices.
+    /// Returns the mounts and their branches by their devices.
     #[must_use]
     pub fn devices(&self) -> HashMap<u64, (MountId, BranchId)> {
         let table = self.0.table.lock();
@@ -130,7 +130,7 @@ impl MountTable {
             .collect()
     }
 
-    /// The mounts numbered higher than `after`.
+    /// Returns the mounts numbered higher than `after`.
     #[must_use]
     pub fn after(&self, after: MountId) -> Vec<(MountId, Mount)> {
         let table = self.0.table.lock();

@@ -1,4 +1,4 @@
-//! Carries a branch's changes over to the directory below.
+//! Applies a branch to the directory below it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -10,11 +10,11 @@ use agentfs_proto::ssz::Ssz;
 
 use crate::base::refusal::Refusal;
 
-/// Bytes of steps, of conflicts and of what is kept that are listed.
+/// Bytes of the steps, of the conflicts and of the kept paths that a reply lists.
 const LISTED_BYTES: usize = 16 * 1024;
 
-/// Carries it out, or says what would be done. With conflicts nothing is done, unless it is forced.
-/// It ends early when it is `cancelled`.
+/// Applies a branch, or returns what that would do. With conflicts nothing is done, unless it is
+/// forced. It ends early when it is `cancelled`.
 pub(crate) fn apply(
     branch: &Branch,
     request: &BranchApply,
@@ -72,7 +72,7 @@ fn refusal(error: &ApplyError) -> Refusal {
     }
 }
 
-/// As many as fit a frame.
+/// Returns as many as fit a frame.
 fn first<T: Ssz>(all: impl Iterator<Item = T>) -> Vec<T> {
     let mut bytes = 0;
     all.take_while(|one| {
@@ -82,7 +82,7 @@ fn first<T: Ssz>(all: impl Iterator<Item = T>) -> Vec<T> {
     .collect()
 }
 
-/// The path in the branch of one that is relative to the directory below.
+/// Returns the path in the branch of one that is relative to the directory below.
 fn absolute(path: &Path) -> Bytes {
     Path::new("/").join(path).as_path().into()
 }

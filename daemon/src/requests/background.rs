@@ -17,7 +17,7 @@ use crate::shared::jobs::Size;
 use crate::shared::services::Services;
 use crate::shared::{differences, project};
 
-/// Refuses to delete a branch in which somebody is at work.
+/// Refuses to delete a branch that a run or a mount has.
 fn require_idle(branch: BranchId, it: &BranchDelete, services: &Services) -> Result<(), Refusal> {
     let name = &it.name;
     let run = services.holds().pid_of(branch);
@@ -79,10 +79,10 @@ impl OpenSession {
     pub(super) fn apply(&self, request: BranchApply, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("write to the directory below")?;
         let branch = self.branch(&request.name, services)?;
-        // It ends with its session, and with the daemon.
+        // The apply ends with its session, and with the daemon.
         let (core, stop) = (services.core().clone(), self.stop(services));
         holding_job(branch.id(), move || {
-            // When it has its turn: until then the directory may be moved.
+            // This is looked at when the job has its turn: until then the directory may be moved.
             if !request.dry_run {
                 project::require_in_place(&core, branch.name())?;
             }

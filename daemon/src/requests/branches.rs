@@ -14,7 +14,7 @@ use crate::shared::holds::Holds;
 /// Branches or snapshots on one page.
 const PER_PAGE: usize = 128;
 
-/// Names appear in command lines and in texts.
+/// Refuses names that are hard to read in command lines and texts.
 fn check_name(name: &str) -> Result<(), Refusal> {
     let is_plain = |character: char| character.is_alphanumeric() || "-_.+@/".contains(character);
     if name.is_empty() || name.len() > 255 || name.starts_with('-') || !name.chars().all(is_plain) {
@@ -57,7 +57,7 @@ pub(crate) fn create(
     Ok(BranchCreated { id: id.0 })
 }
 
-/// One page of the branches, or of the only one that a session may see.
+/// Returns one page of the branches, or of the only one that a session may see.
 pub(crate) fn list(
     core: &FsCore,
     origins: &Origins,
@@ -120,7 +120,7 @@ pub(crate) fn forget_snapshot(
     Ok(())
 }
 
-/// One page of the snapshots, or of those of the only branch that a session may see.
+/// Returns one page of the snapshots, or of those of the only branch that a session may see.
 pub(crate) fn snapshots(
     core: &FsCore,
     origins: &Origins,

@@ -1,4 +1,4 @@
-//! What each request leads to.
+//! Which function carries out which request.
 
 use std::os::fd::OwnedFd;
 
@@ -12,7 +12,7 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::requests::files::Files;
 use crate::requests::open_session::OpenSession;
-use crate::requests::watches::{WatchRequest, Watches};
+use crate::requests::watches::Watches;
 use crate::requests::work::{Work, done};
 use crate::requests::{branches, status, watch_list};
 use crate::shared::branches::branch_named;
@@ -20,7 +20,7 @@ use crate::shared::project;
 use crate::shared::services::Services;
 
 impl OpenSession {
-    /// Carries out a request, or says what is to be done for it elsewhere.
+    /// Carries out a request, or returns the job that does.
     pub(crate) fn answer(
         &mut self,
         request: Request,
@@ -80,18 +80,21 @@ impl OpenSession {
             )),
             Request::SnapshotRestore(it) => self.restore(&it, services),
             Request::SnapshotDelete(it) => self.delete_snapshot(&it, services),
-            Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
-            Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
-            Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
-            Request::WatchRegisterInotify(it) => self.watches(WatchRequest::Inotify(it), services),
-            Request::WatchRegisterFSEvents(it) => {
-                self.watches(WatchRequest::FsEvents(it), services)
+            Request::QueueOpen(it) => self.watches(services, |all| all.open_queue(&it)),
+            Request::QueueClose(it) => self.watches(services, |all| all.close_queue(it.queue)),
+            Request::WatchRegisterKqueue(it) => self.watches(services, |all| all.kqueue(&it)),
+            Request::WatchRegisterInotify(it) => self.watches(services, |all| all.inotify(&it)),
+            Request::WatchRegisterFSEvents(it) => self.watches(services, |all| all.fs_events(&it)),
+            Request::WatchRegisterTree(it) => self.watches(services, |all| all.tree(&it)),
+            Request::WatchBatch(it) => self.watches(services, |all| Ok(all.batch(&it))),
+            Request::WatchUnregister(it) => self.watches(services, |all| all.unregister(&it)),
+            Request::WatchDoorbell(it) => {
+                self.watches(services, |all| all.renew_doorbell(it.queue))
             }
-            Request::WatchRegisterTree(it) => self.watches(WatchRequest::Tree(it), services),
-            Request::WatchBatch(it) => self.watches(WatchRequest::Batch(it), services),
-            Request::WatchUnregister(it) => self.watches(WatchRequest::Unregister(it), services),
-            Request::WatchDoorbell(it) => self.watches(WatchRequest::Doorbell(it), services),
-            Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
+            Request::UpdateDoorbellIdent(it) => {
+                let set = |all: &mut Watches<'_>| all.queues.set_ident(it.queue, it.ident);
+                self.watches(services, |all| set(all).map(|()| ReplyWithFds::done()))
+            }
             Request::RequestChannelOpen(_) => self.open_requests(services),
         }
     }
@@ -118,7 +121,12 @@ impl OpenSession {
         Ok(reply)
     }
 
-    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
+    /// Carries out a request about the queues and watches of the session.
+    fn watches<T: Into<ReplyWithFds>>(
+        &self,
+        services: &Services,
+        carry_out: impl FnOnce(&mut Watches<'_>) -> Result<T, Refusal>,
+    ) -> Result<Work, Refusal> {
         let branch = services.core().branch(self.public.branch())?;
         let mut queues = self.public.queues();
         let mut watches = Watches {
@@ -128,7 +136,7 @@ impl OpenSession {
             queues: &mut queues,
             services,
         };
-        watches.answer(&request).map(Work::Done)
+        Ok(Work::Done(carry_out(&mut watches)?.into()))
     }
 
     fn open_requests(&self, services: &Services) -> Result<Work, Refusal> {
@@ -141,8 +149,8 @@ impl OpenSession {
         Ok(Work::Done(ReplyWithFds::with(opened, vec![channel])))
     }
 
-    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
-    /// so that the other sessions do not.
+    /// Returns whether a job keeps a branch as it is that this request would change. The request
+    /// has to wait then, so that the other sessions do not.
     pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
         let held = services.jobs().held();
         if held.is_empty() {

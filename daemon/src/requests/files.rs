@@ -41,7 +41,7 @@ impl Handles {
         Ok((branch, *id))
     }
 
-    /// Closes everything.
+    /// Returns the branches of the open files, each as often as it has one.
     pub(crate) fn branches(&self) -> impl Iterator<Item = BranchId> {
         self.open.values().map(|(branch, _)| branch.id())
     }
@@ -62,7 +62,7 @@ fn no_handle(handle: u64) -> Refusal {
     )
 }
 
-/// Whose files, in which branch, with which limit of open ones.
+/// The files of one session in one branch.
 #[derive(Debug)]
 pub(crate) struct Files<'a> {
     pub(crate) branch: Branch,
@@ -120,7 +120,7 @@ impl Files<'_> {
         }
     }
 
-    /// Operations on what an object says of itself.
+    /// Carries out an operation on an object's attributes.
     fn change_attributes(&self, op: &FsOp) -> Result<(), Errno> {
         let (branch, caller) = (&self.branch, self.caller);
         if let FsOp::Truncate(it) = op {
@@ -257,7 +257,7 @@ impl Files<'_> {
             .into_iter()
             .filter(|entry| *entry.name != *b"." && *entry.name != *b"..")
             .filter_map(|entry| {
-                // One that is removed meanwhile is left out.
+                // An entry that is removed meanwhile is left out.
                 let attr = self.branch.getattr(entry.node).ok()?;
                 let (name, cookie) = (Bytes(entry.name.to_vec()), entry.cookie);
                 Some(Entry {

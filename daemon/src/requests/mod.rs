@@ -1,4 +1,4 @@
-//! What each request does.
+//! What each request does: `dispatch.rs` says which function carries it out.
 
 mod apply;
 mod background;

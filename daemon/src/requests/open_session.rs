@@ -1,4 +1,4 @@
-//! A session after its handshake: what it may ask for, and what it has.
+//! A session after its handshake: its rights, and what it has open.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::requests::pages::Pages;
 use crate::shared::branches::branch_named;
 use crate::shared::services::Services;
 
-/// What a session has.
+/// A session after its handshake. The other files of this folder add the requests that it may make.
 #[derive(Debug)]
 pub(crate) struct OpenSession {
     pub(super) public: Arc<PublicSession>,
@@ -35,7 +35,7 @@ impl OpenSession {
         branch: BranchId,
         bound: bool,
     ) -> Self {
-        // It is shown to people: a name, not a text.
+        // The name is shown to people, so its length is bounded.
         program.truncate(program.floor_char_boundary(64));
         let public = PublicSession::new(id, pid, program, branch, bound);
         Self {
@@ -60,7 +60,7 @@ impl OpenSession {
         services.broadcasts().take(self.public.id())
     }
 
-    /// The branch that a request names, if the session may use it.
+    /// Returns the branch that a request names, if the session may use it.
     pub(super) fn branch(&self, name: &str, services: &Services) -> Result<Branch, Refusal> {
         let own = self.public.branch();
         if name.is_empty() {
@@ -73,12 +73,12 @@ impl OpenSession {
         Ok(services.core().branch(named)?)
     }
 
-    /// The branch that a bound session is confined to.
+    /// Returns the branch that a bound session is confined to.
     pub(super) fn only(&self) -> Option<BranchId> {
         self.public.is_bound().then_some(self.public.branch())
     }
 
-    /// Refuses what only a session without a token may do.
+    /// Refuses what only a session without a token may do. `what` ends the sentence.
     pub(super) fn require_owner(&self, what: &str) -> Result<(), Refusal> {
         if self.public.is_bound() {
             let text = format!("a session that is bound to a branch by a token may not {what}");
@@ -87,7 +87,7 @@ impl OpenSession {
         Ok(())
     }
 
-    /// Gives back everything.
+    /// Gives back everything that the session has.
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id();
         services.stops().end(id);

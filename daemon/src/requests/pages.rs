@@ -10,7 +10,7 @@ use crate::base::refusal::Refusal;
 /// Bytes of the entries on one page.
 const PAGE_BYTES: usize = 40 * 1024;
 
-/// The pages that a session has not asked for yet: of its last comparison.
+/// The pages of a session's last comparison that it has not asked for yet.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
     number: u64,
@@ -18,13 +18,13 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// The first page of a new comparison.
+    /// Returns the first page of a new comparison.
     pub(crate) fn begin(&mut self, entries: Vec<DiffEntry>) -> Diff {
         self.rest = entries.into();
         self.page()
     }
 
-    /// The page of this number, which the page before it named.
+    /// Returns the page of this number, which the page before it named.
     pub(crate) fn next(&mut self, number: u64) -> Result<Diff, Refusal> {
         if number != self.number || self.rest.is_empty() {
             let text = format!("there is no page {number}; ask for the difference again");

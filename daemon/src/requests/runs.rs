@@ -1,4 +1,5 @@
-//! What `agentfs run` asks for: a branch for a while, a mount elsewhere, and the changes at the end.
+//! The requests of `agentfs run`: for a branch that it has for a while, and for its changes at the
+//! end.
 
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ impl OpenSession {
         })
     }
 
-    /// Ends the daemon, when what its branches changed is exported or is not to be.
+    /// Ends the daemon, once the changes of its branches are exported or if they are not to be.
     pub(super) fn shut_down(&self, it: &Shutdown, services: &Services) -> Result<Work, Refusal> {
         self.require_owner("end the daemon")?;
         let session = self.public.id();
@@ -88,13 +89,13 @@ impl OpenSession {
                 let text = format!("{error}; so the daemon goes on");
                 Refusal::new(Code::RESOURCES, text)
             })?;
-            // The event loop ends when it has the answer.
+            // The event loop ends when it has the reply.
             end.settle();
             Ok(ending.into())
         })
     }
 
-    /// What ends an export or an apply when the session does.
+    /// Creates what ends an export or an apply when the session ends.
     pub(super) fn stop(&self, services: &Services) -> Stop {
         let stop = Stop::default();
         services.stops().begin(self.public.id(), &stop);

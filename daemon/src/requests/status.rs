@@ -24,7 +24,7 @@ pub(crate) fn report(request: &Status, of: &PublicSession, services: &Services) 
     let more = shown.len() > SESSIONS_PER_PAGE;
     shown.truncate(SESSIONS_PER_PAGE);
     let status = |it: &Arc<PublicSession>| {
-        // What it has registered and no event has made the daemon look for.
+        // The session may have registered watches that no event has made the daemon look for.
         services.registrations().look(it.id());
         it.status()
     };

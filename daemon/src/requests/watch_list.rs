@@ -1,4 +1,4 @@
-//! What a queue watches, for people.
+//! The list of what a queue watches, for people.
 
 use agentfs_core::Branch;
 use agentfs_core::id::SessionId;
@@ -18,7 +18,7 @@ const WATCHES_PER_PAGE: usize = 256;
 /// Bytes after which a page is full. With one watch more, of as many bytes, it fits a frame.
 const PAGE: usize = 24 * 1024;
 
-/// One page. A bound session sees its own.
+/// Returns one page of the list. A bound session sees its own queues only.
 pub(crate) fn list(
     request: &WatchList,
     of: &PublicSession,
@@ -70,11 +70,11 @@ fn info(watch: &WatchReport, branch: &Branch) -> WatchInfo {
     }
 }
 
-/// The first paths, as many as fit a page.
+/// Returns the first paths, as many as fit a page.
 fn as_fit(mut paths: Vec<Bytes>) -> Vec<Bytes> {
     let mut bytes = 0;
     let fits = paths.iter().take_while(|path| {
-        // With its offset.
+        // Each path has an offset, too.
         bytes += path.ssz_len() + 4;
         bytes <= PAGE
     });

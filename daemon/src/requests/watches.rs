@@ -6,10 +6,9 @@ use agentfs_core::{Access, Branch, Caller};
 use agentfs_engine::service::{NodeInterest, TreeInterest};
 use agentfs_engine::{Api, QueueId, WatchId};
 use agentfs_proto::message::{
-    ByPath, Code, DoorbellGiven, QueueClose, QueueKind, QueueOpen, QueueOpened, Target,
-    UpdateDoorbellIdent, WatchBatch, WatchBatched, WatchDoorbell, WatchItem, WatchOutcome,
-    WatchRegisterFSEvents, WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree,
-    WatchRegistered, WatchUnregister,
+    ByPath, Code, DoorbellGiven, QueueKind, QueueOpen, QueueOpened, Target, WatchBatch,
+    WatchBatched, WatchItem, WatchOutcome, WatchRegisterFSEvents, WatchRegisterInotify,
+    WatchRegisterKqueue, WatchRegisterTree, WatchRegistered, WatchUnregister,
 };
 use agentfs_ring::Capacity;
 
@@ -18,7 +17,7 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::shared::services::Services;
 
-/// Whose watches, in which branch.
+/// The queues and watches of one session.
 #[derive(Debug)]
 pub(crate) struct Watches<'a> {
     pub(crate) session: SessionId,
@@ -28,21 +27,6 @@ pub(crate) struct Watches<'a> {
     pub(crate) services: &'a Services,
 }
 
-/// A request about queues or watches.
-#[derive(Debug)]
-pub(crate) enum WatchRequest {
-    Open(QueueOpen),
-    Close(QueueClose),
-    Kqueue(WatchRegisterKqueue),
-    Inotify(WatchRegisterInotify),
-    FsEvents(WatchRegisterFSEvents),
-    Tree(WatchRegisterTree),
-    Batch(WatchBatch),
-    Unregister(WatchUnregister),
-    Doorbell(WatchDoorbell),
-    Ident(UpdateDoorbellIdent),
-}
-
 /// What a registration watches.
 struct Found {
     node: NodeId,
@@ -50,26 +34,8 @@ struct Found {
 }
 
 impl Watches<'_> {
-    /// Carries out a request about queues or watches.
-    pub(crate) fn answer(&mut self, request: &WatchRequest) -> Result<ReplyWithFds, Refusal> {
-        match request {
-            WatchRequest::Open(it) => self.open_queue(it),
-            WatchRequest::Close(it) => self.close_queue(it.queue),
-            WatchRequest::Kqueue(it) => self.kqueue(it).map(ReplyWithFds::from),
-            WatchRequest::Inotify(it) => self.inotify(it).map(ReplyWithFds::from),
-            WatchRequest::FsEvents(it) => self.fs_events(it).map(ReplyWithFds::from),
-            WatchRequest::Tree(it) => self.tree(it).map(ReplyWithFds::from),
-            WatchRequest::Batch(it) => Ok(self.batch(it).into()),
-            WatchRequest::Unregister(it) => self.unregister(it),
-            WatchRequest::Doorbell(it) => self.renew_doorbell(it.queue),
-            WatchRequest::Ident(it) => {
-                self.queues.set_ident(it.queue, it.ident)?;
-                Ok(ReplyWithFds::done())
-            }
-        }
-    }
-
-    fn open_queue(&mut self, request: &QueueOpen) -> Result<ReplyWithFds, Refusal> {
+    /// Opens a queue; its ring and doorbells go along as descriptors.
+    pub(super) fn open_queue(&mut self, request: &QueueOpen) -> Result<ReplyWithFds, Refusal> {
         let capacity = if request.capacity == 0 {
             Capacity::DEFAULT
         } else {
@@ -117,7 +83,8 @@ impl Watches<'_> {
         ))
     }
 
-    fn close_queue(&mut self, number: u32) -> Result<ReplyWithFds, Refusal> {
+    /// Closes a queue, with its watches.
+    pub(super) fn close_queue(&mut self, number: u32) -> Result<ReplyWithFds, Refusal> {
         let closed = self.queues.remove(number)?;
         self.services.refills().remove(closed.refill);
         self.services
@@ -126,7 +93,8 @@ impl Watches<'_> {
         Ok(ReplyWithFds::done())
     }
 
-    fn renew_doorbell(&self, number: u32) -> Result<ReplyWithFds, Refusal> {
+    /// Makes a new doorbell for a queue.
+    pub(super) fn renew_doorbell(&self, number: u32) -> Result<ReplyWithFds, Refusal> {
         let doorbell = self
             .services
             .watches()
@@ -137,12 +105,17 @@ impl Watches<'_> {
         ))
     }
 
-    fn kqueue(&mut self, it: &WatchRegisterKqueue) -> Result<WatchRegistered, Refusal> {
+    /// Registers a knote.
+    pub(super) fn kqueue(&mut self, it: &WatchRegisterKqueue) -> Result<WatchRegistered, Refusal> {
         let found = self.find(&it.target, Access::EXISTS)?;
         self.watch_node(it.queue, it.watch, it.fflags, &found)
     }
 
-    fn inotify(&mut self, it: &WatchRegisterInotify) -> Result<WatchRegistered, Refusal> {
+    /// Registers an inotify watch.
+    pub(super) fn inotify(
+        &mut self,
+        it: &WatchRegisterInotify,
+    ) -> Result<WatchRegistered, Refusal> {
         let found = self.find(&it.target, Access::READ)?;
         self.watch_node(it.queue, u64::from(it.wd), it.mask, &found)
     }
@@ -167,7 +140,11 @@ impl Watches<'_> {
         Ok(WatchRegistered { node: found.node.0 })
     }
 
-    fn fs_events(&mut self, it: &WatchRegisterFSEvents) -> Result<WatchRegistered, Refusal> {
+    /// Registers the paths of an FSEvents stream.
+    pub(super) fn fs_events(
+        &mut self,
+        it: &WatchRegisterFSEvents,
+    ) -> Result<WatchRegistered, Refusal> {
         let paths = it
             .paths
             .iter()
@@ -176,7 +153,8 @@ impl Watches<'_> {
         self.watch_trees(it.queue, it.watch, paths, it.flags, false)
     }
 
-    fn tree(&mut self, it: &WatchRegisterTree) -> Result<WatchRegistered, Refusal> {
+    /// Registers a tree of a native subscription.
+    pub(super) fn tree(&mut self, it: &WatchRegisterTree) -> Result<WatchRegistered, Refusal> {
         let paths = vec![self.canonical(&it.path)?];
         self.watch_trees(it.queue, it.watch, paths, 0, it.activity)
     }
@@ -205,14 +183,15 @@ impl Watches<'_> {
         Ok(WatchRegistered { node: 0 })
     }
 
-    fn unregister(&self, it: &WatchUnregister) -> Result<ReplyWithFds, Refusal> {
+    /// Removes a watch.
+    pub(super) fn unregister(&self, it: &WatchUnregister) -> Result<ReplyWithFds, Refusal> {
         let queue = self.queues.get(it.queue)?;
         self.services.watches().unwatch(queue, WatchId(it.watch))?;
         Ok(ReplyWithFds::done())
     }
 
-    /// Each item succeeds or fails by itself.
-    fn batch(&mut self, batch: &WatchBatch) -> WatchBatched {
+    /// Carries out a batch, of which each item succeeds or fails by itself.
+    pub(super) fn batch(&mut self, batch: &WatchBatch) -> WatchBatched {
         let outcomes = batch.items.iter().map(|item| {
             let done = match item {
                 WatchItem::Kqueue(it) => self.kqueue(it),
@@ -239,7 +218,7 @@ impl Watches<'_> {
         }
     }
 
-    /// The object of a watch, if the session's branch shows it.
+    /// Finds the object of a watch, if the session's branch shows it.
     fn find(&self, target: &Target, access: Access) -> Result<Found, Refusal> {
         match target {
             Target::Path(ByPath { path, follow }) => {
@@ -274,7 +253,8 @@ impl Watches<'_> {
         }
     }
 
-    /// The path as events name it. What is not there yet is taken as it is written.
+    /// Returns the path as events name it. A path that does not exist yet is taken as it is
+    /// written.
     fn canonical(&self, path: &[u8]) -> Result<Vec<u8>, Refusal> {
         use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
         if path.first() != Some(&b'/') || path.contains(&0) {
@@ -290,7 +270,7 @@ impl Watches<'_> {
     }
 }
 
-/// The path without empty components, `.` and `..`.
+/// Returns the path without empty components, `.` and `..`.
 pub(crate) fn cleaned(path: &[u8]) -> Vec<u8> {
     let mut names: Vec<&[u8]> = Vec::new();
     for name in path.split(|byte| *byte == b'/') {

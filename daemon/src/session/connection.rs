@@ -1,4 +1,4 @@
-//! One connection: frames in, frames and descriptors out, never waiting.
+//! A connection: frames come in, frames and descriptors go out, and nothing waits.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,18 +9,18 @@ use agentfs_proto::frame::{self, FrameError, FrameReader, MAX_FRAME};
 use agentfs_proto::message::{FromDaemon, Reply};
 use rustix::io::Errno;
 
-/// Unsent bytes from which on nothing more is read of a session: whoever does not read its answers
-/// gets no further ones.
+/// Unsent bytes from which on nothing more is read of a session: a program that does not read its
+/// replies gets no further ones.
 const STALLED: usize = 4 * MAX_FRAME;
 
-/// A connection.
+/// The socket of one session, with what was received in part and what is still to be sent.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: UnixStream,
     reader: FrameReader,
     unsent: VecDeque<Outgoing>,
     unsent_bytes: usize,
-    /// The last that came.
+    /// The descriptor that came last.
     descriptor: Option<OwnedFd>,
 }
 
@@ -29,16 +29,16 @@ pub(crate) struct Connection {
 struct Outgoing {
     bytes: Vec<u8>,
     sent: usize,
-    /// Those that go with the first byte.
+    /// The descriptors that go with the first byte.
     descriptors: Vec<OwnedFd>,
 }
 
-/// What reading gave.
+/// The outcome of reading.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
-    /// Some bytes.
+    /// There were some bytes.
     Some,
-    /// Nothing now.
+    /// There is nothing now.
     Nothing,
     /// The other side is gone.
     End,
@@ -59,13 +59,13 @@ impl Connection {
         &self.stream
     }
 
-    /// The next message, if it is here completely.
+    /// Returns the next message, if all of it was received.
     pub(crate) fn message(&mut self) -> Result<Option<&[u8]>, FrameError> {
         self.reader.message()
     }
 
-    /// Reads what is here, at most one frame's worth. Of descriptors the last is kept, for the one
-    /// request that takes one; the others are closed.
+    /// Reads what has arrived, at most one frame's worth. Of descriptors the last is kept, for the
+    /// one request that takes one; the others are closed.
     pub(crate) fn fill(&mut self, buffer: &mut [u8]) -> rustix::io::Result<Filled> {
         match descriptor::receive(&self.stream, &mut *buffer) {
             Ok(received) if received.len == 0 => Ok(Filled::End),
@@ -82,12 +82,12 @@ impl Connection {
         }
     }
 
-    /// The descriptor that came along, if one did.
+    /// Takes the descriptor that came along, if one did.
     pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
     }
 
-    /// Queues an answer. One that does not fit a frame becomes an error.
+    /// Queues a reply. One that does not fit a frame becomes an error.
     pub(crate) fn push(&mut self, request: u64, body: Reply, descriptors: Vec<OwnedFd>) {
         let count = u8::try_from(descriptors.len()).unwrap_or(u8::MAX);
         let mut bytes = Vec::new();
@@ -122,12 +122,12 @@ impl Connection {
         });
     }
 
-    /// Whether the other side reads too little to be answered further.
+    /// Returns whether the other side has left too much unread to be sent more.
     pub(crate) fn is_stalled(&self) -> bool {
         self.unsent_bytes >= STALLED
     }
 
-    /// Sends what the socket takes.
+    /// Sends as much as the socket takes.
     pub(crate) fn flush(&mut self) -> rustix::io::Result<()> {
         let mut batch = Vec::new();
         while let Some(first) = self.unsent.front_mut() {
@@ -166,7 +166,7 @@ impl Connection {
             let rest = first.bytes.len() - first.sent;
             if len < rest {
                 first.sent += len;
-                // They left with the first byte.
+                // The descriptors left with the first byte.
                 first.descriptors.clear();
                 return;
             }

@@ -24,7 +24,7 @@ impl FrameBudget {
         }
     }
 
-    /// Takes one frame, or says when there will be one.
+    /// Takes one frame, or returns when there will be one.
     pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let passed = now.saturating_duration_since(self.filled_at).as_secs_f64();
         self.left = (self.left + passed * self.rate).min(self.burst);
@@ -37,14 +37,14 @@ impl FrameBudget {
         Ok(())
     }
 
-    /// Takes frames that were spent otherwise. The debt is at most that of a second.
+    /// Takes frames for work that came by another way. The debt is at most that of a second.
     pub(crate) fn charge(&mut self, frames: u64) {
         // Exact: a channel has no more than some thousands.
         let frames = u32::try_from(frames).map_or(f64::INFINITY, f64::from);
         self.left = (self.left - frames).max(-self.rate);
     }
 
-    /// There was none to take one for.
+    /// Puts a frame back that was taken for nothing.
     pub(crate) fn put_back(&mut self) {
         self.left += 1.0;
     }

@@ -1,4 +1,4 @@
-//! One session: its turns, its handshake, and what it has.
+//! One session: its handshake, its turns, and the order of its replies.
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,9 @@ use agentfs_proto::message::{
 };
 use agentfs_proto::ssz::Ssz as _;
 
+use tracing::Span;
+use tracing::field::Empty;
+
 use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::base::session_limits::SessionLimits;
@@ -22,10 +25,10 @@ use crate::session::peer::Peer;
 use crate::shared::jobs::Started;
 use crate::shared::services::Services;
 
-/// Frames that a session may send in one turn, before it is the others' turn.
+/// Frames that a session may send in one turn.
 const FRAMES_PER_TURN: usize = 64;
 
-/// A connection with its state.
+/// One connected process, as the event loop serves it.
 #[derive(Debug)]
 pub(crate) struct PeerSession {
     id: SessionId,
@@ -33,23 +36,25 @@ pub(crate) struct PeerSession {
     peer: Peer,
     budget: FrameBudget,
     turn: Turn,
-    /// A job answers a request of this session: what comes after waits, so that answers keep the
-    /// order of the requests.
-    is_busy: bool,
-    /// The other side has closed the connection: there is nobody to answer.
+    /// The span of the request that a job carries out: what comes after it waits, so that replies
+    /// keep the order of the requests.
+    busy: Option<Span>,
+    /// The other side has closed the connection, so nobody reads a reply.
     has_hung_up: bool,
-    /// A request that waits for a branch; what comes after waits too.
+    /// A request that waits for a branch; those that come after it wait too.
     waiting: Option<ToDaemon>,
     state: State,
+    /// The span around everything that is done for the session.
+    span: Span,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Turn {
-    /// Nothing to do until the socket says something.
+    /// There is nothing to do until the socket is ready.
     Waiting,
-    /// In the queue of those that have something to do.
+    /// The session is in the queue of those that have something to do.
     Queued,
-    /// Sent too much: its socket is not looked at for now.
+    /// The session sent too much, and its socket is not read for now.
     Paused,
 }
 
@@ -86,10 +91,12 @@ impl PeerSession {
             peer,
             budget: FrameBudget::new(limits, now),
             turn: Turn::Waiting,
-            is_busy: false,
+            busy: None,
             has_hung_up: false,
             waiting: None,
             state: State::Greeting,
+            // The level is debug, so that lines logged by default stay as short as they are.
+            span: tracing::debug_span!("session", %id, pid = peer.pid, program = Empty),
         }
     }
 
@@ -101,7 +108,7 @@ impl PeerSession {
         matches!(self.state, State::Greeting)
     }
 
-    /// Something happened on the socket. True when the session is to be queued for a turn.
+    /// Notes that the session has something to do. Returns whether to queue it for a turn.
     pub(crate) fn mark_ready(&mut self) -> bool {
         let is_new = self.turn == Turn::Waiting;
         if is_new {
@@ -110,29 +117,29 @@ impl PeerSession {
         is_new
     }
 
-    /// The pause is over.
+    /// Ends a pause.
     pub(crate) fn resume(&mut self) {
         if self.turn == Turn::Paused {
             self.turn = Turn::Waiting;
         }
     }
 
-    /// The other side has closed the connection.
+    /// Notes that the other side has closed the connection.
     pub(crate) fn hang_up(&mut self) {
         self.has_hung_up = true;
     }
 
-    /// Whether nobody waits for a request whose turn is still to come.
+    /// Returns whether the session has gone while its request still waits for its turn.
     pub(crate) fn is_abandoned(&self, services: &Services) -> bool {
-        self.has_hung_up && self.is_busy && services.jobs().is_waiting(self.id)
+        self.has_hung_up && self.busy.is_some() && services.jobs().is_waiting(self.id)
     }
 
-    /// Whether a request of it waits for the end of a job.
+    /// Returns whether a request of the session waits for the end of a job.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
 
-    /// Says why there will be no session, as far as the socket takes it at once.
+    /// Sends why there will be no session, as far as the socket takes it at once.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
         self.connection.push(0, refusal.into_reply(), Vec::new());
         if let Err(error) = self.connection.flush() {
@@ -140,8 +147,10 @@ impl PeerSession {
         }
     }
 
-    /// Reads, answers and sends, for one turn.
+    /// Reads requests, answers them and sends replies, for one turn.
     pub(crate) fn serve(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.turn = Turn::Waiting;
         if let State::Open(open) = &self.state
             && !self.connection.is_stalled()
@@ -157,7 +166,7 @@ impl PeerSession {
             return Served::Gone;
         }
         match &served {
-            // What stalled may have been sent just now, and then nothing else wakes the session.
+            // What stalled the session may have been sent just now, and then nothing else wakes it.
             Served::Idle if was_stalled && !self.connection.is_stalled() => Served::More,
             Served::Until(_) => {
                 self.turn = Turn::Paused;
@@ -169,18 +178,18 @@ impl PeerSession {
 
     fn answer_frames(&mut self, services: &Services, buffer: &mut [u8], now: Instant) -> Served {
         for _ in 0..FRAMES_PER_TURN {
-            if self.is_busy || self.connection.is_stalled() {
+            if self.busy.is_some() || self.connection.is_stalled() {
                 return Served::Idle;
             }
             if let Some(message) = self.waiting.take() {
-                // What has to wait takes no descriptor.
+                // No request that waits takes a descriptor.
                 self.answer(message, None, services);
                 if self.is_waiting() {
                     return Served::Idle;
                 }
                 continue;
             }
-            // What it wrote into shared memory took time, too.
+            // What the program wrote into its request channel took time, too.
             self.budget.charge(services.registrations().charge(self.id));
             if let Err(until) = self.budget.take(now) {
                 services.counters().throttled();
@@ -220,7 +229,7 @@ impl PeerSession {
         Served::More
     }
 
-    /// Answers one message. An error ends the connection.
+    /// Answers one message. A refusal returned from here ends the connection.
     fn handle(&mut self, message: ToDaemon, services: &Services) -> Result<(), Refusal> {
         let ToDaemon { request, body } = message;
         if request == 0 {
@@ -230,7 +239,7 @@ impl PeerSession {
             ));
         }
         services.counters().requests();
-        // What is not for this request is for none.
+        // A descriptor that this request does not take is taken by none.
         let descriptor = self.connection.take_descriptor();
         match &mut self.state {
             State::Greeting => {
@@ -240,7 +249,8 @@ impl PeerSession {
                         "the first request must be Hello",
                     ));
                 };
-                let welcome = self.open(hello, services)?;
+                let span = request_span("Hello");
+                let welcome = span.in_scope(|| self.open(hello, services))?;
                 self.connection.push(request, welcome.into(), Vec::new());
             }
             State::Open(_) if matches!(body, Request::Hello(_)) => {
@@ -251,7 +261,7 @@ impl PeerSession {
         Ok(())
     }
 
-    /// Answers a request, or has it wait.
+    /// Answers a request, or makes it wait.
     fn answer(&mut self, message: ToDaemon, descriptor: Option<OwnedFd>, services: &Services) {
         let State::Open(open) = &mut self.state else {
             return;
@@ -262,11 +272,14 @@ impl PeerSession {
         }
         let ToDaemon { request, body } = message;
         let name = body.name();
+        let span = request_span(name);
+        let entered = span.enter();
         let answered = match open.answer(body, descriptor, services) {
             Ok(Work::Done(answer)) => Ok(answer),
             Ok(Work::Job(job)) => match services.jobs().start(self.id, request, job) {
                 Ok(started) => {
-                    self.is_busy = true;
+                    drop(entered);
+                    self.busy = Some(span);
                     if self.has_hung_up {
                         // The request and the end of the connection came together.
                         services.stops().end(self.id);
@@ -297,9 +310,11 @@ impl PeerSession {
         self.connection.push(request, reply, descriptors);
     }
 
-    /// A job for this session has ended.
+    /// Sends the reply of a request that a job has carried out.
     pub(crate) fn complete(&mut self, request: u64, result: Result<ReplyWithFds, Refusal>) {
-        self.is_busy = false;
+        let (session, request_span) = (self.span.clone(), self.busy.take());
+        let _in_session = session.enter();
+        let _in_request = request_span.as_ref().map(Span::enter);
         self.push(request, "a long request", result);
     }
 
@@ -315,6 +330,7 @@ impl PeerSession {
         let version = hello.version_max.min(VERSION_MAX);
         let (branch, branch_name) = services.branch_of_session(&hello)?;
         let limits = services.limits();
+        self.span.record("program", &*hello.program);
         tracing::debug!(session = %self.id, pid = self.peer.pid, program = hello.program, branch = branch_name, "session");
         let bound = hello.token.is_some();
         let open = OpenSession::new(
@@ -344,9 +360,15 @@ impl PeerSession {
 
     /// Gives back everything the session had.
     pub(crate) fn end(self, services: &Services) {
+        let _entered = self.span.enter();
         if let State::Open(open) = self.state {
             open.end(services);
         }
         services.counters().sessions_closed();
     }
+}
+
+/// Creates the span of a request. A job that carries it out enters the same one.
+fn request_span(kind: &'static str) -> Span {
+    tracing::debug_span!("request", kind)
 }

@@ -1,4 +1,4 @@
-//! Branches and snapshots: by their names, where they come from, and how a branch is deleted.
+//! Branches and snapshots: by name, with what they were made from, and the deletion of a branch.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::base::refusal::Refusal;
 use crate::mounts::table::MountTable;
 
-/// Where branches and snapshots come from, which the filesystem does not keep.
+/// What branches and snapshots were made from and when, which the filesystem does not keep.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
     branches: Mutex<HashMap<BranchId, Origin>>,
@@ -20,7 +20,7 @@ pub(crate) struct Origins {
 
 #[derive(Clone, Debug)]
 struct Origin {
-    /// The branch it was made from, or the snapshot.
+    /// The branch or snapshot that it was made from.
     parent: u64,
     created_ns: u64,
     /// The branch as it was when it was made.
@@ -28,7 +28,7 @@ struct Origin {
 }
 
 impl Origins {
-    /// Keeps where a branch starts. To be called when it is new.
+    /// Records what a new branch was made from, and its state.
     pub(crate) fn remember(&self, core: &FsCore, branch: BranchId, parent: u64) -> Result<()> {
         let base = core.branch(branch)?.freeze();
         self.branches.lock().insert(
@@ -42,7 +42,7 @@ impl Origins {
         Ok(())
     }
 
-    /// What the branch was when it was made.
+    /// Returns the branch as it was when it was made.
     pub(crate) fn base(&self, branch: BranchId) -> Option<Frozen> {
         self.branches
             .lock()
@@ -83,7 +83,7 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The branch of this name.
+/// Finds a branch by its name.
 pub(crate) fn branch_named(core: &FsCore, name: &str) -> Result<BranchId, Refusal> {
     let found = core
         .branches()
@@ -95,7 +95,7 @@ pub(crate) fn branch_named(core: &FsCore, name: &str) -> Result<BranchId, Refusa
     })
 }
 
-/// The snapshot of this name or number.
+/// Finds a snapshot by its name or number.
 pub(crate) fn snapshot_named(core: &FsCore, name: &str) -> Result<SnapshotId, Refusal> {
     let snapshots = core.snapshots();
     let number = name.parse().ok().map(SnapshotId);
@@ -114,7 +114,7 @@ pub(crate) fn snapshot_named(core: &FsCore, name: &str) -> Result<SnapshotId, Re
     })
 }
 
-/// Deletes a branch that no mount shows, nor begins to show meanwhile.
+/// Deletes a branch that no mount shows, nor can begin to show meanwhile.
 pub(crate) fn delete(
     core: &FsCore,
     origins: &Origins,

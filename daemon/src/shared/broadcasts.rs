@@ -1,4 +1,4 @@
-//! Changes on the socket, for those that asked.
+//! Changes on the control socket, for the sessions that subscribed to them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,26 +15,26 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::base::wake::{Wake, WakeQueue};
 
-/// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
-/// of kind `Overflow` says so in its place.
+/// Bytes of broadcasts that wait for one session. Those beyond are left out, and one broadcast of
+/// kind `Overflow` stands in their place.
 const MAX_WAITING: usize = 1 << 20;
 
 /// Broadcasts on their way from the committing threads to the event loop.
 pub(crate) struct Broadcasts {
-    /// By the branch that they are about.
+    /// The subscriptions by the branch that they are about.
     subscriptions: RwLock<BTreeMap<(BranchId, SessionId, u64), Subscription>>,
-    /// How many of them want activity.
+    /// How many subscriptions of each branch want activity.
     activity: BranchCounts,
     outboxes: Mutex<HashMap<SessionId, Outbox>>,
     wakes: Arc<WakeQueue>,
-    /// Called with a change before anybody is told of it.
-    before_telling: Box<dyn Fn(&Envelope) + Send + Sync>,
+    /// Called with a change before it is broadcast.
+    before_broadcast: Box<dyn Fn(&Envelope) + Send + Sync>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Subscription {
     pub(crate) branch: BranchId,
-    /// Canonical; empty for the root.
+    /// The tree's root, as a canonical path; empty for the root of the branch.
     pub(crate) path: Vec<u8>,
     pub(crate) activity: bool,
 }
@@ -56,14 +56,14 @@ impl fmt::Debug for Broadcasts {
 impl Broadcasts {
     pub(crate) fn new(
         wakes: &Arc<WakeQueue>,
-        before_telling: impl Fn(&Envelope) + Send + Sync + 'static,
+        before_broadcast: impl Fn(&Envelope) + Send + Sync + 'static,
     ) -> Self {
         Self {
             subscriptions: RwLock::default(),
             activity: BranchCounts::default(),
             outboxes: Mutex::default(),
             wakes: Arc::clone(wakes),
-            before_telling: Box::new(before_telling),
+            before_broadcast: Box::new(before_broadcast),
         }
     }
 
@@ -77,7 +77,7 @@ impl Broadcasts {
             .insert((branch, session, number), subscription);
     }
 
-    /// Whether there was one. `branch` is the session's.
+    /// Ends a subscription and returns whether there was one. `branch` is the session's.
     pub(crate) fn unsubscribe(&self, branch: BranchId, session: SessionId, number: u64) -> bool {
         let gone = self
             .subscriptions
@@ -100,7 +100,7 @@ impl Broadcasts {
         self.outboxes.lock().remove(&session);
     }
 
-    /// Tells all that something may have changed that was not told.
+    /// Reports to all subscribers that they may have missed something.
     pub(crate) fn overflow_all(&self) {
         for (_, session, number) in self.subscriptions.read().keys() {
             self.push(*session, overflow(*number));
@@ -129,7 +129,7 @@ impl Broadcasts {
     }
 }
 
-/// Nothing when the paths are too long for a frame.
+/// Encodes a broadcast; returns nothing when its paths are too long for a frame.
 fn frame_of(event: FsEventBroadcast) -> Vec<u8> {
     let mut bytes = Vec::new();
     let message = FromDaemon {
@@ -180,8 +180,8 @@ impl EventSink for Broadcasts {
         if !heard() {
             return;
         }
-        // Asks the kernel, so without the lock.
-        (self.before_telling)(envelope);
+        // This may ask the kernel, so the lock is not held.
+        (self.before_broadcast)(envelope);
         for ((_, session, number), it) in self.subscriptions.read().range(of_branch.clone()) {
             if !hears(it) {
                 continue;
@@ -212,7 +212,8 @@ impl EventSink for Broadcasts {
     }
 }
 
-/// The path of a change, and the new path of a rename. Of a new branch or snapshot the name.
+/// Returns the path of a change, and the new path of a rename; for a new branch or snapshot, its
+/// name.
 fn paths(change: &Change) -> (Vec<u8>, Vec<u8>) {
     let text = |place: &Place| [&place.dir, b"/".as_slice(), &place.name].concat();
     if let Change::Renamed { from, to, .. } = change {
@@ -227,7 +228,7 @@ fn paths(change: &Change) -> (Vec<u8>, Vec<u8>) {
     )
 }
 
-/// Whether the path is the tree's root or below it.
+/// Returns whether a path is the tree's root or lies below it.
 fn is_within(path: &[u8], root: &[u8]) -> bool {
     path.strip_prefix(root)
         .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/') || root.is_empty())

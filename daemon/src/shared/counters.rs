@@ -1,4 +1,4 @@
-//! What the control server counts.
+//! The counters of the control server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ macro_rules! counters {
                 }
             )+
 
-            /// All of them with their names.
+            /// Returns all counters with their names.
             pub(crate) fn values(&self) -> Vec<(&'static str, u64)> {
                 vec![ $( (stringify!($name), self.$name.load(Ordering::Relaxed)), )+ ]
             }
@@ -28,7 +28,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// A connection was taken.
+    /// A connection was accepted.
     sessions_opened,
     /// A connection ended.
     sessions_closed,

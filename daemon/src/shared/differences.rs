@@ -1,4 +1,4 @@
-//! What a branch changed.
+//! The difference of a branch to another state.
 
 use std::path::Path;
 
@@ -43,13 +43,13 @@ pub(crate) fn find(
     Ok(entries)
 }
 
-/// Several changes of one path, one after the other, are one difference: the greatest.
+/// Merges successive changes of one path into one difference: the greatest.
 fn merged(entries: impl Iterator<Item = DiffEntry>) -> Vec<DiffEntry> {
     let mut all: Vec<DiffEntry> = Vec::new();
     for entry in entries {
         let is_change = matches!(entry.kind, DiffKind::Content | DiffKind::Attributes);
         match all.last_mut() {
-            // One is enough for all that lies too deep below one directory.
+            // One entry is enough for everything that lies too deep below one directory.
             Some(last) if entry.kind == DiffKind::TooDeep && *last == entry => {}
             Some(last)
                 if is_change && last.path == entry.path && last.kind != DiffKind::Removed =>
@@ -64,7 +64,7 @@ fn merged(entries: impl Iterator<Item = DiffEntry>) -> Vec<DiffEntry> {
     all
 }
 
-/// Something below the directory is too deep for a path.
+/// Creates the entry that stands for what lies too deep below a directory for a path.
 fn too_deep(dir: &[u8]) -> DiffEntry {
     let dir = dir.strip_suffix(b"/").unwrap_or(dir);
     let path = if dir.is_empty() { b"/" } else { dir };
@@ -77,7 +77,7 @@ fn too_deep(dir: &[u8]) -> DiffEntry {
     }
 }
 
-/// The names that a change is about.
+/// Returns the names that a change is about.
 fn places(change: &Change) -> impl Iterator<Item = &Place> {
     let both = [change.place(), change.new_place()];
     both.into_iter().flatten()
@@ -176,7 +176,7 @@ fn entry_of_path(branch: &Branch, change: PathChange) -> DiffEntry {
     }
 }
 
-/// An entry with what the branch says of the node, if it still has it.
+/// Creates an entry, with the attributes of the node if the branch still has it.
 fn entry(
     branch: &Branch,
     kind: DiffKind,

@@ -1,4 +1,4 @@
-//! Exports branches: one when it is asked for, all that have changes before the daemon ends.
+//! Exports of branches: of one on request, and of all that have changes before the daemon ends.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use agentfs_export::{ExportError, Identity, Place, Stop, Target, places};
 /// How long exporting everything may take. systemd waits longer (packaging/agentfs.service), and so
 /// does `agentfs shutdown`.
 pub const SAVING: Duration = Duration::from_secs(50);
-/// Bytes of the exports that are listed in an answer.
+/// Bytes of the exports that are listed in a reply.
 const LISTED_BYTES: usize = 24 * 1024;
 
 /// Exports branches.
@@ -34,7 +34,7 @@ pub(crate) struct Exporter {
     pub(crate) pending_deletes: Arc<PendingDeletes>,
     /// The directory below the branches; empty without one.
     pub(crate) lower: Bytes,
-    /// Which directory that was when the daemon started.
+    /// The identity of that directory when the daemon started.
     identity: Option<Identity>,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Exporter {
 #[derive(Debug)]
 struct Rescued {
     branch: String,
-    /// How far the branch was then.
+    /// The last change of the branch that the export has.
     seq: Seq,
     directory: PathBuf,
     exported: Exported,
@@ -67,7 +67,7 @@ impl fmt::Display for NotSaved {
 pub(crate) struct Rescue(HashMap<BranchId, Rescued>);
 
 impl Exporter {
-    /// Exports the branches of a new filesystem over this directory.
+    /// Creates the exporter of a new filesystem over this directory.
     pub(crate) fn new(core: &FsCore, lower: Option<&Path>) -> agentfs_core::Result<Self> {
         let origins = Arc::new(Origins::default());
         origins.remember(core, FsCore::MAIN, 0)?;
@@ -97,12 +97,12 @@ impl Exporter {
         written.map_err(|error: ExportError| Refusal::new(Code::RESOURCES, error.to_string()))
     }
 
-    /// Exports everything for somebody who asked for the end of the daemon. Afterwards nothing can
-    /// be changed any more. When something cannot be exported, all goes on as before.
+    /// Exports everything because a request asks the daemon to end. Afterwards nothing can be
+    /// changed any more. When something cannot be exported, everything goes on as before.
     pub(crate) fn save_or_go_on(&self, stop: &Stop) -> Result<Ending, NotSaved> {
         let mut rescue = Rescue::default();
-        // First while programs go on, so that nothing stands still in vain; then what they changed
-        // meanwhile.
+        // The first pass runs while programs go on, so that nothing stands still in vain; the
+        // second exports what they changed meanwhile.
         let saved = self.save(&mut rescue, stop).and_then(|()| {
             self.core.seal();
             self.save(&mut rescue, stop)
@@ -115,7 +115,7 @@ impl Exporter {
         Ok(rescue.ending(self.lower.clone()))
     }
 
-    /// Exports everything because the daemon ends, whatever comes of it. Nothing can be changed any
+    /// Exports everything that can be exported, because the daemon ends. Nothing can be changed any
     /// more.
     pub(crate) fn save_and_end(&self) {
         self.core.seal();
@@ -133,7 +133,7 @@ impl Exporter {
         }
     }
 
-    /// Exports what is not exported as it is now.
+    /// Exports the branches that have no export of their present state.
     fn save(&self, rescue: &mut Rescue, stop: &Stop) -> Result<(), NotSaved> {
         for branch in self.unsaved(rescue) {
             let saved = self.save_one(&branch, stop)?;
@@ -148,7 +148,8 @@ impl Exporter {
         Ok(())
     }
 
-    /// Branches that would be lost as they are now. One that was retired is not.
+    /// Returns the branches whose present state would be lost. A branch that is to be deleted is
+    /// none of them.
     fn unsaved(&self, rescue: &Rescue) -> Vec<Branch> {
         let branches = self.core.branches().into_iter();
         let branches = branches.filter_map(|it| self.core.branch(it.id).ok());
@@ -161,19 +162,19 @@ impl Exporter {
         branches.filter(|branch| !is_saved(branch)).collect()
     }
 
-    /// Whether a branch is as it was made; not, when that cannot be told.
+    /// Returns whether a branch is as it was made. If that cannot be found out, it is not.
     pub(crate) fn is_as_made(&self, branch: BranchId) -> bool {
         let found = differences::find(&self.core, &self.origins, branch, "");
         found.is_ok_and(|entries| entries.is_empty())
     }
 
-    /// Exports a branch to the best place that takes it.
+    /// Exports a branch to the first place that takes it.
     fn save_one(&self, branch: &Branch, stop: &Stop) -> Result<Rescued, NotSaved> {
         let project = self.lower.as_path();
         let seq = branch.last_seq();
         tracing::info!(
             branch = branch.name(),
-            "is exported, because the daemon ends"
+            "exporting the branch, because the daemon ends"
         );
         let mut failures = Vec::new();
         for place in places(project) {
@@ -214,7 +215,7 @@ impl Exporter {
     }
 }
 
-/// Whoever runs the daemon is the root of its branches.
+/// Returns the user that runs the daemon: the root of its branches.
 fn caller() -> Caller {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     Caller::new(uid.as_raw(), gid.as_raw())
@@ -241,7 +242,7 @@ fn log(saved: &Rescued, project: &Path) {
 }
 
 impl Rescued {
-    /// It is exported anew, or is not to be exported after all.
+    /// Removes an export, because the branch is exported anew or not to be exported after all.
     fn discard(&self) {
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             let path = self.directory.display();
@@ -265,7 +266,7 @@ impl Rescue {
             path: it.directory.as_path().into(),
             exported: it.exported,
         });
-        // As many as fit a frame.
+        // The reply lists as many as fit a frame.
         let saved = saved.take_while(|it| {
             bytes += it.ssz_len() + 4;
             bytes <= LISTED_BYTES

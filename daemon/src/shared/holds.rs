@@ -1,11 +1,12 @@
-//! Which branches runs have, from before their mounts are there until their changes are settled.
+//! The branches of runs: each belongs to its run from before its mount exists until its changes are
+//! settled.
 
 use std::collections::HashMap;
 
 use agentfs_core::id::{BranchId, SessionId};
 use parking_lot::Mutex;
 
-/// The session and the process that have a branch.
+/// The session and the process of the run that has a branch.
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     session: SessionId,
@@ -28,12 +29,12 @@ impl Holds {
         }
     }
 
-    /// The process that has a branch.
+    /// Returns the process of the run that has a branch.
     pub(crate) fn pid_of(&self, branch: BranchId) -> Option<u32> {
         self.0.lock().get(&branch).map(|holder| holder.pid)
     }
 
-    /// The session has settled what is in its branch.
+    /// Releases the branch of a session that has settled its changes.
     pub(crate) fn release(&self, branch: BranchId, session: SessionId) {
         self.0
             .lock()
@@ -45,7 +46,7 @@ impl Holds {
         self.0.lock().remove(&branch);
     }
 
-    /// The session has ended. Returns whether it had a branch.
+    /// Releases the branches of a session that has ended. Returns whether it had one.
     pub(crate) fn end(&self, session: SessionId) -> bool {
         let mut all = self.0.lock();
         let before = all.len();

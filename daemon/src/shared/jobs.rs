@@ -1,9 +1,9 @@
-//! Requests that may take long: each on a thread of its own, so that the sessions that wait for
-//! nothing of the kind are answered meanwhile.
+//! Jobs: requests that may take long run in threads of their own, so that other sessions are
+//! answered meanwhile.
 //!
-//! Only so many run at a time; the others wait for their turn, in the order in which they came. A
-//! session waits with one request at most, so nobody can fill the queue. Those that may take very
-//! long leave room for the short ones.
+//! A bounded number runs at a time; the others wait for their turn, in the order in which they
+//! came. A session waits with one request at most, so none can fill the queue. Jobs that may take
+//! very long leave room for short ones.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,24 +19,24 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::{LateReply, ReplyWithFds};
 use crate::base::wake::{Wake, WakeQueue};
 
-/// Jobs at a time. They wait for disks more than they compute.
+/// Jobs at a time: they wait for disks more than they compute.
 const MAX_JOBS: usize = 16;
 
-/// Of these, jobs that go through all that a branch has.
+/// Of these, jobs that go through everything that a branch has.
 const MAX_LONG: usize = 12;
 
 /// How much a job has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Size {
-    /// Something that is over soon.
+    /// The job is over soon.
     Short,
-    /// Something that grows with what a branch has: minutes, if that is much.
+    /// The job grows with what a branch has: to minutes, if that is much.
     Long,
-    /// Nothing: it waits until something happens. Takes no turn from those that work; every session
-    /// has at most one.
+    /// The job only waits until something happens. It takes no turn from those that work; every
+    /// session has at most one.
     Wait,
-    /// The end of the daemon, which waits for nobody: what waits for its turn could last longer than
-    /// whoever ends the daemon waits.
+    /// The job ends the daemon, and waits for no turn: the jobs before it could last longer than
+    /// the program waits that ends the daemon.
     End,
 }
 
@@ -48,16 +48,16 @@ pub(crate) struct Job {
     pub(crate) holds: Option<BranchId>,
 }
 
-/// What became of a request for a job.
+/// What became of a job that was to be started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Started {
     /// It is under way.
     Running,
-    /// It waits for its turn, and so many go first.
+    /// It waits for its turn, behind this many.
     Waiting(usize),
 }
 
-/// The jobs under way, those that wait, and what came of the others.
+/// The jobs under way, and those that wait for their turn.
 pub(crate) struct Jobs {
     running: Arc<Mutex<Running>>,
     waiting: Mutex<VecDeque<Waiting>>,
@@ -66,7 +66,7 @@ pub(crate) struct Jobs {
     wakes: Arc<WakeQueue>,
 }
 
-/// How many are under way.
+/// How many jobs are under way.
 #[derive(Clone, Copy, Default, Debug)]
 struct Running {
     short: usize,
@@ -99,7 +99,7 @@ impl Running {
     }
 }
 
-/// A job whose turn is still to come. It holds nothing.
+/// A job that waits for its turn. It holds nothing.
 struct Waiting {
     session: SessionId,
     request: u64,
@@ -113,7 +113,7 @@ fn release(held: &Mutex<Vec<BranchId>>, branch: Option<BranchId>) {
     }
 }
 
-/// A job has ended.
+/// Creates the wake for a job that has ended.
 fn late(session: SessionId, request: u64, result: Result<ReplyWithFds, Refusal>) -> Wake {
     Wake::LateReply(Box::new(LateReply {
         session,
@@ -141,8 +141,9 @@ impl Jobs {
         }
     }
 
-    /// Starts a job for a request of a session that has no other, or puts it behind those that wait.
-    /// Only the event loop may call this: nobody else knows that it does not wait for the branch.
+    /// Starts a job for a request of a session that has no other, or puts it behind those that
+    /// wait. Only the event loop may call this: no other thread knows that it does not wait for the
+    /// branch.
     pub(crate) fn start(
         &self,
         session: SessionId,
@@ -166,7 +167,7 @@ impl Jobs {
         Ok(Started::Waiting(ahead + 1))
     }
 
-    /// Starts what has waited and has its turn. Only the event loop may call this.
+    /// Starts the waiting jobs that have their turn. Only the event loop may call this.
     pub(crate) fn start_waiting(&self) {
         while let Some(next) = self.next() {
             let (session, request) = (next.session, next.request);
@@ -186,7 +187,7 @@ impl Jobs {
         waiting.remove(at)
     }
 
-    /// Whether a session's job waits for its turn.
+    /// Returns whether a session's job waits for its turn.
     pub(crate) fn is_waiting(&self, session: SessionId) -> bool {
         self.waiting.lock().iter().any(|it| it.session == session)
     }
@@ -197,7 +198,7 @@ impl Jobs {
         let at = waiting.iter().position(|it| it.session == session);
         let gone = at.and_then(|at| waiting.remove(at));
         drop(waiting);
-        // With what it has: a descriptor, a branch.
+        // This may close a descriptor and release a branch, so the lock is not held.
         drop(gone);
     }
 
@@ -205,7 +206,7 @@ impl Jobs {
         let (wakes, running) = (Arc::clone(&self.wakes), Arc::clone(&self.running));
         let all_held = Arc::clone(&self.held);
         let Job { run, size, holds } = job;
-        // Before the job begins: from here on nobody but it waits for the branch.
+        // The branch is held before the job begins: from here on only the job waits for it.
         self.held.lock().extend(holds);
         self.running.lock().begins(size);
         let run = move || {
@@ -228,7 +229,7 @@ impl Jobs {
         })
     }
 
-    /// Does something that may have to wait for a branch, and that nobody waits for.
+    /// Runs something that may have to wait for a branch, and that no session waits for.
     pub(crate) fn clear_up(&self, work: impl FnOnce() + Send + 'static) {
         if let Err(error) = self.spawn(work) {
             tracing::error!(%error, "no thread to clear up; some files stay open");
@@ -245,7 +246,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The branches that a job keeps as they are: who changes one of them waits for the job.
+    /// Returns the branches that jobs keep as they are: a change to one of them waits for its job.
     pub(crate) fn held(&self) -> Vec<BranchId> {
         self.held.lock().clone()
     }

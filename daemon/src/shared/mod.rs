@@ -1,4 +1,4 @@
-//! What the requests of all sessions share.
+//! What the requests of all sessions share; `services.rs` puts it together.
 
 pub(crate) mod branches;
 pub(crate) mod broadcasts;

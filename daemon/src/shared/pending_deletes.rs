@@ -1,4 +1,4 @@
-//! Branches that are to be deleted when nothing shows them any more.
+//! Branches that are to be deleted as soon as nothing uses them any more.
 
 use std::collections::HashMap;
 
@@ -6,26 +6,27 @@ use agentfs_core::id::{BranchId, Seq};
 use agentfs_core::{Branch, FsCore};
 use parking_lot::Mutex;
 
-/// The branches, and how far each was when it was retired. What is changed in them later is not
-/// thrown away. Changes of the host that show in a branch are no changes of the branch.
+/// The branches, each with its last change that may be thrown away. Later changes in a branch keep
+/// it; changes of the host that show in it do not.
 #[derive(Debug, Default)]
 pub(crate) struct PendingDeletes(Mutex<HashMap<BranchId, Seq>>);
 
 impl PendingDeletes {
-    /// The branch may go as it was after this change.
+    /// Has a branch deleted, if it is then as it was after this change.
     pub(crate) fn add(&self, branch: &Branch, seq: Seq) {
         self.0.lock().insert(branch.id(), seq);
     }
 
-    /// Whether the branch, as it is now, may go.
+    /// Returns whether the branch may be deleted as it is now.
     pub(crate) fn is_done_with(&self, branch: &Branch) -> bool {
         let all = self.0.lock();
         let seq = all.get(&branch.id());
         seq.is_some_and(|seq| is_unchanged_since(branch, *seq))
     }
 
-    /// Returns those that may go now; they are named again until they are gone. `is_in_use` says
-    /// whether a mount or a run has a branch, `is_as_made` whether it differs from nothing.
+    /// Returns the branches that may be deleted now, again and again until they are gone.
+    /// `is_in_use` returns whether a mount or a run has a branch, `is_as_made` whether the branch
+    /// is as it was made.
     pub(crate) fn due(
         &self,
         core: &FsCore,

@@ -1,4 +1,4 @@
-//! The directory below the branches, and whether it still is where it was.
+//! The directory below the branches, and whether it is still at its path.
 
 use agentfs_core::{FsCore, LowerPlace, Place};
 use agentfs_proto::bytes::Bytes;
@@ -6,7 +6,7 @@ use agentfs_proto::message::{Code, ProjectInfo, ProjectPlace};
 
 use crate::base::refusal::Refusal;
 
-/// What the daemon tells of it.
+/// Returns what the daemon reports of the directory.
 pub(crate) fn info(core: &FsCore) -> ProjectInfo {
     let Some(LowerPlace {
         path,
@@ -37,8 +37,8 @@ pub(crate) fn info(core: &FsCore) -> ProjectInfo {
     }
 }
 
-/// The directory that an export is of: where it is now. For one that is nowhere, a path that shows
-/// nothing, and so not what is at its path now.
+/// Returns the present path of the directory, which an export names. For a directory that has none,
+/// returns a path at which nothing can be, so that the export does not name another directory.
 pub(crate) fn path_for_export(core: &FsCore, lower: &Bytes) -> Bytes {
     let ProjectInfo { place, now_at, .. } = info(core);
     match place {
@@ -52,8 +52,8 @@ pub(crate) fn path_for_export(core: &FsCore, lower: &Bytes) -> Bytes {
     }
 }
 
-/// Refuses to write to a directory that is not at its path any more: whoever asks means the one that
-/// the path shows.
+/// Refuses to write to a directory that is not at its path any more: the request means the one that
+/// is there now.
 pub(crate) fn require_in_place(core: &FsCore, branch: &str) -> Result<(), Refusal> {
     let ProjectInfo {
         lower,

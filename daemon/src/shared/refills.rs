@@ -1,4 +1,4 @@
-//! The refill doorbells of all queues, in the event loop.
+//! The refill doorbells of all queues, for which the event loop waits.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::base::refill_id::RefillId;
 
-/// What is readable when a program has room in its ring again.
+/// The doorbells that programs ring when their rings have room again.
 #[derive(Debug)]
 pub(crate) struct Refills {
     registry: Registry,
@@ -34,7 +34,7 @@ impl Refills {
         }
     }
 
-    /// Waits for this doorbell from now on.
+    /// Adds a doorbell, for which the event loop waits from now on.
     pub(crate) fn insert(&self, queue: &Arc<Queue>, doorbell: Waiter) -> io::Result<RefillId> {
         let mut open = self.open.lock();
         let id = RefillId(open.last + 1);
@@ -56,7 +56,7 @@ impl Refills {
         }
     }
 
-    /// The queue whose doorbell was rung.
+    /// Returns the queue whose doorbell was rung.
     pub(crate) fn rung(&self, id: RefillId) -> Option<Arc<Queue>> {
         let open = self.open.lock();
         let (queue, doorbell) = open.doorbells.get(&id)?;
@@ -65,12 +65,12 @@ impl Refills {
     }
 }
 
-/// An eventfd is not cleared: the program holds the same one, and could have made it blocking and
-/// empty. Every ring wakes the event loop anew, and the count has room for all of them.
+/// Does nothing: the program holds the same eventfd, and could have made it blocking and empty.
+/// Every ring wakes the event loop anew, and the count has room for all of them.
 #[cfg(target_os = "linux")]
 fn clear(_: &Waiter) {}
 
-/// A pipe is emptied, or it would be full one day. Its reading end is ours alone.
+/// Empties the pipe, which would be full one day. Its reading end is ours alone.
 #[cfg(not(target_os = "linux"))]
 fn clear(doorbell: &Waiter) {
     if let Err(error) = doorbell.clear() {

@@ -1,7 +1,7 @@
 //! Request channels: inotify watches that programs register by writing into shared memory.
 //!
-//! Nobody is woken by a registration. The daemon looks for them before any event is routed: this
-//! sink is subscribed in front of the watch service. `docs/shim-protocol.md` has the reasons.
+//! A registration wakes no thread. The daemon looks for registrations before it routes an event:
+//! this sink is subscribed in front of the watch service. `docs/shim-protocol.md` has the reasons.
 //!
 //! Only the channels of the event's own branch are looked at, so what a session of another branch
 //! writes into its memory costs nothing there. What a session's requests cost counts against its
@@ -27,8 +27,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::base::wake::{Wake, WakeQueue};
 use crate::mounts::table::MountTable;
 
-/// Requests of one session that wait for being carried out. Beyond, they stay in the channel until
-/// the program finds it full and asks for an answer.
+/// Requests of one session that wait to be carried out. Those beyond stay in the channel until the
+/// program finds it full and waits for a reply.
 const MAX_PENDING: usize = SLOTS as usize;
 
 /// Requests that count as one frame of their session.
@@ -37,16 +37,16 @@ const PER_FRAME: u64 = 8;
 /// The highest wd that the kernel gives.
 const LAST_WD: u32 = i32::MAX.cast_unsigned();
 
-/// What a mask may have. `IN_MASK_ADD` has been worked out by the program.
+/// The bits that a mask may have. The program has worked out `IN_MASK_ADD`.
 const KNOWN_BITS: u32 = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
 
 /// All request channels.
 pub(crate) struct Registrations {
-    /// Replaced as a whole. The lock is held to copy the reference only, never while requests are
-    /// carried out: who holds a lock of the filesystem reads it, too, and a writer that waits
+    /// Replaced as a whole. The lock is held only to copy the reference, never while requests are
+    /// carried out: a thread with a lock of the filesystem reads it, too, and a writer that waits
     /// would keep both from each other.
     channels: RwLock<Arc<Channels>>,
-    /// How many there are, so that an event without any costs one load.
+    /// How many channels there are, so that an event costs one load when there is none.
     count: AtomicUsize,
     core: FsCore,
     watches: Arc<WatchService>,
@@ -57,7 +57,7 @@ pub(crate) struct Registrations {
     requests: AtomicU64,
 }
 
-/// The channels by whom they are looked for.
+/// The channels by session and by branch.
 #[derive(Clone, Default)]
 struct Channels {
     of_session: HashMap<SessionId, Arc<Channel>>,
@@ -118,13 +118,14 @@ impl Registrations {
         (count(&self.looks), count(&self.requests))
     }
 
-    /// How many frames the requests come to that were read for a session since the last call.
+    /// Returns how many frames the requests amount to that were read for a session since the last
+    /// call.
     pub(crate) fn charge(&self, session: SessionId) -> u64 {
         let Some(channel) = self.of_session(session) else {
             return 0;
         };
         let read = channel.uncharged.load(Ordering::Relaxed);
-        // What does not come to a frame is left for the next time.
+        // What does not amount to a frame is left for the next time.
         let frames = read / PER_FRAME;
         channel
             .uncharged
@@ -132,7 +133,7 @@ impl Registrations {
         frames
     }
 
-    /// Gives a session a channel. One that it had is read to its end first.
+    /// Creates a channel for a session. One that it had is read to its end first.
     pub(crate) fn open(&self, session: SessionId, branch: BranchId) -> Result<OwnedFd, MapError> {
         self.close(session);
         let (reader, fd) = requests::create()?;
@@ -159,7 +160,7 @@ impl Registrations {
     /// Carries out what a session's channel holds, and ends the channel.
     pub(crate) fn close(&self, session: SessionId) {
         if let Some(channel) = self.of_session(session) {
-            // Waits for who does so already.
+            // This waits for a thread that does so already.
             self.carry_out(&channel, None);
             channel.inbox.lock().is_closed = true;
         }
@@ -187,10 +188,10 @@ impl Registrations {
         self.channels()?.of_session.get(&session).cloned()
     }
 
-    /// None if there are none.
+    /// Returns the channels, if there are any.
     fn channels(&self) -> Option<Arc<Channels>> {
-        // Acquire: pairs with the Release in `change`. A count that is not seen yet is of a channel whose
-        // descriptor nobody has yet.
+        // Acquire: pairs with the Release in `change`. A count that is not seen yet is of a channel
+        // whose descriptor no program has yet.
         (self.count.load(Ordering::Acquire) > 0).then(|| Arc::clone(&self.channels.read()))
     }
 
@@ -203,12 +204,13 @@ impl Registrations {
         *current = Arc::new(channels);
     }
 
-    /// `ending`: the node whose end is routed next.
+    /// Reads a channel and carries out its requests. `ending` is the node whose end is routed next.
     fn carry_out(&self, channel: &Channel, ending: Option<NodeId>) {
         let _turn = channel.turn.lock();
         let mut inbox = channel.inbox.lock();
         self.receive(channel, &mut inbox);
-        // It stays there until it is carried out: what it wants is asked for meanwhile.
+        // A request stays there until it is carried out, because others ask meanwhile what it
+        // wants.
         while let Some(request) = inbox.pending.front().copied() {
             drop(inbox);
             if let Err(error) = self.register(channel, request, ending) {
@@ -220,7 +222,8 @@ impl Registrations {
         }
     }
 
-    /// Reads the channel, at most once round, so that a program that writes without end holds nobody.
+    /// Reads the channel, at most once round, so that a program that writes without end holds up no
+    /// thread.
     fn receive(&self, channel: &Channel, inbox: &mut Inbox) {
         self.looks.fetch_add(1, Ordering::Relaxed);
         for _ in 0..SLOTS {
@@ -269,8 +272,8 @@ impl Registrations {
                 let Some((mount, _)) = shown.filter(|(_, of)| *of == channel.branch) else {
                     return Ok(());
                 };
-                // Everything that is routed from now on: of what was committed before the program
-                // registered, everything else has been routed already.
+                // The watch gets everything that is routed from now on: whatever else was committed
+                // before the program registered has been routed already.
                 let mask = mask & KNOWN_BITS;
                 let interest = NodeInterest {
                     mask,
@@ -282,7 +285,7 @@ impl Registrations {
                 if ending == Some(node) || branch.is_ok_and(|branch| branch.has_node(node)) {
                     self.watches.watch_node(&queue, wd, node, interest)
                 } else {
-                    // As if it had gone just after the watch was made.
+                    // This is as if the object had gone just after the watch was made.
                     self.watches.notify_gone(&queue, wd, mask)
                 }
             }
@@ -299,7 +302,7 @@ impl EventSink for Registrations {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        // It is gone when the change is routed, and whoever watched it before hears how it went.
+        // The node is gone when the change is routed, and its watches get the event of its end.
         let ending = envelope.change.may_end();
         let channels = self.channels();
         let of_branch = channels.and_then(|it| it.of_branch.get(&envelope.branch).cloned());
@@ -308,10 +311,10 @@ impl EventSink for Registrations {
         }
     }
 
-    /// Whether a watch that is still to be registered in the branch may want activity. Asked under
-    /// locks of the filesystem, which delivering to a queue may need: so nothing is carried out here,
-    /// nor read. Whatever waits in a channel counts: when the activity is told, it is carried out, and
-    /// the router knows.
+    /// Returns whether a watch that is still to be registered in the branch may want activity.
+    /// FsCore asks this under locks that delivering to a queue may need, so nothing is carried out
+    /// here, nor read. Whatever waits in a channel counts: it is carried out before the activity is
+    /// routed.
     fn wants_activity_in(&self, branch: BranchId) -> bool {
         let Some(channels) = self.channels() else {
             return false;
@@ -329,7 +332,7 @@ impl EventSink for Registrations {
 }
 
 impl Inbox {
-    /// Whether anything waits to be carried out.
+    /// Returns whether anything waits to be carried out.
     fn has_some(&self) -> bool {
         !self.pending.is_empty() || (!self.is_closed && self.reader.has_pending())
     }

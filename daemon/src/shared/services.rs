@@ -1,4 +1,4 @@
-//! What all sessions share.
+//! What all sessions and sinks share, and how it is put together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,9 +40,9 @@ use crate::shared::registrations::Registrations;
 use crate::shared::stops::Stops;
 use crate::shared::tokens::Tokens;
 
-/// Shared by the sessions and the sinks.
+/// Everything that requests and sinks need, created once at the start.
 pub(crate) struct Services {
-    /// The first to end: it uses the others.
+    /// Ends first, because it uses the others.
     lower_watch: Option<LowerWatch>,
     echoing: Arc<Echoing>,
     core: FsCore,
@@ -60,7 +60,7 @@ pub(crate) struct Services {
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
-    /// Tells this start of the daemon from all others.
+    /// A random number that tells this start of the daemon from all others.
     instance: u64,
     started: Instant,
     end: Arc<End>,
@@ -77,7 +77,7 @@ impl fmt::Debug for Services {
     }
 }
 
-/// The filesystem, over a directory or empty. Who runs the daemon is its root.
+/// Creates the filesystem, over a directory or empty. The user that runs the daemon is its root.
 fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
     let mut config = FsConfig {
         overlay: lower.map(|lower| Overlay { lower }),
@@ -111,16 +111,17 @@ impl Services {
         };
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
-        // The first to subscribe: who hears of a change finds it on every mount.
+        // The mounts subscribe first: a program that is notified of a change finds it on every
+        // mount.
         let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
         let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
         let echoing = Arc::new(echoing);
-        let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
+        let (announced, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
         let watches = watches
             .before_delivery(mounting.settler())
             .notified_by_kernel(
-                move |it| told.told_on(it),
+                move |it| announced.announced_on(it),
                 move |it| wanted.wants_activity(it),
             );
         let watches = Arc::new(watches);
@@ -128,7 +129,8 @@ impl Services {
         echoing.serve(&watches, &sessions);
         let broadcasts = Arc::new(Broadcasts::new(wakes, mounting.settler()));
         let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, wakes));
-        // In front of the watch service: a watch that is registered hears the event.
+        // Registrations subscribe in front of the watch service: a watch that is registered gets
+        // the event.
         core.subscribe_events(registrations.clone())
             .map_err(disabled)?;
         core.subscribe_events(watches.clone()).map_err(disabled)?;
@@ -184,12 +186,12 @@ impl Services {
         &self.exporter.origins
     }
 
-    /// What exports branches.
+    /// Returns what exports branches.
     pub(crate) fn exporter(&self) -> &Exporter {
         &self.exporter
     }
 
-    /// The exports that sessions wait for.
+    /// Returns the exports and applies that sessions wait for.
     pub(crate) fn stops(&self) -> &Stops {
         &self.stops
     }
@@ -222,17 +224,17 @@ impl Services {
         &self.refills
     }
 
-    /// Branches that are to go when they are no longer used.
+    /// Returns the branches that are to be deleted as soon as nothing uses them.
     pub(crate) fn pending_deletes(&self) -> &PendingDeletes {
         &self.exporter.pending_deletes
     }
 
-    /// Which branches runs have.
+    /// Returns which branches runs have.
     pub(crate) fn holds(&self) -> &Holds {
         &self.holds
     }
 
-    /// The directory below the branches; empty without one.
+    /// Returns the directory below the branches; an empty path without one.
     pub(crate) fn lower(&self) -> &Bytes {
         &self.exporter.lower
     }
@@ -245,9 +247,9 @@ impl Services {
         Ok(())
     }
 
-    /// Deletes what was retired and is not used any more.
+    /// Deletes the branches that waited for it and are not used any more.
     pub(crate) fn tidy(&self) {
-        // A run would settle what another branch of that name has, which is made meanwhile.
+        // A branch of a run stays: the run would settle another branch that is made under its name.
         let is_in_use =
             |branch| self.mounts.shows(Some(branch)) || self.holds.pid_of(branch).is_some();
         let is_as_made = |branch| self.exporter.is_as_made(branch);
@@ -261,8 +263,8 @@ impl Services {
         }
     }
 
-    /// Whether nothing would be lost with this daemon: nothing is mounted, and no branch differs from
-    /// what it was made from.
+    /// Returns whether nothing would be lost with this daemon: nothing is mounted, and no branch
+    /// differs from what it was made from.
     pub(crate) fn is_idle(&self) -> bool {
         let is_as_made = |branch| self.exporter.is_as_made(branch);
         !self.mounts.shows(None) && self.core.branches().iter().all(|it| is_as_made(it.id))
@@ -276,7 +278,7 @@ impl Services {
         &self.counters
     }
 
-    /// The open sessions, for the status.
+    /// Locks the open sessions, for the status.
     pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<PublicSession>>> {
         self.sessions.lock()
     }
@@ -291,18 +293,18 @@ impl Services {
         self.started
     }
 
-    /// The end that was asked for by a request.
+    /// Returns how far the end of the daemon is prepared.
     pub(crate) fn end(&self) -> &Arc<End> {
         &self.end
     }
 
-    /// Whether what the branches changed is exported before the daemon ends.
+    /// Returns whether the changes of branches are exported before the daemon ends.
     pub(crate) fn saves_changes(&self) -> bool {
         self.saves_changes
     }
 
-    /// Exports what would be lost, because the daemon ends; not, when it was exported or is to be
-    /// lost because somebody asked for that.
+    /// Exports what would be lost, because the daemon ends. Does nothing when a request has
+    /// exported it already, or has asked that it be lost.
     pub(crate) fn save_changes(&self) {
         if self.saves_changes && !self.end.is_settled() {
             self.exporter.save_and_end();
@@ -310,12 +312,12 @@ impl Services {
         }
     }
 
-    /// What tells this start of the daemon from all others.
+    /// Returns the number of this start of the daemon.
     pub(crate) fn instance(&self) -> u64 {
         self.instance
     }
 
-    /// The branch that a greeting asks for.
+    /// Returns the branch that a greeting asks for, with its name.
     pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
         let id = match &hello.token {
             Some(token) => self.tokens.branch(token).ok_or_else(|| {
@@ -335,7 +337,7 @@ impl Services {
         &self.tokens
     }
 
-    /// What is counted, here and in the watch service.
+    /// Returns what is counted, here and in the watch service.
     pub(crate) fn all_counters(&self) -> Vec<(&'static str, u64)> {
         let mut counters = self.counters.values();
         let (nodes, trees) = self.watches.watches();
@@ -367,14 +369,14 @@ impl Services {
     }
 }
 
-/// The end of the daemon, as a request asked for it.
+/// Whether the daemon can end without exporting anything.
 #[derive(Debug, Default)]
 pub(crate) struct End {
     is_settled: AtomicBool,
 }
 
 impl End {
-    /// Nothing is left to be exported.
+    /// Records that nothing is left to be exported.
     pub(crate) fn settle(&self) {
         // Release here and below: pairs with the Acquire of the same flag.
         self.is_settled.store(true, Ordering::Release);

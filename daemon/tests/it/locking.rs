@@ -19,11 +19,11 @@ use agentfs_testkit::daemon::assert_answers;
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;
 
-/// Threads that are waited for with a deadline, each by its name.
+/// Threads by name, which are waited for with a deadline.
 struct Crew {
     done: Sender<&'static str>,
     finished: Receiver<&'static str>,
-    /// Set when those that have an end have reached it: the others go on until then.
+    /// Set when the threads that have an end have reached it: the others go on until then.
     is_over: Arc<AtomicBool>,
     working: Vec<&'static str>,
 }
@@ -48,7 +48,7 @@ impl Crew {
         });
     }
 
-    /// Does it again and again while others work.
+    /// Does some work again and again while others work.
     fn repeat(&mut self, name: &'static str, mut work: impl FnMut(u64) + Send + 'static) {
         let is_over = Arc::clone(&self.is_over);
         self.spawn(name, move || {
@@ -60,7 +60,8 @@ impl Crew {
         });
     }
 
-    /// Waits for so many ends; gives who is still at work when nobody has ended for a minute.
+    /// Waits for so many threads to end. Returns those still at work when none has ended for a
+    /// minute.
     fn wait(&mut self, count: usize) -> Result<(), Vec<&'static str>> {
         for _ in 0..count {
             // A thread that panics is missed here as well.
@@ -73,7 +74,7 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits for those that have an end, then for the others.
+    /// Waits for the threads that have an end, then for the others.
     fn finish(mut self, with_end: usize) -> Result<(), Vec<&'static str>> {
         self.wait(with_end)?;
         self.is_over.store(true, Ordering::Relaxed);
@@ -112,7 +113,7 @@ fn change_everything(main: &Branch, round: u64) {
     main.close(&root, handle).unwrap();
 }
 
-/// Registers by shared memory and by asking, takes watches back and closes queues both ways.
+/// Registers by shared memory and by request, and removes watches and closes queues both ways.
 fn come_and_go(daemon: &Daemon, file: NodeId) {
     let mut program = Program::new(daemon);
     for wd in 1..=20 {
@@ -136,8 +137,8 @@ fn come_and_go(daemon: &Daemon, file: NodeId) {
     program.client.call(QueueClose { queue }, soon()).unwrap();
 }
 
-/// Ends what works, or leaves it to the end of the process: ending a daemon that is stuck would wait
-/// for ever, too.
+/// Ends the threads, or leaves them to the end of the process: ending a daemon that is stuck would
+/// wait for ever, too.
 fn finish(crew: Crew, with_end: usize, daemon: Arc<Daemon>) {
     if let Err(working) = crew.finish(with_end) {
         #[expect(clippy::mem_forget, reason = "ending it would wait for ever, too")]

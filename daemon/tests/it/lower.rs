@@ -1,4 +1,4 @@
-//! What the host changes below the branches.
+//! Changes that the host makes below the branches.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use agentfs_testkit::child::{PATIENCE, soon};
 use agentfs_testkit::daemon::{connect, private_directory};
 
-/// A daemon over a directory, and what its branches hear of the host.
+/// A daemon over a directory, and the events that its branches emit.
 struct World {
     daemon: Daemon,
     lower: TempDir,
@@ -102,7 +102,7 @@ impl World {
         self.heard.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// What branch main hears, up to this.
+    /// Returns the events of branch main, up to this one.
     fn heard_until(&self, last: &str) -> Vec<String> {
         let mut lines = Vec::new();
         while lines.last().map(String::as_str) != Some(last) {
@@ -114,7 +114,7 @@ impl World {
         lines
     }
 
-    /// What is heard, up to a change made now.
+    /// Returns the events so far, up to a change made now.
     fn heard_so_far(&self) -> Vec<String> {
         fs::create_dir(self.host("end")).unwrap();
         let mut lines = self.heard_until("created /end");
@@ -144,7 +144,7 @@ fn every_kind_of_change_is_heard() {
     assert_eq!(world.next().1, "created /empty");
     fs::remove_dir(world.host("empty")).unwrap();
     assert_eq!(world.next().1, "removed /empty");
-    // What an editor does to save.
+    // This is how an editor saves.
     fs::write(world.host("file~"), "third").unwrap();
     world.heard_until("written /file~");
     fs::rename(world.host("file~"), world.host("file")).unwrap();
@@ -169,8 +169,8 @@ fn what_moves_in_or_out_is_new_or_gone() {
     assert_eq!(world.next().1, "written /back/deep");
 }
 
-/// Directories are made and filled quicker than they can be watched: nothing is missed, nothing is
-/// told twice.
+/// Directories are made and filled quicker than they can be watched: nothing is missed, and nothing
+/// is emitted twice.
 #[test]
 fn a_tree_that_is_made_at_once_is_heard_whole() {
     let world = World::new();
@@ -240,7 +240,7 @@ fn what_a_branch_hides_is_not_heard_there() {
     assert_eq!(world.heard_so_far(), Vec::<String>::new());
 }
 
-/// Applying a branch changes the host. That is news in the other branches only.
+/// Applying a branch changes the host, which is a change in the other branches only.
 #[test]
 fn what_a_branch_applies_is_heard_by_the_others_once() {
     let world = World::new();
@@ -286,12 +286,12 @@ fn what_a_branch_applies_is_heard_by_the_others_once() {
         heard.iter().map(String::as_str).collect::<Vec<_>>(),
         expected
     );
-    // From here on it is the host's again.
+    // From here on the file is the host's again.
     fs::write(world.host("new"), "by hand").unwrap();
     assert_eq!(world.heard_until("written /new"), ["written /new"]);
 }
 
-/// As an editor saves: another file takes the name, and whoever watched the old one hears of its end.
+/// An editor saves like this: another file takes the name, and watches of the old one get its end.
 #[test]
 fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
     let world = World::new();
@@ -390,7 +390,7 @@ fn directories_that_come_go_and_move_stay_announced() {
             assert!(announced.has(dir), "{dir}");
         }
     };
-    // What is heard of a file that is made now was preceded by all that happened before.
+    // The event of a file that is made now comes after all earlier ones.
     let mut made = 0;
     let mut settled = || {
         made += 1;
@@ -405,7 +405,7 @@ fn directories_that_come_go_and_move_stay_announced() {
     fs::rename(world.host("new"), world.host("dir/moved")).unwrap();
     settled();
     are(&["", "dir", "dir/moved", "dir/moved/below"]);
-    // What changes there is heard.
+    // A change in the directory is reported.
     fs::write(world.host("dir/moved/below/f"), "x").unwrap();
     world.heard_until("written /dir/moved/below/f");
     fs::remove_dir_all(world.host("dir/moved")).unwrap();

@@ -1,4 +1,4 @@
-//! Inotify watches registered through shared memory, without asking.
+//! Inotify watches that are registered through shared memory, without a request on the socket.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Program {
         Self::with(connect(daemon.socket()), DEVICE)
     }
 
-    /// A program whose session is bound to a branch by a token.
+    /// Starts a program whose session is bound to a branch by a token.
     fn bound(daemon: &Daemon, branch: &str, device: u64) -> Self {
         let name = branch.to_owned();
         let mut owner = connect(daemon.socket());
@@ -92,7 +92,7 @@ impl Program {
         })
     }
 
-    /// `wd mask name` of what is in the ring.
+    /// Returns `wd mask name` of the records in the ring.
     pub(crate) fn heard(&self) -> Vec<(u64, u32, String)> {
         let mut claim = self
             .consumer
@@ -273,7 +273,7 @@ fn a_watch_on_what_is_gone_by_the_time_it_is_registered_is_ended() {
 
 const OTHER_DEVICE: u64 = 4243;
 
-/// A second branch, with a mount of its own.
+/// Makes a second branch, with a mount of its own.
 fn add_other(daemon: &Daemon) -> Branch {
     let (core, root) = (daemon.core(), Caller::root());
     let main = core.branch(FsCore::MAIN).unwrap();
@@ -285,7 +285,7 @@ fn add_other(daemon: &Daemon) -> Branch {
     core.branch(other).unwrap()
 }
 
-/// Opens, reads and closes a file; gives how many changes that was for the branch.
+/// Opens, reads and closes a file. Returns how many changes that was for the branch.
 fn use_file(branch: &Branch) -> u64 {
     let (root, before) = (Caller::root(), branch.last_seq().0);
     let handle = branch.open(&root, "/f", OpenFlags::READ, 0).unwrap();
@@ -320,7 +320,7 @@ fn counter(client: &mut Client, wanted: &str) -> u64 {
     counters.find(|it| it.name == wanted).unwrap().value
 }
 
-/// Sets a flag when it goes, also when a test fails.
+/// Sets a flag when it is dropped, also when a test fails.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -387,6 +387,6 @@ fn what_a_session_writes_into_its_channel_counts_against_its_frames() {
         assert_answers(&mut program.client);
     }
     assert!(counter(&mut client, "throttled") > 0);
-    // It is answered, later.
+    // The program is answered, later.
     assert_answers(&mut program.client);
 }

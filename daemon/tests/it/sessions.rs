@@ -15,7 +15,7 @@ use crate::support::daemon_with;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{assert_answers, connect};
 
-/// A connection before the handshake.
+/// Connects without a handshake.
 fn silent(socket: &Path) -> Client {
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_nonblocking(true).unwrap();
@@ -162,7 +162,7 @@ fn a_flood_waits_and_is_answered_in_full() {
     assert!(throttled(&mut other) > 0);
 }
 
-/// How often somebody had to wait.
+/// Returns how often a session had to wait.
 fn throttled(client: &mut Client) -> u64 {
     let report = client.call(Status { after: 0 }, soon()).unwrap();
     let mut counters = report.counters.iter();

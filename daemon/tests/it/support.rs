@@ -4,7 +4,7 @@ use agentfs_daemon::{Config, Daemon, SessionLimits};
 use agentfs_testkit::daemon::private_directory;
 use tempfile::TempDir;
 
-/// A daemon in this process, with limits of its own.
+/// Starts a daemon in this process, with limits of its own.
 pub(crate) fn daemon_with(limits: SessionLimits) -> (Daemon, TempDir) {
     let directory = private_directory();
     let mut config = Config::new(directory.path().join("control.sock"));

@@ -1,4 +1,4 @@
-//! Many long requests at once: they wait for their turn, and nobody is refused.
+//! Many long requests at once: they wait for their turn, and none is refused.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -13,7 +13,7 @@ use crate::support::daemon_with;
 use agentfs_testkit::child::{PATIENCE, soon};
 use agentfs_testkit::daemon::{assert_answers, connect};
 
-/// As many as may run at once, of those that may take long.
+/// How many of the requests that may take long run at once.
 const AT_ONCE: usize = 12;
 
 /// Holds up every restore until it is opened.
@@ -80,7 +80,8 @@ impl Rig {
         }
     }
 
-    /// Asks for a restore of a new branch that has something to restore. The answer is not awaited.
+    /// Asks for a restore of a new branch that has something to restore, and does not wait for the
+    /// reply.
     fn ask(&self, name: &str) -> Client {
         let (core, root) = (self.daemon.core(), Caller::root());
         let branch = core.branch_create_from_snapshot(&root, self.before, name);

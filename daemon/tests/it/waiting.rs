@@ -1,4 +1,4 @@
-//! What takes long, and who has to wait for it.
+//! Requests that take long, and the sessions that have to wait for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,8 +24,8 @@ fn mkdir(path: &str) -> FsOp {
     FsOp::Mkdir(FsMkdir { path, mode })
 }
 
-/// While a branch is carried over to the host, sessions that have nothing to do with it are answered,
-/// who reads it too, and who changes it has to wait.
+/// While a branch is applied, sessions that have nothing to do with it or only read it are
+/// answered, and a session that changes it has to wait.
 #[test]
 fn applying_a_branch_holds_up_only_who_changes_it() {
     let lower = private_directory();
@@ -73,7 +73,7 @@ fn applying_a_branch_holds_up_only_who_changes_it() {
             client
                 .call(in_branch("main", mkdir("/late")), soon())
                 .unwrap();
-            // What it was told to do later is done, and it is answered again.
+            // The request that waited is carried out, and the session is answered again.
             let path = b"/late".as_slice().into();
             let stat = FsOp::Stat(FsStat { path, follow: true });
             let reply = client.call(in_branch("main", stat), soon()).unwrap();
@@ -86,8 +86,8 @@ fn applying_a_branch_holds_up_only_who_changes_it() {
     assert_eq!(std::fs::read_dir(lower.path()).unwrap().count(), FILES);
 }
 
-/// A daemon that is told to end does not wait for a branch with very many files: what is carried over
-/// by then is, and nothing is left half done.
+/// A daemon that is asked to end does not wait for a branch with very many files: what is applied
+/// by then stays applied, and nothing is left half done.
 #[test]
 fn an_apply_that_nobody_waits_for_any_more_writes_nothing() {
     let lower = private_directory();

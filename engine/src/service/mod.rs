@@ -10,13 +10,14 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_ring::Capacity;
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
+use parking_lot::Mutex;
 
 pub use self::error::WatchError;
 pub use self::register::{NodeInterest, TreeInterest};
@@ -125,10 +126,6 @@ impl fmt::Debug for BeforeDelivery {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl WatchService {
     /// Creates a service without sessions, for the branches of a filesystem.
     ///
@@ -197,12 +194,12 @@ impl WatchService {
             queues: BTreeMap::new(),
             next_queue: 1,
         };
-        lock(&self.sessions).insert(id, session);
+        self.sessions.lock().insert(id, session);
     }
 
     /// Closes a session, its queues and its watches.
     pub fn close_session(&self, id: SessionId) {
-        let session = lock(&self.sessions).remove(&id);
+        let session = self.sessions.lock().remove(&id);
         for queue in session.iter().flat_map(|session| session.queues.values()) {
             self.close(queue);
         }
@@ -227,7 +224,7 @@ impl WatchService {
             records: self.limits.spill_records,
             pool: Arc::clone(&self.pool),
         };
-        let mut sessions = lock(&self.sessions);
+        let mut sessions = self.sessions.lock();
         let open = sessions
             .get_mut(&session)
             .ok_or(WatchError::NoSession(session))?;
@@ -288,7 +285,9 @@ impl WatchService {
     ///
     /// [`WatchError`] when there is no such session or queue.
     pub fn close_queue(&self, session: SessionId, queue: QueueId) -> Result<(), WatchError> {
-        let removed = lock(&self.sessions)
+        let removed = self
+            .sessions
+            .lock()
             .get_mut(&session)
             .ok_or(WatchError::NoSession(session))?
             .queues
@@ -304,7 +303,7 @@ impl WatchService {
                 self.router
                     .remove(queue, slot, &state.target, state.interest);
             }
-            *lock(&self.closed_counts) += counts;
+            *self.closed_counts.lock() += counts;
         }
     }
 
@@ -314,7 +313,8 @@ impl WatchService {
     ///
     /// [`WatchError`] when there is no such session or queue.
     pub fn queue(&self, session: SessionId, queue: QueueId) -> Result<Arc<Queue>, WatchError> {
-        lock(&self.sessions)
+        self.sessions
+            .lock()
             .get(&session)
             .ok_or(WatchError::NoSession(session))?
             .queues
@@ -335,12 +335,12 @@ impl WatchService {
     pub fn broken_sessions(&self) -> Vec<SessionId> {
         // This fails only for a descriptor that is not ours.
         drop(self.attention.1.clear());
-        std::mem::take(&mut *lock(&self.broken))
+        std::mem::take(&mut *self.broken.lock())
     }
 
     fn note_if_broken(&self, queue: &Queue, open: &Open) {
         if open.channel.broken().is_some() {
-            let mut broken = lock(&self.broken);
+            let mut broken = self.broken.lock();
             if !broken.contains(&queue.session) {
                 broken.push(queue.session);
                 drop(self.attention.0.ring());
@@ -351,8 +351,8 @@ impl WatchService {
     /// Returns the counts over all queues, closed ones included.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let mut counts = *lock(&self.closed_counts);
-        for session in lock(&self.sessions).values() {
+        let mut counts = *self.closed_counts.lock();
+        for session in self.sessions.lock().values() {
             for queue in session.queues.values() {
                 if let Some(open) = queue.lock().as_ref() {
                     counts += open.channel.counters;
@@ -377,7 +377,9 @@ impl WatchService {
     /// Enqueues an overflow record in every queue that has watches. The caller does so when it is
     /// not known what changed.
     pub fn overflow_all(&self) {
-        let queues: Vec<Arc<Queue>> = lock(&self.sessions)
+        let queues: Vec<Arc<Queue>> = self
+            .sessions
+            .lock()
             .values()
             .flat_map(|session| session.queues.values().map(Arc::clone))
             .collect();

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use agentfs_core::id::{BranchId, NodeId};
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use super::hash::BuildMix;
 use super::{Api, WatchFilter, WatchHandle};
@@ -112,7 +113,6 @@ impl NodeIndex {
     pub(crate) fn find(&self, branch: BranchId, node: NodeId, found: impl FnMut(&NodeWatch)) {
         let key = Key { branch, node };
         let shard = self.shard(key).read();
-        let shard = shard.unwrap_or_else(PoisonError::into_inner);
         if let Some(list) = shard.get(&key) {
             list.watches().iter().for_each(found);
         }
@@ -171,8 +171,6 @@ impl NodeIndex {
     }
 
     fn write(&self, key: Key) -> RwLockWriteGuard<'_, Table> {
-        self.shard(key)
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shard(key).write()
     }
 }

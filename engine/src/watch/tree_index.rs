@@ -1,10 +1,11 @@
 //! Finds the watches of trees that hold a path of a branch.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use agentfs_core::id::BranchId;
+use parking_lot::RwLock;
 
 use super::hash::{BuildMix, mix};
 use super::{Api, WatchFilter, WatchHandle};
@@ -100,7 +101,7 @@ impl TreeIndex {
 
     pub(crate) fn insert(&self, watch: TreeWatch) {
         let (hash, depth) = prefix_of(&watch);
-        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.trees.write();
         trees.depths[depth] += 1;
         if watch.flags & CREATE_WATCH_ROOT != 0 {
             trees
@@ -116,7 +117,7 @@ impl TreeIndex {
     pub(crate) fn remove(&self, watch: &TreeWatch) {
         let (hash, depth) = prefix_of(watch);
         let (queue, slot) = (&watch.handle.queue, watch.handle.slot);
-        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.trees.write();
         if watch.flags & CREATE_WATCH_ROOT != 0
             && let Some(roots) = trees.roots.get_mut(&watch.branch)
         {
@@ -148,7 +149,7 @@ impl TreeIndex {
         name: &[u8],
         mut found: impl FnMut(&TreeWatch),
     ) {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         let mut hash = start(branch);
         let mut end = 0;
         trees.probe(0, hash, (branch, dir, &[]), &mut found);
@@ -174,7 +175,7 @@ impl TreeIndex {
         name: &[u8],
         mut found: impl FnMut(&TreeWatch),
     ) {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         for watch in trees.roots.get(&branch).into_iter().flatten() {
             let below = watch
                 .path

@@ -1,4 +1,4 @@
-//! Hears by inotify what is removed.
+//! Uses inotify to learn what is removed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,12 +19,12 @@ pub(crate) struct Presence {
     directory: PathBuf,
     socket: Vec<u8>,
     companion: Option<Companion>,
-    /// The watches that count.
+    /// The watches that are in use.
     watches: Vec<i32>,
 }
 
 impl Presence {
-    /// Watches what is beside this socket.
+    /// Watches the directory of this socket.
     pub(crate) fn start(socket: &Path, companion: Option<Companion>) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let mut presence = Self {
@@ -38,7 +38,7 @@ impl Presence {
         Ok(presence)
     }
 
-    /// The file beside the socket that is kept, too.
+    /// Returns the file beside the socket that is kept there, too.
     pub(crate) fn companion(&self) -> Option<Companion> {
         self.companion
     }
@@ -47,8 +47,9 @@ impl Presence {
         self.inotify.as_raw_fd()
     }
 
-    /// Watches the directory, or the next one above it that is there. To be called again after a
-    /// loss, before it is looked whether all is there: what is lost later is heard.
+    /// Watches the directory, or the next one above it that exists. After a loss the caller calls
+    /// this again, and only then checks that everything is there: what is removed later is
+    /// reported.
     pub(crate) fn watch(&mut self) {
         for watch in self.watches.drain(..) {
             if let Err(error) = inotify::remove_watch(&self.inotify, watch) {
@@ -78,13 +79,13 @@ impl Presence {
         }
     }
 
-    /// What went away since the last call.
+    /// Returns what was removed since the last call.
     pub(crate) fn hear(&mut self) -> Loss {
         let mut loss = Loss::default();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = events.next() {
-            // A watch that was taken away says so.
+            // A watch that was removed reports that, too.
             if !self.watches.contains(&event.wd()) {
                 continue;
             }

@@ -1,7 +1,6 @@
-//! What makes the daemon reachable: its socket, and the preloaded library beside it. Whoever removes
-//! them, or the directory they are in, as systemd does when a user has logged out, does not end the
-//! daemon, and what its branches hold would be out of reach. So it hears of that, and makes them
-//! again.
+//! What makes the daemon reachable: its socket, and the preloaded library beside it. Removing them,
+//! or their directory, as systemd does when a user has logged out, does not end the daemon, and the
+//! changes in its branches would be out of reach. So the daemon watches them, and makes them again.
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other.rs")]
@@ -9,17 +8,17 @@ mod platform;
 
 pub(crate) use self::platform::Presence;
 
-/// What went away.
+/// What was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Loss {
-    /// The socket or its directory; or a directory is there again in which it may be made.
+    /// The socket or its directory; or a directory exists again in which the socket can be made.
     pub(crate) socket: bool,
     /// The file beside the socket.
     pub(crate) companion: bool,
 }
 
 impl Loss {
-    /// What one and the other took.
+    /// Returns what either of two losses took.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             socket: self.socket || other.socket,

@@ -1,5 +1,5 @@
-//! What makes the daemon reachable is not watched here: who removes its socket has to end it by a
-//! signal, which exports what its branches hold.
+//! What makes the daemon reachable is not watched on this system: whoever removes its socket has to
+//! end the daemon by a signal, which exports the changes of its branches.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -8,7 +8,7 @@ use std::path::Path;
 use super::Loss;
 use crate::base::config::Companion;
 
-/// Hears nothing.
+/// Watches nothing.
 #[derive(Debug)]
 pub(crate) struct Presence(OwnedFd, Option<Companion>);
 
@@ -19,7 +19,7 @@ impl Presence {
         Ok(Self(reader.into(), companion))
     }
 
-    /// The file beside the socket.
+    /// Returns the file beside the socket.
     pub(crate) fn companion(&self) -> Option<Companion> {
         self.1
     }
@@ -31,7 +31,7 @@ impl Presence {
     /// Does nothing.
     pub(crate) fn watch(&mut self) {}
 
-    /// Nothing.
+    /// Returns that nothing was removed.
     pub(crate) fn hear(&mut self) -> Loss {
         Loss::default()
     }

@@ -1,7 +1,7 @@
 //! Which directories of the host are watched, and why others are not.
 //!
-//! Every directory is watched by itself, so that it is known of each: what was answered of one that is
-//! not watched is looked at again (`Announced` of FsCore), and they are counted for people.
+//! Every directory is watched by itself, so the state of each is known: what was answered for one
+//! that is not watched is looked at again (`Announced` of FsCore), and they are counted for people.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
@@ -17,12 +17,12 @@ use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use crate::lower::LowerCounts;
 use crate::lower::filesystem;
 
-/// Why changes in a directory are not told.
+/// Why changes in a directory are not reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Gap {
     /// The user's inotify watches are used up.
     Limit,
-    /// Others than this machine may change the filesystem, and it does not say when.
+    /// Other machines may change the filesystem, and it does not report when.
     Remote,
     /// The directory may not be read, or its path is too long.
     Refused,
@@ -34,7 +34,7 @@ enum Gap {
 pub(crate) struct Coverage {
     core: FsCore,
     root: PathBuf,
-    /// Relative to the root, as everything that FsCore is told.
+    /// The directories whose changes are not reported, relative to the root.
     gaps: BTreeMap<PathBuf, Gap>,
     counts: Arc<LowerCounts>,
 }
@@ -49,9 +49,9 @@ impl Coverage {
         }
     }
 
-    /// Watches a directory and all below it, those nearest to the root first. Each is watched before
-    /// it is listed, so nothing that comes to be in it is missed. Calls `found` with all that is in
-    /// them. Returns whether changes are told in all of them.
+    /// Watches a directory and all below it, those nearest to the root first. Each is watched
+    /// before it is listed, so nothing that is created in it is missed. Calls `found` with
+    /// everything in them. Returns whether changes are reported in all of them.
     pub(crate) fn cover(
         &mut self,
         directory: &Path,
@@ -112,7 +112,7 @@ impl Coverage {
         }
     }
 
-    /// A directory is not there any more, and neither is what was below it.
+    /// Forgets a directory that does not exist any more, with everything that was below it.
     pub(crate) fn uncover(&mut self, directory: &Path) {
         if let Some(announced) = self.core.announced() {
             announced.remove(directory);
@@ -121,7 +121,8 @@ impl Coverage {
         self.count();
     }
 
-    /// A name is gone. What is told of a directory that was removed was told of all below it.
+    /// Forgets a name that is gone. Before the host reports that a directory was removed, it has
+    /// reported that of everything below it.
     pub(crate) fn gone(&mut self, path: &Path, is_dir: bool) {
         let Some(announced) = self.core.announced() else {
             return;
@@ -134,7 +135,7 @@ impl Coverage {
             self.gaps.remove(path);
             self.count();
         } else {
-            // Moved out of the lower directory, with all that is below.
+            // It was moved out of the lower directory, with everything below it.
             self.uncover(path);
         }
     }

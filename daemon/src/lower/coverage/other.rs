@@ -1,5 +1,5 @@
-//! Which directories of the host are watched, on systems whose watchers take a whole tree: all, or
-//! none. Branches are mounted on Linux only, so nobody remembers what was answered.
+//! On systems whose watchers take a whole tree, all directories of the host are watched, or none.
+//! Branches are mounted on Linux only, so no kernel keeps what was answered.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +24,8 @@ impl Coverage {
         }
     }
 
-    /// Watches the lower directory; what is below it is watched with it. Calls `found` with all that
-    /// is in another directory. Returns whether it is watched.
+    /// Watches the lower directory, and everything below with it. Calls `found` with everything in
+    /// another directory. Returns whether it is watched.
     pub(crate) fn cover(
         &mut self,
         directory: &Path,
@@ -60,7 +60,7 @@ impl Coverage {
 fn list(directory: &Path, found: &mut dyn FnMut(PathBuf)) {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
-        // It may be gone again.
+        // The directory may be gone again.
         let entries = std::fs::read_dir(&directory)
             .into_iter()
             .flatten()

@@ -48,8 +48,7 @@ const REMOTE: [(i128, &str); 10] = [
     (0x0BD0_0BD0, "Lustre"),
 ];
 
-/// Of the directory at a path. What is not known to be local counts as if it were not: it is slower,
-/// and right.
+/// Asks the kernel for the filesystem's number.
 pub(super) fn of(path: &Path) -> Filesystem {
     let Ok(found) = rustix::fs::statfs(path) else {
         return UNKNOWN;

@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct Filesystem {
     /// Its name, as far as it is known.
     pub name: &'static str,
-    /// Whether inotify hears of every change: nobody but this kernel makes any.
+    /// Whether inotify reports every change, because only this kernel makes any.
     pub is_local: bool,
 }
 

@@ -1,10 +1,10 @@
-//! What kind of filesystem a directory is on: looked at on Linux only, where branches are mounted.
+//! The kind of a filesystem is looked at on Linux only, where branches are mounted.
 
 use std::path::Path;
 
 use super::Filesystem;
 
-/// Of the directory at a path.
+/// Returns that it was not looked at.
 pub(super) fn of(_: &Path) -> Filesystem {
     Filesystem {
         name: "not looked at",

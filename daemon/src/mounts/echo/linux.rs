@@ -1,11 +1,11 @@
-//! Changes from elsewhere for programs that no library is preloaded into: the kernel tells them, on
-//! every mount where such a program watches something concerned.
+//! The echo: changes from elsewhere are repeated for the kernel, on every mount where a program
+//! without the preloaded library watches something concerned.
 //!
-//! Whoever watches the same through the library hears the kernel too and is not told by a record, unless
-//! the kernel could not be made to tell: then the record follows.
-//! So a change is told in one way only, and that is decided before anybody is told. It is decided by
-//! what was watched when `/proc` was last looked at; a change that is newer than that is looked at
-//! once more, and told late if a program has begun to watch meanwhile.
+//! A program that watches the same through the library gets the kernel's event too, and no record,
+//! unless the echo fails: then the record follows. So a change is delivered in one way only, and
+//! that is decided before it is delivered at all. The decision rests on what was watched when
+//! `/proc` was last looked at; for a change that is newer, the thread looks once more, and echoes
+//! it late if a program has begun to watch meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -28,7 +28,7 @@ use crate::base::public_session::Sessions;
 use crate::mounts::listeners;
 use crate::mounts::table::MountTable;
 
-/// Changes that wait to be told. Beyond, they are not told, and counted.
+/// Changes that wait for an echo. Those beyond get none, and are counted.
 const WAITING: usize = 1 << 16;
 
 /// At most this part of the time is spent looking at `/proc`.
@@ -37,7 +37,7 @@ const SHARE: u32 = 20;
 /// The least time between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Tells the kernel's watchers.
+/// Repeats changes for the kernel.
 pub(crate) struct Echoing {
     shared: Arc<Shared>,
     jobs: Mutex<Option<SyncSender<Job>>>,
@@ -48,35 +48,36 @@ struct Shared {
     mode: EchoMode,
     mounts: MountTable,
     echoes: Echoes,
-    /// What is to be told on each mount.
+    /// What is to be echoed on each mount.
     watched: RwLock<HashMap<MountId, Watched>>,
-    /// The branches of the mounts where something is to be told.
+    /// The branches of the mounts where something is to be echoed.
     branches: RwLock<HashSet<BranchId>>,
     is_watched: AtomicBool,
-    /// What tells those with the library, and who they are.
+    /// What delivers to programs with the library, and their sessions.
     library: OnceLock<(Weak<WatchService>, Arc<Sessions>)>,
-    told: AtomicU64,
+    echoed: AtomicU64,
     failed: AtomicU64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Watched {
-    /// Everything is told, whoever watches.
+    /// Everything is echoed, whatever is watched.
     always: bool,
-    /// Programs without the library watch all of it.
+    /// Programs without the library watch the whole mount.
     all: bool,
-    /// What programs without the library watch.
+    /// The nodes that programs without the library watch.
     nodes: HashSet<u64>,
-    /// Who watches, by whatever means. They see the mount, wherever it is.
+    /// The processes that watch, by whatever means. They see the mount, wherever it is.
     processes: Vec<u32>,
 }
 
 struct Job {
     mount: MountId,
     envelope: Envelope,
-    /// Nobody was told by a record; otherwise it depends on whether somebody watches by now.
+    /// The change was delivered by no record. Otherwise the echo depends on whether a program
+    /// watches by now.
     is_certain: bool,
-    /// Whether new content comes with it, and a close after that.
+    /// Whether the change brings new content, and a close after that.
     closes: bool,
     at: Instant,
 }
@@ -96,12 +97,12 @@ impl Watched {
         }
     }
 
-    /// Whether there is anything to tell.
+    /// Returns whether there is anything to echo.
     fn is_wanted(&self) -> bool {
         self.always || self.all || !self.nodes.is_empty()
     }
 
-    /// Whether a program without the library watches what has changed.
+    /// Returns whether a program without the library watches what has changed.
     fn concerns(&self, change: &Change) -> bool {
         let nodes = synth::nodes(change);
         self.all || nodes.iter().flatten().any(|it| self.nodes.contains(&it.0))
@@ -118,7 +119,7 @@ impl Echoing {
             branches: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
             library: OnceLock::new(),
-            told: AtomicU64::new(0),
+            echoed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         });
         if mode == EchoMode::Never {
@@ -141,24 +142,24 @@ impl Echoing {
         })
     }
 
-    /// Has the service told what became of the changes that the kernel was to tell. It tells each
-    /// session of its own branch.
+    /// Names the service that delivers changes whose echo failed, and the sessions, each with its
+    /// branch.
     pub(crate) fn serve(&self, service: &Arc<WatchService>, sessions: &Arc<Sessions>) {
         let library = (Arc::downgrade(service), Arc::clone(sessions));
         // Called once, before anything is watched.
         drop(self.shared.library.set(library));
     }
 
-    /// The mounts on which the kernel tells this change, or has told it: who watches there is told
-    /// by no record.
-    pub(crate) fn told_on(&self, envelope: &Envelope) -> Vec<MountId> {
+    /// Returns the mounts on which the kernel announces this change, or has announced it: programs
+    /// that watch there get no record.
+    pub(crate) fn announced_on(&self, envelope: &Envelope) -> Vec<MountId> {
         let own = match envelope.origin {
             Origin::Mount(mount) => Some(mount),
             Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => None,
         };
-        let mut told: Vec<MountId> = own.into_iter().collect();
+        let mut announced: Vec<MountId> = own.into_iter().collect();
         if self.shared.mode == EchoMode::Never || self.shared.mounts.is_empty() {
-            return told;
+            return announced;
         }
         for mount in self.shared.mounts.of_branch(envelope.branch) {
             if Some(mount) == own {
@@ -168,7 +169,7 @@ impl Echoing {
             let is_certain = self
                 .shared
                 .finds(mount, |it| it.always || it.concerns(change));
-            // Whoever begins to watch after a file was opened is told of the close with the write.
+            // A program that begins to watch after a file was opened gets the close with the write.
             if !is_certain && matches!(change, Change::Closed { .. }) {
                 continue;
             }
@@ -182,16 +183,16 @@ impl Echoing {
             };
             let jobs = self.jobs.lock();
             if jobs.as_ref().is_none_or(|it| it.try_send(job).is_err()) {
-                // Told by records, then.
+                // Records deliver the change, then.
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
             } else if is_certain {
-                told.push(mount);
+                announced.push(mount);
             }
         }
-        told
+        announced
     }
 
-    /// Whether the opening and closing of files in a branch has to be heard of.
+    /// Returns whether the opening and closing of files in a branch is wanted.
     pub(crate) fn wants_activity(&self, branch: BranchId) -> bool {
         let shared = &self.shared;
         shared.is_watched.load(Ordering::Relaxed)
@@ -199,10 +200,10 @@ impl Echoing {
             && !shared.mounts.is_empty()
     }
 
-    /// Changes that the kernel told, and those that it could not be made to tell.
+    /// Returns how many changes were echoed, and how many could not be.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
-        (count(&self.shared.told), count(&self.shared.failed))
+        (count(&self.shared.echoed), count(&self.shared.failed))
     }
 }
 
@@ -212,7 +213,7 @@ impl Drop for Echoing {
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            tracing::error!("telling by echo failed");
+            tracing::error!("the echo thread failed");
         }
     }
 }
@@ -231,7 +232,7 @@ impl Shared {
         while let Ok(job) = jobs.recv() {
             let is_news = looked.is_none_or(|looked| looked < job.at);
             let may_look = looked.is_none_or(|looked: Instant| looked.elapsed() > took * SHARE);
-            // What is told already is looked after when there is time.
+            // A certain echo needs no new look, so that comes when there is time.
             if is_news && (may_look || !job.is_certain) {
                 if let Some(looked) = looked {
                     let pause = PAUSE.max(took * SHARE);
@@ -244,20 +245,20 @@ impl Shared {
             }
             let change = &job.envelope.change;
             if job.is_certain {
-                let is_told = self.tell(job.mount, change);
-                self.report(&job, is_told);
+                let is_echoed = self.echo(job.mount, change);
+                self.report(&job, is_echoed);
             } else if self.finds(job.mount, |it| it.concerns(change)) {
-                self.tell(job.mount, change);
-                // Nobody asked for the closing of files yet.
+                self.echo(job.mount, change);
+                // No program asked for the closing of files yet.
                 if let Some(close) = change.content_close().filter(|_| job.closes) {
-                    self.tell(job.mount, &close);
+                    self.echo(job.mount, &close);
                 }
             }
         }
     }
 
-    /// The branches of which the library tells each process that has it. On a mount of another branch
-    /// such a process is as one without.
+    /// Returns the branches of each process with the library. On a mount of another branch such a
+    /// process counts as one without.
     fn sessions(&self) -> HashMap<u32, Vec<BranchId>> {
         let mut branches: HashMap<u32, Vec<BranchId>> = HashMap::new();
         if let Some((_, sessions)) = self.library.get() {
@@ -271,7 +272,7 @@ impl Shared {
         branches
     }
 
-    /// Looks who watches what.
+    /// Reads from `/proc` which processes watch what.
     fn look(&self) {
         let mounts = self.mounts.devices();
         let mut watched: HashMap<MountId, Watched> = HashMap::new();
@@ -301,8 +302,8 @@ impl Shared {
                 watched.all |= !is_served(branch);
             }
         }
-        // Who watches by the library only is kept: what is on its way is told through them, when those
-        // it is told for have ended.
+        // Mounts that are watched by the library only are kept: their processes serve to reach the
+        // mount for echoes under way, when the processes those are meant for have ended.
         watched.retain(|mount, it| !it.is_wanted() || self.echoes.can_tell(*mount, &it.processes));
         let is_watched = watched.values().any(Watched::is_wanted);
         let wanted = self.mounts.after(MountId(0)).into_iter();
@@ -312,51 +313,52 @@ impl Shared {
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
-    /// Those with the library were told of nothing yet.
-    fn report(&self, job: &Job, is_told: bool) {
-        // What the kernel tells ends watches only when an object goes.
+    /// Reports the outcome of an echo to the watch service, which has delivered nothing of the
+    /// change to programs with the library yet.
+    fn report(&self, job: &Job, is_echoed: bool) {
+        // An event of the kernel ends watches only when an object goes.
         let ends = matches!(
             job.envelope.change,
             Change::Removed { .. } | Change::Renamed { .. }
         );
-        if is_told && !ends {
+        if is_echoed && !ends {
             return;
         }
-        // They have heard of the end of a mount.
+        // Their watches have ended with a mount that is gone.
         let branch = job.envelope.branch;
         let is_mounted = self.mounts.of_branch(branch).contains(&job.mount);
         if let Some((service, _)) = self.library.get()
             && let Some(service) = service.upgrade()
             && is_mounted
         {
-            service.deliver_after_echo(&job.envelope, job.mount, is_told);
+            service.deliver_after_echo(&job.envelope, job.mount, is_echoed);
         }
     }
 
-    /// Whether the kernel has told.
-    fn tell(&self, mount: MountId, change: &Change) -> bool {
-        let mut told = self.try_tell(mount, change);
-        // All of those who watched may have ended, and others begun.
-        if told
+    /// Echoes a change, and returns whether the kernel has announced it.
+    fn echo(&self, mount: MountId, change: &Change) -> bool {
+        let mut echoed = self.try_echo(mount, change);
+        // All processes that watched may have ended, and others begun.
+        if echoed
             .as_ref()
             .is_err_and(|it| it.kind() == io::ErrorKind::Unsupported)
         {
             self.look();
-            told = self.try_tell(mount, change);
+            echoed = self.try_echo(mount, change);
         }
-        match &told {
+        match &echoed {
             Ok(()) => {
-                self.told.fetch_add(1, Ordering::Relaxed);
+                self.echoed.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%mount, ?change, %error, "the kernel does not tell of a change");
+                tracing::debug!(%mount, ?change, %error, "a change cannot be echoed");
             }
         }
-        told.is_ok()
+        echoed.is_ok()
     }
 
-    fn try_tell(&self, mount: MountId, change: &Change) -> io::Result<()> {
+    fn try_echo(&self, mount: MountId, change: &Change) -> io::Result<()> {
         let processes = self
             .watched
             .read()

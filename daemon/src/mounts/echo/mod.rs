@@ -1,4 +1,4 @@
-//! Changes from elsewhere for programs that no library is preloaded into.
+//! The echo: changes from elsewhere for programs without the preloaded library.
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other.rs")]

@@ -1,4 +1,4 @@
-//! Without mounts the kernel has nothing to tell.
+//! Without mounts there is nothing to echo.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use agentfs_core::id::{BranchId, MountId};
 use crate::base::public_session::Sessions;
 use agentfs_engine::service::WatchService;
 
-/// Nobody to tell.
+/// Echoes nothing.
 #[derive(Debug)]
 pub(crate) struct Echoing;
 
 impl Echoing {
-    pub(crate) fn told_on(&self, _: &Envelope) -> Vec<MountId> {
+    pub(crate) fn announced_on(&self, _: &Envelope) -> Vec<MountId> {
         Vec::new()
     }
 

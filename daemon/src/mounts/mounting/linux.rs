@@ -19,18 +19,19 @@ use crate::base::wake::{Wake, WakeQueue};
 use crate::mounts::echo::Echoing;
 use crate::mounts::table::{Mount, MountTable};
 
-/// The mounts of this daemon. They are taken away with it.
+/// The mounts of this daemon, which end with it.
 #[derive(Debug)]
 pub(crate) struct Mounting {
     core: FsCore,
     mounts: Mounts,
     table: MountTable,
-    /// Several may have one path, each in a mount namespace of its own.
+    /// The mounts by number: several may have one path, each in a mount namespace of its own.
     handles: Mutex<BTreeMap<MountId, MountHandle>>,
 }
 
 impl Mounting {
-    /// No mounts yet. To be made before any event sink subscribes: see [`Mounts`].
+    /// Creates a set without mounts. This has to come before any event sink subscribes: see
+    /// [`Mounts`].
     pub(crate) fn new(
         core: &FsCore,
         table: &MountTable,
@@ -49,12 +50,12 @@ impl Mounting {
         })
     }
 
-    /// What has the kernel tell on these mounts.
+    /// Starts the echo on these mounts.
     pub(crate) fn echo(&self, mode: EchoMode) -> io::Result<Echoing> {
         Echoing::start(mode, &self.table, self.mounts.echoes())
     }
 
-    /// What event sinks call before they tell somebody of a change.
+    /// Returns what event sinks call before they deliver a change.
     pub(crate) fn settler(&self) -> impl Fn(&Envelope) + Send + Sync + 'static {
         let settler = self.mounts.settler();
         move |envelope| settler.settle(envelope)
@@ -98,16 +99,16 @@ impl Mounting {
         self.keep(handle)
     }
 
-    /// Remembers a mount, unless its branch was deleted while it was made.
+    /// Keeps a mount, unless its branch was deleted while it was made.
     fn keep(&self, handle: MountHandle) -> Result<(MountId, Mount), Refusal> {
         let info = handle.info().clone();
         self.table
             .insert(info.id, info.branch, info.device, &info.point);
         if !handle.is_mounted() {
-            // It ended before it was in the table.
+            // The mount ended before it was in the table.
             self.table.remove(info.id);
         }
-        // From here on it is in the way of whoever deletes the branch.
+        // From here on the mount keeps the branch from being deleted.
         if self.core.branch(info.branch).is_err() {
             self.table.remove(info.id);
             return Err(refused(MountError::NoBranch));
@@ -123,7 +124,7 @@ impl Mounting {
         Ok((info.id, mount))
     }
 
-    /// Takes a mount away, also one that a daemon left which was killed.
+    /// Unmounts a mount point, also of a mount that a killed daemon left behind.
     pub(crate) fn unmount(&self, point: &Path, detach: bool) -> Result<(), Refusal> {
         match self.unmount_own(point, detach) {
             Err(UnmountError::NotMounted(_)) if agentfs_mount::clear_dead(point) => Ok(()),
