@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use super::echo_mode::Echo;
 use super::{Common, Failure};
 use crate::shim;
-use agentfs_daemon::{Companion, Config, Daemon, Limits};
+use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
 ///
@@ -37,10 +37,10 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     echo: Echo,
     /// Connections at a time
-    #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
+    #[arg(long, value_name = "N", default_value_t = SessionLimits::default().sessions)]
     max_sessions: usize,
     /// Watches of one session
-    #[arg(long, value_name = "N", default_value_t = Limits::default().watches)]
+    #[arg(long, value_name = "N", default_value_t = SessionLimits::default().watches)]
     max_watches: u32,
     /// End when nobody uses it and no branch has changes (as `run` starts it)
     #[arg(long)]

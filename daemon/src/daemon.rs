@@ -1,134 +1,22 @@
 //! A daemon inside a process: its thread, its start and its end.
 
-use std::ffi::OsStr;
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use agentfs_core::{ConfigError, FsCore};
+use agentfs_core::FsCore;
 use agentfs_engine::service::WatchService;
-
-use super::claim::{Claim, Claimed};
-use super::echo_mode::EchoMode;
-use super::event_loop::{Control, EventLoop};
-use super::limits::Limits;
-use super::listener::{ListenError, Listener};
-use super::mounts::MountTable;
-use super::services::Services;
 use agentfs_export::Target;
 
-/// What a daemon is started with.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where to listen.
-    pub socket: PathBuf,
-    /// Whether a socket that systemd passed to this process is used instead.
-    pub use_systemd_socket: bool,
-    /// The directory below the branches; an empty tree without one.
-    pub lower: Option<PathBuf>,
-    /// Whether branches hear what the host changes there.
-    pub watch_lower: bool,
-    /// Where the kernel tells what was not done on a mount.
-    pub echo: EchoMode,
-    /// What one session may have.
-    pub limits: Limits,
-    /// Whether it ends when nobody uses it and nothing would be lost with it.
-    pub until_unused: bool,
-    /// Whether what its branches changed is exported to the user's state directory before it ends.
-    /// Otherwise that is lost.
-    pub saves_changes: bool,
-    /// A file that lies beside the socket and is put back when somebody removes it.
-    pub companion: Option<Companion>,
-}
-
-/// A file beside the socket without which programs cannot use the daemon: the preloaded library.
-#[derive(Clone, Copy, Debug)]
-pub struct Companion {
-    /// Returns whether a file of this name is one, of whatever version.
-    pub is_name: fn(&OsStr) -> bool,
-    /// Puts the file back, unless it is there.
-    pub restore: fn(),
-}
-
-impl Config {
-    /// A daemon over an empty tree that listens at `socket`.
-    #[must_use]
-    pub fn new(socket: PathBuf) -> Self {
-        Self {
-            socket,
-            use_systemd_socket: false,
-            lower: None,
-            watch_lower: true,
-            echo: EchoMode::Auto,
-            limits: Limits::default(),
-            until_unused: false,
-            saves_changes: false,
-            companion: None,
-        }
-    }
-}
-
-/// Why a daemon does not start, or ended by itself.
-#[derive(Debug)]
-pub enum StartError {
-    /// It cannot listen.
-    Listen(ListenError),
-    /// The directory below the branches cannot be used.
-    Lower(PathBuf, io::Error),
-    /// The filesystem cannot be set up.
-    Filesystem(ConfigError),
-    /// The system refused a thread, memory or descriptors, or waiting failed.
-    Io(io::Error),
-    /// The server thread panicked; its message is in the log.
-    Panicked,
-    /// Another daemon has branches of the project and cannot be reached.
-    Unreachable {
-        /// The directory below the branches.
-        lower: PathBuf,
-        /// Its process.
-        pid: u32,
-        /// Where it listened.
-        socket: PathBuf,
-    },
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen(error) => error.fmt(f),
-            Self::Lower(path, error) => {
-                write!(
-                    f,
-                    "the lower directory {} cannot be used: {error}",
-                    path.display()
-                )
-            }
-            Self::Filesystem(error) => error.fmt(f),
-            Self::Io(error) => write!(f, "the daemon cannot run: {error}"),
-            Self::Panicked => write!(f, "the daemon failed; its log says where"),
-            Self::Unreachable { lower, pid, socket } => write!(
-                f,
-                "process {pid} is the daemon of {} and cannot be reached, because its socket {} was \
-                 removed; end it, then it exports what its branches hold: kill {pid}",
-                lower.display(),
-                socket.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for StartError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Listen(error) => Some(error),
-            Self::Lower(_, error) | Self::Io(error) => Some(error),
-            Self::Filesystem(error) => Some(error),
-            Self::Panicked | Self::Unreachable { .. } => None,
-        }
-    }
-}
+use crate::base::config::Config;
+use crate::base::start_error::{ListenError, StartError};
+use crate::base::wake::{Wake, WakeQueue};
+use crate::event_loop::EventLoop;
+use crate::event_loop::claim::{Claim, Claimed};
+use crate::event_loop::listener::Listener;
+use crate::mounts::table::MountTable;
+use crate::shared::services::Services;
 
 /// A daemon that serves from a thread of this process. It ends when this is dropped.
 ///
@@ -149,19 +37,19 @@ pub struct Daemon {
     thread: Option<JoinHandle<io::Result<()>>>,
     /// Given up last.
     _claim: Option<Claim>,
-    control: Arc<Control>,
+    wakes: Arc<WakeQueue>,
     services: Arc<Services>,
     socket: PathBuf,
 }
 
 /// Ends a daemon from elsewhere.
 #[derive(Clone, Debug)]
-pub struct Stopper(Arc<Control>);
+pub struct Stopper(Arc<WakeQueue>);
 
 impl Stopper {
     /// Makes the daemon end. Returns at once; [`Daemon::wait`] waits.
     pub fn stop(&self) {
-        self.0.stop();
+        self.0.send(Wake::Stop);
     }
 }
 
@@ -184,10 +72,10 @@ impl Daemon {
         };
         let socket = listener.path().to_owned();
         raise_descriptor_limit();
-        let make = |control: &Arc<Control>, registry| Services::new(&config, control, registry);
+        let make = |wakes: &Arc<WakeQueue>, registry| Services::new(&config, wakes, registry);
         let (until_unused, companion) = (config.until_unused, config.companion);
         let event_loop = EventLoop::new(listener, until_unused, companion, make)?;
-        let control = Arc::clone(event_loop.control());
+        let wakes = Arc::clone(event_loop.wakes());
         let services = Arc::clone(event_loop.services());
         let thread = std::thread::Builder::new()
             .name("agentfs-server".to_owned())
@@ -200,7 +88,7 @@ impl Daemon {
         Ok(Self {
             thread: Some(thread),
             _claim: claim,
-            control,
+            wakes,
             services,
             socket,
         })
@@ -233,7 +121,7 @@ impl Daemon {
     /// What ends it from elsewhere.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
-        Stopper(Arc::clone(&self.control))
+        Stopper(Arc::clone(&self.wakes))
     }
 
     /// Waits until the daemon has ended: by a [`Stopper`], or by a request.
@@ -252,7 +140,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.control.stop();
+        self.wakes.send(Wake::Stop);
         if let Some(thread) = self.thread.take()
             && !matches!(thread.join(), Ok(Ok(())))
         {

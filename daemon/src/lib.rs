@@ -6,55 +6,22 @@
 //! that a session that floods, stalls or stops costs the others no more than its turn. What a
 //! session had is given back when its connection ends, however it ends.
 
-mod answer;
-mod apply;
-mod branches;
-mod broadcast;
-mod claim;
-mod counters;
+mod base;
 mod daemon;
-mod differences;
-#[cfg_attr(not(target_os = "linux"), path = "echo_elsewhere.rs")]
-mod echo;
-mod echo_mode;
 mod event_loop;
-mod exporter;
-mod files;
-#[cfg_attr(not(target_os = "linux"), path = "filesystem_elsewhere.rs")]
-pub mod filesystem;
-mod holds;
-pub mod inotify_limit;
-mod jobs;
-mod limits;
-mod link;
-mod listener;
-#[cfg(target_os = "linux")]
-pub mod listeners;
 mod lower;
-#[cfg_attr(not(target_os = "linux"), path = "mounting_elsewhere.rs")]
-mod mounting;
 mod mounts;
-mod open_session;
-mod page;
-mod page_writer;
-mod peer;
-#[cfg_attr(not(target_os = "linux"), path = "presence_elsewhere.rs")]
-mod presence;
-mod project;
-mod refills;
-mod refusal;
-mod registrations;
-mod retired;
-mod services;
+mod requests;
 mod session;
-mod stops;
-mod unused;
-mod watched;
-mod watches;
+mod shared;
 
-pub use self::daemon::{Companion, Config, Daemon, StartError, Stopper};
-pub use self::echo_mode::EchoMode;
-pub use self::exporter::SAVING;
-pub use self::limits::Limits;
-pub use self::listener::ListenError;
-pub use self::mounts::{Mount, MountTable};
+pub use self::base::config::{Companion, Config};
+pub use self::base::echo_mode::EchoMode;
+pub use self::base::session_limits::SessionLimits;
+pub use self::base::start_error::{ListenError, StartError};
+pub use self::daemon::{Daemon, Stopper};
+pub use self::lower::{filesystem, inotify_limit};
+#[cfg(target_os = "linux")]
+pub use self::mounts::listeners;
+pub use self::mounts::table::{Mount, MountTable};
+pub use self::shared::exporter::SAVING;

@@ -13,6 +13,21 @@
 //! ([`BackstoreMode`]). ACLs and byte-range locks are not there: where the host has an ACL, less is shown
 //! than its permission bits say, and a mount leaves locks to its kernel.
 //!
+//! # Layers
+//!
+//! The folders of the crate are layers. Each imports only itself and those before it, which
+//! `cargo xtask lint` checks:
+//!
+//! | folder | holds |
+//! |---|---|
+//! | `sync.rs` | the locks and atomics of the crate |
+//! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
+//! | `lower/` | the host's directory: reading it, which node an object there is, what was written to it |
+//! | `store/` | what a branch holds: the persistent tree, its objects and their content, open handles |
+//! | `branch/` | branches, snapshots and the filesystem; one transaction, its events, and who gets them |
+//! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
+//! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
+//!
 //! # Example
 //!
 //! Branch, write, snapshot, diff, events:
@@ -64,61 +79,38 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod apply;
-mod attr;
-pub mod beneath;
 mod branch;
-mod bus;
-mod caller;
-mod changes;
-mod config;
-mod content;
 mod diff;
-mod dir;
-mod errno;
-pub mod event;
-mod flags;
-mod fs;
-mod handle;
-pub mod id;
-mod id_map;
-mod inode;
 mod lower;
-mod lower_change;
+mod model;
 mod ops;
-mod order;
-mod paths;
-mod perm;
-mod process;
-mod restore;
-mod served;
-mod snapshot;
+mod store;
 mod sync;
-mod tree;
-mod trie;
-mod unreadable;
-mod walk;
 
-pub use apply::{
+pub use self::branch::Branch;
+pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
+pub use self::branch::fs::FsCore;
+pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
+pub use self::diff::apply::{
     Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
 };
-pub use attr::{Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode};
-pub use branch::Branch;
-pub use bus::{EventsDisabled, SubscriptionId};
-pub use caller::Caller;
-pub use changes::{Diff, Frozen, PathChange, Version};
-pub use config::{
-    BackstoreMode, CaseSensitivity, ConfigError, FsConfig, Limits, Overlay, Permissions,
+pub use self::diff::frozen::Frozen;
+pub use self::diff::path_changes::{Diff, PathChange, Version};
+pub use self::diff::steps::Differs;
+pub use self::lower::announced::Announced;
+pub use self::lower::{LowerPlace, Place, beneath};
+pub use self::model::attr::{
+    Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode,
 };
-pub use content::Stamp;
-pub use diff::Differs;
-pub use errno::{Errno, Result};
-pub use flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
-pub use fs::FsCore;
-pub use handle::HandleId;
-pub use lower::announced::Announced;
-pub use lower::{LowerPlace, Place};
-pub use lower_change::LowerChange;
-pub use ops::readdir::Pass;
-pub use ops::show::{Base, Shown};
-pub use snapshot::{BranchInfo, SnapshotInfo};
+pub use self::model::caller::Caller;
+pub use self::model::config::{
+    BackstoreMode, CaseSensitivity, ConfigError, FsConfig, FsLimits, Overlay, Permissions,
+};
+pub use self::model::errno::{Errno, Result};
+pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
+pub use self::model::stamp::Stamp;
+pub use self::model::{event, id};
+pub use self::ops::lower_change::LowerChange;
+pub use self::ops::readdir::Pass;
+pub use self::ops::show::{Base, Shown};
+pub use self::store::handles::HandleId;

@@ -1,6 +1,8 @@
-//! The locks and atomics of the event bus, so that its tests can compile it over others.
+//! The locks and atomics of the crate. The tests of the event bus put others in their place.
 
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+pub(crate) use parking_lot::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 pub(crate) use std::thread_local;
 
 pub(crate) mod atomic {

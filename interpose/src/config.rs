@@ -1,7 +1,16 @@
-//! What the environment says, read once.
+//! The variables of the environment that concern the shim, read once.
 //!
 //! The values are copied when the library is loaded: programs that rewrite their environment or
 //! their process title (setproctitle) would pull the strings away later. No allocation, no lock.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. libc (environ(7)): `environ` is null or points to an array of pointers that ends with a null
+//!    pointer, and every pointer before that one to a string that ends with a NUL.
+//! 2. The program: while the environment is read, no other thread changes it. It is read when the library
+//!    is loaded, before `main`, or else in the program's own first watch; getenv(3) asks the same.
 #![expect(unsafe_code, reason = "walks the C environment")]
 
 use std::ffi::{CStr, OsStr, OsString, c_char};
@@ -38,7 +47,7 @@ impl Hook {
     }
 }
 
-/// A value of a variable, cut off when it is longer than any that makes sense.
+/// A value of a variable. One that is longer than any that makes sense is cut off.
 #[derive(Clone, Copy, Debug)]
 struct Text<const N: usize> {
     bytes: [u8; N],
@@ -81,29 +90,29 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// `AGENTFS_SOCKET`.
+    /// Returns `AGENTFS_SOCKET`.
     pub(crate) fn socket(&self) -> Option<OsString> {
         self.socket.to_os()
     }
 
-    /// `XDG_RUNTIME_DIR`.
+    /// Returns `XDG_RUNTIME_DIR`.
     pub(crate) fn runtime_dir(&self) -> Option<OsString> {
         self.runtime_dir.to_os()
     }
 
-    /// `AGENTFS_TOKEN`: 32 hexadecimal digits.
+    /// Returns `AGENTFS_TOKEN`: 32 hexadecimal digits.
     pub(crate) fn token(&self) -> Option<&str> {
         let token = self.token.get();
         std::str::from_utf8(token).ok().filter(|it| !it.is_empty())
     }
 
-    /// Whether `AGENTFS_HOOKS_OFF` names the hook, or `all`.
+    /// Returns whether `AGENTFS_HOOKS_OFF` names the hook, or `all`.
     pub(crate) fn is_off(&self, hook: Hook) -> bool {
         self.off & hook.bit() != 0
     }
 
-    /// `AGENTFS_ANY_FILESYSTEM=1`: the daemon's mount table alone decides what is AgentFS, not the
-    /// type of the filesystem. For who announces changes of a filesystem that is not FUSE.
+    /// Returns whether `AGENTFS_ANY_FILESYSTEM` is 1: then the daemon's mount table alone decides what is
+    /// AgentFS, and not the type of the filesystem. It serves authors of a filesystem that is not FUSE.
     pub(crate) fn any_filesystem(&self) -> bool {
         self.any_filesystem
     }
@@ -153,28 +162,28 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// The environment, `NAME=value` each.
+/// Returns the environment, each entry as `NAME=value`.
 fn variables() -> impl Iterator<Item = &'static [u8]> {
-    // SAFETY: read when the library is loaded, before the program can change it; in any case a
-    // pointer is read whole.
+    // SAFETY: 1 and 2: the variable exists in every program, and is not written meanwhile.
     let mut at = unsafe { environ };
     std::iter::from_fn(move || {
         if at.is_null() {
             return None;
         }
-        // SAFETY: environ(7): an array of pointers that ends with a null pointer.
+        // SAFETY: 1 and 2: `at` is not null and not behind the null pointer that ends the array.
         let entry = unsafe { *at };
         if entry.is_null() {
             return None;
         }
-        // SAFETY: the entry was not the last one.
+        // SAFETY: 1: this entry was not the last one, so the next is in the same array.
         at = unsafe { at.add(1) };
-        // SAFETY: environ(7): every entry is a string.
+        // SAFETY: 1 and 2: the entry is not null, so it is a string, which nobody changes or frees while
+        // it is copied. No longer: `Config::take` keeps no reference.
         Some(unsafe { CStr::from_ptr(entry) }.to_bytes())
     })
 }
 
-/// The configuration. The first call reads the environment.
+/// Returns the configuration. The first call reads the environment.
 pub(crate) fn config() -> &'static Config {
     static CONFIG: OnceLock<Config> = OnceLock::new();
     CONFIG.get_or_init(Config::read)

@@ -1,11 +1,9 @@
-//! The session with the daemon: made at the first watch on AgentFS, one for each process.
+//! The session with the daemon. Each process has one, made at its first watch on AgentFS.
 //!
 //! Requests that need an answer are made under a lock and with a deadline. A child of fork leaves its
 //! parent's session alone and makes its own when it needs one; what its parent registered goes on.
 
 use std::ffi::CString;
-#[cfg(target_os = "linux")]
-use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -21,62 +19,62 @@ use agentfs_proto::socket;
 use agentfs_ring::requests::RequestWriter;
 
 use crate::config::config;
-use crate::context::seconds;
 use crate::fd_table::{self, Owner};
 use crate::lock::Lock;
+use crate::platform::{self, seconds};
 
-/// How long the daemon may take for an answer. A daemon that is stopped must not stop programs.
+/// How long the daemon may take for an answer: a daemon that is stopped must not stop programs.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// For how many seconds a daemon that took longer is not asked again.
-const REST: u64 = 5;
+/// For how many seconds the shim asks nothing of a daemon that took longer.
+const BACK_OFF: u64 = 5;
 
-/// The second from which on it is asked again.
-static RESTS_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// The second from which on the shim asks the daemon again.
+static BACKS_OFF_UNTIL: AtomicU64 = AtomicU64::new(0);
 
-fn rest() {
-    RESTS_UNTIL.store(seconds() + REST, Ordering::Relaxed);
+fn back_off() {
+    BACKS_OFF_UNTIL.store(seconds() + BACK_OFF, Ordering::Relaxed);
 }
 
-fn is_resting() -> bool {
-    let until = RESTS_UNTIL.load(Ordering::Relaxed);
+fn is_backing_off() -> bool {
+    let until = BACKS_OFF_UNTIL.load(Ordering::Relaxed);
     until != 0 && seconds() < until
 }
 
-/// There may be another daemon: it is asked, whatever the one before did.
-pub(crate) fn end_rest() {
-    RESTS_UNTIL.store(0, Ordering::Relaxed);
+/// Ends the back-off: there may be another daemon, which is asked whatever the one before did.
+pub(crate) fn end_back_off() {
+    BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
 
-/// A session.
+/// The session of this process, as the process has it.
 #[derive(Debug)]
-struct Session {
+struct ProcessSession {
     client: Client,
-    /// What tells the socket from a file that got its number.
+    /// Device and inode of the socket, to notice that its number is another file's by now.
     socket: rustix::fs::Stat,
     requests: Option<Arc<RequestWriter>>,
-    /// Tells it from the sessions before, whatever the daemon calls it.
+    /// A number that no earlier session of this process had, whatever the daemon calls the session.
     number: u64,
-    /// Tells the daemon from those before.
+    /// A number that no earlier daemon had.
     instance: u64,
 }
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-static SESSION: Lock<Option<Session>> = Lock::new(None);
+static SESSION: Lock<Option<ProcessSession>> = Lock::new(None);
 
-/// A queue as the daemon gave it.
+/// A queue as the daemon has opened it.
 #[derive(Debug)]
 pub(crate) struct NewQueue {
     pub(crate) queue: OpenQueue,
     pub(crate) requests: Arc<RequestWriter>,
-    /// The number of the session that it belongs to.
+    /// The number of the session that the queue belongs to.
     pub(crate) session: u64,
-    /// The start of the daemon that made it.
+    /// Which daemon opened the queue.
     pub(crate) instance: u64,
 }
 
-impl Session {
+impl ProcessSession {
     fn open() -> Option<Self> {
         let path = socket_path()?;
         let fd = connect(&path)?;
@@ -97,7 +95,7 @@ impl Session {
         };
         if let Err(error) = welcome {
             if matches!(error, CallError::Timeout) {
-                rest();
+                back_off();
             }
             session.end();
             return None;
@@ -105,7 +103,7 @@ impl Session {
         Some(session)
     }
 
-    /// The number in 32 bits: a process has not that many sessions.
+    /// Returns the number in 32 bits; a process does not have that many sessions.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "it wraps after 2^32 sessions of one process"
@@ -114,13 +112,13 @@ impl Session {
         self.number as u32
     }
 
-    /// Whether the socket's number still is the socket.
+    /// Returns whether the socket's number still is the socket.
     fn is_intact(&self) -> bool {
         rustix::fs::fstat(&self.client)
             .is_ok_and(|it| (it.st_dev, it.st_ino) == (self.socket.st_dev, self.socket.st_ino))
     }
 
-    /// Closes the connection, unless its number belongs to the program by now.
+    /// Closes the connection, unless its number is the program's by now.
     fn end(self) {
         if self.is_intact() {
             fd_table::set(self.client.as_fd().as_raw_fd(), Owner::Foreign);
@@ -160,98 +158,63 @@ fn socket_path() -> Option<PathBuf> {
     let is_named = named.is_some();
     let uid = rustix::process::geteuid().as_raw();
     let path = socket::path_for(named, config.runtime_dir(), uid);
-    // A directory that somebody else may write is no place to look for the daemon.
+    // A directory that another user may write to is no place to look for the daemon.
     (is_named || socket::check(&path).is_ok()).then_some(path)
 }
 
-/// The directory in which a new daemon makes its socket.
+/// Returns the directory in which a new daemon makes its socket.
 pub(crate) fn socket_directory() -> Option<CString> {
     let path = socket_path()?;
     CString::new(path.parent()?.as_os_str().as_bytes()).ok()
 }
 
-/// A connected socket with a high number.
+/// Connects a socket and gives it a high number.
 fn connect(path: &Path) -> Option<OwnedFd> {
     use rustix::net::{SocketAddrUnix, connect, sockopt};
     let address = SocketAddrUnix::new(path).ok()?;
-    let fd = new_socket()?;
-    // A full backlog makes connect wait, and a non-blocking connect fail at once.
+    let fd = platform::new_socket()?;
+    // A full backlog makes connect wait, and makes a non-blocking connect fail at once.
     sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(PATIENCE)).ok()?;
     match rustix::io::retry_on_intr(|| connect(&fd, &address)) {
         Ok(()) => {}
         Err(rustix::io::Errno::AGAIN) => {
-            rest();
+            back_off();
             return None;
         }
         Err(_) => return None,
     }
     rustix::io::ioctl_fionbio(&fd, true).ok()?;
-    Some(crate::hidden::move_up(fd))
+    Some(crate::hidden_fd::move_up(fd))
 }
 
-#[cfg(target_os = "linux")]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .ok()
-}
-
-/// Without SOCK_CLOEXEC: a child forked by another thread between the two calls inherits it.
-#[cfg(not(target_os = "linux"))]
-fn new_socket() -> Option<OwnedFd> {
-    use rustix::io::{FdFlags, fcntl_setfd};
-    use rustix::net::{AddressFamily, SocketType, socket};
-    let fd = socket(AddressFamily::UNIX, SocketType::STREAM, None).ok()?;
-    fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
-    Some(fd)
-}
-
-/// The path of the running program.
-#[cfg(target_os = "linux")]
-fn program_path() -> PathBuf {
-    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
-    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
-}
-
-/// The path of the running program.
-#[cfg(not(target_os = "linux"))]
-fn program_path() -> PathBuf {
-    std::env::current_exe().unwrap_or_default()
-}
-
-/// What the program is called, for people who look at the daemon's status.
+/// Returns what the program is called, for people who look at the daemon's status.
 fn program_name() -> String {
-    program_path()
+    platform::program_path()
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default()
 }
 
-/// Asks in the session, which is made when there is none and made once more when the daemon of the
-/// old one is gone. A daemon that does not answer keeps its session: its queues live, and it may only
-/// be slow.
-fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Option<R> {
+/// Makes a request in the session. A session is opened when there is none, and once more when the daemon
+/// of the old one is gone. A daemon that does not answer keeps its session: its queues live, and it may
+/// only be slow.
+fn ask<R>(mut request: impl FnMut(&mut ProcessSession) -> Result<R, CallError>) -> Option<R> {
     SESSION.with(|session| {
         for _ in 0..2 {
-            if is_resting() {
+            if is_backing_off() {
                 return None;
             }
-            let is_usable = session.as_ref().is_some_and(Session::is_intact);
+            let is_usable = session.as_ref().is_some_and(ProcessSession::is_intact);
             if !is_usable {
                 if let Some(old) = session.take() {
                     old.end();
                 }
-                *session = Session::open();
+                *session = ProcessSession::open();
             }
             match request(session.as_mut()?) {
                 Ok(answer) => return Some(answer),
                 Err(CallError::Refused(_)) => return None,
-                Err(CallError::Timeout) => rest(),
+                Err(CallError::Timeout) => back_off(),
                 Err(_) => {
                     if let Some(old) = session.take() {
                         old.end();
@@ -263,7 +226,7 @@ fn ask<R>(mut request: impl FnMut(&mut Session) -> Result<R, CallError>) -> Opti
     })?
 }
 
-/// `st_dev` of the mounts that the session may see. `None` when there is no daemon.
+/// Returns `st_dev` of the mounts that the session may see, or `None` when there is no daemon.
 pub(crate) fn mounts() -> Option<Vec<u64>> {
     ask(|session| {
         let mut mounts = Vec::new();
@@ -280,7 +243,7 @@ pub(crate) fn mounts() -> Option<Vec<u64>> {
     })
 }
 
-/// Makes a queue, and says in which session.
+/// Opens a queue, and returns the number of its session with it.
 pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
     ask(|session| {
         let queue = session.client.open_queue(request.clone(), deadline())?;
@@ -288,17 +251,18 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
     })
 }
 
-/// Asks in one session and no other. `None` when it is over, or the daemon refuses.
+/// Makes a request in one session and no other. Returns `None` when that session is over, or when the
+/// daemon refuses.
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {
         let current = current.as_mut()?;
-        if is_resting() || current.short_number() != session || !current.is_intact() {
+        if is_backing_off() || current.short_number() != session || !current.is_intact() {
             return None;
         }
         match current.client.call(request.clone(), deadline()) {
             Ok(answer) => Some(answer),
             Err(CallError::Timeout) => {
-                rest();
+                back_off();
                 None
             }
             Err(_) => None,
@@ -306,7 +270,7 @@ pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C
     })?
 }
 
-/// Makes the queue of an inotify instance.
+/// Opens the queue of an inotify instance.
 pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
     ask(|session| {
         let requests = session.requests()?;
@@ -324,12 +288,12 @@ pub(crate) fn open_inotify_queue() -> Option<NewQueue> {
     })
 }
 
-/// Makes the daemon look into the request channels. Whether it did.
+/// Has the daemon look into the request channels. Returns whether it did.
 pub(crate) fn flush_requests() -> bool {
     ask(|session| session.client.call(Ping { nonce: 0 }, deadline())).is_some()
 }
 
-/// Whether the process that the socket leads to has closed it.
+/// Returns whether the process that the socket leads to has closed it.
 pub(crate) fn is_lost(session: u64) -> bool {
     SESSION
         .with(|current| {
@@ -345,7 +309,7 @@ fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
     agentfs_ring::doorbell::peer_is_gone(socket).unwrap_or(true)
 }
 
-/// In a child of fork: the session is the parent's.
+/// Drops the session in a child of fork, because it is the parent's.
 pub(crate) fn in_forked_child() {
     SESSION.break_open();
     SESSION.with(|session| {

@@ -1,20 +1,20 @@
-//! Which descriptors of the program are ours to look after: one word for each number.
+//! The descriptors that the shim looks after: one word for each number.
 //!
 //! The hooks look here first, in assembly, and jump to the original when the word is 0.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Descriptors below this number are looked after. 512 KiB of zeros that are never touched.
+/// Descriptors below this number are looked after: 512 KiB of zeros, of which most are never touched.
 pub(crate) const LEN: usize = 65_536;
 
-/// 0 for a descriptor that is none of ours.
+/// The word of a descriptor: 0 for one that the shim has nothing to do with.
 pub(crate) static TABLE: [AtomicUsize; LEN] = [const { AtomicUsize::new(0) }; LEN];
 
-/// What a descriptor is to us.
+/// Whose a descriptor is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Owner {
-    /// Nothing.
+    /// The program's, and the shim has nothing to do with it.
     Foreign,
     /// One that the shim opened for itself. The program does not know it.
     Hidden,
@@ -51,20 +51,20 @@ fn slot(fd: RawFd) -> Option<&'static AtomicUsize> {
     TABLE.get(usize::try_from(fd).ok()?)
 }
 
-/// What is known of a descriptor.
+/// Returns whose a descriptor is.
 pub(crate) fn get(fd: RawFd) -> Owner {
     // Acquire: pairs with `set` and `take`; the state behind the address is complete.
     Owner::of(slot(fd).map_or(0, |slot| slot.load(Ordering::Acquire)))
 }
 
-/// Notes what a descriptor is. False when its number is too large.
+/// Notes whose a descriptor is. Returns false when its number is too large.
 pub(crate) fn set(fd: RawFd, owner: Owner) -> bool {
     slot(fd)
         .map(|slot| slot.store(owner.word(), Ordering::Release))
         .is_some()
 }
 
-/// Forgets a descriptor and says what it was.
+/// Forgets a descriptor and returns whose it was.
 pub(crate) fn take(fd: RawFd) -> Owner {
     let owner = get(fd);
     let is_taken = slot(fd).is_some_and(|slot| {
@@ -74,14 +74,14 @@ pub(crate) fn take(fd: RawFd) -> Owner {
     if is_taken { owner } else { Owner::Foreign }
 }
 
-/// The hidden descriptors from `first` to `last`.
+/// Returns the hidden descriptors from `first` to `last`.
 pub(crate) fn hidden_between(first: u32, last: u32) -> impl Iterator<Item = u32> {
     numbers(first, last)
         .filter(|(_, word)| *word == HIDDEN)
         .map(|(fd, _)| fd)
 }
 
-/// The program's descriptors from `first` to `last` that are looked after.
+/// Returns the program's descriptors from `first` to `last` that the shim looks after.
 pub(crate) fn owned_between(first: u32, last: u32) -> impl Iterator<Item = u32> {
     numbers(first, last)
         .filter(|(_, word)| *word > HIDDEN)

@@ -1,6 +1,6 @@
 //! actor -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> **Hook**
 //!
-//! The library that is preloaded into unmodified programs, so that they hear of changes in AgentFS
+//! The library that is preloaded into unmodified programs, so that they get the changes in AgentFS
 //! through the calls they already make.
 //!
 //! ```text
@@ -8,61 +8,51 @@
 //! ```
 //!
 //! A program's own calls come here first (`hooks`), and jump to the originals (`real`) at once unless
-//! the descriptor is one that the table (`fd_table`) has: an inotify instance with a watch on
-//! AgentFS. What such an instance needs is in `inotify`, and what is said to the daemon in
-//! `connection`.
+//! the table (`fd_table`) has the descriptor: an inotify instance with a watch on AgentFS. `inotify` holds
+//! what such an instance needs, [`kqueue`] the same for kqueues, and `connection` the session with the
+//! daemon. ARCHITECTURE.md follows a call through the files.
 //!
-//! It deliberately starts no thread, prints nothing, writes to no filesystem, and touches no call
-//! but those that wait for events and those that make, copy and close descriptors. It does not open, read or
-//! change files for the program; that is what the mount is for. Without a daemon every call does what
+//! The library deliberately starts no thread, prints nothing, writes to no filesystem, and touches no call
+//! but those that wait for events and those that make, copy and close descriptors. It does not open, read
+//! or change files for the program; that is what the mount is for. Without a daemon every call does what
 //! it does without the library.
+//!
+//! On Linux the kqueue side is a feature, `kqueue-on-linux`: only tests have a kqueue there.
 
+// Everything is in use only where both sides are compiled in.
 #![cfg_attr(
-    not(target_os = "linux"),
-    expect(dead_code, reason = "some of it serves inotify only")
+    not(all(target_os = "linux", feature = "kqueue-on-linux")),
+    expect(
+        dead_code,
+        reason = "some of it serves only the side that is not in this library"
+    )
 )]
 
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod config;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod connection;
-mod context;
 mod fd_table;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-mod hidden;
+mod fork;
+mod guard;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod hidden_fd;
 #[cfg(target_os = "linux")]
 mod hooks;
 #[cfg(target_os = "linux")]
 mod inotify;
+#[cfg(any(not(target_os = "linux"), feature = "kqueue-on-linux"))]
 pub mod kqueue;
 mod lock;
 #[cfg(any(target_os = "linux", target_os = "macos"))]
 mod mounts;
+#[cfg(all(target_os = "linux", not(feature = "kqueue-on-linux")))]
+mod no_kqueue;
+mod platform;
+mod process;
 #[cfg(target_os = "linux")]
 mod real;
 
-/// A descriptor of the program is about to be closed.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn closing(fd: std::os::fd::RawFd) {
-    kqueue::closing(fd);
-    #[cfg(target_os = "linux")]
-    inotify::closing(fd);
-}
-
-/// A descriptor of the program has another number, too.
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-fn duplicated(from: std::os::fd::RawFd, to: std::os::fd::RawFd) {
-    kqueue::duplicated(from, to);
-    #[cfg(target_os = "linux")]
-    inotify::duplicated(from, to);
-}
-
-/// What a child of fork does before anything else.
-fn in_forked_child() {
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    connection::in_forked_child();
-    #[cfg(target_os = "linux")]
-    inotify::in_forked_child();
-    #[cfg(any(target_os = "linux", target_os = "macos"))]
-    kqueue::in_forked_child();
-}
+#[cfg(all(target_os = "linux", not(feature = "kqueue-on-linux")))]
+use no_kqueue as kqueue;

@@ -1,21 +1,34 @@
 //! A lock for short work, which a signal handler may find held by the thread it interrupted, and a
 //! child of fork by a thread that does not exist there.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: a [`Held`] is only made by [`Lock::lock`], after `holder` went from `FREE` to this thread,
+//!    and it sets it back when it is dropped. No two threads of a process have one name
+//!    ([`process::this_thread`]), and a thread that is inside already gets no second one, so there is
+//!    never more than one `Held` of a lock.
+//! 2. Our own: [`Lock::break_open`] is called in a child of fork only, by the one thread it has, outside
+//!    of any work under the lock. The `Held` of before belongs to a thread that is not in the child.
+//! 3. Our own: Acquire and Release on `holder` order the accesses of one holder before those of the next.
 #![expect(unsafe_code, reason = "lends out what the lock protects")]
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::context;
+use crate::process;
 
-/// A value and who works on it.
+/// A value, and the thread that works on it.
 #[derive(Debug)]
 pub(crate) struct Lock<T> {
     holder: AtomicU64,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached only by the thread that holds the lock, one at a time.
+// SAFETY: 1, 2 and 3: the value is reached only through the one `Held`, so a shared `Lock` lends it to
+// one thread after the other; `T: Send` allows it to be used from each.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 const FREE: u64 = 0;
@@ -28,30 +41,30 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Runs `work` alone. `None` when this thread is inside already: it is in a signal handler.
+    /// Runs `work` alone. Returns `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> Option<R> {
         self.lock().map(|mut held| work(&mut held))
     }
 
-    /// Takes the lock. `None` when this thread is inside already: it is in a signal handler.
+    /// Takes the lock. Returns `None` when this thread is inside already: it is in a signal handler.
     pub(crate) fn lock(&self) -> Option<Held<'_, T>> {
-        let me = context::this_thread().get();
+        let me = process::this_thread().get();
         let mut rounds = 0_u32;
         loop {
-            // Acquire and, in `Held`, Release: what the last holder did is seen.
+            // Acquire: pairs with the Release in `Held`; what the last holder did is seen.
             match self
                 .holder
                 .compare_exchange_weak(FREE, me, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return Some(Held(self)),
                 Err(holder) if holder == me => return None,
-                Err(_) => context::give_way(rounds),
+                Err(_) => yield_or_sleep(rounds),
             }
             rounds = rounds.saturating_add(1);
         }
     }
 
-    /// In a child of fork: whoever held it is not here.
+    /// Frees the lock in a child of fork, where the thread that held it does not exist.
     pub(crate) fn break_open(&self) {
         self.holder.store(FREE, Ordering::Relaxed);
     }
@@ -65,14 +78,16 @@ impl<T> Deref for Held<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: this thread holds the lock, and is not inside already.
+        // SAFETY: 1 and 2: `self` is the only `Held`, so nobody writes while `self` is borrowed; the value
+        // lives as long as the lock, which `self` borrows.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for Held<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above, and `self` is borrowed alone.
+        // SAFETY: 1 and 2: `self` is the only `Held` and borrowed alone, so there is no other reference;
+        // the value lives as long as the lock, which `self` borrows.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -80,6 +95,22 @@ impl<T> DerefMut for Held<'_, T> {
 impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
         self.0.holder.store(FREE, Ordering::Release);
+    }
+}
+
+/// Lets the thread run that this one waits for, and sleeps after some `rounds`, so that a thread of lower
+/// priority, or one that waits for the daemon, is not kept from its processor.
+pub(crate) fn yield_or_sleep(rounds: u32) {
+    const YIELDS: u32 = 32;
+    if rounds < YIELDS {
+        rustix::thread::sched_yield();
+    } else {
+        let moment = rustix::thread::Timespec {
+            tv_sec: 0,
+            tv_nsec: 50_000,
+        };
+        // A signal ends it early, which does no harm.
+        let _ = rustix::thread::nanosleep(&moment);
     }
 }
 

@@ -4,13 +4,28 @@
 //! all of them up and then goes on to the original, with the registers as the program left them. So
 //! a hook never asks whether the addresses are known, and constructors of other libraries, which run
 //! before ours, are served as well.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: the word of an [`Original`] holds a callable address at any time: its stub's, which jumps
+//!    to the original with all arguments in place, the original's, or that of [`missing`], which looks at
+//!    no argument and returns -1. Its name in `originals!` decides the C function, and the functions below
+//!    give each word the type that the header declares for that name. The variadic ones among them
+//!    (ioctl, fcntl, syscall) read their arguments from the same registers as fixed ones.
+//! 2. libc (dlsym(3), dlvsym(3)): both take `RTLD_NEXT` and strings that end with a NUL, and return null
+//!    or the address of what has that name; a function's address is never unloaded while this library,
+//!    which is preloaded, and its libc are there.
+//! 3. The caller of a function below promises what the man page asks of the arguments.
+//! 4. The ABI: a function pointer has the size of a data pointer, and the same representation.
 #![expect(unsafe_code, reason = "looks up and calls functions of libc")]
 
 use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::context;
+use crate::guard;
 
 /// The address of an original.
 #[derive(Debug)]
@@ -21,24 +36,25 @@ impl Original {
         Self(AtomicPtr::new(stub as *mut ()))
     }
 
-    /// Its address, or that of its stub.
+    /// Returns its address, or that of its stub.
     pub(crate) fn address(&self) -> *mut () {
         // Relaxed: the code behind it does not change.
         self.0.load(Ordering::Relaxed)
     }
 
-    /// The original as a function pointer.
+    /// Returns the original as a function pointer.
     ///
     /// # Safety
     /// * `F` is the type of the original's function.
     pub(crate) unsafe fn function<F: Copy>(&self) -> F {
         const { assert!(size_of::<F>() == size_of::<*mut ()>()) };
-        // SAFETY: of one size, and a function of this type by the caller's promise.
+        // SAFETY: 1 and 4: the word is a callable address, never null, of the size of `F`, which is
+        // asserted; that the function behind it has the type `F` is the caller's promise.
         unsafe { std::mem::transmute_copy(&self.address()) }
     }
 }
 
-/// The stub of an original: keeps every argument, looks all originals up, and jumps to this one.
+/// Makes the stub of an original: it keeps every argument, looks all originals up, and jumps to this one.
 #[cfg(target_arch = "x86_64")]
 macro_rules! first_use {
     ($original:ident) => {
@@ -137,7 +153,7 @@ unsafe extern "C" {
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
-/// The versions under which glibc has dlsym: since 2.34, on x86-64 before, on aarch64 before.
+/// The versions under which glibc has dlsym: since 2.34, and before that on x86-64 and on aarch64.
 const DLSYM_VERSIONS: [&CStr; 3] = [c"GLIBC_2.34", c"GLIBC_2.2.5", c"GLIBC_2.17"];
 
 /// Looks all originals up. May run twice, in two threads: the addresses are the same.
@@ -146,7 +162,7 @@ pub(crate) extern "C" fn resolve() {
         return;
     };
     for (original, name) in ALL {
-        // SAFETY: a handle and a string as dlsym(3) asks for.
+        // SAFETY: 2: the handle is `RTLD_NEXT`, and the name a C string.
         let found = unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) };
         let address = if found.is_null() {
             missing as *mut ()
@@ -158,20 +174,20 @@ pub(crate) extern "C" fn resolve() {
     DLSYM.0.store(dlsym as *mut (), Ordering::Relaxed);
 }
 
-/// Our own `dlsym` is the first one there is, so the original is asked for by version.
+/// Looks the original dlsym up by version, because the first `dlsym` there is is the hook.
 fn original_dlsym() -> Option<Dlsym> {
     let found = DLSYM_VERSIONS.iter().find_map(|version| {
-        // SAFETY: a handle and two strings as dlvsym(3) asks for.
+        // SAFETY: 2: the handle is `RTLD_NEXT`, and name and version are C strings.
         let found = unsafe { dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
         (!found.is_null()).then_some(found)
     })?;
-    // SAFETY: it is the address of a function of this type.
+    // SAFETY: 2 and 4: not null, and the address of libc's dlsym, whose type this is.
     Some(unsafe { std::mem::transmute::<*mut c_void, Dlsym>(found) })
 }
 
 /// Stands for a function that this libc does not have.
 extern "C" fn missing() -> c_long {
-    context::set_errno(libc::ENOSYS);
+    guard::set_errno(libc::ENOSYS);
     -1
 }
 
@@ -181,13 +197,13 @@ extern "C" fn missing() -> c_long {
 /// As read(2).
 pub(crate) unsafe fn read(fd: c_int, buffer: *mut c_void, len: usize) -> isize {
     type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, usize) -> isize;
-    // SAFETY: the word holds a function of this type.
+    // SAFETY: 1: this is the type of read(2), and may unwind when the thread is cancelled.
     let read = unsafe { READ.function::<Read>() };
     #[expect(
         ffi_unwind_calls,
         reason = "a cancelled thread unwinds from here; only plain frames are above"
     )]
-    // SAFETY: the caller's promise.
+    // SAFETY: 3: the very same arguments.
     unsafe {
         read(fd, buffer, len)
     }
@@ -198,9 +214,9 @@ macro_rules! call {
         $(#[$doc])*
         pub(crate) unsafe fn $name($($arg: $type),*) -> $result {
             type Function = unsafe extern "C" fn($($type),*) -> $result;
-            // SAFETY: the word holds a function of this type.
+            // SAFETY: 1: the list below gives each word its own function's type.
             let function = unsafe { $original.function::<Function>() };
-            // SAFETY: the caller's promise.
+            // SAFETY: 3: the very same arguments.
             unsafe { function($($arg),*) }
         }
     };
@@ -279,7 +295,7 @@ call! {
     dlsym, DLSYM, (handle: *mut c_void, name: *const c_char) -> *mut c_void
 }
 
-/// Runs when the library is loaded, in most programs before any hook is called.
+/// Has [`at_load`] run when the library is loaded, in most programs before any hook is called.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static AT_LOAD: extern "C" fn() = at_load;

@@ -3,6 +3,7 @@
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
+#[cfg(feature = "daemon")]
 use agentfs_client::Deadline;
 use rustix::process::Pid;
 
@@ -10,13 +11,17 @@ use rustix::process::Pid;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Returns the deadline of a step that begins now.
+#[cfg(feature = "daemon")]
 pub fn soon() -> Deadline {
     Deadline::after(PATIENCE)
 }
 
-/// The status of a child, if it ends in time. One that does not is killed, and not waited for: it may
-/// hang in the kernel.
+/// Returns the status of a child, if it ends in time. One that does not is killed, and not waited
+/// for: it may hang in the kernel.
 pub fn ended_within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    if let Ok(Some(status)) = child.try_wait() {
+        return Some(status);
+    }
     if has_ended_within(child, patience) {
         return child.wait().ok();
     }
@@ -24,7 +29,7 @@ pub fn ended_within(child: &mut Child, patience: Duration) -> Option<ExitStatus>
     None
 }
 
-/// As [`ended_within`], and a child that does not end fails the test.
+/// Does as [`ended_within`], and a child that does not end fails the test.
 #[track_caller]
 pub fn ended(child: &mut Child) -> ExitStatus {
     ended_within(child, PATIENCE).expect("the end of a process in time")

@@ -1,7 +1,14 @@
 //! What the tests of several crates share; nothing of it is in the product.
 //!
-//! [`daemon`] starts daemons and the `agentfs` program, [`child`] waits for processes, [`files`]
-//! changes files through a control socket, [`random`] has numbers from a seed.
+//! - [`random`] has numbers from a seed, [`shrink`] makes a failing sequence small, [`environment`]
+//!   reads what a test is asked for.
+//! - [`child`] waits for processes, [`program`] talks with them line by line, [`shim`] preloads the
+//!   library into them.
+//! - [`fs_oracle`] and [`inotify_oracle`] take the kernel as oracle: one for operations on files, the
+//!   other for what a reader of inotify instances gets.
+//! - `daemon` starts daemons and the `agentfs` program, `files` changes files through a control
+//!   socket, `scripted` is a daemon that does what a test says. These need the feature `daemon`.
+#![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
     missing_docs,
@@ -10,6 +17,19 @@
 )]
 
 pub mod child;
+#[cfg(feature = "daemon")]
 pub mod daemon;
+pub mod environment;
+#[cfg(feature = "daemon")]
 pub mod files;
+#[cfg(target_os = "linux")]
+pub mod fs_oracle;
+#[cfg(target_os = "linux")]
+pub mod inotify_oracle;
+pub mod program;
 pub mod random;
+#[cfg(all(feature = "daemon", target_os = "linux"))]
+pub mod scripted;
+#[cfg(target_os = "linux")]
+pub mod shim;
+pub mod shrink;

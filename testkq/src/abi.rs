@@ -5,8 +5,10 @@
     reason = "the names are those of the header and of kqueue(2)"
 )]
 
+use bytemuck::{Pod, Zeroable};
+
 /// `struct kevent`: 32 bytes, packed to 4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C, packed(4))]
 pub struct Kevent {
     pub ident: usize,
@@ -19,7 +21,7 @@ pub struct Kevent {
 }
 
 /// `struct kevent64_s`: 48 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Kevent64 {
     pub ident: u64,
@@ -32,7 +34,7 @@ pub struct Kevent64 {
 }
 
 /// `struct kevent_qos_s`: 72 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeventQos {
     pub ident: u64,
@@ -110,7 +112,7 @@ pub(crate) struct Event {
     pub(crate) ext: [u64; 4],
 }
 
-/// Identity of a knote: ident, filter, and udata if EV_UDATA_SPECIFIC.
+/// The identity of a knote: ident, filter, and udata if EV_UDATA_SPECIFIC.
 pub(crate) type Key = (u64, i16, Option<u64>);
 
 impl Event {
@@ -130,7 +132,7 @@ pub(crate) enum Flavour {
 }
 
 /// One of the three C structures.
-pub(crate) trait Layout: Copy + From<Event> + Into<Event> {
+pub(crate) trait Layout: Pod + From<Event> + Into<Event> {
     const FLAVOUR: Flavour;
 }
 

@@ -1,4 +1,13 @@
 //! The C functions, without their C names: a test links this crate beside the hooks that have those.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The caller of a function of the kevent family: `events` points to `nevents` writable structures,
+//!    of any alignment, that nobody else uses during the call.
+//! 2. The same caller: `timeout` is null or points to a timespec.
+//! 3. Our own: the algorithm of a call (`call.rs`) puts events only below [`Buffers::room`].
 
 #![expect(unsafe_code, reason = "the functions take C pointers")]
 
@@ -9,8 +18,8 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::abi::{self, Kevent, Kevent64, KeventQos, Layout};
-use crate::call::{self, Buffers, Patience};
-use crate::{sys, world};
+use crate::call::{self, Buffers, Timeout};
+use crate::{queue_table, sys};
 
 struct Raw<L> {
     changes: *const L,
@@ -33,10 +42,9 @@ impl<L: Layout> Buffers<L> for Raw<L> {
 
     fn put(&mut self, index: usize, event: L) {
         debug_assert!(index < self.nevents);
-        // SAFETY: the caller of the C function promises `nevents` writable entries, and the call
-        // algorithm puts no more than `room` events.
+        // SAFETY: 1 and 3: `index` is below `nevents`, so the place is inside the caller's array.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above; nothing is assumed about the alignment.
+        // SAFETY: 1 and 3: the place is writable and nobody else's; no alignment is assumed.
         unsafe { at.write_unaligned(event) };
     }
 }
@@ -51,14 +59,14 @@ impl<L: Layout> Raw<L> {
         }
     }
 
-    fn run(mut self, kq: c_int, patience: Patience, flags: c_uint) -> c_int {
+    fn run(mut self, kq: c_int, timeout: Timeout, flags: c_uint) -> c_int {
         let errors_only = flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
-        let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
-            0 => patience,
-            _ => Patience::None,
+        let timeout = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+            0 => timeout,
+            _ => Timeout::None,
         };
         result(
-            call::run(kq, &mut self, patience, errors_only)
+            call::run(kq, &mut self, timeout, errors_only)
                 .map(|count| c_int::try_from(count).unwrap_or(c_int::MAX)),
         )
     }
@@ -71,31 +79,31 @@ fn result(result: Result<c_int, Errno>) -> c_int {
     })
 }
 
-/// Reads a timeout, null for none.
+/// Reads a timeout; null is none.
 ///
 /// # Safety
 ///
 /// * `timeout` is null or points to a timespec.
-unsafe fn patience(timeout: *const libc::timespec) -> Patience {
+unsafe fn read_timeout(timeout: *const libc::timespec) -> Timeout {
     if timeout.is_null() {
-        return Patience::Forever;
+        return Timeout::Forever;
     }
-    // SAFETY: not null, so a timespec by the contract of this function.
+    // SAFETY: 2: not null, so a timespec, which C aligns.
     let libc::timespec { tv_sec, tv_nsec } = unsafe { timeout.read() };
-    Patience::Given(Timespec { tv_sec, tv_nsec })
+    Timeout::Given(Timespec { tv_sec, tv_nsec })
 }
 
-/// `int kqueue(void)`
+/// Makes a queue: `int kqueue(void)`.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn kqueue() -> c_int {
-    result(world::open())
+    result(queue_table::open())
 }
 
-/// `int kevent(int kq, const struct kevent *changes, int nchanges, struct kevent *events, int nevents,
-/// const struct timespec *timeout)`
+/// Applies changes and fetches events: `int kevent(int kq, const struct kevent *changes, int nchanges,
+/// struct kevent *events, int nevents, const struct timespec *timeout)`.
 ///
 /// # Safety
 ///
@@ -110,13 +118,13 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const libc::timespec,
 ) -> c_int {
-    // SAFETY: the caller's promise about `timeout`.
-    let patience = unsafe { patience(timeout) };
-    Raw::new(changes, nchanges, events, nevents).run(kq, patience, 0)
+    // SAFETY: 2: it is the caller's `timeout`, as it came.
+    let timeout = unsafe { read_timeout(timeout) };
+    Raw::new(changes, nchanges, events, nevents).run(kq, timeout, 0)
 }
 
-/// `int kevent64(int kq, const struct kevent64_s *changes, int nchanges, struct kevent64_s *events,
-/// int nevents, unsigned flags, const struct timespec *timeout)`
+/// Applies changes and fetches events: `int kevent64(int kq, const struct kevent64_s *changes, int
+/// nchanges, struct kevent64_s *events, int nevents, unsigned flags, const struct timespec *timeout)`.
 ///
 /// # Safety
 ///
@@ -130,16 +138,17 @@ pub unsafe extern "C" fn kevent64(
     flags: c_uint,
     timeout: *const libc::timespec,
 ) -> c_int {
-    let patience = match flags & abi::KEVENT_FLAG_IMMEDIATE {
-        // SAFETY: the caller's promise about `timeout`.
-        0 => unsafe { patience(timeout) },
-        _ => Patience::None,
+    let timeout = match flags & abi::KEVENT_FLAG_IMMEDIATE {
+        // SAFETY: 2: it is the caller's `timeout`, as it came.
+        0 => unsafe { read_timeout(timeout) },
+        _ => Timeout::None,
     };
-    Raw::new(changes, nchanges, events, nevents).run(kq, patience, flags)
+    Raw::new(changes, nchanges, events, nevents).run(kq, timeout, flags)
 }
 
-/// `int kevent_qos(int kq, const struct kevent_qos_s *changes, int nchanges, struct kevent_qos_s
-/// *events, int nevents, void *data_out, size_t *data_available, unsigned flags)`
+/// Applies changes and fetches events: `int kevent_qos(int kq, const struct kevent_qos_s *changes, int
+/// nchanges, struct kevent_qos_s *events, int nevents, void *data_out, size_t *data_available, unsigned
+/// flags)`.
 ///
 /// # Safety
 ///
@@ -154,25 +163,26 @@ pub unsafe extern "C" fn kevent_qos(
     _data_available: *mut usize,
     flags: c_uint,
 ) -> c_int {
-    Raw::new(changes, nchanges, events, nevents).run(kq, Patience::Forever, flags)
+    Raw::new(changes, nchanges, events, nevents).run(kq, Timeout::Forever, flags)
 }
 
-/// `int close(int fd)`: also deletes the knotes of the number.
+/// Closes a descriptor and deletes the knotes of its number: `int close(int fd)`.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn close(fd: c_int) -> c_int {
-    result(world::close(fd).map(|()| 0))
+    result(queue_table::close(fd).map(|()| 0))
 }
 
-/// `int dup2(int old, int new)`: also deletes the knotes of `new`; a queue gets a second number.
+/// Replaces `new` by `old`: `int dup2(int old, int new)`. The knotes of `new` are deleted; a queue gets a
+/// second number.
 #[expect(
     clippy::must_use_candidate,
     reason = "a C function, called for its effect"
 )]
 pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
-    result(world::dup2(old, new))
+    result(queue_table::dup2(old, new))
 }
 
 /// Posts `hint` (NOTE_* bits) to the file behind `fd`, as the kernel does after an operation.
@@ -183,7 +193,7 @@ pub extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
 )]
 pub extern "C" fn testkq_post_vnode(fd: RawFd, hint: u32) -> c_int {
     result(sys::identify(fd).map(|(node, _)| {
-        for queue in world::all() {
+        for queue in queue_table::all() {
             queue.post(node, hint);
         }
         0

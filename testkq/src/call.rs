@@ -7,11 +7,11 @@ use rustix::event::Timespec;
 use rustix::io::Errno;
 
 use crate::abi::{self, Layout};
-use crate::world;
+use crate::queue_table;
 
 /// How long a call may wait for its first event.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
+pub(crate) enum Timeout {
     Forever,
     None,
     /// A timeout as given, not yet checked.
@@ -27,23 +27,23 @@ enum Deadline {
 
 /// Where changes come from and events go to. Both may be the same memory.
 pub(crate) trait Buffers<L> {
-    /// The change number `index`, if there is one; EFAULT when it cannot be read.
+    /// Returns the change number `index`, if there is one; fails with EFAULT when it cannot be read.
     fn change(&self, index: usize) -> Result<Option<L>, Errno>;
-    /// Room for events; `None` for a negative or zero count.
+    /// Returns the room for events.
     fn room(&self) -> usize;
     /// Writes the event number `index`.
     fn put(&mut self, index: usize, event: L);
 }
 
-/// One call of the family.
+/// Makes one call of the family.
 pub(crate) fn run<L: Layout>(
     kq: RawFd,
     buffers: &mut impl Buffers<L>,
-    patience: Patience,
+    timeout: Timeout,
     errors_only: bool,
 ) -> Result<usize, Errno> {
-    let deadline = deadline(patience)?;
-    let queue = world::find(kq).ok_or(Errno::BADF)?;
+    let deadline = deadline(timeout)?;
+    let queue = queue_table::find(kq).ok_or(Errno::BADF)?;
     queue.latch(L::FLAVOUR)?;
 
     let mut slots = 0;
@@ -89,12 +89,12 @@ pub(crate) fn run<L: Layout>(
     }
 }
 
-fn deadline(patience: Patience) -> Result<Deadline, Errno> {
+fn deadline(timeout: Timeout) -> Result<Deadline, Errno> {
     let now = Instant::now();
-    match patience {
-        Patience::Forever => Ok(Deadline::Never),
-        Patience::None => Ok(Deadline::At(now)),
-        Patience::Given(Timespec { tv_sec, tv_nsec }) => {
+    match timeout {
+        Timeout::Forever => Ok(Deadline::Never),
+        Timeout::None => Ok(Deadline::At(now)),
+        Timeout::Given(Timespec { tv_sec, tv_nsec }) => {
             let seconds = u32::try_from(tv_sec).map_err(|_| Errno::INVAL)?;
             let nanos = u32::try_from(tv_nsec).map_err(|_| Errno::INVAL)?;
             if seconds > 0x7FFF_FFFF || nanos > 1_000_000_000 {

@@ -14,9 +14,9 @@ use crate::sys::{self, QuietFd};
 pub(crate) enum Source {
     /// Posts to the file (device, inode).
     Vnode((u64, u64)),
-    /// Posts to the directory, and an inotify instance that hears of its entries.
+    /// Posts to the directory, and changes of its entries, from an inotify instance.
     Directory((u64, u64), QuietFd),
-    /// Data to read; the queue when the descriptor is one.
+    /// Data to read. The queue is there when the descriptor is one.
     Read(Option<Weak<Queue>>),
     /// Room to write.
     Write,
@@ -26,7 +26,7 @@ pub(crate) enum Source {
     Signal(QuietFd, i64),
     /// NOTE_TRIGGER.
     User {
-        /// NOTE_TRIGGER was given and not yet cleared.
+        /// NOTE_TRIGGER was given and is not yet cleared.
         triggered: bool,
     },
 }
@@ -35,22 +35,23 @@ pub(crate) enum Source {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
     Alive,
-    /// EV_DELETE of a disabled EV_DISPATCH2 knote: deleted when enabled again (KN_DEFERDELETE).
+    /// EV_DELETE came for a disabled EV_DISPATCH2 knote, which is deleted when it is enabled
+    /// (KN_DEFERDELETE).
     Deferred,
-    /// Its descriptor was closed and EV_VANISHED asked for (KN_VANISHED).
+    /// The descriptor was closed, and the knote was registered with EV_VANISHED (KN_VANISHED).
     Vanished,
 }
 
-/// What became of a knote by its delivery.
+/// What becomes of a knote by its delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum After {
-    /// Not active until something new happens.
+    /// It is not active until something new happens.
     Idle,
-    /// Still active: goes to the end of the queue.
+    /// It is still active, and goes to the end of the queue.
     Again,
-    /// EV_DISPATCH.
+    /// It is disabled (EV_DISPATCH).
     Disabled,
-    /// EV_ONESHOT.
+    /// It is gone (EV_ONESHOT).
     Dropped,
 }
 
@@ -82,7 +83,7 @@ impl Knote {
         }
     }
 
-    /// The file of an EVFILT_VNODE knote.
+    /// Returns the file of an EVFILT_VNODE knote.
     pub(crate) fn node(&self) -> Option<(u64, u64)> {
         match self.source {
             Source::Vnode(node) | Source::Directory(node, _) => Some(node),
@@ -94,8 +95,8 @@ impl Knote {
         }
     }
 
-    /// Its descriptor is ready. True when the knote is active because of that.
-    pub(crate) fn hears(&mut self) -> bool {
+    /// Notes that the descriptor is ready. Returns whether that makes the knote active.
+    pub(crate) fn on_ready(&mut self) -> bool {
         let Source::Directory(_, watch) = &self.source else {
             return true;
         };
@@ -103,8 +104,8 @@ impl Knote {
         self.post(hint)
     }
 
-    /// The filter rule of EVFILT_VNODE (`xnu: filt_vnode_common`): any requested bit lets the whole
-    /// hint in; NOTE_REVOKE concerns everybody. True when the knote is active now.
+    /// Applies the filter rule of EVFILT_VNODE (`xnu: filt_vnode_common`): any requested bit lets the whole
+    /// hint in, and NOTE_REVOKE concerns every knote. Returns whether the knote is active now.
     pub(crate) fn post(&mut self, hint: u32) -> bool {
         let interest = self.registered.fflags;
         if hint & abi::NOTE_REVOKE != 0 {
@@ -118,7 +119,7 @@ impl Knote {
         self.pending != 0
     }
 
-    /// A later change of the knote (f_touch): replaces interest and udata. True when it is active.
+    /// Applies a later change (f_touch), which replaces interest and udata. Returns whether the knote is active.
     pub(crate) fn touch(&mut self, change: &Event) -> bool {
         if !self.has(abi::EV_UDATA_SPECIFIC) {
             self.registered.udata = change.udata;
@@ -140,7 +141,8 @@ impl Knote {
         self.is_active()
     }
 
-    /// Active without asking the kernel (readiness of descriptors comes through epoll).
+    /// Returns whether the knote is active without asking the kernel: the readiness of descriptors comes
+    /// through epoll.
     pub(crate) fn is_active(&self) -> bool {
         match (&self.source, self.life) {
             (_, Life::Deferred | Life::Vanished) => true,
@@ -153,8 +155,8 @@ impl Knote {
         }
     }
 
-    /// Takes the event of an active knote (f_process and what follows in `xnu: knote_process`);
-    /// `None` when it is not active any more.
+    /// Takes the event of an active knote (f_process and what follows in `xnu: knote_process`). Returns
+    /// `None` when the knote is not active any more.
     pub(crate) fn deliver(&mut self) -> Option<(Event, After)> {
         if self.life != Life::Alive {
             let fate = match self.life {
@@ -188,7 +190,7 @@ impl Knote {
         Some((event, after))
     }
 
-    /// The filter's part: the event, and whether the knote stays active without a new post.
+    /// Does the filter's part. Returns the event, and whether the knote stays active without a new post.
     fn process(&mut self) -> Option<(Event, bool)> {
         let clear = self.has(abi::EV_CLEAR);
         let mut event = self.registered;

@@ -1,13 +1,19 @@
-//! A kqueue for Linux, in user space and for tests only: what the hooks of the AgentFS shim meet as
-//! "the real kevent" when they are tested on Linux.
+//! A kqueue for Linux, in user space and for tests only. The hooks of the AgentFS shim meet it as "the real
+//! kevent" when they are tested on Linux.
 //!
-//! It follows macOS (XNU): the same structures and constants ([`abi`]), the same order of steps in a
-//! call, the same states of a knote. Filters: EVFILT_VNODE (posted by [`testkq_post_vnode`], and to a
-//! directory when an entry of it is made, moved or removed), EVFILT_READ and EVFILT_WRITE on pipes, sockets and queues,
-//! EVFILT_TIMER, EVFILT_SIGNAL (of blocked signals, and of [`post_signal`]), EVFILT_USER.
+//! It follows macOS (XNU): it has the same structures and constants ([`abi`]), the same order of steps in
+//! a call, and the same states of a knote.
 //!
-//! It deliberately does not: hear what happens to a file by itself, read regular files with EVFILT_READ, know fork,
-//! or be fast with very many descriptors that are ready at once.
+//! | filter | becomes active by |
+//! |---|---|
+//! | EVFILT_VNODE | [`testkq_post_vnode`]; for a directory also when an entry of it is made, moved or removed |
+//! | EVFILT_READ, EVFILT_WRITE | pipes, sockets and queues |
+//! | EVFILT_TIMER | time |
+//! | EVFILT_SIGNAL | blocked signals, and [`post_signal`] |
+//! | EVFILT_USER | NOTE_TRIGGER |
+//!
+//! It deliberately does not notice by itself what happens to a file, does not read regular files with
+//! EVFILT_READ, does not know fork, and is not fast with very many descriptors that are ready at once.
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
@@ -37,8 +43,8 @@ mod c_api;
 mod call;
 mod knote;
 mod queue;
+mod queue_table;
 mod sys;
-mod world;
 
 use std::os::fd::RawFd;
 
@@ -46,7 +52,7 @@ pub use c_api::{close, dup2, kevent, kevent_qos, kevent64, kqueue, testkq_post_v
 
 /// Counts `signo` on every EVFILT_SIGNAL knote, as if it had been sent to the process.
 pub fn post_signal(signo: u64) {
-    for queue in world::all() {
+    for queue in queue_table::all() {
         queue.post_signal(signo);
     }
 }
@@ -55,9 +61,9 @@ pub fn post_signal(signo: u64) {
 ///
 /// # Panics
 ///
-/// When they do not in 30 seconds.
+/// When they do not within 30 seconds.
 pub fn wait_until_asleep(kq: RawFd, count: usize) {
-    if let Some(queue) = world::find(kq) {
+    if let Some(queue) = queue_table::find(kq) {
         queue.wait_until_asleep(count);
     }
 }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::abi::{self, Event, Flavour};
 use crate::knote::{After, Knote, Life, Source};
-use crate::{sys, world};
+use crate::{queue_table, sys};
 
 const BELL: u64 = 0;
 const READERS: u64 = 1;
@@ -24,7 +24,7 @@ const WRITERS: u64 = 2;
 
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// What the program holds, once more: waiting goes on when the program closes its number.
+    /// A copy of the program's descriptor: waiting goes on when the program closes its number.
     epoll: OwnedFd,
     state: Mutex<State>,
     asleep: Condvar,
@@ -46,7 +46,7 @@ struct State {
 }
 
 impl Queue {
-    /// A queue and the descriptor for the program.
+    /// Makes a queue and the descriptor for the program.
     pub(crate) fn new() -> Result<(Arc<Self>, OwnedFd), Errno> {
         let epoll = sys::new_epoll()?;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -80,7 +80,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The flavour latch (`xnu: kevent_get_kqfile`).
+    /// Latches the flavour by the first call (`xnu: kevent_get_kqfile`).
     pub(crate) fn latch(&self, flavour: Flavour) -> Result<(), Errno> {
         let mut state = self.lock();
         match *state.flavour.get_or_insert(flavour) {
@@ -125,7 +125,7 @@ impl Queue {
         state.settle();
     }
 
-    /// Up to `events` ready knotes, oldest activation first; each at most once.
+    /// Takes up to `events` ready knotes, the oldest activation first and each at most once.
     pub(crate) fn scan(&self, limit: usize, mut push: impl FnMut(Event)) -> Result<usize, Errno> {
         let mut state = self.lock();
         if state.closed {
@@ -164,7 +164,7 @@ impl Queue {
         Ok(count)
     }
 
-    /// Number of knotes that would be fetched.
+    /// Returns the number of knotes that would be fetched.
     pub(crate) fn queued(&self) -> i64 {
         let mut state = self.lock();
         state.collect(&self.epoll);
@@ -198,7 +198,7 @@ impl Queue {
         );
     }
 
-    /// The last descriptor is gone: whoever waits gets EBADF.
+    /// Closes the queue, whose last descriptor is gone: a call that waits gets EBADF.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -207,7 +207,7 @@ impl Queue {
         state.raise();
     }
 
-    /// The descriptor number `fd` is about to be closed (`xnu: knote_fdclose`).
+    /// Deletes the knotes of the number `fd`, which is about to be closed (`xnu: knote_fdclose`).
     pub(crate) fn descriptor_closed(&self, fd: RawFd) {
         let mut state = self.lock();
         let gone: Vec<u64> = state
@@ -354,7 +354,7 @@ impl State {
             return;
         };
         let ident = knote.ident_fd().and_then(|fd| sys::borrowed(fd).ok());
-        // Not watched, or closed already: nothing to take out.
+        // The descriptor is not watched, or closed already: there is nothing to take out.
         let _gone = match (&knote.source, ident) {
             (Source::Read(_), Some(fd)) => rustix::event::epoll::delete(&self.readers, fd),
             (Source::Write, Some(fd)) => rustix::event::epoll::delete(&self.writers, fd),
@@ -385,7 +385,7 @@ impl State {
             };
             for id in sys::ready_tokens(inner) {
                 if let Some(knote) = self.knotes.get_mut(&id)
-                    && knote.hears()
+                    && knote.on_ready()
                 {
                     activate(&mut self.active, id, knote);
                 }
@@ -405,13 +405,13 @@ impl State {
 
     fn raise(&mut self) {
         if !std::mem::replace(&mut self.bell_is_up, true) {
-            // An eventfd takes the first of many increments always.
+            // An eventfd always takes the first of many increments.
             let _written = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
         }
     }
 }
 
-/// The f_attach of each filter, with its errors.
+/// Does what the f_attach of each filter does, with its errors.
 fn new_source(queue: &Queue, change: &Event) -> Result<Source, Errno> {
     let fd = || RawFd::try_from(change.ident).map_err(|_| Errno::BADF);
     match change.filter {
@@ -424,7 +424,7 @@ fn new_source(queue: &Queue, change: &Event) -> Result<Source, Errno> {
         },
         abi::EVFILT_READ => {
             let (_, kind) = sys::identify(fd()?)?;
-            let inner = world::find(fd()?);
+            let inner = queue_table::find(fd()?);
             if inner
                 .as_deref()
                 .is_some_and(|inner| std::ptr::eq(inner, queue))

@@ -1,14 +1,14 @@
 //! A program that runs, and the lines it prints.
 
-use std::io::{BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use agentfs_testkit::child::{PATIENCE, ended_within};
+use agentfs_testkit::program::forward_lines;
 
 /// How long the end of a program that was killed takes at most, unless it hangs in the kernel.
 const KILLED: Duration = Duration::from_secs(5);
@@ -29,10 +29,10 @@ impl Running {
             .spawn()?;
         let (sender, lines) = channel();
         if let Some(stream) = child.stdout.take() {
-            forward(stream, sender.clone());
+            forward_lines(stream, sender.clone());
         }
         if let Some(stream) = child.stderr.take() {
-            forward(stream, sender);
+            forward_lines(stream, sender);
         }
         Ok(Self { child, lines })
     }
@@ -72,15 +72,4 @@ impl Drop for Running {
         // One that hangs in the mount does not end before that does.
         let _status = ended_within(&mut self.child, KILLED);
     }
-}
-
-fn forward(stream: impl Read + Send + 'static, sender: Sender<String>) {
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
 }

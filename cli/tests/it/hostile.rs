@@ -119,7 +119,7 @@ fn damaged(random: &mut Random) -> Vec<u8> {
 
 /// Sends and closes, or reads a while before. Whether the daemon hangs up is its own affair.
 fn misbehave(socket: &Path, seed: u64) {
-    let random = &mut Random(seed);
+    let random = &mut Random::new(seed);
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_nonblocking(true).unwrap();
     let mut sent = Vec::new();

@@ -15,22 +15,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
 
-/// Set to leave out, loudly, what needs /dev/fuse.
-const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
-
 pub(crate) fn can_mount() -> bool {
-    let Err(error) = agentfs_mount::check_device() else {
-        return true;
-    };
-    assert!(
-        std::env::var_os(SKIP).is_some(),
-        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-    );
-    #[expect(clippy::print_stderr, reason = "what is left out is said")]
-    {
-        eprintln!("LEFT OUT ({SKIP} is set): no mount is tested, since {error}");
-    }
-    false
+    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::mounted::Mounted;
-use crate::shim::{library, scratch};
+use agentfs_testkit::shim::{library, scratch};
 
 /// Shell commands, each in a directory of its own.
 const COMMANDS: [(&str, &str); 6] = [

@@ -1,7 +1,7 @@
 //! Each change once, whichever way it is made, and none missed.
 
 use crate::mounted::{Change, Mounted};
-use crate::shim::Script;
+use agentfs_testkit::shim::Script;
 
 const NONBLOCK: i32 = 0o4000;
 const IN_CREATE_DELETE: u32 = 0x300;

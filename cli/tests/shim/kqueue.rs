@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::mounted::{Change, Mounted};
-use crate::shim::Script;
 use agentfs_testkit::child::PATIENCE;
+use agentfs_testkit::shim::Script;
 
 const VNODE: i32 = -4;
 const USER: i32 = -10;

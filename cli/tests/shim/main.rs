@@ -9,11 +9,4 @@ mod many;
 mod mounted;
 mod programs;
 mod restart;
-#[path = "../../../engine/tests/oracle/rng.rs"]
-#[expect(dead_code, reason = "the oracle uses all of it")]
-mod rng;
 mod sequences;
-#[path = "../../../interpose/tests/it/shim.rs"]
-mod shim;
-#[path = "../../../engine/tests/oracle/shrink.rs"]
-mod shrink;

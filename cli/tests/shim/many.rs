@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use crate::kqueue::{sleep, until_asleep};
 use crate::mounted::can_mount;
-use crate::shim::Script;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
 use agentfs_testkit::random::Random;
+use agentfs_testkit::shim::Script;
 
 const NONBLOCK: i32 = 0o4000;
 const IN_ATTRIB: u32 = 0x4;
@@ -74,7 +74,7 @@ fn wait_until_alone(client: &mut Client) {
     assert_eq!(counter(client, "node_watches"), 0);
 }
 
-/// The page of counters, and what else the daemon has open, is there from the first session on.
+/// Returns how many descriptors the daemon has open once it has no session but this one.
 fn descriptors(stage: &mut Stage) -> usize {
     wait_until_alone(&mut stage.client);
     stage.daemon.descriptors()
@@ -236,7 +236,7 @@ fn programs_killed_in_whatever_they_do_leave_nothing_behind() {
     std::thread::scope(|scope| {
         scope.spawn(|| act(&mut actor, &made, &is_over));
         let over = Over(&is_over);
-        let random = &mut Random(3);
+        let random = &mut Random::new(3);
         for round in 0..60 {
             let script = if round % 2 == 0 {
                 inotify_churn(&socket, &path)

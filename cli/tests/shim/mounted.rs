@@ -15,19 +15,8 @@ use agentfs_proto::message::{
 };
 use tempfile::TempDir;
 
-/// Set to leave out, loudly, what needs /dev/fuse.
-const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
-
-/// Whether mounts can be tested. Not being able to is an error unless they are left out.
 pub(crate) fn can_mount() -> bool {
-    if let Err(error) = agentfs_mount::check_device() {
-        assert!(
-            std::env::var_os(SKIP).is_some(),
-            "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-        );
-        return false;
-    }
-    true
+    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
 }
 
 fn deadline() -> Deadline {

@@ -7,7 +7,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::mounted::{Change, Mounted};
-use crate::shim::{Script, library, scratch};
+use agentfs_testkit::shim::{Script, library, scratch};
 
 /// Debian's python, which has Debian's python3-watchdog.
 const PYTHON: &str = "/usr/bin/python3";

@@ -5,9 +5,9 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::mounted::can_mount;
-use crate::shim::{Script, scratch};
 use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::DaemonProcess;
+use agentfs_testkit::shim::{Script, scratch};
 
 const OVERFLOW: &str = "-1:4000:0:";
 

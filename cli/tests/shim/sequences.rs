@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::mounted::{Change, Mounted};
-use crate::rng::Rng;
-use crate::shim::{Script, scratch};
-use crate::shrink::shrink;
+use agentfs_testkit::random::Random;
+use agentfs_testkit::shim::{Script, scratch};
+use agentfs_testkit::shrink::shrink;
 
 const NONBLOCK: i32 = 0o4000;
 
@@ -140,7 +140,7 @@ enum Step {
     ReadAll,
 }
 
-fn random_change(rng: &mut Rng) -> Change {
+fn random_change(rng: &mut Random) -> Change {
     let (path, other) = (rng.pick(&PATHS), rng.pick(&PATHS));
     match rng.below(14) {
         0..=2 => Change::Write(path),
@@ -154,7 +154,7 @@ fn random_change(rng: &mut Rng) -> Change {
     }
 }
 
-fn random_step(rng: &mut Rng) -> Step {
+fn random_step(rng: &mut Random) -> Step {
     match rng.below(20) {
         0..=3 => {
             let events = rng.pick(&[0xfff, 0xfff, 0x2, 0x300, 0xc0, 0xc00, 0x3c8]);
@@ -284,7 +284,7 @@ fn random_changes_from_outside_are_heard_as_the_kernel_would_tell_them() {
     let first = std::env::var("AGENTFS_ORACLE_SEED").map_or(1, |it| it.parse().unwrap());
     let mut answers = 0;
     for seed in first..first + SEQUENCES {
-        let rng = &mut Rng::new(seed);
+        let rng = &mut Random::new(seed);
         let steps: Vec<Step> = (0..STEPS).map(|_| random_step(rng)).collect();
         match pair.run(&steps) {
             Ok(more) => answers += more,

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::super::listener::ListenError;
-use super::super::presence::Loss;
 use super::{EventLoop, LISTENER};
+use crate::base::start_error::ListenError;
+use crate::event_loop::presence::Loss;
 
 /// How long to wait before what was removed is made again, so that whoever removes a directory with
 /// all that is in it gets to the end.

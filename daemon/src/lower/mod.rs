@@ -5,8 +5,9 @@
 //! remembered of those is looked at again, and it is said how to allow more. When the host's queue
 //! overflows, everything that remembers is made to look again.
 
-#[cfg_attr(not(target_os = "linux"), path = "coverage_elsewhere.rs")]
 mod coverage;
+pub mod filesystem;
+pub mod inotify_limit;
 mod translate;
 
 use std::io;
@@ -22,7 +23,6 @@ use notify::{RecommendedWatcher, Watcher as _};
 
 use self::coverage::Coverage;
 use self::translate::{Step, Translator};
-use crate::inotify_limit;
 
 /// How long starting waits for all directories to be watched.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agentfs_client::{CallError, Client, OpenQueue};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::{Daemon, Limits};
+use agentfs_daemon::{Daemon, SessionLimits};
 use agentfs_proto::message::{
     BranchToken, EventsSubscribe, Hello, Ping, QueueKind, QueueOpen, RequestChannelOpen, Status,
 };
@@ -110,7 +110,7 @@ impl Program {
 }
 
 pub(crate) fn daemon_with_a_mount() -> (Daemon, tempfile::TempDir) {
-    let (daemon, directory) = daemon_with(Limits::default());
+    let (daemon, directory) = daemon_with(SessionLimits::default());
     let id = daemon.mounts().reserve();
     daemon
         .mounts()
@@ -375,10 +375,10 @@ fn a_watch_at_the_end_of_a_full_channel_hears_the_very_next_open() {
 
 #[test]
 fn what_a_session_writes_into_its_channel_counts_against_its_frames() {
-    let (daemon, _directory) = daemon_with(Limits {
+    let (daemon, _directory) = daemon_with(SessionLimits {
         frame_rate: 100,
         frame_burst: 1000,
-        ..Limits::default()
+        ..SessionLimits::default()
     });
     let mut program = Program::new(&daemon);
     let mut client = connect(daemon.socket());

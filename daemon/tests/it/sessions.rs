@@ -6,8 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError};
-use agentfs_daemon::Limits;
-use agentfs_proto::message::{Code, Done, Hello, Ping, Reply, Shutdown, Status, Token};
+use agentfs_daemon::SessionLimits;
+use agentfs_proto::message::{
+    Code, Counter, Done, Hello, Ping, Reply, Shutdown, Status, Token, VERSION_MAX, VERSION_MIN,
+};
 
 use crate::support::daemon_with;
 use agentfs_testkit::child::soon;
@@ -29,12 +31,12 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, CallError>) -> Code {
 
 #[test]
 fn the_greeting_tells_versions_branch_and_limits() {
-    let (daemon, _directory) = daemon_with(Limits {
+    let (daemon, _directory) = daemon_with(SessionLimits {
         queues: 7,
-        ..Limits::default()
+        ..SessionLimits::default()
     });
     let (_, welcome) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
-    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.version, VERSION_MAX);
     assert_eq!(welcome.branch_name, "main");
     assert_eq!(welcome.daemon_pid, std::process::id());
     assert_eq!(welcome.max_queues, 7);
@@ -42,9 +44,9 @@ fn the_greeting_tells_versions_branch_and_limits() {
 
 #[test]
 fn versions_without_overlap_are_refused() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let hello = Hello {
-        version_min: 2,
+        version_min: VERSION_MAX + 1,
         version_max: 9,
         ..Hello::new("from the future")
     };
@@ -53,17 +55,17 @@ fn versions_without_overlap_are_refused() {
         other => panic!("{other:?}"),
     }
     let hello = Hello {
-        version_min: 1,
+        version_min: VERSION_MIN,
         version_max: 9,
         ..Hello::new("knows more")
     };
     let (_, welcome) = Client::connect(daemon.socket(), hello, soon()).unwrap();
-    assert_eq!(welcome.version, 1);
+    assert_eq!(welcome.version, VERSION_MAX);
 }
 
 #[test]
 fn an_unknown_token_is_refused() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let hello = Hello {
         token: Some(Token([9; 16])),
         ..Hello::new("test")
@@ -78,7 +80,7 @@ fn an_unknown_token_is_refused() {
 
 #[test]
 fn who_does_not_greet_first_is_shown_out() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut client = silent(daemon.socket());
     assert_eq!(
         refusal(client.call(Ping { nonce: 1 }, soon())),
@@ -95,9 +97,9 @@ fn who_does_not_greet_first_is_shown_out() {
 
 #[test]
 fn who_never_greets_is_shown_out_in_time() {
-    let limits = Limits {
+    let limits = SessionLimits {
         handshake: Duration::from_millis(30),
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     let mut greeted = connect(daemon.socket());
@@ -108,9 +110,9 @@ fn who_never_greets_is_shown_out_in_time() {
 
 #[test]
 fn a_session_too_many_is_told_so_and_a_place_is_free_again_later() {
-    let (daemon, _directory) = daemon_with(Limits {
+    let (daemon, _directory) = daemon_with(SessionLimits {
         sessions: 2,
-        ..Limits::default()
+        ..SessionLimits::default()
     });
     let mut first = connect(daemon.socket());
     let second = connect(daemon.socket());
@@ -141,10 +143,10 @@ fn a_session_too_many_is_told_so_and_a_place_is_free_again_later() {
 
 #[test]
 fn a_flood_waits_and_is_answered_in_full() {
-    let limits = Limits {
+    let limits = SessionLimits {
         frame_rate: 2000,
         frame_burst: 100,
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     let mut flooder = connect(daemon.socket());
@@ -169,10 +171,10 @@ fn throttled(client: &mut Client) -> u64 {
 
 #[test]
 fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
-    let limits = Limits {
+    let limits = SessionLimits {
         frame_rate: 1,
         frame_burst: 20,
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
     // With the handshake and the last question.
@@ -185,7 +187,7 @@ fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
 
 #[test]
 fn whoever_reads_no_answers_is_asked_nothing_more_and_costs_nobody_else() {
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut stalled = connect(daemon.socket());
     let mut other = connect(daemon.socket());
     let mut sent = 0;
@@ -208,12 +210,12 @@ fn whoever_reads_no_answers_is_asked_nothing_more_and_costs_nobody_else() {
 
 #[test]
 fn an_embedded_daemon_ends_with_its_owner() {
-    let (daemon, directory) = daemon_with(Limits::default());
+    let (daemon, directory) = daemon_with(SessionLimits::default());
     let mut client = connect(daemon.socket());
     drop(daemon);
     assert!(matches!(client.receive(soon()), Err(CallError::Closed)));
     assert!(!directory.path().join("control.sock").exists());
-    let (daemon, _directory) = daemon_with(Limits::default());
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
     let mut client = connect(daemon.socket());
     client
         .call(
@@ -228,37 +230,26 @@ fn an_embedded_daemon_ends_with_its_owner() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn the_counters_are_in_a_page_that_others_can_read_but_not_write() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let (daemon, _directory) = daemon_with(Limits::default());
-    let (mut client, welcome) =
-        Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
-    let path = Path::new("/dev/shm").join(&welcome.counters);
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o400
-    );
-    let report = client.call(Status { after: 0 }, soon()).unwrap();
-    // Answered in the next turn, so the page of the turn before is written.
-    assert_answers(&mut client);
-    let page = std::fs::read(&path).unwrap();
-    let word = |at: usize| u64::from_ne_bytes(page[at..at + 8].try_into().unwrap());
-    assert_eq!(&page[..8], b"AGFSCTR1");
-    assert_eq!(word(16), u64::from(std::process::id()));
-    let count = usize::try_from(word(8)).unwrap();
-    assert_eq!(count, report.counters.len());
-    for (counter, entry) in report.counters.iter().zip(page.chunks(64).skip(1)) {
-        let name = entry[..56].split(|byte| *byte == 0).next().unwrap();
-        assert_eq!(name, counter.name.as_bytes());
-        let value = u64::from_ne_bytes(entry[56..].try_into().unwrap());
-        assert!(
-            value >= counter.value,
-            "{}: {value} < {}",
-            counter.name,
-            counter.value
-        );
-    }
-    drop(daemon);
-    assert!(!path.exists());
+fn the_status_counts_sessions_and_requests_each_time_anew() {
+    let (daemon, _directory) = daemon_with(SessionLimits::default());
+    let (mut client, _) = Client::connect(daemon.socket(), Hello::new("test"), soon()).unwrap();
+    let mut counters = || {
+        let report = client.call(Status { after: 0 }, soon()).unwrap();
+        assert_eq!(report.pid, std::process::id());
+        report.counters
+    };
+    let value = |all: &[Counter], name: &str| {
+        let mut named = all.iter().filter(|it| it.name == name);
+        let found = named.next().unwrap();
+        assert!(named.next().is_none(), "{name} is there twice");
+        found.value
+    };
+    let (first, second) = (counters(), counters());
+    assert_eq!(value(&first, "sessions_opened"), 1);
+    assert_eq!(value(&first, "requests"), 2);
+    assert_eq!(value(&second, "requests"), 3);
+    let names = |all: &[Counter]| all.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), names(&second));
+    let grows = |(first, second): (&Counter, &Counter)| first.value <= second.value;
+    assert!(first.iter().zip(&second).all(grows));
 }

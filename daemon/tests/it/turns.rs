@@ -6,7 +6,7 @@ use agentfs_client::{Client, Deadline, Progress};
 use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::SnapshotId;
 use agentfs_core::{Caller, FsCore};
-use agentfs_daemon::{Daemon, Limits};
+use agentfs_daemon::{Daemon, SessionLimits};
 use agentfs_proto::message::{Done, MountWait, Reply, SnapshotDelete, SnapshotRestore, Status};
 
 use crate::support::daemon_with;
@@ -65,7 +65,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let (daemon, directory) = daemon_with(Limits::default());
+        let (daemon, directory) = daemon_with(SessionLimits::default());
         let gate = Arc::new(Gate::default());
         let core = daemon.core();
         let before = core

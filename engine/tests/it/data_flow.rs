@@ -4,8 +4,8 @@
 //! A reader of the code meets the same stages in seven files, each of which calls the next:
 //!
 //! 1. `fscore/src/ops/write.rs` changes the file and says what changed,
-//! 2. `fscore/src/branch.rs` commits it and puts the change into the outbox,
-//! 3. `fscore/src/bus.rs` hands it to the sinks,
+//! 2. `fscore/src/branch/transaction.rs` commits it and puts the change into the outbox,
+//! 3. `fscore/src/branch/event_bus.rs` hands it to the sinks,
 //! 4. `engine/src/service/deliver.rs` asks `route.rs` who hears it, one queue after the other,
 //! 5. `engine/src/record_writer.rs` makes a record of what one watch hears,
 //! 6. `engine/src/channel.rs` writes it into the ring, publishes it and rings the doorbell,

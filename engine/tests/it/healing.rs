@@ -10,6 +10,7 @@ use agentfs_engine::synth::inotify::{
 use agentfs_engine::{Api, WatchId};
 use agentfs_proto::record::{Kind, flags};
 use agentfs_ring::Capacity;
+use agentfs_testkit::random::Random;
 
 use crate::rig::{Popped, Reader, Rig, masks};
 
@@ -253,23 +254,16 @@ impl Mirror {
 }
 
 /// One random operation of a few names; most succeed.
-fn act(rig: &Rig, random: &mut u64) {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    let names = ["a", "b", "c"];
-    let pick = |shift: u32| {
-        let at = |more: u32| names[usize::try_from(*random >> (shift + more) & 3).unwrap() % 3];
-        match *random >> (shift + 8) & 3 {
-            0 => format!("/{}", at(0)),
-            1 => format!("/{}/{}", at(0), at(2)),
-            _ => format!("/{}/{}/{}", at(0), at(2), at(4)),
-        }
+fn act(rig: &Rig, random: &mut Random) {
+    let path = |random: &mut Random| {
+        let depth = random.pick(&[1, 2, 3, 3]);
+        let names = (0..depth).map(|_| random.pick(&["/a", "/a", "/b", "/c"]));
+        names.collect::<String>()
     };
-    let (path, to) = (pick(10), pick(30));
+    let (path, to) = (path(random), path(random));
     let (branch, caller) = (&rig.branch, &rig.caller);
     // Operations that cannot be done are no events.
-    match *random % 8 {
+    match random.below(8) {
         0..=1 => drop(branch.mkdir(caller, &path, 0o755)),
         2..=3 => {
             let flags = agentfs_core::OpenFlags::CREATE | agentfs_core::OpenFlags::WRITE_ONLY;
@@ -305,10 +299,10 @@ fn a_mirror_fed_by_records_is_the_filesystem() {
         let reader = rig.open_sized(Api::Native, Capacity::MIN);
         rig.watch_trees(&reader, 1, &["/"], 0);
         let mut mirror = Mirror::default();
-        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut random = Random::new(seed);
         for step in 0..600 {
             act(&rig, &mut random);
-            if step % 150 == 149 || random % 40 == 0 {
+            if step % 150 == 149 || random.below(40) == 0 {
                 let (records, wants_refill) = reader.pop(30);
                 records.iter().for_each(|record| mirror.apply(record));
                 if wants_refill {

@@ -14,9 +14,11 @@ use agentfs_proto::record::EventRef;
 use agentfs_ring::doorbell::{BellKind, Ringer};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 
-use crate::generate::{DIRECTORIES, FILES};
-use crate::kernel::{Wd, open_flags};
-use crate::op::{Answer, Cookies, How, INSTANCES, Op, Path, Record, SLOTS};
+use agentfs_testkit::inotify_oracle::generate::{DIRECTORIES, FILES};
+use agentfs_testkit::inotify_oracle::kernel::{Wd, open_flags};
+use agentfs_testkit::inotify_oracle::op::{
+    Answer, Cookies, How, INSTANCES, Op, Path, Record, SLOTS,
+};
 
 /// A filesystem of its own with a watch service and its queues.
 #[derive(Debug)]

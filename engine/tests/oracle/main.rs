@@ -12,10 +12,4 @@
 )]
 
 mod core;
-mod dcache;
-mod generate;
-mod kernel;
-mod op;
-mod rng;
 mod run;
-mod shrink;

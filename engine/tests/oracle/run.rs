@@ -4,12 +4,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentfs_ring::Capacity;
+use agentfs_testkit::environment::number;
 
 use crate::core::Core;
-use crate::generate::sequence;
-use crate::kernel::Kernel;
-use crate::op::{Answer, INSTANCES, Op};
-use crate::shrink::shrink;
+use agentfs_testkit::inotify_oracle::generate::sequence;
+use agentfs_testkit::inotify_oracle::kernel::Kernel;
+use agentfs_testkit::inotify_oracle::op::{Answer, INSTANCES, Op};
+use agentfs_testkit::shrink::shrink;
 
 /// What all sequences met together, to see that they meet anything.
 #[derive(Debug, Default)]
@@ -55,10 +56,6 @@ fn compare(
     Ok(())
 }
 
-pub(crate) fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
 /// The smallest ring for every third sequence: what does not fit waits in the daemon's memory.
 fn capacity(seed: u64) -> Capacity {
     if seed.is_multiple_of(3) {
@@ -85,8 +82,8 @@ fn check(kernel: &mut Kernel, seed: u64, met: &Met) -> Option<String> {
 
 #[test]
 fn both_readers_get_the_same_records() {
-    let first = number("AGENTFS_ORACLE_SEED", 1);
-    let sequences = number("AGENTFS_ORACLE_SEQUENCES", 10_000);
+    let first = number("AGENTFS_ORACLE_SEED").unwrap_or(1);
+    let sequences = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(10_000);
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
     let met = Met::default();

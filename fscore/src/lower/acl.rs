@@ -1,16 +1,17 @@
-//! POSIX ACLs of the host's objects: how much less than its mode says may be shown of one.
+//! POSIX ACLs of the host's objects: which permission bits an ACL takes from the mode that is
+//! shown.
 //!
-//! A branch serves no ACLs, so whoever asks is judged by the permission bits alone. Where an object
-//! has an access ACL, its group bits are the ACL's mask, which is the most that any entry gives, and
-//! members of the owning group, of a named group, or a named user may have less. What a branch shows
-//! is therefore the least that anybody of a class has: some are denied what the host allows them, and
-//! nobody is allowed what the host denies.
+//! A branch serves no ACLs, so the permission bits alone decide what a caller may do. Where an
+//! object has an access ACL, its group bits are the ACL's mask, which is the most that any entry
+//! gives, and members of the owning group, of a named group, or a named user may have less. What a
+//! branch shows is therefore the least that any member of a class has: some users are denied what
+//! the host allows them, and none is allowed what the host denies.
 
 use rustix::fd::{AsFd, AsRawFd as _, OwnedFd};
 use rustix::fs::OFlags;
 use rustix::io::Errno as HostErrno;
 
-use crate::beneath;
+use crate::lower::beneath;
 
 const NAME: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
@@ -32,11 +33,12 @@ pub(super) enum Taken {
     Bits(u32),
     /// The filesystem has no ACLs.
     Unsupported,
-    /// It cannot be found out; so nothing is shown for anybody but the owner.
+    /// The ACL cannot be read, so only the owner's bits are shown.
     Unknown,
 }
 
-/// Asks the host. `mode` is what stat says; the name is empty for the directory itself.
+/// Returns what the object's ACL takes from `mode`, the permission bits of its stat. The name is
+/// empty for the directory itself.
 pub(super) fn taken(dir: &OwnedFd, name: &[u8], mode: u32) -> Taken {
     // The usual ACL has a handful of entries.
     let mut buffer = [0; 512];
@@ -55,8 +57,9 @@ pub(super) fn taken(dir: &OwnedFd, name: &[u8], mode: u32) -> Taken {
     }
 }
 
-/// The most permission bits that a new object in a directory may have: those that its default ACL
-/// leaves (acl(5), "OBJECT CREATION AND DEFAULT ACLs"). When that cannot be found out, only the owner's.
+/// Returns the most permission bits that a new object in a directory may have: those that the
+/// directory's default ACL leaves (acl(5), "OBJECT CREATION AND DEFAULT ACLs"). If the ACL cannot
+/// be read, those are only the owner's.
 pub(crate) fn most_for_new(dir: &OwnedFd) -> u32 {
     let mut buffer = vec![0; 1 << 16];
     match rustix::fs::fgetxattr(dir, DEFAULT, buffer.as_mut_slice()) {
@@ -66,7 +69,7 @@ pub(crate) fn most_for_new(dir: &OwnedFd) -> u32 {
     }
 }
 
-/// What a default ACL leaves of a mode.
+/// Returns what a default ACL leaves of a mode.
 fn left_by(acl: &[u8]) -> u32 {
     let Some(entries) = acl.strip_prefix(&VERSION) else {
         return 0o7700;
@@ -79,8 +82,9 @@ fn left_by(acl: &[u8]) -> u32 {
     0o7000 | bits_of(USER_OBJ).unwrap_or(7) << 6 | group << 3 | bits_of(OTHER).unwrap_or(0)
 }
 
-/// By the directory's descriptor and the last component alone, so that nothing leads out. There is no
-/// such system call before Linux 6.13; /proc is the way that needs no right to read the file.
+/// Reads an ACL by the directory's descriptor and the last component alone, so that no path leads
+/// out of the lower directory. Linux has no such system call before 6.13; going through /proc needs
+/// no right to read the file.
 fn read(dir: &OwnedFd, name: &[u8], buffer: &mut [u8]) -> Result<usize, HostErrno> {
     if name.is_empty() {
         return rustix::fs::fgetxattr(dir, NAME, buffer);
@@ -88,7 +92,7 @@ fn read(dir: &OwnedFd, name: &[u8], buffer: &mut [u8]) -> Result<usize, HostErrn
     let mut path = format!("/proc/self/fd/{}/", dir.as_fd().as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     match rustix::fs::lgetxattr(&*path, NAME, &mut *buffer) {
-        // Without /proc.
+        // There is no /proc.
         Err(HostErrno::NOENT) => {
             let fd = beneath::open(dir, name, OFlags::RDONLY | OFlags::DIRECTORY)
                 .or_else(|_| open_file(dir, name))?;
@@ -98,7 +102,7 @@ fn read(dir: &OwnedFd, name: &[u8], buffer: &mut [u8]) -> Result<usize, HostErrn
     }
 }
 
-/// Only what is a file: to open a fifo or a device has effects of its own.
+/// Opens a file, and nothing else: opening a FIFO or a device has effects of its own.
 fn open_file(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, HostErrno> {
     let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
     let mode = rustix::fs::statat(dir, name, flags)?.st_mode;
@@ -118,10 +122,11 @@ fn of_acl(acl: &[u8], mode: u32) -> Taken {
     let (mut group, mut other) = (mode >> 3 & 7, mode & 7);
     for (tag, bits) in entries() {
         match tag {
-            // A member of the owning group, too, has what the entry with its name says, and no more.
+            // A member of the owning group who has an entry by name gets that entry's bits, and no
+            // more.
             USER => (group, other) = (group & bits & mask, other & bits & mask),
             GROUP_OBJ => group &= bits & mask,
-            // Who is in the owning group as well has the one or the other.
+            // A user who is in the owning group as well gets the bits of the one or the other.
             GROUP => other &= bits & mask,
             _ => {}
         }
@@ -129,7 +134,7 @@ fn of_acl(acl: &[u8], mode: u32) -> Taken {
     Taken::Bits(mode & 0o077 & !(group << 3 | other))
 }
 
-/// The tag of an entry, and its permissions.
+/// Returns the tag of an entry, and its permissions.
 fn tag_and_bits(entry: &[u8]) -> (u16, u32) {
     let [tag, tag_high, bits, bits_high, ..] = *entry else {
         return (0, 0);

@@ -1,17 +1,19 @@
-//! Of which directories of the host somebody tells every change.
+//! The directories of the host in which every change is announced.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The directories of the lower directory whose changes are told with
-/// [`lower_changed`](crate::FsCore::lower_changed): those that somebody watches, on a filesystem that
-/// only this machine changes.
+use crate::sync::RwLock;
+
+/// The directories below the lower directory whose changes are announced by
+/// [`lower_changed`](crate::FsCore::lower_changed): those that a watcher of the host covers, on a
+/// filesystem that only this machine changes.
 ///
-/// What was answered of these can be remembered until a change is told; what was answered of all
-/// others has to be asked again. Nothing is announced unless somebody says so.
+/// A kernel may cache what it was told about these directories until a change is announced. What it
+/// was told about any other has to be looked up again. No directory is announced until it is
+/// [added](Self::add).
 ///
 /// Paths are relative to the lower directory, which itself is the empty path.
 #[derive(Debug, Default)]
@@ -23,44 +25,48 @@ pub struct Announced {
 }
 
 impl Announced {
-    /// From now on changes in the directory are told, though not in those below it.
+    /// Adds a directory: from now on, changes in it are announced. The directories below it are
+    /// added one by one.
     pub fn add(&self, dir: &Path) {
-        // First: whoever finds the directory, and this number as it was, looked after it was added.
+        // The number comes first: a reader that finds the directory here, and the number unchanged
+        // since it looked at the host, has looked after the directory was added.
         self.added.fetch_add(1, Ordering::SeqCst);
-        self.write().insert(dir.as_os_str().as_bytes().into());
+        self.dirs.write().insert(dir.as_os_str().as_bytes().into());
     }
 
-    /// From now on changes in the directory are not told, nor in those below it.
+    /// Removes a directory and all that are below it: their changes are no longer announced.
     pub fn remove(&self, dir: &Path) {
         let dir = dir.as_os_str().as_bytes();
-        self.write().retain(|other| !is_at_or_below(other, dir));
+        self.dirs
+            .write()
+            .retain(|other| !is_at_or_below(other, dir));
     }
 
-    /// As [`remove`](Self::remove) for a directory that is gone, and with it all that were below.
+    /// Removes only this directory, which is gone from the host: those that were below it went
+    /// before it.
     pub fn forget(&self, dir: &Path) {
-        self.write().remove(dir.as_os_str().as_bytes());
+        self.dirs.write().remove(dir.as_os_str().as_bytes());
     }
 
-    /// Says whether all directories that there are have been [added](Self::add), and new ones will
-    /// be.
+    /// Sets whether all existing directories have been [added](Self::add), and new ones will be.
     pub fn set_whole(&self, is_whole: bool) {
-        // Release: pairs with `is_whole`; every directory was added before.
+        // Release, which pairs with the Acquire of `is_whole`: every directory was added before.
         self.is_whole.store(is_whole, Ordering::Release);
     }
 
-    /// Whether changes are told in all directories.
+    /// Returns whether changes are announced in all directories.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.is_whole.load(Ordering::Acquire)
     }
 
-    /// How many directories there are whose changes are told.
+    /// Returns the number of directories whose changes are announced.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.read().len()
+        self.dirs.read().len()
     }
 
-    /// Whether changes in the directory are told.
+    /// Returns whether changes in the directory are announced.
     #[must_use]
     pub fn has(&self, dir: impl AsRef<Path>) -> bool {
         self.has_bytes(dir.as_ref().as_os_str().as_bytes())
@@ -71,15 +77,7 @@ impl Announced {
     }
 
     pub(crate) fn has_bytes(&self, dir: &[u8]) -> bool {
-        self.read().contains(dir)
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, HashSet<Box<[u8]>>> {
-        self.dirs.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, HashSet<Box<[u8]>>> {
-        self.dirs.write().unwrap_or_else(PoisonError::into_inner)
+        self.dirs.read().contains(dir)
     }
 }
 

@@ -7,9 +7,9 @@ use rustix::fs::SeekFrom;
 
 use super::Lower;
 use super::stat::stamp_of;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::id::NodeId;
+use crate::model::errno::{Errno, Result};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
 
 impl Lower {
     /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
@@ -24,7 +24,7 @@ impl Lower {
         pread(&*self.file_as(node, stamp)?, offset, buffer)
     }
 
-    /// Fills the buffer with bytes of a lower file, of which a branch shows this version.
+    /// Fills the buffer with bytes of a lower file, of which a branch shows the version `stamp`.
     ///
     /// # Errors
     ///
@@ -46,9 +46,9 @@ impl Lower {
         Ok(read)
     }
 
-    /// The first data (`true`) or hole of a lower file that is not before `offset`; the end of the
-    /// file is a hole. The file was just found to have this stamp. Where the host's filesystem does
-    /// not know of holes, everything is data.
+    /// Finds the first data (`true`) or hole of a lower file that is not before `offset`; the end
+    /// of the file is a hole. The file was just found to have this stamp. Where the host's
+    /// filesystem does not report holes, everything is data.
     pub(crate) fn seek(
         &self,
         node: NodeId,
@@ -59,7 +59,8 @@ impl Lower {
         seek(&*self.file_as(node, stamp)?, offset, data)
     }
 
-    /// As [`seek`](Self::seek), in a lower file of which a branch shows this version.
+    /// Finds data or a hole as [`seek`](Self::seek) does, in a lower file of which a branch shows
+    /// the version `stamp`.
     ///
     /// # Errors
     ///
@@ -77,8 +78,8 @@ impl Lower {
         Ok(found)
     }
 
-    /// Fails with `ESTALE` when an open file does not have the bytes of this version. It is looked
-    /// at after the bytes were taken from it: so it was not changed meanwhile either.
+    /// Fails with `ESTALE` when an open file does not have the bytes of the version `stamp`. Called
+    /// after the bytes were read, so that a change while they were read is found as well.
     fn require_bytes(&self, node: NodeId, fd: &OwnedFd, stamp: &Stamp) -> Result<()> {
         if stamp_of(&rustix::fs::fstat(fd)?).has_bytes_of(stamp) {
             return Ok(());
@@ -87,19 +88,20 @@ impl Lower {
         Err(Errno::ESTALE)
     }
 
-    /// A lower file that was just found to have this stamp, open.
+    /// Returns a lower file that was just found to have this stamp, opened.
     fn file_as(&self, node: NodeId, stamp: &Stamp) -> Result<Arc<OwnedFd>> {
         let fd = self.file(node)?;
         if stamp_of(&rustix::fs::fstat(&fd)?) == *stamp {
             return Ok(fd);
         }
-        // Changed just now, or another object that got the number of the one that is kept open.
+        // The file was changed just now, or another object got the number of the one that is kept
+        // open.
         self.close(node);
         self.file(node)
     }
 }
 
-/// Reads as much as there is, up to what the buffer takes.
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
 fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
@@ -113,8 +115,8 @@ fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
     Ok(done)
 }
 
-/// The first data (`true`) or hole that is not before `offset`. The position that this moves is
-/// nobody's: everything else here reads by offset.
+/// Finds the first data (`true`) or hole that is not before `offset`. This moves the position of
+/// the descriptor, which nothing else uses: all reads here are by offset.
 fn seek(fd: &OwnedFd, offset: u64, data: bool) -> Result<Option<u64>> {
     let to = if data {
         SeekFrom::Data(offset)

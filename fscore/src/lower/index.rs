@@ -3,44 +3,46 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::attr::Nanos;
-use crate::event::{Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::Names;
+use crate::model::attr::Nanos;
+use crate::model::event::{Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::model::names::Names;
 
 /// Device and inode number.
-pub(super) type Object = (u64, u64);
+pub(super) type HostId = (u64, u64);
 
 #[derive(Debug)]
 pub(super) struct Index {
-    nodes: HashMap<NodeId, Known>,
-    by_object: HashMap<Object, NodeId>,
+    nodes: HashMap<NodeId, IndexedObject>,
+    by_object: HashMap<HostId, NodeId>,
     by_name: HashMap<(NodeId, Name), NodeId>,
-    /// Who had the names that are gone.
+    /// The nodes that had the names which are gone.
     gone: HashMap<(NodeId, Name), NodeId>,
 }
 
-/// Objects in a row that had one name, as far back as is remembered.
+/// How many objects that had one name, one after the other, are remembered.
 const PREDECESSORS: usize = 32;
 
 /// Where an object of the host was seen last.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) object: Object,
+pub(super) struct IndexedObject {
+    pub(super) object: HostId,
     pub(super) kind: ObjectKind,
     /// Relative to the lower root, without leading slash.
     pub(super) path: Arc<[u8]>,
     pub(super) names: Names,
-    /// What had its name before: a host that saves a file usually puts a new one in its place.
+    /// The node that had its name before: a program that saves a file usually puts a new one in its
+    /// place.
     pub(super) before: Option<NodeId>,
-    /// What its ACL takes from the permission bits, when the object was last changed at this time.
+    /// What its ACL takes from the permission bits. This holds while the time of the object's last
+    /// change is the one here.
     pub(super) acl: Option<(Nanos, u16)>,
 }
 
 impl Index {
-    /// Of the lower root and nothing else.
-    pub(super) fn new(root: Object) -> Self {
-        let known = Known {
+    /// Creates an index of the lower root and nothing else.
+    pub(super) fn new(root: HostId) -> Self {
+        let known = IndexedObject {
             object: root,
             kind: ObjectKind::Directory,
             path: Arc::from([]),
@@ -56,7 +58,7 @@ impl Index {
         }
     }
 
-    pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
+    pub(super) fn known(&self, node: NodeId) -> Option<&IndexedObject> {
         self.nodes.get(&node)
     }
 
@@ -66,33 +68,34 @@ impl Index {
         }
     }
 
-    /// Whether the host has this object, unless that was found not to be so.
+    /// Returns whether the host has this object, as far as is known: until it was found to be gone.
     pub(super) fn has(&self, node: NodeId) -> bool {
         let known = self.nodes.get(&node);
         known.is_some_and(|known| self.by_object.get(&known.object) == Some(&node))
     }
 
-    /// The node that was last seen by this name.
+    /// Returns the node that was last seen by this name.
     pub(super) fn named(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
         self.by_name.get(&(dir, Name::from(name))).copied()
     }
 
-    /// The node of an object that was seen at this path, which is `name` in `dir`.
+    /// Returns the node of an object that was seen at this path, which is `name` in `dir`, and
+    /// records where it was seen.
     pub(super) fn seen(
         &mut self,
         (dir, name): (NodeId, &Name),
         path: Arc<[u8]>,
-        (object, kind): (Object, ObjectKind),
+        (object, kind): (HostId, ObjectKind),
         new_node: impl FnOnce() -> NodeId,
     ) -> NodeId {
-        // Another kind of object with a number used before is another object.
+        // If an object of another kind has the same number, it is another object.
         let same = self.by_object.get(&object).copied();
         let same = same.filter(|node| self.nodes.get(node).is_some_and(|it| it.kind == kind));
         let node = same
             .or_else(|| self.number(object))
             .unwrap_or_else(new_node);
         self.by_object.insert(object, node);
-        let place = self.nodes.entry(node).or_insert_with(|| Known {
+        let place = self.nodes.entry(node).or_insert_with(|| IndexedObject {
             object,
             kind,
             path: path.clone(),
@@ -101,7 +104,7 @@ impl Index {
             acl: None,
         });
         if place.path != path {
-            // Another hard link, or the host moved it; a directory has one name.
+            // It is another hard link, or the host moved the object. A directory has one name.
             let old = std::mem::replace(&mut place.path, path.clone());
             if kind.is_dir() {
                 place.names = Names::None;
@@ -115,7 +118,7 @@ impl Index {
         node
     }
 
-    /// The object has this name from now on; what had it is remembered.
+    /// Records that the object has this name from now on, and which one had it before.
     fn name(&mut self, dir: NodeId, name: &Name, node: NodeId) {
         let key = (dir, name.clone());
         let old = self.by_name.insert(key.clone(), node);
@@ -130,8 +133,9 @@ impl Index {
         }
     }
 
-    /// The object with this name is not the one that it was taken for: the host gave the number of
-    /// one that is gone to another, or changed it under another name. It gets a node of its own.
+    /// Gives the object with this name a node of its own. It was taken for `old`, but the host has
+    /// given the number of that object to another one, or has changed the object under another
+    /// name.
     pub(super) fn renumber(&mut self, (dir, name): (NodeId, &Name), old: NodeId, new: NodeId) {
         let Some(known) = self.nodes.get_mut(&old) else {
             return;
@@ -139,7 +143,7 @@ impl Index {
         known.names.remove(dir, name);
         let mut names = Names::None;
         names.add(dir, name.clone());
-        let known = Known {
+        let known = IndexedObject {
             names,
             before: None,
             acl: None,
@@ -150,7 +154,7 @@ impl Index {
         self.by_name.insert((dir, name.clone()), new);
     }
 
-    /// What had the name of an object before it, the latest first.
+    /// Returns the nodes that had the name of an object before it, the latest first.
     pub(super) fn predecessors(&self, node: NodeId) -> Vec<NodeId> {
         let before = |node: &NodeId| self.nodes.get(node)?.before;
         std::iter::successors(before(&node), before)
@@ -158,8 +162,9 @@ impl Index {
             .collect()
     }
 
-    /// The host has no such name any more. With its last name goes the object, unless it was only
-    /// `moved`: another that gets its inode number is another node.
+    /// Forgets a name that the host no longer has. If it was the last name and the object was not
+    /// only `moved`, the object is forgotten too: another object that gets its inode number is
+    /// another node.
     pub(super) fn forget_name(&mut self, dir: NodeId, name: &[u8], moved: bool) {
         let key = (dir, Name::from(name));
         let Some(node) = self.by_name.remove(&key) else {
@@ -174,21 +179,20 @@ impl Index {
         }
     }
 
-    /// The host has the object at this path, which is `name` in `dir`, because somebody put it
-    /// there for `node`.
+    /// Records that the object at this path, which is `name` in `dir`, was put there for `node`.
     pub(super) fn adopt(
         &mut self,
         node: NodeId,
         (dir, name): (NodeId, &Name),
         path: Arc<[u8]>,
-        (object, kind): (Object, ObjectKind),
+        (object, kind): (HostId, ObjectKind),
     ) {
         self.by_object.insert(object, node);
         let mut names = Names::None;
         let mut before = None;
         if let Some(old) = self.nodes.remove(&node) {
             before = old.before;
-            // What is left of the object that was there before is somebody else's.
+            // If the old object still exists under another name, it is no longer this node.
             if old.object != object && self.by_object.get(&old.object) == Some(&node) {
                 self.by_object.remove(&old.object);
             }
@@ -199,7 +203,7 @@ impl Index {
             }
         }
         names.add(dir, name.clone());
-        let known = Known {
+        let known = IndexedObject {
             object,
             kind,
             path,
@@ -211,15 +215,16 @@ impl Index {
         self.name(dir, name, node);
     }
 
-    /// The object's own number, for one that is seen for the first time. The host gives the number of an
-    /// object that is gone to another one, and other devices have the same numbers: those are `None`.
-    fn number(&self, (device, inode): Object) -> Option<NodeId> {
+    /// Returns the node with the object's own inode number, for an object that is seen for the
+    /// first time. Returns `None` if another object had that number before, or if the object is on
+    /// another device, where the same numbers are used again.
+    fn number(&self, (device, inode): HostId) -> Option<NodeId> {
         let node = NodeId::of_host(inode)?;
         let root = self.nodes.get(&NodeId::ROOT)?;
         (root.object.0 == device && !self.nodes.contains_key(&node)).then_some(node)
     }
 
-    /// A directory moved on the host: so did everything that was seen below it.
+    /// Updates the paths of everything that was seen below a directory which the host has moved.
     fn move_below(&mut self, old: &[u8], new: &[u8]) {
         for below in self.nodes.values_mut() {
             if let Some(rest) = below.path.strip_prefix(old)
@@ -231,7 +236,7 @@ impl Index {
     }
 }
 
-/// Directory and last component.
+/// Splits a path into the directory and the last component.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),

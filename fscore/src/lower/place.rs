@@ -1,8 +1,8 @@
 //! Whether the directory below the branches still is where it was.
 //!
-//! Its path may show another directory by now: it was cloned anew, moved, deleted, or something is
-//! mounted over it. The directory that is held open tells: while it is open its inode number goes to
-//! no other one, also not after it was deleted.
+//! Its path may show another directory by now: the project was cloned anew, moved or deleted, or
+//! something is mounted over it. The directory that is held open decides: while it is open, no
+//! other directory gets its inode number, even after it was deleted.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use rustix::fd::AsFd;
 
 use super::Lower;
 use super::stat::{number, object_of};
-use crate::fs::FsCore;
 
 /// Where the directory below the branches is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Place {
     /// At its path.
     InPlace,
-    /// Its path shows another directory or nothing. With the path that it has now, if that is known.
+    /// Its path shows another directory or nothing. The path that it has now is given if it is
+    /// known.
     Elsewhere(Option<PathBuf>),
     /// It was deleted.
     Deleted,
@@ -36,17 +36,8 @@ pub struct LowerPlace {
     pub place: Place,
 }
 
-impl FsCore {
-    /// The directory below the branches; `None` when there is none. Looks at the host.
-    #[must_use]
-    pub fn lower_place(&self) -> Option<LowerPlace> {
-        let path = &self.config().overlay.as_ref()?.lower;
-        Some(self.core.shared.lower.as_ref()?.place(path))
-    }
-}
-
 impl Lower {
-    fn place(&self, path: &Path) -> LowerPlace {
+    pub(crate) fn place(&self, path: &Path) -> LowerPlace {
         let (device, inode) = self.root_object();
         LowerPlace {
             path: path.to_owned(),
@@ -67,7 +58,7 @@ impl Lower {
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {
                 Place::Elsewhere(self.path_now())
             }
-            // Nobody may look there at the moment, so nothing says that it is another one.
+            // The path cannot be looked at now, so nothing shows that another directory is there.
             Err(_) => Place::InPlace,
         }
     }
@@ -79,7 +70,8 @@ impl Lower {
     }
 }
 
-/// The path of an open directory (proc_pid_fd(5)); not to be trusted before it was looked at.
+/// Returns the path of an open directory (proc_pid_fd(5)). The caller must check that the directory
+/// is really there.
 #[cfg(target_os = "linux")]
 fn path_of(directory: impl AsFd) -> Option<PathBuf> {
     use std::os::fd::AsRawFd as _;
@@ -87,7 +79,7 @@ fn path_of(directory: impl AsFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
 
-/// The path of an open directory (fcntl(2), `F_GETPATH`).
+/// Returns the path of an open directory (fcntl(2), `F_GETPATH`).
 #[cfg(target_vendor = "apple")]
 fn path_of(directory: impl AsFd) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
@@ -95,7 +87,7 @@ fn path_of(directory: impl AsFd) -> Option<PathBuf> {
     Some(std::ffi::OsString::from_vec(path.into_bytes()).into())
 }
 
-/// Not told elsewhere.
+/// Returns `None`: other systems do not report the path of an open directory.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 fn path_of(_: impl AsFd) -> Option<PathBuf> {
     None

@@ -1,24 +1,23 @@
-//! What the host says of an object, in the terms of this crate.
+//! Conversions from the host's stat to the types of this crate.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Stat};
 
-use super::index::Object;
-use crate::attr::Nanos;
-use crate::content::Stamp;
-use crate::event::ObjectKind;
-use crate::inode::{Body, Inode, Names, Times};
+use super::index::HostId;
+use crate::model::attr::Nanos;
+use crate::model::event::ObjectKind;
+use crate::model::stamp::Stamp;
 
-/// A number of the host, whose type differs from system to system.
+/// Converts a number of the host, whose type differs from system to system.
 pub(super) fn number<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(0)
 }
 
-fn small<T: TryInto<u32>>(value: T) -> u32 {
+pub(super) fn small<T: TryInto<u32>>(value: T) -> u32 {
     value.try_into().unwrap_or(u32::MAX)
 }
 
-pub(super) fn object_of(stat: &Stat) -> Object {
+pub(super) fn object_of(stat: &Stat) -> HostId {
     (number(stat.st_dev), number(stat.st_ino))
 }
 
@@ -47,20 +46,20 @@ pub(super) fn stat_kind(stat: &Stat) -> Option<ObjectKind> {
     kind_of(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Permission bits: `mode & 0o7777`.
+/// Returns the permission bits: `mode & 0o7777`.
 pub(crate) fn mode_of(stat: &Stat) -> u32 {
     small(stat.st_mode) & 0o7777
 }
 
-/// By which an object of the host is known again, in the state in which it was.
+/// What identifies an object of the host together with the state in which it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Print {
-    object: Object,
+pub(crate) struct Fingerprint {
+    object: HostId,
     kind: Option<ObjectKind>,
     stamp: Stamp,
 }
 
-impl Print {
+impl Fingerprint {
     pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             object: object_of(stat),
@@ -69,13 +68,13 @@ impl Print {
         }
     }
 
-    /// Of what is at this name now.
+    /// Returns the fingerprint of what is at this name now.
     pub(crate) fn at(dir: &OwnedFd, name: &[u8]) -> Option<Self> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
         stat.ok().as_ref().map(Self::of)
     }
 
-    /// As [`Inode::stamp`].
+    /// Returns the version of a file or symbolic link, and [`Stamp::NONE`] for any other object.
     pub(crate) fn version(&self) -> Stamp {
         match self.kind {
             Some(ObjectKind::File | ObjectKind::Symlink) => self.stamp,
@@ -98,7 +97,8 @@ impl Print {
         self.kind == Some(ObjectKind::File)
     }
 
-    /// Whether it is the same object and nobody wrote to it; of a directory, whether it is the same.
+    /// Returns whether both are of the same object and nobody has written to it since. A directory
+    /// only has to be the same object.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let is_untouched = self.is_dir() || self.stamp.has_bytes_of(&other.stamp);
         (self.object, self.kind) == (other.object, other.kind) && is_untouched
@@ -110,27 +110,5 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
         size: number(stat.st_size),
         mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
         ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
-    }
-}
-
-/// An object as the host describes it, with the permission bits that are shown.
-pub(super) fn inode(stat: &Stat, mode: u32, names: Names, body: Body) -> Inode {
-    let mtime = nanos(stat.st_mtime, stat.st_mtime_nsec);
-    let ctime = nanos(stat.st_ctime, stat.st_ctime_nsec);
-    Inode {
-        mode,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        nlink: small(stat.st_nlink),
-        times: Times {
-            atime: nanos(stat.st_atime, stat.st_atime_nsec),
-            mtime,
-            ctime,
-            // Not every host keeps it; no object is younger than its last changes.
-            btime: mtime.min(ctime),
-        },
-        names,
-        xattrs: None,
-        body,
     }
 }

@@ -1,42 +1,45 @@
-//! New objects: mkdir, mknod, symlink, and what open with `O_CREAT` makes.
+//! Creating objects: mkdir, mknod, symlink, and open with `O_CREAT`.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::config::PATH_MAX;
-use crate::content::File;
-use crate::dir::Dir;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, CreatedBy, Name, ObjectKind};
-use crate::id::NodeId;
-use crate::inode::{Body, Inode, Names, Times};
-use crate::walk::Spot;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::Times;
+use crate::model::attr::{Attr, GROUP_EXECUTE, SETGID, STICKY, TYPE_MASK, file_type, kind_of_mode};
+use crate::model::caller::Caller;
+use crate::model::config::PATH_MAX;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, CreatedBy, Name, ObjectKind};
+use crate::model::id::NodeId;
+use crate::model::names::Names;
+use crate::ops::walk::EntryName;
+use crate::store::content::File;
+use crate::store::dir::Dir;
+use crate::store::inode::{Body, Inode};
 
 impl Branch {
-    /// mkdir(2).
+    /// Creates a directory: [mkdir(2)](https://man7.org/linux/man-pages/man2/mkdir.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mkdir(2).
     pub fn mkdir(&self, caller: &Caller, path: impl AsRef<Path>, mode: u32) -> Result<Attr> {
         self.change(caller, |txn| {
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(path.as_ref()))?
-                .spot(Errno::EEXIST)?;
-            txn.mkdir(spot, mode)
+                .entry(Errno::EEXIST)?;
+            txn.mkdir(entry, mode)
         })
     }
 
-    /// mkdirat(2).
+    /// Creates a directory by its name in another one: mkdirat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mkdirat(2).
     pub fn mkdir_at(
         &self,
         caller: &Caller,
@@ -45,15 +48,16 @@ impl Branch {
         mode: u32,
     ) -> Result<Attr> {
         self.change(caller, |txn| {
-            txn.mkdir(Spot::new(parent, name, Errno::EEXIST)?, mode)
+            txn.mkdir(EntryName::new(parent, name, Errno::EEXIST)?, mode)
         })
     }
 
-    /// mknod(2): a regular file, fifo, socket or device node, as `mode & S_IFMT` says.
+    /// Creates a regular file, FIFO, socket or device node, as `mode & S_IFMT` says:
+    /// [mknod(2)](https://man7.org/linux/man-pages/man2/mknod.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mknod(2).
     pub fn mknod(
         &self,
         caller: &Caller,
@@ -63,19 +67,19 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let body = special(mode, rdev)?;
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(path.as_ref()))?
-                .spot(Errno::EEXIST)?;
-            txn.mknod(spot, mode, body)
+                .entry(Errno::EEXIST)?;
+            txn.mknod(entry, mode, body)
         })
     }
 
-    /// mknodat(2).
+    /// Creates such an object by its name in a directory: mknodat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of mknodat(2).
     pub fn mknod_at(
         &self,
         caller: &Caller,
@@ -86,15 +90,16 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let body = special(mode, rdev)?;
-            txn.mknod(Spot::new(parent, name, Errno::EEXIST)?, mode, body)
+            txn.mknod(EntryName::new(parent, name, Errno::EEXIST)?, mode, body)
         })
     }
 
-    /// symlink(2): makes `path` a link that says `text`.
+    /// Creates a symbolic link at `path` with the content `text`:
+    /// [symlink(2)](https://man7.org/linux/man-pages/man2/symlink.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of symlink(2).
     pub fn symlink(
         &self,
         caller: &Caller,
@@ -103,19 +108,19 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let body = symlink_body(bytes(text.as_ref()))?;
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(path.as_ref()))?
-                .spot(Errno::EEXIST)?;
-            txn.make_free(spot, file_type(ObjectKind::Symlink) | 0o777, body)
+                .entry(Errno::EEXIST)?;
+            txn.make_free(entry, file_type(ObjectKind::Symlink) | 0o777, body)
         })
     }
 
-    /// symlinkat(2).
+    /// Creates a symbolic link by its name in a directory: symlinkat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of symlinkat(2).
     pub fn symlink_at(
         &self,
         caller: &Caller,
@@ -125,13 +130,13 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let body = symlink_body(text)?;
-            let spot = Spot::new(parent, name, Errno::EEXIST)?;
-            txn.make_free(spot, file_type(ObjectKind::Symlink) | 0o777, body)
+            let entry = EntryName::new(parent, name, Errno::EEXIST)?;
+            txn.make_free(entry, file_type(ObjectKind::Symlink) | 0o777, body)
         })
     }
 }
 
-/// What mknod makes (`may_mknod`).
+/// Returns what mknod creates (`may_mknod`).
 fn special(mode: u32, rdev: u64) -> Result<Body> {
     if mode & TYPE_MASK == 0 {
         return Ok(Body::File(File::default()));
@@ -158,44 +163,46 @@ fn symlink_body(text: &[u8]) -> Result<Body> {
 }
 
 impl Txn<'_> {
-    fn mkdir(&mut self, spot: Spot<'_>, mode: u32) -> Result<Attr> {
-        if self.walk().lookup_at(spot)?.is_some() {
+    fn mkdir(&mut self, entry: EntryName<'_>, mode: u32) -> Result<Attr> {
+        if self.walk().lookup_at(entry)?.is_some() {
             return Err(Errno::EEXIST);
         }
         let body = Body::Dir(Box::<Dir>::default());
-        self.make(spot, mode & (0o777 | STICKY), body)
+        self.make(entry, mode & (0o777 | STICKY), body)
     }
 
-    fn mknod(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
+    fn mknod(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
         let is_device = matches!(body, Body::CharDevice(_) | Body::BlockDevice(_));
         if is_device && !self.walk().rights.is_privileged() {
-            // What the name and the directory say comes first.
-            self.check_free(spot)?;
-            let dir = self.tree.inode(spot.dir)?;
+            // Errors of the name and of the directory come first.
+            self.check_free(entry)?;
+            let dir = self.tree.inode(entry.dir)?;
             self.walk().rights.change_dir(&dir)?;
             return Err(Errno::EPERM);
         }
-        self.make_free(spot, mode & 0o7777, body)
+        self.make_free(entry, mode & 0o7777, body)
     }
 
-    /// Makes an object that is no directory, at a name that must be free and have no slash after it.
-    fn make_free(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
-        self.check_free(spot)?;
-        self.make(spot, mode & 0o7777, body)
+    /// Creates an object that is no directory, at a name that must be free and must not end in a
+    /// slash.
+    fn make_free(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
+        self.check_free(entry)?;
+        self.make(entry, mode & 0o7777, body)
     }
 
-    /// `filename_create`: the name must not exist, nor ask for a directory.
-    pub(crate) fn check_free(&self, spot: Spot<'_>) -> Result<()> {
-        match self.walk().lookup_at(spot)? {
+    /// Checks that the name does not exist and does not ask for a directory (`filename_create`).
+    pub(crate) fn check_free(&self, entry: EntryName<'_>) -> Result<()> {
+        match self.walk().lookup_at(entry)? {
             Some(_) => Err(Errno::EEXIST),
-            None if spot.slash => Err(Errno::ENOENT),
+            None if entry.slash => Err(Errno::ENOENT),
             None => Ok(()),
         }
     }
 
-    /// Whether a name may be added to the directory, and everything that adding it needs.
-    pub(crate) fn prepare_name(&mut self, spot: Spot<'_>) -> Result<()> {
-        let dir = self.tree.inode(spot.dir)?;
+    /// Checks that a name may be added to the directory, and prepares everything that adding it
+    /// needs.
+    pub(crate) fn prepare_name(&mut self, entry: EntryName<'_>) -> Result<()> {
+        let dir = self.tree.inode(entry.dir)?;
         if dir.nlink == 0 {
             return Err(Errno::ENOENT);
         }
@@ -203,43 +210,43 @@ impl Txn<'_> {
         let case = self.tree.shared.config.case_sensitivity;
         let has_room = dir
             .as_dir()
-            .is_some_and(|dir| dir.has_room(spot.name, case));
+            .is_some_and(|dir| dir.has_room(entry.name, case));
         if !has_room {
             return Err(Errno::ENOSPC);
         }
-        self.copy_up(spot.dir)
+        self.copy_up(entry.dir)
     }
 
-    /// Makes an object at a name known to be free.
-    pub(crate) fn make(&mut self, spot: Spot<'_>, mode: u32, body: Body) -> Result<Attr> {
-        self.prepare_name(spot)?;
+    /// Creates an object at a name that is known to be free.
+    pub(crate) fn make(&mut self, entry: EntryName<'_>, mode: u32, body: Body) -> Result<Attr> {
+        self.prepare_name(entry)?;
         self.tree.room_for_node()?;
         let node = self.tree.shared.new_node();
-        let name: Name = Arc::from(spot.name);
-        let mut inode = self.new_inode(spot.dir, mode, body)?;
-        inode.names = Names::One(spot.dir, name.clone());
+        let name: Name = Arc::from(entry.name);
+        let mut inode = self.new_inode(entry.dir, mode, body)?;
+        inode.names = Names::One(entry.dir, name.clone());
         let kind = inode.kind();
         let attr = inode.attr(node);
 
         self.tree.add(node, inode);
-        self.tree.set_entry(spot.dir, &name, node, kind)?;
+        self.tree.set_entry(entry.dir, &name, node, kind)?;
         let now = self.now;
-        let dir = self.tree.inode_mut(spot.dir)?;
+        let dir = self.tree.inode_mut(entry.dir)?;
         dir.touch(now);
         dir.nlink += u32::from(kind.is_dir());
 
         self.emit(|txn| {
             Ok(Change::Created {
                 node: txn.node_ref(node)?,
-                at: txn.place(spot.dir, &name),
+                at: txn.place(entry.dir, &name),
                 by: CreatedBy::New,
             })
         })?;
         Ok(attr)
     }
 
-    /// An object without a name, owned as `inode_init_owner` does, with the mode that
-    /// `vfs_prepare_mode` gives.
+    /// Returns an object without a name, with the owner that `inode_init_owner` sets and the mode
+    /// that `vfs_prepare_mode` returns.
     pub(crate) fn new_inode(&self, dir: NodeId, mode: u32, body: Body) -> Result<Inode> {
         let rights = self.walk().rights;
         let caller = self.caller;

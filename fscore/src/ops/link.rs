@@ -1,23 +1,26 @@
-//! link: a further name.
+//! Further names of an object: link.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::Attr;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, CreatedBy, Name};
-use crate::id::NodeId;
-use crate::walk::Spot;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, CreatedBy, Name};
+use crate::model::id::NodeId;
+use crate::ops::walk::EntryName;
 
 impl Branch {
-    /// link(2): a symbolic link at `old` is not followed.
+    /// Gives an object a further name:
+    /// [link(2)](https://man7.org/linux/man-pages/man2/link.2.html). A symbolic link at `old` is
+    /// not followed.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of link(2).
     pub fn link(
         &self,
         caller: &Caller,
@@ -26,19 +29,20 @@ impl Branch {
     ) -> Result<Attr> {
         self.change(caller, |txn| {
             let target = txn.walk().resolve(bytes(old.as_ref()), false)?;
-            let spot = txn
+            let entry = txn
                 .walk()
                 .parent(bytes(new.as_ref()))?
-                .spot(Errno::EEXIST)?;
-            txn.link(target.node, spot)
+                .entry(Errno::EEXIST)?;
+            txn.link(target.node, entry)
         })
     }
 
-    /// linkat(2) of a node; also how a file made with [`tmpfile_at`](Self::tmpfile_at) gets a name.
+    /// Gives a node a further name: linkat(2). A file made by [`tmpfile_at`](Self::tmpfile_at) gets
+    /// its name by this.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of linkat(2).
     pub fn link_node(
         &self,
         caller: &Caller,
@@ -47,15 +51,15 @@ impl Branch {
         name: &[u8],
     ) -> Result<Attr> {
         self.change(caller, |txn| {
-            txn.link(node, Spot::new(parent, name, Errno::EEXIST)?)
+            txn.link(node, EntryName::new(parent, name, Errno::EEXIST)?)
         })
     }
 }
 
 impl Txn<'_> {
-    fn link(&mut self, node: NodeId, spot: Spot<'_>) -> Result<Attr> {
-        self.check_free(spot)?;
-        let dir = self.tree.inode(spot.dir)?;
+    fn link(&mut self, node: NodeId, entry: EntryName<'_>) -> Result<Attr> {
+        self.check_free(entry)?;
+        let dir = self.tree.inode(entry.dir)?;
         if dir.nlink == 0 {
             return Err(Errno::ENOENT);
         }
@@ -69,24 +73,24 @@ impl Txn<'_> {
             return Err(Errno::ENOENT);
         }
         let kind = inode.kind();
-        self.prepare_name(spot)?;
+        self.prepare_name(entry)?;
         self.copy_up(node)?;
 
-        let name: Name = Arc::from(spot.name);
+        let name: Name = Arc::from(entry.name);
         let now = self.now;
-        self.tree.set_entry(spot.dir, &name, node, kind)?;
-        self.tree.inode_mut(spot.dir)?.touch(now);
+        self.tree.set_entry(entry.dir, &name, node, kind)?;
+        self.tree.inode_mut(entry.dir)?.touch(now);
         self.tree.clear_orphan(node);
         let inode = self.tree.inode_mut(node)?;
         inode.nlink += 1;
         inode.times.ctime = now;
-        inode.names.add(spot.dir, name.clone());
+        inode.names.add(entry.dir, name.clone());
         let attr = inode.attr(node);
 
         self.emit(|txn| {
             Ok(Change::Created {
                 node: txn.node_ref(node)?,
-                at: txn.place(spot.dir, &name),
+                at: txn.place(entry.dir, &name),
                 by: if nameless {
                     CreatedBy::LinkTmpfile
                 } else {

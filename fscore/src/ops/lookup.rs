@@ -4,17 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::{Attr, StatFs};
 use crate::branch::Branch;
-use crate::caller::Caller;
-use crate::content::PAGE;
-use crate::errno::{Errno, Result};
-use crate::flags::Access;
-use crate::id::NodeId;
-use crate::walk::{Spot, Walk};
+use crate::model::attr::{Attr, StatFs};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::walk::{EntryName, Walk};
+use crate::store::content::PAGE;
 
 impl Branch {
-    /// The object of a name in a directory; `.` and `..` too.
+    /// Looks up a name in a directory, `.` and `..` included.
     ///
     /// # Errors
     ///
@@ -27,8 +27,8 @@ impl Branch {
                 b"." => parent,
                 b".." => walk.parent_of(parent)?,
                 _ => {
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     return Ok(inode.attr(node));
                 }
             };
@@ -36,11 +36,12 @@ impl Branch {
         })
     }
 
-    /// stat(2).
+    /// Returns the metadata of the object at a path:
+    /// [stat(2)](https://man7.org/linux/man-pages/man2/stat.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of stat(2).
     pub fn stat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
         self.view(caller, |view| {
             let node = view.walk().resolve(bytes(path.as_ref()), true)?.node;
@@ -48,11 +49,12 @@ impl Branch {
         })
     }
 
+    /// Returns the metadata of the object at a path; a symbolic link there is not followed:
     /// lstat(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of lstat(2).
     pub fn lstat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
         self.view(caller, |view| {
             let node = view.walk().resolve(bytes(path.as_ref()), false)?.node;
@@ -60,21 +62,22 @@ impl Branch {
         })
     }
 
-    /// The metadata of a node.
+    /// Returns the metadata of a node.
     ///
     /// # Errors
     ///
-    /// `ESTALE` when the branch has no such node (any more).
+    /// `ESTALE` when the branch has no such node, or no longer.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
         let state = self.inner.read();
         Ok(state.tree.inode(node)?.attr(node))
     }
 
-    /// readlink(2).
+    /// Returns the text of a symbolic link:
+    /// [readlink(2)](https://man7.org/linux/man-pages/man2/readlink.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of readlink(2).
     pub fn readlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Arc<[u8]>> {
         self.view(caller, |view| {
             let walk = view.walk();
@@ -84,7 +87,7 @@ impl Branch {
         })
     }
 
-    /// The text of a symbolic link.
+    /// Returns the text of a symbolic link, by its node.
     ///
     /// # Errors
     ///
@@ -95,11 +98,13 @@ impl Branch {
         inode.link_text().cloned().ok_or(Errno::EINVAL)
     }
 
-    /// access(2), with the caller's ids as they are (`AT_EACCESS`).
+    /// Checks whether the caller may access the object at a path:
+    /// [access(2)](https://man7.org/linux/man-pages/man2/access.2.html), with the effective ids
+    /// (`AT_EACCESS`).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of access(2).
     pub fn access(&self, caller: &Caller, path: impl AsRef<Path>, wanted: Access) -> Result<()> {
         if wanted.bits() & !7 != 0 {
             return Err(Errno::EINVAL);
@@ -111,11 +116,11 @@ impl Branch {
         })
     }
 
-    /// Whether the caller may do that with a node.
+    /// Checks whether the caller may access a node.
     ///
     /// # Errors
     ///
-    /// `EACCES` when not.
+    /// `EACCES` when it may not.
     pub fn access_node(&self, caller: &Caller, node: NodeId, wanted: Access) -> Result<()> {
         self.view(caller, |view| {
             let walk = view.walk();
@@ -123,8 +128,8 @@ impl Branch {
         })
     }
 
-    /// A canonical path of the node: of a hard-linked file one of them, `None` when no name leads
-    /// there or it lies too deep for a path (4,095 bytes).
+    /// Returns a canonical path of the node: one of several for a file with hard links, and `None`
+    /// when no name leads to it or it lies too deep for a path (4,095 bytes).
     #[must_use]
     pub fn path_of(&self, node: NodeId) -> Option<PathBuf> {
         use std::os::unix::ffi::OsStringExt as _;
@@ -138,7 +143,8 @@ impl Branch {
         Some(PathBuf::from(std::ffi::OsString::from_vec(path)))
     }
 
-    /// statfs(2): what the branch holds, against its limits.
+    /// Returns what the branch holds, and its limits:
+    /// [statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html).
     #[must_use]
     pub fn statfs(&self) -> StatFs {
         let state = self.inner.read();

@@ -3,29 +3,32 @@
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::{Attr, STICKY};
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::content::{File, Stamp};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::{Dentry, HandleId};
-use crate::id::NodeId;
-use crate::inode::Body;
-use crate::walk::{Last, Spot, Target};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::{Attr, STICKY};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::ops::walk::{EntryName, Last, Target};
+use crate::store::content::File;
+use crate::store::handles::{Dentry, HandleId};
+use crate::store::inode::Body;
 
-/// Whether opening with these flags changes the file, or is for changing it.
+/// Returns whether opening with these flags changes the file, or allows changing it.
 fn may_change(flags: OpenFlags) -> bool {
     flags.can_write() || flags.contains(OpenFlags::CREATE) || flags.contains(OpenFlags::TRUNCATE)
 }
 
 impl Branch {
-    /// open(2). `mode` is used when the file is made.
+    /// Opens the object at a path: [open(2)](https://man7.org/linux/man-pages/man2/open.2.html).
+    /// `mode` is used if the file is created.
     ///
     /// # Errors
     ///
-    /// As the system call; `ENXIO` for fifos, sockets and device nodes, which a mount leaves to the
+    /// Those of open(2); `ENXIO` for FIFOs, sockets and device nodes, which a mount leaves to the
     /// kernel.
     pub fn open(
         &self,
@@ -40,11 +43,11 @@ impl Branch {
         })
     }
 
-    /// open(2) of an object that exists, by number. `O_CREAT` and `O_EXCL` mean nothing here.
+    /// Opens a node, as open(2) opens an existing object. `O_CREAT` and `O_EXCL` are ignored.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of open(2).
     pub fn open_node(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
         self.change_open(caller, may_change(flags), |txn| {
             txn.check_open(flags)?;
@@ -53,11 +56,12 @@ impl Branch {
         })
     }
 
-    /// openat(2) with `O_CREAT`, of one name in a directory: makes the file when there is none.
+    /// Opens a name in a directory, and creates the file if there is none: openat(2) with
+    /// `O_CREAT`.
     ///
     /// # Errors
     ///
-    /// As the system call; a symbolic link is `ELOOP`, with `O_EXCL` `EEXIST`.
+    /// Those of openat(2); a symbolic link is `ELOOP`, with `O_EXCL` `EEXIST`.
     pub fn create_at(
         &self,
         caller: &Caller,
@@ -69,22 +73,22 @@ impl Branch {
         self.change(caller, |txn| {
             let flags = flags | OpenFlags::CREATE | OpenFlags::NOFOLLOW;
             txn.check_open(flags)?;
-            let spot = Spot::new(parent, name, Errno::EISDIR)?;
+            let entry = EntryName::new(parent, name, Errno::EISDIR)?;
             txn.walk()
                 .rights
                 .check(&*txn.tree.inode(parent)?, Access::EXECUTE)?;
-            let handle = txn.open_last(spot, flags, mode, &mut 0)?;
+            let handle = txn.open_last(entry, flags, mode, &mut 0)?;
             let node = txn.handle(handle)?.node;
             Ok((handle, txn.tree.inode(node)?.attr(node)))
         })
     }
 
-    /// open(2) with `O_TMPFILE`: a regular file without a name, in the directory `parent`, which
-    /// [`link_node`](Self::link_node) may give one.
+    /// Creates and opens a regular file without a name in the directory `parent`: open(2) with
+    /// `O_TMPFILE`. [`link_node`](Self::link_node) may give it a name.
     ///
     /// # Errors
     ///
-    /// As the system call; `EINVAL` without write access.
+    /// Those of open(2); `EINVAL` without write access.
     pub fn tmpfile_at(
         &self,
         caller: &Caller,
@@ -120,7 +124,7 @@ impl Branch {
         })
     }
 
-    /// close(2). The last handle of an object without names takes it along.
+    /// Closes a handle: close(2). An object without names ends with its last handle.
     ///
     /// # Errors
     ///
@@ -129,7 +133,8 @@ impl Branch {
         self.change_open(caller, false, |txn| txn.close(handle))
     }
 
-    /// fsync(2): nothing to wait for, everything is in memory.
+    /// Does nothing for an open handle: everything is in memory, so fsync(2) has nothing to wait
+    /// for.
     ///
     /// # Errors
     ///
@@ -139,7 +144,7 @@ impl Branch {
         state.handles.get(handle).map(|_| ()).ok_or(Errno::EBADF)
     }
 
-    /// fstat(2).
+    /// Returns the metadata of an open object: fstat(2).
     ///
     /// # Errors
     ///
@@ -150,15 +155,16 @@ impl Branch {
         Ok(state.tree.inode(node)?.attr(node))
     }
 
-    /// The version of the host's file that a handle was opened on; `None` when the branch had content
-    /// of its own by then. Through this handle the file can be changed in part as long as it still is
-    /// of that version; later that is refused with `ESTALE`, and the file has to be opened again.
+    /// Returns the version of the host's file on which a handle was opened; `None` when the branch
+    /// had content of its own by then. Through this handle the file can be changed in part as long
+    /// as it has that version. Later, changing it in part fails with `ESTALE`, and the file has to
+    /// be opened again.
     #[must_use]
     pub fn version_opened(&self, handle: HandleId) -> Option<Stamp> {
         self.inner.read().handles.get(handle)?.opened
     }
 
-    /// The node a handle holds.
+    /// Returns the node that a handle holds.
     ///
     /// # Errors
     ///
@@ -173,7 +179,8 @@ impl Branch {
     }
 }
 
-/// The access that the flags ask for (`ACC_MODE` in `fs/open.c`): truncating is writing.
+/// Returns the access for which the flags ask (`ACC_MODE` in `fs/open.c`). Truncating needs write
+/// access.
 fn access_of(flags: OpenFlags) -> Access {
     let read = if flags.can_read() {
         Access::READ
@@ -200,7 +207,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// `open_last_lookups` and `do_open`.
+    /// Opens a path from `start` (`open_last_lookups` and `do_open`).
     fn open_path(
         &mut self,
         start: NodeId,
@@ -228,58 +235,59 @@ impl Txn<'_> {
         if create && parent.slash {
             return Err(Errno::EISDIR);
         }
-        let spot = Spot {
+        let entry = EntryName {
             dir: parent.dir,
             name,
             slash: parent.slash,
         };
-        self.open_last(spot, flags, mode, links)
+        self.open_last(entry, flags, mode, links)
     }
 
     fn open_last(
         &mut self,
-        spot: Spot<'_>,
+        entry: EntryName<'_>,
         flags: OpenFlags,
         mode: u32,
         links: &mut u32,
     ) -> Result<HandleId> {
         let create = flags.contains(OpenFlags::CREATE);
-        let Some(found) = self.walk().lookup(spot.dir, spot.name)? else {
+        let Some(found) = self.walk().lookup(entry.dir, entry.name)? else {
             if !create {
                 return Err(Errno::ENOENT);
             }
-            return self.open_new(spot, flags, mode);
+            return self.open_new(entry, flags, mode);
         };
         if create && flags.contains(OpenFlags::EXCLUSIVE) {
             return Err(Errno::EEXIST);
         }
-        let flags = if spot.slash {
-            // From here on every link is followed, also at the end of another link's text.
+        let flags = if entry.slash {
+            // From here on, every link is followed, even at the end of another link's text.
             flags.without(OpenFlags::NOFOLLOW) | OpenFlags::DIRECTORY
         } else {
             flags
         };
-        if found.kind == ObjectKind::Symlink && (spot.slash || !flags.contains(OpenFlags::NOFOLLOW))
+        if found.kind == ObjectKind::Symlink
+            && (entry.slash || !flags.contains(OpenFlags::NOFOLLOW))
         {
             let text = self.walk().link_text(found.node, links)?;
-            return self.open_path(spot.dir, &text, flags, mode, links);
+            return self.open_path(entry.dir, &text, flags, mode, links);
         }
         if create && found.kind.is_dir() {
             return Err(Errno::EISDIR);
         }
         if create {
-            self.may_create_in_sticky(spot.dir, found.node)?;
+            self.may_create_in_sticky(entry.dir, found.node)?;
         }
         let target = Target {
             node: found.node,
             kind: found.kind,
-            at: Some((spot.dir, found.name)),
+            at: Some((entry.dir, found.name)),
             found: None,
         };
         self.open_existing(&target, flags)
     }
 
-    /// `may_create_in_sticky`, with `fs.protected_regular` and `fs.protected_fifos` off.
+    /// Checks `may_create_in_sticky`, with `fs.protected_regular` and `fs.protected_fifos` off.
     fn may_create_in_sticky(&self, dir: NodeId, node: NodeId) -> Result<()> {
         let dir = self.tree.inode(dir)?;
         let inode = self.tree.inode(node)?;
@@ -292,14 +300,14 @@ impl Txn<'_> {
         Err(Errno::EACCES)
     }
 
-    fn open_new(&mut self, spot: Spot<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {
-        let attr = self.make(spot, mode & 0o7777, Body::File(File::default()))?;
-        // Whatever its mode, who makes a file may use it as asked.
+    fn open_new(&mut self, entry: EntryName<'_>, flags: OpenFlags, mode: u32) -> Result<HandleId> {
+        let attr = self.make(entry, mode & 0o7777, Body::File(File::default()))?;
+        // The creator of a file may use it as asked, whatever its mode.
         let target = self.walk().target(attr.node)?;
         self.open_handle(&target, flags)
     }
 
-    /// `may_open` and `handle_truncate`.
+    /// Opens an existing object (`may_open` and `handle_truncate`).
     fn open_existing(&mut self, target: &Target, flags: OpenFlags) -> Result<HandleId> {
         if flags.contains(OpenFlags::DIRECTORY) && !target.kind.is_dir() {
             return Err(Errno::ENOTDIR);
@@ -360,7 +368,7 @@ impl Txn<'_> {
         Ok(handle)
     }
 
-    /// The version of the host's file that is about to be opened.
+    /// Returns the version of the host's file that is about to be opened.
     fn version_to_open(&self, target: &Target) -> Result<Option<Stamp>> {
         if target.kind != ObjectKind::File || self.tree.is_own(target.node) {
             return Ok(None);
@@ -374,7 +382,7 @@ impl Txn<'_> {
     fn close(&mut self, id: HandleId) -> Result<()> {
         let handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
         let node = handle.node;
-        // Gone from the branch, or from the host below it.
+        // The object may be gone from the branch, or from the host below it.
         let has_no_name = self.tree.inode(node).map_or(true, |inode| inode.nlink == 0);
         let is_gone = has_no_name && !self.handles.is_open(node);
         if is_gone || self.wants_activity() {

@@ -2,29 +2,31 @@
 
 use std::ops::Range;
 
-use crate::attr::Seek;
-use crate::branch::{Branch, Txn};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::content::MAX_SIZE;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ResizedBy};
-use crate::flags::{AllocateFlags, OpenFlags};
-use crate::handle::HandleId;
-use crate::id::NodeId;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::Seek;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ResizedBy};
+use crate::model::flags::{AllocateFlags, OpenFlags};
+use crate::model::id::NodeId;
+use crate::store::content::MAX_SIZE;
+use crate::store::handles::HandleId;
 
-/// Bytes that are held in between while copying.
+/// How many bytes are copied at a time.
 const COPY_STEP: usize = 1 << 20;
 
-/// Bytes that one call copies. Whoever asks for more calls again, and others have their turn.
+/// How many bytes one call copies at most. A caller that wants more calls again, and other
+/// operations get their turn in between.
 const MAX_COPY: u64 = 16 << 20;
 
 impl Branch {
-    /// fallocate(2): allocates, or punches a hole.
+    /// Allocates a range of a file, or punches a hole:
+    /// [fallocate(2)](https://man7.org/linux/man-pages/man2/fallocate.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call on tmpfs, which neither zeroes, collapses nor inserts ranges.
+    /// Those of fallocate(2) on tmpfs, which neither zeroes, collapses nor inserts ranges.
     pub fn fallocate(
         &self,
         caller: &Caller,
@@ -36,12 +38,13 @@ impl Branch {
         self.change(caller, |txn| txn.fallocate(handle, flags, offset, len))
     }
 
-    /// copy_file_range(2) with both offsets given. Gives how many bytes, which may be fewer than were
-    /// asked for.
+    /// Copies a range of bytes:
+    /// [copy_file_range(2)](https://man7.org/linux/man-pages/man2/copy_file_range.2.html) with both
+    /// offsets given. Returns how many bytes were copied, which may be fewer than were asked for.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of copy_file_range(2).
     pub fn copy_range(
         &self,
         caller: &Caller,
@@ -52,17 +55,18 @@ impl Branch {
         self.change(caller, |txn| txn.copy_range(from, to, len))
     }
 
-    /// lseek(2): sets the handle's position and gives it.
+    /// Sets the handle's position, and returns it:
+    /// [lseek(2)](https://man7.org/linux/man-pages/man2/lseek.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of lseek(2).
     pub fn seek(&self, handle: HandleId, seek: Seek) -> Result<u64> {
         let state = self.inner.read();
         let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
         let inode = state.tree.inode(handle.node)?;
         let file = inode.as_file();
-        let mut position = lock(&handle.position);
+        let mut position = handle.position.lock();
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
         let find = |offset: i64, data: bool| {
             let file = file.ok_or(Errno::EINVAL)?;
@@ -88,15 +92,15 @@ impl Branch {
         Ok(new)
     }
 
-    /// The next bytes of an open file, at or after `from`, that may be other than zero; `None` when
-    /// the rest of the file is a hole. The handle's position stays.
+    /// Returns the next range of an open file, at or after `from`, that may hold other bytes than
+    /// zero; `None` when the rest of the file is a hole. The handle's position stays as it is.
     ///
-    /// Copying range by range keeps a sparse file sparse and takes no time for its holes: those of
-    /// the branch, and those of the lower file where the branch shows it.
+    /// Copying a file range by range keeps it sparse, and takes no time for its holes. Those are
+    /// the holes of the branch, and the holes of the lower file where the branch shows it.
     ///
     /// # Errors
     ///
-    /// `EBADF`; `EINVAL` when it is no regular file; `ESTALE` as [`read`](Self::read).
+    /// `EBADF`; `EINVAL` when it is no regular file; `ESTALE` as for [`read`](Self::read).
     pub fn next_data(&self, handle: HandleId, from: u64) -> Result<Option<Range<u64>>> {
         let state = self.inner.read();
         let node = state.handles.get(handle).ok_or(Errno::EBADF)?.node;
@@ -105,7 +109,7 @@ impl Branch {
 }
 
 impl Txn<'_> {
-    /// `vfs_fallocate` and `shmem_fallocate`.
+    /// Allocates or punches (`vfs_fallocate` and `shmem_fallocate`).
     fn fallocate(
         &mut self,
         id: HandleId,
@@ -201,7 +205,8 @@ impl Txn<'_> {
         Ok(copied)
     }
 
-    /// Copies in steps. When the lower layer fails after the first, what was copied counts.
+    /// Copies in steps. If the lower layer fails after the first one, the bytes copied so far are
+    /// returned.
     fn copy_bytes(&mut self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
         let mut done = 0;
         let mut buffer = vec![0; COPY_STEP.min(usize::try_from(len).unwrap_or(COPY_STEP))];
@@ -224,7 +229,8 @@ impl Txn<'_> {
     }
 }
 
-/// `generic_copy_file_checks`: how much there is to copy. `size` is that of the source.
+/// Returns how many bytes there are to copy (`generic_copy_file_checks`). `size` is that of the
+/// source.
 fn copy_len(from: u64, to: u64, len: u64, size: u64, is_same: bool) -> Result<u64> {
     if from.checked_add(len).is_none() || to.checked_add(len).is_none() {
         return Err(Errno::EOVERFLOW);

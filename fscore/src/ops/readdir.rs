@@ -1,32 +1,32 @@
-//! readdir.
+//! Reading directories.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::DirEntry;
-use crate::branch::{Branch, View};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::dir::{FIRST_KEY, Link};
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
-use crate::flags::Access;
-use crate::handle::{HandleId, Listing};
-use crate::id::NodeId;
-use crate::tree::Found;
+use crate::branch::Branch;
+use crate::branch::transaction::View;
+use crate::model::attr::DirEntry;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::ObjectKind;
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::store::dir::{FIRST_KEY, Link};
+use crate::store::handles::{HandleId, Listing};
 
-/// Cookies after `.` and `..`.
+/// The cookies after `.` and `..`.
 const AFTER_DOT: u64 = 1;
 const AFTER_DOT_DOT: u64 = 2;
 
-/// One reading of a directory from its start to its end, for who reads by node: the host is asked
-/// only at the start.
+/// The state of reading a directory by its node from start to end. The host is asked only at the
+/// start.
 #[derive(Clone, Default, Debug)]
 pub struct Pass(Option<Listing>);
 
 impl Pass {
-    /// Whether there is something to go on with.
+    /// Returns whether there is anything to continue with.
     #[must_use]
     pub fn is_some(&self) -> bool {
         self.0.is_some()
@@ -34,9 +34,10 @@ impl Pass {
 }
 
 impl Branch {
-    /// getdents(2): up to `max` entries after `cookie` (0 is the start), with `.` and `..`. Nothing
-    /// means the end. An entry that stays is given exactly once in a pass, whatever is added or
-    /// removed meanwhile.
+    /// Returns up to `max` entries after `cookie` (0 is the start), `.` and `..` included:
+    /// [getdents(2)](https://man7.org/linux/man-pages/man2/getdents.2.html). At the end it returns
+    /// none. An entry that stays is returned exactly once in a pass, whatever is added or removed
+    /// meanwhile.
     ///
     /// # Errors
     ///
@@ -51,10 +52,10 @@ impl Branch {
         let (entries, told) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
             let entries = {
-                let mut listing = lock(&handle.listing);
+                let mut listing = handle.listing.lock();
                 view.read_entries(handle.node, &mut listing, cookie, max)?
             };
-            let told = !entries.is_empty() && view.tell_read(handle)?;
+            let told = !entries.is_empty() && view.emit_read(handle)?;
             Ok((entries, told))
         })?;
         if told {
@@ -63,12 +64,12 @@ impl Branch {
         Ok(entries)
     }
 
-    /// The same without a handle, of which nobody is told. `pass` is what the last part of the same
-    /// reading left.
+    /// Returns the same without a handle, and emits no activity. `pass` is the state that the last
+    /// call of the same pass left.
     ///
     /// # Errors
     ///
-    /// As [`readdir`](Self::readdir); `ESTALE` when there is no such node any more.
+    /// Those of [`readdir`](Self::readdir); `ESTALE` when there is no such node any more.
     pub fn readdir_node(
         &self,
         caller: &Caller,
@@ -82,11 +83,12 @@ impl Branch {
         })
     }
 
-    /// All entries of the directory at a path, without `.` and `..`, in no particular order.
+    /// Returns all entries of the directory at a path, without `.` and `..`, in no particular
+    /// order.
     ///
     /// # Errors
     ///
-    /// As opening the directory for reading.
+    /// Those of opening the directory for reading.
     pub fn list(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Vec<DirEntry>> {
         self.view(caller, |view| {
             let walk = view.walk();
@@ -171,7 +173,8 @@ impl View<'_> {
         Ok(dots)
     }
 
-    /// A merged directory is listed once a pass: the host is not asked for every part of it.
+    /// Returns the listing of a directory. A merged directory is listed once a pass, so that the
+    /// host is not asked for every part of it.
     fn listing(&self, node: NodeId, kept: &mut Option<Listing>, anew: bool) -> Result<Listing> {
         if let Some(listing) = kept.as_ref().filter(|_| !anew) {
             return Ok(listing.clone());

@@ -4,21 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, Name, RenameHow};
-use crate::flags::{Access, RenameFlags};
-use crate::id::NodeId;
-use crate::tree::Found;
-use crate::walk::{Last, Parent, Spot};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, Name, RenameHow};
+use crate::model::flags::{Access, RenameFlags};
+use crate::model::id::NodeId;
+use crate::model::names::Found;
+use crate::ops::walk::{EntryName, Last, Parent};
 
 impl Branch {
-    /// renameat2(2).
+    /// Renames an object: [renameat2(2)](https://man7.org/linux/man-pages/man2/renameat2.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of renameat2(2).
     pub fn rename(
         &self,
         caller: &Caller,
@@ -30,17 +31,17 @@ impl Branch {
             check_flags(flags)?;
             let old = txn.walk().parent(bytes(old.as_ref()))?;
             let new = txn.walk().parent(bytes(new.as_ref()))?;
-            let old = old.spot(Errno::EBUSY)?;
-            let new = new.spot(taken(new, flags))?;
+            let old = old.entry(Errno::EBUSY)?;
+            let new = new.entry(taken(new, flags))?;
             txn.rename(old, new, flags)
         })
     }
 
-    /// renameat2(2) of names in directories.
+    /// Renames an object by its name in a directory: renameat2(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of renameat2(2).
     pub fn rename_at(
         &self,
         caller: &Caller,
@@ -52,8 +53,8 @@ impl Branch {
     ) -> Result<()> {
         self.change(caller, |txn| {
             check_flags(flags)?;
-            let old = Spot::new(parent, name, Errno::EBUSY)?;
-            let new = Spot::new(new_parent, new_name, Errno::EBUSY)?;
+            let old = EntryName::new(parent, name, Errno::EBUSY)?;
+            let new = EntryName::new(new_parent, new_name, Errno::EBUSY)?;
             txn.rename(old, new, flags)
         })
     }
@@ -67,7 +68,7 @@ fn check_flags(flags: RenameFlags) -> Result<()> {
     Ok(())
 }
 
-/// What a new name that is no name gives.
+/// Returns the error for a new name that is `.`, `..` or the root.
 fn taken(new: Parent<'_>, flags: RenameFlags) -> Errno {
     let is_name = matches!(new.last, Last::Name(_));
     if !is_name && flags.contains(RenameFlags::NOREPLACE) {
@@ -83,12 +84,12 @@ struct Move {
     to: NodeId,
     old: Found,
     new_name: Name,
-    /// What is at the new name.
+    /// What the new name leads to.
     target: Option<Found>,
 }
 
 impl Txn<'_> {
-    fn rename(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<()> {
+    fn rename(&mut self, old: EntryName<'_>, new: EntryName<'_>, flags: RenameFlags) -> Result<()> {
         let Some(plan) = self.plan(old, new, flags)? else {
             return Ok(());
         };
@@ -101,8 +102,14 @@ impl Txn<'_> {
         self.move_name(&plan)
     }
 
-    /// Validates. `None` means success without a change: both names are one object.
-    fn plan(&mut self, old: Spot<'_>, new: Spot<'_>, flags: RenameFlags) -> Result<Option<Move>> {
+    /// Validates a rename. Returns `None` for one that succeeds without a change, because both
+    /// names lead to one object.
+    fn plan(
+        &mut self,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
+        flags: RenameFlags,
+    ) -> Result<Option<Move>> {
         let exchange = flags.contains(RenameFlags::EXCHANGE);
         let source = self.walk().lookup_at(old)?.ok_or(Errno::ENOENT)?;
         let mut target = self.walk().lookup_at(new)?;
@@ -138,18 +145,19 @@ impl Txn<'_> {
         }))
     }
 
-    /// Only a directory may be named with a slash after it.
+    /// Checks that only directories are named with a slash at the end.
     fn check_slashes(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
     ) -> Result<()> {
         let target_is_dir = target.is_some_and(|found| found.kind.is_dir());
         let source_is_dir = source.kind.is_dir();
-        // What will have the new name, and what will have the old one.
+        // Both the object that will have the new name and the one that will have the old name
+        // count.
         let old_bad = old.slash && !source_is_dir;
         let new_bad = new.slash
             && !if exchange {
@@ -161,11 +169,11 @@ impl Txn<'_> {
         if bad { Err(Errno::ENOTDIR) } else { Ok(()) }
     }
 
-    /// Neither may be moved into itself.
+    /// Checks that neither object is moved into itself.
     fn check_loops(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -192,8 +200,8 @@ impl Txn<'_> {
 
     fn check_rename_rights(
         &self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -218,7 +226,7 @@ impl Txn<'_> {
                 }
             }
         }
-        // The entry `..` of a directory that changes its parent is written.
+        // A directory that changes its parent is written to, because its `..` changes.
         if old.dir != new.dir {
             if is_dir {
                 rights.check(&*self.tree.inode(source.node)?, Access::WRITE)?;
@@ -232,8 +240,8 @@ impl Txn<'_> {
 
     fn prepare_rename(
         &mut self,
-        old: Spot<'_>,
-        new: Spot<'_>,
+        old: EntryName<'_>,
+        new: EntryName<'_>,
         source: &Found,
         target: Option<&Found>,
         exchange: bool,
@@ -296,7 +304,7 @@ impl Txn<'_> {
         }
     }
 
-    /// The object at the new name loses it.
+    /// Takes the new name from the object that has it.
     fn replace(&mut self, to: NodeId, target: &Found) -> Result<()> {
         self.detach_handles(target.node, to, &target.name);
         let now = self.now;
@@ -337,7 +345,7 @@ impl Txn<'_> {
         })
     }
 
-    /// The object and its handles get the new name.
+    /// Gives the object and its handles the new name.
     fn moved(&mut self, object: &Found, from: NodeId, to: NodeId, name: &Name) -> Result<()> {
         let now = self.now;
         let inode = self.tree.inode_mut(object.node)?;
@@ -352,7 +360,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// A directory gains or loses subdirectories.
+    /// Changes the link count of a directory that gains or loses a subdirectory.
     fn count_dir(&mut self, dir: NodeId, change: i32) -> Result<()> {
         let inode = self.tree.inode_mut(dir)?;
         inode.nlink = inode.nlink.saturating_add_signed(change);

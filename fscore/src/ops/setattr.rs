@@ -1,25 +1,26 @@
-//! chmod, chown, utimens: `notify_change` of Linux's `fs/attr.c`.
+//! Setting attributes: chmod, chown, utimens, as `notify_change` of Linux's `fs/attr.c` does.
 
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::{Attr, SETGID, SetAttr, SetTime};
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Attributes, Change, ObjectKind};
-use crate::flags::Access;
-use crate::handle::HandleId;
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::walk::Target;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::{Attr, SETGID, SetAttr, SetTime};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Attributes, Change, ObjectKind};
+use crate::model::flags::Access;
+use crate::model::id::NodeId;
+use crate::ops::walk::Target;
+use crate::store::handles::HandleId;
+use crate::store::inode::Inode;
 
 impl Branch {
-    /// chmod(2).
+    /// Sets the permission bits: [chmod(2)](https://man7.org/linux/man-pages/man2/chmod.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of chmod(2).
     pub fn chmod(&self, caller: &Caller, path: impl AsRef<Path>, mode: u32) -> Result<()> {
         let set = SetAttr {
             mode: Some(mode),
@@ -28,11 +29,13 @@ impl Branch {
         self.setattr(caller, path, true, &set).map(|_| ())
     }
 
-    /// chown(2); `None` leaves the id as it is.
+    /// Sets the owner and the group:
+    /// [chown(2)](https://man7.org/linux/man-pages/man2/chown.2.html). `None` leaves the id as it
+    /// is.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of chown(2).
     pub fn chown(
         &self,
         caller: &Caller,
@@ -47,11 +50,12 @@ impl Branch {
         })
     }
 
-    /// utimensat(2); `None` is `UTIME_OMIT`.
+    /// Sets the times: [utimensat(2)](https://man7.org/linux/man-pages/man2/utimensat.2.html).
+    /// `None` is `UTIME_OMIT`.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of utimensat(2).
     pub fn utimens(
         &self,
         caller: &Caller,
@@ -61,7 +65,7 @@ impl Branch {
         mtime: Option<SetTime>,
     ) -> Result<()> {
         if atime.is_none() && mtime.is_none() {
-            // As the system call, which does not even look for the path then.
+            // The system call does not even look the path up then.
             return Ok(());
         }
         let set = SetAttr {
@@ -72,11 +76,11 @@ impl Branch {
         self.setattr(caller, path, follow, &set).map(|_| ())
     }
 
-    /// Everything that can be set, of the object at a path.
+    /// Sets any attributes of the object at a path.
     ///
     /// # Errors
     ///
-    /// As the system call that sets it.
+    /// Those of the system call that sets it.
     pub fn setattr(
         &self,
         caller: &Caller,
@@ -90,11 +94,11 @@ impl Branch {
         })
     }
 
-    /// Everything that can be set, of a node. With a handle the size is set as ftruncate(2) does.
+    /// Sets any attributes of a node. With a handle, the size is set as ftruncate(2) does.
     ///
     /// # Errors
     ///
-    /// As the system call that sets it.
+    /// Those of the system call that sets it.
     pub fn setattr_node(
         &self,
         caller: &Caller,
@@ -139,7 +143,7 @@ impl Txn<'_> {
         Ok(self.tree.inode(target.node)?.attr(target.node))
     }
 
-    /// `setattr_prepare`.
+    /// Checks that the caller may set the attributes (`setattr_prepare`).
     fn check_setattr(&mut self, target: &Target, set: &SetAttr) -> Result<()> {
         let inode = self.tree.inode(target.node)?;
         let rights = self.walk().rights;
@@ -189,8 +193,8 @@ impl Txn<'_> {
         )
     }
 
-    /// The mode after this call: chown of what can be executed takes setuid and setgid away, and
-    /// setgid is only for members of the group.
+    /// Returns the mode after this call. A chown of an executable object removes setuid and setgid,
+    /// and only members of the group may set setgid.
     fn new_mode(&self, inode: &Inode, set: &SetAttr) -> u32 {
         let rights = self.walk().rights;
         let group = set.gid.unwrap_or(inode.gid);
@@ -202,7 +206,8 @@ impl Txn<'_> {
         }
     }
 
-    /// `chown_common`: setuid and setgid go, except from directories.
+    /// Returns the mode after a chown, which removes setuid and setgid, except from directories
+    /// (`chown_common`).
     fn mode_after_chown(&self, inode: &Inode, group: u32) -> u32 {
         let rights = self.walk().rights;
         if inode.is_dir() {
@@ -216,7 +221,8 @@ impl Txn<'_> {
         }
     }
 
-    /// chown(2), which changes setuid and setgid and tells of it even when both ids stay.
+    /// Sets the owner and the group. Even when both stay, chown(2) removes setuid and setgid, and
+    /// emits an event.
     fn chown(&mut self, target: &Target, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
         let set = SetAttr {
             uid,
@@ -258,8 +264,9 @@ impl Txn<'_> {
     }
 }
 
-/// Any moment is for the owner; "now", for both times, also for those who may write.
-fn check_times(rights: crate::perm::Rights<'_>, inode: &Inode, set: &SetAttr) -> Result<()> {
+/// Checks that the caller may set the times. Only the owner may set any moment; every caller with
+/// write access may set both times to "now".
+fn check_times(rights: crate::ops::perm::Rights<'_>, inode: &Inode, set: &SetAttr) -> Result<()> {
     let times = [set.atime, set.mtime];
     if times == [None, None] || rights.owns(inode) {
         return Ok(());

@@ -1,21 +1,22 @@
-//! What is answered to somebody who remembers it, as a kernel does.
+//! Answers to a caller that caches them, as a kernel does.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use super::bytes;
-use crate::attr::Attr;
-use crate::branch::{Branch, View};
-use crate::caller::Caller;
-use crate::content::Stamp;
-use crate::errno::{Errno, Result};
-use crate::event::ObjectKind;
-use crate::id::NodeId;
-use crate::inode::Inode;
+use crate::branch::Branch;
+use crate::branch::transaction::View;
 use crate::lower::Lower;
-use crate::walk::{Spot, host_version};
+use crate::model::attr::Attr;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::ObjectKind;
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::ops::walk::{EntryName, host_version};
+use crate::store::inode::Inode;
 
-/// Metadata, and for how long it can be believed.
+/// Metadata, and whether it may be cached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Shown {
     /// The metadata.
@@ -23,13 +24,13 @@ pub struct Shown {
     /// The version of the host's file or symbolic link that is shown; `None` when the branch has
     /// changed it, and of all other objects.
     pub version: Option<Stamp>,
-    /// Whether every change of the metadata is told. Otherwise the host may change it at any time
-    /// without anybody hearing of it.
+    /// Whether every change of the metadata is announced. Otherwise the host may change it at any
+    /// time without an event.
     pub is_told: bool,
 }
 
 impl Shown {
-    /// What the branch has made or changed itself.
+    /// Returns what is shown of an object that the branch has made or changed itself.
     #[must_use]
     pub fn own(attr: Attr) -> Self {
         Self {
@@ -40,21 +41,21 @@ impl Shown {
     }
 }
 
-/// What was the host's when a branch changed it.
+/// An object of the host, as it was when a branch changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Base {
-    /// Of which kind it was.
+    /// What it was.
     pub kind: ObjectKind,
     /// The version that was shown before the change; zeros for a directory or special file.
     pub version: Stamp,
 }
 
 impl Branch {
-    /// As [`lookup`](Self::lookup), for an answer that the caller remembers.
+    /// Looks a name up as [`lookup`](Self::lookup) does, for a caller that caches the answer.
     ///
     /// # Errors
     ///
-    /// As [`lookup`](Self::lookup).
+    /// Those of [`lookup`](Self::lookup).
     pub fn show(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<Shown> {
         self.view(caller, |view| {
             let walk = view.walk();
@@ -64,25 +65,26 @@ impl Branch {
                 b".." => view.show_node(walk.parent_of(parent)?),
                 _ => {
                     let added = view.announced();
-                    let spot = Spot::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(spot)?.ok_or(Errno::ENOENT)?;
+                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
                     Ok(view.shown(node, (&inode, is_own(&inode)), added))
                 }
             }
         })
     }
 
-    /// As [`getattr`](Self::getattr), for an answer that the caller remembers.
+    /// Returns the metadata of a node as [`getattr`](Self::getattr) does, for a caller that caches
+    /// the answer.
     ///
     /// # Errors
     ///
-    /// As [`getattr`](Self::getattr).
+    /// Those of [`getattr`](Self::getattr).
     pub fn show_node(&self, node: NodeId) -> Result<Shown> {
         self.view(&Caller::root(), |view| view.show_node(node))
     }
 
-    /// Whether names that come to be in a directory, or go away, are told. Asked before the directory
-    /// is looked at, so that what changes meanwhile is told too.
+    /// Returns whether names that are created or removed in a directory are announced. The caller
+    /// asks before it looks at the directory, so that a change meanwhile is announced too.
     #[must_use]
     pub fn tells_names(&self, dir: NodeId) -> bool {
         let state = self.inner.read();
@@ -94,16 +96,16 @@ impl Branch {
         is_opaque || lower.tells_names(dir)
     }
 
-    /// Whether names are told in all directories, and will be in new ones.
+    /// Returns whether names are announced in all directories, and will be in new ones.
     #[must_use]
     pub fn tells_all(&self) -> bool {
         let lower = self.core.shared.lower.as_ref();
         lower.is_none_or(|lower| lower.announced.is_whole())
     }
 
-    /// What the host had at a path, relative to the lower directory, when the branch changed or
-    /// removed it: what conflicts are judged by. `None` when the branch has changed nothing that was
-    /// there.
+    /// Returns what the host had at a path, relative to the lower directory, when the branch
+    /// changed or removed it. Conflicts are judged by this. `None` when the branch has changed
+    /// nothing that was there.
     #[must_use]
     pub fn base_of(&self, path: impl AsRef<Path>) -> Option<Base> {
         let state = self.inner.read();
@@ -132,7 +134,7 @@ impl View<'_> {
         self.tree.shared.lower.as_ref()
     }
 
-    /// Taken before the host is asked.
+    /// Returns how often a directory was announced; read before the host is looked at.
     fn announced(&self) -> u64 {
         self.lower().map_or(0, |lower| lower.announced.added())
     }
@@ -144,7 +146,7 @@ impl View<'_> {
         }
         let is_told = is_own
             || self.lower().is_none_or(|lower| {
-                // What changed before its directory was announced was not told.
+                // A change before its directory was announced was not announced.
                 lower.tells_of(node) && lower.announced.added() == added
             });
         Shown {
@@ -155,7 +157,8 @@ impl View<'_> {
     }
 }
 
-/// Whether the branch holds an object itself; otherwise it is what the host was found to have.
+/// Returns whether the branch holds an object itself. Otherwise it is what the host was found to
+/// have.
 #[expect(clippy::ptr_arg, reason = "whether it is borrowed is the question")]
 fn is_own(inode: &Cow<'_, Inode>) -> bool {
     matches!(inode, Cow::Borrowed(_))

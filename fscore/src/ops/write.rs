@@ -1,34 +1,36 @@
-//! read, write, truncate.
+//! Reading, writing and truncating files.
 
 use std::path::Path;
 
 use super::bytes;
-use crate::branch::{Branch, Txn};
-use crate::bus::lock;
-use crate::caller::Caller;
-use crate::content::{MAX_SIZE, PAGE};
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind, ResizedBy, SizeChange};
-use crate::flags::{Access, OpenFlags};
-use crate::handle::HandleId;
-use crate::id::NodeId;
-use crate::walk::Target;
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind, ResizedBy, SizeChange};
+use crate::model::flags::{Access, OpenFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::Target;
+use crate::store::content::{MAX_SIZE, PAGE};
+use crate::store::handles::HandleId;
 
 impl Branch {
-    /// read(2) at the handle's position. Gives how many bytes, 0 at the end.
+    /// Reads at the handle's position:
+    /// [read(2)](https://man7.org/linux/man-pages/man2/read.2.html). Returns how many bytes, 0 at
+    /// the end of the file.
     ///
     /// # Errors
     ///
-    /// As the system call; `ESTALE` when a lower file is gone or changed after it was copied up.
+    /// Those of read(2); `ESTALE` when a lower file is gone or changed after it was copied up.
     pub fn read(&self, caller: &Caller, handle: HandleId, buffer: &mut [u8]) -> Result<usize> {
         self.read_with(caller, handle, None, buffer)
     }
 
-    /// pread(2).
+    /// Reads at an offset: pread(2).
     ///
     /// # Errors
     ///
-    /// As [`read`](Self::read).
+    /// Those of [`read`](Self::read).
     pub fn read_at(
         &self,
         caller: &Caller,
@@ -53,19 +55,19 @@ impl Branch {
                 return Err(Errno::EBADF);
             }
             check_range(
-                offset.unwrap_or_else(|| *lock(&handle.position)),
+                offset.unwrap_or_else(|| *handle.position.lock()),
                 buffer.len() as u64,
             )?;
             let read = match offset {
                 Some(offset) => view.tree.read(handle.node, offset, buffer)?,
                 None => {
-                    let mut position = lock(&handle.position);
+                    let mut position = handle.position.lock();
                     let read = view.tree.read(handle.node, *position, buffer)?;
                     *position += read as u64;
                     read
                 }
             };
-            let told = read > 0 && view.tell_read(handle)?;
+            let told = read > 0 && view.emit_read(handle)?;
             Ok((read, told))
         })?;
         if told {
@@ -74,21 +76,21 @@ impl Branch {
         Ok(read)
     }
 
-    /// write(2) at the handle's position, or at the end of the file with `O_APPEND`. Gives how many
-    /// bytes.
+    /// Writes at the handle's position, or at the end of the file with `O_APPEND`:
+    /// [write(2)](https://man7.org/linux/man-pages/man2/write.2.html). Returns how many bytes.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of write(2).
     pub fn write(&self, caller: &Caller, handle: HandleId, data: &[u8]) -> Result<usize> {
         self.change(caller, |txn| txn.write(handle, None, data))
     }
 
-    /// pwrite(2); as there, `O_APPEND` wins over the offset.
+    /// Writes at an offset: pwrite(2). As on Linux, `O_APPEND` overrides the offset.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of pwrite(2).
     pub fn write_at(
         &self,
         caller: &Caller,
@@ -99,11 +101,12 @@ impl Branch {
         self.change(caller, |txn| txn.write(handle, Some(offset), data))
     }
 
-    /// truncate(2).
+    /// Sets the size of the file at a path:
+    /// [truncate(2)](https://man7.org/linux/man-pages/man2/truncate.2.html).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of truncate(2).
     pub fn truncate(&self, caller: &Caller, path: impl AsRef<Path>, size: u64) -> Result<()> {
         self.change(caller, |txn| {
             if size > MAX_SIZE {
@@ -114,11 +117,11 @@ impl Branch {
         })
     }
 
-    /// truncate(2) of a node.
+    /// Sets the size of a node: truncate(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of truncate(2).
     pub fn truncate_node(&self, caller: &Caller, node: NodeId, size: u64) -> Result<()> {
         self.change(caller, |txn| {
             let target = txn.walk().target(node)?;
@@ -126,11 +129,11 @@ impl Branch {
         })
     }
 
-    /// ftruncate(2).
+    /// Sets the size of an open file: ftruncate(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of ftruncate(2).
     pub fn ftruncate(&self, caller: &Caller, handle: HandleId, size: u64) -> Result<()> {
         self.change(caller, |txn| txn.ftruncate(handle, size))
     }
@@ -145,12 +148,12 @@ impl Txn<'_> {
         }
         let (node, opened) = (handle.node, handle.opened);
         let append = handle.flags.contains(OpenFlags::APPEND);
-        let position = *lock(&handle.position);
+        let position = *handle.position.lock();
         check_range(offset.unwrap_or(position), data.len() as u64)?;
         if data.is_empty() {
             return Ok(0);
         }
-        // Whoever appends depends on nothing that was there.
+        // Appending does not depend on the bytes that are there.
         self.copy_up_as(node, opened.filter(|_| !append))?;
         let before = self.file_size(node)?;
         let start = if append {
@@ -168,7 +171,7 @@ impl Txn<'_> {
         if let Some(handle) = self.handles.get_mut(id) {
             handle.written = true;
             if offset.is_none() {
-                *lock(&handle.position) = end;
+                *handle.position.lock() = end;
             }
         }
         self.emit_written(id, before)?;
@@ -180,7 +183,7 @@ impl Txn<'_> {
         Ok(inode.as_file().ok_or(Errno::EINVAL)?.size())
     }
 
-    /// Puts bytes into a file, all or nothing.
+    /// Writes bytes into a file, all of them or none.
     pub(crate) fn write_node(&mut self, node: NodeId, start: u64, data: &[u8]) -> Result<()> {
         let end = start + data.len() as u64;
         self.copy_up(node)?;
@@ -193,7 +196,7 @@ impl Txn<'_> {
         self.content_changed(node)
     }
 
-    /// Whether the limit allows the pages that `[start, end)` needs.
+    /// Checks that the limit allows the pages that `[start, end)` needs.
     pub(crate) fn room_to_write(&self, node: NodeId, start: u64, end: u64) -> Result<()> {
         let most = (end - start).div_ceil(PAGE) + 1;
         if self.tree.room_for_pages(most).is_ok() {
@@ -201,13 +204,13 @@ impl Txn<'_> {
         }
         let inode = self.tree.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        // Too many even if all pages of the file lay in the range: they are not looked at then.
+        // If it is too much even with all pages of the file in the range, those are not counted.
         self.tree
             .room_for_pages(most.saturating_sub(2 + file.counted()))?;
         self.tree.room_for_pages(file.new_pages(start, end))
     }
 
-    /// What every change of content does to the metadata.
+    /// Changes the metadata as every change of content does.
     pub(crate) fn content_changed(&mut self, node: NodeId) -> Result<()> {
         self.drop_set_ids(node)?;
         let now = self.now;
@@ -215,7 +218,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// `file_remove_privs`.
+    /// Removes setuid and setgid as a write does (`file_remove_privs`).
     fn drop_set_ids(&mut self, node: NodeId) -> Result<()> {
         let mode = {
             let inode = self.tree.inode(node)?;
@@ -225,7 +228,7 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Tells of a write through a handle to a file that was `before` bytes long.
+    /// Emits a write through a handle to a file that was `before` bytes long.
     pub(crate) fn emit_written(&self, id: HandleId, before: u64) -> Result<()> {
         self.emit(|txn| {
             let handle = txn.handle(id)?;
@@ -279,7 +282,7 @@ impl Txn<'_> {
         })
     }
 
-    /// Everything of a resize that can fail.
+    /// Does everything of a resize that can fail.
     pub(crate) fn prepare_resize(&mut self, node: NodeId, size: u64) -> Result<()> {
         if size > MAX_SIZE {
             return Err(Errno::EFBIG);
@@ -287,9 +290,9 @@ impl Txn<'_> {
         self.copy_up(node)
     }
 
-    /// Resizes a file; needs [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to
-    /// the same size leaves the times of a file without pages alone, and the other ways (`stamp`)
-    /// do not (`mm/shmem.c: shmem_setattr`).
+    /// Resizes a file, after [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to
+    /// the same size does not change the times of a file without pages; the other calls do
+    /// (`stamp`; `mm/shmem.c: shmem_setattr`).
     pub(crate) fn resize(
         &mut self,
         target: &Target,
@@ -327,7 +330,8 @@ impl Txn<'_> {
     }
 }
 
-/// `ksys_pread64`: what is negative as an `off_t` is refused before anything else.
+/// Refuses an offset that is negative as an `off_t`, before anything else is checked
+/// (`ksys_pread64`).
 fn check_offset(offset: Option<u64>) -> Result<()> {
     match offset {
         Some(offset) if offset > MAX_SIZE => Err(Errno::EINVAL),
@@ -335,7 +339,7 @@ fn check_offset(offset: Option<u64>) -> Result<()> {
     }
 }
 
-/// `rw_verify_area`: the end of the range must be an `off_t` too.
+/// Refuses a range whose end is no `off_t` (`rw_verify_area`).
 pub(super) fn check_range(start: u64, len: u64) -> Result<()> {
     match start.checked_add(len) {
         Some(end) if end <= MAX_SIZE => Ok(()),

@@ -1,32 +1,34 @@
-//! Extended attributes: `fs/xattr.c` of Linux over tmpfs, which has `user.`, `trusted.` and
+//! Extended attributes, as `fs/xattr.c` of Linux has them over tmpfs: `user.`, `trusted.` and
 //! `security.`, and no ACLs.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bytes;
-use crate::attr::STICKY;
-use crate::branch::{Branch, Txn};
-use crate::caller::Caller;
-use crate::errno::{Errno, Result};
-use crate::event::{Change, ObjectKind};
-use crate::flags::{Access, XattrFlags};
-use crate::id::NodeId;
-use crate::inode::Inode;
-use crate::walk::{Target, Walk};
+use crate::branch::Branch;
+use crate::branch::transaction::Txn;
+use crate::model::attr::STICKY;
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, ObjectKind};
+use crate::model::flags::{Access, XattrFlags};
+use crate::model::id::NodeId;
+use crate::ops::walk::{Target, Walk};
+use crate::store::inode::Inode;
 
 /// Linux's limits (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 1 << 16;
-/// Bytes of all names and values of one object. Linux's filesystems have such limits, too.
+/// The most bytes of all names and values of one object. Linux's filesystems have such limits, too.
 const MAX_ALL: usize = 1 << 20;
 
 impl Branch {
-    /// setxattr(2), or lsetxattr(2) when `follow` is false.
+    /// Sets an attribute: [setxattr(2)](https://man7.org/linux/man-pages/man2/setxattr.2.html), or
+    /// lsetxattr(2) when `follow` is false.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of setxattr(2).
     pub fn setxattr(
         &self,
         caller: &Caller,
@@ -43,11 +45,11 @@ impl Branch {
         })
     }
 
-    /// setxattr(2) of a node.
+    /// Sets an attribute of a node: setxattr(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of setxattr(2).
     pub fn setxattr_node(
         &self,
         caller: &Caller,
@@ -62,12 +64,14 @@ impl Branch {
         })
     }
 
-    /// getxattr(2), or lgetxattr(2) when `follow` is false. The length of the caller's buffer, and
-    /// so `ERANGE` for one too small, is the caller's matter.
+    /// Returns the value of an attribute:
+    /// [getxattr(2)](https://man7.org/linux/man-pages/man2/getxattr.2.html), or lgetxattr(2) when
+    /// `follow` is false. The caller compares its length with its own buffer, and returns `ERANGE`
+    /// itself.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of getxattr(2).
     pub fn getxattr(
         &self,
         caller: &Caller,
@@ -82,20 +86,22 @@ impl Branch {
         })
     }
 
-    /// getxattr(2) of a node.
+    /// Returns the value of an attribute of a node: getxattr(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of getxattr(2).
     pub fn getxattr_node(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<Arc<[u8]>> {
         self.view(caller, |view| get(view.walk(), node, name))
     }
 
-    /// listxattr(2), or llistxattr(2) when `follow` is false: the names.
+    /// Returns the names of the attributes:
+    /// [listxattr(2)](https://man7.org/linux/man-pages/man2/listxattr.2.html), or llistxattr(2)
+    /// when `follow` is false.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of listxattr(2).
     pub fn listxattr(
         &self,
         caller: &Caller,
@@ -108,20 +114,22 @@ impl Branch {
         })
     }
 
-    /// listxattr(2) of a node: the names.
+    /// Returns the names of the attributes of a node: listxattr(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of listxattr(2).
     pub fn listxattr_node(&self, caller: &Caller, node: NodeId) -> Result<Vec<Box<[u8]>>> {
         self.view(caller, |view| names(view.walk(), node))
     }
 
-    /// removexattr(2), or lremovexattr(2) when `follow` is false.
+    /// Removes an attribute:
+    /// [removexattr(2)](https://man7.org/linux/man-pages/man2/removexattr.2.html), or
+    /// lremovexattr(2) when `follow` is false.
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of removexattr(2).
     pub fn removexattr(
         &self,
         caller: &Caller,
@@ -136,11 +144,11 @@ impl Branch {
         })
     }
 
-    /// removexattr(2) of a node.
+    /// Removes an attribute of a node: removexattr(2).
     ///
     /// # Errors
     ///
-    /// As the system call.
+    /// Those of removexattr(2).
     pub fn removexattr_node(&self, caller: &Caller, node: NodeId, name: &[u8]) -> Result<()> {
         self.change(caller, |txn| {
             let target = txn.walk().target(node)?;
@@ -225,7 +233,7 @@ impl Txn<'_> {
     }
 }
 
-/// `setxattr_copy`: what is refused before the path is looked at.
+/// Refuses what is refused before the path is looked up (`setxattr_copy`).
 fn check_value(name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
     let known = XattrFlags::CREATE | XattrFlags::REPLACE;
     if !known.contains(flags) {
@@ -245,13 +253,13 @@ fn check_name(name: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Which part of the name space a name belongs to.
+/// The namespaces of attributes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Space {
     User,
     Trusted,
     Security,
-    /// Includes `system.`, where ACLs would be.
+    /// Any other, `system.` included, where ACLs would be.
     Unknown,
 }
 
@@ -267,7 +275,7 @@ fn space(name: &[u8]) -> Space {
     }
 }
 
-/// `xattr_resolve_name`: a known prefix, with something after it.
+/// Checks that a name has a known prefix and something after it (`xattr_resolve_name`).
 fn resolve(name: &[u8]) -> Result<()> {
     match space(name) {
         Space::Unknown => Err(Errno::EOPNOTSUPP),
@@ -276,17 +284,17 @@ fn resolve(name: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether nothing follows the prefix.
+/// Returns whether nothing follows the prefix.
 fn is_bare(name: &[u8]) -> bool {
     name.iter().position(|byte| *byte == b'.') == Some(name.len() - 1)
 }
 
-/// Whether objects of that kind have `user.` attributes.
+/// Returns whether objects of that kind have `user.` attributes.
 fn has_user_xattrs(kind: ObjectKind) -> bool {
     matches!(kind, ObjectKind::File | ObjectKind::Directory)
 }
 
-/// `xattr_permission` for writing, and `cap_inode_setxattr`.
+/// Checks that the caller may write an attribute (`xattr_permission` and `cap_inode_setxattr`).
 fn may_write(walk: Walk<'_>, inode: &Inode, name: &[u8]) -> Result<()> {
     let rights = walk.rights;
     match space(name) {
@@ -302,7 +310,7 @@ fn may_write(walk: Walk<'_>, inode: &Inode, name: &[u8]) -> Result<()> {
     resolve(name)
 }
 
-/// `xattr_permission` for reading, then the value.
+/// Checks that the caller may read an attribute (`xattr_permission`), and returns its value.
 fn get(walk: Walk<'_>, node: NodeId, name: &[u8]) -> Result<Arc<[u8]>> {
     check_name(name)?;
     let inode = walk.tree.inode(node)?;

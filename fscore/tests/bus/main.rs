@@ -4,15 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sync;
-// `bus.rs` names these as its own crate's.
-use agentfs_core::{event, id};
+
+/// What `event_bus.rs` names as modules of its own crate.
+mod model {
+    pub(crate) use agentfs_core::{event, id};
+}
 
 #[expect(
     dead_code,
     unreachable_pub,
     reason = "a module of the library, used in part"
 )]
-#[path = "../../src/bus.rs"]
+#[path = "../../src/branch/event_bus.rs"]
 mod bus;
 
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
 
-use bus::{Circumstances, EventBus, Outbox};
+use bus::{EventBus, EventContext, Outbox};
 
 /// Random schedules, and schedules of few preemptions at unlikely places.
 fn model(run: impl Fn() + Send + Sync + Clone + 'static) {
@@ -51,7 +54,7 @@ impl Branch {
     fn change(&self, number: u64) {
         {
             let _locked = self.lock.lock().unwrap();
-            let circumstances = Circumstances {
+            let context = EventContext {
                 time_ns: 0,
                 pid: 0,
                 origin: Origin::Local,
@@ -60,7 +63,7 @@ impl Branch {
                 id: SnapshotId(number),
                 name: "".into(),
             };
-            self.outbox.push(circumstances, change);
+            self.outbox.push(context, change);
         }
         self.outbox.deliver(&self.bus);
     }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, OpenFlags};
 use tempfile::TempDir;
 
-use crate::replay::{Random, operate};
+use agentfs_testkit::random::Random;
+
+use crate::replay::{operate, random_path};
 use crate::support::{World, get};
 
 /// What a file holds; nothing for a directory.
@@ -69,7 +71,7 @@ fn work(b: &Branch, random: &mut Random, who: &str, count: &mut u32) {
             continue;
         }
         let flags = OpenFlags::WRITE_ONLY | OpenFlags::CREATE;
-        if let Ok(handle) = b.open(&root, random.path(), flags, 0o644) {
+        if let Ok(handle) = b.open(&root, random_path(random), flags, 0o644) {
             *count += 1;
             let text = format!("{who} {count}");
             b.write_at(&root, handle, 0, text.as_bytes()).unwrap();
@@ -81,7 +83,7 @@ fn work(b: &Branch, random: &mut Random, who: &str, count: &mut u32) {
 fn check(seed: u64) {
     let host = host();
     let w = World::over(host.path());
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut count = 0;
     for _ in 0..3 {
         work(&w.b, &mut random, "mine", &mut count);
@@ -108,7 +110,7 @@ fn check_two(seed: u64) -> bool {
     let w = World::over(host.path());
     let id = w.fs.branch_create_from_current(&w.root, w.b.id(), "other");
     let other = w.fs.branch(id.unwrap()).unwrap();
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut count = 0;
     work(&w.b, &mut random, "first", &mut count);
     work(&other, &mut random, "second", &mut count);

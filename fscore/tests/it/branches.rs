@@ -136,26 +136,3 @@ fn restore_tells_the_difference_and_keeps_open_files() {
     w.b.close(&w.root, h).unwrap();
     assert_eq!(recorder.lines(), ["closed /extra/file File0 write"]);
 }
-
-#[test]
-fn children_of_a_bound_process_see_its_branch() {
-    let w = World::new();
-    let side =
-        w.fs.branch_create_from_current(&w.root, FsCore::MAIN, "side")
-            .unwrap();
-    let me = std::process::id();
-    assert_eq!(w.fs.branch_of_process(me), None);
-    w.fs.bind_process(me, side).unwrap();
-    let mut child = std::process::Command::new("cat")
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    assert_eq!(w.fs.branch_of_process(child.id()), Some(side));
-    w.fs.unbind_process(me);
-    // What was inherited stays.
-    assert_eq!(w.fs.branch_of_process(child.id()), Some(side));
-    assert_eq!(w.fs.branch_of_process(me), None);
-    drop(child.stdin.take());
-    child.wait().unwrap();
-    assert_eq!(w.fs.bind_process(me, BranchId(99)), Err(Errno::ENOENT));
-}

@@ -1,12 +1,12 @@
 //! Reaching a limit fails with nothing half done.
 
 use agentfs_core::{
-    AllocateFlags, ConfigError, Errno, FsConfig, FsCore, Limits, OpenFlags, Permissions,
+    AllocateFlags, ConfigError, Errno, FsConfig, FsCore, FsLimits, OpenFlags, Permissions,
 };
 
 use crate::support::World;
 
-fn with(change: impl FnOnce(&mut Limits)) -> World {
+fn with(change: impl FnOnce(&mut FsLimits)) -> World {
     let mut config = FsConfig::default();
     change(&mut config.limits);
     World::with(config)

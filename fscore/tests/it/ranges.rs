@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use agentfs_core::{
-    AllocateFlags, Caller, Errno, FsConfig, HandleId, Limits, Overlay, Seek, XattrFlags,
+    AllocateFlags, Caller, Errno, FsConfig, FsLimits, HandleId, Overlay, Seek, XattrFlags,
 };
 
 use crate::support::World;
@@ -238,9 +238,9 @@ fn the_extended_attributes_of_one_object_are_bounded() {
 fn a_full_branch_refuses_a_range_without_looking_at_every_page() {
     at_once(|| {
         let w = World::with(FsConfig {
-            limits: Limits {
+            limits: FsLimits {
                 bytes: 16 * PAGE,
-                ..Limits::default()
+                ..FsLimits::default()
             },
             ..FsConfig::default()
         });

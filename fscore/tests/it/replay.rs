@@ -8,36 +8,21 @@ use agentfs_core::event::Change;
 use agentfs_core::id::NodeId;
 use agentfs_core::{Branch, Caller, FsCore, RenameFlags};
 
+use agentfs_testkit::random::Random;
+
 use crate::support::World;
 
-/// A small generator (splitmix64).
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-
-    pub(crate) fn path(&mut self) -> String {
-        let depth = 1 + self.below(3);
-        (0..depth)
-            .map(|_| {
-                format!(
-                    "/{}",
-                    ["a", "b", "c"][usize::try_from(self.below(3)).unwrap()]
-                )
-            })
-            .collect()
-    }
+pub(crate) fn random_path(random: &mut Random) -> String {
+    let depth = 1 + random.below(3);
+    (0..depth)
+        .map(|_| format!("/{}", random.pick(&["a", "b", "c"])))
+        .collect()
 }
 
 /// Whatever comes of it: most of these fail at first, and the rest makes a tree.
 pub(crate) fn operate(b: &Branch, random: &mut Random) {
     let root = Caller::root();
-    let (one, two) = (random.path(), random.path());
+    let (one, two) = (random_path(random), random_path(random));
     match random.below(8) {
         0 | 1 => b.mkdir(&root, one, 0o755).map(|_| ()),
         2 => b.mknod(&root, one, 0o644, 0).map(|_| ()),
@@ -120,7 +105,7 @@ fn replay(all: &mut Paths, change: &Change) {
 }
 
 fn check(w: &World, seed: u64) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for _ in 0..60 {
         operate(&w.b, &mut random);
     }

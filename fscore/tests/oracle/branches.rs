@@ -11,12 +11,12 @@ use agentfs_core::{Branch, Caller, FsCore, PathChange, Version};
 
 use crate::difference::{Contents, contents, differing, make};
 use crate::fscore::{Core, filesystem};
-use crate::generate::Actor;
-use crate::op::Step;
 use crate::replica::{Names, Recorder, Replica, by_branch};
-use crate::rng::Rng;
 use crate::run::each_seed;
-use crate::walk::{Seen, tree};
+use agentfs_testkit::fs_oracle::generate::Actor;
+use agentfs_testkit::fs_oracle::op::Step;
+use agentfs_testkit::fs_oracle::walk::{Seen, tree};
+use agentfs_testkit::random::Random;
 
 #[test]
 fn branches_and_snapshots_are_as_separate_as_copies() {
@@ -53,7 +53,7 @@ struct Photo {
 
 struct Play {
     fs: FsCore,
-    rng: Rng,
+    rng: Random,
     recorder: Arc<Recorder>,
     lines: Vec<Line>,
     photos: Vec<Photo>,
@@ -93,7 +93,7 @@ impl Play {
         fs.subscribe_events(recorder.clone()).unwrap();
         let mut play = Self {
             fs,
-            rng: Rng::new(seed),
+            rng: Random::new(seed),
             recorder,
             lines: Vec::new(),
             photos: Vec::new(),
@@ -119,7 +119,7 @@ impl Play {
     }
 
     fn run(mut self) -> Result<(), String> {
-        for _ in 0..self.rng.range(8, 30) {
+        for _ in 0..self.rng.range(8..30) {
             match self.rng.below(20) {
                 0..=9 => self.work(),
                 10 | 11 => self.snapshot(),

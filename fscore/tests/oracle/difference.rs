@@ -11,9 +11,9 @@ use agentfs_core::{Caller, FsCore, PathChange, RenameFlags, Version};
 
 use crate::branches::names_of;
 use crate::fscore::filesystem;
-use crate::op::{Answer, Time};
 use crate::replica::Names;
-use crate::walk::Seen;
+use agentfs_testkit::fs_oracle::op::{Answer, Time};
+use agentfs_testkit::fs_oracle::walk::Seen;
 
 /// Everything that `Modified` can be about, by node.
 pub(crate) type Contents = BTreeMap<NodeId, Vec<Answer>>;

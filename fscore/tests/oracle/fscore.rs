@@ -6,7 +6,7 @@ use agentfs_core::{
     RenameFlags as CoreRename, Result, Seek, SetAttr, SetTime, XattrFlags, file_type,
 };
 
-use crate::op::{
+use agentfs_testkit::fs_oracle::op::{
     Answer, Attr, Inodes, Op, RenameFlags, Special, Stamp, Step, Time, WALKER, Whence, Who, bytes,
 };
 

@@ -13,18 +13,12 @@
 mod branches;
 mod difference;
 mod fscore;
-mod generate;
-mod kernel;
-mod op;
 mod regressions;
 mod replica;
-mod rng;
 mod run;
-mod sandbox;
-mod shrink;
 mod stress;
-mod walk;
-mod world;
+
+use agentfs_testkit::fs_oracle::generate;
 
 #[test]
 fn random_sequences_give_what_the_kernel_gives() {

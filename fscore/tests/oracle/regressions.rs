@@ -2,15 +2,10 @@
 
 use libc::{O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDWR, O_TRUNC};
 
-use crate::op::Who::{Alice, Root};
-use crate::op::{Op, RenameFlags, Special, Stamp, Step, Whence, Who};
-use crate::run::{Case, check};
-
-impl Who {
-    fn does(self, op: Op) -> Step {
-        Step { by: self, op }
-    }
-}
+use crate::run::check;
+use agentfs_testkit::fs_oracle::generate::Case;
+use agentfs_testkit::fs_oracle::op::Who::{Alice, Root};
+use agentfs_testkit::fs_oracle::op::{Op, RenameFlags, Special, Stamp, Step, Whence};
 
 #[track_caller]
 fn same(steps: &[Step]) {

@@ -3,29 +3,20 @@
 use std::fmt::Write as _;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use agentfs_core::FsCore;
+use agentfs_testkit::fs_oracle::seeds;
 
 use crate::fscore::{Core, filesystem};
-use crate::generate::Plan;
-use crate::kernel::Kernel;
-use crate::op::{Answer, Step, Who};
-use crate::sandbox::Sandbox;
-use crate::shrink::shrink;
-use crate::walk::everything;
-
-/// A test.
-#[derive(Clone, Debug)]
-pub(crate) struct Case {
-    /// Builds what is there before: FsCore's lower directory. `None` without such a layer.
-    pub(crate) lower: Option<Vec<Step>>,
-    /// What both sides are asked for.
-    pub(crate) steps: Vec<Step>,
-}
+use agentfs_testkit::fs_oracle::generate::{Case, Plan};
+use agentfs_testkit::fs_oracle::kernel::Kernel;
+use agentfs_testkit::fs_oracle::op::{Answer, Step, Who};
+use agentfs_testkit::fs_oracle::sandbox::{Sandbox, run_again_as_root_of_a_namespace};
+use agentfs_testkit::fs_oracle::shrink::shrink_steps;
+use agentfs_testkit::fs_oracle::walk::everything;
 
 /// Where the two sides differ, in words.
 type Difference = String;
@@ -82,21 +73,6 @@ where
     }
 }
 
-/// The seeds that the environment asks for, or so many.
-fn seeds(default: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        let number = text.parse::<u64>();
-        Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-    };
-    let base = number("AGENTFS_ORACLE_BASE").unwrap_or(0);
-    let count = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default);
-    match number("AGENTFS_ORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => base..base + count,
-    }
-}
-
 /// A panic is a difference too.
 fn caught(run: impl FnOnce() -> Result<(), Difference>) -> Result<(), Difference> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
@@ -106,32 +82,8 @@ fn caught(run: impl FnOnce() -> Result<(), Difference>) -> Result<(), Difference
     })
 }
 
-/// Set in a user namespace, where root is the only user there is.
-const ALONE: &str = "AGENTFS_ORACLE_ALONE";
-
-/// Whether there are other users than root, and devices.
-pub(crate) fn has_users() -> bool {
-    std::env::var_os(ALONE).is_none()
-}
-
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Without root, the same test runs in a user namespace, with fewer kinds of steps.
-fn run_again_as_root_of_a_namespace(test: &str) {
-    let program = std::env::current_exe().unwrap();
-    let status = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--"])
-        .arg(program)
-        .args([test, "--exact", "--nocapture"])
-        .env(ALONE, "1")
-        .status()
-        .expect("unshare (util-linux) makes a user namespace");
-    assert!(
-        status.success(),
-        "the run in a user namespace failed: {status}"
-    );
 }
 
 /// Runs one fixed case. Those that need several users run only as root.
@@ -160,8 +112,8 @@ fn report(sandbox: &Sandbox, case: Case) -> String {
         steps: steps.to_vec(),
     };
     let fails = |case: &Case| compare(sandbox, case).is_err();
-    let steps = shrink(steps, |steps| fails(&with(lower.as_deref(), steps)));
-    let lower = lower.map(|lower| shrink(lower, |lower| fails(&with(Some(lower), &steps))));
+    let steps = shrink_steps(steps, |steps| fails(&with(lower.as_deref(), steps)));
+    let lower = lower.map(|lower| shrink_steps(lower, |lower| fails(&with(Some(lower), &steps))));
     let small = Case { lower, steps };
     let difference = compare(sandbox, &small).expect_err("shrinking keeps the failure");
     let mut text = String::new();

@@ -11,7 +11,7 @@ use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
 use crate::branches::names_of;
 use crate::fscore::filesystem;
 use crate::replica::{Names, Recorder, Replica, by_branch};
-use crate::rng::Rng;
+use agentfs_testkit::random::Random;
 
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 400;
@@ -21,7 +21,7 @@ const RECORD: usize = 16;
 /// log gets one record each round.
 fn work(branch: &Branch, worker: u64) {
     let me = Caller::root().with_pid(u32::try_from(worker).unwrap());
-    let mut rng = Rng::new(worker);
+    let mut rng = Random::new(worker);
     let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY | OpenFlags::APPEND;
     let log = branch.open(&me, "/log", flags, 0o644).unwrap();
     for round in 0..ROUNDS {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use agentfs_interpose_shim::kqueue::abi::{self, Event, Kevent, Layout};
 use agentfs_interpose_shim::kqueue::{
-    Call, Channel, Daemon, Engine, Manner, Node, Originals, QueueId, WatchOp,
+    Call, CallOptions, Channel, Daemon, Engine, Node, Originals, QueueId, WatchOp,
 };
 use agentfs_proto::record::{self, AgentFsEvent, Kind};
 use agentfs_ring::doorbell::{Ringer, pipe};
@@ -16,13 +16,13 @@ use agentfs_ring::{Bell, Capacity, Producer, Reserve, heap};
 
 /// A daemon that answers at once and posts to the last watch.
 #[derive(Default)]
-struct NearDaemon {
+struct LocalDaemon {
     covers: bool,
     queue: Mutex<Option<(Producer, Ringer)>>,
     watch: Mutex<u64>,
 }
 
-impl NearDaemon {
+impl LocalDaemon {
     fn post(&self) {
         let mut queue = self.queue.lock().unwrap();
         let (producer, ringer) = queue.as_mut().unwrap();
@@ -43,7 +43,7 @@ impl NearDaemon {
     }
 }
 
-impl Daemon for NearDaemon {
+impl Daemon for LocalDaemon {
     fn covers(&self, _file: BorrowedFd<'_>, _node: Node) -> bool {
         self.covers
     }
@@ -76,7 +76,7 @@ impl Daemon for NearDaemon {
 
     fn reserved_ident(&self, _queue: QueueId, _ident: u64) {}
 
-    fn herald(&self) -> Option<OwnedFd> {
+    fn restart_directory(&self) -> Option<OwnedFd> {
         None
     }
 
@@ -119,7 +119,7 @@ static NOW: libc::timespec = libc::timespec {
 };
 
 /// kevent() with a change or none, and room for 16 events.
-fn hooked(engine: &Engine<NearDaemon>, kq: RawFd, change: Option<&Kevent>) -> i32 {
+fn hooked(engine: &Engine<LocalDaemon>, kq: RawFd, change: Option<&Kevent>) -> i32 {
     let mut events = [Kevent::default(); 16];
     let changes = change.map_or((std::ptr::null(), 0), |change| {
         (std::ptr::from_ref(change), 1)
@@ -127,8 +127,8 @@ fn hooked(engine: &Engine<NearDaemon>, kq: RawFd, change: Option<&Kevent>) -> i3
     #[expect(unsafe_code, reason = "the call takes pointers")]
     // SAFETY: one change or none, room for 16.
     let call = unsafe {
-        let manner = Manner::waiting(&raw const NOW);
-        Call::new(kq, changes, (events.as_mut_ptr(), 16), manner)
+        let options = CallOptions::waiting(&raw const NOW);
+        Call::new(kq, changes, (events.as_mut_ptr(), 16), options)
     };
     black_box(engine.call(call))
 }
@@ -170,10 +170,10 @@ fn vnode(file: &File) -> Kevent {
 }
 
 /// A queue with `count` knotes on AgentFS.
-fn watching(count: usize) -> (Engine<NearDaemon>, RawFd, Vec<File>) {
-    let daemon = NearDaemon {
+fn watching(count: usize) -> (Engine<LocalDaemon>, RawFd, Vec<File>) {
+    let daemon = LocalDaemon {
         covers: true,
-        ..NearDaemon::default()
+        ..LocalDaemon::default()
     };
     let engine = Engine::new(originals(), daemon);
     let kq = agentfs_testkq::kqueue();
@@ -233,7 +233,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn without_watches(rounds: usize) -> [Case; 2] {
     let originals = originals();
-    let engine = Engine::new(originals, NearDaemon::default());
+    let engine = Engine::new(originals, LocalDaemon::default());
     let kq = agentfs_testkq::kqueue();
     let user = |flags: u16| {
         Kevent::from_event(&Event {
@@ -277,7 +277,7 @@ fn with_watches(rounds: usize, many: usize) -> [Case; 2] {
             hooked(&few, few_kq, None);
         },
     );
-    let deliver = |engine: &Engine<NearDaemon>, kq: RawFd| {
+    let deliver = |engine: &Engine<LocalDaemon>, kq: RawFd| {
         engine.daemon().post();
         assert_eq!(hooked(engine, kq, None), 1);
     };

@@ -3,17 +3,25 @@
 //!
 //! `RTLD_NEXT` means "after the library that calls", so everything that is not ours jumps to the
 //! original, which then sees the program as its caller.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program (dlsym(3)): the handle is one of dlopen(3) that is still open, or a special one, and
+//!    the name is a string that ends with a NUL and that nobody changes during the call. A null name,
+//!    which the original refuses or crashes on, is left to it.
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::arch::naked_asm;
 use std::ffi::{CStr, c_char, c_void};
 
 use crate::config::{Hook, config};
-use crate::context::guarded;
+use crate::guard::guarded;
 use crate::hooks::{close, dup, inotify, read, syscall};
 use crate::real::{self, Original};
 
-/// dlsym(3)
+/// Stands for dlsym(3).
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -31,7 +39,7 @@ pub(crate) unsafe extern "C" fn dlsym() {
     )
 }
 
-/// dlsym(3)
+/// Stands for dlsym(3).
 #[cfg(target_arch = "aarch64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -49,12 +57,15 @@ pub(crate) unsafe extern "C" fn dlsym() {
     )
 }
 
-/// Where a call of dlsym goes: to the original, or to [`on_handle`].
+/// Returns where a call of dlsym goes: to the original, or to [`on_handle`].
+///
+/// # Safety
+/// As dlsym(3).
 unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const () {
-    // RTLD_DEFAULT finds us by itself, and RTLD_NEXT has to be seen from the caller.
+    // RTLD_DEFAULT finds the hooks by itself, and RTLD_NEXT depends on the library that calls.
     let is_special = handle.is_null() || handle == libc::RTLD_NEXT || name.is_null();
     if !is_special && !config().is_off(Hook::Dlsym) {
-        // SAFETY: dlsym(3): a string.
+        // SAFETY: 1: not null, so a string, which outlives the call in which it is borrowed.
         let name = unsafe { CStr::from_ptr(name) };
         if guarded(|| find(name).is_some()) == Some(true) {
             return on_handle as *const ();
@@ -63,10 +74,14 @@ unsafe extern "C" fn target(handle: *mut c_void, name: *const c_char) -> *const 
     real::DLSYM.address().cast_const()
 }
 
+/// Looks a name up on a handle. Returns the hook where the name leads to the original of the hook.
+///
+/// # Safety
+/// As dlsym(3).
 unsafe extern "C" fn on_handle(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    // SAFETY: the program's own arguments; the handle is a real one.
+    // SAFETY: 1: the very same arguments, and no special handle, which would depend on the caller.
     let found = unsafe { real::dlsym(handle, name) };
-    // SAFETY: dlsym(3): a string.
+    // SAFETY: 1: `target` has seen that it is not null, so a string, which outlives this call.
     let name = unsafe { CStr::from_ptr(name) };
     match find(name) {
         // Only if the handle leads to the very function that the hook stands in front of.
@@ -77,7 +92,7 @@ unsafe extern "C" fn on_handle(handle: *mut c_void, name: *const c_char) -> *mut
 
 type Function = unsafe extern "C" fn();
 
-/// A hook by its name.
+/// Returns a hook and its original by name.
 fn find(name: &CStr) -> Option<(&'static Original, *const ())> {
     let found = match name.to_bytes() {
         b"read" => (&real::READ, read::read as Function as *const ()),

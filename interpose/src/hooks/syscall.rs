@@ -2,6 +2,16 @@
 //!
 //! Numbers that are not ours, and descriptors that are not ours, jump to the original: vfork and
 //! clone go through here.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program (syscall(2)): it passes what the call of that number asks, each argument in a register
+//!    of its own. What it asks is what the hook of that call asks, with the same pointers and numbers; the
+//!    kernel, too, takes the low bits where an argument is an int.
+//! 2. Our own: the original of `syscall` (`real.rs`) takes up to six arguments from registers. Only calls
+//!    of at most three come here, so the others, whose registers hold anything, are not looked at.
 #![expect(unsafe_code, reason = "functions of the C ABI that programs call")]
 
 use std::arch::naked_asm;
@@ -11,7 +21,7 @@ use crate::config::{Hook, config};
 use crate::hooks::{close, dup, inotify, read};
 use crate::real;
 
-/// syscall(2)
+/// Stands for syscall(2).
 #[cfg(target_arch = "x86_64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -75,7 +85,7 @@ pub(crate) unsafe extern "C" fn syscall() {
     )
 }
 
-/// syscall(2)
+/// Stands for syscall(2).
 #[cfg(target_arch = "aarch64")]
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
@@ -136,7 +146,10 @@ pub(crate) unsafe extern "C" fn syscall() {
     )
 }
 
-/// One of the numbers above.
+/// Makes the call of one of the numbers above.
+///
+/// # Safety
+/// As syscall(2).
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -145,45 +158,70 @@ pub(crate) unsafe extern "C" fn syscall() {
 unsafe extern "C-unwind" fn ours(number: c_long, a: usize, b: usize, c: usize) -> c_long {
     let fd = a as c_int;
     if config().is_off(Hook::Syscall) {
-        // SAFETY: the program's own arguments.
+        // SAFETY: 1 and 2: the very same arguments.
         return unsafe { real::syscall(number, a, b, c) };
     }
     match number {
-        // SAFETY: the program's own arguments, here and below.
+        // SAFETY: 1: read(2) into the same buffer.
         libc::SYS_read => unsafe { read::read_owned(fd, b as *mut _, c) as c_long },
-        // SAFETY: as above.
+        // SAFETY: 1: readv(2) into the same vectors.
         libc::SYS_readv => unsafe { read::readv_owned(fd, b as *const _, c as c_int) as c_long },
-        // SAFETY: as above.
+        // SAFETY: 1: ioctl(2) with the same argument.
         libc::SYS_ioctl => unsafe {
             read::ioctl_owned(fd, b as std::ffi::c_ulong, c as *mut _).into()
         },
-        // SAFETY: as above.
+        // SAFETY: 1: close(2) of the same number.
         libc::SYS_close => unsafe { close::close_owned(fd).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: inotify_rm_watch(2) with the same numbers.
         libc::SYS_inotify_rm_watch => unsafe { inotify::rm_watch_owned(fd, b as c_int).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: inotify_add_watch(2) with the same path.
         libc::SYS_inotify_add_watch => unsafe {
             inotify::inotify_add_watch(fd, b as *const _, c as u32).into()
         },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        libc::SYS_inotify_init => unsafe { inotify::inotify_init().into() },
-        // SAFETY: as above.
+        // SAFETY: 1: inotify_init1(2), whose argument is a number.
         libc::SYS_inotify_init1 => unsafe { inotify::inotify_init1(fd).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: dup(2) of the same number.
         libc::SYS_dup => unsafe { dup::dup_owned(fd).into() },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        libc::SYS_dup2 => unsafe { dup::dup2(fd, b as c_int).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: dup3(2) with the same numbers.
         libc::SYS_dup3 => unsafe { dup::dup3(fd, b as c_int, c as c_int).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: fcntl(2) with the same argument.
         libc::SYS_fcntl => unsafe { dup::fcntl_owned(fd, b as c_int, c).into() },
-        // SAFETY: as above.
+        // SAFETY: 1: close_range(2) with the same numbers.
         libc::SYS_close_range => unsafe {
             close::close_range(a as c_uint, b as c_uint, c as c_int).into()
         },
-        // SAFETY: as above.
+        // SAFETY: 1 and 2: the very same arguments.
+        _ => unsafe { of_this_architecture(number, a, b, c) },
+    }
+}
+
+/// Makes the calls that only older architectures have.
+///
+/// # Safety
+/// As syscall(2).
+#[cfg(target_arch = "x86_64")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "the kernel, too, takes the low bits of its arguments"
+)]
+unsafe fn of_this_architecture(number: c_long, a: usize, b: usize, c: usize) -> c_long {
+    match number {
+        // SAFETY: 1: inotify_init(2), which has no argument.
+        libc::SYS_inotify_init => unsafe { inotify::inotify_init().into() },
+        // SAFETY: 1: dup2(2) with the same numbers.
+        libc::SYS_dup2 => unsafe { dup::dup2(a as c_int, b as c_int).into() },
+        // SAFETY: 1 and 2: the very same arguments.
         _ => unsafe { real::syscall(number, a, b, c) },
     }
+}
+
+/// Makes no call of its own: this architecture has the newer ones alone.
+///
+/// # Safety
+/// As syscall(2).
+#[cfg(target_arch = "aarch64")]
+unsafe fn of_this_architecture(number: c_long, a: usize, b: usize, c: usize) -> c_long {
+    // SAFETY: 1 and 2: the very same arguments.
+    unsafe { real::syscall(number, a, b, c) }
 }

@@ -1,6 +1,6 @@
-//! A read of the program: what the kernel gave, less what is ours, and what is in the ring.
+//! A read of the program: what the kernel returned, less the hidden events, and what is in the ring.
 //!
-//! One hidden event of the bell is the token to pop. Its holder pops until the ring is empty and
+//! One event of the bell is the token to pop. The thread that holds it pops until the ring is empty and
 //! armed, or rings when something is left. So the descriptor is readable exactly when a read returns
 //! something.
 
@@ -18,36 +18,37 @@ use crate::inotify::event::{
 use crate::inotify::instance::State;
 use crate::inotify::queue::Queue;
 use crate::inotify::register;
-use crate::inotify::shared::{HiddenWatch, Known};
+use crate::inotify::shared::HiddenWatch;
+use crate::inotify::watch_table::WatchState;
 
-/// What a read of the kernel's queue became.
+/// The result of a read, once our events are out and the ring's are in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// So many bytes for the program.
+    /// The program gets so many bytes.
     Bytes(usize),
     /// The first event does not fit: EINVAL.
     TooSmall,
-    /// Nothing of it was for the program: read again.
+    /// Nothing of what was read is for the program: it has to be read again.
     Again,
 }
 
-/// Makes of what the kernel gave what the program gets.
+/// Turns what the kernel returned into what the program gets.
 pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>) -> Outcome {
     let mut from = 0;
     let mut is_too_small = false;
     loop {
-        let mut sight = Sight::default();
-        let token = buffer.sift(from, |head| sight.judge(state, head));
-        let is_restarted = sight.is_restarted;
+        let mut scan = Scan::default();
+        let token = buffer.sift(from, |head| scan.judge(state, head));
+        let is_restarted = scan.is_restarted;
         if is_restarted {
             register::reconnect(fd, state);
         }
-        // After a restart the overflow is the whole of it, and the new ring has rung or will.
+        // After a restart, the overflow is all there is to insert; the new ring has rung or will ring.
         let mut at = match token {
             Some(at) => at,
             None if is_restarted => buffer.filled(),
             None => {
-                sight.forget_ended(state);
+                scan.forget_ended(state);
                 break;
             }
         };
@@ -65,7 +66,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         }
         let mut ended = Wds::default();
         is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
-        sight.forget_ended(state);
+        scan.forget_ended(state);
         from = buffer.filled();
         if !remove_watches(&ended, fd) || !read_more(fd, buffer) {
             break;
@@ -78,7 +79,7 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     }
 }
 
-/// Whether the first thing that was read is our bell, which is in no other instance.
+/// Returns whether the first event is our bell, which lies in no other instance.
 pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
     let is_bell = |head: Head| {
         head.mask & IN_ACCESS != 0 && state.shared.hidden(head.wd) == Some(HiddenWatch::Bell)
@@ -86,16 +87,16 @@ pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
     buffer.first().is_some_and(is_bell)
 }
 
-/// What is seen in passing among the events of the kernel.
+/// What a scan of the kernel's events finds beside the events themselves.
 #[derive(Debug, Default)]
-struct Sight {
+struct Scan {
     is_restarted: bool,
     has_token: bool,
-    /// Watches that end behind the token: what the ring has for them comes first.
+    /// Watches that end behind the token: their records in the ring come first.
     ended: Wds,
 }
 
-impl Sight {
+impl Scan {
     fn judge(&mut self, state: &State, head: Head) -> Verdict {
         match state.shared.hidden(head.wd) {
             Some(HiddenWatch::Bell) if head.mask & IN_ACCESS != 0 => {
@@ -117,13 +118,13 @@ impl Sight {
         if head.mask & IN_IGNORED == 0 {
             return Verdict::Keep;
         }
-        match state.shared.known(head.wd) {
-            Known::No => Verdict::Keep,
-            Known::Told => {
+        match state.shared.watch_state(head.wd) {
+            WatchState::Unwatched => Verdict::Keep,
+            WatchState::EndDelivered => {
                 state.shared.forget(head.wd);
                 Verdict::Strip
             }
-            Known::Live => {
+            WatchState::Live => {
                 if !self.has_token || !self.ended.push(head.wd) {
                     forget(state, head.wd);
                 }
@@ -139,7 +140,7 @@ impl Sight {
     }
 }
 
-/// The kernel has ended a watch.
+/// Forgets and unregisters a watch that the kernel has ended.
 fn forget(state: &State, wd: i32) {
     state.shared.forget(wd);
     if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(wd)) {
@@ -174,7 +175,7 @@ impl Wds {
         self.len == self.wds.len()
     }
 
-    /// False when there is no place.
+    /// Adds one. Returns false when there is no place for it.
     fn push(&mut self, wd: i32) -> bool {
         let place = self.wds.get_mut(self.len);
         let has_place = place.is_some();
@@ -190,7 +191,7 @@ impl Wds {
     }
 }
 
-/// Removes the kernel's watches of whose end the ring told. Whether there were any.
+/// Removes the kernel's watches whose end was in the ring. Returns whether there were any.
 fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
     for wd in ended.get() {
         let _ = inotify::remove_watch(fd, *wd);
@@ -198,24 +199,16 @@ fn remove_watches(ended: &Wds, fd: BorrowedFd<'_>) -> bool {
     !ended.get().is_empty()
 }
 
-/// Reads what the kernel has at once, to take its `IN_IGNORED` out before the program is told that
-/// there is something to read.
+/// Reads what the kernel has at once, to take its `IN_IGNORED` out before poll(2) reports to the program
+/// that there is something to read.
 fn read_more(fd: BorrowedFd<'_>, buffer: &mut Buffer<'_>) -> bool {
     let is_ready = buffer.room() >= HEADER && rustix::io::ioctl_fionread(fd).is_ok_and(|n| n > 0);
-    if !is_ready {
-        return false;
-    }
-    let Ok((read, _)) = rustix::io::read(fd, buffer.free()) else {
-        return false;
-    };
-    let len = read.len();
-    buffer.count_filled(len);
-    len > 0
+    is_ready && buffer.read_more(fd)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Popped {
-    /// The ring is empty and armed, or what is left will be told by a bell.
+    /// The ring is empty and armed, or the bell has been rung for what is left.
     Done,
     /// There is an event that does not fit.
     TooSmall,
@@ -226,7 +219,7 @@ fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Wds) 
         return Popped::Done;
     };
     let Some(mut claim) = queue.claim() else {
-        // Somebody else has it for long: give the token back.
+        // Another thread or process has it for long: the token goes back.
         queue.ring();
         return Popped::Done;
     };
@@ -259,11 +252,11 @@ fn pop_claimed(
     at: &mut usize,
     ended: &mut Wds,
 ) -> Left {
-    // Records that are for nobody are passed over, but not without end.
+    // Records that no watch waits for are passed over, but not without end.
     const MOST: u32 = 1 << 20;
     for _ in 0..MOST {
         if buffer.room() < MAX_EVENT || ended.is_full() {
-            // The next one may not fit: what was handed out before is freed without it.
+            // The next record may not fit, so what was handed out before it is released now.
             release(queue, claim);
         }
         let record = match claim.next() {
@@ -275,13 +268,13 @@ fn pop_claimed(
                     Ok(ArmOutcome::MaySleep) | Err(_) => return Left::Nothing,
                 }
             }
-            // A broken ring stays silent until the queue is made anew.
+            // Nothing more comes out of a broken ring until the queue is made anew.
             Err(_) => return Left::Nothing,
         };
         let Some(event) = Event::of(&record) else {
             continue;
         };
-        if event.is_for_nobody(state) {
+        if event.is_of_ended_watch(state) {
             continue;
         }
         if ended.is_full() {
@@ -291,7 +284,7 @@ fn pop_claimed(
             return Left::TooLong;
         }
         if event.is_end() {
-            state.shared.mark_told(event.head.wd);
+            state.shared.mark_end_delivered(event.head.wd);
             let _ = ended.push(event.head.wd);
         }
     }
@@ -312,7 +305,7 @@ struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// `None` for what is no event of inotify.
+    /// Reads a record. Returns `None` for one that is no event of inotify.
     fn of(record: &'a [u8]) -> Option<Self> {
         let record = EventRef::parse(record).ok()?;
         let (head, name) = (record.head(), record.path());
@@ -349,28 +342,29 @@ impl<'a> Event<'a> {
         self.head.mask & IN_IGNORED != 0
     }
 
-    /// Of a watch that the kernel or the daemon has already ended.
-    fn is_for_nobody(&self, state: &State) -> bool {
-        self.head.wd > 0 && state.shared.known(self.head.wd) != Known::Live
+    /// Returns whether the event is of a watch that the kernel or the daemon has already ended.
+    fn is_of_ended_watch(&self, state: &State) -> bool {
+        self.head.wd > 0 && state.shared.watch_state(self.head.wd) != WatchState::Live
     }
 }
 
-/// Bytes that a read would return: what the kernel counts, less the bell, and what the ring has.
+/// Returns the bytes that a read would return: what the kernel counts, less the bell, and what the ring
+/// has.
 pub(crate) fn readable_bytes(state: &State, kernel: usize) -> usize {
-    // Without a bell nothing of the ring can be read yet.
+    // Without a bell, nothing of the ring can be read yet.
     if kernel < HEADER {
         return kernel;
     }
     let Some(queue) = state.queue() else {
         return kernel;
     };
-    // Popped and not released: handed out again to who reads.
+    // What is popped and not released is handed out again to the next reader.
     let Some(mut claim) = queue.claim() else {
         return kernel;
     };
     let mut bytes = 0;
     while let Ok(Some(record)) = claim.next() {
-        let event = Event::of(&record).filter(|it| !it.is_for_nobody(state));
+        let event = Event::of(&record).filter(|it| !it.is_of_ended_watch(state));
         bytes += event.map_or(0, |it| event_len(it.name.len()));
     }
     if bytes > 0 {

@@ -2,12 +2,21 @@
 //!
 //! Layout (inotify(7), `include/uapi/linux/inotify.h`): wd i32, mask u32, cookie u32, len u32, then
 //! `len` bytes of name, padded with NULs to a multiple of 16.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: in a [`Buffer`] the first `filled` bytes are initialised, and `filled` is at most the length.
+//!    [`Buffer::new`] has its caller's promise for that; [`Buffer::sift`] and [`Buffer::insert`] copy what
+//!    is initialised, or write what they add; [`Buffer::read_more`] counts what the kernel has written.
 #![expect(
     unsafe_code,
     reason = "reads the part of the program's buffer that the kernel has written"
 )]
 
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 
 /// Bytes of an event without a name.
 pub(crate) const HEADER: usize = 16;
@@ -29,7 +38,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    /// "You may have missed something."
+    /// The event that says: you may have missed something.
     pub(crate) const OVERFLOW: Self = Self {
         wd: -1,
         mask: IN_Q_OVERFLOW,
@@ -37,8 +46,8 @@ impl Head {
     };
 }
 
-/// Bytes of an event with a name of this length, as `inotify_fsnotify.c: round_event_name_len` has
-/// it: a NUL at least, and a multiple of the header.
+/// Returns the bytes of an event with a name of this length, as `inotify_fsnotify.c:
+/// round_event_name_len` computes them: a NUL at least, and a multiple of the header.
 pub(crate) const fn event_len(name: usize) -> usize {
     if name == 0 {
         HEADER
@@ -52,9 +61,9 @@ pub(crate) const fn event_len(name: usize) -> usize {
 pub(crate) enum Verdict {
     /// The program gets it.
     Keep,
-    /// It is not the program's.
+    /// The program does not get it.
     Strip,
-    /// It is not the program's, and stands where injected events go.
+    /// The program does not get it, and injected events go in its place.
     Token,
     /// The program gets it, and injected events go behind it.
     KeepToken,
@@ -68,6 +77,8 @@ pub(crate) struct Buffer<'a> {
 }
 
 impl<'a> Buffer<'a> {
+    /// Wraps the program's buffer.
+    ///
     /// # Safety
     /// * The first `filled` bytes are initialised.
     pub(crate) unsafe fn new(bytes: &'a mut [MaybeUninit<u8>], filled: usize) -> Self {
@@ -75,34 +86,37 @@ impl<'a> Buffer<'a> {
         Self { bytes, filled }
     }
 
+    /// Returns how many bytes are filled.
     pub(crate) fn filled(&self) -> usize {
         self.filled
     }
 
+    /// Returns how many bytes are free.
     pub(crate) fn room(&self) -> usize {
         self.bytes.len() - self.filled
     }
 
-    /// The bytes behind what is filled.
-    pub(crate) fn free(&mut self) -> &mut [MaybeUninit<u8>] {
-        self.bytes.get_mut(self.filled..).unwrap_or_default()
+    /// Reads behind what is filled. Returns whether anything came.
+    pub(crate) fn read_more(&mut self, fd: BorrowedFd<'_>) -> bool {
+        let free = self.bytes.get_mut(self.filled..).unwrap_or_default();
+        let Ok((read, _)) = rustix::io::read(fd, free) else {
+            return false;
+        };
+        let len = read.len();
+        self.filled += len;
+        len > 0
     }
 
-    /// Counts `len` more bytes as filled, which were written to [`free`](Self::free).
-    pub(crate) fn count_filled(&mut self, len: usize) {
-        self.filled = (self.filled + len).min(self.bytes.len());
-    }
-
-    /// The head of the first event.
+    /// Returns the head of the first event.
     pub(crate) fn first(&self) -> Option<Head> {
         self.event(0).map(|(head, _)| head)
     }
 
-    /// The event at `at`: its head and its length, or `None` when there is no whole one.
+    /// Returns head and length of the event at `at`, or `None` when there is no whole one.
     fn event(&self, at: usize) -> Option<(Head, usize)> {
         let filled = self.bytes.get(at..self.filled)?;
         let header = filled.first_chunk::<HEADER>()?;
-        // SAFETY: bytes below `filled` are initialised.
+        // SAFETY: 1: `header` is a part of the first `filled` bytes.
         let header = header.map(|byte| unsafe { byte.assume_init() });
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = header;
         let name = usize::try_from(u32::from_ne_bytes([m, n, o, p])).ok()?;
@@ -117,7 +131,7 @@ impl<'a> Buffer<'a> {
         ))
     }
 
-    /// Asks about every event from `from` on and takes out what is not the program's. Returns where
+    /// Has every event from `from` on judged, and takes out those that are not the program's. Returns where
     /// injected events go.
     ///
     /// Bytes that are no events are left alone.
@@ -151,8 +165,8 @@ impl<'a> Buffer<'a> {
         token
     }
 
-    /// Puts an event at `at`, before what is there, and moves `at` behind it. False when it does not
-    /// fit.
+    /// Inserts an event at `at`, before what is there, and moves `at` behind it. Returns false when it does
+    /// not fit.
     pub(crate) fn insert(&mut self, at: &mut usize, head: Head, name: &[u8]) -> bool {
         let len = event_len(name.len());
         if len > self.room() || *at > self.filled {
@@ -254,7 +268,7 @@ mod tests {
 
             let mut memory: Vec<_> = bytes.iter().copied().map(MaybeUninit::new).collect();
             memory.resize(len, MaybeUninit::new(0xee));
-            // SAFETY: all of it is initialised.
+            // SAFETY: the first `bytes.len()` bytes of `memory` are those of `bytes`.
             let mut buffer = unsafe { Buffer::new(&mut memory, bytes.len()) };
             if let Some(mut at) = buffer.sift(0, judge) {
                 for (wd, mask, cookie, name) in &ring {
@@ -265,7 +279,7 @@ mod tests {
                 }
             }
             let filled = buffer.filled();
-            // SAFETY: all of it is initialised.
+            // SAFETY: every byte of `memory` was made by `MaybeUninit::new`.
             let found: Vec<u8> = memory.iter().take(filled).map(|byte| unsafe { byte.assume_init() }).collect();
             prop_assert_eq!(found, encode(&expected));
         }
@@ -273,11 +287,11 @@ mod tests {
         #[test]
         fn bytes_that_are_no_events_stay_as_they_are(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut memory: Vec<_> = bytes.iter().copied().map(MaybeUninit::new).collect();
-            // SAFETY: all of it is initialised.
+            // SAFETY: the first `bytes.len()` bytes of `memory` are those of `bytes`.
             let mut buffer = unsafe { Buffer::new(&mut memory, bytes.len()) };
             prop_assert_eq!(buffer.sift(0, |_| Verdict::Keep), None);
             prop_assert_eq!(buffer.filled(), bytes.len());
-            // SAFETY: all of it is initialised.
+            // SAFETY: every byte of `memory` was made by `MaybeUninit::new`.
             let found: Vec<u8> = memory.iter().map(|byte| unsafe { byte.assume_init() }).collect();
             prop_assert_eq!(found, bytes);
         }

@@ -3,6 +3,13 @@
 //! The kernel numbers watches upwards (`inotify_user.c: inotify_add_to_idr`, a cyclic allocator), and
 //! there are programs that count on it. Where the kernel can set the next number (`INOTIFY_IOC_SETNEXTWD`,
 //! for checkpoints), ours are the highest there are and the program's go on where they were.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The kernel (`fs/notify/inotify/inotify_user.c`): `INOTIFY_IOC_SETNEXTWD` takes its argument as a
+//!    number and reads no memory through it; a descriptor that is no inotify instance gives ENOTTY.
 #![expect(unsafe_code, reason = "an ioctl that has no wrapper")]
 
 use std::collections::HashSet;
@@ -19,27 +26,28 @@ use crate::real;
 /// `_IOW('I', 0, __s32)`
 const INOTIFY_IOC_SETNEXTWD: std::ffi::c_ulong = 0x4004_4900;
 
-/// The wd that an instance gives next, by descriptor: 0 when we have not seen all of them.
+/// The wd that an instance gives next, by descriptor; 0 for an instance of which the shim has not seen
+/// every wd.
 static NEXT: [AtomicI32; fd_table::LEN] = [const { AtomicI32::new(0) }; fd_table::LEN];
 
-/// The wd for our next watch, from the highest down.
+/// The wd for the next hidden watch, from the highest down.
 static OURS: AtomicI32 = AtomicI32::new(i32::MAX - 1);
 
 fn next(fd: RawFd) -> Option<&'static AtomicI32> {
     NEXT.get(usize::try_from(fd).ok()?)
 }
 
-/// A new instance: its first wd will be 1.
+/// Notes a new instance, whose first wd will be 1.
 pub(crate) fn instance_made(fd: RawFd) {
     if let Some(next) = next(fd) {
         next.store(1, Ordering::Relaxed);
     }
 }
 
-/// The program got a wd.
+/// Notes that the program got a wd.
 pub(crate) fn wd_given(fd: RawFd, wd: i32) {
     if wd > OURS.load(Ordering::Relaxed) {
-        // Another thread's call that came between: the number was meant for us.
+        // The call of another thread came between, and got the number that was meant for a hidden watch.
         return;
     }
     if let Some(next) = next(fd).filter(|it| it.load(Ordering::Relaxed) != 0) {
@@ -47,14 +55,14 @@ pub(crate) fn wd_given(fd: RawFd, wd: i32) {
     }
 }
 
-/// The instance has another number, too.
+/// Notes that the instance has another number, too.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     if let (Some(from), Some(to)) = (next(from), next(to)) {
         to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
-/// Adds a watch of ours.
+/// Adds a hidden watch.
 pub(crate) fn add(fd: BorrowedFd<'_>, path: &CStr, mask: WatchFlags) -> Option<i32> {
     use std::os::fd::AsRawFd as _;
     let number = fd.as_raw_fd();
@@ -76,11 +84,11 @@ pub(crate) fn add(fd: BorrowedFd<'_>, path: &CStr, mask: WatchFlags) -> Option<i
     Some(wd)
 }
 
-/// The watches that the instance has now, from `/proc/self/fdinfo`.
+/// Returns the watches that the instance has now, from `/proc/self/fdinfo`.
 ///
 /// A watch keeps its filesystem, and the filesystem its device number. So when a watch that was made on
-/// a device is alive after somebody said that this device is a mount of his, it is his mount that the
-/// watch is on, and not one before it that had the number.
+/// a device is alive after a daemon has named that device as one of its mounts, the watch is on that very
+/// mount, and not on an earlier one that had the number.
 pub(crate) fn alive(fd: BorrowedFd<'_>) -> HashSet<u32> {
     use std::os::fd::AsRawFd as _;
     let read = || -> rustix::io::Result<Vec<u8>> {
@@ -100,7 +108,7 @@ pub(crate) fn alive(fd: BorrowedFd<'_>) -> HashSet<u32> {
     lines.filter_map(wd_in_line).collect()
 }
 
-/// proc_pid_fdinfo(5): `inotify wd:N ino:N sdev:N ...`, in hexadecimal digits.
+/// Reads the wd in a line of proc_pid_fdinfo(5): `inotify wd:N ino:N sdev:N ...`, in hexadecimal digits.
 fn wd_in_line(line: &[u8]) -> Option<u32> {
     let rest = line.strip_prefix(b"inotify wd:")?;
     let digits = rest.split(|byte| *byte == b' ').next()?;
@@ -114,6 +122,6 @@ fn set_next(fd: RawFd, wd: i32) -> bool {
         return false;
     };
     let argument = std::ptr::without_provenance_mut(wd);
-    // SAFETY: the argument is a number.
+    // SAFETY: 1: ioctl(2) asks that the argument be what the request takes, which is a number.
     unsafe { real::ioctl(fd, INOTIFY_IOC_SETNEXTWD, argument) == 0 }
 }

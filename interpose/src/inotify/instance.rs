@@ -2,6 +2,21 @@
 //!
 //! The place of a state is never given back to the allocator but used again, so a thread may look at
 //! it while another closes the descriptor; a count says whether it is alive.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: a [`Place`] is made by `Box::leak` in [`free_place`] and never freed. `PLACES`, every
+//!    `next`, and every [`Owner::Inotify`] of the table are 0 or the address of one, stored with Release
+//!    after it was filled; the address was exposed before it went into the table.
+//! 2. Our own: a state is made by `Box::into_raw` in [`Instance::new`], before `uses` becomes more than 0.
+//!    `uses` never grows from 0 but there, an [`Instance`] is one of the uses, and only the thread that
+//!    takes the last one takes the state out and frees it. So while a use is counted, the state lives.
+//! 3. Our own: a [`Chained`] is made by `Box::into_raw` in [`State::set_queue`] and freed by the drop of
+//!    its state alone. `set_queue` is called under the lock of [`register`](super::register), so no link
+//!    of the chain is lost.
+//! 4. fork(2): when its handler runs, the child has one thread, and its memory is a copy of its parent's.
 #![expect(
     unsafe_code,
     reason = "follows an address of the table to memory that is never freed"
@@ -20,7 +35,7 @@ use crate::inotify::shared::Shared;
 /// The place of a state.
 #[derive(Debug)]
 struct Place {
-    /// Descriptors that lead here, and threads that look.
+    /// How many descriptors lead here, and how many threads look.
     uses: AtomicU32,
     state: AtomicPtr<State>,
     next: AtomicPtr<Place>,
@@ -30,7 +45,7 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) shared: Shared,
-    /// The queue in force, and behind it those before it, which a thread may still look at.
+    /// The queue in force, and behind it the earlier ones, which a thread may still look at.
     queue: AtomicPtr<Chained>,
 }
 
@@ -42,11 +57,11 @@ struct Chained {
 
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
-/// Acquire: pairs with the store that put the place there, after it was filled.
+/// Returns every place. Acquire: pairs with the store that put the place there, after it was filled.
 fn places() -> impl Iterator<Item = &'static Place> {
     let mut at = PLACES.load(Ordering::Acquire);
     std::iter::from_fn(move || {
-        // SAFETY: null, or a place, which is never freed.
+        // SAFETY: 1: null, or a place, aligned and filled, to which there are only shared references.
         let place = unsafe { at.as_ref() }?;
         at = place.next.load(Ordering::Acquire);
         Some(place)
@@ -58,21 +73,22 @@ fn places() -> impl Iterator<Item = &'static Place> {
 pub(crate) struct Instance(&'static Place);
 
 impl Instance {
-    /// The state of a descriptor, if it is an instance with a watch on AgentFS.
+    /// Returns the state of a descriptor, if it is an instance with a watch on AgentFS.
     pub(crate) fn of(fd: RawFd) -> Option<Self> {
         let Owner::Inotify(address) = fd_table::get(fd) else {
             return None;
         };
-        // SAFETY: the table has only addresses of places, which are never freed.
+        // SAFETY: 1: the address of a place, not 0, aligned and filled, to which there are only shared
+        // references.
         let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
         let more = |uses: u32| (uses > 0).then_some(uses + 1);
-        // Acquire: pairs with the Release in `new`; who counts as a user finds the state.
+        // Acquire: pairs with the Release in `new`; whoever counts as a user finds the state.
         place
             .uses
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
             .ok()?;
         let instance = Self(place);
-        // The place may have been closed and used again in between.
+        // The descriptor may have been closed in between, and its place used again.
         (fd_table::get(fd) == Owner::Inotify(address)).then_some(instance)
     }
 
@@ -83,9 +99,9 @@ impl Instance {
             shared,
             queue: AtomicPtr::new(ptr::null_mut()),
         });
-        // Release, twice: pair with `state` and `of`, which find a whole state.
+        // Release, twice: they pair with `state` and `of`, which find a whole state.
         place.state.store(Box::into_raw(state), Ordering::Release);
-        // One for the descriptor and one for the result.
+        // One use is the descriptor's, and one the result's.
         place.uses.store(2, Ordering::Release);
         let instance = Self(place);
         if fd_table::set(fd, Owner::Inotify(instance.address())) {
@@ -100,13 +116,14 @@ impl Instance {
         ptr::from_ref(self.0).expose_provenance()
     }
 
-    /// The state.
+    /// Returns the state.
     pub(crate) fn state(&self) -> &State {
-        // SAFETY: while a use is counted there is a state, and it is not freed.
+        // SAFETY: 2: `self` is a use, so the pointer is to a state that lives as long as `self`, which the
+        // result borrows; there are only shared references to it until the last use is gone.
         unsafe { &*self.0.state.load(Ordering::Acquire) }
     }
 
-    /// Another descriptor leads here.
+    /// Notes that another descriptor leads here.
     pub(crate) fn also_at(&self, fd: RawFd) {
         // Relaxed: this very use keeps the state.
         self.0.uses.fetch_add(1, Ordering::Relaxed);
@@ -115,7 +132,7 @@ impl Instance {
         }
     }
 
-    /// A descriptor leads here no more.
+    /// Notes that a descriptor leads here no more.
     pub(crate) fn forget(&self, fd: RawFd) {
         if fd_table::take(fd) == Owner::Inotify(self.address()) {
             self.give_back();
@@ -127,7 +144,8 @@ impl Instance {
         if self.0.uses.fetch_sub(1, Ordering::AcqRel) == 1 {
             let state = self.0.state.swap(ptr::null_mut(), Ordering::AcqRel);
             if !state.is_null() {
-                // SAFETY: made by Box::into_raw, and nobody else counts as a user.
+                // SAFETY: 2: made by `Box::into_raw`; this was the last use and has taken the pointer out,
+                // so nobody else refers to it or frees it.
                 drop(unsafe { Box::from_raw(state) });
             }
         }
@@ -140,9 +158,9 @@ impl Drop for Instance {
     }
 }
 
-/// A place without a state. Called under the lock of [`register`](super::register).
+/// Returns a place without a state. It is called under the lock of [`register`](super::register).
 fn free_place() -> &'static Place {
-    // Acquire: pairs with `give_back`; the state of before is gone.
+    // Acquire: pairs with `give_back`; the earlier state is gone.
     let is_free = |place: &&Place| {
         place.uses.load(Ordering::Acquire) == 0 && place.state.load(Ordering::Acquire).is_null()
     };
@@ -160,10 +178,11 @@ fn free_place() -> &'static Place {
 }
 
 impl State {
-    /// The queue in force, unless another process has taken the instance over.
+    /// Returns the queue in force, unless another process has taken the instance over.
     pub(crate) fn queue(&self) -> Option<&Queue> {
         // Acquire: pairs with `set_queue`, which has filled it.
-        // SAFETY: null, or a queue that lives as long as the state.
+        // SAFETY: 3: null, or a link of the chain, which lives as long as the state that the result borrows
+        // and is not written any more.
         let chained = unsafe { self.queue.load(Ordering::Acquire).as_ref() }?;
         let queue = &chained.queue;
         (queue.generation == self.shared.generation()).then_some(queue)
@@ -185,18 +204,20 @@ impl Drop for State {
         }
         let mut at = *self.queue.get_mut();
         while !at.is_null() {
-            // SAFETY: made by Box::into_raw in `set_queue`, and nobody looks any more.
+            // SAFETY: 3: made by `Box::into_raw`; `self` is borrowed alone, so nobody refers to a link of
+            // its chain, and each link is taken once, on the way from the newest to the oldest.
             let chained = unsafe { Box::from_raw(at) };
             at = chained.older;
         }
     }
 }
 
-/// In a child of fork: it has every instance that its parent has. Uses that threads of the parent
-/// counted stay counted, so such a state is kept a little too long, never freed too early.
+/// Joins every instance in a child of fork, which has all that its parent has. Uses that threads of the
+/// parent counted stay counted, so such a state is kept a little too long, and never freed too early.
 pub(crate) fn in_forked_child() {
     for place in places() {
-        // SAFETY: null, or the state of an instance; there is one thread.
+        // SAFETY: 2 and 4: null, or a whole state, because a use that a thread of the parent counted stays
+        // counted here; no other thread is there to free it.
         if let Some(state) = unsafe { place.state.load(Ordering::Acquire).as_ref() } {
             state.shared.join();
         }

@@ -2,6 +2,21 @@
 //!
 //! The program keeps its real descriptor and the kernel's watches. What the kernel cannot know comes
 //! through a ring, and a hidden watch makes the descriptor readable when something is in it.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: it keeps a descriptor open during its own call. If another thread of it closes the
+//!    number meanwhile, a system call of ours fails or works on another file, as the program's own would;
+//!    no memory depends on it.
+//! 2. The program (inotify_add_watch(2)): a path that the kernel has found to be a string is not changed
+//!    or freed before the call returns.
+//! 3. The program (read(2)): a buffer is writable for its `len` bytes, or no memory, which the kernel
+//!    answers with EFAULT; nobody else uses it during the call.
+//! 4. The kernel (read(2)): a result above 0 says how many bytes it has written at the start of the
+//!    buffer, and is at most `len`; `len` counts no more than `isize::MAX` bytes then, because no memory
+//!    is larger.
 #![expect(unsafe_code, reason = "works on the buffers of the program")]
 
 mod deliver;
@@ -11,49 +26,48 @@ mod instance;
 mod queue;
 mod register;
 mod shared;
+mod watch_table;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use crate::context::{self, guarded};
 use crate::fd_table::{self, Owner};
+use crate::guard::{self, guarded};
 use crate::mounts::{self, Object};
-use crate::real;
+use crate::{process, real};
 use deliver::Outcome;
 use event::Buffer;
 use instance::Instance;
 
 const IN_DONT_FOLLOW: u32 = 0x0200_0000;
 
-/// A descriptor of the program, for the length of one call.
+/// Borrows a descriptor of the program for the length of one call.
 fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
-    // SAFETY: not -1; the program keeps it open during its own call, and if another thread closes it
-    // meanwhile, a system call on it fails as the program's own would.
+    // SAFETY: 1: not -1, and open for the one call of the program in which it is borrowed.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// A new instance. Its number may have been that of one whose end we did not see.
+/// Notes a new instance. Its number may have been that of an earlier one whose end no hook saw.
 pub(crate) fn made(fd: RawFd) {
     hidden_watch::instance_made(fd);
     closing(fd);
 }
 
-/// `inotify_add_watch` is about to be called. Gives the object, if it is on AgentFS.
+/// Prepares a call of `inotify_add_watch`. Returns the object, if it is on AgentFS.
 ///
 /// # Safety
 /// As inotify_add_watch(2): the path may be any pointer.
 pub(crate) unsafe fn watching(fd: RawFd, path: *const c_char, mask: u32) -> Option<Object> {
     let fd = borrow(fd)?;
-    // SAFETY: the kernel alone reads the path.
-    let object = unsafe { mounts::object(path, mask & IN_DONT_FOLLOW == 0) }?;
-    // SAFETY: the kernel has just read the path.
+    let object = mounts::object(path, mask & IN_DONT_FOLLOW == 0)?;
+    // SAFETY: 2: the kernel has just read it, so it is not null and a string, and stays one for this call.
     let path = unsafe { CStr::from_ptr(path) };
     mounts::is_agentfs(object, path).then(|| register::watching(fd))?;
     Some(object)
 }
 
-/// `inotify_add_watch` has succeeded, on this object of AgentFS or on another one.
+/// Notes that `inotify_add_watch` has succeeded, on this object, or on one that is not on AgentFS.
 pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
     hidden_watch::wd_given(fd, wd);
     if let (Some(fd), Some(object)) = (borrow(fd), object) {
@@ -61,14 +75,14 @@ pub(crate) fn watched(fd: RawFd, object: Option<Object>, mask: u32, wd: c_int) {
     }
 }
 
-/// `inotify_rm_watch` is about to be called.
+/// Prepares a call of `inotify_rm_watch`.
 pub(crate) fn unwatching(fd: RawFd, wd: c_int) {
     if let Some(instance) = Instance::of(fd) {
         register::unwatching(&instance, wd);
     }
 }
 
-/// A descriptor is about to be closed.
+/// Notes that a descriptor is about to be closed.
 pub(crate) fn closing(fd: RawFd) {
     if let Some(instance) = Instance::of(fd) {
         instance.forget(fd);
@@ -77,7 +91,7 @@ pub(crate) fn closing(fd: RawFd) {
     }
 }
 
-/// An instance has another number, too.
+/// Notes that an instance has another number, too.
 pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     hidden_watch::duplicated(from, to);
     if let Some(instance) = Instance::of(from) {
@@ -85,24 +99,24 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     }
 }
 
-/// The instance behind a descriptor, unless the number is another file's by now: closed where no hook
-/// saw it, as fclose(3) does, and given again.
+/// Returns the instance behind a descriptor, unless the number is another file's by now: fclose(3), which
+/// no hook sees, may have closed it, and the kernel may have given the number again.
 fn instance_at(fd: RawFd) -> Option<Instance> {
     Instance::of(fd).filter(|instance| is_still(instance, fd))
 }
 
 fn is_still(instance: &Instance, fd: RawFd) -> bool {
-    // What is no file, directory, pipe or socket (`fs/anon_inodes.c`) has no type.
+    // An inotify instance has no type of file (`fs/anon_inodes.c`); files, directories, pipes and sockets do.
     let is_still = borrow(fd)
         .and_then(|fd| rustix::fs::fstat(fd).ok())
         .is_some_and(|it| it.st_mode & libc::S_IFMT == 0);
-    if !is_still && context::is_home() {
+    if !is_still && process::owns_state() {
         instance.forget(fd);
     }
     is_still
 }
 
-/// What `FIONREAD` says.
+/// Returns what `FIONREAD` says.
 pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     let all = guarded(|| {
         let instance = instance_at(fd)?;
@@ -112,26 +126,27 @@ pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     all.flatten().unwrap_or(kernel)
 }
 
-/// read(2). The real call comes first and blocks, fails and is interrupted as ever; nothing of ours is
-/// held meanwhile, and no frame up to here has anything to clean up when the thread is cancelled.
+/// Does what read(2) does. The real call comes first and blocks, fails and is interrupted as ever; nothing
+/// of ours is held meanwhile, and no frame up to here has anything to clean up when the thread is
+/// cancelled.
 ///
 /// # Safety
 /// As read(2).
 pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     loop {
-        // SAFETY: the caller's promise.
+        // SAFETY: 3: the very same arguments.
         let read = unsafe { real::read(fd, buffer, len) };
         let Some(filled) = usize::try_from(read).ok().filter(|n| *n > 0) else {
             return read;
         };
         let outcome = guarded(|| {
-            // SAFETY: the kernel has just written the first `filled` bytes.
+            // SAFETY: 3 and 4: there is a buffer of `len` bytes, and the kernel has just written `filled`.
             unsafe { after(fd, buffer, len, filled) }
         });
         match outcome {
             Some(Outcome::Bytes(bytes)) => return isize::try_from(bytes).unwrap_or(read),
             Some(Outcome::TooSmall) => {
-                context::set_errno(libc::EINVAL);
+                guard::set_errno(libc::EINVAL);
                 return -1;
             }
             Some(Outcome::Again) => {}
@@ -140,6 +155,8 @@ pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     }
 }
 
+/// Takes our events out of a read that has succeeded, and inserts those of the ring.
+///
 /// # Safety
 /// * `buffer` has room for `len` bytes, of which the first `filled` are initialised.
 unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Outcome {
@@ -147,18 +164,19 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
         return Outcome::Bytes(filled);
     };
     let bytes = buffer.cast::<MaybeUninit<u8>>();
-    // SAFETY: the caller's promise; the program does not touch it during its own call.
+    // SAFETY: 3 and 4: not null, writable for `len` bytes, no more than `isize::MAX`, used by nobody else
+    // during this call; bytes have no alignment, and may be uninitialised in this type.
     let bytes = unsafe { std::slice::from_raw_parts_mut(bytes, len) };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the promise of this function's caller.
     let mut buffer = unsafe { Buffer::new(bytes, filled) };
-    // A system call less on the way of an event.
+    // Saves a system call on the way of an event.
     if !deliver::begins_with_bell(instance.state(), &buffer) && !is_still(&instance, fd) {
         return Outcome::Bytes(filled);
     }
     deliver::deliver(borrowed, instance.state(), &mut buffer)
 }
 
-/// In a child of fork.
+/// Makes the state that of a child of fork.
 pub(crate) fn in_forked_child() {
     register::in_forked_child();
     instance::in_forked_child();

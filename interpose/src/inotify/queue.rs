@@ -8,15 +8,15 @@ use agentfs_ring::requests::{RequestWriter, Sent};
 use agentfs_ring::{Claim, Consumer};
 
 use crate::connection::{self, NewQueue};
-use crate::context;
-use crate::hidden::Hidden;
+use crate::hidden_fd::HiddenFd;
+use crate::process;
 
 /// A queue of the daemon, as this process has it.
 #[derive(Debug)]
 pub(crate) struct Queue {
     ring: Consumer,
-    refill: Hidden,
-    bell: Hidden,
+    refill: HiddenFd,
+    bell: HiddenFd,
     requests: Arc<RequestWriter>,
     number: u32,
     pub(crate) session: u64,
@@ -32,8 +32,8 @@ impl Queue {
     pub(crate) fn new(new: NewQueue, generation: u32) -> Option<Self> {
         Some(Self {
             ring: Consumer::open(new.queue.ring).ok()?,
-            refill: Hidden::new(new.queue.refill)?,
-            bell: Hidden::new(new.queue.doorbell)?,
+            refill: HiddenFd::new(new.queue.refill)?,
+            bell: HiddenFd::new(new.queue.doorbell)?,
             requests: new.requests,
             number: new.queue.opened.queue,
             session: new.session,
@@ -42,14 +42,14 @@ impl Queue {
         })
     }
 
-    /// The right to pop, when no other thread or process has it. Waits for a moment: who has it is
-    /// about to give it back.
+    /// Claims the right to pop. Waits a moment while another thread or process has it, because that one is
+    /// about to give it back; returns `None` when it does not.
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
         const PATIENCE: u32 = 1000;
         for _ in 0..PATIENCE {
             let claim = self
                 .ring
-                .claim(context::this_thread(), context::is_owner_alive);
+                .claim(process::this_thread(), process::is_owner_alive);
             if claim.is_some() {
                 return claim;
             }
@@ -58,8 +58,8 @@ impl Queue {
         None
     }
 
-    /// The file that the daemon reads.
-    pub(crate) fn bell_file(&self) -> &Hidden {
+    /// Returns the file that the daemon reads to ring.
+    pub(crate) fn bell_file(&self) -> &HiddenFd {
         &self.bell
     }
 
@@ -70,26 +70,26 @@ impl Queue {
         }
     }
 
-    /// Tells the daemon that a full ring has room again.
+    /// Rings the daemon's refill doorbell: a full ring has room again.
     pub(crate) fn ask_for_more(&self) {
         if let Some(refill) = self.refill.get() {
             let _ = rustix::io::retry_on_intr(|| ring_eventfd(refill));
         }
     }
 
-    /// Says something of this queue to the daemon.
+    /// Sends a registration of this queue to the daemon.
     pub(crate) fn register(&self, make: impl FnOnce(u32) -> Registration) {
         const TRIES: u32 = 1000;
         let words = make(self.number).to_words();
         let mut is_flushed = false;
         for _ in 0..TRIES {
-            let me = context::this_thread();
-            match self.requests.send(words, me, context::is_owner_alive) {
+            let me = process::this_thread();
+            match self.requests.send(words, me, process::is_owner_alive) {
                 Sent::Sent | Sent::Reentered => return,
                 Sent::Busy => rustix::thread::sched_yield(),
-                // Still full after the daemon has looked: it is another daemon.
+                // The channel is still full after the daemon has looked: it is another daemon.
                 Sent::Full if is_flushed => return,
-                // It does not answer: the program has the kernel's watch.
+                // The daemon does not answer. The program has the kernel's watch.
                 Sent::Full if !connection::flush_requests() => return,
                 Sent::Full => is_flushed = true,
             }

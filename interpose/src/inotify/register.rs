@@ -1,4 +1,4 @@
-//! From `inotify_add_watch` to the daemon, and what a new daemon is told.
+//! The way of a watch from `inotify_add_watch` to the daemon, and what is registered with a new daemon.
 
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
@@ -8,46 +8,47 @@ use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::config::config;
 use crate::connection;
-use crate::context;
+use crate::fork;
 use crate::inotify::hidden_watch;
 use crate::inotify::instance::{Instance, State};
 use crate::inotify::queue::Queue;
-use crate::inotify::shared::{Shared, Watch};
+use crate::inotify::shared::Shared;
+use crate::inotify::watch_table::Watch;
 use crate::lock::Lock;
 use crate::mounts::Object;
 
 /// Held while a state is made or gets a new queue.
 static MAKING: Lock<()> = Lock::new(());
 
-/// The program is about to watch something on AgentFS.
+/// Prepares the instance of a program that is about to watch something on AgentFS.
 ///
-/// Its instance has our hidden watch before it has one on a mount: by that the daemon knows it from one
-/// which only the kernel can tell anything (`/proc/PID/fdinfo`).
+/// The instance has our hidden watch before it has one on a mount. By that the daemon distinguishes it, in
+/// `/proc/PID/fdinfo`, from an instance that only the kernel can notify.
 pub(crate) fn watching(fd: BorrowedFd<'_>) {
     instance_of(fd);
 }
 
 fn instance_of(fd: BorrowedFd<'_>) -> Option<Instance> {
     use std::os::fd::AsRawFd as _;
-    context::settle();
+    fork::own_state();
     Instance::of(fd.as_raw_fd()).or_else(|| MAKING.with(|()| make(fd))?)
 }
 
-/// The kernel has made or changed a watch on AgentFS: so do we.
+/// Registers a watch on AgentFS that the kernel has made or changed.
 pub(crate) fn watched(fd: BorrowedFd<'_>, object: Object, mask: u32, wd: i32) {
     let instance = instance_of(fd);
     let (Some(instance), Ok(wd)) = (instance, u32::try_from(wd)) else {
         return;
     };
     let state = instance.state();
-    state.shared.give_up(wd.cast_signed());
+    state.shared.release_directory(wd.cast_signed());
     let wanted = Watch {
         wd,
         mask,
         st_dev: object.st_dev,
         st_ino: object.st_ino,
     };
-    // Under one lock, so that the daemon hears of two threads in the order that the table has.
+    // Under one lock, so that the daemon gets the registrations of two threads in the order of the table.
     state.shared.locked(|table| {
         if let (Some(watch), Some(queue)) = (table.set(wanted), state.queue()) {
             set(queue, watch);
@@ -98,31 +99,31 @@ fn new_queue(fd: BorrowedFd<'_>, shared: &Shared) -> Option<Queue> {
     if old > 0 {
         let _ = inotify::remove_watch(fd, old);
     }
-    // An empty ring that is armed: the first record rings.
+    // The ring is empty and armed, so the first record rings.
     let mut claim = queue.claim()?;
     let armed = claim.arm().is_ok();
     drop(claim);
     armed.then_some(queue)
 }
 
-/// The program is about to remove a watch: no event is sent for it from now on. What is in the ring
-/// already is delivered, and the kernel's `IN_IGNORED` comes behind it.
+/// Unregisters a watch that the program is about to remove: the daemon sends no event for it from now on.
+/// What is in the ring already is delivered, and the kernel's `IN_IGNORED` comes behind it.
 pub(crate) fn unwatching(instance: &Instance, wd: i32) {
     if let (Some(queue), Ok(wd)) = (instance.state().queue(), u32::try_from(wd)) {
         queue.register(|queue| Registration::Remove { queue, wd });
     }
 }
 
-/// Something happened where a new daemon makes its socket. If there is one, the instance gets a queue
-/// of it, the watches on its mounts are registered anew, and the program is to be told that it may have
-/// missed something.
+/// Looks for a new daemon, because something happened where it makes its socket. If there is one, the
+/// instance gets a queue of it, the watches on its mounts are registered anew, and the program gets an
+/// overflow: it may have missed something.
 pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
     MAKING.with(|()| {
         let old = state.queue();
         if old.is_some_and(|it| !connection::is_lost(it.session)) {
             return;
         }
-        connection::end_rest();
+        connection::end_back_off();
         let Some(mounts) = connection::mounts() else {
             return;
         };
@@ -130,28 +131,28 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
             return;
         };
         let is_new_daemon = old.is_some_and(|it| it.instance != queue.instance);
-        // What lies on no mount of its then lies on a mount that nobody serves any more, though
-        // somebody may keep it from ending.
+        // A watch on no mount of the new daemon is then on a mount that no daemon serves any more, though
+        // another process may keep that mount from ending.
         let are_others_dead = is_new_daemon && !config().any_filesystem();
-        // After the mounts were asked for: see `hidden_watch::alive`.
+        // This comes after the request for the mounts: see `hidden_watch::alive`.
         let alive = hidden_watch::alive(fd);
         for watch in state.shared.watches() {
             if !alive.contains(&watch.wd) {
-                // The kernel has told the program, or is about to.
+                // The kernel has reported the end to the program, or is about to.
             } else if mounts.contains(&watch.st_dev) {
                 set(&queue, watch);
             } else if are_others_dead {
-                // The kernel tells of the end.
+                // The kernel reports the end to the program.
                 let _ = inotify::remove_watch(fd, watch.wd.cast_signed());
             }
         }
-        // Registered before the program looks around because of this.
+        // The watches are registered before the overflow makes the program look around.
         state.shared.set_overflow(true);
         state.set_queue(queue);
     });
 }
 
-/// In a child of fork: whoever held the lock is not here.
+/// Frees the lock in a child of fork, where the thread that held it does not exist.
 pub(crate) fn in_forked_child() {
     MAKING.break_open();
 }

@@ -6,8 +6,10 @@
     reason = "the names are those of the header and of kqueue(2)"
 )]
 
+use bytemuck::{Pod, Zeroable};
+
 /// `struct kevent`: 32 bytes, packed to 4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C, packed(4))]
 pub struct Kevent {
     pub ident: usize,
@@ -20,7 +22,7 @@ pub struct Kevent {
 }
 
 /// `struct kevent64_s`: 48 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Kevent64 {
     pub ident: u64,
@@ -33,7 +35,7 @@ pub struct Kevent64 {
 }
 
 /// `struct kevent_qos_s`: 72 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct KeventQos {
     pub ident: u64,
@@ -97,8 +99,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// The flags as the kernel understands them: what a program may not set is gone, EV_DELETE
-    /// overrules EV_ADD and EV_DISABLE overrules EV_ENABLE (`xnu: kevent_register`).
+    /// Returns the event with the flags as the kernel understands them: what a program may not set is gone,
+    /// EV_DELETE overrules EV_ADD, and EV_DISABLE overrules EV_ENABLE (`xnu: kevent_register`).
     #[must_use]
     pub const fn simplified(mut self) -> Self {
         self.flags &= !EV_SYSFLAGS;
@@ -127,16 +129,16 @@ pub enum Flavour {
 }
 
 /// One of the three structures, and how it maps to [`Event`].
-pub trait Layout: Copy + Default {
+pub trait Layout: Pod + Default {
     const FLAVOUR: Flavour;
 
-    /// Widens.
+    /// Widens the structure.
     fn event(&self) -> Event;
 
-    /// Narrows: what the structure has no field for is dropped.
+    /// Narrows an event: what the structure has no field for is dropped.
     fn from_event(event: &Event) -> Self;
 
-    /// ident, filter and flags, without widening the rest.
+    /// Returns ident, filter and flags, without widening the rest.
     fn head(&self) -> (u64, i16, u16);
 
     /// Adds bits to fflags.

@@ -1,10 +1,10 @@
-//! One call of the program, hooked: the steps of kevent(2) with posted events among the kernel's
+//! One hooked call of the program: the steps of kevent(2), with posted events among the kernel's
 //! (`xnu: bsd/kern/kern_event.c`).
 //!
 //! A queue without AgentFS watches costs a look into a table. For one with watches:
 //!
-//! 1. Changes that concern EVFILT_VNODE or a hidden knote are applied one by one, so that it is known
-//!    which the kernel accepted; receipts and errors go into slots as the kernel would put them.
+//! 1. Changes that concern EVFILT_VNODE or a hidden knote are applied one by one, so that the shim knows
+//!    which of them the kernel accepted; receipts and errors go into slots as the kernel would put them.
 //! 2. The kernel waits and fetches, with our doorbell among the program's knotes.
 //! 3. Hidden events go out, records go from the ring into the mirror, posted events go in.
 //! 4. If nothing is left for the program, the call waits on, without changes, for the remaining time.
@@ -19,12 +19,13 @@ use super::abi::{self, Event, Layout};
 use super::daemon::Daemon;
 use super::deliver::Eventlist;
 use super::engine::{Engine, is_marked, mark};
-use super::kernel::{self, Call, Errno, Manner, Real};
+use super::kernel::{self, Call, CallOptions, Errno, Real};
 use super::knote::Moment;
 use super::queue::{Interrupted, Queue};
 
 impl<D: Daemon> Engine<D> {
-    /// The hooked kevent, kevent64 or kevent_qos. Returns what the program gets; -1 with errno set.
+    /// Makes a hooked call of kevent, kevent64 or kevent_qos. Returns what the program gets: -1 with errno
+    /// set, or the number of events.
     #[inline]
     pub fn call<L: Layout + Real>(&self, call: Call<L>) -> c_int {
         let has_changes = call.changes() != 0;
@@ -60,7 +61,7 @@ impl<D: Daemon> Engine<D> {
             }
             call.check(&engine.originals)?;
             let slots = engine.change(call, queue)?;
-            let errors_only = call.manner().flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
+            let errors_only = call.options().flags & abi::KEVENT_FLAG_ERROR_EVENTS != 0;
             if slots > 0 || call.room() == 0 || errors_only {
                 return Ok(slots);
             }
@@ -88,7 +89,8 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// Step 1: the changelist, one by one. Returns the number of slots that receipts and errors took.
+    /// Makes step 1: applies the changelist, one by one. Returns the number of slots that receipts and errors
+    /// took.
     fn change<L: Layout + Real>(
         &self,
         call: &mut Call<L>,
@@ -124,13 +126,13 @@ impl<D: Daemon> Engine<D> {
             }
         }
         if let Some(queue) = queue {
-            queue.tell(&self.daemon);
+            queue.send_outbox(&self.daemon);
         }
         outcome.map(|()| slots)
     }
 
-    /// One change: the kernel first, then the mirror. With a slot and EV_RECEIPT, the kernel writes the
-    /// receipt.
+    /// Applies one change: to the kernel first, then to the mirror. With a slot and EV_RECEIPT, the kernel
+    /// writes the receipt.
     fn change_one<L: Layout + Real>(
         &self,
         call: &Call<L>,
@@ -159,7 +161,7 @@ impl<D: Daemon> Engine<D> {
         let adds = event.filter == abi::EVFILT_VNODE && event.has(abi::EV_ADD);
         let node = if adds { self.node(event.ident) } else { None };
         if queue.is_none() && node.is_some() {
-            // The kernel's opinion first: what it refuses needs no queue.
+            // The kernel comes first: what it refuses needs no queue.
             let (receipt, result) = real();
             if result.is_ok() {
                 *queue = self.find_or_open(kq, L::FLAVOUR);
@@ -195,7 +197,7 @@ impl<D: Daemon> Engine<D> {
             .map_err(|Interrupted| Errno(libc::EINTR))
     }
 
-    /// Steps 2 to 4. `changed`: the changelist was applied already.
+    /// Makes steps 2 to 4. `changed` says that the changelist was applied already.
     fn wait<L: Layout + Real>(
         &self,
         call: &mut Call<L>,
@@ -206,13 +208,13 @@ impl<D: Daemon> Engine<D> {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let mut again = changed.then(|| *call.manner());
+        let mut again = changed.then(|| *call.options());
         if changed && let (Some(start), Some(timeout)) = (start, call.timeout()) {
-            // The changes may have taken long; the deadline stands.
+            // The changes may have taken long, and the deadline stands.
             left = remaining(start, timeout).unwrap_or(left);
-            again = Some(Manner {
+            again = Some(CallOptions {
                 timeout: &raw const left,
-                ..*call.manner()
+                ..*call.options()
             });
         }
         loop {
@@ -222,23 +224,23 @@ impl<D: Daemon> Engine<D> {
                 return Ok(count);
             }
             let count = self.settle(call, (count, since))?;
-            if count > 0 || call.manner().is_immediate() {
+            if count > 0 || call.options().is_immediate() {
                 return Ok(count);
             }
-            // Only hidden events, and they are dealt with.
-            let mut manner = *call.manner();
+            // There were only hidden events, which are dealt with.
+            let mut options = *call.options();
             if let (Some(start), Some(timeout)) = (start, call.timeout()) {
                 match remaining(start, timeout) {
                     Some(time) => left = time,
                     None => return Ok(0),
                 }
-                manner.timeout = &raw const left;
+                options.timeout = &raw const left;
             }
-            again = Some(manner);
+            again = Some(options);
         }
     }
 
-    /// Step 3: what the kernel returned, asked at `since`, becomes what the program gets.
+    /// Makes step 3: turns what the kernel returned, asked at `since`, into what the program gets.
     fn settle<L: Layout + Real>(
         &self,
         call: &mut Call<L>,
@@ -247,7 +249,7 @@ impl<D: Daemon> Engine<D> {
         let Some(first) = call.event(0) else {
             return Ok(count);
         };
-        // Receipts and errors: the kernel fetched nothing.
+        // These are receipts and errors: the kernel fetched nothing.
         if first.head().2 & abi::EV_ERROR != 0 {
             return Ok(count);
         }
@@ -267,7 +269,7 @@ impl<D: Daemon> Engine<D> {
         queue
             .merge(&self.originals, &self.daemon, call, (count, since))
             .or_else(|Interrupted| {
-                // In a signal handler that interrupted this very code: it gets what the kernel gave.
+                // This is a signal handler that interrupted this very code: it gets what the kernel returned.
                 let (kept, _) = super::deliver::strip(call, count, hidden);
                 if kept > 0 {
                     Ok(kept)
@@ -278,7 +280,7 @@ impl<D: Daemon> Engine<D> {
     }
 }
 
-/// Whether the changelist has anything to do with the mirror or a hidden knote.
+/// Returns whether the changelist has anything to do with the mirror or a hidden knote.
 fn concerns_us<L: Layout + Real>(call: &Call<L>, queue: Option<&Queue>) -> bool {
     let hidden = queue.map(Queue::hidden);
     (0..call.changes())
@@ -289,8 +291,8 @@ fn concerns_us<L: Layout + Real>(call: &Call<L>, queue: Option<&Queue>) -> bool 
         })
 }
 
-/// The flags in the error slot of a refused change: simplified, unless the kernel refused it before it
-/// came to that (`xnu: kevent_register`).
+/// Returns the flags for the error slot of a refused change: simplified, unless the kernel refused the
+/// change before it simplified them (`xnu: kevent_register`).
 fn refused_flags(change: &Event) -> u16 {
     let given = change.flags & !abi::EV_SYSFLAGS;
     let vanish = abi::EV_ADD | abi::EV_DISPATCH2;
@@ -332,7 +334,7 @@ fn now() -> Timespec {
     clock_gettime(ClockId::Monotonic)
 }
 
-/// What is left of `timeout`, `None` when it is over.
+/// Returns what is left of `timeout`, or `None` when it is over.
 fn remaining(start: Timespec, timeout: timespec) -> Option<timespec> {
     let now = now();
     let nanos = |sec: i64, nsec: i64| i128::from(sec) * 1_000_000_000 + i128::from(nsec);

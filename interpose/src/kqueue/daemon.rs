@@ -8,14 +8,14 @@ use agentfs_ring::doorbell::{Ringer, Waiter};
 /// Names a queue in requests to the daemon.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct QueueId {
-    /// The session that it belongs to; a request never goes into another one.
+    /// The session that the queue belongs to; a request never goes into another one.
     pub session: u32,
-    /// The daemon's number for it.
+    /// The daemon's number for the queue.
     pub queue: u32,
 }
 
-/// Names one EVFILT_VNODE knote of a queue: what its records carry as `watch`. The shim chooses it
-/// and never uses one twice in a queue, so a late record of a deleted knote finds nobody.
+/// Names one EVFILT_VNODE knote of a queue: its records carry it as `watch`. The shim chooses the name and
+/// never uses one twice in a queue, so a late record of a deleted knote finds no other knote.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WatchId(pub u64);
 
@@ -28,22 +28,22 @@ pub struct Node {
     pub ino: u64,
 }
 
-/// One change of what a queue hears.
+/// One change of what is delivered to a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WatchOp {
-    /// From now on, post to `watch` what happens to `node` and concerns `fflags`. A watch that exists
+    /// Posts to `watch`, from now on, what happens to `node` and concerns `fflags`. A watch that exists
     /// becomes this one.
     Set {
         /// The watch.
         watch: WatchId,
         /// The file.
         node: Node,
-        /// The program's descriptor, for people.
+        /// The program's descriptor, for people who look at the status.
         ident: u64,
-        /// NOTE_* bits asked for.
+        /// The NOTE_* bits that the program asks for.
         fflags: u32,
     },
-    /// No more.
+    /// Ends a watch.
     Remove {
         /// The watch.
         watch: WatchId,
@@ -55,35 +55,36 @@ pub enum WatchOp {
 pub struct Channel {
     /// Where records arrive.
     pub ring: Consumer,
-    /// Rung when a record arrives while nobody pops: the reading end of a pipe, non-blocking.
+    /// Rung when a record arrives while no thread pops: the reading end of a pipe, non-blocking.
     pub doorbell: Waiter,
     /// To be rung when the producer waits for space.
     pub refill: Option<Ringer>,
 }
 
-/// The connection to the daemon. Calls come from the program's own threads; they may take a round
-/// trip, and must end when the daemon does.
+/// The connection to the daemon. Its methods are called by the program's own threads; they may take a
+/// round trip, and must return when the daemon ends.
 pub trait Daemon: Sync {
-    /// Whether the open file, which is `node`, lies on a mount of the daemon. Asked for every
-    /// EVFILT_VNODE change with EV_ADD: a look into a table.
+    /// Returns whether the open file, which is `node`, lies on a mount of the daemon. It is called for every
+    /// EVFILT_VNODE change with EV_ADD, so it has to be a look into a table.
     fn covers(&self, file: BorrowedFd<'_>, node: Node) -> bool;
 
-    /// Makes a queue; `None` when there is no daemon.
+    /// Opens a queue. Returns `None` when there is no daemon.
     fn open_queue(&self) -> Option<(QueueId, Channel)>;
 
-    /// Applies `ops` in order. When it returns, they are in force, or the daemon is gone.
+    /// Applies `ops` in order. When the method returns, they are in force, or the daemon is gone.
     fn apply(&self, queue: QueueId, ops: &[WatchOp]);
 
-    /// The program closed the queue.
+    /// Closes a queue, as the program has.
     fn close_queue(&self, queue: QueueId);
 
-    /// Which ident the reserved EVFILT_USER knote of the queue has, for people who look at the status.
+    /// Reports the ident of the queue's reserved EVFILT_USER knote, for people who look at the status.
     fn reserved_ident(&self, queue: QueueId, ident: u64);
 
-    /// What to watch while there is no daemon: a directory in which something is made when it comes
-    /// back. `None` when nobody waits for it.
-    fn herald(&self) -> Option<OwnedFd>;
+    /// Returns the directory to watch while there is no daemon: something is made in it when a daemon
+    /// starts. Returns `None` when no daemon is to be waited for.
+    fn restart_directory(&self) -> Option<OwnedFd>;
 
-    /// The channel of the queue is broken or its other end closed. Nothing comes through it any more.
+    /// Notes that the channel of the queue is broken, or its other end closed: nothing comes through it any
+    /// more.
     fn lost(&self, queue: QueueId);
 }

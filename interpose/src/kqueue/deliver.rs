@@ -1,6 +1,6 @@
-//! What a program finds in its eventlist: the kernel's events without ours, with posted bits in them,
-//! and posted events behind them. No system calls of its own; what must happen in the kernel is asked
-//! of the caller.
+//! What a program finds in its eventlist: the kernel's events without the hidden ones, with posted bits in
+//! them, and posted events behind them. The code makes no system call; what must happen in the kernel, it
+//! asks of its caller.
 
 use super::abi::{self, Event};
 use super::daemon::WatchOp;
@@ -9,9 +9,9 @@ use super::knote::{Arrival, Confirm, Knotes, Moment};
 
 /// The program's eventlist.
 pub(crate) trait Eventlist {
-    /// How many events fit.
+    /// Returns how many events fit.
     fn room(&self) -> usize;
-    /// The event number `index`.
+    /// Returns the event number `index`.
     fn get(&self, index: usize) -> Option<Event>;
     /// Moves an event to a lower number.
     fn shift(&mut self, from: usize, to: usize);
@@ -21,53 +21,58 @@ pub(crate) trait Eventlist {
     fn put(&mut self, index: usize, event: &Event);
 }
 
-/// The knotes that the shim put into the program's queue.
+/// The idents of the knotes that the shim has put into the program's queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Hidden {
-    /// ident of the EVFILT_USER knote.
+pub(crate) struct HiddenIdents {
+    /// The ident of the EVFILT_USER knote.
     pub(crate) user: u64,
-    /// ident of the EVFILT_READ knote: the doorbell.
+    /// The ident of the EVFILT_READ knote: the doorbell.
     pub(crate) doorbell: Option<u64>,
-    /// ident of the EVFILT_VNODE knote on the directory where a new daemon shows.
-    pub(crate) herald: Option<u64>,
+    /// The ident of the EVFILT_VNODE knote on the directory where a new daemon makes its socket.
+    pub(crate) restart: Option<u64>,
 }
 
-/// What the hidden events told.
+/// Which hidden events there were.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Rung {
+pub(crate) struct HiddenEvents {
     /// The doorbell is readable.
     pub(crate) doorbell: bool,
-    /// Its other end is closed.
+    /// The doorbell's other end is closed.
     pub(crate) closed: bool,
-    /// A daemon may be back.
-    pub(crate) herald: bool,
+    /// A new daemon may be there.
+    pub(crate) restart: bool,
 }
 
-impl Hidden {
-    /// Whether a change or event with this ident and filter concerns a hidden knote.
+impl HiddenIdents {
+    /// Returns whether a change or event with this ident and filter concerns a hidden knote.
     #[inline]
     pub(crate) fn is(&self, ident: u64, filter: i16) -> bool {
         match filter {
             abi::EVFILT_USER => ident == self.user,
             abi::EVFILT_READ => Some(ident) == self.doorbell,
-            abi::EVFILT_VNODE => Some(ident) == self.herald,
+            abi::EVFILT_VNODE => Some(ident) == self.restart,
             _ => false,
         }
     }
 }
 
-/// Takes the hidden events out of the first `count`; how many are left.
-pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> (usize, Rung) {
-    let mut rung = Rung::default();
+/// Takes the hidden events out of the first `count`. Returns how many events are left, and which hidden
+/// ones there were.
+pub(crate) fn strip(
+    list: &mut impl Eventlist,
+    count: usize,
+    hidden: HiddenIdents,
+) -> (usize, HiddenEvents) {
+    let mut found = HiddenEvents::default();
     let mut kept = 0;
     for index in 0..count {
         let Some(event) = list.get(index) else {
             break;
         };
         if hidden.is(event.ident, event.filter) {
-            rung.herald |= event.filter == abi::EVFILT_VNODE;
-            rung.doorbell |= event.filter == abi::EVFILT_READ;
-            rung.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
+            found.restart |= event.filter == abi::EVFILT_VNODE;
+            found.doorbell |= event.filter == abi::EVFILT_READ;
+            found.closed |= event.filter == abi::EVFILT_READ && event.has(abi::EV_EOF);
             continue;
         }
         if kept != index {
@@ -75,17 +80,18 @@ pub(crate) fn strip(list: &mut impl Eventlist, count: usize, hidden: Hidden) -> 
         }
         kept += 1;
     }
-    (kept, rung)
+    (kept, found)
 }
 
-/// Joins posted bits into the `count` events of a call to the kernel made at `since`, and adds the others behind them, as far as there
-/// is room. Each knote has one event. Returns the number of events.
+/// Adds posted bits to the `count` events of a call to the kernel made at `since`, and appends the posted
+/// events of other knotes, as far as there is room. Each knote has one event. Returns the number of
+/// events.
 pub(crate) fn merge(
     list: &mut impl Eventlist,
     (count, since): (usize, Moment),
     knotes: &mut Knotes,
     mut confirm: impl FnMut(&Event, Confirm) -> Result<(), Errno>,
-    mut tell: impl FnMut(WatchOp),
+    mut enqueue: impl FnMut(WatchOp),
 ) -> usize {
     knotes.begin_delivery();
     let mut kept = 0;
@@ -99,7 +105,7 @@ pub(crate) fn merge(
                 continue;
             };
             bits = posted;
-            op.map(&mut tell);
+            op.map(&mut enqueue);
         }
         if kept != index {
             list.shift(index, kept);
@@ -122,15 +128,15 @@ pub(crate) fn merge(
                 if let Some((event, op)) = knotes.deliver(index) {
                     list.put(count, &event);
                     count += 1;
-                    op.map(&mut tell);
+                    op.map(&mut enqueue);
                 }
             }
-            // Closed where no hook saw it.
+            // The file was closed where no hook saw it.
             Err(Errno(libc::ENOENT | libc::EBADF)) if wanted != Confirm::Delete => {
-                knotes.forget(index).map(&mut tell);
+                knotes.forget(index).map(&mut enqueue);
             }
-            // One-shot, and gone: another thread has the kernel's event of it in hand and will find
-            // the bits here.
+            // The knote was one-shot and is gone: another thread holds the kernel's event of it, and will
+            // find the bits here.
             Err(_) => knotes.set_aside(index),
         }
     }

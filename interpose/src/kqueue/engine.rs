@@ -1,4 +1,13 @@
 //! The program's kqueues, and what happens to descriptors.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: a number that it puts into a change it keeps open for its own call. If another thread
+//!    closes it meanwhile, a system call of ours fails or looks at another file; no memory depends on it.
+//! 2. Our own: a hidden descriptor of a queue is an open number that the queue owns. In a child of fork
+//!    the queues are never dropped, and the one thread there uses none of them.
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -12,7 +21,7 @@ use super::queue::Queue;
 use crate::fd_table::{self, Owner};
 use crate::lock::Lock;
 
-/// Everything the hooks of the kevent family need to know.
+/// Everything that the hooks of the kevent family need to know.
 #[derive(Debug)]
 pub struct Engine<D> {
     pub(super) originals: Originals,
@@ -21,7 +30,7 @@ pub struct Engine<D> {
 }
 
 impl<D: Daemon> Engine<D> {
-    /// An engine without queues.
+    /// Makes an engine without queues.
     pub const fn new(originals: Originals, daemon: D) -> Self {
         Self {
             originals,
@@ -30,7 +39,7 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// The connection it was made with.
+    /// Returns the connection that the engine was made with.
     pub fn daemon(&self) -> &D {
         &self.daemon
     }
@@ -42,13 +51,13 @@ impl<D: Daemon> Engine<D> {
         self.queues.lock()?.get(&kq).map(Arc::clone)
     }
 
-    /// The AgentFS file behind a descriptor.
+    /// Returns the AgentFS file behind a descriptor.
     pub(super) fn node(&self, ident: u64) -> Option<Node> {
         let (fd, node) = file_at(ident)?;
         self.daemon.covers(fd, node).then_some(node)
     }
 
-    /// Whether any change of the call puts a watch on an AgentFS file.
+    /// Returns whether any change of the call puts a watch on an AgentFS file.
     pub(super) fn adds_a_watch<L: Layout + Real>(&self, call: &Call<L>) -> bool {
         (0..call.changes())
             .filter_map(|index| call.change(index))
@@ -60,7 +69,7 @@ impl<D: Daemon> Engine<D> {
             })
     }
 
-    /// The queue of `kq`, made if there is a daemon to make it for.
+    /// Returns the queue of `kq`, which is opened if there is a daemon.
     pub(super) fn find_or_open(&self, kq: RawFd, flavour: Flavour) -> Option<Arc<Queue>> {
         if let Some(queue) = self.find(kq) {
             return Some(queue);
@@ -88,25 +97,25 @@ impl<D: Daemon> Engine<D> {
         known
     }
 
-    /// kqueue(2) or guarded_kqueue_np returned `kq`: what the number meant before is over, even if no
-    /// hook saw it close.
+    /// Notes that kqueue(2) or guarded_kqueue_np returned `kq`: what the number meant before is over, even if
+    /// no hook saw it close.
     pub fn opened(&self, kq: RawFd) {
         self.forget_queue(kq);
     }
 
-    /// Whether `fd` is a descriptor of ours: the program has not opened it and cannot close it.
+    /// Returns whether `fd` is a hidden descriptor, which the program has not opened and cannot close.
     #[inline]
     pub fn hides(&self, fd: RawFd) -> bool {
         fd_table::get(fd) == Owner::Hidden
     }
 
-    /// Descriptors of ours that hang in the queue `kq`, for diagnostics.
+    /// Returns the hidden descriptors that hang in the queue `kq`, for diagnostics.
     pub fn hidden_descriptors(&self, kq: RawFd) -> Vec<RawFd> {
         let queue = self.find(kq);
         queue.map_or_else(Vec::new, |queue| queue.hidden_descriptors().collect())
     }
 
-    /// The program is about to close `fd`, by close(2) or by dup2(2) over it.
+    /// Notes that the program is about to close `fd`, by close(2) or by dup2(2) over it.
     #[inline]
     pub fn closing(&self, fd: RawFd) {
         if !is_marked(fd) {
@@ -118,7 +127,7 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// dup(2), dup2(2) or fcntl(2) made `new` another number of `old`.
+    /// Notes that dup(2), dup2(2) or fcntl(2) made `new` another number of `old`.
     pub fn duplicated(&self, old: RawFd, new: RawFd) {
         let Some(queue) = self.find(old) else {
             return;
@@ -130,7 +139,7 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// The program wants the number `fd` for itself (dup2(2)): if it is one of ours, it becomes free.
+    /// Frees the number `fd`, which the program takes for itself (dup2(2)), if a hidden descriptor has it.
     pub fn vacate(&self, fd: RawFd) {
         if !self.hides(fd) {
             return;
@@ -143,9 +152,9 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// In a child of fork(2). It has no kqueues, as the kernel sees to, and no doorbells.
+    /// Drops every queue in a child of fork(2). The kernel gives the child no kqueues, and it has no doorbells.
     pub fn in_forked_child(&self) {
-        // Whoever held it is not here.
+        // The thread that held the lock does not exist in the child.
         self.queues.break_open();
         let Some(mut queues) = self.queues.lock() else {
             return;
@@ -157,7 +166,7 @@ impl<D: Daemon> Engine<D> {
             for fd in queue.hidden_descriptors() {
                 fd_table::set(fd, Owner::Foreign);
                 #[expect(unsafe_code, reason = "the owner of the descriptor is never dropped")]
-                // SAFETY: it is ours, and in this process nobody uses it any more.
+                // SAFETY: 2: the child's copy is open and ours, and its owner will neither use nor close it.
                 unsafe {
                     rustix::io::close(fd);
                 }
@@ -165,15 +174,15 @@ impl<D: Daemon> Engine<D> {
         }
     }
 
-    /// The daemon is back: each queue gets a new channel, everything is registered again and every knote
-    /// is told to look.
+    /// Reconnects with a new daemon: each queue gets a new channel, everything is registered again, and every
+    /// knote gets NOTE_WRITE.
     pub fn reconnect(&self) {
         for queue in self.all() {
             queue.reconnect(&self.originals, &self.daemon);
         }
     }
 
-    /// Each queue once, without the table's lock.
+    /// Returns each queue once. The table's lock is free then.
     fn all(&self) -> Vec<Arc<Queue>> {
         let Some(queues) = self.queues.lock() else {
             return Vec::new();
@@ -208,11 +217,11 @@ impl<D: Daemon> Engine<D> {
     }
 }
 
-/// The file behind a descriptor of the program, for as long as the program keeps it.
+/// Returns the file behind a descriptor of the program, for as long as the program keeps it.
 pub(super) fn file_at<'a>(ident: u64) -> Option<(BorrowedFd<'a>, Node)> {
     let fd = RawFd::try_from(ident).ok().filter(|fd| *fd >= 0)?;
     #[expect(unsafe_code, reason = "the number comes from the program")]
-    // SAFETY: it is not -1, and only handed to fstat(2) and its like, which check it.
+    // SAFETY: 1: not -1, and open for the one call of the program in which it is borrowed.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let stat = rustix::fs::fstat(fd).ok()?;
     // The types differ between systems; dev_t is signed on macOS.
@@ -220,13 +229,14 @@ pub(super) fn file_at<'a>(ident: u64) -> Option<(BorrowedFd<'a>, Node)> {
     Some((fd, Node { dev, ino }))
 }
 
-/// Whether the number is that of a queue with AgentFS watches, or of a file that one hangs on.
+/// Returns whether the number is that of a queue with AgentFS watches, or of a file that such a watch hangs
+/// on.
 #[inline]
 pub(super) fn is_marked(fd: RawFd) -> bool {
     fd_table::get(fd) == Owner::Kqueue
 }
 
-/// False when the number is too large to remember.
+/// Notes such a number. Returns false when it is too large to remember.
 pub(super) fn mark(fd: RawFd) -> bool {
     fd_table::set(fd, Owner::Kqueue)
 }

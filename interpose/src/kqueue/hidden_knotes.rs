@@ -1,4 +1,11 @@
 //! The knotes and descriptors that the shim has in a program's queue: how they come, move and go.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. Our own: an [`OwnedFd`] is an open descriptor that nobody else closes, and `into_raw_fd` hands that
+//!    duty over without closing it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,11 +18,11 @@ use super::abi::{self, Event};
 use super::daemon::{Channel, Daemon};
 use super::engine::file_at;
 use super::kernel::{self, Errno, Originals};
-use super::queue::{NOBODY, Queue, RESERVED_IDENT, State, pack};
+use super::queue::{NO_IDENT, Queue, RESERVED_IDENT, State, pack};
 use crate::fd_table::{self, Owner};
 
 impl Queue {
-    /// The program uses our ident: ours becomes another one.
+    /// Moves the reserved EVFILT_USER knote to another ident, because the program uses this one itself.
     pub(super) fn move_user_knote(&self, state: &mut State, originals: &Originals) {
         let old = self.hidden().user;
         let mut new = new_ident();
@@ -36,7 +43,7 @@ impl Queue {
         self.show_leftovers(state, originals);
     }
 
-    /// Nothing comes through the channel any more.
+    /// Drops the channel, through which nothing comes any more.
     pub(super) fn disconnect(&self, state: &mut State, originals: &Originals) {
         if let Some(ident) = self.hidden().doorbell {
             let delete = Event {
@@ -46,40 +53,40 @@ impl Queue {
             // Gone is gone: an error leaves nothing to undo.
             let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
         }
-        self.doorbell.store(NOBODY, Ordering::Release);
+        self.doorbell.store(NO_IDENT, Ordering::Release);
         state.more = false;
         if let Some(channel) = state.channel.take() {
             close_channel(channel);
         }
     }
 
-    /// Watches for a new daemon, with a hidden knote as well: the program may sleep until it comes.
+    /// Watches for a new daemon by a hidden knote, because the program may sleep until the daemon comes.
     pub(super) fn await_daemon(&self, originals: &Originals, daemon: &impl Daemon) {
         let Some(mut state) = self.state.lock() else {
             return;
         };
-        if state.herald.is_some() {
+        if state.restart_directory.is_some() {
             return;
         }
-        let Some(directory) = daemon.herald() else {
+        let Some(directory) = daemon.restart_directory() else {
             return;
         };
         let fd = directory.as_raw_fd();
         let Ok(ident) = u64::try_from(fd) else {
             return;
         };
-        let added = kernel::change_as(originals, self.flavour, state.kq, &herald_knote(ident));
+        let added = kernel::change_as(originals, self.flavour, state.kq, &restart_knote(ident));
         if added.is_ok() {
             fd_table::set(fd, Owner::Hidden);
-            self.herald.store(ident, Ordering::Release);
-            state.herald = Some(directory);
+            self.restart.store(ident, Ordering::Release);
+            state.restart_directory = Some(directory);
         } else {
             close_ours(directory);
         }
     }
 
-    /// Goes on with a new channel if the daemon is back: everything is registered again, and as changes may
-    /// have been missed, every knote is told to look. A queue that has its channel gets a new one, too.
+    /// Goes on with a new channel if there is a new daemon: everything is registered again, and as changes may
+    /// have been missed, every knote gets NOTE_WRITE. A queue that has its channel gets a new one, too.
     pub(crate) fn reconnect(&self, originals: &Originals, daemon: &impl Daemon) {
         let Some((id, channel)) = daemon.open_queue() else {
             return;
@@ -92,8 +99,8 @@ impl Queue {
         self.end_waiting(&mut state, originals);
         self.id.store(pack(id), Ordering::Relaxed);
         state.channel = Some(channel);
-        // An open file keeps its filesystem, and that its device number: what is a mount of the new
-        // daemon under this number is the one that the file is on.
+        // An open file keeps its filesystem, and the filesystem its device number. So a mount of the new
+        // daemon with this number is the one that the file is on.
         let is_still = |ident, node| file_at(ident).is_some_and(|(_, now)| now == node);
         state.outbox = state.knotes.all(is_still);
         if self.connect(&mut state, originals).is_err() {
@@ -101,7 +108,7 @@ impl Queue {
             return;
         }
         drop(state);
-        self.tell(daemon);
+        self.send_outbox(daemon);
         daemon.reserved_ident(id, self.hidden().user);
         if let Some(mut state) = self.state.lock() {
             state.knotes.post_all(abi::NOTE_WRITE);
@@ -111,18 +118,18 @@ impl Queue {
 
     /// Ends what [`await_daemon`](Self::await_daemon) began.
     fn end_waiting(&self, state: &mut State, originals: &Originals) {
-        let Some(directory) = state.herald.take() else {
+        let Some(directory) = state.restart_directory.take() else {
             return;
         };
-        if let Some(ident) = self.hidden().herald {
+        if let Some(ident) = self.hidden().restart {
             let delete = Event {
                 flags: abi::EV_DELETE,
-                ..herald_knote(ident)
+                ..restart_knote(ident)
             };
             // Gone is gone: an error leaves nothing to undo.
             let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
         }
-        self.herald.store(NOBODY, Ordering::Release);
+        self.restart.store(NO_IDENT, Ordering::Release);
         close_ours(directory);
     }
 
@@ -140,25 +147,25 @@ impl Queue {
         let _deleted = kernel::change_as(originals, self.flavour, state.kq, &delete);
     }
 
-    /// The program closed the queue, and the kernel's knotes with it.
+    /// Closes what is ours of a queue that the program has closed, and the kernel's knotes with it.
     pub(crate) fn close(&self) {
-        self.doorbell.store(NOBODY, Ordering::Release);
-        self.herald.store(NOBODY, Ordering::Release);
+        self.doorbell.store(NO_IDENT, Ordering::Release);
+        self.restart.store(NO_IDENT, Ordering::Release);
         let Some(mut state) = self.state.lock() else {
             return;
         };
         if let Some(channel) = state.channel.take() {
             close_channel(channel);
         }
-        if let Some(directory) = state.herald.take() {
+        if let Some(directory) = state.restart_directory.take() {
             close_ours(directory);
         }
     }
 
-    /// The program needs the number `fd`, which is that of a hidden descriptor: it moves to another one.
+    /// Moves a hidden descriptor to another number, because the program takes its number `fd`.
     pub(crate) fn yield_number(&self, originals: &Originals, fd: RawFd) -> Result<(), Errno> {
         let mut state = self.state.lock().ok_or(Errno(libc::EINTR))?;
-        if state.herald.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
+        if state.restart_directory.as_ref().map(AsRawFd::as_raw_fd) == Some(fd) {
             self.end_waiting(&mut state, originals);
             return Ok(());
         }
@@ -179,7 +186,7 @@ pub(super) fn close_ours(fd: OwnedFd) {
     let fd = fd.into_raw_fd();
     fd_table::set(fd, Owner::Foreign);
     #[expect(unsafe_code, reason = "dropping an OwnedFd would go through the hook")]
-    // SAFETY: we own the descriptor, and nobody holds it any more.
+    // SAFETY: 1: `fd` was owned here alone, and is closed once; no borrow outlives the owner.
     unsafe {
         rustix::io::close(fd);
     }
@@ -214,7 +221,7 @@ pub(super) fn doorbell_knote(ident: u64) -> Event {
     }
 }
 
-pub(super) fn herald_knote(ident: u64) -> Event {
+pub(super) fn restart_knote(ident: u64) -> Event {
     Event {
         ident,
         filter: abi::EVFILT_VNODE,

@@ -1,4 +1,14 @@
 //! The functions that programs call instead of the real ones.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: what it passes to a hook fulfils the man page of the function of that name. `changes`
+//!    is null, or `nchanges` readable structures, or no memory, which the kernel answers with EFAULT;
+//!    `events` is null or `nevents` writable ones; both may be the same memory; a timeout is null, a
+//!    timespec, or no memory. During the call nobody else writes to them.
+//! 2. Our own: a [`Call`] does not outlive the hook that makes it.
 
 #![expect(unsafe_code, reason = "C functions with C pointers")]
 
@@ -7,11 +17,11 @@ use std::ffi::{c_int, c_uint, c_void};
 use libc::timespec;
 
 use super::abi::{KEVENT_FLAG_WORKQ, Kevent, Kevent64, KeventQos, Layout};
-use super::kernel::{Call, Manner, Real};
+use super::kernel::{Call, CallOptions, Real};
 use super::{engine, system};
-use crate::context;
+use crate::guard;
 
-/// A hooked call of the kevent family; if our code panics, the real one.
+/// Makes a hooked call of the kevent family, and the real one if our code panics.
 ///
 /// # Safety
 ///
@@ -20,14 +30,14 @@ unsafe fn hooked<L: Layout + Real>(
     kq: c_int,
     changes: (*const L, c_int),
     events: (*mut L, c_int),
-    manner: Manner,
+    options: CallOptions,
 ) -> c_int {
-    // SAFETY: the caller's promise.
-    let call = unsafe { Call::new(kq, changes, events, manner) };
-    context::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
+    // SAFETY: 1 and 2: handed on as the caller promises.
+    let call = unsafe { Call::new(kq, changes, events, options) };
+    guard::caught(|| engine().call(call)).unwrap_or_else(|| call.unchanged(&system::ORIGINALS))
 }
 
-/// `int kevent(...)`
+/// Stands for `int kevent(...)`.
 ///
 /// # Safety
 ///
@@ -40,12 +50,12 @@ pub(crate) unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const timespec,
 ) -> c_int {
-    let manner = Manner::waiting(timeout);
-    // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    let options = CallOptions::waiting(timeout);
+    // SAFETY: 1 and 2: the very same arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kevent64(...)`
+/// Stands for `int kevent64(...)`.
 ///
 /// # Safety
 ///
@@ -59,15 +69,15 @@ pub(crate) unsafe extern "C" fn kevent64(
     flags: c_uint,
     timeout: *const timespec,
 ) -> c_int {
-    let manner = Manner {
+    let options = CallOptions {
         flags,
-        ..Manner::waiting(timeout)
+        ..CallOptions::waiting(timeout)
     };
-    // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    // SAFETY: 1 and 2: the very same arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ it speaks of another queue and not of `kq`.
+/// Stands for `int kevent_qos(...)`. With KEVENT_FLAG_WORKQ the call concerns another queue than `kq`.
 ///
 /// # Safety
 ///
@@ -82,26 +92,26 @@ pub(crate) unsafe extern "C" fn kevent_qos(
     data_available: *mut usize,
     flags: c_uint,
 ) -> c_int {
-    let manner = Manner {
+    let options = CallOptions {
         flags,
         data_out,
         data_available,
-        ..Manner::waiting(std::ptr::null())
+        ..CallOptions::waiting(std::ptr::null())
     };
     if flags & KEVENT_FLAG_WORKQ != 0 {
-        // SAFETY: the program's own arguments.
-        let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), manner) };
+        // SAFETY: 1 and 2: the very same arguments.
+        let call = unsafe { Call::new(kq, (changes, nchanges), (events, nevents), options) };
         return call.unchanged(&system::ORIGINALS);
     }
-    // SAFETY: the program's own arguments.
-    unsafe { hooked(kq, (changes, nchanges), (events, nevents), manner) }
+    // SAFETY: 1 and 2: the very same arguments.
+    unsafe { hooked(kq, (changes, nchanges), (events, nevents), options) }
 }
 
-/// `int kqueue(void)`
+/// Stands for `int kqueue(void)`.
 pub(crate) extern "C" fn kqueue() -> c_int {
     let kq = system::kqueue();
     if kq >= 0 {
-        context::guarded(|| engine().opened(kq));
+        guard::guarded(|| engine().opened(kq));
     }
     kq
 }

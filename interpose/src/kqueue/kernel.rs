@@ -1,11 +1,27 @@
 //! The calls of the system, and one call of the program with its buffers.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The caller of [`Call::new`]: its promises hold while the call exists. A count below 0 is taken as 0,
+//!    and a null buffer as an empty one, so an `index` below [`Call::changes`] or [`Call::room`] is inside
+//!    the array.
+//! 2. Our own: changes are read only after [`Call::has_readable_changes`], and a timeout only from a page
+//!    that could be read, or after the kernel has read it. A page that was memory once and is none any more
+//!    ends the program (README, Limits), as a read of its own would.
+//! 3. Our own ([`Layout`]): the structures are `Pod`: any bytes are a value of them, and none is padding.
+//! 4. The real functions ([`Originals`]): they have the types of `<sys/event.h>`, read `nchanges`
+//!    structures and write at most `nevents`, and check every pointer or are given none but live ones.
+//! 5. The kernel (sigprocmask(2)): it checks the address of the set, and for a `how` that there is not
+//!    changes nothing.
 
 #![expect(
     unsafe_code,
     reason = "the program's buffers are raw pointers, and so are the arguments of the real calls"
 )]
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_int, c_long, c_uint, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +29,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libc::timespec;
 
 use super::abi::{self, Event, Flavour, Kevent, Kevent64, KeventQos, Layout};
+use crate::guard;
 
 /// `int kevent(...)`
 pub type KeventFn =
@@ -57,39 +74,32 @@ pub struct Originals {
 pub struct Errno(pub c_int);
 
 impl Errno {
-    /// What the last failed call of this thread left behind.
+    /// Returns what the last failed call of this thread left behind.
     pub(crate) fn last() -> Self {
-        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+        Self(guard::errno())
     }
 
-    /// Makes it what the program reads.
+    /// Sets errno, which the program reads.
     pub fn set(self) {
-        #[cfg(target_os = "linux")]
-        // SAFETY: no preconditions.
-        let location = unsafe { libc::__errno_location() };
-        #[cfg(not(target_os = "linux"))]
-        // SAFETY: no preconditions.
-        let location = unsafe { libc::__error() };
-        // SAFETY: it points to this thread's errno.
-        unsafe { *location = self.0 };
+        guard::set_errno(self.0);
     }
 }
 
-/// What a call has beside its buffers, as the program gave it.
+/// What a call has beside its buffers, as the program passed it.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
-    /// kevent and kevent64: null waits without end.
+pub struct CallOptions {
+    /// For kevent and kevent64: null waits without end.
     pub timeout: *const timespec,
-    /// kevent64 and kevent_qos.
+    /// For kevent64 and kevent_qos.
     pub flags: c_uint,
-    /// kevent_qos.
+    /// For kevent_qos.
     pub data_out: *mut c_void,
-    /// kevent_qos.
+    /// For kevent_qos.
     pub data_available: *mut usize,
 }
 
-impl Manner {
-    /// Waits as `timeout` says, and nothing special.
+impl CallOptions {
+    /// Makes the options of a call that waits as `timeout` says, and has no others.
     #[must_use]
     pub const fn waiting(timeout: *const timespec) -> Self {
         Self {
@@ -113,22 +123,24 @@ pub struct Call<L> {
     nchanges: c_int,
     events: *mut L,
     nevents: c_int,
-    manner: Manner,
+    options: CallOptions,
 }
 
 impl<L: Layout + Real> Call<L> {
+    /// Takes over the arguments of the program.
+    ///
     /// # Safety
     ///
     /// While the call exists:
     /// * `changes` is null or has `nchanges` readable structures, or is no memory at all,
     /// * `events` is null or has `nevents` writable ones,
-    /// * the pointers in `manner` are what the real function may be given.
+    /// * the pointers in `options` are what the real function may be given.
     #[must_use]
     pub unsafe fn new(
         kq: RawFd,
         (changes, nchanges): (*const L, c_int),
         (events, nevents): (*mut L, c_int),
-        manner: Manner,
+        options: CallOptions,
     ) -> Self {
         Self {
             kq,
@@ -136,7 +148,7 @@ impl<L: Layout + Real> Call<L> {
             nchanges,
             events,
             nevents,
-            manner,
+            options,
         }
     }
 
@@ -144,11 +156,11 @@ impl<L: Layout + Real> Call<L> {
         self.kq
     }
 
-    pub(crate) fn manner(&self) -> &Manner {
-        &self.manner
+    pub(crate) fn options(&self) -> &CallOptions {
+        &self.options
     }
 
-    /// Number of changes; none where there is no memory, about which the real call complains.
+    /// Returns the number of changes: none for a null pointer, about which the real call complains.
     #[inline]
     pub(crate) fn changes(&self) -> usize {
         match self.changes.is_null() {
@@ -157,8 +169,8 @@ impl<L: Layout + Real> Call<L> {
         }
     }
 
-    /// Whether the changelist can be read. About one that cannot, the real call complains, after the
-    /// changes before the bad page.
+    /// Returns whether the changelist can be read. Otherwise the real call complains, after the changes before
+    /// the bad page.
     pub(crate) fn has_readable_changes(&self) -> bool {
         let start = self.changes.addr();
         let Some(end) = self
@@ -178,11 +190,11 @@ impl<L: Layout + Real> Call<L> {
         true
     }
 
-    /// Whether the call waits, and not for ever. It may say so of one that does not wait: the clock is read
-    /// for nothing then.
+    /// Returns whether the call waits, and not for ever. It may return true for a call that does not wait; then
+    /// the clock is read for nothing.
     #[inline]
     pub(crate) fn waits_for_a_time(&self) -> bool {
-        let timeout = self.manner.timeout;
+        let timeout = self.options.timeout;
         if timeout.is_null() {
             return false;
         }
@@ -191,12 +203,13 @@ impl<L: Layout + Real> Call<L> {
         if !is_in_one_page || !is_known_readable(at) {
             return true;
         }
-        // SAFETY: memory, as the caller of `new` promises and as the page has shown.
+        // SAFETY: 1 and 2: all of it lies in a page that could be read; any integers are a timespec, and no
+        // alignment is assumed.
         let timeout = unsafe { timeout.read_unaligned() };
         timeout.tv_sec != 0 || timeout.tv_nsec != 0
     }
 
-    /// Room for events.
+    /// Returns the room for events.
     pub(crate) fn room(&self) -> usize {
         match self.events.is_null() {
             true => 0,
@@ -204,26 +217,27 @@ impl<L: Layout + Real> Call<L> {
         }
     }
 
-    /// The change number `index`.
+    /// Returns the change number `index`.
     #[inline]
     pub(crate) fn change(&self, index: usize) -> Option<L> {
         if index >= self.changes() {
             return None;
         }
-        // SAFETY: inside the changelist by the contract of `new`.
+        // SAFETY: 1: `index` is inside the changelist.
         let at = unsafe { self.changes.add(index) };
-        // SAFETY: as above; nothing is assumed about the alignment.
+        // SAFETY: 1, 2 and 3: readable, a value whatever is there, and no alignment is assumed.
         Some(unsafe { at.read_unaligned() })
     }
 
-    /// The event number `index` of those that a call has filled in.
+    /// Returns the event number `index` of those that a call has filled in.
     pub(crate) fn event(&self, index: usize) -> Option<L> {
         if index >= self.room() {
             return None;
         }
         // SAFETY: inside the eventlist by the contract of `new`.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above, and the integers of these structures have no invalid values.
+        // SAFETY: 1 and 3: readable, because it is writable and a call has filled it in, a value whatever is
+        // there, and no alignment is assumed.
         Some(unsafe { at.read_unaligned() })
     }
 
@@ -234,65 +248,67 @@ impl<L: Layout + Real> Call<L> {
         }
         // SAFETY: inside the eventlist by the contract of `new`.
         let at = unsafe { self.events.add(index) };
-        // SAFETY: as above.
+        // SAFETY: 1: writable, and no alignment is assumed.
         unsafe { at.write_unaligned(event) };
     }
 
-    /// The call as the program made it. -1 leaves errno behind.
+    /// Makes the call as the program made it. A result of -1 leaves errno behind.
     #[inline]
     pub(crate) fn unchanged(&self, originals: &Originals) -> c_int {
         let changes = (self.changes, self.nchanges);
         let events = (self.events, self.nevents);
-        // SAFETY: the program's own arguments.
-        unsafe { L::real(originals, self.kq, changes, events, &self.manner) }
+        // SAFETY: 1 and 4: the program's own arguments, which may go to the real function.
+        unsafe { L::real(originals, self.kq, changes, events, &self.options) }
     }
 
-    /// Changes and waiting as given, or no changes any more and a timeout of ours.
+    /// Makes the call with changes and options as given; or, with `again`, without changes and with these
+    /// options.
     pub(crate) fn wait(
         &self,
         originals: &Originals,
-        again: Option<&Manner>,
+        again: Option<&CallOptions>,
     ) -> Result<usize, Errno> {
-        let Some(manner) = again else {
+        let Some(options) = again else {
             return count(self.unchanged(originals));
         };
         let events = (self.events, self.nevents);
-        // SAFETY: no changes, the program's own eventlist, and pointers of ours or the program's.
-        count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, manner) })
+        // SAFETY: 1 and 4: no changes, the program's own eventlist, and in `options` its own pointers or a
+        // timeout of ours that lives in the caller's frame.
+        count(unsafe { L::real(originals, self.kq, (ptr::null(), 0), events, options) })
     }
 
-    /// Lets the kernel check descriptor, flavour and timeout, and do nothing.
+    /// Has the kernel check descriptor, flavour and timeout, and do nothing.
     pub(crate) fn check(&self, originals: &Originals) -> Result<(), Errno> {
         let none = (ptr::null_mut(), 0);
-        // SAFETY: no changes and no room; what else there is the program gave.
-        let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.manner) };
+        // SAFETY: 1 and 4: no changes, no room, and the program's own options.
+        let result = unsafe { L::real(originals, self.kq, (ptr::null(), 0), none, &self.options) };
         count(result).map(drop)
     }
 
-    /// The timeout, once the kernel has found it good.
+    /// Returns the timeout. The kernel has accepted it before.
     pub(crate) fn timeout(&self) -> Option<timespec> {
-        if self.manner.timeout.is_null() {
+        if self.options.timeout.is_null() {
             return None;
         }
-        // SAFETY: the kernel has read it in this call.
-        Some(unsafe { self.manner.timeout.read_unaligned() })
+        // SAFETY: 1 and 2: not null, and the kernel has read it in this call; no alignment is assumed.
+        Some(unsafe { self.options.timeout.read_unaligned() })
     }
 }
 
-/// No system has smaller ones.
+/// The size of a page; no system has smaller ones.
 const SMALLEST_PAGE: usize = 4096;
 
-/// Pages that could be read once. One that is no memory any more when it is given once more ends the
-/// program, for the price of a system call in each call with changes.
+/// Pages that could be read once. This saves a system call in each call with changes, at a price: a page
+/// that is passed again and is no memory any more ends the program.
 static READABLE: [AtomicUsize; 64] = [const { AtomicUsize::new(usize::MAX) }; 64];
 
-/// Whether what is at an address can be read, or could be in an earlier call.
+/// Returns whether what is at an address can be read, or could be in an earlier call.
 fn is_known_readable(at: usize) -> bool {
     let page = at / SMALLEST_PAGE;
     let Some(slot) = READABLE.get(page % READABLE.len()) else {
         return is_readable(at);
     };
-    // Relaxed: nothing is read because of it but the program's own memory.
+    // Relaxed: it only permits a read of the program's own memory.
     if slot.load(Ordering::Relaxed) == page {
         return true;
     }
@@ -303,22 +319,31 @@ fn is_known_readable(at: usize) -> bool {
     is_readable
 }
 
-/// Whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks at a
-/// `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).
+/// Returns whether the 8 bytes at an address can be read: sigprocmask(2) copies the set before it looks
+/// at a `how` that there is not (`linux: kernel/signal.c`, `xnu: bsd/kern/kern_sig.c`).
 fn is_readable(at: usize) -> bool {
-    const NO_HOW: c_int = c_int::MAX;
     let errno = Errno::last();
     let set = ptr::with_exposed_provenance::<libc::sigset_t>(at);
-    // Not libc's function, which reads the set by itself.
-    #[cfg(target_os = "linux")]
-    // SAFETY: the kernel checks the address, and changes nothing for an unknown `how`.
-    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) };
-    #[cfg(not(target_os = "linux"))]
-    // SAFETY: as above.
-    let result = unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) };
-    let is_bad = result != 0 && Errno::last() == Errno(libc::EFAULT);
+    let is_bad = block_no_signals(set) != 0 && Errno::last() == Errno(libc::EFAULT);
     errno.set();
     !is_bad
+}
+
+/// A `how` of sigprocmask(2) that there is not.
+const NO_HOW: c_int = c_int::MAX;
+
+/// Asks the kernel by system call: libc's function reads the set by itself.
+#[cfg(target_os = "linux")]
+fn block_no_signals(set: *const libc::sigset_t) -> c_long {
+    // SAFETY: 5, and the other arguments are numbers: no old set, and the size of a kernel's set.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, NO_HOW, set, 0_usize, 8_usize) }
+}
+
+/// Asks the kernel by libc, whose function hands the set on unread.
+#[cfg(not(target_os = "linux"))]
+fn block_no_signals(set: *const libc::sigset_t) -> c_long {
+    // SAFETY: 5: the old set is null, so nothing is written.
+    unsafe { libc::sigprocmask(NO_HOW, set, ptr::null_mut()) }.into()
 }
 
 fn count(result: c_int) -> Result<usize, Errno> {
@@ -327,32 +352,33 @@ fn count(result: c_int) -> Result<usize, Errno> {
 
 /// Applies one change to the kernel's queue. It does not wait and fetches nothing.
 pub(crate) fn change<L: Real>(originals: &Originals, kq: RawFd, change: &L) -> Result<(), Errno> {
-    let manner = Manner::waiting(ptr::null());
-    // SAFETY: one change, no room.
+    let options = CallOptions::waiting(ptr::null());
+    // SAFETY: 4: one live change, no room, and options without pointers.
     let result = unsafe {
         L::real(
             originals,
             kq,
             (ptr::from_ref(change), 1),
             (ptr::null_mut(), 0),
-            &manner,
+            &options,
         )
     };
     count(result).map(drop)
 }
 
-/// Applies one change that carries EV_RECEIPT; the receipt as the kernel writes it.
+/// Applies one change that carries EV_RECEIPT. Returns the receipt as the kernel writes it.
 pub(crate) fn change_with_receipt<L: Layout + Real>(
     originals: &Originals,
     kq: RawFd,
     change: &L,
 ) -> Result<L, Errno> {
-    let manner = Manner::waiting(ptr::null());
+    let options = CallOptions::waiting(ptr::null());
     let mut receipt = L::default();
-    // SAFETY: one change and room for one receipt, so nothing is fetched and nothing waits.
+    // SAFETY: 4: one live change, and live room for one event, which the receipt takes: nothing is
+    // fetched and nothing waits.
     let result = unsafe {
         let room = (&raw mut receipt, 1);
-        L::real(originals, kq, (ptr::from_ref(change), 1), room, &manner)
+        L::real(originals, kq, (ptr::from_ref(change), 1), room, &options)
     };
     count(result).map(|_| receipt)
 }
@@ -372,17 +398,17 @@ pub(crate) fn change_as(
 
 /// A structure and the real function that takes it.
 pub trait Real: Sized {
-    /// Calls it.
+    /// Calls the real function.
     ///
     /// # Safety
     ///
-    /// * What kevent(2) asks of its arguments.
+    /// * What the man page of the real function asks of its arguments.
     unsafe fn real(
         originals: &Originals,
         kq: RawFd,
         changes: (*const Self, c_int),
         events: (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int;
 }
 
@@ -393,11 +419,20 @@ impl Real for Kevent {
         kq: RawFd,
         changes: (*const Self, c_int),
         events: (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent, .. } = originals;
-        // SAFETY: the caller's promise.
-        unsafe { kevent(kq, changes.0, changes.1, events.0, events.1, manner.timeout) }
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
+        unsafe {
+            kevent(
+                kq,
+                changes.0,
+                changes.1,
+                events.0,
+                events.1,
+                options.timeout,
+            )
+        }
     }
 }
 
@@ -408,11 +443,11 @@ impl Real for Kevent64 {
         kq: RawFd,
         (changes, nchanges): (*const Self, c_int),
         (events, nevents): (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent64, .. } = originals;
-        let (flags, timeout) = (manner.flags, manner.timeout);
-        // SAFETY: the caller's promise.
+        let (flags, timeout) = (options.flags, options.timeout);
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
         unsafe { kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
     }
 }
@@ -424,11 +459,11 @@ impl Real for KeventQos {
         kq: RawFd,
         (changes, nchanges): (*const Self, c_int),
         (events, nevents): (*mut Self, c_int),
-        manner: &Manner,
+        options: &CallOptions,
     ) -> c_int {
         let Originals { kevent_qos, .. } = originals;
-        let (out, available) = (manner.data_out, manner.data_available);
-        // SAFETY: the caller's promise.
+        let (out, available) = (options.data_out, options.data_available);
+        // SAFETY: 4: by the promise of this function's caller, for the function of this structure.
         unsafe {
             kevent_qos(
                 kq,
@@ -438,7 +473,7 @@ impl Real for KeventQos {
                 nevents,
                 out,
                 available,
-                manner.flags,
+                options.flags,
             )
         }
     }

@@ -1,13 +1,14 @@
 //! A mirror of the EVFILT_VNODE knotes that hang on AgentFS files: what the kernel has registered, and
 //! the bits that the daemon posted and the program has not fetched.
 //!
-//! It changes only by changes that the kernel accepted, so both agree. The rules are those of a
-//! kernel knote (`xnu: knote_process`, `filt_vntouch`); the kernel keeps its own pending bits, the
-//! mirror the posted ones, and a delivery joins them.
+//! The mirror changes only by changes that the kernel accepted, so both agree. The rules are those of a
+//! kernel knote (`xnu: knote_process`, `filt_vntouch`). The kernel keeps its own pending bits, the mirror
+//! keeps the posted ones, and a delivery joins them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustc_hash::FxHashMap;
 
 use super::abi::{self, Event};
 use super::daemon::{Node, WatchId, WatchOp};
@@ -18,26 +19,26 @@ pub(crate) struct Index(u32);
 
 #[derive(Debug)]
 pub(crate) struct Knote {
-    /// ident, udata, qos, ext; `flags` is the word latched at creation, `fflags` the interest.
+    /// What the program registered: `flags` is the word latched at creation, `fflags` the interest.
     pub(crate) registered: Event,
     node: Node,
     watch: WatchId,
     /// Posted bits (the kernel's own are in the kernel).
     pending: u32,
     disabled: bool,
-    /// Is in `ready`.
+    /// The knote is in `ready`.
     queued: bool,
-    /// The delivery it last took part in.
+    /// The delivery that the knote last took part in.
     delivered_in: u64,
-    /// When EV_DISPATCH last disabled it, by the [`Moment`].
+    /// The [`Moment`] at which EV_DISPATCH last disabled the knote.
     dispatched: u64,
-    /// Next knote of the same ident (EV_UDATA_SPECIFIC).
+    /// The next knote of the same ident (EV_UDATA_SPECIFIC).
     next: Option<Index>,
 }
 
 impl Knote {
-    /// What the daemon has to know of it.
-    fn as_told(&self) -> WatchOp {
+    /// Returns the operation that registers the knote with the daemon.
+    fn as_op(&self) -> WatchOp {
         WatchOp::Set {
             watch: self.watch,
             node: self.node,
@@ -57,7 +58,7 @@ struct Slot {
 pub(crate) struct Knotes {
     slots: Vec<Slot>,
     free: Vec<Index>,
-    by_ident: HashMap<u64, Index, BuildHasherDefault<IdentHasher>>,
+    by_ident: FxHashMap<u64, Index>,
     /// Enabled knotes with posted bits, oldest activation first.
     ready: VecDeque<Index>,
     delivery: u64,
@@ -67,11 +68,11 @@ pub(crate) struct Knotes {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Moment(u64);
 
-/// How many such deliveries there were.
+/// How many such deliveries there have been.
 static DISPATCHES: AtomicU64 = AtomicU64::new(0);
 
 impl Moment {
-    /// Acquire: pairs with the count in [`Knotes::settle`].
+    /// Returns the present moment. Acquire: pairs with the count in [`Knotes::settle`].
     pub(crate) fn now() -> Self {
         Self(DISPATCHES.load(Ordering::Acquire))
     }
@@ -80,49 +81,29 @@ impl Moment {
 /// What becomes of an event that the kernel returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Arrival {
-    /// The program gets it with these posted bits in it; and what the daemon has to be told.
+    /// The program gets the event, with these posted bits in it; the operation goes to the daemon.
     Event(u32, Option<WatchOp>),
     /// Another thread delivered this EV_DISPATCH knote since the call was made, from what the daemon
     /// had posted. The kernel's bits wait until the knote is enabled, as if they had come a little later.
     Late,
 }
 
-/// Descriptor numbers are small and dense: one multiplication spreads them.
-#[derive(Default)]
-pub(crate) struct IdentHasher(u64);
-
-impl Hasher for IdentHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
 /// What has to happen in the kernel before posted bits may be delivered without an event of its own.
 /// Each fails with ENOENT when the kernel has no such knote any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Confirm {
-    /// Nothing but being there.
+    /// The knote exists.
     Exists,
-    /// EV_DISPATCH: disabled.
+    /// For EV_DISPATCH: it is disabled.
     Disable,
-    /// EV_ONESHOT: deleted.
+    /// For EV_ONESHOT: it is deleted.
     Delete,
-    /// EV_ONESHOT with EV_DISPATCH2: disabled, and deleted when it is enabled.
+    /// For EV_ONESHOT with EV_DISPATCH2: it is disabled, and deleted when it is enabled.
     Retire,
 }
 
 impl Knotes {
-    /// The knote that a change or an event of the kernel speaks of.
+    /// Returns the knote that a change or an event of the kernel concerns.
     pub(crate) fn find(&self, event: &Event) -> Option<Index> {
         let specific = event.has(abi::EV_UDATA_SPECIFIC);
         let mut at = self.by_ident.get(&event.ident).copied();
@@ -147,7 +128,7 @@ impl Knotes {
     }
 
     /// Mirrors a change that the kernel accepted. `node` is the AgentFS file behind the ident, if it is
-    /// one and the change carries EV_ADD. Returns what the daemon has to be told: at most two things.
+    /// one and the change carries EV_ADD. Returns the operations for the daemon: at most two.
     pub(crate) fn apply(&mut self, change: &Event, node: Option<Node>) -> [Option<WatchOp>; 2] {
         let change = change.simplified();
         let found = self.find(&change);
@@ -193,7 +174,7 @@ impl Knotes {
             dispatched: 0,
             next: self.by_ident.insert(change.ident, index),
         });
-        self.get(index).map(Knote::as_told)
+        self.get(index).map(Knote::as_op)
     }
 
     fn touch(&mut self, index: Index, change: &Event) -> Option<WatchOp> {
@@ -207,7 +188,7 @@ impl Knotes {
         } else if change.has(abi::EV_ENABLE) {
             knote.disabled = false;
         }
-        let update = knote.as_told();
+        let update = knote.as_op();
         self.activate(index);
         (interest != change.fflags).then_some(update)
     }
@@ -251,19 +232,19 @@ impl Knotes {
         }
     }
 
-    /// The descriptor `ident` was closed: one watch to remove, until there is none.
+    /// Removes one knote of the descriptor `ident`, which was closed; it is called until there is none.
     pub(crate) fn close(&mut self, ident: u64) -> Option<WatchOp> {
         let index = self.by_ident.get(&ident).copied()?;
         self.remove(index)
     }
 
-    /// Whether any knote hangs on the descriptor `ident`.
+    /// Returns whether any knote hangs on the descriptor `ident`.
     pub(crate) fn has_ident(&self, ident: u64) -> bool {
         self.by_ident.contains_key(&ident)
     }
 
-    /// A record of the daemon. The daemon has applied the filter rule, with the interest that held
-    /// when it happened; bits stay pending whatever the interest becomes.
+    /// Posts a record of the daemon. The daemon has applied the filter rule, with the interest that was in
+    /// force when the change happened; bits stay pending whatever the interest becomes.
     pub(crate) fn post(&mut self, watch: WatchId, hint: u32) {
         let Ok(index) = u32::try_from(watch.0 & 0xFFFF_FFFF) else {
             return;
@@ -277,7 +258,7 @@ impl Knotes {
         }
     }
 
-    /// Something may have been missed: everybody looks again.
+    /// Posts bits to every knote, because something may have been missed.
     pub(crate) fn post_all(&mut self, hint: u32) {
         for index in 0..u32::try_from(self.slots.len()).unwrap_or(0) {
             if let Some(knote) = self.get_mut(Index(index)) {
@@ -287,13 +268,13 @@ impl Knotes {
         }
     }
 
-    /// All watches, as a daemon that knows nothing has to be told, but for those of which `is_still`
+    /// Returns the operations that register all watches with a new daemon, but for those of which `is_still`
     /// says that the descriptor is not that file any more.
     pub(crate) fn all(&self, is_still: impl Fn(u64, Node) -> bool) -> Vec<WatchOp> {
         let knotes = self.slots.iter().filter_map(|slot| slot.knote.as_ref());
         knotes
             .filter(|it| is_still(it.registered.ident, it.node))
-            .map(Knote::as_told)
+            .map(Knote::as_op)
             .collect()
     }
 
@@ -323,8 +304,8 @@ impl Knotes {
         self.delivery += 1;
     }
 
-    /// The kernel delivered `event` in a call that was made at `since`, and has changed the knote
-    /// accordingly.
+    /// Takes note of an event that the kernel delivered in a call made at `since`; the kernel has changed its
+    /// knote accordingly.
     pub(crate) fn delivered_by_kernel(&mut self, event: &Event, since: Moment) -> Arrival {
         // The flags of an event are the latched word, so the identity is in it.
         let Some(index) = self.find(event) else {
@@ -349,9 +330,9 @@ impl Knotes {
         Arrival::Event(bits, self.settle(index, ended))
     }
 
-    /// The oldest ready knote that has not taken part in this delivery. Who took part and stays ready
-    /// is behind all others. Give it to [`deliver`](Self::deliver), [`forget`](Self::forget) or
-    /// [`set_aside`](Self::set_aside).
+    /// Returns the oldest ready knote that has not taken part in this delivery. A knote that took part and
+    /// stays ready is behind all others. The caller hands the result to [`deliver`](Self::deliver),
+    /// [`forget`](Self::forget) or [`set_aside`](Self::set_aside).
     pub(crate) fn next_ready(&self) -> Option<(Index, Confirm)> {
         let index = *self.ready.front()?;
         let knote = self.get(index)?;
@@ -373,7 +354,7 @@ impl Knotes {
         Some((index, confirm))
     }
 
-    /// The event of a ready knote, after the kernel did what [`Confirm`] asks.
+    /// Returns the event of a ready knote, after the kernel did what [`Confirm`] asks.
     pub(crate) fn deliver(&mut self, index: Index) -> Option<(Event, Option<WatchOp>)> {
         let knote = self.get(index)?;
         let event = Event {
@@ -385,12 +366,12 @@ impl Knotes {
         Some((event, self.settle(index, ended)))
     }
 
-    /// The kernel has no such knote any more.
+    /// Forgets a knote that the kernel has no more.
     pub(crate) fn forget(&mut self, index: Index) -> Option<WatchOp> {
         self.remove(index)
     }
 
-    /// Out of the queue with its bits, until something new is posted or the kernel delivers the knote.
+    /// Takes a knote with its bits out of `ready`, until something new is posted or the kernel delivers it.
     pub(crate) fn set_aside(&mut self, index: Index) {
         if let Some(knote) = self.get_mut(index) {
             knote.queued = false;
@@ -402,7 +383,7 @@ impl Knotes {
         }
     }
 
-    /// What a delivery leaves behind (`xnu: knote_process`).
+    /// Does what a delivery leaves to do (`xnu: knote_process`).
     fn settle(&mut self, index: Index, ended: bool) -> Option<WatchOp> {
         if ended {
             return self.remove(index);
@@ -416,7 +397,7 @@ impl Knotes {
         }
         if flags & abi::EV_DISPATCH != 0 {
             knote.disabled = true;
-            // AcqRel: pairs with the Acquire of the mark; counts in one order with other queues'.
+            // AcqRel: pairs with the Acquire of [`Moment::now`], and counts in one order with other queues.
             knote.dispatched = DISPATCHES.fetch_add(1, Ordering::AcqRel) + 1;
         }
         let stays = knote.pending != 0 && !knote.disabled;

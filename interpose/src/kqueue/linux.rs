@@ -1,4 +1,15 @@
 //! Linux: kqueue comes from whichever library the program has it from, if any.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. libc (dlsym(3)): it takes `RTLD_NEXT` and a string that ends with a NUL, and returns null or the
+//!    address of what has that name in a library behind this one.
+//! 2. Whatever library has a function of the kevent family gives it the type of `<sys/event.h>`: programs
+//!    are compiled against that. It is not unloaded while the program has a queue of it. A function pointer
+//!    has the size and the representation of a data pointer.
+//! 3. The program: what it passes to an exported function fulfils the man page of that name.
 
 #![expect(
     unsafe_code,
@@ -9,20 +20,28 @@ use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use agentfs_ring::doorbell::BellKind;
 use libc::timespec;
+use rustix::fs::OFlags;
 
 use super::abi::{Kevent, Kevent64, KeventQos};
 use super::hooks;
 use super::kernel::{Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals};
 
-/// The functions behind ours in the order of symbol look-up.
+/// The functions that come after the hooks in the order of symbol look-up.
 pub(crate) const ORIGINALS: Originals = Originals {
     kevent: next_kevent,
     kevent64: next_kevent64,
     kevent_qos: next_kevent_qos,
 };
 
-/// A symbol behind ours, looked up once.
+/// What the daemon's refill doorbell is.
+pub(crate) const REFILL_BELL: BellKind = BellKind::EventFd;
+
+/// How a directory is opened that is only watched.
+pub(crate) const TO_WATCH: OFlags = OFlags::RDONLY;
+
+/// A symbol behind a hook, looked up once.
 struct Next {
     name: &'static CStr,
     found: AtomicPtr<c_void>,
@@ -41,7 +60,7 @@ impl Next {
         if !known.is_null() {
             return Some(known);
         }
-        // SAFETY: a C string; RTLD_NEXT searches behind this library.
+        // SAFETY: 1: the handle is `RTLD_NEXT`, and the name a C string.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
         self.found.store(found, Ordering::Relaxed);
         (!found.is_null()).then_some(found)
@@ -58,7 +77,7 @@ pub(crate) fn kqueue() -> c_int {
     let Some(next) = NEXT.get() else {
         return missing();
     };
-    // SAFETY: the symbol of that name has this type.
+    // SAFETY: 2: not null, and the function of this name, which has this type.
     let next: extern "C" fn() -> c_int = unsafe { std::mem::transmute(next) };
     next()
 }
@@ -75,9 +94,9 @@ unsafe extern "C" fn next_kevent(
     let Some(next) = NEXT.get() else {
         return missing();
     };
-    // SAFETY: the symbol of that name has this type.
+    // SAFETY: 2: not null, and the function of this name, which has this type.
     let next: KeventFn = unsafe { std::mem::transmute(next) };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the promise of this function's caller: the very same arguments.
     unsafe { next(kq, changes, nchanges, events, nevents, timeout) }
 }
 
@@ -94,9 +113,9 @@ unsafe extern "C" fn next_kevent64(
     let Some(next) = NEXT.get() else {
         return missing();
     };
-    // SAFETY: the symbol of that name has this type.
+    // SAFETY: 2: not null, and the function of this name, which has this type.
     let next: Kevent64Fn = unsafe { std::mem::transmute(next) };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the promise of this function's caller: the very same arguments.
     unsafe { next(kq, changes, nchanges, events, nevents, flags, timeout) }
 }
 
@@ -114,9 +133,9 @@ unsafe extern "C" fn next_kevent_qos(
     let Some(next) = NEXT.get() else {
         return missing();
     };
-    // SAFETY: the symbol of that name has this type.
+    // SAFETY: 2: not null, and the function of this name, which has this type.
     let next: KeventQosFn = unsafe { std::mem::transmute(next) };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the promise of this function's caller: the very same arguments.
     unsafe {
         next(
             kq, changes, nchanges, events, nevents, out, available, flags,
@@ -143,7 +162,7 @@ mod exports {
         nevents: c_int,
         timeout: *const timespec,
     ) -> c_int {
-        // SAFETY: the caller's promise.
+        // SAFETY: 3: the very same arguments.
         unsafe { hooks::kevent(kq, changes, nchanges, events, nevents, timeout) }
     }
 
@@ -157,7 +176,7 @@ mod exports {
         flags: c_uint,
         timeout: *const timespec,
     ) -> c_int {
-        // SAFETY: the caller's promise.
+        // SAFETY: 3: the very same arguments.
         unsafe { hooks::kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
     }
 
@@ -172,7 +191,7 @@ mod exports {
         available: *mut usize,
         flags: c_uint,
     ) -> c_int {
-        // SAFETY: the caller's promise.
+        // SAFETY: 3: the very same arguments.
         unsafe {
             hooks::kevent_qos(
                 kq, changes, nchanges, events, nevents, out, available, flags,

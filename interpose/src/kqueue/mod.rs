@@ -1,13 +1,13 @@
 //! kqueue: events of AgentFS among those of the kernel, in the program's own kevent() calls.
 //!
 //! The program's queue stays the kernel's. The shim knows which of its EVFILT_VNODE knotes hang on
-//! AgentFS files ([`Engine`] keeps a mirror of them), tells the daemon, and takes the daemon's records
-//! out of the queue's ring in the thread that called kevent(). Two hidden knotes make the queue wake
-//! and look readable: EVFILT_READ on the doorbell pipe, and EVFILT_USER on a reserved ident while
-//! fetched records wait for the program.
+//! AgentFS files ([`Engine`] keeps a mirror of them), registers them with the daemon, and takes the
+//! daemon's records out of the queue's ring in the thread that called kevent(). Two hidden knotes make the
+//! queue wake and look readable: EVFILT_READ on the doorbell pipe, and EVFILT_USER on a reserved ident
+//! while fetched records wait for the program.
 //!
-//! The code knows no platform: the real calls are given as functions ([`Originals`]), the connection as
-//! a [`Daemon`].
+//! The code knows no platform: the real calls are functions that it is given ([`Originals`]), and the
+//! connection is a [`Daemon`].
 
 pub mod abi;
 mod call;
@@ -19,20 +19,22 @@ mod hidden_knotes;
 mod hooks;
 mod kernel;
 mod knote;
-#[cfg(any(target_os = "linux", target_os = "macos"))]
-mod link;
-mod queue;
 #[cfg(target_os = "linux")]
-#[path = "linux.rs"]
-mod system;
+mod linux;
 #[cfg(target_os = "macos")]
-#[path = "macos.rs"]
-mod system;
-
+mod macos;
+mod queue;
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod queue_connection;
 pub use daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
 pub use engine::Engine;
-pub use kernel::{Call, Errno, Kevent64Fn, KeventFn, KeventQosFn, Manner, Originals, Real};
+pub use kernel::{Call, CallOptions, Errno, Kevent64Fn, KeventFn, KeventQosFn, Originals, Real};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub use link::{Link, engine};
+pub use queue_connection::{QueueConnection, engine};
 #[cfg(any(target_os = "linux", target_os = "macos"))]
-pub(crate) use link::{closing, duplicated, in_forked_child, vacate};
+pub(crate) use queue_connection::{closing, duplicated, in_forked_child, vacate};
+
+#[cfg(target_os = "linux")]
+use linux as system;
+#[cfg(target_os = "macos")]
+use macos as system;

@@ -9,37 +9,37 @@ use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
 
 use super::abi::{self, Event, Flavour};
 use super::daemon::{Channel, Daemon, Node, QueueId, WatchId, WatchOp};
-use super::deliver::{self, Eventlist, Hidden, Rung};
+use super::deliver::{self, Eventlist, HiddenEvents, HiddenIdents};
 use super::hidden_knotes::{doorbell_knote, new_ident, user_knote};
 use super::kernel::{self, Errno, Originals};
 use super::knote::{Confirm, Knotes, Moment};
 use crate::fd_table::{self, Owner};
 use crate::lock::{Held, Lock};
 
-/// The upper half of the ident of the reserved EVFILT_USER knote; the lower is random.
+/// The upper half of the ident of the reserved EVFILT_USER knote; the lower half is random.
 pub(super) const RESERVED_IDENT: u64 = 0xAFFE_0000_0000;
 
-/// How often a call looks at the ring again when records keep coming. Then it leaves the queue
+/// How often a call looks at the ring again when records keep coming. After that it leaves the queue
 /// readable and lets the program run.
 const ROUNDS: usize = 4;
 
 /// A queue with AgentFS watches.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// The daemon's name for it: another one after a reconnection.
+    /// The daemon's name for the queue; a new daemon gives another one.
     pub(super) id: AtomicU64,
     pub(super) flavour: Flavour,
-    /// [`Hidden`], to be read without a lock.
+    /// The [`HiddenIdents`], which are read without a lock.
     pub(super) user: AtomicU64,
     pub(super) doorbell: AtomicU64,
-    pub(super) herald: AtomicU64,
+    pub(super) restart: AtomicU64,
     pub(super) state: Lock<State>,
-    /// Held while the daemon is told, so that it hears things in order.
+    /// Held while changes go to the daemon, so that it gets them in order.
     pub(super) sender: Lock<()>,
 }
 
-/// For a hidden knote that does not exist.
-pub(super) const NOBODY: u64 = u64::MAX;
+/// Stands for the ident of a hidden knote that does not exist.
+pub(super) const NO_IDENT: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -47,13 +47,13 @@ pub(super) struct State {
     pub(super) me: OwnerId,
     pub(super) knotes: Knotes,
     pub(super) channel: Option<Channel>,
-    /// The directory where a new daemon shows, while there is none.
-    pub(super) herald: Option<OwnedFd>,
+    /// The directory where a new daemon makes its socket, while there is none.
+    pub(super) restart_directory: Option<OwnedFd>,
     /// The reserved EVFILT_USER knote is triggered.
     pub(super) user_is_up: bool,
     /// Records were left in the ring.
     pub(super) more: bool,
-    /// What the daemon has not been told yet, in order.
+    /// The changes that the daemon has not got yet, in order.
     pub(super) outbox: Vec<WatchOp>,
 }
 
@@ -66,7 +66,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// What the kernel says against the hidden knotes.
+    /// The kernel's error, when it refuses a hidden knote.
     pub(crate) fn new(
         originals: &Originals,
         kq: RawFd,
@@ -79,7 +79,7 @@ impl Queue {
             me: OwnerId::this_process(),
             knotes: Knotes::default(),
             channel: Some(channel),
-            herald: None,
+            restart_directory: None,
             user_is_up: false,
             more: false,
             outbox: Vec::new(),
@@ -88,8 +88,8 @@ impl Queue {
             id: AtomicU64::new(pack(id)),
             flavour,
             user: AtomicU64::new(new_ident()),
-            doorbell: AtomicU64::new(NOBODY),
-            herald: AtomicU64::new(NOBODY),
+            doorbell: AtomicU64::new(NO_IDENT),
+            restart: AtomicU64::new(NO_IDENT),
             state: Lock::new(state),
             sender: Lock::new(()),
         };
@@ -104,25 +104,25 @@ impl Queue {
         unpack(self.id.load(Ordering::Relaxed))
     }
 
-    /// Acquire: pairs with the Release of every store, which comes after the kernel's own change: an ident
-    /// that is seen here has its knote, or had it.
-    pub(crate) fn hidden(&self) -> Hidden {
+    /// Returns the idents. Acquire: pairs with the Release of every store, which comes after the kernel's own
+    /// change: an ident that is seen here has its knote, or had it.
+    pub(crate) fn hidden(&self) -> HiddenIdents {
         let known = |ident: &AtomicU64| {
-            Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NOBODY)
+            Some(ident.load(Ordering::Acquire)).filter(|ident| *ident != NO_IDENT)
         };
-        Hidden {
+        HiddenIdents {
             user: self.user.load(Ordering::Acquire),
             doorbell: known(&self.doorbell),
-            herald: known(&self.herald),
+            restart: known(&self.restart),
         }
     }
 
-    /// The descriptors that the hidden knotes hang on.
+    /// Returns the descriptors that the hidden knotes hang on.
     pub(crate) fn hidden_descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let Hidden {
-            doorbell, herald, ..
+        let HiddenIdents {
+            doorbell, restart, ..
         } = self.hidden();
-        let idents = [doorbell, herald].into_iter().flatten();
+        let idents = [doorbell, restart].into_iter().flatten();
         idents.filter_map(|ident| RawFd::try_from(ident).ok())
     }
 
@@ -136,7 +136,7 @@ impl Queue {
         kernel::change_as(originals, self.flavour, state.kq, &doorbell_knote(ident))?;
         fd_table::set(fd, Owner::Hidden);
         self.doorbell.store(ident, Ordering::Release);
-        // A ring nobody has armed does not ring.
+        // A ring that no reader has armed does not ring.
         self.take_records(state, false);
         self.show_leftovers(state, originals);
         Ok(())
@@ -157,7 +157,7 @@ impl Queue {
             self.move_user_knote(&mut state, originals);
         }
         let (answer, result) = real();
-        // EINPROGRESS: deleted as soon as it is enabled; the kernel will tell.
+        // EINPROGRESS: the kernel deletes the knote as soon as it is enabled, and reports that.
         let accepted = matches!(result, Ok(()) | Err(Errno(libc::EINPROGRESS)));
         if accepted && change.filter == abi::EVFILT_VNODE {
             let ops = state.knotes.apply(change, node);
@@ -171,8 +171,8 @@ impl Queue {
         Ok(answer)
     }
 
-    /// Turns the `count` events of a call to the kernel made at `since` into the program's: ours out,
-    /// posted ones in.
+    /// Turns the `count` events of a call to the kernel made at `since` into the program's: hidden ones go
+    /// out, posted ones come in.
     pub(crate) fn merge(
         &self,
         originals: &Originals,
@@ -180,9 +180,9 @@ impl Queue {
         list: &mut impl Eventlist,
         (count, since): (usize, Moment),
     ) -> Result<usize, Interrupted> {
-        let (count, rung) = deliver::strip(list, count, self.hidden());
+        let (count, found) = deliver::strip(list, count, self.hidden());
         let mut state = self.state.lock().ok_or(Interrupted)?;
-        let lost = self.hear(&mut state, originals, rung);
+        let lost = self.take_posted(&mut state, originals, found);
         let State {
             kq, knotes, outbox, ..
         } = &mut *state;
@@ -190,32 +190,32 @@ impl Queue {
             |registered: &Event, wanted| confirm(originals, self.flavour, *kq, registered, wanted);
         let count = deliver::merge(list, (count, since), knotes, confirm, |op| outbox.push(op));
         self.show_leftovers(&mut state, originals);
-        let has_news = !state.outbox.is_empty();
+        let has_ops = !state.outbox.is_empty();
         drop(state);
-        if has_news {
-            self.tell(daemon);
+        if has_ops {
+            self.send_outbox(daemon);
         }
         if lost {
             daemon.lost(self.id());
             self.await_daemon(originals, daemon);
         }
-        if lost || rung.herald {
+        if lost || found.restart {
             self.reconnect(originals, daemon);
         }
         Ok(count)
     }
 
-    /// Takes what the daemon posted. True when the channel is of no use any more.
-    fn hear(&self, state: &mut State, originals: &Originals, rung: Rung) -> bool {
-        let works = self.take_records(state, rung.doorbell);
-        if works && !rung.closed {
+    /// Takes what the daemon posted. Returns true when the channel is of no use any more.
+    fn take_posted(&self, state: &mut State, originals: &Originals, found: HiddenEvents) -> bool {
+        let works = self.take_records(state, found.doorbell);
+        if works && !found.closed {
             return false;
         }
         self.disconnect(state, originals);
         true
     }
 
-    /// Moves all records of the ring into the mirror and arms the doorbell. False when the channel is
+    /// Moves all records of the ring into the mirror and arms the doorbell. Returns false when the channel is
     /// broken.
     fn take_records(&self, state: &mut State, rung: bool) -> bool {
         let State {
@@ -228,7 +228,7 @@ impl Queue {
         else {
             return true;
         };
-        // Before popping, never after, or a ring in between is lost.
+        // The doorbell is cleared before popping, never after: a ring in between would be lost.
         let cleared = !rung || channel.doorbell.clear().is_ok();
         *more = false;
         let Some(mut claim) = channel.ring.claim(*me, |_| true) else {
@@ -237,12 +237,12 @@ impl Queue {
         let mut take = || -> Result<bool, Corrupt> {
             for _ in 0..ROUNDS {
                 while let Some(record) = claim.next()? {
-                    note(knotes, &record);
+                    apply_record(knotes, &record);
                 }
                 if claim.release() == Bell::Ring
                     && let Some(refill) = &channel.refill
                 {
-                    // The producer that is gone needs no space.
+                    // A producer that is gone needs no space.
                     let _gone = refill.ring();
                 }
                 if claim.arm()? == ArmOutcome::MaySleep {
@@ -275,7 +275,7 @@ impl Queue {
                 ..user
             })
         } else {
-            // Without EV_CLEAR it stays triggered until it is deleted.
+            // Without EV_CLEAR the knote stays triggered until it is deleted.
             let delete = Event {
                 flags: abi::EV_DELETE,
                 ..user
@@ -287,7 +287,7 @@ impl Queue {
         }
     }
 
-    /// The program closes the descriptor `fd`, which may have knotes here.
+    /// Notes that the program closes the descriptor `fd`, which may have knotes here.
     pub(crate) fn descriptor_closes(&self, daemon: &impl Daemon, fd: RawFd) {
         let Ok(ident) = u64::try_from(fd) else {
             return;
@@ -302,19 +302,19 @@ impl Queue {
             state.outbox.push(op);
         }
         drop(state);
-        self.tell(daemon);
+        self.send_outbox(daemon);
     }
 
-    /// The program closed the number it was known by; it has another one.
+    /// Notes another number of the queue: the program closed the one it was known by.
     pub(crate) fn renumber(&self, kq: RawFd) {
         if let Some(mut state) = self.state.lock() {
             state.kq = kq;
         }
     }
 
-    /// Tells the daemon what it has not been told. When it returns, everything that was to be told when
-    /// it was called is in force.
-    pub(crate) fn tell(&self, daemon: &impl Daemon) {
+    /// Sends the outbox to the daemon. When the method returns, every change that was in the outbox when it was
+    /// called is in force.
+    pub(crate) fn send_outbox(&self, daemon: &impl Daemon) {
         let Some(_sender) = self.sender.lock() else {
             return;
         };
@@ -332,9 +332,9 @@ impl Queue {
     }
 }
 
-/// One record of the ring.
-fn note(knotes: &mut Knotes, bytes: &[u8]) {
-    // A record of a newer writer that we cannot read is as good as none.
+/// Applies one record of the ring.
+fn apply_record(knotes: &mut Knotes, bytes: &[u8]) {
+    // A record of a newer writer that cannot be read is as good as none.
     let Ok(record) = EventRef::parse(bytes) else {
         return;
     };
@@ -346,7 +346,7 @@ fn note(knotes: &mut Knotes, bytes: &[u8]) {
     }
 }
 
-/// What [`Confirm`] asks for. A change replaces interest and udata: both are repeated.
+/// Makes the change that [`Confirm`] asks for. A change replaces interest and udata, so both are repeated.
 fn confirm(
     originals: &Originals,
     flavour: Flavour,
@@ -376,7 +376,7 @@ fn confirm(
     }
 }
 
-/// A queue's name in one word.
+/// Packs a queue's name into one word.
 pub(super) fn pack(id: QueueId) -> u64 {
     u64::from(id.session) << 32 | u64::from(id.queue)
 }

@@ -2,8 +2,8 @@
 
 use agentfs_proto::registration::Registration;
 
-use crate::scripted::{Scripted, event};
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::{Scripted, event};
+use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 
@@ -127,7 +127,7 @@ fn instances_made_and_copied_by_syscall_are_known() {
         assert_eq!(script.ask(format!("close {fd}")), "0");
         daemon.inject(round, &[event(2, 2, "x")]);
         assert_eq!(script.ask("read 100 4096"), "2:2:0:x");
-        // A new instance is another one, though nobody saw the end of this.
+        // A new instance is another one, though no hook saw the end of this one.
         assert_eq!(script.ask("fclose 100"), "0");
     }
 }
@@ -159,7 +159,7 @@ fn what_the_library_opened_is_not_there_for_the_program() {
     assert_eq!(script.ask(format!("read {fd} 32")), "1:2:0:a");
     assert_eq!(script.ask(format!("poll {fd} 0")), "1");
     assert_eq!(script.ask(format!("read {fd} 32")), "1:2:0:b");
-    // And when the program closes all it can, it hears nothing and nothing breaks.
+    // And when the program closes all it can, it gets nothing and nothing breaks.
     assert_eq!(script.ask("closefrom 3"), "0");
     assert_eq!(script.ask(format!("read {fd} 32")), "EBADF");
     assert_eq!(script.init(NONBLOCK), 3);

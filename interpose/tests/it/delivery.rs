@@ -1,7 +1,7 @@
 //! What a program reads.
 
-use crate::scripted::{Scripted, event};
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::{Scripted, event};
+use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 const ALL: u32 = 0xfff;

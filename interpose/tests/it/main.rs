@@ -1,7 +1,8 @@
 //! Behaviour of agentfs-interpose-shim.
 //!
-//! `kqueue` runs the engine in this process; the others run unmodified programs under the preloaded
+//! `kqueue` runs the engine in this process. The other modules run unmodified programs under the preloaded
 //! library, against a daemon that does what a test says.
+//! The library is built with the feature `kqueue-on-linux`: see the dev-dependencies.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,5 +13,3 @@ mod processes;
 mod programs_of_others;
 mod registration;
 mod restart;
-mod scripted;
-mod shim;

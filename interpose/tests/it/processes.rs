@@ -2,8 +2,8 @@
 
 use agentfs_proto::registration::Registration;
 
-use crate::scripted::{Scripted, event};
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::{Scripted, event};
+use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::shim::preloaded;
+use agentfs_testkit::shim::preloaded;
 
 fn same_with_and_without(program: &str, arguments: &[&str]) {
     let run = |mut command: Command| -> Output {
@@ -104,9 +104,15 @@ fn a_library_that_is_loaded_first_reads_in_its_constructor() {
     let mut command = preloaded("true");
     let both = |a: &Path, b: &Path| format!("{}:{}", a.display(), b.display());
     // Constructors run from the last library to the first.
-    command.env("LD_PRELOAD", both(crate::shim::library(), &library));
+    command.env(
+        "LD_PRELOAD",
+        both(agentfs_testkit::shim::library(), &library),
+    );
     assert!(command.status().unwrap().success());
     let mut command = preloaded("true");
-    command.env("LD_PRELOAD", both(&library, crate::shim::library()));
+    command.env(
+        "LD_PRELOAD",
+        both(&library, agentfs_testkit::shim::library()),
+    );
     assert!(command.status().unwrap().success());
 }

@@ -2,8 +2,8 @@
 
 use agentfs_proto::registration::Registration;
 
-use crate::scripted::{Scripted, device, event};
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::{Scripted, device, event};
+use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 
@@ -111,7 +111,7 @@ fn a_removed_watch_delivers_what_was_queued_and_then_one_ignored() {
         script.ask(format!("read {fd} 4096")),
         "1:2:0:before 1:8000:0:"
     );
-    // What the daemon had under way is for nobody.
+    // No watch waits any more for what the daemon had under way.
     daemon.inject(1, &[event(1, 2, "after")]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
     assert_eq!(script.ask(format!("rm {fd} 1")), "EINVAL");

@@ -2,8 +2,8 @@
 
 use agentfs_proto::registration::Registration;
 
-use crate::scripted::{Scripted, event};
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::{Scripted, event};
+use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 
@@ -127,7 +127,7 @@ fn a_daemon_that_falls_silent_costs_a_program_one_wait_and_no_queue() {
     let mut script = Script::start(&daemon.socket());
     let fd = script.init(NONBLOCK);
     assert_eq!(script.add(fd, 0x2, tree.path()), 1);
-    // More than the request channel holds while nobody looks.
+    // These are more than the request channel holds while the daemon does not look.
     directories(tree.path(), 5000);
     daemon.fall_silent();
     let all = format!("addall {fd} 100 5000 {}", tree.path().display());

@@ -18,7 +18,8 @@ use agentfs_core::id::Seq;
 use agentfs_core::{Branch, Caller, OpenFlags, RenameFlags};
 use agentfs_mount::Settler;
 
-use crate::support::{Fixture, Mounted, Rng};
+use crate::support::{Fixture, Mounted};
+use agentfs_testkit::random::Random;
 
 /// For an event that must come.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -341,14 +342,14 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
             .map(|reader| {
                 let (heard, mounts, done, exact) = (&heard, &mounts, &done, &exact);
                 scope.spawn(move || {
-                    let mut rng = Rng::new(1000 + reader);
+                    let mut rng = Random::new(1000 + reader);
                     while !done.load(Ordering::SeqCst) {
-                        let item = rng.pick::<Arc<Item>>(&heard.items);
-                        if look(item, rng.pick(mounts)) {
+                        let item = rng.choose::<Arc<Item>>(&heard.items);
+                        if look(item, rng.choose(mounts)) {
                             exact.fetch_add(1, Ordering::Relaxed);
                         }
-                        if rng.below(50) == 0 {
-                            look_at_listing(heard, rng.pick(mounts));
+                        if rng.range(0..50) == 0 {
+                            look_at_listing(heard, rng.choose(mounts));
                         }
                     }
                 })
@@ -366,9 +367,9 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
             .map(|(writer, way)| {
                 let (heard, made) = (&heard, &made);
                 scope.spawn(move || {
-                    let mut rng = Rng::new(writer as u64);
+                    let mut rng = Random::new(writer as u64);
                     while made.fetch_add(1, Ordering::Relaxed) < changes {
-                        way.advance(rng.pick::<Arc<Item>>(&heard.items));
+                        way.advance(rng.choose::<Arc<Item>>(&heard.items));
                     }
                 })
             })

@@ -12,7 +12,8 @@ use std::process::Command;
 use memmap2::MmapOptions;
 use rustix::fs::FallocateFlags;
 
-use crate::support::{Fixture, Rng, program};
+use crate::support::{Fixture, program};
+use agentfs_testkit::random::Random;
 
 /// The largest file, as fsx has it by default.
 const MAX: u64 = 256 * 1024;
@@ -23,7 +24,7 @@ struct Exercise {
     file: File,
     path: std::path::PathBuf,
     model: Vec<u8>,
-    rng: Rng,
+    rng: Random,
     seed: u64,
     number: u64,
 }
@@ -36,7 +37,7 @@ impl Exercise {
             file: options.open(path).unwrap(),
             path: path.to_owned(),
             model: Vec::new(),
-            rng: Rng::new(seed),
+            rng: Random::new(seed),
             seed,
             number: 0,
         }
@@ -55,8 +56,8 @@ impl Exercise {
 
     /// A range, of which the start is in the file or not far behind it.
     fn range(&mut self) -> (u64, u64) {
-        let start = self.rng.below(MAX);
-        let length = 1 + self.rng.below(LONGEST);
+        let start = self.rng.range(0..MAX);
+        let length = 1 + self.rng.range(0..LONGEST);
         (start, length.min(MAX - start))
     }
 
@@ -66,13 +67,13 @@ impl Exercise {
         if size == 0 {
             return None;
         }
-        let start = self.rng.below(size);
-        let length = (1 + self.rng.below(LONGEST)).min(size - start);
+        let start = self.rng.range(0..size);
+        let length = (1 + self.rng.range(0..LONGEST)).min(size - start);
         Some((index(start), index(length)))
     }
 
     fn step(&mut self) {
-        match self.rng.below(11) {
+        match self.rng.range(0..11) {
             0 | 1 => self.read(),
             2 | 3 => self.write(),
             4 => self.read_map(),
@@ -160,7 +161,7 @@ impl Exercise {
     }
 
     fn truncate(&mut self) {
-        let size = self.rng.below(MAX);
+        let size = self.rng.range(0..MAX);
         self.file.set_len(size).unwrap();
         self.model.resize(index(size), 0);
     }
@@ -192,7 +193,7 @@ impl Exercise {
         let Some((from, length)) = self.range_inside() else {
             return;
         };
-        let to = index(self.rng.below(MAX - length as u64));
+        let to = index(self.rng.range(0..MAX - length as u64));
         if from < to + length && to < from + length {
             return;
         }
@@ -215,7 +216,7 @@ impl Exercise {
     }
 
     fn allocate_or_reopen(&mut self) {
-        if self.rng.below(2) == 0 {
+        if self.rng.range(0..2) == 0 {
             let (start, length) = self.range();
             rustix::fs::fallocate(&self.file, FallocateFlags::empty(), start, length).unwrap();
             self.grow(start + length);

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_core::{FsCore, OpenFlags};
 
-use crate::support::{Fixture, Mounted, Rng};
+use crate::support::{Fixture, Mounted};
+use agentfs_testkit::random::Random;
 
 /// Names that both branches have, each with its own content.
 const SHARED: u64 = 40;
@@ -25,13 +26,13 @@ fn is_of(owner: u8, bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == owner)
 }
 
-fn change(rng: &mut Rng, dir: &Path, owner: u8, worker: u64) {
+fn change(rng: &mut Random, dir: &Path, owner: u8, worker: u64) {
     let letter = char::from(owner);
-    let number = rng.below(SHARED);
+    let number = rng.range(0..SHARED);
     let shared = dir.join(format!("shared-{number}"));
     let own = dir.join(format!("{letter}-{worker}-{number}"));
-    let bytes = content(owner, 1 + rng.below(5000));
-    match rng.below(5) {
+    let bytes = content(owner, 1 + rng.range(0..5000));
+    match rng.range(0..5) {
         // In whole, so that nobody sees a part: by a rename, or in pages of one length.
         0 | 1 => {
             let temporary = dir.join(format!("{letter}-tmp-{worker}"));
@@ -50,9 +51,9 @@ fn change(rng: &mut Rng, dir: &Path, owner: u8, worker: u64) {
     }
 }
 
-fn look(rng: &mut Rng, dir: &Path, owner: u8) -> u64 {
+fn look(rng: &mut Random, dir: &Path, owner: u8) -> u64 {
     let mut seen = 0;
-    let shared = dir.join(format!("shared-{}", rng.below(SHARED)));
+    let shared = dir.join(format!("shared-{}", rng.range(0..SHARED)));
     let read = fs::read(&shared).unwrap();
     assert!(is_of(owner, &read), "content of the other branch");
     let size = fs::metadata(&shared).unwrap().len();
@@ -67,7 +68,7 @@ fn look(rng: &mut Rng, dir: &Path, owner: u8) -> u64 {
     let other = dir.join(format!(
         "{}-0-{}",
         if owner == b'a' { 'b' } else { 'a' },
-        rng.below(SHARED)
+        rng.range(0..SHARED)
     ));
     assert!(!other.exists(), "{} leads somewhere", other.display());
     seen
@@ -109,7 +110,7 @@ fn nothing_of_a_branch_is_ever_seen_in_another() {
             let dir = mount.dir.path();
             for worker in 0..2 {
                 writers.push(scope.spawn(move || {
-                    let mut rng = Rng::new(worker + u64::from(owner));
+                    let mut rng = Random::new(worker + u64::from(owner));
                     for _ in 0..ROUNDS {
                         change(&mut rng, dir, owner, worker);
                     }
@@ -117,7 +118,7 @@ fn nothing_of_a_branch_is_ever_seen_in_another() {
             }
             let (seen, done) = (&seen, &done);
             scope.spawn(move || {
-                let mut rng = Rng::new(u64::from(owner) + 100);
+                let mut rng = Random::new(u64::from(owner) + 100);
                 while !done.load(Ordering::SeqCst) {
                     seen.fetch_add(look(&mut rng, dir, owner), Ordering::Relaxed);
                 }

@@ -11,25 +11,7 @@
     reason = "each function answers some operations"
 )]
 
-#[path = "../../../fscore/tests/oracle/generate/mod.rs"]
-#[expect(dead_code, reason = "other tests generate in other ways too")]
-mod generate;
-#[path = "../../../fscore/tests/oracle/kernel.rs"]
-mod kernel;
-#[path = "../../../fscore/tests/oracle/op.rs"]
-mod op;
-#[path = "../../../fscore/tests/oracle/rng.rs"]
-mod rng;
 mod run;
-#[path = "../../../fscore/tests/oracle/sandbox.rs"]
-mod sandbox;
-#[path = "../../../fscore/tests/oracle/shrink.rs"]
-mod shrink;
-#[path = "../../../fscore/tests/oracle/walk.rs"]
-#[expect(dead_code, reason = "other tests look at the tree alone")]
-mod walk;
-#[path = "../../../fscore/tests/oracle/world.rs"]
-mod world;
 
 #[test]
 fn random_sequences_on_a_mount_give_what_tmpfs_gives() {

@@ -1,47 +1,32 @@
 //! Runs sequences on both filesystems and compares.
 
 use std::fmt::Write as _;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use agentfs_core::{FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use agentfs_testkit::child::ended_within;
+use agentfs_testkit::environment::{can_mount, number};
+use agentfs_testkit::fs_oracle::seeds;
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, chroot, fchdir, pidfd_open};
+use rustix::process::{chroot, fchdir};
 
-use crate::generate;
-use crate::kernel::Kernel;
-use crate::op::{Answer, Op, SLOTS, Step, Whence};
-use crate::sandbox::Sandbox;
-use crate::shrink::shrink;
-use crate::walk::{Seen, everything};
+use agentfs_testkit::fs_oracle::generate;
+use agentfs_testkit::fs_oracle::kernel::Kernel;
+use agentfs_testkit::fs_oracle::op::{Answer, Op, SLOTS, Step, Whence};
+use agentfs_testkit::fs_oracle::sandbox::Sandbox;
+use agentfs_testkit::fs_oracle::shrink::shrink_steps;
+use agentfs_testkit::fs_oracle::walk::{Seen, everything};
 
-/// Set to leave out what needs /dev/fuse.
-const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 /// What a process is told: where the mount is, and which of the processes it is.
 const POINT: &str = "AGENTFS_ORACLE_POINT";
 const WORKER: &str = "AGENTFS_ORACLE_WORKER";
 /// How long a process may take.
 const DEADLINE: Duration = Duration::from_secs(300);
-
-/// A sequence, as the generator gives it.
-#[derive(Clone, Debug)]
-pub(crate) struct Case {
-    /// Not used here: a mount is tested over nothing.
-    pub(crate) lower: Option<Vec<Step>>,
-    /// What both sides are asked for.
-    pub(crate) steps: Vec<Step>,
-}
-
-/// Whether there are other users than root, and devices.
-pub(crate) fn has_users() -> bool {
-    true
-}
 
 /// What a filesystem answers to a sequence, and how it looks afterwards.
 #[derive(PartialEq, Debug)]
@@ -102,34 +87,9 @@ fn carry_out(kernel: &mut Kernel, steps: &[Step]) -> Outcome {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
-}
-
-/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
-fn can_mount() -> bool {
-    let Err(error) = agentfs_mount::check_device() else {
-        return true;
-    };
-    assert!(
-        std::env::var_os(SKIP).is_some(),
-        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
-    );
-    false
-}
-
-fn seeds(default: u64) -> Range<u64> {
-    match number("AGENTFS_ORACLE_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(default),
-    }
-}
-
 /// Gives a mount over nothing to `work` in.
 fn mounted(work: impl FnOnce(&Path)) {
-    if !can_mount() {
+    if !can_mount(agentfs_mount::check_device()) {
         return;
     }
     let fs = FsCore::new(FsConfig::default()).unwrap();
@@ -165,22 +125,10 @@ pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
         };
         let mut processes: Vec<_> = (0..workers).map(start).collect();
         for (worker, process) in processes.iter_mut().enumerate() {
-            let ended = wait(process).expect("a process takes too long");
+            let ended = ended_within(process, DEADLINE).expect("a process takes too long");
             assert!(ended.success(), "process {worker} failed, see above");
         }
     });
-}
-
-/// Waits for a process until the deadline; then kills it.
-fn wait(process: &mut Child) -> Option<ExitStatus> {
-    let descriptor = pidfd_open(Pid::from_child(process), PidfdFlags::empty()).unwrap();
-    let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
-    let deadline = Timespec::try_from(DEADLINE).unwrap();
-    if poll(&mut polled, Some(&deadline)).unwrap() == 0 {
-        process.kill().unwrap();
-        return None;
-    }
-    Some(process.wait().unwrap())
 }
 
 fn check(seeds: impl Iterator<Item = u64>, point: &Path, worker: u64) {
@@ -195,7 +143,7 @@ fn check(seeds: impl Iterator<Item = u64>, point: &Path, worker: u64) {
         if differs(&tmpfs.run(&steps), &mounted.run(&steps), &steps).is_some() {
             let fails =
                 |steps: &[Step]| differs(&tmpfs.run(steps), &mounted.run(steps), steps).is_some();
-            let small = shrink(steps, fails);
+            let small = shrink_steps(steps, fails);
             let why = differs(&tmpfs.run(&small), &mounted.run(&small), &small);
             let mut text = String::new();
             for Step { by, op } in &small {

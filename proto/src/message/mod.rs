@@ -25,9 +25,9 @@ pub use self::watch::*;
 use crate::ssz::{container, union};
 
 /// The lowest protocol version this crate speaks.
-pub const VERSION_MIN: u32 = 1;
+pub const VERSION_MIN: u32 = 2;
 /// The highest protocol version this crate speaks.
-pub const VERSION_MAX: u32 = 1;
+pub const VERSION_MAX: u32 = 2;
 
 container! {
     /// What a frame from a program holds.

@@ -95,8 +95,6 @@ container! {
         pub max_queues: u32,
         /// How many watches the session may have.
         pub max_watches: u32,
-        /// Name of the read-only shared-memory page with the counters; empty when there is none.
-        pub counters: String,
     }
 
     /// The request was carried out.

@@ -101,7 +101,7 @@ fn unknown<T>(selector: u8) -> Result<T, agentfs_proto::ssz::SszError> {
 }
 
 #[test]
-fn the_greeting_is_byte_for_byte_what_version_1_says() {
+fn the_greeting_is_byte_for_byte_what_version_2_says() {
     let hello = agentfs_proto::message::Hello {
         token: Some(Token([0xAB; 16])),
         branch: "b".to_owned(),
@@ -116,8 +116,8 @@ fn the_greeting_is_byte_for_byte_what_version_1_says() {
         "0100000000000000",                   // request 1
         "0c000000",                           // the body starts at 12
         "00",                                 // Hello
-        "01000000",                           // lowest version
-        "01000000",                           // highest version
+        "02000000",                           // lowest version
+        "02000000",                           // highest version
         "14000000",                           // program starts at 20
         "16000000",                           // token starts at 22
         "27000000",                           // branch starts at 39

@@ -1,4 +1,11 @@
 //! The user-space kqueue of [`agentfs_testkq`] under the C names, as a library to link or preload.
+//!
+//! ## Contract
+//!
+//! What the SAFETY comments of this file cite:
+//!
+//! 1. The program: it promises of its arguments what the man page asks, which is what the function of
+//!    [`agentfs_testkq`] with the same name asks; they are handed on as they came.
 
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "it exports C symbols that take C pointers")]
@@ -27,7 +34,7 @@ pub unsafe extern "C" fn kevent(
     nevents: c_int,
     timeout: *const libc::timespec,
 ) -> c_int {
-    // SAFETY: the caller's promises are those of the function called.
+    // SAFETY: 1: the very same arguments.
     unsafe { agentfs_testkq::kevent(kq, changes, nchanges, events, nevents, timeout) }
 }
 
@@ -46,7 +53,7 @@ pub unsafe extern "C" fn kevent64(
     flags: c_uint,
     timeout: *const libc::timespec,
 ) -> c_int {
-    // SAFETY: the caller's promises are those of the function called.
+    // SAFETY: 1: the very same arguments.
     unsafe { agentfs_testkq::kevent64(kq, changes, nchanges, events, nevents, flags, timeout) }
 }
 
@@ -66,7 +73,7 @@ pub unsafe extern "C" fn kevent_qos(
     data_available: *mut usize,
     flags: c_uint,
 ) -> c_int {
-    // SAFETY: the caller's promises are those of the function called.
+    // SAFETY: 1: the very same arguments.
     unsafe {
         agentfs_testkq::kevent_qos(
             kq,

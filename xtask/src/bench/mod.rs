@@ -155,7 +155,8 @@ fn build(chosen: &[&Benchmark]) -> StepResult {
     if chosen.iter().any(|it| it.name == "hook") {
         // It starts these itself.
         let shim = ["--profile", "bench", "--package", "agentfs-interpose-shim"];
-        run_command(cargo().arg("build").args(shim))?;
+        let features = ["--features", "kqueue-on-linux"];
+        run_command(cargo().arg("build").args(shim).args(features))?;
         run_command(
             cargo()
                 .args(["bench", "--no-run", "--bench", "kevent"])

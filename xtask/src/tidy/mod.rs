@@ -2,6 +2,7 @@
 
 mod links;
 mod platform;
+mod layers;
 mod ring;
 mod rules;
 mod unsafe_files;
@@ -36,6 +37,7 @@ pub(crate) fn check() -> StepResult {
     }
     found.extend(unsafe_files::needed(&sources));
     found.extend(rules::flow_lines(&sources));
+    found.extend(layers::check(&sources));
     found.extend(ring::labels(&sources));
     found.extend(ring::abi_hash()?);
     found.extend(links::links(&documents));

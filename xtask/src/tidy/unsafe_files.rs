@@ -22,7 +22,6 @@ const LIST: &[(&str, &str)] = &[
         "loom's cells check what Sync promises",
     ),
     ("cli/src/heap.rs", "calls mallopt"),
-    ("daemon/src/page.rs", "lays atomics over mapped memory"),
     (
         "loom-tests/src/side/native.rs",
         "shares counters between processes",
@@ -32,17 +31,14 @@ const LIST: &[(&str, &str)] = &[
         "functions of the C ABI that programs call",
     ),
     ("interpose/src/config.rs", "walks the C environment"),
+    ("interpose/src/guard.rs", "errno, and the handlers of fork"),
     (
-        "interpose/src/context.rs",
-        "errno, and the handlers of fork",
-    ),
-    (
-        "interpose/src/hidden.rs",
+        "interpose/src/hidden_fd.rs",
         "borrows a descriptor that was checked",
     ),
     ("interpose/src/lock.rs", "lends out what the lock protects"),
     (
-        "interpose/src/mounts.rs",
+        "interpose/src/mounts/linux.rs",
         "looks at a path that the kernel has not checked yet",
     ),
     (

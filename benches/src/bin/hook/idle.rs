@@ -9,9 +9,9 @@ use agentfs_benches::Spread;
 use agentfs_benches::goal::Goal;
 use agentfs_benches::table::Table;
 
-use super::scripted::Scripted;
 use super::sleep::with_kqueue;
 use super::{Failure, Program, row};
+use agentfs_testkit::scripted::Scripted;
 
 pub(super) fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let seconds = if quick { 1 } else { 10 };

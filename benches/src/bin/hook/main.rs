@@ -7,10 +7,6 @@
 mod idle;
 mod mounted;
 mod program;
-#[path = "../../../../interpose/tests/it/scripted.rs"]
-#[expect(dead_code, reason = "the shim's tests use all of it")]
-#[expect(clippy::unwrap_used, reason = "a daemon for tests")]
-mod scripted;
 mod sleep;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,7 +17,7 @@ use std::time::Duration;
 use agentfs_benches::Spread;
 use agentfs_benches::table::{self, Ratio, Row, Table, machine};
 use agentfs_benches::two::now;
-use scripted::{Scripted, event};
+use agentfs_testkit::scripted::{Scripted, event};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -73,6 +69,7 @@ fn library() -> Result<PathBuf, Failure> {
         .args(["build", "--quiet", "--profile", "bench"])
         .args(["--package", "agentfs-interpose-shim"])
         .args(["--package", "agentfs-testkq-preload"])
+        .args(["--features", "agentfs-interpose-shim/kqueue-on-linux"])
         .status()?;
     let library = program
         .parent()

@@ -80,7 +80,7 @@ fn a_receipt_without_a_slot_is_dropped() {
 
 #[test]
 fn changelist_and_eventlist_may_be_the_same_array() {
-    use agentfs_interpose_shim::kqueue::{Call, Manner};
+    use agentfs_interpose_shim::kqueue::{Call, CallOptions};
     let process = Process::new();
     let (kq, files) = (process.kqueue(), [file(), file()]);
     let mut array = [
@@ -90,7 +90,14 @@ fn changelist_and_eventlist_may_be_the_same_array() {
     let at = array.as_mut_ptr();
     #[expect(unsafe_code, reason = "the call under test takes pointers")]
     // SAFETY: two structures each way.
-    let call = unsafe { Call::new(kq.fd, (at, 2), (at, 2), Manner::waiting(std::ptr::null())) };
+    let call = unsafe {
+        Call::new(
+            kq.fd,
+            (at, 2),
+            (at, 2),
+            CallOptions::waiting(std::ptr::null()),
+        )
+    };
     assert_eq!(process.engine.call(call), 2);
     let data: Vec<i64> = array.iter().map(|e| e.event().data).collect();
     assert_eq!(data, [libc::ENOENT.into(), 0]);
@@ -236,7 +243,7 @@ fn a_program_that_takes_the_reserved_ident_keeps_it() {
 
 #[test]
 fn bad_timeouts_are_refused_before_any_change() {
-    use agentfs_interpose_shim::kqueue::{Call, Manner};
+    use agentfs_interpose_shim::kqueue::{Call, CallOptions};
     let process = Process::new();
     let (kq, file) = (process.kqueue(), file());
     for (tv_sec, tv_nsec) in [(-1, 0), (0x8000_0000, 0), (0, -1), (0, 1_000_000_001)] {
@@ -250,7 +257,7 @@ fn bad_timeouts_are_refused_before_any_change() {
                 kq.fd,
                 (&raw const change, 1),
                 none,
-                Manner::waiting(&raw const timeout),
+                CallOptions::waiting(&raw const timeout),
             )
         };
         assert_eq!(process.engine.call(call), -1);

@@ -204,7 +204,7 @@ fn a_forked_child_has_no_queues() {
     kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
     let ours = process.engine.hidden_descriptors(kq.fd)[0];
     assert!(process.engine.hides(ours));
-    // What a child does first, done here: its parent's daemon hears nothing of it.
+    // This is what a child of fork does first; its parent's daemon is not asked for it.
     process.engine.in_forked_child();
     assert!(!process.engine.hides(ours));
     process.engine.closing(kq.fd);

@@ -26,7 +26,7 @@ pub(crate) fn stop_after_the_next_kevent(gate: Gate) {
 }
 
 impl Gate {
-    /// With the other side: where the return is told, and how to let the thread go on.
+    /// The ends of the other side: where the return is reported, and how the thread is let go on.
     pub(crate) fn new() -> (Self, Receiver<()>, SyncSender<()>) {
         let (returned, is_returned) = sync_channel(1);
         let (let_go, go_on) = sync_channel(1);

@@ -1,7 +1,7 @@
 //! The three structures.
 
 use agentfs_interpose_shim::kqueue::abi::*;
-use agentfs_interpose_shim::kqueue::{Call, Manner, Real};
+use agentfs_interpose_shim::kqueue::{Call, CallOptions, Real};
 
 use super::support::{AT_ONCE, Kq, Process, SOURCES, errno, file, vnode};
 
@@ -45,9 +45,9 @@ fn kevent64_returns_ext_as_registered() {
 
 /// kevent_qos has no timeout, only a flag.
 fn immediately(kq: &Kq<'_>, changes: &[KeventQos], events: &mut [KeventQos]) -> i32 {
-    let manner = Manner {
+    let options = CallOptions {
         flags: KEVENT_FLAG_IMMEDIATE,
-        ..Manner::waiting(std::ptr::null())
+        ..CallOptions::waiting(std::ptr::null())
     };
     #[expect(unsafe_code, reason = "the call under test takes pointers")]
     // SAFETY: the lengths are those of the slices.
@@ -56,7 +56,7 @@ fn immediately(kq: &Kq<'_>, changes: &[KeventQos], events: &mut [KeventQos]) -> 
             kq.fd,
             (changes.as_ptr(), changes.len().try_into().unwrap()),
             (events.as_mut_ptr(), events.len().try_into().unwrap()),
-            manner,
+            options,
         )
     };
     kq.process.engine.call(call)
@@ -107,15 +107,21 @@ fn kevent64_with_error_events_never_fetches() {
     let (kq, file) = (process.kqueue(), file());
     let add = Kevent64::from_event(&vnode(&file, EV_ADD | EV_CLEAR, WRITE));
     let mut events = [Kevent64::default(); 2];
-    let manner = Manner {
+    let options = CallOptions {
         flags: KEVENT_FLAG_ERROR_EVENTS,
-        ..Manner::waiting(std::ptr::null())
+        ..CallOptions::waiting(std::ptr::null())
     };
     for _ in 0..2 {
         #[expect(unsafe_code, reason = "the call under test takes pointers")]
         // SAFETY: one change, room for two.
-        let call =
-            unsafe { Call::new(kq.fd, (&raw const add, 1), (events.as_mut_ptr(), 2), manner) };
+        let call = unsafe {
+            Call::new(
+                kq.fd,
+                (&raw const add, 1),
+                (events.as_mut_ptr(), 2),
+                options,
+            )
+        };
         assert_eq!(process.engine.call(call), 0, "errno {}", errno());
         process
             .daemon()

@@ -1,4 +1,5 @@
-//! Random programs against a kqueue that fits on a page and in which nobody can tell who posted.
+//! Random programs against a kqueue that fits on a page, in which an event does not show whether the
+//! kernel or the daemon posted it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +22,7 @@ const NEVER_ADDED: u64 = 4000;
 enum Step {
     /// One call: changes, and room for slots and events.
     Call(Vec<(usize, u16, u32, u64)>, usize),
-    /// A change of a file: bits, and who notices.
+    /// A change of a file: the bits, and whether kernel or daemon notices.
     Post(usize, u32, bool),
     /// Close and open again.
     Reopen(usize),

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::scripted::Scripted;
-use crate::shim::{Script, scratch};
+use agentfs_testkit::scripted::Scripted;
+use agentfs_testkit::shim::{Script, scratch};
 
 const DELETE: u32 = 0x01;
 const WRITE: u32 = 0x02;

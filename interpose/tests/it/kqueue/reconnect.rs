@@ -112,7 +112,7 @@ fn a_sleeper_hears_that_the_daemon_is_back() {
     let process = Process::new();
     let (kq, file) = (process.kqueue(), file());
     let directory = std::fs::File::open(".").unwrap();
-    *process.daemon().herald.lock().unwrap() = Some(directory.try_clone().unwrap());
+    *process.daemon().restart_directory.lock().unwrap() = Some(directory.try_clone().unwrap());
     kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
     process.daemon().die();
     assert_eq!(kq.brief(), []);

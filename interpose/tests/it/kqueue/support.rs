@@ -1,4 +1,4 @@
-//! A program with a hooked kqueue, and a daemon that it can be told what to post.
+//! A program with a hooked kqueue, and a daemon that posts what a test says.
 
 use std::collections::BTreeMap;
 use std::ffi::c_int;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use agentfs_interpose_shim::kqueue::abi::{self, Event, Kevent, Layout};
 use agentfs_interpose_shim::kqueue::{
-    Call, Channel, Daemon, Engine, Manner, Node, Originals, QueueId, Real, WatchId, WatchOp,
+    Call, CallOptions, Channel, Daemon, Engine, Node, Originals, QueueId, Real, WatchId, WatchOp,
 };
 use agentfs_proto::record::{self, AgentFsEvent, Kind};
 use agentfs_ring::doorbell::{Ringer, pipe};
@@ -70,7 +70,7 @@ pub(crate) struct TestDaemon {
     pub(crate) lost: Mutex<Vec<QueueId>>,
     pub(crate) batches: AtomicU32,
     /// The directory of the control socket.
-    pub(crate) herald: Mutex<Option<std::fs::File>>,
+    pub(crate) restart_directory: Mutex<Option<std::fs::File>>,
 }
 
 impl TestDaemon {
@@ -210,9 +210,9 @@ impl Daemon for TestDaemon {
         self.idents.lock().unwrap().push(ident);
     }
 
-    fn herald(&self) -> Option<OwnedFd> {
-        let herald = self.herald.lock().unwrap();
-        herald
+    fn restart_directory(&self) -> Option<OwnedFd> {
+        let directory = self.restart_directory.lock().unwrap();
+        directory
             .as_ref()
             .map(|directory| directory.try_clone().unwrap().into())
     }
@@ -338,7 +338,7 @@ impl Kq<'_> {
                 self.fd,
                 (changes.as_ptr(), changes.len().try_into().unwrap()),
                 (events.as_mut_ptr(), room.try_into().unwrap()),
-                Manner::waiting(timeout),
+                CallOptions::waiting(timeout),
             )
         };
         match usize::try_from(self.process.engine.call(call)) {

@@ -122,7 +122,7 @@ fn registering_while_others_fetch_keeps_kernel_and_mirror_the_same() {
         kq.change(user(7, EV_ADD, NOTE_TRIGGER)).unwrap();
         assert!(fetcher.join().unwrap() > 0);
     });
-    // Whatever happened, every knote that is left hears once more.
+    // Whatever happened, every knote that is left gets one more event.
     drop(kq.ready());
     for file in &files {
         kq.change(vnode(file, EV_ADD | EV_CLEAR, WRITE)).unwrap();

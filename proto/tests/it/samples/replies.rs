@@ -21,7 +21,7 @@ fn session_replies() -> Vec<Reply> {
         }
         .into(),
         Welcome {
-            version: 1,
+            version: 2,
             session: 4,
             branch: 1,
             branch_name: text("main"),
@@ -29,7 +29,6 @@ fn session_replies() -> Vec<Reply> {
             instance: 0x0123_4567_89ab_cdef,
             max_queues: 1024,
             max_watches: 1 << 20,
-            counters: text("agentfs-77"),
         }
         .into(),
         Done { value: 5 }.into(),

@@ -1,0 +1,12 @@
+//! What every other folder uses, and what uses none of them.
+
+pub(crate) mod config;
+pub(crate) mod echo_mode;
+pub(crate) mod public_session;
+pub(crate) mod queues;
+pub(crate) mod refill_id;
+pub(crate) mod refusal;
+pub(crate) mod reply;
+pub(crate) mod session_limits;
+pub(crate) mod start_error;
+pub(crate) mod wake;

@@ -1,0 +1,193 @@
+//! The listening socket: made here, or taken from systemd.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use agentfs_proto::socket;
+use rustix::fs::OFlags;
+
+use crate::base::start_error::ListenError;
+
+/// What the name of the lock file ends in.
+const LOCK: &str = ".lock";
+
+/// A socket that listens, non-blocking. It is removed from its directory when this is dropped, unless
+/// it came from systemd.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    /// `None` when systemd made it, or when it could not be made again.
+    name: Option<Name>,
+}
+
+/// What the socket has in its directory.
+#[derive(Debug)]
+struct Name {
+    /// Held while the daemon lives, so that of two that start at once one gives way.
+    lock: File,
+    identity: SocketIdentity,
+}
+
+/// The file that is ours, so that no other is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct SocketIdentity {
+    dev: u64,
+    ino: u64,
+}
+
+impl Listener {
+    /// Takes the socket that systemd passed to this process, if it did (`LISTEN_FDS`,
+    /// sd_listen_fds(3)).
+    pub(crate) fn from_systemd() -> Result<Option<Self>, ListenError> {
+        let mut passed = listenfd::ListenFd::from_env();
+        let Some(socket) = passed
+            .take_unix_listener(0)
+            .map_err(ListenError::Activation)?
+        else {
+            return Ok(None);
+        };
+        socket
+            .set_nonblocking(true)
+            .map_err(ListenError::Activation)?;
+        let address = socket.local_addr().map_err(ListenError::Activation)?;
+        let path = address
+            .as_pathname()
+            .map(Path::to_owned)
+            .unwrap_or_default();
+        Ok(Some(Self {
+            socket,
+            path,
+            name: None,
+        }))
+    }
+
+    /// Listens at `path`. A socket that a dead daemon left is replaced; a live daemon is left alone.
+    pub(crate) fn bind(path: &Path) -> Result<Self, ListenError> {
+        Self::bind_with(path, None)
+    }
+
+    /// As [`bind`](Self::bind), with a lock that this daemon has already.
+    fn bind_with(path: &Path, lock: Option<File>) -> Result<Self, ListenError> {
+        socket::prepare(path).map_err(ListenError::Path)?;
+        let failed = |error| ListenError::Io(path.to_owned(), error);
+        let lock = lock.map_or_else(|| lock_beside(path), Ok)?;
+        match std::fs::symlink_metadata(path) {
+            Ok(found) if !found.file_type().is_socket() => {
+                return Err(ListenError::NotASocket(path.to_owned()));
+            }
+            Ok(_) => {
+                // Somebody else may listen there without our lock: a program of another kind, or a
+                // daemon whose lock file was removed.
+                if UnixStream::connect(path).is_ok() {
+                    return Err(ListenError::Running(path.to_owned()));
+                }
+                tracing::info!(path = %path.display(), "replacing the socket of a dead daemon");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        // It gets its name when it listens already: a program that waits for the name in order to
+        // connect must not find a socket that refuses.
+        let unnamed = beside(path, ".new");
+        match std::fs::remove_file(&unnamed) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let socket = UnixListener::bind(&unnamed).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        std::fs::rename(&unnamed, path).map_err(failed)?;
+        let identity = identity_of(path).map_err(failed)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            name: Some(Name { lock, identity }),
+        })
+    }
+
+    /// Makes the socket again when somebody has removed it. Gives the old one then, whose connections
+    /// are still to be taken.
+    pub(crate) fn restore(&mut self) -> Result<Option<Self>, ListenError> {
+        let ours = self.name.as_ref().map(|it| it.identity);
+        match identity_of(&self.path) {
+            Ok(found) if ours.is_none_or(|ours| ours == found) => return Ok(None),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(ListenError::Io(self.path.clone(), error));
+            }
+            // It is gone, or another program's, to which `bind` gives way.
+            Ok(_) | Err(_) => {}
+        }
+        let lock = self.name.take().map(|it| it.lock);
+        let lock = lock.filter(|it| is_at(it, &beside(&self.path, LOCK)));
+        let mut new = Self::bind_with(&self.path, lock)?;
+        self.name = new.name.take();
+        // What is dropped has no name that it would remove.
+        std::mem::swap(&mut self.socket, &mut new.socket);
+        Ok(Some(new))
+    }
+
+    pub(crate) fn socket(&self) -> &UnixListener {
+        &self.socket
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let Some(Name { identity, .. }) = &self.name else {
+            return;
+        };
+        if identity_of(&self.path).is_ok_and(|found| found == *identity)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the socket stays behind");
+        }
+    }
+}
+
+fn identity_of(path: &Path) -> io::Result<SocketIdentity> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok(SocketIdentity {
+        dev: found.dev(),
+        ino: found.ino(),
+    })
+}
+
+/// Whether an open file still has this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let found = identity_of(path);
+    let of = |it: std::fs::Metadata| (it.dev(), it.ino());
+    matches!(found, Ok(found) if file.metadata().is_ok_and(|it| of(it) == (found.dev, found.ino)))
+}
+
+/// The path with something behind its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Locks the file beside the socket. The file stays: removing it would let two daemons lock two.
+fn lock_beside(path: &Path) -> Result<File, ListenError> {
+    let lock_path = beside(path, LOCK);
+    let failed = |error| ListenError::Io(lock_path.clone(), error);
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(&lock_path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ListenError::Running(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

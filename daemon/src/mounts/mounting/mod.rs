@@ -1,0 +1,7 @@
+//! Branches as mounts of this process.
+
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other.rs")]
+mod platform;
+
+pub(crate) use self::platform::Mounting;

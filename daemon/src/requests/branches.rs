@@ -1,0 +1,144 @@
+//! Branch and snapshot requests.
+
+use agentfs_core::id::{BranchId, SnapshotId};
+use agentfs_core::{Caller, FsCore};
+use agentfs_proto::message::{
+    BranchCreate, BranchCreated, BranchInfo, BranchList, Branches, Code, SnapshotCreate,
+    SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
+};
+
+use crate::base::refusal::Refusal;
+use crate::shared::branches::{Origins, branch_named, snapshot_named};
+use crate::shared::holds::Holds;
+
+/// Branches or snapshots on one page.
+const PER_PAGE: usize = 128;
+
+/// Names appear in command lines and in texts.
+fn check_name(name: &str) -> Result<(), Refusal> {
+    let is_plain = |character: char| character.is_alphanumeric() || "-_.+@/".contains(character);
+    if name.is_empty() || name.len() > 255 || name.starts_with('-') || !name.chars().all(is_plain) {
+        return Err(Refusal::invalid(format!(
+            "{name:?} is no name for a branch or snapshot: letters, digits and -_.+@/, at most 255 \
+             bytes, no - in front"
+        )));
+    }
+    Ok(())
+}
+
+/// Makes a branch from a snapshot, or from a branch as it is.
+pub(crate) fn create(
+    core: &FsCore,
+    origins: &Origins,
+    caller: &Caller,
+    request: &BranchCreate,
+    own: BranchId,
+) -> Result<BranchCreated, Refusal> {
+    let name = &request.name;
+    check_name(name)?;
+    if branch_named(core, name).is_ok() {
+        let text = format!("there is a branch {name} already; choose another name");
+        return Err(Refusal::new(Code::EXISTS, text));
+    }
+    let (id, parent) = if !request.from_snapshot.is_empty() {
+        let snapshot = snapshot_named(core, &request.from_snapshot)?;
+        (
+            core.branch_create_from_snapshot(caller, snapshot, name)?,
+            snapshot.0,
+        )
+    } else {
+        let from = match request.from_branch.as_str() {
+            "" => own,
+            from => branch_named(core, from)?,
+        };
+        (core.branch_create_from_current(caller, from, name)?, from.0)
+    };
+    origins.remember(core, id, parent)?;
+    Ok(BranchCreated { id: id.0 })
+}
+
+/// One page of the branches, or of the only one that a session may see.
+pub(crate) fn list(
+    core: &FsCore,
+    origins: &Origins,
+    holds: &Holds,
+    request: &BranchList,
+    only: Option<BranchId>,
+) -> Branches {
+    let mut rest = core
+        .branches()
+        .into_iter()
+        .filter(|branch| branch.id.0 > request.after && only.is_none_or(|only| only == branch.id));
+    let branches = rest.by_ref().take(PER_PAGE).map(|branch| {
+        let (parent, created_ns) = origins.of(branch.id);
+        let seq = core.branch(branch.id).map_or(0, |it| it.last_seq().0);
+        BranchInfo {
+            id: branch.id.0,
+            seq,
+            name: branch.name,
+            parent,
+            created_ns,
+            run: holds.pid_of(branch.id).unwrap_or(0),
+        }
+    });
+    let branches = branches.collect();
+    Branches {
+        branches,
+        more: rest.next().is_some(),
+    }
+}
+
+pub(crate) fn snapshot(
+    core: &FsCore,
+    origins: &Origins,
+    caller: &Caller,
+    branch: BranchId,
+    request: &SnapshotCreate,
+) -> Result<SnapshotCreated, Refusal> {
+    let name = &request.name;
+    check_name(name)?;
+    if core
+        .snapshots()
+        .iter()
+        .any(|snapshot| snapshot.name == *name)
+    {
+        let text = format!("there is a snapshot {name} already; choose another name");
+        return Err(Refusal::new(Code::EXISTS, text));
+    }
+    let id = core.snapshot_create(caller, branch, name)?;
+    origins.remember_snapshot(id);
+    Ok(SnapshotCreated { id: id.0 })
+}
+
+pub(crate) fn forget_snapshot(
+    core: &FsCore,
+    origins: &Origins,
+    snapshot: SnapshotId,
+) -> Result<(), Refusal> {
+    core.snapshot_delete(snapshot)?;
+    origins.forget_snapshot(snapshot);
+    Ok(())
+}
+
+/// One page of the snapshots, or of those of the only branch that a session may see.
+pub(crate) fn snapshots(
+    core: &FsCore,
+    origins: &Origins,
+    request: &SnapshotList,
+    only: Option<BranchId>,
+) -> Snapshots {
+    let mut rest = core.snapshots().into_iter().filter(|snapshot| {
+        snapshot.id.0 > request.after && only.is_none_or(|only| only == snapshot.branch)
+    });
+    let snapshots = rest.by_ref().take(PER_PAGE).map(|snapshot| SnapshotInfo {
+        id: snapshot.id.0,
+        created_ns: origins.snapshot_created(snapshot.id),
+        name: snapshot.name,
+        branch: snapshot.branch.0,
+    });
+    let snapshots = snapshots.collect();
+    Snapshots {
+        snapshots,
+        more: rest.next().is_some(),
+    }
+}

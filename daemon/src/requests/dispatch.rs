@@ -1,0 +1,164 @@
+//! What each request leads to.
+
+use std::os::fd::OwnedFd;
+
+use agentfs_proto::message::{
+    BranchToken, Code, Done, FsReply, FsRequest, Request, RequestChannelOpened, SnapshotCreate,
+    TokenMade,
+};
+use agentfs_ring::requests::SLOTS;
+
+use crate::base::refusal::Refusal;
+use crate::base::reply::ReplyWithFds;
+use crate::requests::files::Files;
+use crate::requests::open_session::OpenSession;
+use crate::requests::watches::{WatchRequest, Watches};
+use crate::requests::work::{Work, done};
+use crate::requests::{branches, status, watch_list};
+use crate::shared::branches::branch_named;
+use crate::shared::project;
+use crate::shared::services::Services;
+
+impl OpenSession {
+    /// Carries out a request, or says what is to be done for it elsewhere.
+    pub(crate) fn answer(
+        &mut self,
+        request: Request,
+        descriptor: Option<OwnedFd>,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.public.count_request();
+        services.registrations().look(self.public.id());
+        match request {
+            // The session is open already; the connection has refused it.
+            Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
+            Request::Ping(ping) => done(Done { value: ping.nonce }),
+            Request::Fs(request) => done(self.files(request, services)?),
+            Request::EventsSubscribe(it) => done(self.subscribe(&it, services)?),
+            Request::EventsUnsubscribe(it) => done(self.unsubscribe(it.subscription, services)?),
+            Request::MountList(list) => done(self.mounts(&list, services)),
+            Request::Mount(it) => self.mount(&it, services),
+            Request::Unmount(it) => self.unmount(it, services),
+            Request::MountServe(it) => self.serve_mount(it, descriptor, services),
+            Request::MountWait(it) => Self::wait_for_mount(&it, services),
+            Request::Status(it) => done(status::report(&it, &self.public, services)),
+            Request::Project(_) => done(project::info(services.core())),
+            Request::WatchList(it) => done(watch_list::list(&it, &self.public, services)?),
+            Request::Shutdown(it) => self.shut_down(&it, services),
+            Request::BranchCreate(it) => self.create_branch(&it, services),
+            Request::BranchList(it) => done(branches::list(
+                services.core(),
+                services.origins(),
+                services.holds(),
+                &it,
+                self.only(),
+            )),
+            Request::BranchDelete(it) => self.delete_branch(&it, services),
+            Request::BranchDiff(it) => self.diff(it, services),
+            Request::PageNext(it) => done(self.pages.lock().next(it.page)?),
+            Request::BranchApply(it) => self.apply(it, services),
+            Request::BranchToken(it) => done(self.make_token(&it, services)?),
+            Request::BranchRetire(it) => self.retire(&it, services),
+            Request::BranchExport(it) => self.export(it, services),
+            Request::BranchHold(it) => self.hold(&it, services),
+            Request::SnapshotCreate(it) => {
+                let branch = self.branch(&it.branch, services)?.id();
+                let (core, origins) = (services.core(), services.origins());
+                done(branches::snapshot(
+                    core,
+                    origins,
+                    &self.caller,
+                    branch,
+                    &it,
+                )?)
+            }
+            Request::SnapshotList(it) => done(branches::snapshots(
+                services.core(),
+                services.origins(),
+                &it,
+                self.only(),
+            )),
+            Request::SnapshotRestore(it) => self.restore(&it, services),
+            Request::SnapshotDelete(it) => self.delete_snapshot(&it, services),
+            Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
+            Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
+            Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
+            Request::WatchRegisterInotify(it) => self.watches(WatchRequest::Inotify(it), services),
+            Request::WatchRegisterFSEvents(it) => {
+                self.watches(WatchRequest::FsEvents(it), services)
+            }
+            Request::WatchRegisterTree(it) => self.watches(WatchRequest::Tree(it), services),
+            Request::WatchBatch(it) => self.watches(WatchRequest::Batch(it), services),
+            Request::WatchUnregister(it) => self.watches(WatchRequest::Unregister(it), services),
+            Request::WatchDoorbell(it) => self.watches(WatchRequest::Doorbell(it), services),
+            Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
+            Request::RequestChannelOpen(_) => self.open_requests(services),
+        }
+    }
+
+    fn make_token(&self, request: &BranchToken, services: &Services) -> Result<TokenMade, Refusal> {
+        self.require_owner("make tokens")?;
+        let branch = self.branch(&request.name, services)?.id();
+        let token = services.tokens().make(branch).map_err(|error| {
+            Refusal::new(Code::RESOURCES, format!("no random numbers: {error}"))
+        })?;
+        Ok(TokenMade { token })
+    }
+
+    fn files(&mut self, request: FsRequest, services: &Services) -> Result<FsReply, Refusal> {
+        let branch = self.branch(&request.branch, services)?;
+        let mut files = Files {
+            branch,
+            caller: &self.caller,
+            handles: &mut self.handles,
+            max_handles: services.limits().handles,
+        };
+        let reply = files.answer(request.op)?;
+        self.public.set_handles(self.handles.len());
+        Ok(reply)
+    }
+
+    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
+        let branch = services.core().branch(self.public.branch())?;
+        let mut queues = self.public.queues();
+        let mut watches = Watches {
+            session: self.public.id(),
+            branch: &branch,
+            caller: &self.caller,
+            queues: &mut queues,
+            services,
+        };
+        watches.answer(&request).map(Work::Done)
+    }
+
+    fn open_requests(&self, services: &Services) -> Result<Work, Refusal> {
+        let (id, branch) = (self.public.id(), self.public.branch());
+        let channel = services
+            .registrations()
+            .open(id, branch)
+            .map_err(|error| Refusal::new(Code::RESOURCES, error.to_string()))?;
+        let opened = RequestChannelOpened { slots: SLOTS };
+        Ok(Work::Done(ReplyWithFds::with(opened, vec![channel])))
+    }
+
+    /// Whether a job keeps a branch as it is that this request would change. It is to wait then,
+    /// so that the other sessions do not.
+    pub(crate) fn must_wait(&self, request: &Request, services: &Services) -> bool {
+        let held = services.jobs().held();
+        if held.is_empty() {
+            return false;
+        }
+        let (Request::Fs(FsRequest { branch: named, .. })
+        | Request::SnapshotCreate(SnapshotCreate { branch: named, .. })) = request
+        else {
+            return false;
+        };
+        let named = if named.is_empty() {
+            Some(self.public.branch())
+        } else {
+            branch_named(services.core(), named).ok()
+        };
+        named.is_some_and(|branch| held.contains(&branch))
+            || self.handles.branches().any(|branch| held.contains(&branch))
+    }
+}

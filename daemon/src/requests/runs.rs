@@ -1,0 +1,103 @@
+//! What `agentfs run` asks for: a branch for a while, a mount elsewhere, and the changes at the end.
+
+use std::sync::Arc;
+
+use agentfs_core::id::Seq;
+use agentfs_export::Stop;
+use agentfs_proto::message::{
+    BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, Shutdown,
+};
+
+use crate::base::refusal::Refusal;
+use crate::base::wake::Wake;
+use crate::requests::branches;
+use crate::requests::open_session::OpenSession;
+use crate::requests::work::{Work, done, job};
+use crate::shared::exporter::SAVING;
+use crate::shared::jobs::Size;
+use crate::shared::services::Services;
+
+impl OpenSession {
+    pub(super) fn create_branch(
+        &self,
+        it: &BranchCreate,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.require_owner("make branches")?;
+        let (core, origins) = (services.core(), services.origins());
+        let own = self.public.branch();
+        done(branches::create(core, origins, &self.caller, it, own)?)
+    }
+
+    pub(super) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("delete branches")?;
+        let branch = self.branch(&it.name, services)?;
+        services.pending_deletes().add(&branch, Seq(it.seq));
+        services.holds().release(branch.id(), self.public.id());
+        services.tidy();
+        done(Done { value: 0 })
+    }
+
+    pub(super) fn hold(&self, it: &BranchHold, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("keep branches")?;
+        let branch = self.branch(&it.name, services)?;
+        let (session, pid) = (self.public.id(), self.public.pid());
+        let taken = services.holds().take(branch.id(), session, pid);
+        taken.map_err(|pid| {
+            let name = branch.name();
+            let text = format!("the branch {name} is at work in a run (process {pid})");
+            Refusal::new(Code::BUSY, text)
+        })?;
+        done(Done { value: 0 })
+    }
+
+    pub(super) fn export(
+        &self,
+        request: BranchExport,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        self.require_owner("write to a directory of the host")?;
+        let branch = self.branch(&request.name, services)?;
+        let (exporter, stop) = (services.exporter().clone(), self.stop(services));
+        job(Size::Long, move || {
+            let directory = request.path.as_path();
+            Ok(exporter.export(&branch, directory, &stop)?.into())
+        })
+    }
+
+    /// Ends the daemon, when what its branches changed is exported or is not to be.
+    pub(super) fn shut_down(&self, it: &Shutdown, services: &Services) -> Result<Work, Refusal> {
+        self.require_owner("end the daemon")?;
+        let session = self.public.id();
+        tracing::info!(%session, reason = it.reason, discard = it.discard, "asked to end");
+        let end = Arc::clone(services.end());
+        let exporter = services.exporter().clone();
+        if it.discard || !services.saves_changes() {
+            end.settle();
+            services.wakes().send(Wake::Stop);
+            return done(Ending {
+                lower: exporter.lower,
+                saved_count: 0,
+                saved: Vec::new(),
+            });
+        }
+        let stop = Stop::after(SAVING);
+        services.stops().begin(session, &stop);
+        job(Size::End, move || {
+            let ending = exporter.save_or_go_on(&stop).map_err(|error| {
+                let text = format!("{error}; so the daemon goes on");
+                Refusal::new(Code::RESOURCES, text)
+            })?;
+            // The event loop ends when it has the answer.
+            end.settle();
+            Ok(ending.into())
+        })
+    }
+
+    /// What ends an export or an apply when the session does.
+    pub(super) fn stop(&self, services: &Services) -> Stop {
+        let stop = Stop::default();
+        services.stops().begin(self.public.id(), &stop);
+        stop
+    }
+}

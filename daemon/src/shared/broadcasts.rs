@@ -1,0 +1,248 @@
+//! Changes on the socket, for those that asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+
+use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place};
+use agentfs_core::id::{BranchId, SessionId};
+use agentfs_engine::{BranchCounts, synth};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::frame;
+use agentfs_proto::message::{FromDaemon, FsEventBroadcast, Reply};
+use agentfs_proto::record::Kind;
+use parking_lot::{Mutex, RwLock};
+
+use crate::base::wake::{Wake, WakeQueue};
+
+/// Bytes of broadcasts that wait for one session. What comes beyond is left out, and one broadcast
+/// of kind `Overflow` says so in its place.
+const MAX_WAITING: usize = 1 << 20;
+
+/// Broadcasts on their way from the committing threads to the event loop.
+pub(crate) struct Broadcasts {
+    /// By the branch that they are about.
+    subscriptions: RwLock<BTreeMap<(BranchId, SessionId, u64), Subscription>>,
+    /// How many of them want activity.
+    activity: BranchCounts,
+    outboxes: Mutex<HashMap<SessionId, Outbox>>,
+    wakes: Arc<WakeQueue>,
+    /// Called with a change before anybody is told of it.
+    before_telling: Box<dyn Fn(&Envelope) + Send + Sync>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) branch: BranchId,
+    /// Canonical; empty for the root.
+    pub(crate) path: Vec<u8>,
+    pub(crate) activity: bool,
+}
+
+/// The frames that wait for one session.
+#[derive(Default)]
+struct Outbox {
+    frames: Vec<Vec<u8>>,
+    bytes: usize,
+    has_lost: bool,
+}
+
+impl fmt::Debug for Broadcasts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broadcasts").finish_non_exhaustive()
+    }
+}
+
+impl Broadcasts {
+    pub(crate) fn new(
+        wakes: &Arc<WakeQueue>,
+        before_telling: impl Fn(&Envelope) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            subscriptions: RwLock::default(),
+            activity: BranchCounts::default(),
+            outboxes: Mutex::default(),
+            wakes: Arc::clone(wakes),
+            before_telling: Box::new(before_telling),
+        }
+    }
+
+    pub(crate) fn subscribe(&self, session: SessionId, number: u64, subscription: Subscription) {
+        let branch = subscription.branch;
+        if subscription.activity {
+            self.activity.add(branch);
+        }
+        self.subscriptions
+            .write()
+            .insert((branch, session, number), subscription);
+    }
+
+    /// Whether there was one. `branch` is the session's.
+    pub(crate) fn unsubscribe(&self, branch: BranchId, session: SessionId, number: u64) -> bool {
+        let gone = self
+            .subscriptions
+            .write()
+            .remove(&(branch, session, number));
+        if gone.as_ref().is_some_and(|it| it.activity) {
+            self.activity.remove(branch);
+        }
+        gone.is_some()
+    }
+
+    /// Takes the frames that wait for a session.
+    pub(crate) fn take(&self, session: SessionId) -> Vec<Vec<u8>> {
+        let outbox = self.outboxes.lock().remove(&session);
+        outbox.unwrap_or_default().frames
+    }
+
+    /// Forgets a session, whose subscriptions have ended.
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.outboxes.lock().remove(&session);
+    }
+
+    /// Tells all that something may have changed that was not told.
+    pub(crate) fn overflow_all(&self) {
+        for (_, session, number) in self.subscriptions.read().keys() {
+            self.push(*session, overflow(*number));
+        }
+    }
+
+    fn push(&self, session: SessionId, event: FsEventBroadcast) {
+        let mut outboxes = self.outboxes.lock();
+        let outbox = outboxes.entry(session).or_default();
+        if outbox.has_lost {
+            return;
+        }
+        let subscription = event.subscription;
+        let mut bytes = frame_of(event);
+        if outbox.bytes + bytes.len() > MAX_WAITING || bytes.is_empty() {
+            outbox.has_lost = true;
+            bytes = frame_of(overflow(subscription));
+        }
+        let was_empty = outbox.frames.is_empty();
+        outbox.bytes += bytes.len();
+        outbox.frames.push(bytes);
+        drop(outboxes);
+        if was_empty {
+            self.wakes.send(Wake::Broadcasts(session));
+        }
+    }
+}
+
+/// Nothing when the paths are too long for a frame.
+fn frame_of(event: FsEventBroadcast) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let message = FromDaemon {
+        request: 0,
+        descriptors: 0,
+        body: Reply::from(event),
+    };
+    if frame::append(&message, &mut bytes).is_err() {
+        bytes.clear();
+    }
+    bytes
+}
+
+fn overflow(subscription: u64) -> FsEventBroadcast {
+    FsEventBroadcast {
+        subscription,
+        kind: Kind::OVERFLOW.0,
+        flags: 0,
+        seqno: 0,
+        ts_nanos: 0,
+        node: 0,
+        pid: 0,
+        path: Bytes::default(),
+        aux: Bytes::default(),
+    }
+}
+
+impl EventSink for Broadcasts {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        let branch = envelope.branch;
+        let of_branch = (branch, SessionId(0), 0)..=(branch, SessionId(u64::MAX), u64::MAX);
+        let is_heard = |all: &BTreeMap<_, _>| all.range(of_branch.clone()).next().is_some();
+        if !is_heard(&self.subscriptions.read()) {
+            return;
+        }
+        let (path, aux) = paths(&envelope.change);
+        let is_activity = envelope.kind().is_none();
+        let hears = |it: &Subscription| {
+            (is_within(&path, &it.path) || (!aux.is_empty() && is_within(&aux, &it.path)))
+                && (it.activity || !is_activity)
+        };
+        let heard = || {
+            let all = self.subscriptions.read();
+            all.range(of_branch.clone()).any(|(_, it)| hears(it))
+        };
+        if !heard() {
+            return;
+        }
+        // Asks the kernel, so without the lock.
+        (self.before_telling)(envelope);
+        for ((_, session, number), it) in self.subscriptions.read().range(of_branch.clone()) {
+            if !hears(it) {
+                continue;
+            }
+            self.push(
+                *session,
+                FsEventBroadcast {
+                    subscription: *number,
+                    kind: synth::kind(&envelope.change).0,
+                    flags: synth::record_flags(&envelope.change),
+                    seqno: envelope.seq.0,
+                    ts_nanos: envelope.time_ns,
+                    node: envelope.change.object().map_or(0, |node| node.id.0),
+                    pid: u64::from(envelope.pid),
+                    path: Bytes(path.clone()),
+                    aux: Bytes(aux.clone()),
+                },
+            );
+        }
+    }
+
+    fn wants_activity(&self) -> bool {
+        self.activity.has_any()
+    }
+
+    fn wants_activity_in(&self, branch: BranchId) -> bool {
+        self.activity.has(branch)
+    }
+}
+
+/// The path of a change, and the new path of a rename. Of a new branch or snapshot the name.
+fn paths(change: &Change) -> (Vec<u8>, Vec<u8>) {
+    let text = |place: &Place| [&place.dir, b"/".as_slice(), &place.name].concat();
+    if let Change::Renamed { from, to, .. } = change {
+        return (text(from), text(to));
+    }
+    if let Change::BranchCreated { name, .. } | Change::SnapshotCreated { name, .. } = change {
+        return (name.as_bytes().to_vec(), Vec::new());
+    }
+    (
+        change.place().map_or_else(|| b"/".to_vec(), text),
+        Vec::new(),
+    )
+}
+
+/// Whether the path is the tree's root or below it.
+fn is_within(path: &[u8], root: &[u8]) -> bool {
+    path.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/') || root.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_within;
+
+    #[test]
+    fn a_tree_is_its_root_and_what_is_below() {
+        assert!(is_within(b"/a", b"/a"));
+        assert!(is_within(b"/a/b", b"/a"));
+        assert!(!is_within(b"/ab", b"/a"));
+        assert!(!is_within(b"/", b"/a"));
+        assert!(is_within(b"/a", b""));
+    }
+}

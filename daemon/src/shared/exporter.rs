@@ -1,0 +1,279 @@
+//! Exports branches: one when it is asked for, all that have changes before the daemon ends.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentfs_core::id::{BranchId, Seq};
+use agentfs_core::{Branch, Caller, FsCore};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::{Code, Ending, Exported, Saved};
+use agentfs_proto::ssz::Ssz as _;
+
+use crate::base::refusal::Refusal;
+use crate::shared::branches::Origins;
+use crate::shared::differences;
+use crate::shared::pending_deletes::PendingDeletes;
+use crate::shared::project;
+use agentfs_export::command::apply_command;
+use agentfs_export::{ExportError, Identity, Place, Stop, Target, places};
+
+/// How long exporting everything may take. systemd waits longer (packaging/agentfs.service), and so
+/// does `agentfs shutdown`.
+pub const SAVING: Duration = Duration::from_secs(50);
+/// Bytes of the exports that are listed in an answer.
+const LISTED_BYTES: usize = 24 * 1024;
+
+/// Exports branches.
+#[derive(Clone, Debug)]
+pub(crate) struct Exporter {
+    core: FsCore,
+    pub(crate) origins: Arc<Origins>,
+    pub(crate) pending_deletes: Arc<PendingDeletes>,
+    /// The directory below the branches; empty without one.
+    pub(crate) lower: Bytes,
+    /// Which directory that was when the daemon started.
+    identity: Option<Identity>,
+}
+
+/// A branch that was exported because the daemon ends.
+#[derive(Debug)]
+struct Rescued {
+    branch: String,
+    /// How far the branch was then.
+    seq: Seq,
+    directory: PathBuf,
+    exported: Exported,
+}
+
+/// Why a branch was not exported.
+#[derive(Debug)]
+pub(crate) struct NotSaved {
+    branch: String,
+    why: String,
+}
+
+impl fmt::Display for NotSaved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { branch, why } = self;
+        write!(f, "the changes of {branch} cannot be exported: {why}")
+    }
+}
+
+/// The branches that were exported.
+#[derive(Debug, Default)]
+pub(crate) struct Rescue(HashMap<BranchId, Rescued>);
+
+impl Exporter {
+    /// Exports the branches of a new filesystem over this directory.
+    pub(crate) fn new(core: &FsCore, lower: Option<&Path>) -> agentfs_core::Result<Self> {
+        let origins = Arc::new(Origins::default());
+        origins.remember(core, FsCore::MAIN, 0)?;
+        Ok(Self {
+            core: core.clone(),
+            origins,
+            pending_deletes: Arc::default(),
+            lower: lower.map(Bytes::from).unwrap_or_default(),
+            identity: lower.and_then(|path| Target::open(path).ok()?.identity().ok()),
+        })
+    }
+
+    /// Writes what a branch changed to a new directory.
+    pub(crate) fn export(
+        &self,
+        branch: &Branch,
+        directory: &Path,
+        stop: &Stop,
+    ) -> Result<Exported, Refusal> {
+        let changes = differences::find(&self.core, &self.origins, branch.id(), "")?;
+        let project = project::path_for_export(&self.core, &self.lower);
+        let origin = agentfs_export::Origin {
+            project: project.as_path(),
+            identity: self.identity,
+        };
+        let written = agentfs_export::write(branch, &caller(), &changes, origin, directory, stop);
+        written.map_err(|error: ExportError| Refusal::new(Code::RESOURCES, error.to_string()))
+    }
+
+    /// Exports everything for somebody who asked for the end of the daemon. Afterwards nothing can
+    /// be changed any more. When something cannot be exported, all goes on as before.
+    pub(crate) fn save_or_go_on(&self, stop: &Stop) -> Result<Ending, NotSaved> {
+        let mut rescue = Rescue::default();
+        // First while programs go on, so that nothing stands still in vain; then what they changed
+        // meanwhile.
+        let saved = self.save(&mut rescue, stop).and_then(|()| {
+            self.core.seal();
+            self.save(&mut rescue, stop)
+        });
+        if let Err(error) = saved {
+            self.core.unseal();
+            rescue.discard();
+            return Err(error);
+        }
+        Ok(rescue.ending(self.lower.clone()))
+    }
+
+    /// Exports everything because the daemon ends, whatever comes of it. Nothing can be changed any
+    /// more.
+    pub(crate) fn save_and_end(&self) {
+        self.core.seal();
+        let stop = Stop::after(SAVING);
+        for branch in self.unsaved(&Rescue::default()) {
+            match self.save_one(&branch, &stop) {
+                Ok(saved) => log(
+                    &saved,
+                    project::path_for_export(&self.core, &self.lower).as_path(),
+                ),
+                Err(error) => {
+                    tracing::error!(branch = branch.name(), "{error}; they are lost");
+                }
+            }
+        }
+    }
+
+    /// Exports what is not exported as it is now.
+    fn save(&self, rescue: &mut Rescue, stop: &Stop) -> Result<(), NotSaved> {
+        for branch in self.unsaved(rescue) {
+            let saved = self.save_one(&branch, stop)?;
+            log(
+                &saved,
+                project::path_for_export(&self.core, &self.lower).as_path(),
+            );
+            if let Some(earlier) = rescue.0.insert(branch.id(), saved) {
+                earlier.discard();
+            }
+        }
+        Ok(())
+    }
+
+    /// Branches that would be lost as they are now. One that was retired is not.
+    fn unsaved(&self, rescue: &Rescue) -> Vec<Branch> {
+        let branches = self.core.branches().into_iter();
+        let branches = branches.filter_map(|it| self.core.branch(it.id).ok());
+        let is_saved = |branch: &Branch| {
+            let saved = rescue.0.get(&branch.id());
+            saved.is_some_and(|it| it.seq == branch.last_seq())
+                || self.pending_deletes.is_done_with(branch)
+                || self.is_as_made(branch.id())
+        };
+        branches.filter(|branch| !is_saved(branch)).collect()
+    }
+
+    /// Whether a branch is as it was made; not, when that cannot be told.
+    pub(crate) fn is_as_made(&self, branch: BranchId) -> bool {
+        let found = differences::find(&self.core, &self.origins, branch, "");
+        found.is_ok_and(|entries| entries.is_empty())
+    }
+
+    /// Exports a branch to the best place that takes it.
+    fn save_one(&self, branch: &Branch, stop: &Stop) -> Result<Rescued, NotSaved> {
+        let project = self.lower.as_path();
+        let seq = branch.last_seq();
+        tracing::info!(
+            branch = branch.name(),
+            "is exported, because the daemon ends"
+        );
+        let mut failures = Vec::new();
+        for place in places(project) {
+            match self.save_at(&place, branch, stop) {
+                Ok((directory, exported)) => {
+                    return Ok(Rescued {
+                        branch: branch.name().to_owned(),
+                        seq,
+                        directory,
+                        exported,
+                    });
+                }
+                Err(why) => failures.push(why),
+            }
+        }
+        if failures.is_empty() {
+            failures.push("there is no directory for them outside of the project".to_owned());
+        }
+        Err(NotSaved {
+            branch: branch.name().to_owned(),
+            why: failures.join("; "),
+        })
+    }
+
+    fn save_at(
+        &self,
+        place: &Place,
+        branch: &Branch,
+        stop: &Stop,
+    ) -> Result<(PathBuf, Exported), String> {
+        let directory = place
+            .prepare(self.lower.as_path(), branch.name())
+            .map_err(|error| error.to_string())?;
+        let exported = self
+            .export(branch, &directory, stop)
+            .map_err(|refusal| refusal.0.message)?;
+        Ok((directory, exported))
+    }
+}
+
+/// Whoever runs the daemon is the root of its branches.
+fn caller() -> Caller {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    Caller::new(uid.as_raw(), gid.as_raw())
+}
+
+fn log(saved: &Rescued, project: &Path) {
+    let Rescued {
+        branch,
+        directory,
+        exported,
+        ..
+    } = saved;
+    let changes = exported.changes;
+    let place = directory.display();
+    let apply = apply_command(directory, project);
+    tracing::warn!(
+        branch,
+        changes,
+        "the daemon ends; what the branch changed is exported to {place}: apply it with {apply}"
+    );
+    for unread in &exported.unread {
+        tracing::warn!(branch, path = %unread.path, "cannot be read: {}", unread.why);
+    }
+}
+
+impl Rescued {
+    /// It is exported anew, or is not to be exported after all.
+    fn discard(&self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            let path = self.directory.display();
+            tracing::warn!(%path, %error, "an export that nobody needs stays behind");
+        }
+    }
+}
+
+impl Rescue {
+    fn discard(&self) {
+        self.0.values().for_each(Rescued::discard);
+    }
+
+    fn ending(self, lower: Bytes) -> Ending {
+        let mut all: Vec<(BranchId, Rescued)> = self.0.into_iter().collect();
+        all.sort_by_key(|(id, _)| *id);
+        let saved_count = all.len() as u64;
+        let mut bytes = 0;
+        let saved = all.into_iter().map(|(_, it)| Saved {
+            branch: it.branch,
+            path: it.directory.as_path().into(),
+            exported: it.exported,
+        });
+        // As many as fit a frame.
+        let saved = saved.take_while(|it| {
+            bytes += it.ssz_len() + 4;
+            bytes <= LISTED_BYTES
+        });
+        Ending {
+            lower,
+            saved: saved.collect(),
+            saved_count,
+        }
+    }
+}

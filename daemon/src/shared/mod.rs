@@ -1,0 +1,16 @@
+//! What the requests of all sessions share.
+
+pub(crate) mod branches;
+pub(crate) mod broadcasts;
+pub(crate) mod counters;
+pub(crate) mod differences;
+pub(crate) mod exporter;
+pub(crate) mod holds;
+pub(crate) mod jobs;
+pub(crate) mod pending_deletes;
+pub(crate) mod project;
+pub(crate) mod refills;
+pub(crate) mod registrations;
+pub(crate) mod services;
+pub(crate) mod stops;
+pub(crate) mod tokens;

@@ -1,0 +1,386 @@
+//! What all sessions share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use agentfs_core::id::{BranchId, SessionId};
+use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_engine::service::{self, WatchService};
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::{Code, Hello};
+use mio::Registry;
+use parking_lot::MutexGuard;
+
+use crate::base::config::Config;
+use crate::base::public_session::{PublicSession, Sessions};
+use crate::base::refusal::Refusal;
+use crate::base::session_limits::SessionLimits;
+use crate::base::start_error::StartError;
+use crate::base::wake::WakeQueue;
+
+use crate::lower::LowerWatch;
+use crate::mounts::echo::Echoing;
+use crate::mounts::mounting::Mounting;
+use crate::mounts::table::MountTable;
+use crate::shared::branches::{self, Origins, branch_named};
+use crate::shared::broadcasts::Broadcasts;
+use crate::shared::counters::Counters;
+use crate::shared::exporter::Exporter;
+use crate::shared::holds::Holds;
+use crate::shared::jobs::Jobs;
+use crate::shared::pending_deletes::PendingDeletes;
+use crate::shared::refills::Refills;
+use crate::shared::registrations::Registrations;
+use crate::shared::stops::Stops;
+use crate::shared::tokens::Tokens;
+
+/// Shared by the sessions and the sinks.
+pub(crate) struct Services {
+    /// The first to end: it uses the others.
+    lower_watch: Option<LowerWatch>,
+    echoing: Arc<Echoing>,
+    core: FsCore,
+    exporter: Exporter,
+    stops: Stops,
+    jobs: Jobs,
+    watches: Arc<WatchService>,
+    broadcasts: Arc<Broadcasts>,
+    registrations: Arc<Registrations>,
+    mounts: MountTable,
+    mounting: Arc<Mounting>,
+    refills: Refills,
+    holds: Holds,
+    limits: SessionLimits,
+    counters: Counters,
+    tokens: Arc<Tokens>,
+    sessions: Arc<Sessions>,
+    /// Tells this start of the daemon from all others.
+    instance: u64,
+    started: Instant,
+    end: Arc<End>,
+    wakes: Arc<WakeQueue>,
+    /// Whether what the branches changed is exported before the end.
+    saves_changes: bool,
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The filesystem, over a directory or empty. Who runs the daemon is its root.
+fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
+    let mut config = FsConfig {
+        overlay: lower.map(|lower| Overlay { lower }),
+        ..FsConfig::default()
+    };
+    config.permissions.root_uid = rustix::process::geteuid().as_raw();
+    config.permissions.root_gid = rustix::process::getegid().as_raw();
+    FsCore::new(config).map_err(StartError::Filesystem)
+}
+
+impl Services {
+    pub(crate) fn new(
+        config: &Config,
+        wakes: &Arc<WakeQueue>,
+        registry: Registry,
+    ) -> Result<Self, StartError> {
+        let lower = match &config.lower {
+            Some(lower) => Some(
+                std::fs::canonicalize(lower)
+                    .map_err(|error| StartError::Lower(lower.clone(), error))?,
+            ),
+            None => None,
+        };
+        let core = core_over(lower.clone())?;
+        let unusable = |errno| StartError::Io(io::Error::from(errno));
+        let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
+        let limits = service::Limits {
+            queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
+            watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
+            ..service::Limits::default()
+        };
+        let disabled = |error| StartError::Io(io::Error::other(error));
+        let mounts = MountTable::default();
+        // The first to subscribe: who hears of a change finds it on every mount.
+        let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
+        let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
+        let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
+        let echoing = Arc::new(echoing);
+        let (told, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
+        let watches = watches
+            .before_delivery(mounting.settler())
+            .notified_by_kernel(
+                move |it| told.told_on(it),
+                move |it| wanted.wants_activity(it),
+            );
+        let watches = Arc::new(watches);
+        let sessions = Arc::<Sessions>::default();
+        echoing.serve(&watches, &sessions);
+        let broadcasts = Arc::new(Broadcasts::new(wakes, mounting.settler()));
+        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, wakes));
+        // In front of the watch service: a watch that is registered hears the event.
+        core.subscribe_events(registrations.clone())
+            .map_err(disabled)?;
+        core.subscribe_events(watches.clone()).map_err(disabled)?;
+        core.subscribe_events(broadcasts.clone())
+            .map_err(disabled)?;
+        let resync = {
+            let (mounting, watches) = (Arc::clone(&mounting), Arc::clone(&watches));
+            let broadcasts = Arc::clone(&broadcasts);
+            move || {
+                mounting.forget_all();
+                watches.overflow_all();
+                broadcasts.overflow_all();
+            }
+        };
+        let lower_watch = lower
+            .as_deref()
+            .filter(|_| config.watch_lower)
+            .map(|root| LowerWatch::start(&core, root, Box::new(resync)))
+            .transpose()
+            .map_err(StartError::Io)?;
+        Ok(Self {
+            lower_watch,
+            echoing,
+            exporter,
+            stops: Stops::default(),
+            core,
+            jobs: Jobs::new(wakes),
+            watches,
+            broadcasts,
+            registrations,
+            mounts,
+            mounting,
+            refills: Refills::new(registry),
+            holds: Holds::default(),
+            limits: config.limits,
+            counters: Counters::default(),
+            tokens: Arc::default(),
+            sessions,
+            // Its keys are the system's random numbers.
+            instance: RandomState::new().hash_one(std::process::id()),
+            started: Instant::now(),
+            end: Arc::default(),
+            wakes: Arc::clone(wakes),
+            saves_changes: config.saves_changes,
+        })
+    }
+
+    pub(crate) fn core(&self) -> &FsCore {
+        &self.core
+    }
+
+    pub(crate) fn origins(&self) -> &Arc<Origins> {
+        &self.exporter.origins
+    }
+
+    /// What exports branches.
+    pub(crate) fn exporter(&self) -> &Exporter {
+        &self.exporter
+    }
+
+    /// The exports that sessions wait for.
+    pub(crate) fn stops(&self) -> &Stops {
+        &self.stops
+    }
+
+    pub(crate) fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    pub(crate) fn watches(&self) -> &WatchService {
+        &self.watches
+    }
+
+    pub(crate) fn broadcasts(&self) -> &Broadcasts {
+        &self.broadcasts
+    }
+
+    pub(crate) fn registrations(&self) -> &Registrations {
+        &self.registrations
+    }
+
+    pub(crate) fn mounts(&self) -> &MountTable {
+        &self.mounts
+    }
+
+    pub(crate) fn mounting(&self) -> &Arc<Mounting> {
+        &self.mounting
+    }
+
+    pub(crate) fn refills(&self) -> &Refills {
+        &self.refills
+    }
+
+    /// Branches that are to go when they are no longer used.
+    pub(crate) fn pending_deletes(&self) -> &PendingDeletes {
+        &self.exporter.pending_deletes
+    }
+
+    /// Which branches runs have.
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// The directory below the branches; empty without one.
+    pub(crate) fn lower(&self) -> &Bytes {
+        &self.exporter.lower
+    }
+
+    /// Deletes a branch, unless it is in use.
+    pub(crate) fn delete_branch(&self, branch: BranchId) -> Result<(), Refusal> {
+        branches::delete(&self.core, self.origins(), &self.mounts, branch)?;
+        self.tokens.forget(branch);
+        self.holds.forget(branch);
+        Ok(())
+    }
+
+    /// Deletes what was retired and is not used any more.
+    pub(crate) fn tidy(&self) {
+        // A run would settle what another branch of that name has, which is made meanwhile.
+        let is_in_use =
+            |branch| self.mounts.shows(Some(branch)) || self.holds.pid_of(branch).is_some();
+        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        for branch in self
+            .pending_deletes()
+            .due(&self.core, is_in_use, is_as_made)
+        {
+            if let Err(refusal) = self.delete_branch(branch) {
+                tracing::debug!(%branch, reason = refusal.0.message, "a retired branch stays");
+            }
+        }
+    }
+
+    /// Whether nothing would be lost with this daemon: nothing is mounted, and no branch differs from
+    /// what it was made from.
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        !self.mounts.shows(None) && self.core.branches().iter().all(|it| is_as_made(it.id))
+    }
+
+    pub(crate) fn limits(&self) -> SessionLimits {
+        self.limits
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The open sessions, for the status.
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, BTreeMap<SessionId, Arc<PublicSession>>> {
+        self.sessions.lock()
+    }
+
+    /// Returns what wakes the event loop.
+    pub(crate) fn wakes(&self) -> &WakeQueue {
+        &self.wakes
+    }
+
+    /// Returns when the daemon was started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// The end that was asked for by a request.
+    pub(crate) fn end(&self) -> &Arc<End> {
+        &self.end
+    }
+
+    /// Whether what the branches changed is exported before the daemon ends.
+    pub(crate) fn saves_changes(&self) -> bool {
+        self.saves_changes
+    }
+
+    /// Exports what would be lost, because the daemon ends; not, when it was exported or is to be
+    /// lost because somebody asked for that.
+    pub(crate) fn save_changes(&self) {
+        if self.saves_changes && !self.end.is_settled() {
+            self.exporter.save_and_end();
+            self.end.settle();
+        }
+    }
+
+    /// What tells this start of the daemon from all others.
+    pub(crate) fn instance(&self) -> u64 {
+        self.instance
+    }
+
+    /// The branch that a greeting asks for.
+    pub(crate) fn branch_of_session(&self, hello: &Hello) -> Result<(BranchId, String), Refusal> {
+        let id = match &hello.token {
+            Some(token) => self.tokens.branch(token).ok_or_else(|| {
+                let text = "the token is not known to this daemon; make one with: \
+                            agentfs branch token NAME";
+                Refusal::new(Code::FORBIDDEN, text)
+            })?,
+            None if hello.branch.is_empty() => FsCore::MAIN,
+            None => branch_named(&self.core, &hello.branch)?,
+        };
+        let branch = self.core.branch(id)?;
+        Ok((id, branch.name().to_owned()))
+    }
+
+    /// Returns what binds sessions to branches.
+    pub(crate) fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
+    }
+
+    /// What is counted, here and in the watch service.
+    pub(crate) fn all_counters(&self) -> Vec<(&'static str, u64)> {
+        let mut counters = self.counters.values();
+        let (nodes, trees) = self.watches.watches();
+        let counts = self.watches.counts();
+        counters.extend([
+            ("records_published", counts.published),
+            ("records_coalesced", counts.coalesced),
+            ("records_spilled", counts.spilled),
+            ("differences_told", counts.healed),
+            ("overflows_told", counts.overflowed),
+            ("doorbells_rung", counts.doorbells),
+            ("node_watches", nodes as u64),
+            ("tree_watches", trees as u64),
+            ("spilled_bytes", self.watches.spilled_bytes() as u64),
+        ]);
+        let (looks, requests) = self.registrations.counts();
+        counters.extend([
+            ("registrations_read", requests),
+            ("registration_looks", looks),
+        ]);
+        let (echoes, failed) = self.echoing.counts();
+        counters.extend([("echoes", echoes), ("echoes_failed", failed)]);
+        match &self.lower_watch {
+            Some(lower) => counters.extend(lower.counts().values()),
+            None if self.core.announced().is_some() => counters.push(("lower_watch_off", 1)),
+            None => {}
+        }
+        counters
+    }
+}
+
+/// The end of the daemon, as a request asked for it.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    is_settled: AtomicBool,
+}
+
+impl End {
+    /// Nothing is left to be exported.
+    pub(crate) fn settle(&self) {
+        // Release here and below: pairs with the Acquire of the same flag.
+        self.is_settled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,305 @@
+//! One operation on the state of a branch: what it reads, what it changes, and what it emits.
+
+use super::Branch;
+use super::event_bus::{EventBus, EventContext};
+use super::served_versions::ServedVersions;
+use super::state::{BranchInner, State};
+use crate::model::attr::{Nanos, now};
+use crate::model::caller::Caller;
+use crate::model::errno::{Errno, Result};
+use crate::model::event::{Change, Name, NodeRef, Origin, Place};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::store::handles::{Dentry, Handle, HandleId, Handles};
+use crate::store::tree::{Based, Tree};
+
+/// The state of a branch during one operation that only reads it.
+pub(crate) struct View<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) handles: &'a Handles,
+    pub(crate) caller: &'a Caller,
+    branch: &'a BranchInner,
+    bus: &'a EventBus,
+}
+
+/// The state of a branch during one operation that changes it. The operation does everything that
+/// can fail before its first change.
+pub(crate) struct Txn<'a> {
+    pub(crate) tree: &'a mut Tree,
+    pub(crate) handles: &'a mut Handles,
+    pub(crate) caller: &'a Caller,
+    pub(crate) now: Nanos,
+    branch: &'a BranchInner,
+    bus: &'a EventBus,
+}
+
+impl Branch {
+    /// Runs an operation that changes the branch, then delivers its events.
+    pub(crate) fn change<T>(
+        &self,
+        caller: &Caller,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.change_open(caller, true, operation)
+    }
+
+    /// Runs an operation as [`change`](Self::change) does. If `changes_files` is false, the
+    /// operation only changes what is open, and is not refused when the filesystem is
+    /// [sealed](crate::FsCore::seal).
+    pub(crate) fn change_open<T>(
+        &self,
+        caller: &Caller,
+        changes_files: bool,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.inner.write();
+        if changes_files {
+            self.core.check_seal()?;
+        }
+        let result = self.commit(caller, &mut state, operation);
+        drop(state);
+        self.deliver_for(caller);
+        result
+    }
+
+    /// Runs an operation on a state that is locked. The caller delivers the events after unlocking.
+    pub(crate) fn commit<T>(
+        &self,
+        caller: &Caller,
+        state: &mut State,
+        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let State { tree, handles, .. } = state;
+        operation(&mut Txn {
+            tree,
+            handles,
+            caller,
+            now: now(),
+            branch: &self.inner,
+            bus: &self.core.bus,
+        })
+    }
+
+    /// Runs an operation that does not change the branch. It may still emit activity.
+    pub(crate) fn view<T>(
+        &self,
+        caller: &Caller,
+        operation: impl FnOnce(&View<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let state = self.inner.read();
+        operation(&View {
+            tree: &state.tree,
+            handles: &state.handles,
+            caller,
+            branch: &self.inner,
+            bus: &self.core.bus,
+        })
+    }
+
+    pub(crate) fn deliver_for(&self, caller: &Caller) {
+        if !caller.behind_kernel {
+            self.deliver();
+        }
+    }
+
+    /// Delivers to the event sinks what was committed and not yet delivered, unless another thread
+    /// is delivering.
+    ///
+    /// Only a caller [behind a kernel](Caller::behind_kernel) needs this, after each of its
+    /// operations, once the kernel has the answer. All other operations deliver themselves.
+    pub fn deliver(&self) {
+        if self.core.bus.is_listening() {
+            self.inner.outbox.deliver(&self.core.bus);
+        }
+    }
+}
+
+fn place(branch: &BranchInner, tree: &Tree, dir: NodeId, name: &Name) -> Place {
+    Place {
+        parent: dir,
+        dir: branch.dir_path(tree, dir).unwrap_or_default(),
+        name: name.clone(),
+    }
+}
+
+/// Returns where a handle's name is, or where it was when it was removed.
+fn handle_place(branch: &BranchInner, tree: &Tree, dentry: &Dentry) -> Place {
+    Place {
+        parent: dentry.parent,
+        dir: branch
+            .dir_path(tree, dentry.parent)
+            .or_else(|| dentry.gone_from.clone())
+            .unwrap_or_default(),
+        name: dentry.name.clone(),
+    }
+}
+
+/// Returns the object as it is now. If the host has removed it meanwhile, it is returned as one
+/// without a name.
+fn node_ref(tree: &Tree, handles: &Handles, node: NodeId) -> Result<NodeRef> {
+    let (kind, nlink) = match tree.inode(node) {
+        Ok(inode) => (inode.kind(), inode.nlink),
+        Err(errno) => {
+            let lower = tree.shared.lower.as_ref();
+            let kind = lower.and_then(|lower| lower.kind_of(node));
+            (kind.ok_or(errno)?, 0)
+        }
+    };
+    Ok(NodeRef {
+        id: node,
+        kind,
+        nlink,
+        open: handles.is_open(node),
+    })
+}
+
+impl View<'_> {
+    pub(crate) fn handle(&self, id: HandleId) -> Result<&Handle> {
+        self.handles.get(id).ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn served(&self) -> &ServedVersions {
+        &self.branch.served
+    }
+
+    /// Emits that something was read through the handle, if a sink wants to know; returns whether
+    /// there is something to deliver.
+    pub(crate) fn emit_read(&self, handle: &Handle) -> Result<bool> {
+        if !self.bus.wants_activity(self.branch.id) {
+            return Ok(false);
+        }
+        let at = handle.dentry.as_ref();
+        self.branch.outbox.push(
+            context(self.caller, now()),
+            Change::Read {
+                node: node_ref(self.tree, self.handles, handle.node)?,
+                at: at.map(|dentry| handle_place(self.branch, self.tree, dentry)),
+            },
+        );
+        Ok(true)
+    }
+}
+
+fn context(caller: &Caller, now: Nanos) -> EventContext {
+    EventContext {
+        time_ns: now.unsigned_abs(),
+        pid: caller.pid,
+        origin: caller.origin,
+    }
+}
+
+impl Txn<'_> {
+    pub(crate) fn handle(&self, id: HandleId) -> Result<&Handle> {
+        self.handles.get(id).ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn wants_activity(&self) -> bool {
+        self.bus.wants_activity(self.branch.id)
+    }
+
+    /// Copies the object up: see [`Tree::copy_up`]. The change is based on the version that the
+    /// branch has shown.
+    pub(crate) fn copy_up(&mut self, node: NodeId) -> Result<()> {
+        self.copy_up_as(node, None)
+    }
+
+    /// Copies a file up of which parts stay as they are, so it must still have the version that the
+    /// caller has opened.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the host has changed it since.
+    pub(crate) fn copy_up_as(&mut self, node: NodeId, opened: Option<Stamp>) -> Result<()> {
+        if self.tree.is_own(node) {
+            return Ok(());
+        }
+        let lower = self.tree.shared.lower.as_ref();
+        let before = lower.map_or_else(Vec::new, |lower| lower.predecessors(node));
+        let based = Based {
+            shown: self.branch.served.base(node, &before),
+            must_be: opened,
+        };
+        self.tree.copy_up(node, based)
+    }
+
+    /// Records that a version of the host's file was opened to be read.
+    pub(crate) fn has_served(&self, node: NodeId, stamp: Stamp) {
+        self.branch.served.content(node, stamp);
+    }
+
+    /// Puts a change into the outbox. `change` is only called if there is a sink.
+    pub(crate) fn emit(&self, change: impl FnOnce(&Self) -> Result<Change>) -> Result<()> {
+        if !self.bus.is_listening() {
+            return Ok(());
+        }
+        let change = change(self)?;
+        let context = context(self.caller, self.now);
+        self.branch.outbox.push(context, change);
+        Ok(())
+    }
+
+    /// Puts a change into the outbox, with another origin than the caller's.
+    pub(crate) fn emit_from(&self, origin: Origin, change: Change) {
+        if self.bus.is_listening() {
+            let context = context(self.caller, self.now);
+            self.branch
+                .outbox
+                .push(EventContext { origin, ..context }, change);
+        }
+    }
+
+    pub(crate) fn place(&self, dir: NodeId, name: &Name) -> Place {
+        place(self.branch, self.tree, dir, name)
+    }
+
+    /// Returns the current name of a handle.
+    pub(crate) fn handle_place(&self, handle: &Handle) -> Option<Place> {
+        match &handle.dentry {
+            Some(dentry) => Some(handle_place(self.branch, self.tree, dentry)),
+            // The file was opened without a name (`O_TMPFILE`), and may have got one since.
+            None => {
+                let inode = self.tree.inode(handle.node).ok()?;
+                let (dir, name) = inode.names.first()?;
+                Some(self.place(dir, name))
+            }
+        }
+    }
+
+    pub(crate) fn node_ref(&self, node: NodeId) -> Result<NodeRef> {
+        node_ref(self.tree, self.handles, node)
+    }
+
+    /// Forgets the paths of all directories, because a directory moved.
+    pub(crate) fn forget_dir_paths(&self) {
+        self.branch.forget_dir_paths();
+    }
+
+    /// Forgets the path of an empty directory that was removed.
+    pub(crate) fn forget_dir_path(&self, dir: NodeId) {
+        self.branch.forget_dir_path(dir);
+    }
+
+    /// Marks the name as removed in all handles that were opened by it.
+    pub(crate) fn detach_handles(&mut self, node: NodeId, dir: NodeId, name: &[u8]) {
+        if !self.handles.is_open(node) {
+            return;
+        }
+        let path = self.branch.dir_path(self.tree, dir).unwrap_or_default();
+        self.handles.for_name(node, dir, name, |dentry| {
+            dentry.gone_from = Some(path.clone());
+        });
+    }
+
+    /// Forgets an object whose last name was removed, unless a handle holds it.
+    pub(crate) fn drop_if_gone(&mut self, node: NodeId) -> Result<()> {
+        if self.tree.inode(node)?.nlink > 0 {
+            return Ok(());
+        }
+        if self.handles.is_open(node) {
+            self.tree.set_orphan(node, false);
+        } else {
+            self.tree.forget(node);
+        }
+        Ok(())
+    }
+}

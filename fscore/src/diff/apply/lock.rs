@@ -1,0 +1,114 @@
+//! One at a time writes a branch's changes to a directory: among threads, and among processes.
+//!
+//! Processes agree by flock(2) on the directory itself. So they need not know of each other: another
+//! daemon, another user's, or `agentfs apply` without a daemon find the same lock by the directory's
+//! inode, whatever it is called. No file is left in the project, and the kernel lets go of the lock
+//! when a process dies. A lock file in a user's state directory would be another one for each user.
+
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::is_set;
+use crate::model::errno::Errno;
+
+/// How long another process may take. Somebody may hold the lock for a reason of their own, and even
+/// wait for us: flock(1) around a command.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is tried: flock(2) cannot wait for two things at once.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Why the lock was not had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockError {
+    /// It was told to stop waiting.
+    Cancelled,
+    /// Another process has had it for a minute.
+    Busy,
+    /// The directory cannot be opened.
+    Host(Errno),
+}
+
+/// As long as this lives, no other process applies changes to the directory.
+#[derive(Debug)]
+pub struct ApplyLock(Option<OwnedFd>);
+
+impl ApplyLock {
+    /// Waits for the lock. Where the filesystem has none (some network filesystems), nobody waits:
+    /// what others change meanwhile is then found path by path only.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    pub fn take(directory: impl AsFd, cancelled: &AtomicBool) -> Result<Self, LockError> {
+        Self::take_until(directory, cancelled, Self::deadline())
+    }
+
+    /// How long [`take`](Self::take) would wait from now on.
+    pub(crate) fn deadline() -> Instant {
+        Instant::now() + PATIENCE
+    }
+
+    /// As [`take`](Self::take), for a caller that has waited for something else already.
+    pub(crate) fn take_until(
+        directory: impl AsFd,
+        cancelled: &AtomicBool,
+        until: Instant,
+    ) -> Result<Self, LockError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Opened for this alone: the lock belongs to what is opened, and ends with it.
+        let own = rustix::fs::openat(directory, c".", flags, Mode::empty())
+            .map_err(|errno| LockError::Host(errno.into()))?;
+        loop {
+            match rustix::fs::flock(&own, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self(Some(own))),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(errno) => {
+                    tracing::warn!(%errno, "the directory cannot be locked while it is written to");
+                    return Ok(Self(None));
+                }
+            }
+            if is_set(cancelled) {
+                return Err(LockError::Cancelled);
+            }
+            if Instant::now() >= until {
+                return Err(LockError::Busy);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for ApplyLock {
+    fn drop(&mut self) {
+        if let Some(own) = &self.0 {
+            // Not only by closing: a child that was forked meanwhile has it open for a moment, too.
+            let _ = rustix::fs::flock(own, FlockOperation::Unlock);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_long_enough_for_a_turn_does_not_wait_for_the_lock_as_well() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = std::fs::File::open(directory.path()).expect("the directory");
+        let never = AtomicBool::new(false);
+        let alone = ApplyLock::take(&directory, &never).expect("the lock");
+        let late = ApplyLock::take_until(&directory, &never, Instant::now());
+        assert_eq!(late.err(), Some(LockError::Busy));
+        drop(alone);
+        let free = ApplyLock::take_until(&directory, &never, Instant::now());
+        assert!(
+            free.is_ok(),
+            "a lock that is free is taken, however late it is"
+        );
+    }
+}

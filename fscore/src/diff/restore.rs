@@ -1,0 +1,83 @@
+//! Setting a branch back to a snapshot.
+
+use super::steps::steps;
+use super::synthetic_events::changes;
+use crate::branch::Branch;
+use crate::branch::fs::FsCore;
+use crate::model::caller::Caller;
+use crate::model::errno::Result;
+use crate::model::event::Origin;
+use crate::model::id::{BranchId, NodeId, SnapshotId};
+use crate::model::names::Names;
+use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::inode::Body;
+use crate::store::tree::Tree;
+use crate::store::visibility::visible;
+
+impl FsCore {
+    /// Makes the branch show what the snapshot shows. The difference is told with
+    /// [`Origin::Restore`], as if it had been made step by step. Open handles stay: on an object that
+    /// the snapshot has they show it as it was then, on another they keep it as if it had been
+    /// unlinked.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` without such a branch or snapshot; what the host says of the lower layer.
+    pub fn restore(&self, caller: &Caller, branch: BranchId, snapshot: SnapshotId) -> Result<()> {
+        let snapshot = self.snapshot(snapshot)?;
+        let branch = self.branch(branch)?;
+        branch.replace(caller, snapshot.tree.clone())
+    }
+}
+
+impl Branch {
+    fn replace(&self, caller: &Caller, new: Tree) -> Result<()> {
+        let hold = self.inner.hold();
+        self.core.check_seal()?;
+        let old = self.inner.read().tree.clone();
+        let steps = steps(&old.without_orphans(), &new)?;
+        let is_open = |node| self.inner.read().handles.is_open(node);
+        let events = changes(&old, &new, steps, &is_open);
+        let old = self.commit(caller, &mut hold.state(), |txn| {
+            let old = std::mem::replace(txn.tree, new);
+            txn.forget_dir_paths();
+            keep_open(txn.tree, &old, txn.handles);
+            for change in events {
+                txn.emit_from(Origin::Restore, change);
+            }
+            Ok(old)
+        })?;
+        drop(hold);
+        self.deliver_for(caller);
+        // Freed here, without the lock: it may be large.
+        drop(old);
+        Ok(())
+    }
+}
+
+/// Handles go on: to the same object where it is shown, to one without a name where it is not.
+fn keep_open(tree: &mut Tree, old: &Tree, handles: &mut crate::store::handles::Handles) {
+    let open: Vec<NodeId> = handles.open_nodes().collect();
+    let mut paths = DirPaths::default();
+    for node in open {
+        if let Some(inode) = visible(tree, node) {
+            let names = inode.names.clone();
+            handles.follow(node, &names, None);
+            continue;
+        }
+        let Ok(inode) = old.inode(node) else {
+            continue;
+        };
+        let mut inode = inode.into_owned();
+        inode.nlink = 0;
+        let names = std::mem::replace(&mut inode.names, Names::None);
+        if let Body::Dir(dir) = &mut inode.body {
+            **dir = crate::store::dir::Dir::default();
+        }
+        let path = names.first().and_then(|(dir, _)| paths.of(old, dir));
+        let path = path.unwrap_or_else(DirPath::root).text;
+        tree.add(node, inode);
+        tree.set_orphan(node, old.orphans().get(node.0) == Some(&true));
+        handles.follow(node, &names, Some(path));
+    }
+}

@@ -1,0 +1,34 @@
+//! Versions of the host's files.
+
+use super::attr::Nanos;
+
+/// A version of a file or symbolic link of the host. Stamps are compared only within one object.
+///
+/// The time of the last change of any kind (`ctime`) is part of a stamp, because programs on the
+/// host can set the time of the last change of content (`mtime`) back, as `cp -p`, `tar` and
+/// `rsync` do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Bytes.
+    pub size: u64,
+    /// The last change of content.
+    pub mtime: Nanos,
+    /// The last change of anything.
+    pub ctime: Nanos,
+}
+
+impl Stamp {
+    /// The stamp of an object without content of its own: a directory or a special file.
+    pub(crate) const NONE: Self = Self {
+        size: 0,
+        mtime: 0,
+        ctime: 0,
+    };
+
+    /// Returns whether the bytes are the same, unless the host has set the time of their change
+    /// back. Another name or other permissions, which applying itself gives a file, do not count as
+    /// a change.
+    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
+        (self.size, self.mtime) == (other.size, other.mtime)
+    }
+}

@@ -1,0 +1,82 @@
+//! The bytes of a tree's files: the branch's own bytes over those of the host.
+
+use std::ops::Range;
+
+use super::{Shared, Tree};
+use crate::model::errno::{Errno, Result};
+use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
+use crate::store::content::{File, ReadBase};
+
+impl Tree {
+    /// Changes a file's content, and updates the count of pages.
+    pub(crate) fn change_file<T>(
+        &mut self,
+        node: NodeId,
+        change: impl FnOnce(&mut File, ReadBase<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let shared = self.shared.clone();
+        let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
+        let before = file.counted();
+        let result = change(file, &read_base(&shared, node, true));
+        let after = file.counted();
+        self.pages = self.pages - before + after;
+        result
+    }
+
+    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let inode = self.inode(node)?;
+        if inode.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        let base = read_base(&self.shared, node, self.is_own(node));
+        file.read(offset, buffer, &base)
+    }
+
+    /// Finds the next data or hole of a file: see [`File::seek`].
+    pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
+        let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        file.seek(
+            offset,
+            data,
+            &seek_base(&self.shared, node, self.is_own(node)),
+        )
+    }
+
+    /// Returns the next range of a file that may hold data: see [`File::next_data`].
+    pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
+        let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        file.next_data(from, &seek_base(&self.shared, node, self.is_own(node)))
+    }
+}
+
+/// Returns a function that reads the lower file of `node`. If that is part of a branch's file,
+/// reading fails once the host has changed it.
+fn read_base(
+    shared: &Shared,
+    node: NodeId,
+    is_part: bool,
+) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
+    move |stamp, offset, buffer| match &shared.lower {
+        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
+        Some(lower) => lower.read(node, stamp, offset, buffer),
+        None => Err(Errno::ESTALE),
+    }
+}
+
+/// Returns a function that finds data and holes of the lower file of `node`, under the same
+/// condition as [`read_base`].
+fn seek_base(
+    shared: &Shared,
+    node: NodeId,
+    is_part: bool,
+) -> impl Fn(&Stamp, u64, bool) -> Result<Option<u64>> {
+    move |stamp, offset, data| match &shared.lower {
+        Some(lower) if is_part => lower.seek_base(node, stamp, offset, data),
+        Some(lower) => lower.seek(node, stamp, offset, data),
+        None => Err(Errno::ESTALE),
+    }
+}

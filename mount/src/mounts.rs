@@ -1,0 +1,391 @@
+//! All mounts of a filesystem.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Origin};
+use agentfs_core::id::{BranchId, MountId};
+use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
+use fuser::Session;
+
+use crate::adapter::Adapter;
+use crate::echo::{Echo, Reach};
+use crate::error::{MountError, UnmountError};
+use crate::kernel_cache::KernelCache;
+use crate::location::Location;
+use crate::options::MountOptions;
+use crate::other_namespace::{self, Unserved};
+use crate::server::Server;
+use crate::session;
+
+/// A mount, as listed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MountInfo {
+    /// Its number: what [`Origin::Mount`] carries for changes made through it.
+    pub id: MountId,
+    /// Which branch it shows.
+    pub branch: BranchId,
+    /// Where, in the mount namespace of who mounted it.
+    pub point: PathBuf,
+    /// The device number of its files: `st_dev`.
+    pub device: u64,
+}
+
+/// The mounts of one filesystem.
+///
+/// It listens to the changes and takes what they made wrong out of the kernel's caches, so it has to
+/// be made **before** any other sink subscribes: sinks are told in the order in which they
+/// subscribed, and whoever hears of a change must find it when it looks.
+#[derive(Debug)]
+pub struct Mounts {
+    fs: FsCore,
+    table: Arc<Table>,
+    subscription: SubscriptionId,
+    at_end: AtEnd,
+}
+
+/// What is called when a mount has ended.
+#[derive(Clone)]
+struct AtEnd(Arc<dyn Fn(MountId) + Send + Sync>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtEnd")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last: AtomicU64,
+    mounts: RwLock<Arc<Vec<Entry>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    info: MountInfo,
+    cache: Arc<KernelCache>,
+    echo: Arc<Echo>,
+}
+
+impl Entry {
+    fn reach<'a>(&'a self, processes: &'a [u32]) -> Reach<'a> {
+        Reach {
+            device: self.info.device,
+            point: &self.info.point,
+            processes,
+        }
+    }
+}
+
+impl Mounts {
+    /// No mounts yet.
+    ///
+    /// # Errors
+    ///
+    /// [`EventsDisabled`] when the filesystem does not track events.
+    pub fn new(fs: &FsCore) -> Result<Self, EventsDisabled> {
+        Self::with_end(fs, |_| {})
+    }
+
+    /// No mounts yet. `at_end` is called, in some thread, with each one that has ended: unmounted
+    /// through its handle, or by whomever.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_end(
+        fs: &FsCore,
+        at_end: impl Fn(MountId) + Send + Sync + 'static,
+    ) -> Result<Self, EventsDisabled> {
+        let table = Arc::new(Table::default());
+        let sink = Arc::new(Invalidator(Arc::clone(&table)));
+        let subscription = fs.subscribe_events(sink)?;
+        Ok(Self {
+            fs: fs.clone(),
+            table,
+            subscription,
+            at_end: AtEnd(Arc::new(at_end)),
+        })
+    }
+
+    /// Mounts a branch on a directory. A dead mount that is there is cleared away first.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`]; nothing is mounted then.
+    pub fn mount(
+        &self,
+        branch: BranchId,
+        point: &Path,
+        options: &MountOptions,
+    ) -> Result<MountHandle, MountError> {
+        self.start(branch, options.guarded, |adapter| {
+            session::open(adapter, point, options)
+        })
+    }
+
+    /// Shows a branch in a mount that another process [made](crate::mount_elsewhere), in a mount
+    /// namespace of its own, where it has the name `point`. The mount ends with the last process
+    /// there. It cannot be unmounted from here, and dropping the handle cuts it off: whoever uses
+    /// it gets errors from then on. Of the options only `threads` and
+    /// `guarded` count.
+    ///
+    /// Ids are those of the user namespace in which the mount was made: it should map those of its
+    /// user to themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`]; the mount fails everything then.
+    pub fn serve(
+        &self,
+        branch: BranchId,
+        unserved: Unserved,
+        point: &Path,
+        options: &MountOptions,
+    ) -> Result<MountHandle, MountError> {
+        let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
+        self.start(branch, options.guarded, |adapter| {
+            let session = other_namespace::open(adapter, unserved, options)?;
+            Ok((session, location))
+        })
+    }
+
+    fn start(
+        &self,
+        branch: BranchId,
+        guarded: bool,
+        open: impl FnOnce(Adapter) -> Result<(Session<Adapter>, Location), MountError>,
+    ) -> Result<MountHandle, MountError> {
+        let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
+        let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
+        let cache = Arc::new(KernelCache::new(id));
+        let case = self.fs.config().case_sensitivity;
+        let echo = Arc::new(Echo::new());
+        let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
+        let opened = Arc::clone(&adapter.opened);
+        let (session, location) = open(adapter)?;
+        cache.connect(session.notifier());
+        let info = MountInfo {
+            id,
+            branch: branch.id(),
+            point: location.point().to_owned(),
+            device: location.device(),
+        };
+        // From here on changes are invalidated; nobody has been answered anything yet.
+        self.table.change(|all| {
+            all.push(Entry {
+                info: info.clone(),
+                cache,
+                echo,
+            });
+        });
+        let table = Arc::clone(&self.table);
+        let at_end = self.at_end.clone();
+        let served = Server::start(session, id, location, guarded, move || {
+            opened.close_all(&branch, id);
+            table.remove(id);
+            at_end.0(id);
+        });
+        let server = served.map_err(|error| {
+            self.table.remove(id);
+            MountError::Refused(info.point.clone(), error)
+        })?;
+        tracing::info!(mount = %id, branch = %info.branch, point = %info.point.display(), "mounted");
+        Ok(MountHandle { info, server })
+    }
+
+    /// Makes the kernel forget what it remembers of all branches: for when it is not known what
+    /// changed. It asks again when it needs something.
+    pub fn forget_all(&self) {
+        for entry in self.table.all().iter() {
+            if let Ok(branch) = self.fs.branch(entry.info.branch) {
+                entry.cache.forget_all(&branch);
+            }
+        }
+    }
+
+    /// What has the kernel tell of changes from elsewhere.
+    #[must_use]
+    pub fn echoes(&self) -> Echoes {
+        Echoes {
+            fs: self.fs.clone(),
+            table: Arc::clone(&self.table),
+        }
+    }
+
+    /// What other event sinks need before they tell somebody of a change.
+    #[must_use]
+    pub fn settler(&self) -> Settler {
+        Settler(Arc::clone(&self.table))
+    }
+
+    /// What is mounted now, in the order of mounting.
+    #[must_use]
+    pub fn list(&self) -> Vec<MountInfo> {
+        let all = self.table.all();
+        all.iter().map(|entry| entry.info.clone()).collect()
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        if let Err(error) = self.fs.unsubscribe_events(self.subscription) {
+            tracing::debug!(%error, "the mounts had no subscription");
+        }
+    }
+}
+
+impl Table {
+    fn all(&self) -> Arc<Vec<Entry>> {
+        self.mounts
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
+        let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+        change(Arc::make_mut(&mut mounts));
+    }
+
+    fn remove(&self, id: MountId) {
+        self.change(|all| all.retain(|entry| entry.info.id != id));
+    }
+}
+
+/// The first of the event sinks: every other one hears of a change when no mount hides it any more.
+#[derive(Debug)]
+struct Invalidator(Arc<Table>);
+
+impl EventSink for Invalidator {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        // No lock is held while invalidating: it may wait for requests.
+        for entry in self.0.all().iter() {
+            let is_own = envelope.origin == Origin::Mount(entry.info.id);
+            if entry.info.branch == envelope.branch && !is_own {
+                entry.cache.invalidate(&envelope.change);
+            }
+        }
+    }
+}
+
+/// Lets a change be seen on the mount through which it was made.
+///
+/// The kernel carries such a change out when FsCore has, in the thread of the program that asked for
+/// it. It tells the watchers on that mount itself, in due time; whoever tells others has to wait.
+#[derive(Clone, Debug)]
+pub struct Settler(Arc<Table>);
+
+impl Settler {
+    /// Waits until a change is seen on every mount of its branch: usually some microseconds.
+    ///
+    /// For event sinks that are about to tell somebody of it. Sinks that have nobody to tell need
+    /// not wait.
+    pub fn settle(&self, envelope: &Envelope) {
+        let Origin::Mount(id) = envelope.origin else {
+            return;
+        };
+        for entry in self.0.all().iter().filter(|entry| entry.info.id == id) {
+            entry.cache.settle(&envelope.change);
+        }
+    }
+}
+
+/// Has the kernel tell of changes from elsewhere, to all who watch a mount by whatever means: for
+/// programs that are not told otherwise.
+#[derive(Clone, Debug)]
+pub struct Echoes {
+    fs: FsCore,
+    table: Arc<Table>,
+}
+
+impl Echoes {
+    /// Tells of a change on one mount; the caller's thread makes a system call there, and must
+    /// not be one that the kernel waits for. Changes are to come in their order. The opening and
+    /// closing of files is told together, at the close, and reading not at all. A mount in another
+    /// mount namespace is reached by way of `processes` there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` when there is no such mount or the change is overtaken by others, so that its
+    /// directory is gone or cannot be reached by a path that stays in the mount; `Unsupported` when the
+    /// mount cannot be reached; otherwise what the system call said. Nobody was told then.
+    pub fn tell(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
+        let (entry, branch) = self.find(mount)?;
+        let reach = entry.reach(processes);
+        entry.echo.tell(&branch, &entry.cache, reach, change)
+    }
+
+    /// Whether changes can be told on a mount.
+    #[must_use]
+    pub fn can_tell(&self, mount: MountId, processes: &[u32]) -> bool {
+        self.find(mount).is_ok_and(|(entry, branch)| {
+            let reach = entry.reach(processes);
+            entry.echo.can_tell(&branch, &entry.cache, reach)
+        })
+    }
+
+    fn find(&self, mount: MountId) -> io::Result<(Entry, Branch)> {
+        let all = self.table.all();
+        let entry = all.iter().find(|entry| entry.info.id == mount);
+        let entry = entry.ok_or(ErrorKind::NotFound)?.clone();
+        let branch = self.fs.branch(entry.info.branch)?;
+        Ok((entry, branch))
+    }
+}
+
+/// A mount. It is taken away when this is dropped, in use or not.
+#[derive(Debug)]
+pub struct MountHandle {
+    info: MountInfo,
+    server: Server,
+}
+
+impl MountHandle {
+    /// What [`Mounts::list`] says of it.
+    #[must_use]
+    pub fn info(&self) -> &MountInfo {
+        &self.info
+    }
+
+    /// Whether it is still mounted: `umount` may have been used on it.
+    #[must_use]
+    pub fn is_mounted(&self) -> bool {
+        !self.server.wait(Duration::ZERO)
+    }
+
+    /// Waits until it is unmounted, by whomever; gives whether it is.
+    #[must_use]
+    pub fn wait_unmounted(&self, at_most: Duration) -> bool {
+        self.server.wait(at_most)
+    }
+
+    /// Unmounts it if nothing uses it. With `detach` what uses it may go on: it only loses its name.
+    /// A mount [elsewhere](Mounts::serve) always counts as used, and with `detach` it is cut off.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmountError`]; it is still mounted then.
+    pub fn unmount(&self, detach: bool) -> Result<(), UnmountError> {
+        self.server.unmount(detach)
+    }
+}
+
+impl Drop for MountHandle {
+    fn drop(&mut self) {
+        let result = match self.unmount(false) {
+            Err(UnmountError::Busy(_)) => self.unmount(true),
+            other => other,
+        };
+        match result {
+            Ok(()) | Err(UnmountError::NotMounted(_)) => {}
+            Err(error) => tracing::warn!(%error, "a mount stays"),
+        }
+    }
+}

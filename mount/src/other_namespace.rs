@@ -1,0 +1,137 @@
+//! Mounts that another process made, in a mount namespace of its own.
+//!
+//! Such a process opens `/dev/fuse`, mounts, and passes the descriptor on: [`mount_elsewhere`]. Whoever
+//! [serves](crate::Mounts::serve) it sees nothing of that namespace. The mount ends with the last
+//! process there, and the kernel then closes the connection.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use fuser::Session;
+use rustix::fs::CWD;
+
+use crate::adapter::Adapter;
+use crate::error::MountError;
+use crate::kernel_mount;
+use crate::options::MountOptions;
+use crate::session::check_mount_point;
+
+/// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
+/// How long to wait for the first word of a kernel that has already been told to mount.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+
+/// A mount that waits for somebody to serve it.
+#[derive(Debug)]
+pub struct Unserved {
+    /// `/dev/fuse`, to be passed on. While a copy is open the mount answers nothing and fails
+    /// nothing, so the process that mounted should close its own.
+    pub device: OwnedFd,
+    /// The device number of the mount's files: `st_dev`.
+    pub st_dev: u64,
+    /// The one group that the user namespace of the mount knows; `None` when it knows all. All
+    /// files are shown as this group's: the kernel lets nobody write to what has a group that it
+    /// does not know there (`inode_permission`), not even the owner.
+    pub group: Option<u32>,
+}
+
+/// Mounts on a directory in the calling thread's mount namespace, for another process to
+/// [serve](crate::Mounts::serve) it: until then everything there waits.
+///
+/// Asks only for what a user namespace of its own is allowed. `threads`, `others` and `guarded`
+/// of the options are not looked at: everybody in the user namespace of the mount may enter, and
+/// nobody else.
+///
+/// # Errors
+///
+/// [`MountError`]; nothing is mounted then.
+pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved, MountError> {
+    check_mount_point(point)?;
+    let refused = |error: io::Error| MountError::Refused(point.to_owned(), error);
+    // With allow_other the kernel lets in who is in the mount's user namespace; without, who has the
+    // mount's user and group (fuse_allow_current_process). An ordinary user's namespace has no others,
+    // and the daemon, which tells by echo, is outside of it.
+    let options = MountOptions {
+        others: None,
+        ..options.clone()
+    };
+    let device = kernel_mount::mount(point, &options)?;
+    let device = device.ok_or_else(|| refused(rustix::io::Errno::PERM.into()))?;
+    // Without asking the server, which is not there yet.
+    let st_dev = match kernel_mount::connection_of(&device) {
+        Some(st_dev) => st_dev,
+        None => kernel_mount::top(CWD, point).map_err(refused)?,
+    };
+    Ok(Unserved {
+        device,
+        st_dev,
+        group: only_group(),
+    })
+}
+
+/// The group of this process, if its user namespace does not know all others (user_namespaces(7)).
+fn only_group() -> Option<u32> {
+    let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    let counts = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2));
+    let knows_all = counts
+        .filter_map(|it| it.parse::<u32>().ok())
+        .any(|it| it > 1);
+    (!knows_all).then(|| rustix::process::getgid().as_raw())
+}
+
+/// A session of a mount that is already made.
+pub(crate) fn open(
+    mut adapter: Adapter,
+    unserved: Unserved,
+    options: &MountOptions,
+) -> Result<Session<Adapter>, MountError> {
+    let Unserved {
+        device,
+        st_dev,
+        group,
+    } = unserved;
+    adapter.group = group;
+    if !is_fuse(&device) || says_otherwise(&device, st_dev) {
+        return Err(MountError::NoSuchMount);
+    }
+    let mut config = options.config();
+    // The kernel lets in who may enter, and nobody else.
+    config.acl = fuser::SessionACL::All;
+    // The kernel's first word is there when something is mounted. Whoever passed the descriptor may
+    // have lied about that: then the thread waits in vain, and we do not.
+    let (opened, opens) = mpsc::channel();
+    let open = move || {
+        // Whoever waits for it may be gone.
+        drop(opened.send(Session::from_fd(adapter, device, config.acl, config)));
+    };
+    std::thread::Builder::new()
+        .name("agentfs-first-word".to_owned())
+        .spawn(open)
+        .map_err(MountError::Io)?;
+    match opens.recv_timeout(FIRST_WORD) {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(MountError::Io(error)),
+        Err(_) => Err(MountError::NoSuchMount),
+    }
+}
+
+fn is_fuse(device: &OwnedFd) -> bool {
+    let Ok(found) = rustix::fs::fstat(device) else {
+        return false;
+    };
+    let number = (
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev),
+    );
+    rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device() && number == DEVICE_NUMBER
+}
+
+/// Whether the kernel says that the descriptor belongs to another mount; older ones say nothing.
+fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
+    kernel_mount::connection_of(device).is_some_and(|it| it != st_dev)
+}

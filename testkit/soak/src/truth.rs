@@ -1,0 +1,132 @@
+//! What is written down: changes as they were committed, and what each listener heard.
+//!
+//! One line each, fields separated by tabs, so that a process that is killed leaves whole lines but
+//! for the last.
+
+use std::path::Path;
+
+use crate::Failure;
+
+/// A change of a path, as anybody may tell it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// Commit order.
+    pub(crate) seq: u64,
+    /// `created`, `removed`, `modified`, `renamed`, `snapshot_created`, `overflow`.
+    pub(crate) kind: String,
+    /// [`DIRECTORY`], [`ATTRIBUTES`], [`HEALED`].
+    pub(crate) marks: String,
+    pub(crate) path: String,
+    /// The new path of a rename.
+    pub(crate) to: String,
+}
+
+/// The object is a directory.
+pub(crate) const DIRECTORY: char = 'd';
+/// The change was of attributes, not of content.
+pub(crate) const ATTRIBUTES: char = 'a';
+/// Told as a difference between two states.
+pub(crate) const HEALED: char = 'h';
+
+/// An event of an inotify watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct InotifyEvent {
+    /// The watched directory, or nothing for an overflow.
+    pub(crate) dir: String,
+    pub(crate) mask: u32,
+    pub(crate) name: String,
+}
+
+/// What stands in a log where everything begins to be heard.
+pub(crate) const GO: &str = "go";
+
+impl Told {
+    pub(crate) fn line(&self) -> String {
+        let Self {
+            seq,
+            kind,
+            marks,
+            path,
+            to,
+        } = self;
+        format!("{seq}\t{kind}\t{marks}\t{path}\t{to}\n")
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [seq, kind, marks, path, to] = fields.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            seq: seq.parse().ok()?,
+            kind: (*kind).to_owned(),
+            marks: (*marks).to_owned(),
+            path: (*path).to_owned(),
+            to: (*to).to_owned(),
+        })
+    }
+
+    pub(crate) fn has(&self, mark: char) -> bool {
+        self.marks.contains(mark)
+    }
+
+    /// As [`PartialEq`], but whatever number it has.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        let said = |it: &Self| {
+            (
+                it.kind.clone(),
+                it.has(ATTRIBUTES),
+                it.path.clone(),
+                it.to.clone(),
+            )
+        };
+        said(self) == said(other)
+    }
+}
+
+impl InotifyEvent {
+    pub(crate) fn line(&self) -> String {
+        format!("{}\t{:x}\t{}\n", self.dir, self.mask, self.name)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [dir, mask, name] = fields.as_slice() else {
+            return None;
+        };
+        Some(Self {
+            dir: (*dir).to_owned(),
+            mask: u32::from_str_radix(mask, 16).ok()?,
+            name: (*name).to_owned(),
+        })
+    }
+}
+
+/// The whole lines of a log from the last [`GO`] on.
+fn lines(log: &Path) -> Result<Vec<String>, Failure> {
+    let text = std::fs::read_to_string(log)?;
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let lines: Vec<&str> = whole.lines().collect();
+    let start = lines
+        .iter()
+        .rposition(|it| *it == GO)
+        .map_or(0, |at| at + 1);
+    Ok(lines
+        .iter()
+        .skip(start)
+        .map(|it| (*it).to_owned())
+        .collect())
+}
+
+pub(crate) fn read_told(log: &Path) -> Result<Vec<Told>, Failure> {
+    let parse =
+        |line: &String| Told::parse(line).ok_or_else(|| format!("not an event: {line}").into());
+    lines(log)?.iter().map(parse).collect()
+}
+
+pub(crate) fn read_inotify(log: &Path) -> Result<Vec<InotifyEvent>, Failure> {
+    let parse = |line: &String| {
+        InotifyEvent::parse(line).ok_or_else(|| format!("not an event: {line}").into())
+    };
+    lines(log)?.iter().map(parse).collect()
+}

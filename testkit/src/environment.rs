@@ -1,0 +1,30 @@
+//! What the environment of a test asks for.
+
+use std::fmt::Display;
+
+/// Returns the number in a variable, if that is set.
+pub fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Set to leave out, loudly, what needs /dev/fuse.
+const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
+
+/// Returns whether mounts are tested here, by what `agentfs_mount::check_device` returned.
+///
+/// Where mounting does not work the test fails, unless `AGENTFS_SKIP_FUSE_TESTS` is set.
+#[track_caller]
+#[expect(clippy::print_stderr, reason = "a test that is left out says so")]
+pub fn can_mount(checked: Result<(), impl Display>) -> bool {
+    let Err(error) = checked else {
+        return true;
+    };
+    assert!(
+        std::env::var_os(SKIP).is_some(),
+        "mounts cannot be tested here: {error}; or set {SKIP}=1 to leave them out"
+    );
+    eprintln!("LEFT OUT ({SKIP} is set): {error}");
+    false
+}
