@@ -11,6 +11,7 @@ mod lint;
 mod loom;
 mod macos;
 mod package;
+mod publish;
 mod report;
 mod soak;
 mod stuck;
@@ -55,11 +56,13 @@ enum Command {
     Soak(soak::Args),
     /// Build the Debian package, install it into a root of its own, and use it from there
     Package(package::Args),
+    /// Package the library crates as for crates.io, and send nothing
+    Publish(publish::Args),
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, soak, compat, package, loom --mutants, macos
+    /// Everything: lint, test, soak, compat, package, publish, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Compat(args) => compat::run(&mut report, args),
         Command::Soak(args) => soak::run(&mut report, args),
         Command::Package(args) => package::run(&mut report, args),
+        Command::Publish(args) => publish::run(&mut report, args),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
             soak::run(&mut report, &soak::Args::default());
             compat::run(&mut report, &compat::Args::default());
             package::run(&mut report, &package::Args { dev: true });
+            publish::run(&mut report, &publish::Args::default());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }
