@@ -32,7 +32,7 @@ use super::project;
 use super::refusal::Refusal;
 use super::services::{Services, lock};
 use super::watched;
-use super::watches::{Queues, WatchRequest, Watches, cleaned};
+use super::watches::{Queues, Watches, cleaned};
 
 /// What a session has.
 #[derive(Debug)]
@@ -207,18 +207,20 @@ impl OpenSession {
             )),
             Request::SnapshotRestore(it) => self.restore(&it, services),
             Request::SnapshotDelete(it) => self.delete_snapshot(&it, services),
-            Request::QueueOpen(it) => self.watches(WatchRequest::Open(it), services),
-            Request::QueueClose(it) => self.watches(WatchRequest::Close(it), services),
-            Request::WatchRegisterKqueue(it) => self.watches(WatchRequest::Kqueue(it), services),
-            Request::WatchRegisterInotify(it) => self.watches(WatchRequest::Inotify(it), services),
+            Request::QueueOpen(it) => self.watches(services, |mut to| to.open_queue(&it)),
+            Request::QueueClose(it) => self.watches(services, |mut to| to.close_queue(it.queue)),
+            Request::WatchRegisterKqueue(it) => self.watches(services, |mut to| to.kqueue(&it)),
+            Request::WatchRegisterInotify(it) => self.watches(services, |mut to| to.inotify(&it)),
             Request::WatchRegisterFSEvents(it) => {
-                self.watches(WatchRequest::FsEvents(it), services)
+                self.watches(services, |mut to| to.fs_events(&it))
             }
-            Request::WatchRegisterTree(it) => self.watches(WatchRequest::Tree(it), services),
-            Request::WatchBatch(it) => self.watches(WatchRequest::Batch(it), services),
-            Request::WatchUnregister(it) => self.watches(WatchRequest::Unregister(it), services),
-            Request::WatchDoorbell(it) => self.watches(WatchRequest::Doorbell(it), services),
-            Request::UpdateDoorbellIdent(it) => self.watches(WatchRequest::Ident(it), services),
+            Request::WatchRegisterTree(it) => self.watches(services, |mut to| to.tree(&it)),
+            Request::WatchBatch(it) => self.watches(services, |mut to| Ok(to.batch(&it))),
+            Request::WatchUnregister(it) => self.watches(services, |to| to.unregister(&it)),
+            Request::WatchDoorbell(it) => self.watches(services, |to| to.renew_doorbell(it.queue)),
+            Request::UpdateDoorbellIdent(it) => {
+                self.watches(services, |to| to.queues.set_ident(it.queue, it.ident))
+            }
             Request::RequestChannelOpen(_) => self.open_requests(services),
         }
     }
@@ -246,17 +248,22 @@ impl OpenSession {
         Ok(reply)
     }
 
-    fn watches(&self, request: WatchRequest, services: &Services) -> Result<Work, Refusal> {
+    /// Carries out a request about queues or watches.
+    fn watches<A: Into<Answer>>(
+        &self,
+        services: &Services,
+        carry_out: impl FnOnce(Watches<'_>) -> Result<A, Refusal>,
+    ) -> Result<Work, Refusal> {
         let branch = services.core().branch(self.public.branch)?;
         let mut queues = lock(&self.public.queues);
-        let mut watches = Watches {
+        let watches = Watches {
             session: self.public.id,
             branch: &branch,
             caller: &self.caller,
             queues: &mut queues,
             services,
         };
-        watches.answer(&request).map(Work::Done)
+        carry_out(watches).map(|answer| Work::Done(answer.into()))
     }
 
     fn open_requests(&self, services: &Services) -> Result<Work, Refusal> {

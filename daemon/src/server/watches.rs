@@ -9,10 +9,9 @@ use agentfs_core::{Access, Branch, Caller};
 use agentfs_engine::service::{NodeInterest, TreeInterest, WatchError};
 use agentfs_engine::{Api, Queue, QueueId, WatchId};
 use agentfs_proto::message::{
-    ByPath, Code, DoorbellGiven, QueueClose, QueueKind, QueueOpen, QueueOpened, QueueStatus,
-    Target, UpdateDoorbellIdent, WatchBatch, WatchBatched, WatchDoorbell, WatchItem, WatchOutcome,
-    WatchRegisterFSEvents, WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree,
-    WatchRegistered, WatchUnregister,
+    ByPath, Code, DoorbellGiven, QueueKind, QueueOpen, QueueOpened, QueueStatus, Target,
+    WatchBatch, WatchBatched, WatchItem, WatchOutcome, WatchRegisterFSEvents, WatchRegisterInotify,
+    WatchRegisterKqueue, WatchRegisterTree, WatchRegistered, WatchUnregister,
 };
 use agentfs_ring::Capacity;
 
@@ -53,21 +52,6 @@ pub(crate) struct Watches<'a> {
     pub(crate) caller: &'a Caller,
     pub(crate) queues: &'a mut Queues,
     pub(crate) services: &'a Services,
-}
-
-/// A request about queues or watches.
-#[derive(Debug)]
-pub(crate) enum WatchRequest {
-    Open(QueueOpen),
-    Close(QueueClose),
-    Kqueue(WatchRegisterKqueue),
-    Inotify(WatchRegisterInotify),
-    FsEvents(WatchRegisterFSEvents),
-    Tree(WatchRegisterTree),
-    Batch(WatchBatch),
-    Unregister(WatchUnregister),
-    Doorbell(WatchDoorbell),
-    Ident(UpdateDoorbellIdent),
 }
 
 /// What a registration watches.
@@ -157,23 +141,7 @@ impl From<WatchError> for Refusal {
 }
 
 impl Watches<'_> {
-    /// Carries out a request about queues or watches.
-    pub(crate) fn answer(&mut self, request: &WatchRequest) -> Result<Answer, Refusal> {
-        match request {
-            WatchRequest::Open(it) => self.open_queue(it),
-            WatchRequest::Close(it) => self.close_queue(it.queue),
-            WatchRequest::Kqueue(it) => self.kqueue(it).map(Answer::from),
-            WatchRequest::Inotify(it) => self.inotify(it).map(Answer::from),
-            WatchRequest::FsEvents(it) => self.fs_events(it).map(Answer::from),
-            WatchRequest::Tree(it) => self.tree(it).map(Answer::from),
-            WatchRequest::Batch(it) => Ok(self.batch(it).into()),
-            WatchRequest::Unregister(it) => self.unregister(it),
-            WatchRequest::Doorbell(it) => self.renew_doorbell(it.queue),
-            WatchRequest::Ident(it) => self.queues.set_ident(it.queue, it.ident),
-        }
-    }
-
-    fn open_queue(&mut self, request: &QueueOpen) -> Result<Answer, Refusal> {
+    pub(crate) fn open_queue(&mut self, request: &QueueOpen) -> Result<Answer, Refusal> {
         let capacity = if request.capacity == 0 {
             Capacity::DEFAULT
         } else {
@@ -222,7 +190,7 @@ impl Watches<'_> {
         ))
     }
 
-    fn close_queue(&mut self, number: u32) -> Result<Answer, Refusal> {
+    pub(crate) fn close_queue(&mut self, number: u32) -> Result<Answer, Refusal> {
         let closed = self
             .queues
             .open
@@ -236,7 +204,7 @@ impl Watches<'_> {
         Ok(Answer::done())
     }
 
-    fn renew_doorbell(&self, number: u32) -> Result<Answer, Refusal> {
+    pub(crate) fn renew_doorbell(&self, number: u32) -> Result<Answer, Refusal> {
         let doorbell = self
             .services
             .watches()
@@ -247,12 +215,15 @@ impl Watches<'_> {
         ))
     }
 
-    fn kqueue(&mut self, it: &WatchRegisterKqueue) -> Result<WatchRegistered, Refusal> {
+    pub(crate) fn kqueue(&mut self, it: &WatchRegisterKqueue) -> Result<WatchRegistered, Refusal> {
         let found = self.find(&it.target, Access::EXISTS)?;
         self.watch_node(it.queue, it.watch, it.fflags, &found)
     }
 
-    fn inotify(&mut self, it: &WatchRegisterInotify) -> Result<WatchRegistered, Refusal> {
+    pub(crate) fn inotify(
+        &mut self,
+        it: &WatchRegisterInotify,
+    ) -> Result<WatchRegistered, Refusal> {
         let found = self.find(&it.target, Access::READ)?;
         self.watch_node(it.queue, u64::from(it.wd), it.mask, &found)
     }
@@ -277,7 +248,10 @@ impl Watches<'_> {
         Ok(WatchRegistered { node: found.node.0 })
     }
 
-    fn fs_events(&mut self, it: &WatchRegisterFSEvents) -> Result<WatchRegistered, Refusal> {
+    pub(crate) fn fs_events(
+        &mut self,
+        it: &WatchRegisterFSEvents,
+    ) -> Result<WatchRegistered, Refusal> {
         let paths = it
             .paths
             .iter()
@@ -286,7 +260,7 @@ impl Watches<'_> {
         self.watch_trees(it.queue, it.watch, paths, it.flags, false)
     }
 
-    fn tree(&mut self, it: &WatchRegisterTree) -> Result<WatchRegistered, Refusal> {
+    pub(crate) fn tree(&mut self, it: &WatchRegisterTree) -> Result<WatchRegistered, Refusal> {
         let paths = vec![self.canonical(&it.path)?];
         self.watch_trees(it.queue, it.watch, paths, 0, it.activity)
     }
@@ -315,14 +289,14 @@ impl Watches<'_> {
         Ok(WatchRegistered { node: 0 })
     }
 
-    fn unregister(&self, it: &WatchUnregister) -> Result<Answer, Refusal> {
+    pub(crate) fn unregister(&self, it: &WatchUnregister) -> Result<Answer, Refusal> {
         let queue = self.queues.get(it.queue)?;
         self.services.watches().unwatch(queue, WatchId(it.watch))?;
         Ok(Answer::done())
     }
 
     /// Each item succeeds or fails by itself.
-    fn batch(&mut self, batch: &WatchBatch) -> WatchBatched {
+    pub(crate) fn batch(&mut self, batch: &WatchBatch) -> WatchBatched {
         let outcomes = batch.items.iter().map(|item| {
             let done = match item {
                 WatchItem::Kqueue(it) => self.kqueue(it),
