@@ -19,6 +19,9 @@ use super::answer::Answer;
 use super::refusal::Refusal;
 use super::services::Services;
 
+/// `kFSEventStreamEventIdSinceNow`.
+const EVENT_ID_SINCE_NOW: u64 = u64::MAX;
+
 /// Queues shown of one session in a status report.
 const QUEUES_SHOWN: usize = 64;
 
@@ -124,6 +127,11 @@ impl Queues {
 
 fn no_queue(queue: u32) -> Refusal {
     Refusal::not_found(format!("the session has no queue {queue}; open it first"))
+}
+
+fn not_served(what: &str, way_out: &str) -> Refusal {
+    let text = format!("this daemon does not serve {what} for FSEvents streams yet; {way_out}");
+    Refusal::new(Code::UNSUPPORTED, text)
 }
 
 impl From<WatchError> for Refusal {
@@ -252,6 +260,13 @@ impl Watches<'_> {
         &mut self,
         it: &WatchRegisterFSEvents,
     ) -> Result<WatchRegistered, Refusal> {
+        if it.latency_ns != 0 {
+            return Err(not_served("a latency", "send latency_ns 0"));
+        }
+        if it.since != EVENT_ID_SINCE_NOW {
+            let way_out = "send u64::MAX as since, which starts at the present";
+            return Err(not_served("a start at an earlier event", way_out));
+        }
         let paths = it
             .paths
             .iter()
