@@ -7,9 +7,12 @@
 
 mod bench;
 mod compat;
+mod fuzz;
 mod lint;
 mod loom;
 mod macos;
+mod miri;
+mod nightly;
 mod package;
 mod publish;
 mod report;
@@ -18,6 +21,7 @@ mod stuck;
 mod test;
 mod tidy;
 mod tools;
+mod tsan;
 
 use std::process::ExitCode;
 
@@ -58,11 +62,17 @@ enum Command {
     Package(package::Args),
     /// Package the library crates as for crates.io, and send nothing
     Publish(publish::Args),
+    /// Any bytes that a peer could send, as a fuzzer finds them, for ten seconds a target
+    Fuzz(fuzz::Args),
+    /// ThreadSanitizer over the ring's tests and the daemon's tests of its locks
+    Tsan(tsan::Args),
+    /// Miri over the unit tests of the ring and the protocol, where Miri is installed
+    Miri,
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, soak, compat, package, publish, loom --mutants, macos
+    /// Everything: lint, test, soak, compat, package, publish, fuzz, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }
@@ -82,6 +92,9 @@ fn main() -> ExitCode {
         Command::Soak(args) => soak::run(&mut report, args),
         Command::Package(args) => package::run(&mut report, args),
         Command::Publish(args) => publish::run(&mut report, args),
+        Command::Fuzz(args) => fuzz::run(&mut report, args),
+        Command::Tsan(args) => tsan::run(&mut report, args),
+        Command::Miri => miri::run(&mut report),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
@@ -91,6 +104,7 @@ fn main() -> ExitCode {
             compat::run(&mut report, &compat::Args::default());
             package::run(&mut report, &package::Args { dev: true });
             publish::run(&mut report, &publish::Args::default());
+            fuzz::run(&mut report, &fuzz::Args::default());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }
