@@ -3,24 +3,22 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use agentfs_proto::descriptor;
 use agentfs_proto::frame::{self, LENGTH_WORD};
 use agentfs_proto::message::{
-    Call, FromDaemon, FsCall, FsEventBroadcast, FsRequest, Hello, MountInfo, MountServe, QueueOpen,
-    QueueOpened, Reply, Request, ToDaemon, Welcome,
+    FromDaemon, FsEventBroadcast, Hello, QueueOpened, Reply, Request, ToDaemon, Welcome,
 };
-use agentfs_proto::socket::{self, SocketPathError};
+use agentfs_proto::socket;
 use agentfs_proto::ssz::Ssz as _;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, sockopt};
 
+use crate::connect::open_socket;
 use crate::deadline::Deadline;
 use crate::error::{CallError, ConnectError};
 
-/// One message of the daemon.
+/// One message of the daemon, as [`Client::receive`] returns it.
 #[derive(Debug)]
 pub struct Answer {
     /// The number of the request that it answers, or 0 for none.
@@ -48,18 +46,22 @@ pub struct OpenQueue {
 ///
 /// # Examples
 ///
-/// ```no_run
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let path = daemon::start()?;
 /// use std::time::Duration;
 ///
 /// use agentfs_client::{Client, Deadline};
 /// use agentfs_proto::message::{FsStat, Hello};
 ///
 /// let soon = Deadline::after(Duration::from_secs(5));
-/// let (mut client, welcome) = Client::connect_default(Hello::new("example"), soon)?;
+/// let (mut client, welcome) = Client::connect(&path, Hello::new("example"), soon)?;
 /// println!("session {} with process {}", welcome.session, welcome.daemon_pid);
-/// let found = client.fs("", FsStat { path: "/src".into(), follow: true }, soon)?;
+/// let found = client.fs("", FsStat { path: "/src/hello".into(), follow: true }, soon)?;
 /// println!("{} bytes", found.size);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug)]
 pub struct Client {
@@ -80,6 +82,17 @@ impl Client {
     /// # Errors
     ///
     /// [`ConnectError`] when there is no daemon, or it refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use agentfs_client::{Client, Deadline};
+    /// use agentfs_proto::message::Hello;
+    ///
+    /// let (client, welcome) = Client::connect_default(Hello::new("example"), Deadline::NEVER)?;
+    /// println!("in branch {}", welcome.branch_name);
+    /// # Ok::<(), agentfs_client::ConnectError>(())
+    /// ```
     pub fn connect_default(
         hello: Hello,
         deadline: Deadline,
@@ -97,6 +110,24 @@ impl Client {
     /// # Errors
     ///
     /// [`ConnectError`] when there is no daemon, or it refuses.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (path, soon) = (daemon::start()?, daemon::soon());
+    /// use agentfs_client::{Client, ConnectError};
+    /// use agentfs_proto::message::Hello;
+    ///
+    /// let (client, welcome) = Client::connect(&path, Hello::new("example"), soon)?;
+    /// assert_eq!(welcome.branch_name, "main");
+    ///
+    /// let nobody = Client::connect("/nobody/listens/here".as_ref(), Hello::new("example"), soon);
+    /// assert!(matches!(nobody, Err(ConnectError::NoDaemon(_))));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect(
         path: &Path,
         hello: Hello,
@@ -112,6 +143,25 @@ impl Client {
 
     /// Returns a client for a socket that is connected and non-blocking. Its first request has to be
     /// the [`Hello`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (path, soon) = (daemon::start()?, daemon::soon());
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use agentfs_client::Client;
+    /// use agentfs_proto::message::Hello;
+    ///
+    /// let socket = UnixStream::connect(path)?;
+    /// socket.set_nonblocking(true)?;
+    /// let mut client = Client::over(socket.into());
+    /// let welcome = client.call(Hello::new("example"), soon)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn over(socket: OwnedFd) -> Self {
         Self {
@@ -126,136 +176,35 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its answer. Answers to earlier requests of [`send`](Self::send)
-    /// are passed over.
-    ///
-    /// # Errors
-    ///
-    /// [`CallError`]; after [`Refused`](CallError::Refused) and [`Timeout`](CallError::Timeout) the
-    /// session goes on.
-    pub fn call<C: Call>(
-        &mut self,
-        request: C,
-        deadline: Deadline,
-    ) -> Result<C::Answer, CallError> {
-        self.call_for_descriptors(request, deadline)
-            .map(|(answer, _)| answer)
-    }
-
-    /// Sends a request as [`call`](Self::call) does, and returns the descriptors that came with the
-    /// answer as well.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn call_for_descriptors<C: Call>(
-        &mut self,
-        request: C,
-        deadline: Deadline,
-    ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
-        let number = self.send(request.into(), deadline)?;
-        self.answer_to(number, deadline)
-    }
-
-    /// Sends the one request that takes a descriptor: `/dev/fuse` of a mount that the caller has made.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn serve_mount(
-        &mut self,
-        request: MountServe,
-        device: BorrowedFd<'_>,
-        deadline: Deadline,
-    ) -> Result<MountInfo, CallError> {
-        let number = self.send_with(request.into(), &[device], deadline)?;
-        self.answer_to(number, deadline).map(|(answer, _)| answer)
-    }
-
-    /// Waits for the answer to a request that was [sent](Self::send), with the descriptors that come
-    /// along.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn answer_to<A: TryFrom<Reply, Error = Reply>>(
-        &mut self,
-        number: u64,
-        deadline: Deadline,
-    ) -> Result<(A, Vec<OwnedFd>), CallError> {
-        loop {
-            let answer = self.receive(deadline)?;
-            if let Reply::FsEventBroadcast(event) = answer.reply {
-                self.broadcasts.push_back(event);
-            } else if matches!(answer.reply, Reply::Waiting(_)) {
-                // Its answer comes when it comes.
-            } else if answer.request == number || answer.request == 0 {
-                if let Reply::Error(error) = answer.reply {
-                    return Err(CallError::Refused(error));
-                }
-                let reply = A::try_from(answer.reply)
-                    .map_err(|reply| CallError::Unexpected(reply.name()))?;
-                return Ok((reply, answer.descriptors));
-            }
-        }
-    }
-
-    /// Carries out an operation of the filesystem in a branch; an empty name is the session's own.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn fs<C: FsCall>(
-        &mut self,
-        branch: &str,
-        op: C,
-        deadline: Deadline,
-    ) -> Result<C::Answer, CallError> {
-        let request = FsRequest {
-            branch: branch.to_owned(),
-            op: op.into(),
-        };
-        C::Answer::try_from(self.call(request, deadline)?)
-            .map_err(|reply| CallError::Unexpected(reply.name()))
-    }
-
-    /// Opens a queue and returns its three descriptors.
-    ///
-    /// # Errors
-    ///
-    /// As [`call`](Self::call).
-    pub fn open_queue(
-        &mut self,
-        request: QueueOpen,
-        deadline: Deadline,
-    ) -> Result<OpenQueue, CallError> {
-        let (opened, descriptors) = self.call_for_descriptors(request, deadline)?;
-        let [ring, refill, doorbell] =
-            <[OwnedFd; 3]>::try_from(descriptors).map_err(|descriptors| {
-                CallError::Descriptors {
-                    expected: 3,
-                    found: descriptors.len(),
-                }
-            })?;
-        Ok(OpenQueue {
-            opened,
-            ring,
-            refill,
-            doorbell,
-        })
-    }
-
     /// Sends a request without waiting for its answer, and returns its number.
     ///
     /// # Errors
     ///
     /// [`CallError`]. After [`Timeout`](CallError::Timeout) the rest of the frame goes out with the
     /// next request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, soon) = (daemon::client()?, daemon::soon());
+    /// use agentfs_proto::message::{Done, Ping};
+    ///
+    /// let first = client.send(Ping { nonce: 1 }.into(), soon)?;
+    /// let second = client.send(Ping { nonce: 2 }.into(), soon)?;
+    /// for (number, nonce) in [(first, 1), (second, 2)] {
+    ///     let (answer, _): (Done, _) = client.answer_to(number, soon)?;
+    ///     assert_eq!(answer.value, nonce);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn send(&mut self, request: Request, deadline: Deadline) -> Result<u64, CallError> {
         self.send_with(request, &[], deadline)
     }
 
-    fn send_with(
+    pub(crate) fn send_with(
         &mut self,
         request: Request,
         mut descriptors: &[BorrowedFd<'_>],
@@ -297,6 +246,22 @@ impl Client {
     /// # Errors
     ///
     /// [`CallError`]; after [`Timeout`](CallError::Timeout) nothing is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, soon) = (daemon::client()?, daemon::soon());
+    /// use agentfs_proto::message::{Ping, Reply};
+    ///
+    /// let number = client.send(Ping { nonce: 7 }.into(), soon)?;
+    /// let answer = client.receive(soon)?;
+    /// assert_eq!(answer.request, number);
+    /// assert!(matches!(answer.reply, Reply::Done(done) if done.value == 7));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn receive(&mut self, deadline: Deadline) -> Result<Answer, CallError> {
         // First the length word alone, then the rest: so nothing of the next frame is read, and
         // descriptors cannot be taken for those of another frame.
@@ -321,22 +286,6 @@ impl Client {
             reply: message.body,
             descriptors,
         })
-    }
-
-    /// Waits for the next change that an [`EventsSubscribe`](agentfs_proto::message::EventsSubscribe) asked for.
-    ///
-    /// # Errors
-    ///
-    /// As [`receive`](Self::receive). Answers that nobody waits for are passed over.
-    pub fn next_broadcast(&mut self, deadline: Deadline) -> Result<FsEventBroadcast, CallError> {
-        loop {
-            if let Some(event) = self.broadcasts.pop_front() {
-                return Ok(event);
-            }
-            if let Reply::FsEventBroadcast(event) = self.receive(deadline)?.reply {
-                return Ok(event);
-            }
-        }
     }
 
     /// Reads until `incoming` has `target` bytes.
@@ -383,42 +332,4 @@ impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-fn open_socket(path: &Path, deadline: Deadline) -> Result<OwnedFd, ConnectError> {
-    if path.as_os_str().len() > socket::MAX_PATH {
-        return Err(ConnectError::Path(SocketPathError::TooLong(
-            path.to_owned(),
-        )));
-    }
-    let failed = |error| ConnectError::Io(path.to_owned(), error);
-    let address = SocketAddrUnix::new(path).map_err(failed)?;
-    let socket = new_socket().map_err(failed)?;
-    // A full backlog makes connect wait, and a non-blocking connect fail at once: a timeout is in
-    // between.
-    if let Some(remaining) = deadline.remaining() {
-        let wait = remaining.max(Duration::from_millis(1));
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(wait)).map_err(failed)?;
-    }
-    rustix::io::retry_on_intr(|| connect(&socket, &address)).map_err(|error| match error {
-        Errno::NOENT | Errno::CONNREFUSED => ConnectError::NoDaemon(path.to_owned()),
-        Errno::AGAIN => ConnectError::Busy(path.to_owned()),
-        other => failed(other),
-    })?;
-    rustix::io::ioctl_fionbio(&socket, true).map_err(failed)?;
-    Ok(socket)
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn new_socket() -> rustix::io::Result<OwnedFd> {
-    let flags = rustix::net::SocketFlags::CLOEXEC;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-}
-
-#[cfg(target_vendor = "apple")]
-fn new_socket() -> rustix::io::Result<OwnedFd> {
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-    sockopt::set_socket_nosigpipe(&socket, true)?;
-    Ok(socket)
 }

@@ -19,10 +19,19 @@ use std::time::{Duration, Instant};
 pub struct Deadline(Option<Instant>);
 
 impl Deadline {
-    /// Waits as long as it takes.
+    /// Never comes: a call waits as long as it takes.
     pub const NEVER: Self = Self(None);
 
-    /// Waits for `wait`, counted from now. A wait that the clock cannot count has no end.
+    /// Returns the moment that comes after `wait`, counted from now. A wait that the clock cannot count
+    /// has no end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use agentfs_client::Deadline;
+    /// assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
+    /// ```
     #[must_use]
     pub fn after(wait: Duration) -> Self {
         Self(Instant::now().checked_add(wait))
@@ -30,6 +39,14 @@ impl Deadline {
 
     /// Returns the time that is left, zero when the deadline has passed, or `None` for
     /// [`NEVER`](Self::NEVER).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use agentfs_client::Deadline;
+    /// assert_eq!(Deadline::after(Duration::ZERO).remaining(), Some(Duration::ZERO));
+    /// ```
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {
         self.0

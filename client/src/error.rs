@@ -128,7 +128,7 @@ impl std::error::Error for ConnectError {
     }
 }
 
-/// Why a subscription gives no more events.
+/// Why a subscription has no more events.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SubscriptionError {

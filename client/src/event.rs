@@ -34,7 +34,7 @@ pub enum EventKind {
     /// Events were lost: the program has to look at everything below its path again.
     Overflow,
     /// The subscription goes on with a new daemon: the program has to look at everything below its
-    /// path again, because nobody told it what changed in between.
+    /// path again, because it has heard nothing of what changed in between.
     Resumed,
 }
 

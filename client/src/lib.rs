@@ -7,14 +7,22 @@
 //! place that the preloaded library's hook has in an unmodified program. A [`Client`] sends the
 //! requests of [`agentfs_proto::message`] on the control socket and waits for their answers.
 //!
-//! ```no_run
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let socket = daemon::start()?;
 //! use agentfs_client::SubscriptionOptions;
 //!
-//! for event in SubscriptionOptions::new().path("/src").open()? {
+//! let options = SubscriptionOptions::new().path("/src");
+//! # let options = options.socket(socket);
+//! let subscription = options.open()?;
+//! # let subscription = subscription.take(1);
+//! for event in subscription {
 //!     let event = event?;
 //!     println!("{:?} {}", event.kind, event.path.display());
 //! }
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! The crate has no thread, prints nothing, sends no signal, and waits no longer than its caller
@@ -22,10 +30,13 @@
 //! preloaded library uses it as well.
 #![forbid(unsafe_code)]
 
+mod call;
 mod client;
+mod connect;
 mod deadline;
 mod error;
 mod event;
+mod options;
 mod subscription;
 mod turn;
 
@@ -33,5 +44,6 @@ pub use self::client::{Answer, Client, OpenQueue};
 pub use self::deadline::Deadline;
 pub use self::error::{CallError, ConnectError, SubscriptionError};
 pub use self::event::{Event, EventKind};
-pub use self::subscription::{Subscription, SubscriptionOptions};
+pub use self::options::SubscriptionOptions;
+pub use self::subscription::Subscription;
 pub use self::turn::Progress;

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use agentfs_proto::message::{Hello, QueueKind, QueueOpen, Token, WatchRegisterTree};
+use agentfs_proto::message::{QueueKind, QueueOpen, WatchRegisterTree};
 use agentfs_proto::record::EventRef;
 use agentfs_ring::doorbell::{BellKind, Ringer, Waiter, Woken, peer_is_gone};
 use agentfs_ring::{ArmOutcome, Bell, Claim, Consumer, OwnerId};
@@ -14,10 +13,7 @@ use crate::client::{Client, OpenQueue};
 use crate::deadline::Deadline;
 use crate::error::{CallError, ConnectError, SubscriptionError};
 use crate::event::{Event, EventKind};
-
-/// How long the daemon may take for an answer, unless [`SubscriptionOptions::patience`] says
-/// otherwise.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::options::SubscriptionOptions;
 
 /// The most records that are taken out of the ring at a time.
 const BATCH: usize = 256;
@@ -32,158 +28,10 @@ const REFILL: BellKind = if cfg!(target_os = "linux") {
     BellKind::Pipe
 };
 
-/// What to subscribe to, and how.
-///
-/// # Examples
-///
-/// ```no_run
-/// use agentfs_client::SubscriptionOptions;
-///
-/// let subscription = SubscriptionOptions::new()
-///     .branch("attempt-1")
-///     .path("/src")
-///     .ring_capacity(1 << 20)
-///     .open()?;
-/// # Ok::<(), agentfs_client::SubscriptionError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct SubscriptionOptions {
-    socket: Option<PathBuf>,
-    program: String,
-    token: Option<Token>,
-    branch: String,
-    paths: Vec<PathBuf>,
-    activity: bool,
-    ring_capacity: u32,
-    patience: Duration,
-    resume_within: Duration,
-}
-
-impl Default for SubscriptionOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl SubscriptionOptions {
-    /// Returns the options for all changes in the branch `main` of the daemon at the
-    /// [default socket](agentfs_proto::socket::default_path).
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            socket: None,
-            program: "agentfs-client".to_owned(),
-            token: None,
-            branch: String::new(),
-            paths: vec![PathBuf::from("/")],
-            activity: false,
-            ring_capacity: 0,
-            patience: PATIENCE,
-            resume_within: Duration::ZERO,
-        }
-    }
-
-    /// Sets the path of the daemon's control socket.
-    #[must_use]
-    pub fn socket(mut self, path: impl Into<PathBuf>) -> Self {
-        self.socket = Some(path.into());
-        self
-    }
-
-    /// Sets the name by which `agentfs status` lists this program.
-    #[must_use]
-    pub fn program(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.program);
-        self
-    }
-
-    /// Binds the session to the branch of a token. [`branch`](Self::branch) is not looked at then.
-    #[must_use]
-    pub fn token(mut self, token: Token) -> Self {
-        self.token = Some(token);
-        self
-    }
-
-    /// Sets the branch, in place of `main`.
-    #[must_use]
-    pub fn branch(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.branch);
-        self
-    }
-
-    /// Sets the path at and below which changes are heard, in place of `/`. It is absolute in the
-    /// branch, and need not exist.
-    #[must_use]
-    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
-        self.paths = vec![path.into()];
-        self
-    }
-
-    /// Adds a further path. A change that lies below several of the paths is heard once for each.
-    #[must_use]
-    pub fn and_path(mut self, path: impl Into<PathBuf>) -> Self {
-        self.paths.push(path.into());
-        self
-    }
-
-    /// Sets whether opening, reading and closing are heard as well.
-    #[must_use]
-    pub fn activity(mut self, activity: bool) -> Self {
-        self.activity = activity;
-        self
-    }
-
-    /// Sets the size of the ring in bytes: a power of two from 4 KiB to 1 GiB, or 0 for the daemon's
-    /// default. A larger ring takes longer bursts before the daemon has to hold records for it.
-    #[must_use]
-    pub fn ring_capacity(mut self, bytes: u32) -> Self {
-        self.ring_capacity = bytes;
-        self
-    }
-
-    /// Sets how long the daemon may take for one answer, in place of 30 seconds.
-    #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
-        self
-    }
-
-    /// Sets for how long the subscription tries to reach another daemon at the same socket after its
-    /// own has ended, before it gives [`SubscriptionError::DaemonGone`]. Without it, it does not try.
-    #[must_use]
-    pub fn resume_within(mut self, limit: Duration) -> Self {
-        self.resume_within = limit;
-        self
-    }
-
-    /// Connects to the daemon and subscribes. When this returns, every later change is heard.
-    ///
-    /// # Errors
-    ///
-    /// [`SubscriptionError::Connect`] when there is no daemon, [`SubscriptionError::Call`] when it
-    /// refuses, for instance because there is no such branch.
-    pub fn open(&self) -> Result<Subscription, SubscriptionError> {
-        Subscription::open(self.clone())
-    }
-
-    fn connect(&self, deadline: Deadline) -> Result<Client, ConnectError> {
-        let hello = Hello {
-            token: self.token,
-            branch: self.branch.clone(),
-            ..Hello::new(&self.program)
-        };
-        let (client, _) = match &self.socket {
-            Some(path) => Client::connect(path, hello, deadline)?,
-            None => Client::connect_default(hello, deadline)?,
-        };
-        Ok(client)
-    }
-}
-
 /// The events at and below one path of a branch, in the order of their commits.
 ///
 /// The subscription is an iterator that sleeps until an event comes. A program that waits for
-/// several things gives its [descriptor](AsFd) to poll(2) and calls [`try_next`](Self::try_next)
+/// several things passes the [descriptor](AsFd) to poll(2) and calls [`try_next`](Self::try_next)
 /// until there is nothing more.
 ///
 /// No event is lost: what does not fit the ring waits in the daemon, and a program that reads too
@@ -210,7 +58,7 @@ struct Channel {
 }
 
 impl Subscription {
-    fn open(options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
+    pub(crate) fn open(options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
         let client = options.connect(Deadline::after(options.patience))?;
         Self::over(client, options)
     }
@@ -221,6 +69,19 @@ impl Subscription {
     /// # Errors
     ///
     /// As [`SubscriptionOptions::open`], [`SubscriptionError::Connect`] excepted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let client = daemon::client()?;
+    /// use agentfs_client::{Subscription, SubscriptionOptions};
+    ///
+    /// let subscription = Subscription::over(client, SubscriptionOptions::new().path("/src"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn over(client: Client, options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
         let channel = Channel::open(client, &options)?;
         Ok(Self {
@@ -242,15 +103,17 @@ impl Subscription {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// use agentfs_client::SubscriptionOptions;
-    ///
-    /// let mut subscription = SubscriptionOptions::new().open()?;
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = daemon::start()?;
+    /// # let mut subscription = agentfs_client::SubscriptionOptions::new().socket(path).open()?;
     /// // poll(2) says that the descriptor of `subscription` is readable:
     /// while let Some(event) = subscription.try_next()? {
     ///     println!("{}", event.path.display());
     /// }
-    /// # Ok::<(), agentfs_client::SubscriptionError>(())
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn try_next(&mut self) -> Result<Option<Event>, SubscriptionError> {
         loop {
@@ -291,6 +154,26 @@ impl Subscription {
     /// # Errors
     ///
     /// [`SubscriptionError`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = daemon::start()?;
+    /// # let mut subscription = agentfs_client::SubscriptionOptions::new().socket(path).open()?;
+    /// use std::time::Duration;
+    ///
+    /// use agentfs_client::Deadline;
+    ///
+    /// // The events of a burst, until nothing has come for a moment.
+    /// let mut changed = Vec::new();
+    /// while let Some(event) = subscription.next_within(Deadline::after(Duration::from_millis(50)))? {
+    ///     changed.push(event.path);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn next_within(&mut self, deadline: Deadline) -> Result<Option<Event>, SubscriptionError> {
         loop {
             match self.try_next() {
@@ -312,6 +195,24 @@ impl Subscription {
     /// # Errors
     ///
     /// [`SubscriptionError::DaemonGone`] when nothing will follow, and nothing is left to read.
+    ///
+    /// # Examples
+    ///
+    /// True means "look", not "there is an event": another look may have taken it.
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = daemon::start()?;
+    /// # let mut subscription = agentfs_client::SubscriptionOptions::new().socket(path).open()?;
+    /// # let soon = daemon::soon();
+    /// if subscription.wait(soon)? {
+    ///     while let Some(event) = subscription.try_next()? {
+    ///         println!("{}", event.path.display());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(&mut self, deadline: Deadline) -> Result<bool, SubscriptionError> {
         if !self.ready.is_empty() || self.channel.arm()? == ArmOutcome::WorkPending {
             return Ok(true);
@@ -339,6 +240,22 @@ impl Subscription {
     /// # Errors
     ///
     /// [`SubscriptionError`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = daemon::start()?;
+    /// # let mut subscription = agentfs_client::SubscriptionOptions::new().socket(path).open()?;
+    /// # let soon = daemon::soon();
+    /// let mut bytes = 0;
+    /// while bytes == 0 && subscription.wait(soon)? {
+    ///     subscription.drain(|record| bytes += record.path().len())?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drain(&mut self, read: impl FnMut(&EventRef<'_>)) -> Result<(), SubscriptionError> {
         self.channel.pop(usize::MAX, read)
     }
@@ -350,6 +267,23 @@ impl Subscription {
     ///
     /// [`SubscriptionError::DaemonGone`] when no daemon answers before the deadline; what else the
     /// next daemon says, for instance that it has no such branch.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use agentfs_client::{Deadline, SubscriptionError, SubscriptionOptions};
+    ///
+    /// let mut subscription = SubscriptionOptions::new().open()?;
+    /// match subscription.next_within(Deadline::NEVER) {
+    ///     Err(SubscriptionError::DaemonGone) => {
+    ///         subscription.resume(Deadline::after(Duration::from_secs(60)))?;
+    ///     }
+    ///     other => println!("{other:?}"),
+    /// }
+    /// # Ok::<(), SubscriptionError>(())
+    /// ```
     pub fn resume(&mut self, deadline: Deadline) -> Result<(), SubscriptionError> {
         let mut pause = PAUSES.0;
         while self.is_daemon_gone {

@@ -21,13 +21,31 @@ pub enum Progress<A> {
 
 impl Client {
     /// Sends a request as [`call`](Self::call) does, which may have to wait until others are done.
-    /// When the daemon says that it has to and has not answered after `patience`, `notice` is called
-    /// with how many go first. From then on there is no deadline: the answer comes, or the connection
-    /// ends.
+    /// When the daemon says that the request has to wait and has not answered it after `patience`,
+    /// `notice` is called with how many go first. From then on there is no deadline: the answer comes,
+    /// or the connection ends.
     ///
     /// # Errors
     ///
     /// As [`call`](Self::call).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, soon) = (daemon::client()?, daemon::soon());
+    /// use std::time::Duration;
+    ///
+    /// use agentfs_proto::message::SnapshotRestore;
+    ///
+    /// let restore = SnapshotRestore { snapshot: "s1".to_owned(), branch: String::new() };
+    /// client.call_in_turn(restore, soon, Duration::from_secs(1), |ahead| {
+    ///     eprintln!("waiting for {ahead} others");
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn call_in_turn<C: Call>(
         &mut self,
         request: C,
@@ -58,13 +76,35 @@ impl Client {
         }
     }
 
-    /// Waits until the next is known of a request that was [sent](Self::send), or until the deadline,
-    /// with which it is [`Pending`](Progress::Pending). A deadline that has passed only takes what has
-    /// come.
+    /// Waits for the next answer to a request that was [sent](Self::send), and returns
+    /// [`Pending`](Progress::Pending) when none comes before the deadline. With a deadline that has
+    /// passed, only what has come already is read.
     ///
     /// # Errors
     ///
     /// As [`call`](Self::call), without [`Timeout`](CallError::Timeout).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (mut client, soon) = (daemon::client()?, daemon::soon());
+    /// use agentfs_client::Progress;
+    /// use agentfs_proto::message::{Done, SnapshotRestore};
+    ///
+    /// let restore = SnapshotRestore { snapshot: "s1".to_owned(), branch: String::new() };
+    /// let number = client.send(restore.into(), soon)?;
+    /// loop {
+    ///     match client.progress::<Done>(number, soon)? {
+    ///         Progress::Answered(_) => break,
+    ///         Progress::Waiting(ahead) => println!("{ahead} go first"),
+    ///         Progress::Pending => println!("nothing new"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn progress<A: TryFrom<Reply, Error = Reply>>(
         &mut self,
         number: u64,

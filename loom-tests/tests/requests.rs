@@ -64,7 +64,7 @@ fn send(writer: &RequestWriter, id: u64, item: u64) -> bool {
     false
 }
 
-/// The next request, whole.
+/// Reads the next request, whole.
 fn next(reader: &mut RequestReader) -> Option<(u64, u64)> {
     let [id, item, not_item, again] = reader.next().expect("an honest program")?;
     assert_eq!((not_item, again), (!item, item), "a torn request");

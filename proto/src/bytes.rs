@@ -14,7 +14,7 @@ use crate::ssz::{Ssz, SszError};
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {
-    /// The bytes as a path.
+    /// Returns the bytes as a path.
     #[must_use]
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))

@@ -44,7 +44,7 @@ impl std::error::Error for FrameError {}
 ///
 /// # Errors
 ///
-/// [`FrameError::TooLong`]; `out` is as it was then.
+/// [`FrameError::TooLong`]; `out` is unchanged then.
 pub fn append<T: Ssz>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
     let body = message.ssz_len();
     let len = LENGTH_WORD.saturating_add(body);
@@ -58,11 +58,11 @@ pub fn append<T: Ssz>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameError> 
     Ok(())
 }
 
-/// How many bytes, length word included, the frame has that starts with `word`.
+/// Returns how many bytes, length word included, the frame has that starts with `word`.
 ///
 /// # Errors
 ///
-/// [`FrameError`] when no frame starts so.
+/// [`FrameError`] when no frame starts with that word.
 pub fn frame_len(word: [u8; LENGTH_WORD]) -> Result<usize, FrameError> {
     let body = usize::try_from(u32::from_le_bytes(word)).unwrap_or(usize::MAX);
     let len = LENGTH_WORD.saturating_add(body);
@@ -83,7 +83,7 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    /// Takes bytes that came.
+    /// Adds bytes that were received.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {
             self.buffer.clear();
@@ -95,17 +95,17 @@ impl FrameReader {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes that are not part of a message handed out yet.
+    /// Returns how many bytes are not part of a message handed out yet.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// The next message, without its length word, or `None` when it is not complete.
+    /// Returns the next message, without its length word, or `None` when it is not complete.
     ///
     /// # Errors
     ///
-    /// [`FrameError`] when the bytes are no frame. The stream cannot be read any further then.
+    /// [`FrameError`] when the bytes are no frame. Nothing more can be read from the stream then.
     pub fn message(&mut self) -> Result<Option<&[u8]>, FrameError> {
         let pending = self.buffer.get(self.start..).unwrap_or_default();
         let Some(word) = pending.first_chunk::<LENGTH_WORD>() else {

@@ -1,14 +1,15 @@
 //! actor -> FsCore operation -> Event -> Router -> Synthesizer -> **Ring** -> Doorbell -> Hook
 //!
-//! What crosses the process boundary: the event record and the control protocol.
+//! What crosses the boundary between processes: the event record and the control protocol.
 //!
 //! [`record`] is what lies in a ring: one fixed head of 64 bytes and the names, read in place by the
 //! program that waits. [`message`] is what is said on the control socket, encoded by [`ssz`], cut
 //! into [`frame`]s, with [`descriptor`]s beside them. The crate `agentfs-client` speaks it.
 //!
-//! It deliberately does not know the ring that carries a record, nor the filesystem that it tells
-//! of, nor how the daemon answers. It is loaded into other people's processes: no threads, no
-//! output, and no more dependencies than system calls and checked casts need.
+//! It deliberately knows neither the ring that carries a record, nor the filesystem whose changes a
+//! record reports, nor how the daemon carries out a request. It is loaded into other people's
+//! processes: it has no threads and no output, and no more dependencies than system calls and checked
+//! casts need.
 //!
 //! ```
 //! use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};

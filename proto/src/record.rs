@@ -14,8 +14,8 @@ pub const HEAD_LEN: usize = 64;
 /// Records start and end at multiples of this many bytes.
 pub const ALIGN: usize = 8;
 
-/// What a record tells. Any number is a `Kind`; the ones without a name come from a newer writer
-/// and a reader passes over them.
+/// What a record reports. Any number is a `Kind`; those without a name come from a newer writer, and
+/// a reader skips them.
 #[derive(
     Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
@@ -23,9 +23,9 @@ pub const ALIGN: usize = 8;
 pub struct Kind(pub u32);
 
 impl Kind {
-    /// A name came to be.
+    /// A name was made.
     pub const CREATED: Self = Self(0);
-    /// A name went away.
+    /// A name was removed.
     pub const REMOVED: Self = Self(1);
     /// Content or attributes changed.
     pub const MODIFIED: Self = Self(2);
@@ -50,7 +50,7 @@ impl Kind {
     /// Control: no event. A reader passes over it.
     pub const PADDING: Self = Self(35);
 
-    /// The name of the kind in messages and JSON, or `None` for one that this version does not know.
+    /// Returns the name of the kind in messages and JSON, or `None` for one that this version does not know.
     #[must_use]
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -97,7 +97,7 @@ pub mod flags {
     pub const LAST_NAME: u32 = 4;
     /// The change was of attributes or extended attributes, not of content.
     pub const ATTRIBUTES: u32 = 8;
-    /// The rename is one of the two halves of an exchange, told one after the other: what was at the
+    /// The rename is one of the two halves of an exchange, reported one after the other: what was at the
     /// new path is at the old one now.
     pub const EXCHANGE: u32 = 16;
 }
@@ -206,7 +206,7 @@ impl fmt::Display for RecordError {
 
 impl std::error::Error for RecordError {}
 
-/// How many bytes a record with these names takes, padding included.
+/// Returns how many bytes a record with these names takes, padding included.
 ///
 /// # Errors
 ///
@@ -277,7 +277,7 @@ pub struct EventRef<'a> {
 }
 
 impl<'a> EventRef<'a> {
-    /// Reads the record that fills `bytes`. Total: any bytes give a record or an error.
+    /// Reads the record that fills `bytes`. Any bytes are a record or an error.
     ///
     /// # Errors
     ///
@@ -301,20 +301,20 @@ impl<'a> EventRef<'a> {
         Ok(Self { head, path, aux })
     }
 
-    /// The fixed head.
+    /// Returns the fixed head.
     #[must_use]
     pub fn head(&self) -> &'a AgentFsEvent {
         self.head
     }
 
-    /// Nothing for kqueue, the entry's name for inotify, the full path for FSEvents and native
-    /// watches.
+    /// Returns the path: empty for kqueue, the entry's name for inotify, the full path for FSEvents
+    /// and native watches.
     #[must_use]
     pub fn path(&self) -> &'a [u8] {
         self.path
     }
 
-    /// The new path of a rename (FSEvents and native watches).
+    /// Returns the new path of a rename (FSEvents and native watches).
     #[must_use]
     pub fn aux(&self) -> &'a [u8] {
         self.aux

@@ -1,8 +1,9 @@
-//! What a program says through its request channel: inotify watches, without a round trip.
+//! What a program writes into its request channel: registrations of inotify watches, without a round
+//! trip.
 //!
 //! The channel itself is [`RequestChannelOpen`](crate::message::RequestChannelOpen); a request is
 //! four words. Nothing answers. A registration that cannot be carried out (no such queue, mount or
-//! node, or too many watches) is passed over: the program keeps its kernel's watch, which it made
+//! node, or too many watches) is skipped: the program keeps its kernel's watch, which it made
 //! first. Requests are carried out in order.
 //!
 //! | word | bits | holds |
@@ -50,7 +51,7 @@ const REMOVE: u32 = 2;
 const CLOSE: u32 = 3;
 
 impl Registration {
-    /// The four words.
+    /// Returns the four words.
     #[must_use]
     pub fn to_words(self) -> [u64; 4] {
         match self {
@@ -66,7 +67,7 @@ impl Registration {
         }
     }
 
-    /// Reads four words. `None` for an operation of a newer program.
+    /// Reads four words. Returns `None` for an operation that only a newer program knows.
     #[must_use]
     pub fn from_words(words: [u64; 4]) -> Option<Self> {
         let [first, second, st_dev, st_ino] = words;

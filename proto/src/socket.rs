@@ -95,7 +95,7 @@ impl std::error::Error for SocketPathError {
     }
 }
 
-/// The socket that everybody uses who names no other: `AGENTFS_SOCKET`, else
+/// Returns the path of the socket for programs that name no other: `AGENTFS_SOCKET`, else
 /// `$XDG_RUNTIME_DIR/agentfs/control.sock`, else `/tmp/agentfs-UID/control.sock`.
 #[must_use]
 pub fn default_path() -> PathBuf {
@@ -107,7 +107,7 @@ pub fn default_path() -> PathBuf {
     )
 }
 
-/// As [`default_path`], for these values of the two variables and this user.
+/// Returns what [`default_path`] does, for these values of the two variables and this user.
 #[must_use]
 pub fn path_for(socket: Option<OsString>, runtime_dir: Option<OsString>, uid: u32) -> PathBuf {
     if let Some(path) = socket.filter(|path| !path.is_empty()) {
@@ -123,9 +123,9 @@ pub fn path_for(socket: Option<OsString>, runtime_dir: Option<OsString>, uid: u3
     }
 }
 
-/// The socket of one project's daemon, beside the default one: named by the path of the project's
-/// directory and by its device and inode number (`st_dev`, `st_ino`), so that another directory at
-/// the same path has another socket.
+/// Returns the path of the socket of one project's daemon, beside the default one. Its name is made of
+/// the path of the project's directory and of its device and inode number (`st_dev`, `st_ino`), so
+/// that another directory at the same path has another socket.
 #[must_use]
 pub fn project_path(default: &Path, project: &Path, device: u64, inode: u64) -> PathBuf {
     use std::os::unix::ffi::OsStrExt as _;
@@ -138,7 +138,7 @@ pub fn project_path(default: &Path, project: &Path, device: u64, inode: u64) -> 
     default.with_file_name(format!("{PROJECT_PREFIX}{hash:016x}{PROJECT_SUFFIX}"))
 }
 
-/// Whether a file name is one that [`project_path`] gives.
+/// Returns whether a file name is one that [`project_path`] makes.
 #[must_use]
 pub fn is_project_name(name: &OsStr) -> bool {
     let name = name.to_str().unwrap_or_default();

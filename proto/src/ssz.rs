@@ -13,7 +13,7 @@ mod declare;
 
 use std::fmt;
 
-pub(crate) use self::declare::{container, numbered, union};
+pub(crate) use self::declare::{answers, container, numbered, requests, union};
 
 /// Bytes of an offset.
 const OFFSET: usize = 4;
@@ -23,7 +23,7 @@ pub trait Ssz: Sized {
     /// The size of every encoding of this type, or `None` when it varies.
     const FIXED_LEN: Option<usize>;
 
-    /// The size of this value's encoding.
+    /// Returns the size of this value's encoding.
     fn ssz_len(&self) -> usize;
 
     /// Appends the encoding.
@@ -245,7 +245,7 @@ fn list_of_variable<T: Ssz>(bytes: &[u8]) -> Result<Vec<T>, SszError> {
     Ok(values)
 }
 
-/// The offset written at `at`, as it is and as a length.
+/// Returns the offset written at `at`, as it is and as a length.
 fn offset_at(bytes: &[u8], at: usize) -> Result<(u32, usize), SszError> {
     let raw = bytes
         .get(at..at.saturating_add(OFFSET))
@@ -257,7 +257,7 @@ fn offset_at(bytes: &[u8], at: usize) -> Result<(u32, usize), SszError> {
     ))
 }
 
-/// The offset written at `at`, when it lies between `start` and the end.
+/// Returns the offset written at `at`, when it lies between `start` and the end.
 fn checked_offset(bytes: &[u8], at: usize, start: usize) -> Result<usize, SszError> {
     let (raw, offset) = offset_at(bytes, at)?;
     if offset < start || offset > bytes.len() {
@@ -280,7 +280,7 @@ const fn part_len(fixed: Option<usize>) -> usize {
     }
 }
 
-/// The fixed part of a container with these fields.
+/// Returns the size of the fixed part of a container with these fields.
 pub(crate) const fn fixed_part(fields: &[Option<usize>]) -> usize {
     let mut sum = 0;
     let mut index = 0;
@@ -291,7 +291,7 @@ pub(crate) const fn fixed_part(fields: &[Option<usize>]) -> usize {
     sum
 }
 
-/// The size of a container with these fields, when all of them are of fixed size.
+/// Returns the size of a container with these fields, when all of them are of fixed size.
 pub(crate) const fn container_len(fields: &[Option<usize>]) -> Option<usize> {
     let mut index = 0;
     while index < fields.len() {
@@ -351,7 +351,7 @@ impl<'a> Fields<'a> {
         Ok(cut)
     }
 
-    /// Where the offset of the next field of variable size is written.
+    /// Returns where the offset of the next field of variable size is written.
     fn next_offset_at(&self) -> Option<usize> {
         let before = self.remaining.iter().position(Option::is_none)?;
         Some(self.fixed_at + fixed_part(self.remaining.get(..before)?))

@@ -17,33 +17,44 @@ use crate::sync::Ordering;
 
 /// The reading end of a ring, which several threads and forked children may hold.
 ///
-/// Where it stands is in the shared region and nowhere else, and only who holds the [`Claim`] may
-/// move it, so no record is seen twice.
+/// Its place is in the shared region and nowhere else, and only the holder of the [`Claim`] may move
+/// it, so no record is seen twice.
 #[derive(Debug)]
 pub struct Consumer {
     region: Region,
 }
 
-/// Who claims: a process id will do, because a second claim with the same id is refused like any
-/// other while the first is held.
+/// The name of a claimant. A process id will do, because a second claim with the same id is refused
+/// like any other while the first is held.
+///
+/// # Examples
+/// ```
+/// use std::num::NonZeroU64;
+///
+/// use agentfs_ring::OwnerId;
+///
+/// let this = OwnerId::this_process();
+/// assert_eq!(this.get(), u64::from(std::process::id()));
+/// assert_ne!(OwnerId::new(NonZeroU64::MAX), this);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct OwnerId(NonZeroU64);
 
 impl OwnerId {
-    /// Names an owner.
+    /// Returns the name with this number.
     #[must_use]
     pub const fn new(id: NonZeroU64) -> Self {
         Self(id)
     }
 
-    /// This process.
+    /// Returns the name of this process: its process id.
     #[must_use]
     pub fn this_process() -> Self {
         let pid = u64::from(std::process::id());
         Self(NonZeroU64::new(pid).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// The number it was made of.
+    /// Returns the number of the name.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0.get()
@@ -108,14 +119,28 @@ impl Consumer {
         Self { region }
     }
 
-    /// Becomes the consumer until the claim is dropped. Never waits: `None` means that somebody
-    /// else is popping right now, who leaves nothing behind without arming or being told.
+    /// Makes the caller the consumer until the claim is dropped. Never waits: `None` means that
+    /// another thread or process is popping right now, which leaves no record behind without arming
+    /// or being rung.
     ///
-    /// `is_alive` is asked only when the ring is claimed by somebody else: who died while popping
-    /// is replaced. What it had popped and not released is popped again.
+    /// `is_alive` is asked only when the ring is claimed already: an owner that died while popping is
+    /// replaced. The records that it had popped and not released are popped again.
     ///
     /// Whoever drops a claim must have seen [`ArmOutcome::MaySleep`], or else must make sure that
     /// the queue still looks readable to those who found it claimed.
+    ///
+    /// # Examples
+    /// ```
+    /// use agentfs_ring::{Capacity, OwnerId, heap};
+    ///
+    /// let (_producer, consumer) = heap(Capacity::MIN)?;
+    /// let me = OwnerId::this_process();
+    /// let claim = consumer.claim(me, |_| true).expect("nobody else pops");
+    /// assert!(consumer.claim(me, |_| true).is_none()); // for instance in a signal handler
+    /// drop(claim);
+    /// assert!(consumer.claim(me, |_| true).is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn claim(&self, me: OwnerId, is_alive: impl FnOnce(OwnerId) -> bool) -> Option<Claim<'_>> {
         let owner = self.region.owner();
@@ -165,7 +190,8 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// The next record, borrowed in place, or `None` when all that is published was handed out.
+    /// Returns the next record, borrowed in place, or `None` when all that is published was handed
+    /// out.
     ///
     /// # Errors
     /// [`Corrupt`] when the producer's tail or the frame there is impossible.
@@ -187,6 +213,25 @@ impl<'a> Claim<'a> {
     /// assert_eq!(&*claim.next()?.expect("a record"), b"two");
     /// assert!(claim.next()?.is_none());
     /// assert_eq!(claim.release(), Bell::Quiet); // nobody waits for the space
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A record cannot outlive its release, because the producer may write over it then:
+    /// ```compile_fail,E0499
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// # push(&mut producer, b"one")?;
+    /// let record = claim.next()?.expect("a record");
+    /// let _ = claim.release();
+    /// assert_eq!(&*record, b"one"); // does not compile
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
@@ -228,13 +273,50 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Whether a record is waiting that was not handed out yet.
+    /// Returns whether a record is waiting that was not handed out yet.
     ///
     /// # Errors
     /// [`Corrupt`] when the producer's tail is impossible.
     ///
     /// # Staleness
     /// "Yes" stays true until the record is taken; "no" may be wrong by the time it is returned.
+    ///
+    /// # Examples
+    /// A record that was seen is there:
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// # let _ = push(&mut producer, b"one")?;
+    /// if claim.has_pending()? {
+    ///     assert!(claim.next()?.is_some());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    /// A "no" is no reason to sleep. The record that comes next rings no doorbell, because the
+    /// producer takes this consumer for awake; [`arm`](Self::arm) before sleeping:
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// assert!(!claim.has_pending()?);
+    /// assert_eq!(push(&mut producer, b"one")?, Bell::Quiet); // a sleeper would not hear of it
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn has_pending(&mut self) -> Result<bool, Corrupt> {
         if self.next == self.tail {
             self.observe_tail(ordering::observe())?;
@@ -260,10 +342,33 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Frees everything that [`next`](Self::next) handed out, and says whether the producer waits
+    /// Frees everything that [`next`](Self::next) handed out, and returns whether the producer waits
     /// for the space: then ring the refill doorbell.
     ///
     /// Call it after the records are copied to where they go and before the program acts on them.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Refill, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// // A full ring, whose producer asks for room.
+    /// let longest = vec![0; producer.max_record()];
+    /// let _ = push(&mut producer, &longest)?;
+    /// let _ = push(&mut producer, &longest)?;
+    /// assert_eq!(producer.request_refill(longest.len())?, Refill::Requested);
+    ///
+    /// while claim.next()?.is_some() {}
+    /// assert_eq!(claim.release(), Bell::Ring);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn release(&mut self) -> Bell {
         let (old, new) = (self.head, self.next);
@@ -286,6 +391,26 @@ impl<'a> Claim<'a> {
     ///
     /// # Errors
     /// [`Corrupt`] when the producer's tail is impossible.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::ArmOutcome;
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// assert_eq!(claim.arm()?, ArmOutcome::MaySleep);
+    /// assert_eq!(push(&mut producer, b"one")?, Bell::Ring);
+    /// assert_eq!(push(&mut producer, b"two")?, Bell::Quiet); // one ring for each arm
+    /// assert_eq!(claim.arm()?, ArmOutcome::WorkPending);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn arm(&mut self) -> Result<ArmOutcome, Corrupt> {
         if self.has_pending()? {
             return Ok(ArmOutcome::WorkPending);
@@ -310,7 +435,8 @@ impl<'a> Claim<'a> {
 impl Drop for Claim<'_> {
     /// Ends the claim. What was handed out and not released is handed out again to the next one.
     fn drop(&mut self) {
-        // Conditional, because somebody who was told that we are dead may hold the ring by now.
+        // Conditional, because another claimant, whose `is_alive` said that we are dead, may hold the
+        // ring by now.
         // Relaxed on failure: nothing is done then.
         let _ = self.region.owner().compare_exchange(
             self.me.get(),
@@ -329,7 +455,29 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Where its frame starts: what [`Reservation::commit`](crate::Reservation::commit) returned.
+    /// Returns where the record's frame starts: what
+    /// [`Reservation::commit`](crate::Reservation::commit) returned.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// # let _ = push(&mut producer, b"one")?;
+    /// let start = producer.tail();
+    /// # let _ = push(&mut producer, b"two")?;
+    /// # let _one = claim.next()?;
+    /// let record = claim.next()?.expect("the second record");
+    /// assert_eq!(record.position(), start);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn position(&self) -> Position {
         self.at

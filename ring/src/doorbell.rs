@@ -3,6 +3,19 @@
 //!
 //! A doorbell is level-triggered: once rung it stays readable until it is cleared, and ringing it
 //! again adds nothing. Clear it before popping, never after, or a ring in between is lost.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use agentfs_ring::doorbell::{Woken, pipe};
+//!
+//! let (ringer, waiter) = pipe()?;
+//! assert_eq!(waiter.wait(None, Some(Duration::ZERO))?, Woken::TimedOut);
+//! ringer.ring()?;
+//! assert_eq!(waiter.wait(None, None)?, Woken::Rung);
+//! assert!(waiter.clear()?); // then pop
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use core::fmt;
 use core::time::Duration;
@@ -68,6 +81,14 @@ impl core::error::Error for RingError {
 ///
 /// # Errors
 /// When the system refuses a descriptor.
+///
+/// # Examples
+/// ```
+/// let (ringer, waiter) = agentfs_ring::doorbell::eventfd()?;
+/// ringer.ring()?;
+/// assert!(waiter.clear()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(target_os = "linux")]
 pub fn eventfd() -> io::Result<(Ringer, Waiter)> {
     use rustix::event::{EventfdFlags, eventfd};
@@ -86,21 +107,32 @@ pub fn eventfd() -> io::Result<(Ringer, Waiter)> {
 ///
 /// # Errors
 /// When the system refuses a descriptor.
+///
+/// # Examples
+/// ```
+/// use agentfs_ring::doorbell::{RingError, pipe};
+///
+/// let (ringer, waiter) = pipe()?;
+/// ringer.ring()?;
+/// drop(waiter);
+/// assert!(matches!(ringer.ring(), Err(RingError::PeerGone)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn pipe() -> io::Result<(Ringer, Waiter)> {
     let (read, write) = quiet_pipe()?;
     let kind = BellKind::Pipe;
     Ok((Ringer { fd: write, kind }, Waiter { fd: read, kind }))
 }
 
-/// A pipe that neither blocks nor is inherited.
+/// Makes a pipe that neither blocks nor is inherited.
 #[cfg(not(target_vendor = "apple"))]
 fn quiet_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::pipe::{PipeFlags, pipe_with};
     Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
-/// A pipe that neither blocks nor is inherited, where `pipe2` does not exist: a child forked by
-/// another thread between these calls inherits it.
+/// Makes a pipe that neither blocks nor is inherited, where `pipe2` does not exist: a child forked by
+/// another thread between these calls inherits the pipe.
 #[cfg(target_vendor = "apple")]
 fn quiet_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     use rustix::fs::{OFlags, fcntl_setfl};
@@ -114,8 +146,21 @@ fn quiet_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Ringer {
-    /// Takes the ringing end that a peer sent. It must not block: what cannot be rung at once was
-    /// rung already.
+    /// Returns the ringing end that a peer sent. The descriptor must be in non-blocking mode: what
+    /// cannot be rung at once was rung already.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use agentfs_ring::doorbell::{BellKind, Ringer, pipe};
+    ///
+    /// let (ringer, waiter) = pipe()?;
+    /// let sent = OwnedFd::from(ringer); // by SCM_RIGHTS, say
+    /// Ringer::from_fd(sent, BellKind::Pipe).ring()?;
+    /// assert!(waiter.clear()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn from_fd(fd: OwnedFd, kind: BellKind) -> Self {
         Self { fd, kind }
@@ -126,6 +171,17 @@ impl Ringer {
     /// # Errors
     /// [`RingError::PeerGone`] when the other end of a pipe is closed (an eventfd cannot tell; see
     /// [`peer_is_gone`]), [`RingError::Io`] when the system refuses otherwise.
+    ///
+    /// # Examples
+    /// ```
+    /// # let (ringer, waiter) = agentfs_ring::doorbell::pipe()?;
+    /// for _ in 0..100_000 {
+    ///     ringer.ring()?; // does not wait, although nobody clears
+    /// }
+    /// assert!(waiter.clear()?);
+    /// assert!(!waiter.clear()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn ring(&self) -> Result<(), RingError> {
         let one = 1_u64.to_ne_bytes();
         let bytes = match self.kind {
@@ -157,16 +213,43 @@ impl From<Ringer> for OwnedFd {
 }
 
 impl Waiter {
-    /// Takes the waiting end that a peer sent. It must be in non-blocking mode.
+    /// Returns the waiting end that a peer sent. The descriptor must be in non-blocking mode.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::os::fd::OwnedFd;
+    ///
+    /// use agentfs_ring::doorbell::{BellKind, Waiter, pipe};
+    ///
+    /// let (ringer, waiter) = pipe()?;
+    /// let sent = OwnedFd::from(waiter);
+    /// ringer.ring()?;
+    /// assert!(Waiter::from_fd(sent, BellKind::Pipe).clear()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn from_fd(fd: OwnedFd, kind: BellKind) -> Self {
         Self { fd, kind }
     }
 
-    /// Makes the doorbell silent until it is rung again. True if it had been rung.
+    /// Makes the doorbell silent until it is rung again. Returns whether it had been rung.
     ///
     /// # Errors
     /// When the system refuses.
+    ///
+    /// # Examples
+    /// Clear the doorbell, then pop:
+    /// ```
+    /// # use agentfs_ring::{Capacity, OwnerId, heap};
+    /// # let (_ringer, waiter) = agentfs_ring::doorbell::pipe()?;
+    /// # let (_producer, consumer) = heap(Capacity::MIN)?;
+    /// waiter.clear()?;
+    /// let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// while let Some(record) = claim.next()? {
+    ///     println!("{} bytes", record.len());
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clear(&self) -> io::Result<bool> {
         let mut rung = false;
         loop {
@@ -194,6 +277,20 @@ impl Waiter {
     ///
     /// # Errors
     /// When the system refuses. A signal is not an error: the wait goes on.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::os::fd::AsFd as _;
+    /// use std::os::unix::net::UnixStream;
+    ///
+    /// use agentfs_ring::doorbell::{Woken, pipe};
+    ///
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// let (_ringer, waiter) = pipe()?;
+    /// drop(theirs); // the peer ends
+    /// assert_eq!(waiter.wait(Some(ours.as_fd()), None)?, Woken::PeerGone);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait(
         &self,
         lifeline: Option<BorrowedFd<'_>>,
@@ -247,20 +344,44 @@ pub enum Woken {
     TimedOut,
 }
 
-/// What `poll(2)` says of a socket whose other end is closed. Linux tells a half-closed stream by
-/// RDHUP only.
+/// What `poll(2)` reports for a socket whose other end is closed. Linux reports a half-closed stream
+/// by RDHUP only.
 #[cfg(target_os = "linux")]
 const HANGUP: PollFlags = PollFlags::HUP.union(PollFlags::RDHUP);
 #[cfg(not(target_os = "linux"))]
 const HANGUP: PollFlags = PollFlags::HUP;
 
-/// Whether the other end of a pipe or socket is closed. Never blocks.
+/// Returns whether the other end of a pipe or socket is closed. Never blocks.
 ///
 /// # Errors
 /// When the system refuses.
 ///
 /// # Staleness
 /// "Gone" stays true; "there" may be wrong by the time it is returned.
+///
+/// # Examples
+/// A peer that is gone does not come back. What it published before its end is read after this look:
+/// ```
+/// # use std::os::{fd::AsFd as _, unix::net::UnixStream};
+/// # use agentfs_ring::doorbell::peer_is_gone;
+/// # let (ours, theirs) = UnixStream::pair()?;
+/// # drop(theirs);
+/// if peer_is_gone(ours.as_fd())? {
+///     // Pop what is left, and end.
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+/// A peer that is there may be gone at once. Whatever is sent to it can fail all the same:
+/// ```
+/// # use std::os::{fd::AsFd as _, unix::net::UnixStream};
+/// # use std::io::Write as _;
+/// # use agentfs_ring::doorbell::peer_is_gone;
+/// # let (mut ours, theirs) = UnixStream::pair()?;
+/// assert!(!peer_is_gone(ours.as_fd())?);
+/// drop(theirs);
+/// assert!(ours.write_all(b"hello").is_err()); // wrong would be an `expect` here
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub fn peer_is_gone(lifeline: BorrowedFd<'_>) -> io::Result<bool> {
     let gone = HANGUP.union(PollFlags::ERR);
     let mut fds = [PollFd::from_borrowed_fd(lifeline, HANGUP)];

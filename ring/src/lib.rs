@@ -53,7 +53,7 @@
 //!
 //! **Several consumers.** Threads and forked children share the consuming end. Its state lives in
 //! the region, and `owner` says who may move it; taking it never waits, so a signal handler that
-//! reads while its own thread pops is told "somebody pops" instead of deadlocking. An owner that
+//! reads while its own thread pops learns that somebody pops, instead of deadlocking. An owner that
 //! died is replaced.
 //!
 //! **Peer death.** Each end holds a descriptor whose other end only the peer holds
@@ -74,9 +74,11 @@ mod consumer;
 mod layout;
 #[doc(hidden)]
 pub mod ordering;
+mod peer_error;
 mod position;
 mod producer;
 mod region;
+mod reservation;
 mod sync;
 
 #[cfg(not(loom))]
@@ -88,8 +90,10 @@ pub mod requests;
 pub use consumer::{ArmOutcome, Claim, Consumer, Corrupt, OwnerId, Record};
 #[cfg(not(loom))]
 pub use mapping::{MapError, OpenError, create, heap};
+pub use peer_error::PeerError;
 pub use position::{Capacity, CapacityError, Position};
-pub use producer::{Bell, PeerError, Producer, Refill, Reservation, Reserve};
+pub use producer::{Bell, Producer, Refill};
+pub use reservation::{Reservation, Reserve};
 
 /// Makes both ends of a ring in a model's memory.
 #[cfg(loom)]

@@ -18,7 +18,7 @@ use crate::position::{Capacity, CapacityError};
 use crate::producer::Producer;
 use crate::region::Region;
 
-/// The system would not give the memory for a ring.
+/// The system refused the memory for a ring.
 #[derive(Debug)]
 pub struct MapError {
     step: &'static str,
@@ -68,7 +68,7 @@ pub enum OpenError {
         /// Bytes that the ring needs.
         needed: u64,
     },
-    /// The memory could be cut short under the reader, who would be killed by SIGBUS.
+    /// The memory could be cut short under the reader, which SIGBUS would kill.
     NotSealed,
     /// The system would not map the memory.
     Map(MapError),
@@ -153,6 +153,17 @@ pub fn create(capacity: Capacity) -> Result<(Producer, OwnedFd), MapError> {
 ///
 /// # Errors
 /// [`MapError`] when the system refuses memory.
+///
+/// # Examples
+/// ```
+/// use agentfs_ring::{Capacity, Reserve, heap};
+///
+/// let (mut producer, consumer) = heap(Capacity::MIN)?;
+/// let reader = std::thread::spawn(move || format!("{consumer:?}"));
+/// assert!(matches!(producer.reserve(8)?, Reserve::Slot(_)));
+/// assert!(reader.join().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn heap(capacity: Capacity) -> Result<(Producer, Consumer), MapError> {
     let (producer, consumer) =
         Region::in_process(capacity).map_err(MapError::at("map anonymous memory"))?;
@@ -165,6 +176,18 @@ impl Consumer {
     /// # Errors
     /// [`OpenError`] when the descriptor holds no ring, one of another version, or one that could
     /// shrink under the reader.
+    ///
+    /// # Examples
+    /// ```
+    /// use agentfs_ring::{Capacity, Consumer, create};
+    ///
+    /// let (_producer, fd) = create(Capacity::MIN)?;
+    /// assert!(Consumer::open(fd).is_ok());
+    ///
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// assert!(Consumer::open(file.into()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(fd: OwnedFd) -> Result<Self, OpenError> {
         check_seals(&fd)?;
         let stat = fstat(&fd)
@@ -211,7 +234,7 @@ pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     Ok(fd)
 }
 
-/// `F_SEAL_SHRINK` and `F_SEAL_GROW`: nobody can make a mapping reach beyond the memory.
+/// Sets `F_SEAL_SHRINK` and `F_SEAL_GROW`: nobody can make a mapping reach beyond the memory.
 #[cfg(target_os = "linux")]
 pub(crate) fn seal(fd: &OwnedFd) -> Result<(), MapError> {
     use rustix::fs::{SealFlags, fcntl_add_seals};
@@ -233,7 +256,7 @@ pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     shm_object(len)
 }
 
-/// Other systems have no seals; there the object is out of everybody's reach but the two ends'.
+/// Does nothing: other systems have no seals; there the object is out of everybody's reach but the two ends'.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the Linux twin")]
 pub(crate) fn seal(_fd: &OwnedFd) -> Result<(), MapError> {
@@ -246,7 +269,7 @@ pub(crate) fn check_seals(_fd: &OwnedFd) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// A POSIX shared-memory object without a name, on any Unix.
+/// Makes a POSIX shared-memory object without a name, on any Unix.
 ///
 /// macOS (`xnu: bsd/kern/posix_shm.c`) allows names of 31 bytes and sizes an object once, so the
 /// name is short and `ftruncate` is called once.
@@ -275,7 +298,7 @@ fn shm_object(len: u64) -> Result<OwnedFd, MapError> {
     Ok(fd)
 }
 
-/// At most 31 bytes: `/agentfs.` and two 32-bit numbers in hexadecimal.
+/// Returns a name of at most 31 bytes: `/agentfs.` and two 32-bit numbers in hexadecimal.
 #[cfg(any(test, not(target_os = "linux")))]
 fn shm_name(pid: u32, number: u32) -> String {
     format!("/agentfs.{pid:x}.{number:x}")

@@ -8,6 +8,15 @@ pub(crate) const ALIGN: u64 = 8;
 /// A free-running byte position: it only grows, and wraps around the ring by a mask.
 ///
 /// At 100 GB/s a `u64` lasts five years; the ring does not handle its overflow.
+///
+/// # Examples
+/// ```
+/// use agentfs_ring::{Capacity, heap};
+///
+/// let (producer, _consumer) = heap(Capacity::MIN)?;
+/// assert_eq!(producer.tail().get(), 0);
+/// # Ok::<(), agentfs_ring::MapError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(transparent)]
 pub struct Position(u64);
@@ -23,7 +32,7 @@ impl Position {
         Self(bytes)
     }
 
-    /// Bytes since the ring was made.
+    /// Returns the bytes since the ring was made.
     #[must_use]
     #[inline]
     pub const fn get(self) -> u64 {
@@ -40,14 +49,14 @@ impl Position {
         Self(self.0.wrapping_add(bytes))
     }
 
-    /// Bytes from `earlier` to here. Huge when `earlier` is later, which every caller rules out or
+    /// Returns the bytes from `earlier` to here. They are many when `earlier` is later, which every caller rules out or
     /// treats as a peer's lie.
     #[inline]
     pub(crate) const fn since(self, earlier: Self) -> u64 {
         self.0.wrapping_sub(earlier.0)
     }
 
-    /// Whether moving from `old` to `new` passes this position: the window test of virtio's
+    /// Returns whether moving from `old` to `new` passes this position: the window test of virtio's
     /// `vring_need_event`. True for exactly one move, so a request is answered once.
     #[inline]
     pub(crate) const fn is_passed_by(self, old: Self, new: Self) -> bool {
@@ -73,7 +82,7 @@ impl Capacity {
     /// 64 KiB: some 900 records without a name.
     pub const DEFAULT: Self = Self(64 << 10);
 
-    /// Checks a size.
+    /// Returns the capacity of this size.
     ///
     /// # Errors
     /// [`CapacityError`] unless `bytes` is a power of two from 4 KiB to 1 GiB.
@@ -94,7 +103,7 @@ impl Capacity {
         }
     }
 
-    /// A size that a test may choose freely: any power of two that holds a frame.
+    /// Returns a size that a test may choose freely: any power of two that holds a frame.
     #[cfg(loom)]
     #[doc(hidden)]
     #[must_use]
@@ -103,7 +112,13 @@ impl Capacity {
         Self(bytes)
     }
 
-    /// In bytes.
+    /// Returns the size in bytes.
+    ///
+    /// # Examples
+    /// ```
+    /// use agentfs_ring::Capacity;
+    /// assert_eq!(Capacity::default().bytes(), 64 << 10);
+    /// ```
     #[must_use]
     #[inline]
     pub const fn bytes(self) -> usize {
@@ -115,7 +130,7 @@ impl Capacity {
         self.0 as u64
     }
 
-    /// Where a position lies in the record area.
+    /// Returns where a position lies in the record area.
     #[inline]
     pub(crate) const fn offset(self, at: Position) -> usize {
         #[expect(clippy::cast_possible_truncation, reason = "masked to below 1 GiB")]
@@ -123,13 +138,13 @@ impl Capacity {
         (low & (self.0 - 1)) as usize
     }
 
-    /// Bytes from a position to the end of the record area.
+    /// Returns the bytes from a position to the end of the record area.
     #[inline]
     pub(crate) const fn to_end(self, at: Position) -> u64 {
         self.get() - self.offset(at) as u64
     }
 
-    /// The longest record: its frame takes half the ring, so that an empty ring has room for it
+    /// Returns the length of the longest record: its frame takes half the ring, so that an empty ring has room for it
     /// wherever its head stands, behind the padding that it may need.
     #[inline]
     pub(crate) const fn max_record(self) -> usize {

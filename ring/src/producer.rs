@@ -4,13 +4,12 @@
     reason = "hands out the free bytes that the algorithm proves free"
 )]
 
-use core::fmt;
-use core::ops::{Deref, DerefMut};
-
 use crate::layout::{FrameHeader, frame_len};
 use crate::ordering;
+use crate::peer_error::PeerError;
 use crate::position::{ALIGN, Capacity, Position};
-use crate::region::{Region, SlotMut};
+use crate::region::Region;
+use crate::reservation::{Reservation, Reserve};
 use crate::sync::Ordering;
 
 /// How far the producer makes cache lines its own at a time: sixteen of 64 bytes.
@@ -18,10 +17,21 @@ const STRIDE: u64 = 1024;
 
 /// The writing end of a ring. There is one.
 ///
-/// Keeps its own exact positions and a possibly old copy of the consumer's head, which it reads
+/// It keeps its own exact positions and a possibly old copy of the consumer's head, which it reads
 /// again only when the ring seems full. Nothing that the consumer's process writes can make it
 /// panic, loop or write outside the ring: the consumer's words are read once per use and checked,
 /// and record bytes are never read back.
+///
+/// # Examples
+/// ```
+/// use agentfs_ring::{Capacity, heap};
+///
+/// let (producer, _consumer) = heap(Capacity::MIN)?;
+/// assert_eq!(producer.capacity(), Capacity::MIN);
+/// assert_eq!(producer.max_record(), Capacity::MIN.bytes() / 2 - 8);
+/// assert_eq!(producer.tail().get(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Producer {
     region: Region,
@@ -33,17 +43,6 @@ pub struct Producer {
     head: Position,
     /// The cache lines up to here are this core's, or were when they were last written.
     owned: Position,
-}
-
-/// What [`Producer::reserve`] found.
-#[derive(Debug)]
-pub enum Reserve<'a> {
-    /// Room: write the record in place, then [`commit`](Reservation::commit) it.
-    Slot(Reservation<'a>),
-    /// No room until the consumer releases records.
-    Full,
-    /// The record is longer than [`Producer::max_record`] and can never be sent.
-    TooLong,
 }
 
 /// Whether a doorbell must be rung.
@@ -66,47 +65,6 @@ pub enum Refill {
     SpaceNow,
 }
 
-/// The consumer's words make no sense: it is broken or hostile. End its session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum PeerError {
-    /// The head is behind where it was, beyond what was published, or not at a frame.
-    Head {
-        /// What the word said.
-        found: Position,
-        /// The least it may be.
-        least: Position,
-        /// The most it may be.
-        most: Position,
-    },
-    /// The consumer wants to be woken at a position that was never published.
-    WakePosition {
-        /// What the word said.
-        found: Position,
-        /// The most it may be.
-        most: Position,
-    },
-}
-
-impl fmt::Display for PeerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Head { found, least, most } => write!(
-                f,
-                "the consumer's head is {found}, but must be a multiple of 8 from {least} to \
-                 {most}: close its session"
-            ),
-            Self::WakePosition { found, most } => write!(
-                f,
-                "the consumer wants to be woken at {found}, but nothing beyond {most} was \
-                 published: close its session"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for PeerError {}
-
 impl Producer {
     pub(crate) fn new(region: Region) -> Self {
         Self {
@@ -118,37 +76,75 @@ impl Producer {
         }
     }
 
-    /// The size of the record area.
+    /// Returns the size of the record area.
     #[must_use]
     #[inline]
     pub fn capacity(&self) -> Capacity {
         self.region.capacity()
     }
 
-    /// The longest record in bytes: half the ring less the frame header, so that it fits an empty
-    /// ring wherever that happens to start.
+    /// Returns the length of the longest record in bytes: half the ring less the frame header, so
+    /// that it fits an empty ring wherever that happens to start.
     #[must_use]
     #[inline]
     pub fn max_record(&self) -> usize {
         self.capacity().max_record()
     }
 
-    /// Where the next record's frame starts if it needs no padding: the end of what is committed.
+    /// Returns where the next record's frame starts if it needs no padding: the end of what is
+    /// committed.
     #[must_use]
     pub fn tail(&self) -> Position {
         self.tail
     }
 
-    /// Bytes committed and not known to be released, padding included.
+    /// Returns how many bytes are committed and not known to be released, padding included.
     ///
     /// # Staleness
     /// The consumer may have released more since it was last looked at; see [`Self::observe_head`].
+    ///
+    /// # Examples
+    /// It is never too low, so what is left is really free:
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// let _ = push(&mut producer, b"record")?;
+    /// assert_eq!(producer.used(), 16); // 8 bytes before it, and 2 that fill it up
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    /// It may be too high for as long as nobody looks. It does not say that a record is unread:
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// let _ = push(&mut producer, b"record")?;
+    /// let _record = claim.next()?;
+    /// let _ = claim.release();
+    /// assert_eq!(producer.used(), 16); // and yet it was read
+    /// producer.observe_head()?;
+    /// assert_eq!(producer.used(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn used(&self) -> usize {
         usize::try_from(self.tail.since(self.head)).unwrap_or(usize::MAX)
     }
 
-    /// Asks for `len` bytes to write one record in.
+    /// Returns `len` bytes to write one record in, if there is room.
     ///
     /// # Errors
     /// [`PeerError`] when the ring seemed full and the consumer's head is impossible.
@@ -202,7 +198,7 @@ impl Producer {
         }))
     }
 
-    /// What a frame takes at the tail: itself, and the padding before it if it would wrap.
+    /// Returns what a frame takes at the tail: itself, and the padding before it if it would wrap.
     #[inline]
     fn needed(&self, frame: u64) -> u64 {
         let to_end = self.capacity().to_end(self.tail);
@@ -253,11 +249,35 @@ impl Producer {
         self.capacity().get() - self.tail.since(self.head)
     }
 
-    /// Shows the consumer everything committed, and says whether it sleeps.
+    /// Shows the consumer everything committed, and returns whether it sleeps.
     ///
     /// # Errors
     /// [`PeerError`] when the consumer's wake-up position is impossible. The records are published
     /// all the same.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # use agentfs_ring::ArmOutcome;
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// assert_eq!(claim.arm()?, ArmOutcome::MaySleep);
+    /// for bytes in [b"one", b"two"] {
+    ///     let Reserve::Slot(mut slot) = producer.reserve(3)? else { unreachable!() };
+    ///     slot.copy_from_slice(bytes);
+    ///     slot.commit();
+    /// }
+    /// assert_eq!(producer.publish()?, Bell::Ring); // one wake-up for both
+    /// assert_eq!(producer.publish()?, Bell::Quiet); // there was nothing more
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn publish(&mut self) -> Result<Bell, PeerError> {
         let (old, new) = (self.published, self.tail);
@@ -282,14 +302,64 @@ impl Producer {
         Ok(Bell::Quiet)
     }
 
-    /// Whether the record whose frame starts at `at` (as [`Reservation::commit`] returned it) is
-    /// still unread, so that a change made before this call needs no record of its own.
+    /// Returns whether the record whose frame starts at `at` (as [`Reservation::commit`] returned
+    /// it) is still unread, so that a change made before this call needs no record of its own.
     ///
-    /// If it says yes, the consumer releases that record after the change: whatever looks at the
+    /// After a "yes" the consumer releases that record after the change: whatever looks at the
     /// changed thing because of that record sees the change.
     ///
     /// # Errors
     /// [`PeerError`] when the consumer's head is impossible.
+    ///
+    /// # Staleness
+    /// "No" stays true; "yes" may be wrong by the time it is returned, and covers the changes that
+    /// were made before the call.
+    ///
+    /// # Examples
+    /// First the change, then the question:
+    /// ```
+    /// # use std::sync::atomic::{AtomicU32, Ordering};
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let size = AtomicU32::new(0);
+    /// let at = producer.tail();
+    /// let _ = push(&mut producer, b"the size changed")?;
+    ///
+    /// size.store(2, Ordering::Relaxed);
+    /// if !producer.is_unread(at)? {
+    ///     let _ = push(&mut producer, b"the size changed")?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    /// Not the other way round. Between the answer and the change the record may be read, and nobody
+    /// hears of the change:
+    /// ```no_run
+    /// # use std::sync::atomic::{AtomicU32, Ordering};
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let size = AtomicU32::new(0);
+    /// # let at = producer.tail();
+    /// let unread = producer.is_unread(at)?; // wrong: the question comes first
+    /// size.store(2, Ordering::Relaxed);
+    /// if !unread {
+    ///     let _ = push(&mut producer, b"the size changed")?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn is_unread(&mut self, at: Position) -> Result<bool, PeerError> {
         if at < self.head {
@@ -306,6 +376,30 @@ impl Producer {
     ///
     /// # Errors
     /// [`PeerError`] when the consumer's head is impossible.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::Refill;
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// # let bytes = vec![0; producer.max_record()];
+    /// # let _ = push(&mut producer, &bytes)?;
+    /// # let _ = push(&mut producer, &bytes)?;
+    /// assert!(matches!(producer.reserve(100)?, Reserve::Full));
+    /// match producer.request_refill(100)? {
+    ///     Refill::SpaceNow => { /* write the record now: no bell will be rung */ }
+    ///     Refill::Requested => { /* keep the record until the refill doorbell is rung */ }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn request_refill(&mut self, len: usize) -> Result<Refill, PeerError> {
         debug_assert_eq!(self.tail, self.published, "publish before asking for room");
         let capacity = self.capacity();
@@ -324,10 +418,33 @@ impl Producer {
         })
     }
 
-    /// Looks at the consumer's head: everything before it is released.
+    /// Looks at the consumer's head and returns it: everything before it is released.
     ///
     /// # Errors
-    /// [`PeerError`] when it is impossible.
+    /// [`PeerError`] when the head is impossible.
+    ///
+    /// # Staleness
+    /// What is released stays so; more may be by the time the head is returned.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// let _ = push(&mut producer, b"record")?;
+    /// assert_eq!(producer.observe_head()?.get(), 0);
+    /// let _record = claim.next()?;
+    /// let _ = claim.release();
+    /// assert_eq!(producer.observe_head()?, producer.tail());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn observe_head(&mut self) -> Result<Position, PeerError> {
         let head = Position::new(self.region.head().load(ordering::reuse()));
         if head.is_aligned() && self.head <= head && head <= self.published {
@@ -340,44 +457,5 @@ impl Producer {
                 most: self.published,
             })
         }
-    }
-}
-
-/// Room for one record: a byte slice at a multiple of eight, whose contents are unspecified.
-/// Dropping it without [`commit`](Self::commit) gives the room back.
-#[derive(Debug)]
-pub struct Reservation<'a> {
-    region: &'a Region,
-    tail: &'a mut Position,
-    header: FrameHeader,
-    slot: SlotMut<'a>,
-}
-
-impl Reservation<'_> {
-    /// Makes the record part of the next [`Producer::publish`]. Returns where its frame starts.
-    #[inline]
-    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
-    pub fn commit(self) -> Position {
-        self.slot.finish();
-        let at = *self.tail;
-        self.region.set_frame_header(at, self.header);
-        *self.tail = at.advanced(self.header.frame_len());
-        at
-    }
-}
-
-impl Deref for Reservation<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.slot.bytes()
-    }
-}
-
-impl DerefMut for Reservation<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.slot.bytes_mut()
     }
 }

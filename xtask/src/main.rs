@@ -7,16 +7,21 @@
 
 mod bench;
 mod compat;
+mod fuzz;
 mod lint;
 mod loom;
 mod macos;
+mod miri;
+mod nightly;
 mod package;
 mod process_tree;
+mod publish;
 mod report;
 mod soak;
 mod test;
 mod tidy;
 mod tools;
+mod tsan;
 
 use std::process::ExitCode;
 
@@ -55,11 +60,19 @@ enum Command {
     Soak(soak::Args),
     /// Build the Debian package, install it into a root of its own, and use it from there
     Package(package::Args),
+    /// Package the library crates as for crates.io, and send nothing
+    Publish(publish::Args),
+    /// Any bytes that a peer could send, as a fuzzer finds them, for ten seconds a target
+    Fuzz(fuzz::Args),
+    /// ThreadSanitizer over the ring's tests and the daemon's tests of its locks
+    Tsan(tsan::Args),
+    /// Miri over the unit tests of the ring and the protocol, where Miri is installed
+    Miri,
     /// Run a benchmark and print its table
     Bench(bench::Args),
     /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, soak, compat, package, loom --mutants, macos
+    /// Everything: lint, test, soak, compat, package, publish, fuzz, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }
@@ -78,6 +91,10 @@ fn main() -> ExitCode {
         Command::Compat(args) => compat::run(&mut report, args),
         Command::Soak(args) => soak::run(&mut report, args),
         Command::Package(args) => package::run(&mut report, args),
+        Command::Publish(args) => publish::run(&mut report, args),
+        Command::Fuzz(args) => fuzz::run(&mut report, args),
+        Command::Tsan(args) => tsan::run(&mut report, args),
+        Command::Miri => miri::run(&mut report),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
         Command::Ci => {
@@ -87,6 +104,8 @@ fn main() -> ExitCode {
             soak::run(&mut report, &soak::Args::default());
             compat::run(&mut report, &compat::Args::default());
             package::run(&mut report, &package::Args { dev: true });
+            publish::run(&mut report, &publish::Args::default());
+            fuzz::run(&mut report, &fuzz::Args::default());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }

@@ -7,7 +7,8 @@ use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{
     BranchToken, ByPath, Code, EventsSubscribe, EventsUnsubscribe, FsStat, Hello, QueueClose,
     QueueKind, QueueOpen, Shutdown, Status, UpdateDoorbellIdent, WatchBatch, WatchDoorbell,
-    WatchOutcome, WatchRegisterInotify, WatchRegisterKqueue, WatchRegisterTree, WatchUnregister,
+    WatchOutcome, WatchRegisterFSEvents, WatchRegisterInotify, WatchRegisterKqueue,
+    WatchRegisterTree, WatchUnregister,
 };
 use agentfs_proto::record::Kind;
 use rustix::process::{Pid, Signal, kill_process};
@@ -230,6 +231,38 @@ fn queues_and_watches_are_checked() {
         code(client.call(QueueClose { queue: number }, soon())),
         Code::NOT_FOUND
     );
+}
+
+#[test]
+fn what_an_fsevents_stream_cannot_have_yet_is_refused() {
+    let daemon = DaemonProcess::start();
+    let mut client = daemon.client();
+    let open = QueueOpen {
+        kind: QueueKind::FsEvents,
+        capacity: 0,
+    };
+    let queue = client.open_queue(open, soon()).unwrap().opened.queue;
+    let stream = |latency_ns, since| WatchRegisterFSEvents {
+        queue,
+        watch: 1,
+        paths: vec!["/".into()],
+        flags: 0,
+        latency_ns,
+        since,
+    };
+    for (latency_ns, since, names) in [
+        (1_000_000, u64::MAX, "a latency"),
+        (0, 0, "an earlier event"),
+        (0, 7, "an earlier event"),
+    ] {
+        let refused = client.call(stream(latency_ns, since), soon());
+        let Err(CallError::Refused(error)) = refused else {
+            panic!("{latency_ns} {since}: {refused:?}");
+        };
+        assert_eq!(error.code, Code::UNSUPPORTED);
+        assert!(error.message.contains(names), "{}", error.message);
+    }
+    client.call(stream(0, u64::MAX), soon()).unwrap();
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
 use crate::shared::services::Services;
 
+/// `kFSEventStreamEventIdSinceNow`.
+const EVENT_ID_SINCE_NOW: u64 = u64::MAX;
+
 /// The queues and watches of one session.
 #[derive(Debug)]
 pub(crate) struct Watches<'a> {
@@ -31,6 +34,11 @@ pub(crate) struct Watches<'a> {
 struct Found {
     node: NodeId,
     mount: Option<MountId>,
+}
+
+fn not_served(what: &str, way_out: &str) -> Refusal {
+    let text = format!("this daemon does not serve {what} for FSEvents streams yet; {way_out}");
+    Refusal::new(Code::UNSUPPORTED, text)
 }
 
 impl Watches<'_> {
@@ -145,6 +153,13 @@ impl Watches<'_> {
         &mut self,
         it: &WatchRegisterFSEvents,
     ) -> Result<WatchRegistered, Refusal> {
+        if it.latency_ns != 0 {
+            return Err(not_served("a latency", "send latency_ns 0"));
+        }
+        if it.since != EVENT_ID_SINCE_NOW {
+            let way_out = "send u64::MAX as since, which starts at the present";
+            return Err(not_served("a start at an earlier event", way_out));
+        }
         let paths = it
             .paths
             .iter()

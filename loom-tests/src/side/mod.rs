@@ -34,45 +34,45 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The producer rang the doorbell.
+    /// Counts a ring of the doorbell.
     pub fn count_ring(&self) {
         self.rings.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A consumer asked to be woken.
+    /// Counts a consumer that asked to be woken.
     pub fn count_arm(&self) {
         self.arms.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A record was released.
+    /// Counts a record that was released.
     pub fn count_popped(&self) {
         self.popped.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A record was published.
+    /// Counts a record that was published.
     pub fn count_pushed(&self) {
         self.pushed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Doorbells rung so far.
+    /// Returns how often the doorbell was rung.
     #[must_use]
     pub fn rings(&self) -> u64 {
         self.rings.load(Ordering::Relaxed)
     }
 
-    /// Times a consumer asked to be woken.
+    /// Returns how often a consumer asked to be woken.
     #[must_use]
     pub fn arms(&self) -> u64 {
         self.arms.load(Ordering::Relaxed)
     }
 
-    /// Records released.
+    /// Returns how many records were released.
     #[must_use]
     pub fn popped(&self) -> u64 {
         self.popped.load(Ordering::Relaxed)
     }
 
-    /// Records published.
+    /// Returns how many records were published.
     #[must_use]
     pub fn pushed(&self) -> u64 {
         self.pushed.load(Ordering::Relaxed)

@@ -101,26 +101,26 @@ impl Side {
         self.file.load(Ordering::Relaxed)
     }
 
-    /// How often a consumer that shares its end tries its luck. Few times: loom cannot tell a spin
+    /// Returns how often a consumer that shares its end tries its luck. Few times: loom cannot tell a spin
     /// that waits for another thread from one that never ends.
     #[must_use]
     pub fn tries(&self) -> u64 {
         self.items
     }
 
-    /// How many records this run is about.
+    /// Returns how many records this run is about.
     #[must_use]
     pub fn items(&self) -> u64 {
         self.items
     }
 
-    /// Who this consumer is.
+    /// Returns the name of this consumer.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
 
-    /// The counters of the run.
+    /// Returns the counters of the run.
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally

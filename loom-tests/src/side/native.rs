@@ -52,7 +52,7 @@ impl SharedMemory {
         unsafe { &*self.0.as_ptr().cast::<Shared>() }
     }
 
-    /// The counters of the run.
+    /// Returns the counters of the run.
     #[must_use]
     pub fn counters(&self) -> &Tally {
         &self.get().tally
@@ -119,7 +119,7 @@ impl Side {
         }
     }
 
-    /// Has nothing to do for the moment.
+    /// Lets a moment pass in which there is nothing to do.
     ///
     /// # Panics
     /// When that goes on beyond the deadline.
@@ -152,25 +152,25 @@ impl Side {
         self.shared.get().file.load(Ordering::Relaxed)
     }
 
-    /// How often a consumer that shares its end tries its luck: until the work is done.
+    /// Returns how often a consumer that shares its end tries its luck: until the work is done.
     #[must_use]
     pub fn tries(&self) -> u64 {
         u64::MAX
     }
 
-    /// How many records this run is about.
+    /// Returns how many records this run is about.
     #[must_use]
     pub fn items(&self) -> u64 {
         self.items
     }
 
-    /// Who this consumer is.
+    /// Returns the name of this consumer.
     #[must_use]
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
 
-    /// The counters of the run.
+    /// Returns the counters of the run.
     #[must_use]
     pub fn tally(&self) -> &Tally {
         self.shared.counters()
@@ -193,7 +193,7 @@ use doorbell::pipe as bell;
 #[cfg(not(target_os = "linux"))]
 const BELL: BellKind = BellKind::Pipe;
 
-/// Two connected sockets that no process inherits. Set afterwards, because not every system can at
+/// Makes two connected sockets that no process inherits. That is set afterwards, because not every system can at
 /// once; the caller starts no process meanwhile.
 fn lifeline() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::empty();
@@ -233,7 +233,7 @@ impl World {
         Ok((world, producer))
     }
 
-    /// Copies, without close-on-exec, of what a consumer's process needs, in the order in which
+    /// Returns copies, without close-on-exec, of what a consumer's process needs, in the order in which
     /// [`consumer`](Self::consumer) takes them.
     ///
     /// # Errors
@@ -249,7 +249,7 @@ impl World {
         ])
     }
 
-    /// The producer's side, in this process. The consumer's ends are closed here.
+    /// Returns the producer's side, in this process. The consumer's ends are closed here.
     ///
     /// # Errors
     /// When the system refuses memory.
@@ -264,7 +264,7 @@ impl World {
         )
     }
 
-    /// A consumer's side, from the numbers of inherited descriptors.
+    /// Returns a consumer's side, from the numbers of inherited descriptors.
     ///
     /// # Errors
     /// When they are not what [`consumer_fds`](Self::consumer_fds) gave.
@@ -286,7 +286,7 @@ impl World {
 }
 
 impl World {
-    /// The numbers of descriptors, to be handed to a process on its command line.
+    /// Returns the numbers of descriptors, to be handed to a process on its command line.
     #[must_use]
     pub fn numbers(fds: &[OwnedFd; FD_COUNT]) -> Vec<String> {
         fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect()

@@ -119,7 +119,7 @@ container! {
     pub struct BranchApply {
         /// The branch's name; empty for the session's own.
         pub name: String,
-        /// Only tell what would be done.
+        /// Whether to return only what would be done.
         pub dry_run: bool,
         /// Take the branch's side where both changed.
         pub force: bool,

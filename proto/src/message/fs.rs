@@ -1,7 +1,7 @@
 //! Operations of the filesystem, with the meaning of the system calls they are named after.
 
 use crate::bytes::Bytes;
-use crate::ssz::{container, union};
+use crate::ssz::{answers, container, requests};
 
 /// Bits of [`FsOpen::flags`].
 pub mod open_flags {
@@ -230,53 +230,59 @@ container! {
     }
 }
 
-union! {
+/// An operation with the type of its answer.
+pub trait FsCall: Into<FsOp> {
+    /// What [`FsReply`] holds when the operation was carried out.
+    type Answer: TryFrom<FsReply, Error = FsReply>;
+}
+
+requests! {
     /// What to do in the filesystem.
-    pub enum FsOp {
+    pub enum FsOp: FsCall {
         /// `stat`
-        0 => Stat(FsStat),
+        0 => Stat(FsStat) -> Attr,
         /// `readdir`
-        1 => ReadDir(FsReadDir),
+        1 => ReadDir(FsReadDir) -> FsEntries,
         /// `readlink`
-        2 => ReadLink(FsReadLink),
+        2 => ReadLink(FsReadLink) -> FsLinkTarget,
         /// `open`
-        3 => Open(FsOpen),
+        3 => Open(FsOpen) -> FsOpened,
         /// `close`
-        4 => Close(FsClose),
+        4 => Close(FsClose) -> FsDone,
         /// `pread`
-        5 => Read(FsRead),
+        5 => Read(FsRead) -> FsData,
         /// `pwrite`
-        6 => Write(FsWrite),
+        6 => Write(FsWrite) -> FsWritten,
         /// `truncate`
-        7 => Truncate(FsTruncate),
+        7 => Truncate(FsTruncate) -> FsDone,
         /// `mkdir`
-        8 => Mkdir(FsMkdir),
+        8 => Mkdir(FsMkdir) -> FsDone,
         /// `mknod`
-        9 => Mknod(FsMknod),
+        9 => Mknod(FsMknod) -> FsDone,
         /// `symlink`
-        10 => Symlink(FsSymlink),
+        10 => Symlink(FsSymlink) -> FsDone,
         /// `link`
-        11 => Link(FsLink),
+        11 => Link(FsLink) -> FsDone,
         /// `unlink`
-        12 => Unlink(FsUnlink),
+        12 => Unlink(FsUnlink) -> FsDone,
         /// `rmdir`
-        13 => Rmdir(FsRmdir),
+        13 => Rmdir(FsRmdir) -> FsDone,
         /// `rename`
-        14 => Rename(FsRename),
+        14 => Rename(FsRename) -> FsDone,
         /// `chmod`
-        15 => Chmod(FsChmod),
+        15 => Chmod(FsChmod) -> FsDone,
         /// `chown`
-        16 => Chown(FsChown),
+        16 => Chown(FsChown) -> FsDone,
         /// `utimensat`
-        17 => Utimens(FsUtimens),
+        17 => Utimens(FsUtimens) -> FsDone,
         /// `setxattr`
-        18 => SetXattr(FsSetXattr),
+        18 => SetXattr(FsSetXattr) -> FsDone,
         /// `getxattr`
-        19 => GetXattr(FsGetXattr),
+        19 => GetXattr(FsGetXattr) -> FsXattr,
         /// `listxattr`
-        20 => ListXattr(FsListXattr),
+        20 => ListXattr(FsListXattr) -> FsXattrs,
         /// `removexattr`
-        21 => RemoveXattr(FsRemoveXattr),
+        21 => RemoveXattr(FsRemoveXattr) -> FsDone,
     }
 }
 
@@ -368,7 +374,7 @@ container! {
     }
 }
 
-union! {
+answers! {
     /// What became of an [`FsOp`].
     pub enum FsReply {
         /// It was carried out.
@@ -390,42 +396,4 @@ union! {
         /// `listxattr`
         8 => Xattrs(FsXattrs),
     }
-}
-
-/// An operation with the type of its answer.
-pub trait FsCall: Into<FsOp> {
-    /// What [`FsReply`] holds when the operation was carried out.
-    type Answer: TryFrom<FsReply, Error = FsReply>;
-}
-
-macro_rules! fs_answers {
-    ($( $variant:ident($answer:ident) to $( $op:ident )+, )+) => {$(
-        impl TryFrom<FsReply> for $answer {
-            type Error = FsReply;
-
-            fn try_from(reply: FsReply) -> Result<Self, FsReply> {
-                if let FsReply::$variant(answer) = reply { Ok(answer) } else { Err(reply) }
-            }
-        }
-
-        $(
-            impl FsCall for $op {
-                type Answer = $answer;
-            }
-        )+
-    )+};
-}
-
-fs_answers! {
-    Done(FsDone) to
-        FsClose FsTruncate FsMkdir FsMknod FsSymlink FsLink FsUnlink FsRmdir FsRename FsChmod
-        FsChown FsUtimens FsSetXattr FsRemoveXattr,
-    Attr(Attr) to FsStat,
-    Entries(FsEntries) to FsReadDir,
-    LinkTarget(FsLinkTarget) to FsReadLink,
-    Opened(FsOpened) to FsOpen,
-    Data(FsData) to FsRead,
-    Written(FsWritten) to FsWrite,
-    Xattr(FsXattr) to FsGetXattr,
-    Xattrs(FsXattrs) to FsListXattr,
 }

@@ -4,8 +4,8 @@
 //! number for each, in the order of the requests. Number 0 is for what was not asked for:
 //! [`FsEventBroadcast`].
 //!
-//! Descriptors travel from the daemon to the program, because whoever gives a descriptor away
-//! decides whether writing to it can block. [`FromDaemon::descriptors`] says how many come with a
+//! Descriptors travel from the daemon to the program, because the process that makes a
+//! descriptor decides whether writing to it can block. [`FromDaemon::descriptors`] says how many come with a
 //! frame. The one exception is [`MountServe`]: only the process that mounts can open its `/dev/fuse`.
 
 mod branch;
@@ -22,7 +22,7 @@ pub use self::session::*;
 pub use self::status::*;
 pub use self::watch::*;
 
-use crate::ssz::{container, union};
+use crate::ssz::{answers, container, requests};
 
 /// The lowest protocol version this crate speaks.
 pub const VERSION_MIN: u32 = 2;
@@ -49,98 +49,104 @@ container! {
     }
 }
 
-union! {
+/// A request with the type of its answer.
+pub trait Call: Into<Request> {
+    /// What [`Reply`] holds when the request was carried out.
+    type Answer: TryFrom<Reply, Error = Reply>;
+}
+
+requests! {
     /// What a program asks of the daemon.
-    pub enum Request {
+    pub enum Request: Call {
         /// The first request of every connection.
-        0 => Hello(Hello),
+        0 => Hello(Hello) -> Welcome,
         /// Asks for a sign of life.
-        1 => Ping(Ping),
+        1 => Ping(Ping) -> Done,
         /// Makes a queue.
-        2 => QueueOpen(QueueOpen),
+        2 => QueueOpen(QueueOpen) -> QueueOpened,
         /// Ends a queue and its watches.
-        3 => QueueClose(QueueClose),
+        3 => QueueClose(QueueClose) -> Done,
         /// A watch of a kqueue.
-        4 => WatchRegisterKqueue(WatchRegisterKqueue),
+        4 => WatchRegisterKqueue(WatchRegisterKqueue) -> WatchRegistered,
         /// A watch of an inotify instance.
-        5 => WatchRegisterInotify(WatchRegisterInotify),
+        5 => WatchRegisterInotify(WatchRegisterInotify) -> WatchRegistered,
         /// The watch of an FSEvents stream.
-        6 => WatchRegisterFSEvents(WatchRegisterFSEvents),
+        6 => WatchRegisterFSEvents(WatchRegisterFSEvents) -> WatchRegistered,
         /// A native watch of a tree.
-        7 => WatchRegisterTree(WatchRegisterTree),
+        7 => WatchRegisterTree(WatchRegisterTree) -> WatchRegistered,
         /// Many registrations at once.
-        8 => WatchBatch(WatchBatch),
+        8 => WatchBatch(WatchBatch) -> WatchBatched,
         /// Ends a watch.
-        9 => WatchUnregister(WatchUnregister),
+        9 => WatchUnregister(WatchUnregister) -> Done,
         /// Asks for a new doorbell of a queue.
-        10 => WatchDoorbell(WatchDoorbell),
-        /// Tells the ident of a kqueue's reserved `EVFILT_USER` knote.
-        11 => UpdateDoorbellIdent(UpdateDoorbellIdent),
+        10 => WatchDoorbell(WatchDoorbell) -> DoorbellGiven,
+        /// Reports the ident of a kqueue's reserved `EVFILT_USER` knote.
+        11 => UpdateDoorbellIdent(UpdateDoorbellIdent) -> Done,
         /// Asks for [`FsEventBroadcast`]s on this connection.
-        12 => EventsSubscribe(EventsSubscribe),
+        12 => EventsSubscribe(EventsSubscribe) -> Done,
         /// Ends [`FsEventBroadcast`]s.
-        13 => EventsUnsubscribe(EventsUnsubscribe),
+        13 => EventsUnsubscribe(EventsUnsubscribe) -> Done,
         /// Makes the session's request channel.
-        14 => RequestChannelOpen(RequestChannelOpen),
+        14 => RequestChannelOpen(RequestChannelOpen) -> RequestChannelOpened,
         /// An operation of the filesystem.
-        32 => Fs(FsRequest),
+        32 => Fs(FsRequest) -> FsReply,
         /// Makes a branch.
-        48 => BranchCreate(BranchCreate),
+        48 => BranchCreate(BranchCreate) -> BranchCreated,
         /// Lists the branches.
-        49 => BranchList(BranchList),
+        49 => BranchList(BranchList) -> Branches,
         /// Deletes a branch.
-        50 => BranchDelete(BranchDelete),
+        50 => BranchDelete(BranchDelete) -> Done,
         /// Compares a branch with what it came from.
-        51 => BranchDiff(BranchDiff),
+        51 => BranchDiff(BranchDiff) -> Diff,
         /// Carries the changes of a branch over to the lower directory.
-        52 => BranchApply(BranchApply),
+        52 => BranchApply(BranchApply) -> Applied,
         /// The next page of a [`BranchDiff`].
-        53 => PageNext(PageNext),
+        53 => PageNext(PageNext) -> Diff,
         /// Makes the token that binds sessions to a branch.
-        54 => BranchToken(BranchToken),
+        54 => BranchToken(BranchToken) -> TokenMade,
         /// Deletes a branch when it is no longer used.
-        55 => BranchRetire(BranchRetire),
+        55 => BranchRetire(BranchRetire) -> Done,
         /// Makes a snapshot.
-        56 => SnapshotCreate(SnapshotCreate),
+        56 => SnapshotCreate(SnapshotCreate) -> SnapshotCreated,
         /// Lists the snapshots.
-        57 => SnapshotList(SnapshotList),
+        57 => SnapshotList(SnapshotList) -> Snapshots,
         /// Sets a branch back to a snapshot.
-        58 => SnapshotRestore(SnapshotRestore),
+        58 => SnapshotRestore(SnapshotRestore) -> Done,
         /// Deletes a snapshot.
-        59 => SnapshotDelete(SnapshotDelete),
+        59 => SnapshotDelete(SnapshotDelete) -> Done,
         /// Writes what a branch changed to a directory.
-        60 => BranchExport(BranchExport),
+        60 => BranchExport(BranchExport) -> Exported,
         /// Keeps a branch as one at work while the session lasts.
-        61 => BranchHold(BranchHold),
+        61 => BranchHold(BranchHold) -> Done,
         /// Lists the mounts.
-        64 => MountList(MountList),
+        64 => MountList(MountList) -> Mounts,
         /// Sessions, queues and counters.
-        65 => Status(Status),
+        65 => Status(Status) -> StatusReport,
         /// Ends the daemon.
-        66 => Shutdown(Shutdown),
+        66 => Shutdown(Shutdown) -> Ending,
         /// Mounts a branch.
-        67 => Mount(Mount),
+        67 => Mount(Mount) -> MountInfo,
         /// Takes a mount away.
-        68 => Unmount(Unmount),
+        68 => Unmount(Unmount) -> Done,
         /// Shows a branch in a mount of the program's own; descriptor: its `/dev/fuse`.
-        69 => MountServe(MountServe),
+        69 => MountServe(MountServe) -> MountInfo,
         /// Waits for the end of a mount.
-        70 => MountWait(MountWait),
+        70 => MountWait(MountWait) -> Done,
         /// What a queue watches.
-        71 => WatchList(WatchList),
+        71 => WatchList(WatchList) -> WatchesListed,
         /// Which directory is below the branches.
-        72 => Project(Project),
+        72 => Project(Project) -> ProjectInfo,
     }
 }
 
-union! {
+answers! {
     /// What the daemon says.
     pub enum Reply {
         /// The request was refused; nothing was changed.
         0 => Error(ErrorReply),
         /// Answers [`Hello`].
         1 => Welcome(Welcome),
-        /// The request was carried out and there is nothing to tell.
+        /// The request was carried out, and has no other answer.
         2 => Done(Done),
         /// Answers [`QueueOpen`]; descriptors: ring, refill doorbell, doorbell.
         3 => QueueOpened(QueueOpened),
@@ -187,97 +193,4 @@ union! {
         /// Answers [`Project`].
         72 => ProjectInfo(ProjectInfo),
     }
-}
-
-/// A request with the type of its answer.
-pub trait Call: Into<Request> {
-    /// What [`Reply`] holds when the request was carried out.
-    type Answer: TryFrom<Reply, Error = Reply>;
-}
-
-macro_rules! calls {
-    ($( $request:ident => $answer:ident, )+) => {$(
-        impl Call for $request {
-            type Answer = $answer;
-        }
-    )+};
-}
-
-macro_rules! answers {
-    ($( $variant:ident($answer:ident), )+) => {$(
-        impl TryFrom<Reply> for $answer {
-            type Error = Reply;
-
-            fn try_from(reply: Reply) -> Result<Self, Reply> {
-                if let Reply::$variant(answer) = reply { Ok(answer) } else { Err(reply) }
-            }
-        }
-    )+};
-}
-
-calls! {
-    Hello => Welcome,
-    Ping => Done,
-    QueueOpen => QueueOpened,
-    QueueClose => Done,
-    WatchRegisterKqueue => WatchRegistered,
-    WatchRegisterInotify => WatchRegistered,
-    WatchRegisterFSEvents => WatchRegistered,
-    WatchRegisterTree => WatchRegistered,
-    WatchBatch => WatchBatched,
-    WatchUnregister => Done,
-    WatchDoorbell => DoorbellGiven,
-    UpdateDoorbellIdent => Done,
-    EventsSubscribe => Done,
-    EventsUnsubscribe => Done,
-    RequestChannelOpen => RequestChannelOpened,
-    FsRequest => FsReply,
-    BranchCreate => BranchCreated,
-    BranchList => Branches,
-    BranchDelete => Done,
-    BranchDiff => Diff,
-    PageNext => Diff,
-    BranchApply => Applied,
-    BranchToken => TokenMade,
-    BranchRetire => Done,
-    BranchExport => Exported,
-    BranchHold => Done,
-    SnapshotCreate => SnapshotCreated,
-    SnapshotList => Snapshots,
-    SnapshotRestore => Done,
-    SnapshotDelete => Done,
-    MountList => Mounts,
-    Status => StatusReport,
-    Shutdown => Ending,
-    Mount => MountInfo,
-    Unmount => Done,
-    MountServe => MountInfo,
-    MountWait => Done,
-    WatchList => WatchesListed,
-    Project => ProjectInfo,
-}
-
-answers! {
-    Welcome(Welcome),
-    Done(Done),
-    QueueOpened(QueueOpened),
-    WatchBatched(WatchBatched),
-    WatchRegistered(WatchRegistered),
-    DoorbellGiven(DoorbellGiven),
-    RequestChannelOpened(RequestChannelOpened),
-    Fs(FsReply),
-    BranchCreated(BranchCreated),
-    Branches(Branches),
-    Diff(Diff),
-    Applied(Applied),
-    TokenMade(TokenMade),
-    Exported(Exported),
-    SnapshotCreated(SnapshotCreated),
-    Snapshots(Snapshots),
-    Mounts(Mounts),
-    StatusReport(StatusReport),
-    Ending(Ending),
-    MountInfo(MountInfo),
-    WatchesListed(WatchesListed),
-    ProjectInfo(ProjectInfo),
 }

@@ -22,7 +22,7 @@ container! {
         pub branch_name: String,
         /// Its device, as `st_dev`.
         pub st_dev: u64,
-        /// Where it was mounted, in the mount namespace of who mounted it.
+        /// Where it was mounted, in the mount namespace of the process that mounted it.
         pub path: Bytes,
     }
 
@@ -100,7 +100,7 @@ container! {
         pub ring_unread: u32,
         /// Records that wait because the ring is full.
         pub spilled: u32,
-        /// Whether a difference will be told instead of events.
+        /// Whether the difference will be delivered instead of events.
         pub healing: bool,
         /// The ident of the reserved knote, or 0.
         pub doorbell_ident: u64,

@@ -100,9 +100,11 @@ container! {
         pub paths: Vec<Bytes>,
         /// `kFSEventStreamCreateFlag*` bits.
         pub flags: u32,
-        /// Nanoseconds in which events of one path become one.
+        /// Nanoseconds in which events of one path become one. A daemon that does not serve that
+        /// yet refuses what is not 0 as [`UNSUPPORTED`](super::Code::UNSUPPORTED).
         pub latency_ns: u64,
-        /// The event id after which to start, or `u64::MAX` for now.
+        /// The event id after which to start, or `u64::MAX` for the present. A daemon that does not
+        /// serve that yet refuses any other id as [`UNSUPPORTED`](super::Code::UNSUPPORTED).
         pub since: u64,
     }
 
@@ -114,7 +116,7 @@ container! {
         pub watch: u64,
         /// Absolute, in the session's branch. It need not exist.
         pub path: Bytes,
-        /// Whether opening, reading and closing are told too.
+        /// Whether opening, reading and closing are reported too.
         pub activity: bool,
     }
 
@@ -140,7 +142,7 @@ container! {
         pub node: u64,
     }
 
-    /// The watch is registered: every change that is committed from now on is heard.
+    /// The watch is registered: every change that is committed from now on is delivered.
     pub struct WatchRegistered {
         /// The node that is watched; 0 for a tree.
         pub node: u64,
@@ -155,8 +157,8 @@ container! {
         pub watch: u64,
     }
 
-    /// Asks for a new doorbell of a queue, for a program that lost its own. The old one is rung no
-    /// more.
+    /// Asks for a new doorbell of a queue, for a program that lost its own. The old one is no longer
+    /// rung.
     pub struct WatchDoorbell {
         /// The queue.
         pub queue: u32,
@@ -185,7 +187,7 @@ container! {
         pub slots: u32,
     }
 
-    /// Tells which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only for
+    /// Reports which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only for
     /// people who look at the status.
     pub struct UpdateDoorbellIdent {
         /// The queue.
@@ -198,7 +200,7 @@ container! {
     pub struct EventsSubscribe {
         /// Absolute, in the session's branch.
         pub path: Bytes,
-        /// Whether opening, reading and closing are told too.
+        /// Whether opening, reading and closing are reported too.
         pub activity: bool,
     }
 

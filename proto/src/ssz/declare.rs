@@ -66,7 +66,7 @@ macro_rules! union {
         }
 
         impl $name {
-            /// The name of the variant.
+            /// Returns the name of the variant.
             #[must_use]
             pub fn name(&self) -> &'static str {
                 match self {
@@ -113,6 +113,61 @@ macro_rules! union {
     };
 }
 pub(crate) use union;
+
+/// Declares a union of requests, each with the type of its answer.
+macro_rules! requests {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident: $call:ident {
+            $(
+                $(#[$variant_meta:meta])*
+                $selector:literal => $variant:ident($type:ty) -> $answer:ty,
+            )+
+        }
+    ) => {
+        $crate::ssz::union! {
+            $(#[$meta])*
+            pub enum $name {
+                $( $(#[$variant_meta])* $selector => $variant($type), )+
+            }
+        }
+
+        $(
+            impl $call for $type {
+                type Answer = $answer;
+            }
+        )+
+    };
+}
+pub(crate) use requests;
+
+/// Declares a union of answers, each of which can be taken out of it.
+macro_rules! answers {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $( $(#[$variant_meta:meta])* $selector:literal => $variant:ident($type:ty), )+
+        }
+    ) => {
+        $crate::ssz::union! {
+            $(#[$meta])*
+            pub enum $name {
+                $( $(#[$variant_meta])* $selector => $variant($type), )+
+            }
+        }
+
+        $(
+            impl TryFrom<$name> for $type {
+                type Error = $name;
+
+                fn try_from(answer: $name) -> Result<Self, $name> {
+                    if let $name::$variant(it) = answer { Ok(it) } else { Err(answer) }
+                }
+            }
+        )+
+    };
+}
+pub(crate) use answers;
 
 /// Declares an enum that is one byte: the number of its variant. One without a name is refused.
 macro_rules! numbered {

@@ -52,7 +52,7 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// The producer's view: everything writable.
+    /// Makes the producer's view: everything writable.
     ///
     /// `map` must be [`region_len`] bytes long and zeroed; the words and the header are set up here.
     pub(crate) fn initialize(map: MmapRaw, capacity: Capacity) -> Self {
@@ -73,7 +73,7 @@ impl Region {
         unsafe { Self::from_parts(base, words, capacity, Mapping::Whole(Arc::new(map))) }
     }
 
-    /// The consumer's view: `all` read-only, `words` the consumer's page writable.
+    /// Makes the consumer's view: `all` read-only, `words` the consumer's page writable.
     pub(crate) fn attach(all: MmapRaw, words: MmapRaw, capacity: Capacity) -> Self {
         assert!(
             all.len() >= region_len(capacity),
@@ -115,7 +115,7 @@ impl Region {
         }
     }
 
-    /// Both ends over ordinary memory of this process.
+    /// Makes both ends over ordinary memory of this process.
     pub(crate) fn in_process(capacity: Capacity) -> std::io::Result<(Self, Self)> {
         let region = Self::initialize(MmapMut::map_anon(region_len(capacity))?.into(), capacity);
         let twin = Self {
@@ -125,7 +125,7 @@ impl Region {
         Ok((region, twin))
     }
 
-    /// A copy of the header of a mapping that nobody has validated yet.
+    /// Returns a copy of the header of a mapping that nobody has validated yet.
     ///
     /// The bytes are read once: what is validated is what is used.
     pub(crate) fn peek_header(all: &MmapRaw) -> Option<Header> {
@@ -210,7 +210,7 @@ impl Region {
             .store(header.to_word(), Ordering::Relaxed);
     }
 
-    /// The bytes of a record that is being written.
+    /// Returns the bytes of a record that is being written.
     ///
     /// # Safety
     /// - The caller is the producer, and holds no other slot.
@@ -225,7 +225,7 @@ impl Region {
         SlotMut(unsafe { core::slice::from_raw_parts_mut(self.byte(at).as_ptr(), len) })
     }
 
-    /// The bytes of a published record.
+    /// Returns the bytes of a published record.
     ///
     /// # Safety
     /// - The caller is the claimed consumer.

@@ -150,6 +150,18 @@ impl RequestWriter {
     ///
     /// # Errors
     /// [`OpenError`] when the descriptor holds no such channel.
+    ///
+    /// # Examples
+    /// ```
+    /// use agentfs_ring::{Capacity, requests};
+    ///
+    /// let (_reader, fd) = requests::create()?;
+    /// assert!(requests::RequestWriter::open(fd).is_ok());
+    ///
+    /// let (_producer, ring) = agentfs_ring::create(Capacity::DEFAULT)?;
+    /// assert!(requests::RequestWriter::open(ring).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn open(fd: OwnedFd) -> Result<Self, OpenError> {
         check_seals(&fd)?;
         let stat = fstat(&fd)

@@ -77,7 +77,44 @@ impl RequestReader {
         Self { region, head: 0 }
     }
 
-    /// Whether there is something to read. A fence and a load: cheap enough for every commit.
+    /// Returns whether there is something to read. It costs a fence and a load, which is cheap enough
+    /// for every commit.
+    ///
+    /// # Staleness
+    /// "Yes" stays true until the request is read; "no" may be wrong by the time it is returned. It
+    /// does cover every request whose sending had returned before.
+    ///
+    /// # Examples
+    /// First the change, then the look, so that whoever asked before the change is found:
+    /// ```
+    /// # use agentfs_ring::OwnerId;
+    /// # use agentfs_ring::requests::{RequestWriter, Sent, create};
+    /// # let (mut reader, fd) = create()?;
+    /// # let writer = RequestWriter::open(fd)?;
+    /// # let me = OwnerId::this_process();
+    /// # let mut size = 0;
+    /// # assert_eq!(writer.send([1, 2, 3, 4], me, |_| true), Sent::Sent);
+    /// size += 1;
+    /// assert!(reader.has_pending());
+    /// # let _ = size;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    /// Not the other way round. A program may send its request after the look, see the old state, and
+    /// be forgotten:
+    /// ```
+    /// # use agentfs_ring::OwnerId;
+    /// # use agentfs_ring::requests::{RequestWriter, Sent, create};
+    /// # let (mut reader, fd) = create()?;
+    /// # let writer = RequestWriter::open(fd)?;
+    /// # let me = OwnerId::this_process();
+    /// # let mut size = 0;
+    /// let asked = reader.has_pending(); // wrong: the look comes first
+    /// assert_eq!(writer.send([1, 2, 3, 4], me, |_| true), Sent::Sent);
+    /// size += 1;
+    /// assert!(!asked); // and yet somebody wanted to hear of this change
+    /// # let _ = size;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn has_pending(&self) -> bool {
         self.observe_tail() != self.head
@@ -88,10 +125,23 @@ impl RequestReader {
         self.region.tail().load(ordering::request_observe())
     }
 
-    /// The next request, or `None` when all were read. Its slot is free afterwards.
+    /// Returns the next request, or `None` when all were read. Its slot is free afterwards.
     ///
     /// # Errors
     /// [`TailError`] when the program claims to have sent more than fits, or less than was read.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::OwnerId;
+    /// # use agentfs_ring::requests::{RequestWriter, Sent, create};
+    /// # let (mut reader, fd) = create()?;
+    /// # let writer = RequestWriter::open(fd)?;
+    /// # let me = OwnerId::this_process();
+    /// assert_eq!(writer.send([1, 2, 3, 4], me, |_| true), Sent::Sent);
+    /// assert_eq!(reader.next()?, Some([1, 2, 3, 4]));
+    /// assert_eq!(reader.next()?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[expect(
         clippy::should_implement_trait,
         reason = "it fails, and may go on after None"
@@ -139,7 +189,24 @@ impl RequestWriter {
     }
 
     /// Sends a request. Never waits. `me` names the thread, and `is_alive` is asked about a thread
-    /// that holds the lock: who died while sending is passed over.
+    /// that holds the lock: one that died while sending is passed over.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::requests::SLOTS;
+    /// # use agentfs_ring::OwnerId;
+    /// # use agentfs_ring::requests::{RequestWriter, Sent, create};
+    /// # let (mut reader, fd) = create()?;
+    /// # let writer = RequestWriter::open(fd)?;
+    /// # let me = OwnerId::this_process();
+    /// for _ in 0..SLOTS {
+    ///     assert_eq!(writer.send([0; 4], me, |_| true), Sent::Sent);
+    /// }
+    /// assert_eq!(writer.send([0; 4], me, |_| true), Sent::Full);
+    /// reader.next()?;
+    /// assert_eq!(writer.send([0; 4], me, |_| true), Sent::Sent);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn send(
         &self,
         request: Request,
@@ -163,7 +230,8 @@ impl RequestWriter {
             }
         }
         let sent = self.append(request);
-        // Conditional, because somebody who was told that we are dead may hold it by now.
+        // Conditional, because another sender, whose `is_alive` said that we are dead, may hold the
+        // lock by now.
         // Relaxed on failure: nothing is done then.
         let unlock = ordering::request_unlock();
         let _ = lock.compare_exchange(me.get(), UNLOCKED, unlock, Ordering::Relaxed);

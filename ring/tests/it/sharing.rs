@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
-use agentfs_ring::{Capacity, Consumer, OwnerId, Producer, create};
+use agentfs_ring::{Capacity, Consumer, OwnerId, Producer, create, heap};
 
-use crate::support::{Child, claim, push, ring};
+use crate::support::{Child, claim, drain, push, ring};
 
 const RECORDS: u64 = 20_000;
 
@@ -38,6 +38,35 @@ fn pop_in_turns(consumer: &Consumer, mut seen: impl FnMut(u64)) {
         seen(item);
         let _ = claim.release();
     }
+}
+
+/// Both ends use one mapping, so ThreadSanitizer (`cargo xtask tsan`) sees every byte of a record
+/// written and read, and the hand-overs between them.
+#[test]
+fn records_pass_from_thread_to_thread_through_one_mapping() {
+    let (mut producer, consumer) = heap(Capacity::MIN).expect("memory");
+    let bytes_of = |item: u64| {
+        item.to_ne_bytes()
+            .repeat(1 + usize::from(item.is_multiple_of(3)))
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for item in 0..RECORDS {
+                while !push(&mut producer, &bytes_of(item)) {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut claim = claim(&consumer);
+        let mut next = 0;
+        while next < RECORDS {
+            for record in drain(&mut claim) {
+                assert_eq!(record, bytes_of(next));
+                next += 1;
+            }
+            std::thread::yield_now();
+        }
+    });
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! The nightly toolchain, for what stable has no flags for: sanitizers, coverage and Miri.
+
+use std::process::{Command, Stdio};
+
+use crate::report::{Failure, run as run_command};
+
+/// Returns the name of this machine's own target. Flags for a target that is named do not reach build
+/// scripts and macros.
+pub(crate) fn target() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Returns nightly's cargo with this subcommand. Installs nightly when rustup does not have it.
+pub(crate) fn cargo(subcommand: &str) -> Result<Command, Failure> {
+    if !has(&["rustc", "--version"]) {
+        install(&["toolchain", "install", "nightly", "--profile", "minimal"])?;
+    }
+    let mut command = rustup();
+    command.args(["run", "nightly", "cargo", subcommand]);
+    Ok(command)
+}
+
+/// Makes sure that nightly has the source of the standard library, to build it with a sanitizer.
+pub(crate) fn with_source() -> Result<(), Failure> {
+    // Quick when it is there already.
+    install(&["component", "add", "rust-src", "--toolchain", "nightly"])
+}
+
+/// Whether nightly runs this.
+pub(crate) fn has(args: &[&str]) -> bool {
+    rustup()
+        .args(["run", "nightly"])
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn install(args: &[&str]) -> Result<(), Failure> {
+    run_command(rustup().arg("--quiet").args(args)).map_err(|why| {
+        Failure::new(format!(
+            "{why}; needs nightly: run `rustup {}`",
+            args.join(" ")
+        ))
+    })
+}
+
+fn rustup() -> Command {
+    let mut command = Command::new("rustup");
+    // What the cargo that runs us has set for its own toolchain.
+    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
+        command.env_remove(variable);
+    }
+    command
+}
