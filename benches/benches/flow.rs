@@ -1,15 +1,12 @@
 //! Every stage of the flow by itself, in one thread: what its code costs, without another processor
-//! and without the kernel in the way, but for the doorbell. `cargo bench -p agentfs-benches --bench
+//! and without the kernel in the way, but for the doorbell. `cargo bench -p agentfs-bench --bench
 //! flow`; the ring has a benchmark of its own, and what the hooks add to a program's calls needs the
 //! library preloaded: `cargo bench -p agentfs-interpose-shim`, `cargo xtask bench hook`.
-
-#[path = "../src/bin/route/rig.rs"]
-#[expect(dead_code, reason = "the benchmark of the route uses all of it")]
-mod rig;
 
 use std::hint::black_box;
 use std::sync::Arc;
 
+use agentfs_bench::engine::{Rig, created};
 use agentfs_core::event::{Envelope, EventKind, EventSink};
 use agentfs_core::id::NodeId;
 use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
@@ -18,10 +15,6 @@ use agentfs_engine::synth::{fsevents, inotify, native, vnode_freebsd, vnode_xnu}
 use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
 use agentfs_ring::doorbell;
 use criterion::{Criterion, criterion_group, criterion_main};
-
-use crate::rig::{Rig, created};
-
-type Failure = Box<dyn std::error::Error>;
 
 const MODE: u32 = 0o100_644;
 

@@ -4,27 +4,27 @@ use std::io::{self, Write as _};
 
 use serde::Serialize;
 
-use crate::Spread;
+use crate::statistics::Spread;
 
 /// A goal with what the run measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Goal {
+pub(crate) struct Goal {
     /// What was measured.
-    pub what: String,
+    pub(crate) what: String,
     /// What the figure counts, or by what it was divided.
-    pub of: String,
+    pub(crate) of: String,
     /// The figure.
-    pub measured: Spread,
+    pub(crate) measured: Spread,
     /// What it should be at most.
-    pub most: f64,
+    pub(crate) most: f64,
     /// Whether it is.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// Whether a goal is reached, by the median of the runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It is.
     Met,
     /// It is not.
@@ -33,7 +33,7 @@ pub enum Verdict {
 
 impl Goal {
     /// Of a figure that should be small.
-    pub fn at_most(
+    pub(crate) fn at_most(
         most: f64,
         of: impl Into<String>,
         what: impl Into<String>,
@@ -54,7 +54,7 @@ impl Goal {
 
     /// The bound, and whether it is kept: for people.
     #[must_use]
-    pub fn verdict(&self) -> String {
+    pub(crate) fn verdict(&self) -> String {
         match self.verdict {
             Verdict::Met => format!("<= {}: met", self.most),
             Verdict::Missed => format!("<= {}: **missed**", self.most),
@@ -64,13 +64,13 @@ impl Goal {
 
 /// What a benchmark prints.
 #[derive(Debug, Serialize)]
-pub struct Findings<T> {
+pub(crate) struct Findings<T> {
     /// What it was to reach.
-    pub goals: Vec<Goal>,
+    pub(crate) goals: Vec<Goal>,
     /// Everything, for people.
-    pub markdown: String,
+    pub(crate) markdown: String,
     /// Everything, for programs.
-    pub data: T,
+    pub(crate) data: T,
 }
 
 impl<T: Serialize> Findings<T> {
@@ -78,7 +78,7 @@ impl<T: Serialize> Findings<T> {
     ///
     /// # Errors
     /// When the standard output takes nothing.
-    pub fn print(&self, as_json: bool) -> io::Result<()> {
+    pub(crate) fn print(&self, as_json: bool) -> io::Result<()> {
         let text = if as_json {
             serde_json::to_string_pretty(self)? + "\n"
         } else {

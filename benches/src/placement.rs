@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Binds this thread to one core. Where that is not allowed it stays free, which is noisier.
-pub fn pin(core: usize) {
+pub(crate) fn pin(core: usize) {
     let mut set = CpuSet::new();
     if set.set(core).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
@@ -23,7 +23,7 @@ pub fn pin(core: usize) {
 /// How far apart two cores are, by the round trip of a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Distance {
+pub(crate) enum Distance {
     /// Two threads of one core: under 70 ns.
     Siblings,
     /// Two cores that share a cache: under 250 ns.
@@ -44,7 +44,7 @@ impl Distance {
 
 /// Passes a cache line to and fro between the two cores for a millisecond.
 #[must_use]
-pub fn probe() -> Distance {
+pub(crate) fn probe() -> Distance {
     const LINE: Duration = Duration::from_millis(1);
     let line = AtomicU64::new(0);
     let nanos = std::thread::scope(|scope| {
@@ -88,21 +88,21 @@ pub fn probe() -> Distance {
 
 /// Decides which runs count.
 #[derive(Debug)]
-pub struct Judge {
+pub(crate) struct Judge {
     usual: Distance,
     strict: bool,
     /// Runs that counted.
-    pub kept: usize,
+    pub(crate) kept: usize,
     /// Runs that did not.
-    pub dropped: usize,
+    pub(crate) dropped: usize,
     /// Runs that counted because nothing better came.
-    pub disturbed: usize,
+    pub(crate) disturbed: usize,
 }
 
 impl Judge {
     /// Finds out where the cores usually are. Without `strict` every run counts.
     #[must_use]
-    pub fn new(strict: bool) -> Self {
+    pub(crate) fn new(strict: bool) -> Self {
         let mut probes: Vec<Distance> =
             (0..if strict { 101 } else { 1 }).map(|_| probe()).collect();
         probes.sort_unstable();
@@ -117,12 +117,12 @@ impl Judge {
 
     /// Where most probes found the cores.
     #[must_use]
-    pub fn usual(&self) -> Distance {
+    pub(crate) fn usual(&self) -> Distance {
         self.usual
     }
 
     /// Runs until a run counts, at most four times; then it counts as disturbed.
-    pub fn fair<T>(&mut self, mut run: impl FnMut() -> T) -> T {
+    pub(crate) fn fair<T>(&mut self, mut run: impl FnMut() -> T) -> T {
         for _ in 0..4 {
             let before = probe();
             let (stolen, start) = (foreign(), Instant::now());

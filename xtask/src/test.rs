@@ -30,7 +30,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         command.arg("--workspace");
         if cfg!(not(target_os = "linux")) {
             // They measure beside what only Linux has.
-            command.args(["--exclude", "agentfs-benches", "--exclude", "agentfs-bench"]);
+            command.args(["--exclude", "agentfs-bench"]);
         }
     }
     for package in &args.package {

@@ -1,0 +1,193 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::goal;
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::Failure;
+use crate::report::part::Findings;
+use crate::{burst, fscore, hook, latency, mount, report, ring, route, scale, soak, watcher};
+
+/// Measures what a change costs on this machine, beside the kernel's inotify
+///
+/// Watchers run in processes of their own. A branch is mounted, so this needs /dev/fuse. Tables go
+/// to the standard output, progress to the standard error. Let nothing else run meanwhile.
+#[derive(Debug, Parser)]
+#[command(name = "agentfs-bench", version, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  agentfs-bench report --html report.html      a short run of everything, as one page with plots
+  agentfs-bench burst                          100,000 changes at once
+  agentfs-bench latency --plots plots          from a change to the program, with its distribution
+  agentfs-bench scale --max-watches 1000000    what a watch costs among many
+  agentfs-bench soak --seconds 180             random load and faults, every event accounted for";
+
+#[derive(Clone, Debug, clap::Args)]
+struct Common {
+    /// Print JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// Write a page with tables and plots, which needs nothing else to be shown
+    #[arg(long, global = true, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the plots into this directory, as SVG
+    #[arg(long, global = true, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Measure(Measure),
+    #[command(flatten)]
+    Stage(Stage),
+    #[command(hide = true)]
+    Watch(watcher::Args),
+    #[command(hide = true)]
+    Act(soak::actor::Args),
+    #[command(hide = true)]
+    Listen(soak::listener::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Stage {
+    /// Compares the ring with what else carries records
+    Ring(Words),
+    /// Compares operations with the same on tmpfs
+    Fscore(Words),
+    /// Measures the way from the commit to the record
+    Route(Words),
+    /// Compares a mounted branch with other overlays
+    Mount(Words),
+    /// Measures what the preloaded library costs a program
+    Hook(Words),
+}
+
+#[derive(Debug, clap::Args)]
+struct Words {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+impl Words {
+    fn all(mut self, common: &Common) -> Vec<String> {
+        self.words.extend(common.json.then(|| "--json".to_owned()));
+        self.words
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Measure {
+    Burst(burst::Args),
+    Latency(latency::Args),
+    Scale(scale::Args),
+    Soak(soak::Args),
+    /// A short run of burst, latency and scale: a minute or two
+    #[command(after_help = "Example:\n  agentfs-bench report --html report.html")]
+    Report,
+}
+
+/// Bars on the standard error, if that is a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress;
+
+impl Progress {
+    pub(crate) fn bar(&self, what: &'static str, steps: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template(
+            "{prefix:>8} [{bar:30}] {pos}/{len} {elapsed_precise} {msg}",
+        );
+        let bar = ProgressBar::new(steps).with_prefix(what);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+}
+
+/// Carries out the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let Cli { common, command } = Cli::parse();
+    let result = match command {
+        Command::Watch(args) => watcher::run(&args),
+        Command::Act(args) => soak::actor::run(&args),
+        Command::Listen(args) => soak::listener::run(&args),
+        Command::Stage(Stage::Ring(it)) => ring::run(&it.all(&common)),
+        Command::Stage(Stage::Fscore(it)) => fscore::run(&it.all(&common)),
+        Command::Stage(Stage::Route(it)) => route::run(&it.all(&common)),
+        Command::Stage(Stage::Mount(it)) => mount::run(&it.all(&common)),
+        Command::Stage(Stage::Hook(it)) => hook::run(&it.all(&common)),
+        Command::Measure(what) => measure(&common, &what),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _written = writeln!(std::io::stderr(), "agentfs-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(common: &Common, what: &Measure) -> Result<(), Failure> {
+    raise_descriptor_limit();
+    let progress = Progress;
+    let parts = match what {
+        Measure::Burst(args) => vec![burst::run(args, &progress)?],
+        Measure::Latency(args) => vec![latency::run(args, &progress)?],
+        Measure::Scale(args) => vec![scale::run(args, &progress)?],
+        Measure::Soak(args) => vec![soak::run(args, &progress)?],
+        Measure::Report => vec![
+            burst::run(&burst::Args::quick(), &progress)?,
+            latency::run(&latency::Args::quick(), &progress)?,
+            scale::run(&scale::Args::quick(), &progress)?,
+        ],
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let findings = Findings {
+        machine: report::table::machine(),
+        command: format!("agentfs-bench {}", command.join(" ")),
+        time: since.unwrap_or_default().as_secs(),
+        parts,
+    };
+    show(common, &findings)
+}
+
+fn show(common: &Common, findings: &Findings) -> Result<(), Failure> {
+    if let Some(directory) = &common.plots {
+        std::fs::create_dir_all(directory)?;
+        for plot in findings.parts.iter().flat_map(|part| &part.plots) {
+            let path = directory.join(format!("{}.svg", plot.name));
+            std::fs::write(path, report::svg(plot)?)?;
+        }
+    }
+    if let Some(path) = &common.html {
+        std::fs::write(path, report::html(findings)?)?;
+    }
+    let goals = findings.parts.iter().flat_map(|part| &part.goals);
+    let printed = goal::Findings {
+        goals: goals.cloned().collect(),
+        markdown: report::text(findings),
+        data: findings,
+    };
+    Ok(printed.print(common.json)?)
+}
+
+/// Every watcher takes descriptors, and the usual soft limit is far below the hard one.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // What is measured says so if that is not enough.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
