@@ -1,4 +1,5 @@
-//! Where changes are made: a branch of a daemon in this process, or a directory of a tmpfs.
+//! The filesystems in which changes are made: a branch of a daemon in this process, or a directory of
+//! a tmpfs.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -6,16 +7,27 @@ use std::time::Duration;
 
 use agentfs_client::{Client, Deadline};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
-use agentfs_daemon::{Config, Daemon};
+use agentfs_daemon::{Config, Daemon, EchoMode};
 use agentfs_engine::Counts;
 use agentfs_proto::message::{Hello, Mount, Unmount};
 use tempfile::TempDir;
 
 use crate::Failure;
 
-/// How long the daemon may take to answer.
+/// Returns how long the daemon may take to answer.
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
+}
+
+/// How the branch of a daemon is mounted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mounting {
+    /// It is not.
+    None,
+    /// As usual.
+    Usual,
+    /// With `--echo never`: programs without the library hear nothing of changes from outside.
+    WithoutEcho,
 }
 
 /// A daemon in this process. Changes are made by calls of its filesystem, so that no request stands
@@ -33,7 +45,7 @@ pub(crate) struct AgentFs {
 #[derive(Debug)]
 pub(crate) struct Tmpfs(TempDir);
 
-/// A directory that only its owner may enter, as the control socket's has to be.
+/// Makes a directory that only its owner may enter, as the control socket's has to be.
 pub(crate) fn private_directory() -> Result<TempDir, Failure> {
     let private = std::fs::Permissions::from_mode(0o700);
     Ok(tempfile::Builder::new()
@@ -43,14 +55,19 @@ pub(crate) fn private_directory() -> Result<TempDir, Failure> {
 }
 
 impl AgentFs {
-    /// With its first branch mounted, or without any mount.
-    pub(crate) fn start(mounted: bool) -> Result<Self, Failure> {
+    /// Starts a daemon, and mounts its first branch if it is to be mounted.
+    fn start(mounting: Mounting) -> Result<Self, Failure> {
         let directory = private_directory()?;
         let mut config = Config::new(directory.path().join("control.sock"));
         config.limits.watches = 4 << 20;
+        if mounting == Mounting::WithoutEcho {
+            config.echo = EchoMode::Never;
+        }
         let daemon = Daemon::start(config)?;
         let branch = daemon.core().branch(FsCore::MAIN)?;
-        let mount = if mounted {
+        let mount = if mounting == Mounting::None {
+            None
+        } else {
             let point = private_directory()?;
             let (mut client, _) =
                 Client::connect(daemon.socket(), Hello::new("agentfs-bench"), soon())?;
@@ -60,8 +77,6 @@ impl AgentFs {
             };
             client.call(request, soon())?;
             Some((client, point))
-        } else {
-            None
         };
         Ok(Self {
             daemon,
@@ -76,7 +91,7 @@ impl AgentFs {
         self.daemon.socket()
     }
 
-    /// What has happened to records so far.
+    /// Returns what has happened to records so far.
     pub(crate) fn counts(&self) -> Counts {
         self.daemon.watches().counts()
     }
@@ -99,16 +114,16 @@ impl Drop for AgentFs {
     }
 }
 
-/// Either place.
+/// Either filesystem.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum Backend {
     AgentFs(Box<AgentFs>),
     Tmpfs(Tmpfs),
 }
 
-impl Place {
-    pub(crate) fn agentfs(mounted: bool) -> Result<Self, Failure> {
-        Ok(Self::AgentFs(Box::new(AgentFs::start(mounted)?)))
+impl Backend {
+    pub(crate) fn agentfs(mounting: Mounting) -> Result<Self, Failure> {
+        Ok(Self::AgentFs(Box::new(AgentFs::start(mounting)?)))
     }
 
     pub(crate) fn tmpfs() -> Result<Self, Failure> {
@@ -118,7 +133,7 @@ impl Place {
         Ok(Self::Tmpfs(Tmpfs(memory)))
     }
 
-    /// The path by which programs know `below`.
+    /// Returns the path by which programs know `below`.
     pub(crate) fn seen_as(&self, below: &str) -> PathBuf {
         match self {
             Self::AgentFs(it) => it
@@ -153,7 +168,7 @@ impl Place {
         Ok(())
     }
 
-    /// Takes a directory away with everything in it.
+    /// Removes a directory with everything in it.
     pub(crate) fn remove_directory(&self, below: &str) -> Result<(), Failure> {
         match self {
             Self::AgentFs(it) => {
@@ -171,25 +186,25 @@ impl Place {
         Ok(())
     }
 
-    /// The files of a directory, to be changed one by one.
+    /// Returns what changes the files of a directory, one by one.
     pub(crate) fn changer(&self, directory: &str, files: u32) -> Changer<'_> {
         let path = |name: &str| match self {
             Self::AgentFs(_) => PathBuf::from(format!("/{directory}/{name}")),
             Self::Tmpfs(it) => it.0.path().join(directory).join(name),
         };
         Changer {
-            place: self,
+            backend: self,
             paths: (0..files).map(|it| path(&format!("f{it}"))).collect(),
             end: path("end"),
         }
     }
 
-    /// Has the kernel remember a file, so that a change from outside has to make it forget.
-    pub(crate) fn look_at(&self, below: &str) -> Result<(), Failure> {
+    /// Reads a file, so that the kernel remembers it and a change from outside has to make it forget.
+    pub(crate) fn read_back(&self, below: &str) -> Result<(), Failure> {
         match self {
             Self::AgentFs(it) if it.mount.is_none() => Ok(()),
             Self::AgentFs(_) | Self::Tmpfs(_) => {
-                std::fs::metadata(self.seen_as(below))?;
+                std::fs::read(self.seen_as(below))?;
                 Ok(())
             }
         }
@@ -213,28 +228,28 @@ impl Place {
 /// Changes files: each change is one truncate(2) by path, to a size that is another one every time.
 #[derive(Debug)]
 pub(crate) struct Changer<'a> {
-    place: &'a Place,
+    backend: &'a Backend,
     paths: Vec<PathBuf>,
     end: PathBuf,
 }
 
 impl Changer<'_> {
-    /// The change number `change`; files take turns.
+    /// Makes the change number `change`; files take turns.
     pub(crate) fn change(&self, change: u32) -> Result<(), Failure> {
         let count = u32::try_from(self.paths.len())?;
         let path = usize::try_from(change % count)?;
         self.truncate(&self.paths[path], u64::from(change / count % 2) + 1)
     }
 
-    /// The change after the last one.
+    /// Makes the change after the last one.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         self.truncate(&self.end, 1)
     }
 
     fn truncate(&self, path: &Path, size: u64) -> Result<(), Failure> {
-        match self.place {
-            Place::AgentFs(it) => it.branch.truncate(&it.caller, path, size)?,
-            Place::Tmpfs(_) => nix::unistd::truncate(path, i64::try_from(size)?)?,
+        match self.backend {
+            Backend::AgentFs(it) => it.branch.truncate(&it.caller, path, size)?,
+            Backend::Tmpfs(_) => nix::unistd::truncate(path, i64::try_from(size)?)?,
         }
         Ok(())
     }

@@ -1,22 +1,22 @@
-//! Many changes at once, and what the watchers make of it.
+//! Many changes at once to programs in processes of their own, by a daemon: what they hear, and when.
 
 use std::time::{Duration, Instant};
 
-use crate::goal::Goal;
-use crate::process_pair::now;
-use crate::statistics::Spread;
 use agentfs_engine::Counts;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::backend::{Changer, Place};
-use crate::child::{PATIENCE, Program, Task};
+use crate::backend::{Backend, Changer, Mounting};
+use crate::child::PATIENCE;
 use crate::cli::Progress;
-use crate::report::part::{Grid, Line, Part, Plot};
+use crate::goal::Goal;
+use crate::process_pair::now;
+use crate::report::{Grid, Line, Part, Plot};
+use crate::statistics::Spread;
 use crate::statistics::{float, median, short};
 use crate::usage::Usage;
-use crate::watcher::{Api, Reader, Tally};
+use crate::watcher::{Api, Reader, Tally, Task, Watcher};
 
 /// Makes many changes at once, and measures until every watcher has heard of the last
 #[derive(Clone, Debug, clap::Args)]
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     rounds: u32,
 }
 
-/// Who tells whom, and how.
+/// What delivers a change, and to what program.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Case {
@@ -84,11 +84,11 @@ impl Case {
         }
     }
 
-    pub(crate) fn place(self) -> Result<Place, Failure> {
+    pub(crate) fn backend(self) -> Result<Backend, Failure> {
         match self {
-            Self::Inotify | Self::Kqueue => Place::agentfs(true),
-            Self::Native => Place::agentfs(false),
-            Self::Kernel => Place::tmpfs(),
+            Self::Inotify | Self::Kqueue => Backend::agentfs(Mounting::Usual),
+            Self::Native => Backend::agentfs(Mounting::None),
+            Self::Kernel => Backend::tmpfs(),
         }
     }
 }
@@ -149,10 +149,10 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
-    let places: Vec<(Case, Place)> = args
+    let backends: Vec<(Case, Backend)> = args
         .apis
         .iter()
-        .map(|case| Ok((*case, case.place()?)))
+        .map(|case| Ok((*case, case.backend()?)))
         .collect::<Result<_, Failure>>()?;
     let runs = args.runs();
     let bar = progress.bar("burst", u64::from(args.rounds) * runs.len() as u64);
@@ -163,9 +163,9 @@ pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
                 "{}, {files} files, {watchers} watchers",
                 case.name()
             ));
-            let place = places.iter().find(|(it, _)| *it == case);
-            let place = &place.ok_or("a case without a place")?.1;
-            samples.push(burst(args, place, (files, watchers, case))?);
+            let backend = backends.iter().find(|(it, _)| *it == case);
+            let backend = &backend.ok_or("a case without a backend")?.1;
+            samples.push(burst(args, backend, (files, watchers, case))?);
             bar.inc(1);
         }
     }
@@ -175,16 +175,16 @@ pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
 
 fn burst(
     args: &Args,
-    place: &Place,
+    backend: &Backend,
     (files, watchers, case): (u32, u32, Case),
 ) -> Result<Sample, Failure> {
     const DIRECTORY: &str = "burst";
-    place.make_directory(DIRECTORY)?;
+    backend.make_directory(DIRECTORY)?;
     for number in 0..files {
-        place.make_file(&format!("{DIRECTORY}/f{number}"))?;
+        backend.make_file(&format!("{DIRECTORY}/f{number}"))?;
     }
-    place.make_file(&format!("{DIRECTORY}/end"))?;
-    let changer = place.changer(DIRECTORY, files);
+    backend.make_file(&format!("{DIRECTORY}/end"))?;
+    let changer = backend.changer(DIRECTORY, files);
     let unwatched = make(&changer, args.changes.min(UNWATCHED))?;
     let task = Task {
         api: case.api(),
@@ -193,27 +193,27 @@ fn burst(
         files,
         each: false,
     };
-    let mut programs = (0..watchers)
-        .map(|_| Program::start(place, task))
+    let mut watching = (0..watchers)
+        .map(|_| Watcher::start(backend, task))
         .collect::<Result<Vec<_>, _>>()?;
-    for program in &mut programs {
-        program.begin()?;
+    for watcher in &mut watching {
+        watcher.begin()?;
     }
-    // Time for all to fall asleep, of which nothing tells.
+    // Time for all to fall asleep, which no event announces.
     std::thread::sleep(Duration::from_millis(20));
-    let (counts, usage, start) = (place.counts(), Usage::of_process(), now());
+    let (counts, usage, start) = (backend.counts(), Usage::of_process(), now());
     make(&changer, args.changes)?;
     let committed = now() - start;
     changer.end()?;
     if args.reader == Reader::Late {
-        for program in &mut programs {
-            program.begin()?;
+        for watcher in &mut watching {
+            watcher.begin()?;
         }
     }
     let (mut tallies, deadline) = (Vec::<Tally>::new(), Instant::now() + PATIENCE);
-    for program in &programs {
+    for watcher in &watching {
         tallies.push(loop {
-            if let Some(line) = program.line(Duration::from_millis(500))? {
+            if let Some(line) = watcher.line(Duration::from_millis(500))? {
                 break serde_json::from_str(&line)?;
             }
             if Instant::now() > deadline {
@@ -226,9 +226,9 @@ fn burst(
     }
     let usage = Usage::of_process().since(usage);
     let last = tallies.iter().map(|it| it.ended).max().unwrap_or(start);
-    let after = place.counts();
-    drop(programs);
-    place.remove_directory(DIRECTORY)?;
+    let after = backend.counts();
+    drop(watching);
+    backend.remove_directory(DIRECTORY)?;
     let since = |count: fn(&Counts) -> u64| count(&after) - count(&counts);
     Ok(Sample {
         case,
@@ -248,7 +248,7 @@ fn burst(
     })
 }
 
-/// Makes changes; nanoseconds of each.
+/// Makes changes, and returns the nanoseconds of each.
 fn make(changer: &Changer<'_>, changes: u32) -> Result<f64, Failure> {
     let start = now();
     for change in 0..changes {
@@ -258,7 +258,7 @@ fn make(changer: &Changer<'_>, changes: u32) -> Result<f64, Failure> {
 }
 
 impl Sample {
-    /// The mean of a watcher.
+    /// Returns the mean of a watcher.
     fn each(&self, of: impl Fn(&Tally) -> f64) -> f64 {
         self.tallies.iter().map(of).sum::<f64>() / f64::from(self.watchers)
     }
@@ -271,7 +271,7 @@ impl Sample {
 }
 
 const HEAD: [&str; 14] = [
-    "who tells whom",
+    "delivered by",
     "watchers",
     "changes/s until all have heard",
     "times the kernel's",
@@ -286,6 +286,11 @@ const HEAD: [&str; 14] = [
     "spilled + differences",
     "CPU us per change",
 ];
+
+/// Returns the goals, without measuring.
+pub(crate) fn goals(args: &Args) -> Vec<Goal> {
+    judged(args, &args.runs(), &[])
+}
 
 fn part(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Part {
     let (mut tables, mut plots) = (Vec::new(), Vec::new());
@@ -335,13 +340,13 @@ fn part(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Part {
             .to_owned(),
         tables,
         plots,
-        goals: goals(args, runs, samples),
+        goals: judged(args, runs, samples),
         raw: serde_json::to_value(samples).unwrap_or_default(),
     }
 }
 
-/// Nothing goes unheard, and a program that is busy is rung once.
-fn goals(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Vec<Goal> {
+/// States that nothing goes unheard, and that a program that is busy is rung once.
+fn judged(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Vec<Goal> {
     let mut goals = Vec::new();
     for &(files, watchers, case) in runs.iter().filter(|(.., it)| *it != Case::Kernel) {
         let of = |figure: &dyn Fn(&Sample) -> f64| {
@@ -375,7 +380,7 @@ fn goals(args: &Args, runs: &[(u32, u32, Case)], samples: &[Sample]) -> Vec<Goal
     goals
 }
 
-/// Files that were changed, and of which a watcher has not heard.
+/// Returns how many files were changed that a watcher has not heard of.
 fn unheard(sample: &Sample, args: &Args, tally: &Tally) -> f64 {
     let changed = u64::from(sample.files.min(args.changes));
     float(changed.saturating_sub(tally.files))

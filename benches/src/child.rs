@@ -1,8 +1,7 @@
-//! Watchers as the harness sees them: child processes, the libraries that are preloaded, the lines
-//! they say.
+//! This program again, in a process of its own: it takes lines and answers with lines.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -12,14 +11,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Failure;
-use crate::backend::Place;
-use crate::watcher::{Api, Reader};
+use crate::process_pair::now;
 
-/// How long a program may stay silent before the run fails.
+/// How long a program may be silent before the run fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// This program again, in a process that takes lines and says lines. It is killed when this is
-/// dropped.
+/// The line by which a program announces that it is about to wait.
+pub(crate) const WAITING: &str = "waiting";
+
+/// This program again. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -27,27 +27,12 @@ pub(crate) struct Process {
     lines: Receiver<String>,
 }
 
-/// A running watcher.
-#[derive(Debug)]
-pub(crate) struct Program(Process);
-
-/// What a watcher is to do.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Task<'a> {
-    pub(crate) api: Api,
-    pub(crate) reader: Reader,
-    /// The directory, as the stage names it.
-    pub(crate) directory: &'a str,
-    pub(crate) files: u32,
-    /// An answer for each event.
-    pub(crate) each: bool,
-}
-
-/// A library that cargo built with this program.
+/// Returns the path of a library that cargo built with this program.
 pub(crate) fn library(name: &str) -> Result<PathBuf, Failure> {
     let program = std::env::current_exe()?;
     let beside = program.parent().unwrap_or(Path::new("."));
-    let places = [beside.to_owned(), beside.join("deps")];
+    // What was built last is in deps; a copy beside the program may be older.
+    let places = [beside.join("deps"), beside.to_owned()];
     let found = places
         .iter()
         .map(|it| it.join(name))
@@ -62,83 +47,13 @@ pub(crate) fn library(name: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-fn preload(api: Api) -> Result<Option<String>, Failure> {
-    let shim = || library("libagentfs_interpose_shim.so");
-    Ok(match api {
-        Api::Native | Api::Eventfd => None,
-        Api::Inotify => Some(shim()?.display().to_string()),
-        Api::Kqueue => {
-            let kqueue = library("libagentfs_testkq_preload.so")?;
-            Some(format!("{}:{}", shim()?.display(), kqueue.display()))
-        }
-    })
-}
-
-/// As the command line names it.
-fn named(value: &impl clap::ValueEnum) -> String {
-    let named = value.to_possible_value();
-    named.map_or_else(String::new, |it| it.get_name().to_owned())
-}
-
-impl Program {
-    /// Starts a watcher, and waits until it watches.
-    pub(crate) fn start(place: &Place, task: Task<'_>) -> Result<Self, Failure> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("watch")
-            .args(["--api", &named(&task.api)])
-            .args(["--reader", &named(&task.reader)])
-            .args(["--files", &task.files.to_string()])
-            .arg("--root")
-            .arg(place.seen_as(task.directory))
-            .args(task.each.then_some("--each"));
-        if let Some(socket) = place.socket() {
-            command.arg("--socket").arg(socket);
-            command.env("AGENTFS_SOCKET", socket);
-            if let Some(libraries) = preload(task.api)? {
-                command.env("LD_PRELOAD", libraries);
-            }
-        }
-        Self::ready(command)
-    }
-
-    /// Starts a program that waits for an eventfd and nothing else.
-    pub(crate) fn on_eventfd(bell: OwnedFd, reader: Reader) -> Result<Self, Failure> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args([
-                "watch", "--api", "eventfd", "--root", "/", "--files", "0", "--each",
-            ])
-            .args(["--reader", &named(&reader)])
-            .stderr(bell);
-        Self::ready(command)
-    }
-
-    fn ready(command: Command) -> Result<Self, Failure> {
-        let program = Self(Process::start(command)?);
-        match program.0.answer()?.as_str() {
-            "ready" => Ok(program),
-            other => Err(format!("a watcher did not get ready: {other}").into()),
-        }
-    }
-
-    /// Gives the next command.
-    pub(crate) fn begin(&mut self) -> Result<(), Failure> {
-        self.0.say("")
-    }
-
-    /// The next line, or `None` when none comes in time.
-    pub(crate) fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
-        self.0.line(patience)
-    }
-
-    /// The next line.
-    pub(crate) fn answer(&self) -> Result<String, Failure> {
-        self.0.answer()
-    }
+/// Returns the command that starts this program again.
+pub(crate) fn this_program() -> Result<Command, Failure> {
+    Ok(Command::new(std::env::current_exe()?))
 }
 
 impl Process {
+    /// Starts a program with pipes for its lines.
     pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
         let mut child = command
             .stdin(Stdio::piped())
@@ -153,14 +68,18 @@ impl Process {
         })
     }
 
-    /// Gives it a line.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a line.
     pub(crate) fn say(&mut self, line: &str) -> Result<(), Failure> {
         let stdin = self.stdin.as_mut().ok_or("its input has ended")?;
         Ok(stdin.write_all(format!("{line}\n").as_bytes())?)
     }
 
-    /// The next line, or `None` when none comes in time.
-    fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
+    /// Returns the next line, or `None` when none comes in time.
+    pub(crate) fn line(&self, patience: Duration) -> Result<Option<String>, Failure> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(Some(line)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -168,10 +87,33 @@ impl Process {
         }
     }
 
-    /// The next line.
+    /// Returns the next line.
     pub(crate) fn answer(&self) -> Result<String, Failure> {
         let line = self.line(PATIENCE)?;
         line.ok_or_else(|| format!("a process was silent for {PATIENCE:?}").into())
+    }
+
+    /// Returns all lines that are left, when the process has ended.
+    pub(crate) fn rest(&self) -> Vec<String> {
+        self.lines.iter().collect()
+    }
+
+    /// Wakes the process, which waits for something, and returns the nanoseconds from the start of
+    /// `wake` to the return of the process's call.
+    pub(crate) fn woken(
+        &mut self,
+        wake: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<u64, Failure> {
+        self.say("")?;
+        match self.answer()?.as_str() {
+            WAITING => {}
+            other => return Err(format!("a process does not wait: {other}").into()),
+        }
+        fall_asleep();
+        let start = now();
+        wake()?;
+        let woken: u64 = self.answer()?.parse()?;
+        Ok(woken.saturating_sub(start).max(1))
     }
 
     /// Ends its input, and waits for its end.
@@ -191,7 +133,7 @@ impl Process {
         drop(self.wait(Duration::from_secs(10)));
     }
 
-    /// Its end, or `None` when it does not come in time.
+    /// Returns how it ended, or `None` when it does not end in time.
     fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
         if let Some(status) = self.child.try_wait()? {
             return Ok(Some(status));
@@ -205,6 +147,13 @@ impl Process {
         )?;
         Ok(self.child.try_wait()?)
     }
+}
+
+/// Lets time pass in which a reader falls asleep, which no event announces.
+///
+/// Too little would show as a quicker wake-up, never as a lost one.
+pub(crate) fn fall_asleep() {
+    std::thread::sleep(Duration::from_micros(200));
 }
 
 impl Drop for Process {

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::goal;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
-use crate::report::part::Findings;
+use crate::report::Findings;
 use crate::{burst, fscore, hook, latency, mount, report, ring, route, scale, soak, watcher};
 
-/// Measures what a change costs on this machine, beside the kernel's inotify
+/// Measures what a change costs on this machine, beside others that do the same
 ///
-/// Watchers run in processes of their own. A branch is mounted, so this needs /dev/fuse. Tables go
-/// to the standard output, progress to the standard error. Let nothing else run meanwhile.
+/// ring, fscore, route, mount and hook measure one stage each; burst, latency and scale measure a
+/// change on its whole way to programs in processes of their own, for which a branch is mounted.
+/// Tables go to the standard output, progress to the standard error. Let nothing else run meanwhile.
 #[derive(Debug, Parser)]
 #[command(name = "agentfs-bench", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -32,6 +32,7 @@ Examples:
   agentfs-bench burst                          100,000 changes at once
   agentfs-bench latency --plots plots          from a change to the program, with its distribution
   agentfs-bench scale --max-watches 1000000    what a watch costs among many
+  agentfs-bench ring                           the ring alone, beside rtrb, a pipe and a socket
   agentfs-bench soak --seconds 180             random load and faults, every event accounted for";
 
 #[derive(Clone, Debug, clap::Args)]
@@ -39,6 +40,9 @@ struct Common {
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
+    /// Print the goals that the command states, full size, and measure nothing
+    #[arg(long, global = true)]
+    list_goals: bool,
     /// Write a page with tables and plots, which needs nothing else to be shown
     #[arg(long, global = true, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -51,8 +55,10 @@ struct Common {
 enum Command {
     #[command(flatten)]
     Measure(Measure),
-    #[command(flatten)]
-    Stage(Stage),
+    #[command(hide = true)]
+    MountServer(mount::server::Args),
+    #[command(hide = true)]
+    HookProgram(hook::measured_program::Args),
     #[command(hide = true)]
     Watch(watcher::Args),
     #[command(hide = true)]
@@ -62,34 +68,12 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum Stage {
-    /// Compares the ring with what else carries records
-    Ring(Words),
-    /// Compares operations with the same on tmpfs
-    Fscore(Words),
-    /// Measures the way from the commit to the record
-    Route(Words),
-    /// Compares a mounted branch with other overlays
-    Mount(Words),
-    /// Measures what the preloaded library costs a program
-    Hook(Words),
-}
-
-#[derive(Debug, clap::Args)]
-struct Words {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
-}
-
-impl Words {
-    fn all(mut self, common: &Common) -> Vec<String> {
-        self.words.extend(common.json.then(|| "--json".to_owned()));
-        self.words
-    }
-}
-
-#[derive(Debug, Subcommand)]
 enum Measure {
+    Ring(ring::Args),
+    Fscore(fscore::Args),
+    Route(route::Args),
+    Mount(mount::Args),
+    Hook(hook::Args),
     Burst(burst::Args),
     Latency(latency::Args),
     Scale(scale::Args),
@@ -97,6 +81,19 @@ enum Measure {
     /// A short run of burst, latency and scale: a minute or two
     #[command(after_help = "Example:\n  agentfs-bench report --html report.html")]
     Report,
+}
+
+impl Measure {
+    fn is_of_one_stage(&self) -> bool {
+        match self {
+            Self::Ring(_) | Self::Fscore(_) | Self::Route(_) | Self::Mount(_) | Self::Hook(_) => {
+                true
+            }
+            Self::Burst(_) | Self::Latency(_) | Self::Scale(_) | Self::Soak(_) | Self::Report => {
+                false
+            }
+        }
+    }
 }
 
 /// Bars on the standard error, if that is a terminal.
@@ -119,14 +116,12 @@ impl Progress {
 pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = match command {
+        Command::MountServer(args) => mount::server::run(&args),
+        Command::HookProgram(args) => hook::measured_program::run(&args),
         Command::Watch(args) => watcher::run(&args),
         Command::Act(args) => soak::actor::run(&args),
         Command::Listen(args) => soak::listener::run(&args),
-        Command::Stage(Stage::Ring(it)) => ring::run(&it.all(&common)),
-        Command::Stage(Stage::Fscore(it)) => fscore::run(&it.all(&common)),
-        Command::Stage(Stage::Route(it)) => route::run(&it.all(&common)),
-        Command::Stage(Stage::Mount(it)) => mount::run(&it.all(&common)),
-        Command::Stage(Stage::Hook(it)) => hook::run(&it.all(&common)),
+        Command::Measure(what) if common.list_goals => list_goals(&common, &what),
         Command::Measure(what) => measure(&common, &what),
     };
     match result {
@@ -139,9 +134,16 @@ pub fn run() -> ExitCode {
 }
 
 fn measure(common: &Common, what: &Measure) -> Result<(), Failure> {
-    raise_descriptor_limit();
+    if !what.is_of_one_stage() {
+        raise_descriptor_limit();
+    }
     let progress = Progress;
     let parts = match what {
+        Measure::Ring(args) => vec![ring::run(args)?],
+        Measure::Fscore(args) => vec![fscore::run(args)?],
+        Measure::Route(args) => vec![route::run(args)?],
+        Measure::Mount(args) => vec![mount::run(args)?],
+        Measure::Hook(args) => vec![hook::run(args)?],
         Measure::Burst(args) => vec![burst::run(args, &progress)?],
         Measure::Latency(args) => vec![latency::run(args, &progress)?],
         Measure::Scale(args) => vec![scale::run(args, &progress)?],
@@ -155,12 +157,26 @@ fn measure(common: &Common, what: &Measure) -> Result<(), Failure> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let command: Vec<String> = std::env::args().skip(1).collect();
     let findings = Findings {
-        machine: report::table::machine(),
+        machine: report::machine(),
         command: format!("agentfs-bench {}", command.join(" ")),
         time: since.unwrap_or_default().as_secs(),
         parts,
     };
     show(common, &findings)
+}
+
+fn list_goals(common: &Common, what: &Measure) -> Result<(), Failure> {
+    let goals = match what {
+        Measure::Ring(_) => ring::goals(),
+        Measure::Fscore(_) => fscore::goals()?,
+        Measure::Route(_) => route::goals()?,
+        Measure::Mount(args) => mount::goals(args),
+        Measure::Hook(_) => hook::goals()?,
+        Measure::Burst(args) => burst::goals(args),
+        Measure::Latency(args) => latency::goals(args)?,
+        Measure::Scale(_) | Measure::Soak(_) | Measure::Report => Vec::new(),
+    };
+    Ok(report::print_goals(&goals, common.json)?)
 }
 
 fn show(common: &Common, findings: &Findings) -> Result<(), Failure> {
@@ -174,13 +190,7 @@ fn show(common: &Common, findings: &Findings) -> Result<(), Failure> {
     if let Some(path) = &common.html {
         std::fs::write(path, report::html(findings)?)?;
     }
-    let goals = findings.parts.iter().flat_map(|part| &part.goals);
-    let printed = goal::Findings {
-        goals: goals.cloned().collect(),
-        markdown: report::text(findings),
-        data: findings,
-    };
-    Ok(printed.print(common.json)?)
+    Ok(report::print(findings, common.json)?)
 }
 
 /// Every watcher takes descriptors, and the usual soft limit is far below the hard one.

@@ -1,4 +1,7 @@
-//! A filesystem with a watch service, and the reading end of one queue.
+//! The engine in this process: a filesystem with a watch service, and the reading end of a queue.
+//!
+//! There is no daemon, no socket and no mount: what is measured on it is the way from the commit to
+//! the record, by the thread that commits.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,24 +14,34 @@ use agentfs_engine::{Api, Queue, WatchId};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 
 use crate::Failure;
+use crate::statistics::float;
 
+/// A filesystem in memory, and the watch service over it.
 #[derive(Debug)]
-pub struct Rig {
+pub struct Engine {
+    /// The first branch.
     pub branch: Branch,
+    /// Root.
     pub caller: Caller,
+    /// One session is open, in the first branch.
     pub service: Arc<WatchService>,
 }
 
+/// The reading end of a queue, as a program has it.
 #[derive(Debug)]
-pub struct Reader {
-    pub queue: Arc<Queue>,
-    pub consumer: Consumer,
+pub struct QueueReader {
+    queue: Arc<Queue>,
+    consumer: Consumer,
 }
 
 const SESSION: SessionId = SessionId(1);
 
-impl Rig {
-    /// With the service listening, or without anybody.
+impl Engine {
+    /// Creates an engine whose service hears of every change, or one that nobody listens to.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the filesystem or the service cannot be made.
     pub fn new(listening: bool) -> Result<Self, Failure> {
         let core = FsCore::new(FsConfig::default())?;
         let limits = Limits::default();
@@ -44,18 +57,34 @@ impl Rig {
         })
     }
 
-    pub fn open(&self, api: Api, bytes: usize) -> Result<Reader, Failure> {
+    /// Opens a queue with a ring of so many bytes, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is no memory for the ring.
+    pub fn open(&self, api: Api, bytes: usize) -> Result<QueueReader, Failure> {
         let opened = self
             .service
             .open_queue(SESSION, api, Capacity::new(bytes)?)?;
         let OpenedQueue { queue, ring, .. } = opened;
-        Ok(Reader {
+        Ok(QueueReader {
             queue,
             consumer: Consumer::open(ring)?,
         })
     }
 
-    pub fn watch(&self, reader: &Reader, id: u64, node: NodeId, mask: u32) -> Result<(), Failure> {
+    /// Watches a node for what `mask` selects, in the words of the queue's API.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there are too many watches.
+    pub fn watch(
+        &self,
+        reader: &QueueReader,
+        id: u64,
+        node: NodeId,
+        mask: u32,
+    ) -> Result<(), Failure> {
         let interest = NodeInterest {
             mask,
             mount: None,
@@ -66,7 +95,12 @@ impl Rig {
         Ok(())
     }
 
-    pub fn watch_tree(&self, reader: &Reader, id: u64, path: &str) -> Result<(), Failure> {
+    /// Watches everything below a path.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there are too many watches.
+    pub fn watch_tree(&self, reader: &QueueReader, id: u64, path: &str) -> Result<(), Failure> {
         let interest = TreeInterest {
             paths: vec![path.as_bytes().to_vec()],
             flags: 0,
@@ -80,8 +114,12 @@ impl Rig {
     }
 }
 
-impl Reader {
-    /// Pops all there is, refilling as often as it takes, and counts it.
+impl QueueReader {
+    /// Pops all there is, refilling as often as it takes, and returns how many records it was.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ring is corrupt or somebody else pops.
     pub fn drain(&self, service: &WatchService) -> Result<usize, Failure> {
         let mut records = 0;
         loop {
@@ -94,7 +132,13 @@ impl Reader {
         }
     }
 
-    /// Pops what is in the ring. Touches every record, as a program would.
+    /// Pops what is in the ring, and touches every record as a program would.
+    ///
+    /// Returns how many records it was, and whether more wait for room.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ring is corrupt or somebody else pops.
     pub fn pop(&self) -> Result<(usize, bool), Failure> {
         let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
         let mut claim = claim.ok_or("somebody else pops")?;
@@ -110,6 +154,11 @@ impl Reader {
         Ok((records, claim.release() == Bell::Ring))
     }
 
+    /// Falls asleep, as far as the producer can see.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the ring is corrupt or somebody else pops.
     pub fn arm(&self) -> Result<(), Failure> {
         let claim = self.consumer.claim(OwnerId::this_process(), |_| true);
         let _outcome = claim.ok_or("somebody else pops")?.arm()?;
@@ -117,7 +166,8 @@ impl Reader {
     }
 }
 
-/// A file that came to be.
+/// Returns the event of a new file.
+#[must_use]
 pub fn created(parent: NodeId, dir: &Arc<[u8]>, name: &[u8]) -> Envelope {
     Envelope {
         seq: Seq(1),
@@ -142,15 +192,13 @@ pub fn created(parent: NodeId, dir: &Arc<[u8]>, name: &[u8]) -> Envelope {
     }
 }
 
-/// Nanoseconds of each of `count` things.
-pub fn per<T>(
+/// Does the work, and returns the nanoseconds of each of its `count` parts.
+pub(crate) fn per<T>(
     count: usize,
     work: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<(f64, T), Failure> {
     let start = Instant::now();
     let result = work()?;
     let nanos = start.elapsed().as_secs_f64() * 1e9;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let each = nanos / count as f64;
-    Ok((each, result))
+    Ok((nanos / float(count as u64), result))
 }

@@ -1,12 +1,12 @@
 //! What was to be reached, and what was.
 
-use std::io::{self, Write as _};
-
 use serde::Serialize;
 
 use crate::statistics::Spread;
 
 /// A goal with what the run measured.
+///
+/// Where nothing was measured, because only the goals are listed, the figure is not a number.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Goal {
     /// What was measured.
@@ -14,25 +14,23 @@ pub(crate) struct Goal {
     /// What the figure counts, or by what it was divided.
     pub(crate) of: String,
     /// The figure.
-    pub(crate) measured: Spread,
-    /// What it should be at most.
+    measured: Spread,
+    /// The most that it should be.
     pub(crate) most: f64,
     /// Whether it is.
-    pub(crate) verdict: Verdict,
+    verdict: Verdict,
 }
 
 /// Whether a goal is reached, by the median of the runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
-    /// It is.
+enum Verdict {
     Met,
-    /// It is not.
     Missed,
 }
 
 impl Goal {
-    /// Of a figure that should be small.
+    /// Creates the goal of a figure that should be small.
     pub(crate) fn at_most(
         most: f64,
         of: impl Into<String>,
@@ -52,39 +50,20 @@ impl Goal {
         }
     }
 
-    /// The bound, and whether it is kept: for people.
-    #[must_use]
+    /// Returns the bound, and whether the figure keeps it.
     pub(crate) fn verdict(&self) -> String {
         match self.verdict {
             Verdict::Met => format!("<= {}: met", self.most),
             Verdict::Missed => format!("<= {}: **missed**", self.most),
         }
     }
-}
 
-/// What a benchmark prints.
-#[derive(Debug, Serialize)]
-pub(crate) struct Findings<T> {
-    /// What it was to reach.
-    pub(crate) goals: Vec<Goal>,
-    /// Everything, for people.
-    pub(crate) markdown: String,
-    /// Everything, for programs.
-    pub(crate) data: T,
-}
-
-impl<T: Serialize> Findings<T> {
-    /// Prints it all as JSON, or what is for people.
-    ///
-    /// # Errors
-    /// When the standard output takes nothing.
-    pub(crate) fn print(&self, as_json: bool) -> io::Result<()> {
-        let text = if as_json {
-            serde_json::to_string_pretty(self)? + "\n"
-        } else {
-            self.markdown.clone()
-        };
-        io::stdout().write_all(text.as_bytes())
+    /// Returns all of it in one line.
+    pub(crate) fn sentence(&self) -> String {
+        let Self {
+            what, of, measured, ..
+        } = self;
+        format!("{what}: {measured} {of}, {}.", self.verdict())
     }
 }
 

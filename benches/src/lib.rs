@@ -42,7 +42,7 @@ extern crate self as agentfs_benches;
 use statistics::Spread;
 mod model {
     pub(crate) use crate::Failure;
-    pub(crate) use crate::report::part::{Grid, Part};
+    pub(crate) use crate::report::{Grid, Part};
     pub(crate) use crate::statistics::float;
 }
 mod program {

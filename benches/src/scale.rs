@@ -1,23 +1,25 @@
 //! What a change and a watch cost when there are many watches, or many sessions.
+//!
+//! The whole of a change is measured, in this process. What the router alone takes to find one watch
+//! among many is in `route --only watch-lookup`, and what a large tree costs the filesystem in
+//! `fscore`.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
-use agentfs_core::id::{NodeId, Seq, SessionId};
-use agentfs_core::{Branch, Caller, FsConfig, FsCore};
+use agentfs_core::id::NodeId;
+use agentfs_core::{Branch, Caller};
 use agentfs_engine::Api as QueueApi;
-use agentfs_engine::WatchId;
-use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, WatchService};
-use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
+use agentfs_engine::synth::inotify::IN_ATTRIB;
 use indicatif::ProgressBar;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Serialize;
 
 use crate::Failure;
-use crate::backend::Place;
+use crate::backend::{Backend, Mounting};
 use crate::cli::Progress;
-use crate::report::part::{Grid, Line, Part, Plot};
+use crate::engine::Engine;
+use crate::report::{Grid, Line, Part, Plot};
 use crate::statistics::short;
 use crate::watcher::NativeReader;
 
@@ -109,39 +111,29 @@ pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
     Ok(part(&found))
 }
 
-/// Nanoseconds of each of `count`.
+/// Does the work, and returns the nanoseconds of each of its `count` parts.
 fn per(count: u32, work: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failure> {
     let start = Instant::now();
     work()?;
     Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(count))
 }
 
-/// A number below `count`, in an order without pattern.
+/// Returns a number below `count`, in an order without pattern.
 fn scattered(at: u32, count: u32) -> u32 {
     // A prime: no number comes twice before most came.
     let index = u64::from(at) * 7_368_787 % u64::from(count);
     u32::try_from(index).unwrap_or(0)
 }
 
-/// One queue with many watches, in this process.
+/// Measures one queue with many watches.
 fn our_watches(count: u32, changes: u32) -> Result<Cost, Failure> {
-    let core = FsCore::new(FsConfig::default())?;
-    let service = Arc::new(WatchService::new(core.clone(), Limits::default())?);
-    core.subscribe_events(Arc::<WatchService>::clone(&service))?;
-    let (branch, caller, session) = (core.branch(FsCore::MAIN)?, Caller::root(), SessionId(1));
-    service.open_session(session, FsCore::MAIN);
-    let opened = service.open_queue(session, QueueApi::Inotify, Capacity::new(1 << 20)?)?;
-    let OpenedQueue { queue, ring, .. } = opened;
-    let consumer = Consumer::open(ring)?;
-    let nodes = directories(&branch, &caller, count)?;
-    let interest = NodeInterest {
-        mask: 0x4, // IN_ATTRIB
-        mount: None,
-        after: Seq(0),
-    };
+    let engine = Engine::new(true)?;
+    let reader = engine.open(QueueApi::Inotify, 1 << 20)?;
+    let (branch, caller) = (&engine.branch, &engine.caller);
+    let nodes = directories(branch, caller, count)?;
     let register = per(count, || {
         for (watch, node) in (1..).zip(&nodes) {
-            service.watch_node(&queue, WatchId(watch), *node, interest)?;
+            engine.watch(&reader, watch, *node, IN_ATTRIB)?;
         }
         Ok(())
     })?;
@@ -153,10 +145,13 @@ fn our_watches(count: u32, changes: u32) -> Result<Cost, Failure> {
                 mode: Some(0o700 + at % 2),
                 ..agentfs_core::SetAttr::default()
             };
-            branch.setattr_node(&caller, *node, None, &mode)?;
+            branch.setattr_node(caller, *node, None, &mode)?;
             Ok(())
         },
-        || pop(&consumer),
+        || match reader.pop()? {
+            (records, false) => Ok(records as u64),
+            (_, true) => Err("more was unread than the ring holds".into()),
+        },
     )?;
     Ok(Cost {
         count,
@@ -166,7 +161,7 @@ fn our_watches(count: u32, changes: u32) -> Result<Cost, Failure> {
     })
 }
 
-/// Nanoseconds of each change, made all over `count` objects, and heard batch by batch.
+/// Returns the nanoseconds of each change, made all over `count` objects, and heard batch by batch.
 fn scatter(
     (changes, count): (u32, u32),
     mut change: impl FnMut(usize, u32) -> Result<(), Failure>,
@@ -206,20 +201,7 @@ fn directories(branch: &Branch, caller: &Caller, count: u32) -> Result<Vec<NodeI
     Ok(nodes)
 }
 
-fn pop(consumer: &Consumer) -> Result<u64, Failure> {
-    let claim = consumer.claim(OwnerId::this_process(), |_| true);
-    let mut claim = claim.ok_or("somebody else reads")?;
-    let mut records = 0;
-    while claim.next()?.is_some() {
-        records += 1;
-    }
-    if claim.release() == Bell::Ring {
-        return Err("more was unread than the ring holds".into());
-    }
-    Ok(records)
-}
-
-/// One instance with many watches.
+/// Measures one instance with many watches.
 fn kernel_watches_of_one(count: u32, changes: u32) -> Result<Cost, Failure> {
     let memory = tempfile::TempDir::new_in("/dev/shm")?;
     let mut paths = Vec::new();
@@ -257,7 +239,7 @@ fn kernel_watches_of_one(count: u32, changes: u32) -> Result<Cost, Failure> {
     })
 }
 
-/// Reads all there is; bytes.
+/// Reads all there is, and returns how many bytes that was.
 fn drain(instance: &Inotify) -> Result<usize, Failure> {
     use std::os::fd::AsFd as _;
     let (mut buffer, mut total) = (vec![0; 1 << 16], 0);
@@ -270,11 +252,11 @@ fn drain(instance: &Inotify) -> Result<usize, Failure> {
     }
 }
 
-/// Sessions with a directory each, and one that all watch.
+/// Measures sessions with a directory each, and one that all watch.
 fn our_sessions(count: u32, changes: u32) -> Result<Cost, Failure> {
-    let place = Place::agentfs(false)?;
-    prepare(&place, count)?;
-    let socket = place.socket().ok_or("a daemon has a socket")?.to_owned();
+    let backend = Backend::agentfs(Mounting::None)?;
+    prepare(&backend, count)?;
+    let socket = backend.socket().ok_or("a daemon has a socket")?.to_owned();
     let mut readers = Vec::new();
     let register = per(count, || {
         for number in 0..count {
@@ -286,34 +268,34 @@ fn our_sessions(count: u32, changes: u32) -> Result<Cost, Failure> {
     })?;
     let mut heard = 0_u64;
     let mut look = |at: u32| readers[at as usize].take(&mut |_| heard += 1);
-    sessions_cost(&place, (count, changes), register, &mut look)
+    sessions_cost(&backend, (count, changes), register, &mut look)
 }
 
-/// Instances with a directory each, and one that all watch.
+/// Measures instances with a directory each, and one that all watch.
 fn kernel_instances(count: u32, changes: u32) -> Result<Cost, Failure> {
-    let place = Place::tmpfs()?;
-    prepare(&place, count)?;
+    let backend = Backend::tmpfs()?;
+    prepare(&backend, count)?;
     let mut readers = Vec::new();
     let register = per(count, || {
         for number in 0..count {
             let instance = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
             for root in [format!("s{number}"), "shared".to_owned()] {
-                instance.add_watch(&place.seen_as(&root), AddWatchFlags::IN_MODIFY)?;
+                instance.add_watch(&backend.seen_as(&root), AddWatchFlags::IN_MODIFY)?;
             }
             readers.push(instance);
         }
         Ok(())
     })?;
     let mut look = |at: u32| drain(&readers[at as usize]).map(drop);
-    sessions_cost(&place, (count, changes), register, &mut look)
+    sessions_cost(&backend, (count, changes), register, &mut look)
 }
 
-fn prepare(place: &Place, count: u32) -> Result<(), Failure> {
+fn prepare(backend: &Backend, count: u32) -> Result<(), Failure> {
     let own = (0..count).map(|number| format!("s{number}"));
     for directory in own.chain(["shared".to_owned()]) {
-        place.make_directory(&directory)?;
+        backend.make_directory(&directory)?;
         for file in ["f0", "f1"] {
-            place.make_file(&format!("{directory}/{file}"))?;
+            backend.make_file(&format!("{directory}/{file}"))?;
         }
     }
     Ok(())
@@ -322,14 +304,14 @@ fn prepare(place: &Place, count: u32) -> Result<(), Failure> {
 type Look<'a> = &'a mut dyn FnMut(u32) -> Result<(), Failure>;
 
 fn sessions_cost(
-    place: &Place,
+    backend: &Backend,
     (count, changes): (u32, u32),
     register: f64,
     look: Look<'_>,
 ) -> Result<Cost, Failure> {
     const TURN: u32 = 100;
     let middle = count / 2;
-    let own = place.changer(&format!("s{middle}"), 2);
+    let own = backend.changer(&format!("s{middle}"), 2);
     let change = per(changes, || {
         for at in 0..changes {
             own.change(at)?;
@@ -341,7 +323,7 @@ fn sessions_cost(
     })?;
     // What all hear costs as much more as there are of them.
     let changes = (changes / count).max(TURN);
-    let shared = place.changer("shared", 2);
+    let shared = backend.changer("shared", 2);
     let to_all = per(changes, || {
         for at in 0..changes {
             shared.change(at)?;
@@ -359,7 +341,7 @@ fn sessions_cost(
     })
 }
 
-/// Who tells, and what it cost with each number.
+/// What delivers, and what it cost with each number.
 type Found<'a> = (&'a str, Vec<Cost>);
 
 fn part(found: &[Found<'_>]) -> Part {

@@ -1,8 +1,8 @@
-//! Medians.
+//! Medians and how far the runs lie apart, percentiles, ratios.
 
 use core::fmt;
 
-/// The middle of several runs, and how far they lie apart.
+/// The median of several runs, with the least and the most.
 #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize)]
 pub(crate) struct Spread {
     /// Half of the runs were at most this.
@@ -11,29 +11,23 @@ pub(crate) struct Spread {
     pub(crate) min: f64,
     /// The most.
     pub(crate) max: f64,
-    /// Runs.
-    pub(crate) runs: usize,
+    runs: usize,
 }
 
 impl Spread {
-    /// Of one value per run.
-    ///
-    /// # Panics
-    /// Without any run.
-    #[must_use]
+    /// Creates the spread of one value for each run; without any run its values are not numbers.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
-        assert!(!values.is_empty(), "a spread of no runs");
         values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
         Self {
-            median: values[values.len() / 2],
-            min: values[0],
-            max: values[values.len() - 1],
+            median: at(values.len() / 2),
+            min: at(0),
+            max: at(values.len().saturating_sub(1)),
             runs: values.len(),
         }
     }
 
-    /// Round by round.
-    #[must_use]
+    /// Creates the spread of the ratios, round by round.
     pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> Self {
         Self::of(
             ours.iter()
@@ -59,11 +53,11 @@ impl fmt::Display for Spread {
     }
 }
 
-/// The value below which this part of the samples lies.
+/// Returns the value below which this part of the samples lies.
 ///
 /// # Panics
-/// Without any sample.
-#[must_use]
+///
+/// Panics when there is no sample.
 pub(crate) fn percentile(samples: &mut [u64], part: f64) -> u64 {
     assert!(!samples.is_empty(), "a percentile of no samples");
     samples.sort_unstable();
@@ -77,19 +71,24 @@ pub(crate) fn percentile(samples: &mut [u64], part: f64) -> u64 {
     samples[index]
 }
 
-/// A count as a number to calculate with.
+/// Returns a count as a number to calculate with.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// The middle value.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+/// Returns nanoseconds as microseconds.
+pub(crate) fn micros(nanos: u64) -> f64 {
+    float(nanos) / 1000.0
 }
 
-/// A number with three digits that count.
+/// Returns the middle value, or 0 when there is none.
+pub(crate) fn median(values: Vec<f64>) -> f64 {
+    let median = Spread::of(values).median;
+    if median.is_nan() { 0.0 } else { median }
+}
+
+/// Returns a number as text, with its first three digits.
 pub(crate) fn short(value: f64) -> String {
     let digits = match value.abs() {
         v if v >= 100.0 || v == 0.0 => 0,

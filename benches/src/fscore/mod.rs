@@ -1,7 +1,4 @@
 //! What FsCore costs, each number beside the same thing done another way in the same run.
-//!
-//! Prints one Markdown table, or JSON with `--json`. `--quick` takes small counts: to see that it
-//! runs, not to quote.
 
 mod operations;
 mod race;
@@ -10,16 +7,27 @@ mod tmpfs;
 mod tree_size;
 
 use crate::Failure;
-use crate::goal::Findings;
+use crate::goal::Goal;
+use crate::report::Part;
+
+/// Compares the filesystem's operations with the same on tmpfs
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:
+  agentfs-bench fscore")]
+pub(crate) struct Args {
+    /// Measure little: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+}
 
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
+struct Size {
     /// Operations in a round.
-    pub(crate) operations: u32,
-    pub(crate) rounds: u32,
+    operations: u32,
+    rounds: u32,
     /// The small and the large tree.
-    pub(crate) files: [u32; 2],
+    files: [u32; 2],
 }
 
 impl Size {
@@ -33,28 +41,30 @@ impl Size {
         rounds: 3,
         files: [1_000, 20_000],
     };
+    /// Measures nothing, so that only the goals come out.
+    const NOTHING: Self = Self {
+        rounds: 0,
+        ..Self::FULL
+    };
 }
 
-pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let size = if has("--quick") {
-        Size::QUICK
-    } else {
-        Size::FULL
-    };
+pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
+    report(if args.quick { Size::QUICK } else { Size::FULL })?.part()
+}
+
+/// Returns the goals, without measuring.
+pub(crate) fn goals() -> Result<Vec<Goal>, Failure> {
+    Ok(report(Size::NOTHING)?.goals())
+}
+
+fn report(size: Size) -> Result<report::Report, Failure> {
     // First of all: later, memory that was freed would be used again and not count as growth.
     let memory = tree_size::memory(size)?;
-    let report = report::Report {
-        races: operations::all(size)?,
-        scale: tree_size::branching(size)?,
+    Ok(report::Report {
+        races: operations::against_tmpfs(size)?,
+        tree_sizes: tree_size::branching(size)?,
         memory,
         events: operations::events(size)?,
         parallel: operations::parallel(size)?,
-    };
-    let findings = Findings {
-        goals: report.goals(),
-        markdown: report.markdown(),
-        data: report,
-    };
-    Ok(findings.print(has("--json"))?)
+    })
 }

@@ -16,15 +16,15 @@ use super::report::Events;
 use super::tmpfs::Tmpfs;
 
 /// A filesystem with one directory to work in.
-pub(crate) struct Ours {
-    pub(crate) fs: FsCore,
-    pub(crate) branch: Branch,
-    pub(crate) caller: Caller,
-    pub(crate) dir: NodeId,
+pub(super) struct Ours {
+    pub(super) fs: FsCore,
+    pub(super) branch: Branch,
+    pub(super) caller: Caller,
+    pub(super) dir: NodeId,
 }
 
 impl Ours {
-    pub(crate) fn new(track_events: bool) -> io::Result<Self> {
+    pub(super) fn new(track_events: bool) -> io::Result<Self> {
         let config = FsConfig {
             track_events,
             ..FsConfig::default()
@@ -41,7 +41,7 @@ impl Ours {
         })
     }
 
-    pub(crate) fn open(&self, name: &str, flags: OpenFlags) -> io::Result<HandleId> {
+    pub(super) fn open(&self, name: &str, flags: OpenFlags) -> io::Result<HandleId> {
         let (caller, dir) = (&self.caller, self.dir);
         let (handle, _) = self
             .branch
@@ -49,14 +49,14 @@ impl Ours {
         Ok(handle)
     }
 
-    pub(crate) fn create(&self, name: &str) -> io::Result<()> {
+    pub(super) fn create(&self, name: &str) -> io::Result<()> {
         let flags = OpenFlags::EXCLUSIVE | OpenFlags::WRITE_ONLY;
         let handle = self.open(name, flags)?;
         Ok(self.branch.close(&self.caller, handle)?)
     }
 }
 
-/// Each name once, through both ways; nanoseconds for one.
+/// Goes through the names once each way, and returns the nanoseconds for one.
 fn round(
     names: &[String],
     mut ours: impl FnMut(&str) -> io::Result<()>,
@@ -73,8 +73,8 @@ fn round(
     Ok((each(&mut ours)?, each(&mut theirs)?))
 }
 
-/// Everything that tmpfs can do too, on as many files as there are operations in a round.
-pub(crate) fn all(size: Size) -> io::Result<Vec<Race>> {
+/// Measures everything that tmpfs can do too, on as many files as a round has operations.
+pub(super) fn against_tmpfs(size: Size) -> io::Result<Vec<Race>> {
     let names: Vec<String> = (0..size.operations)
         .map(|n| format!("file-{n:07}"))
         .collect();
@@ -202,20 +202,23 @@ impl EventSink for Count {
     }
 }
 
-/// Writes of one byte with so many sinks, against writes with tracking off.
-pub(crate) fn events(size: Size) -> io::Result<Vec<Events>> {
+/// Measures writes of one byte with so many sinks, against writes with tracking off.
+pub(super) fn events(size: Size) -> io::Result<Vec<Events>> {
     let names: Vec<String> = (0..size.operations).map(|_| String::new()).collect();
     let mut all = Vec::new();
     for sinks in [0, 1, 8] {
         let mut rounds = Vec::new();
         for _ in 0..size.rounds {
-            let (told, silent) = (Ours::new(true)?, Ours::new(false)?);
+            let (tracked, untracked) = (Ours::new(true)?, Ours::new(false)?);
             for _ in 0..sinks {
                 let sink = Arc::new(Count::default());
-                told.fs.subscribe_events(sink).map_err(io::Error::other)?;
+                tracked
+                    .fs
+                    .subscribe_events(sink)
+                    .map_err(io::Error::other)?;
             }
             let ready = |ours: &Ours| ours.open("file", OpenFlags::READ_WRITE);
-            let (one, two) = (ready(&told)?, ready(&silent)?);
+            let (one, two) = (ready(&tracked)?, ready(&untracked)?);
             let write = |ours: &Ours, handle| {
                 Ok(ours
                     .branch
@@ -224,8 +227,8 @@ pub(crate) fn events(size: Size) -> io::Result<Vec<Events>> {
             };
             rounds.push(round(
                 &names,
-                |_| write(&told, one),
-                |_| write(&silent, two),
+                |_| write(&tracked, one),
+                |_| write(&untracked, two),
             )?);
         }
         let write = Race::of("write 1 byte", &rounds);
@@ -234,9 +237,9 @@ pub(crate) fn events(size: Size) -> io::Result<Vec<Events>> {
     Ok(all)
 }
 
-/// Files made in two branches, one branch after the other against both at once; and the same in two
-/// filesystems, which share nothing: what they gain is all that the machine gives.
-pub(crate) fn parallel(size: Size) -> io::Result<[Race; 2]> {
+/// Measures files made in two branches, one branch after the other against both at once; and the same
+/// in two filesystems, which share nothing: what they gain is all that the machine gives.
+pub(super) fn parallel(size: Size) -> io::Result<[Race; 2]> {
     let names: Vec<String> = (0..size.operations)
         .map(|n| format!("file-{n:07}"))
         .collect();
@@ -273,7 +276,7 @@ fn four_branches() -> io::Result<[Ours; 4]> {
     Ok([branch()?, branch()?, branch()?, branch()?])
 }
 
-/// Fills two places one after the other and two more at once; nanoseconds for one file.
+/// Fills two places one after the other and two more at once, and returns the nanoseconds for one file.
 fn in_turn_and_at_once(names: &[String], places: &[Ours; 4]) -> io::Result<(f64, f64)> {
     let files = u32::try_from(2 * names.len()).map_err(io::Error::other)?;
     let fill = |ours: &Ours| names.iter().try_for_each(|name| ours.create(name));

@@ -1,67 +1,67 @@
 //! The table.
 
-use std::fmt::Write as _;
-
+use super::race::Race;
+use crate::Failure;
 use crate::goal::Goal;
-
-use super::race::{Race, Spread};
+use crate::report::{Grid, Part};
+use crate::statistics::Spread;
 
 /// Everything that was measured.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Report {
+pub(super) struct Report {
     /// Against tmpfs.
-    pub(crate) races: Vec<Race>,
-    pub(crate) scale: Vec<Scale>,
-    pub(crate) memory: Memory,
-    pub(crate) events: Vec<Events>,
+    pub(super) races: Vec<Race>,
+    pub(super) tree_sizes: Vec<TreeSizes>,
+    pub(super) memory: Memory,
+    pub(super) events: Vec<Events>,
     /// Two branches, two filesystems.
-    pub(crate) parallel: [Race; 2],
+    pub(super) parallel: [Race; 2],
 }
 
 /// The same operation over a small and a large tree.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Scale {
-    pub(crate) what: String,
-    pub(crate) files: [u32; 2],
+pub(super) struct TreeSizes {
+    pub(super) what: String,
+    pub(super) files: [u32; 2],
     /// Nanoseconds, for each tree.
-    pub(crate) nanos: [Spread; 2],
+    pub(super) nanos: [Spread; 2],
     /// The large by the small, by the medians.
-    pub(crate) ratio: f64,
+    pub(super) ratio: f64,
 }
 
 /// What empty files cost.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Memory {
-    pub(crate) files: u32,
+pub(super) struct Memory {
+    pub(super) files: u32,
     /// Bytes that the allocator gave, per file.
-    pub(crate) allocated: f64,
+    pub(super) allocated: f64,
     /// Growth of the resident set, per file.
-    pub(crate) resident: f64,
+    pub(super) resident: f64,
 }
 
-/// The cost of telling.
+/// The cost of events.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Events {
-    pub(crate) sinks: usize,
+pub(super) struct Events {
+    pub(super) sinks: usize,
     /// A write of one byte, in nanoseconds, with tracking on and these sinks, against one with
     /// tracking off.
-    pub(crate) write: Race,
+    pub(super) write: Race,
 }
 
 impl Report {
-    /// What was to be reached.
-    pub(crate) fn goals(&self) -> Vec<Goal> {
+    /// Returns what was to be reached.
+    pub(super) fn goals(&self) -> Vec<Goal> {
         let races = self.races.iter();
         let mut goals: Vec<Goal> = races
             .map(|race| Goal::at_most(1.0, "of tmpfs", race.what.clone(), race.ratio))
             .collect();
-        for scale in &self.scale {
-            let [small, large] = scale.files;
-            let what = format!("{}, {large} files against {small}", scale.what);
-            let ratio = Spread::of(vec![scale.ratio]);
+        for it in &self.tree_sizes {
+            let [small, large] = it.files;
+            let what = format!("{}, {large} files against {small}", it.what);
+            let ratio = Spread::of(vec![it.ratio]);
             goals.push(Goal::at_most(2.0, "of the small tree", what, ratio));
-            let what = format!("{}, {large} files", scale.what);
-            goals.push(Goal::at_most(50_000.0, "ns", what, scale.nanos[1]));
+            let what = format!("{}, {large} files", it.what);
+            goals.push(Goal::at_most(50_000.0, "ns", what, it.nanos[1]));
         }
         let what = format!("memory per empty file, {} files", self.memory.files);
         let allocated = Spread::of(vec![self.memory.allocated]);
@@ -69,7 +69,21 @@ impl Report {
         goals
     }
 
-    pub(crate) fn markdown(&self) -> String {
+    pub(super) fn part(&self) -> Result<Part, Failure> {
+        let about = "Each figure is beside the same thing done another way, in turns: the median of \
+                     the rounds, with the least and the most.";
+        Ok(Part {
+            name: "fscore".to_owned(),
+            title: "The filesystem in one process".to_owned(),
+            about: about.to_owned(),
+            tables: vec![self.grid()],
+            plots: Vec::new(),
+            goals: Vec::new(),
+            raw: serde_json::to_value(self)?,
+        })
+    }
+
+    fn grid(&self) -> Grid {
         let mut rows = Vec::new();
         for race in &self.races {
             rows.push([
@@ -79,13 +93,13 @@ impl Report {
                 format!("{} of tmpfs", ratio(&race.ratio)),
             ]);
         }
-        for scale in &self.scale {
-            let [small, large] = scale.files;
+        for it in &self.tree_sizes {
+            let [small, large] = it.files;
             rows.push([
-                format!("{}, {large} files against {small}", scale.what),
-                nanos(&scale.nanos[1]),
-                nanos(&scale.nanos[0]),
-                format!("{:.2} of the small tree", scale.ratio),
+                format!("{}, {large} files against {small}", it.what),
+                nanos(&it.nanos[1]),
+                nanos(&it.nanos[0]),
+                format!("{:.2} of the small tree", it.ratio),
             ]);
         }
         for events in &self.events {
@@ -115,14 +129,16 @@ impl Report {
             format!("{resident:.0} B resident"),
             String::new(),
         ]);
-        let mut text = String::from(
-            "| what | median (min to max) | compared with | ratio, median (min to max) |\n|---|---|---|---|\n",
-        );
-        for row in rows {
-            // Writing to a String cannot fail.
-            let _written = writeln!(text, "| {} |", row.join(" | "));
-        }
-        text
+        let head = [
+            "what",
+            "median (min to max)",
+            "compared with",
+            "ratio, median (min to max)",
+        ];
+        let mut grid = Grid::new("", &head);
+        grid.rows.extend(rows.into_iter().map(Vec::from));
+        grid.goals = self.goals();
+        grid
     }
 }
 

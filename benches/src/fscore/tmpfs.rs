@@ -8,14 +8,14 @@ use rustix::fs::{self, AtFlags, CWD, Dir, Mode, OFlags};
 
 /// A directory on tmpfs, removed at the end.
 #[derive(Debug)]
-pub(crate) struct Tmpfs {
+pub(super) struct Tmpfs {
     path: String,
     dir: OwnedFd,
 }
 
 impl Tmpfs {
     /// In /dev/shm, which every Linux has as a tmpfs.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let path = format!("/dev/shm/agentfs-bench-{}", std::process::id());
         create_dir(&path)?;
         let dir = fs::openat(CWD, path.as_str(), OFlags::DIRECTORY, Mode::empty())?;
@@ -31,36 +31,36 @@ impl Tmpfs {
         )?)
     }
 
-    pub(crate) fn create(&self, name: &str) -> io::Result<()> {
+    pub(super) fn create(&self, name: &str) -> io::Result<()> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         drop(self.open_with(name, flags)?);
         Ok(())
     }
 
-    pub(crate) fn open(&self, name: &str) -> io::Result<OwnedFd> {
+    pub(super) fn open(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         self.open_with(name, flags)
     }
 
-    pub(crate) fn open_to_append(&self, name: &str) -> io::Result<OwnedFd> {
+    pub(super) fn open_to_append(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
         self.open_with(name, flags)
     }
 
-    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(fs::renameat(&self.dir, from, &self.dir, to)?)
     }
 
-    pub(crate) fn unlink(&self, name: &str) -> io::Result<()> {
+    pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
         Ok(fs::unlinkat(&self.dir, name, AtFlags::empty())?)
     }
 
-    pub(crate) fn stat(&self, name: &str) -> io::Result<i64> {
+    pub(super) fn stat(&self, name: &str) -> io::Result<i64> {
         Ok(fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_size)
     }
 
-    /// How many entries there are.
-    pub(crate) fn readdir(&self) -> io::Result<usize> {
+    /// Returns how many entries there are.
+    pub(super) fn readdir(&self) -> io::Result<usize> {
         let mut count = 0;
         for entry in Dir::read_from(self.dir.as_fd())? {
             let entry = entry?;

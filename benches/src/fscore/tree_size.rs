@@ -6,14 +6,15 @@ use agentfs_core::FsCore;
 
 use super::Size;
 use super::operations::Ours;
-use super::race::{Spread, nanos_each};
-use super::report::{Memory, Scale};
+use super::race::nanos_each;
+use super::report::{Memory, TreeSizes};
 use crate::counting_allocator::growth;
+use crate::statistics::Spread;
 
 /// Files in one directory.
 const FILES_IN_DIR: u32 = 1_000;
 
-/// A tree of so many empty files.
+/// Makes a tree of so many empty files.
 fn tree(files: u32) -> io::Result<Ours> {
     let mut ours = Ours::new(true)?;
     for file in 0..files {
@@ -26,9 +27,12 @@ fn tree(files: u32) -> io::Result<Ours> {
     Ok(ours)
 }
 
-/// Snapshots and branches of a small and of a large tree, in turns.
-pub(crate) fn branching(size: Size) -> io::Result<Vec<Scale>> {
-    let trees = [tree(size.files[0])?, tree(size.files[1])?];
+/// Measures snapshots and branches of a small and of a large tree, in turns.
+pub(crate) fn branching(size: Size) -> io::Result<Vec<TreeSizes>> {
+    let sizes = size.files.iter().filter(|_| size.rounds > 0);
+    let trees = sizes
+        .map(|files| tree(*files))
+        .collect::<io::Result<Vec<_>>>()?;
     let mut snapshots = [Vec::new(), Vec::new()];
     let mut branches = [Vec::new(), Vec::new()];
     for _ in 0..size.rounds * 10 {
@@ -46,9 +50,9 @@ pub(crate) fn branching(size: Size) -> io::Result<Vec<Scale>> {
             fs.snapshot_delete(snapshot)?;
         }
     }
-    let scale = |what: &str, nanos: [Vec<f64>; 2]| {
+    let compared = |what: &str, nanos: [Vec<f64>; 2]| {
         let nanos = nanos.map(Spread::of);
-        Scale {
+        TreeSizes {
             what: what.to_owned(),
             files: size.files,
             nanos,
@@ -56,14 +60,21 @@ pub(crate) fn branching(size: Size) -> io::Result<Vec<Scale>> {
         }
     };
     Ok(vec![
-        scale("snapshot_create", snapshots),
-        scale("branch_create_from_snapshot", branches),
+        compared("snapshot_create", snapshots),
+        compared("branch_create_from_snapshot", branches),
     ])
 }
 
-/// What an empty file takes.
+/// Measures what an empty file takes.
 pub(crate) fn memory(size: Size) -> io::Result<Memory> {
     let files = size.files[1];
+    if size.rounds == 0 {
+        return Ok(Memory {
+            files,
+            allocated: f64::NAN,
+            resident: f64::NAN,
+        });
+    }
     let before = resident()?;
     let (allocated, tree) = growth(|| tree(files));
     let after = resident()?;
@@ -79,7 +90,7 @@ pub(crate) fn memory(size: Size) -> io::Result<Memory> {
     })
 }
 
-/// Bytes of the resident set.
+/// Returns the bytes of the resident set.
 fn resident() -> io::Result<usize> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages = text

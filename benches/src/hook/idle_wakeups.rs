@@ -1,71 +1,69 @@
 //! Wake-ups of programs that wait and hear nothing.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
+use super::scripted::Scripted;
+use super::{Libraries, Size, row, spawn, text};
+use crate::Failure;
 use crate::goal::Goal;
-use crate::report::table::Table;
+use crate::report::Table;
 use crate::statistics::Spread;
 
-use super::kevent_wake::with_kqueue;
-use super::scripted::Scripted;
-use super::{Program, row};
-use crate::Failure;
+const CALLS: [&str; 2] = ["read()", "kevent(), in user space"];
 
-pub(super) fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
-    let seconds = if quick { 1 } else { 10 };
-    let tree = tempfile::TempDir::new_in("/dev/shm")?;
+pub(super) fn table(libraries: &Libraries, size: Size) -> Result<Table, Failure> {
+    let title = format!("A program that hears nothing for {} s", size.idle_seconds);
+    let (mut rows, mut goals) = (Vec::new(), Vec::new());
+    for (call, wakes) in CALLS.into_iter().zip(measure(libraries, size)?) {
+        rows.push(row(&format!("asleep in {call}"), &wakes, None));
+        let what = format!("{title}, asleep in {call}");
+        goals.push(Goal::at_most(0.0, "wake-ups", what, Spread::of(wakes)));
+    }
+    Ok(Table::new(title, "wake-ups", rows).and_goals(goals))
+}
+
+/// Returns the wake-ups of the program in each call.
+fn measure(libraries: &Libraries, size: Size) -> Result<[Vec<f64>; 2], Failure> {
+    if !size.measures {
+        return Ok(Default::default());
+    }
+    let tree = TempDir::new_in("/dev/shm")?;
     let daemon = Scripted::start(tree.path());
     let socket = daemon.socket();
     let watched = tree.path().join("watched");
     File::create(&watched)?;
-    let both = with_kqueue(library)?;
+    let both = libraries.both()?;
     let start = |library: &Path, kind, path: &Path| {
-        let path = path.to_string_lossy();
-        Program::start(Some(library), Some(&socket), &["wake", kind, &path])
+        spawn::start(Some(library), Some(&socket), &["wake", kind, &text(path)])
     };
     let mut programs = [
-        start(library, "inotify", tree.path())?,
+        start(&libraries.shim, "inotify", tree.path())?,
         start(&both, "kqueue", &watched)?,
     ];
     for program in &mut programs {
-        program.stdin.write_all(b"\n")?;
-        program.line()?;
+        program.say("")?;
+        program.answer()?;
     }
     std::thread::sleep(Duration::from_millis(200));
     let switches = || -> Result<Vec<f64>, Failure> {
-        let counts = programs.iter().map(|it| switches(it.child.id()));
+        let counts = programs.iter().map(|it| switches(it.id()));
         counts.collect()
     };
     let before = switches()?;
-    std::thread::sleep(Duration::from_secs(seconds));
+    std::thread::sleep(Duration::from_secs(size.idle_seconds));
     let after = switches()?;
-    let title = format!("A program that hears nothing for {seconds} s");
-    let calls = ["read()", "kevent(), in user space"];
-    let (mut rows, mut goals) = (Vec::new(), Vec::new());
-    for ((call, before), after) in calls.into_iter().zip(before).zip(after) {
-        let wakes = after - before;
-        let what = format!("{title}, asleep in {call}");
-        goals.push(Goal::at_most(
-            0.0,
-            "wake-ups",
-            what,
-            Spread::of(vec![wakes]),
-        ));
-        rows.push(row(&format!("asleep in {call}"), &[wakes], None));
+    let mut wakes: [Vec<f64>; 2] = Default::default();
+    for (wakes, (before, after)) in wakes.iter_mut().zip(before.into_iter().zip(after)) {
+        wakes.push(after - before);
     }
-    Ok(vec![Table {
-        title,
-        unit: "wake-ups".to_owned(),
-        also: String::new(),
-        further: goals,
-        rows,
-    }])
+    Ok(wakes)
 }
 
-/// How often the threads of a process gave their processor back, or were made to.
+/// Returns how often the threads of a process gave their processor back, or were made to.
 fn switches(process: u32) -> Result<f64, Failure> {
     let mut switches = 0.0;
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {

@@ -1,21 +1,28 @@
 //! The programs that are measured. They call libc, as programs do.
 #![expect(unsafe_code, reason = "calls libc's functions by their addresses")]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::hint::black_box;
 use std::io::{BufRead as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::time::Instant;
 
-use crate::kqueue::{EVFILT_READ, EVFILT_VNODE, Kevent, Kqueue, NOTE_WRITE};
-use crate::process_pair::now;
 use nix::libc;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::Failure;
+use crate::child::WAITING;
+use crate::kqueue::{EVFILT_READ, EVFILT_VNODE, Kevent, Kqueue, NOTE_WRITE};
+use crate::process_pair::now;
 
-pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+/// What the parent asks for.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    words: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let args: Vec<&str> = args.words.iter().map(String::as_str).collect();
     match args.as_slice() {
         ["read", kind, rounds] => read(kind, rounds.parse()?),
         ["wake", "inotify", path] => {
@@ -44,9 +51,15 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     }
 }
 
+/// The version of libc's own symbols.
+#[cfg(target_arch = "aarch64")]
+const VERSION: &CStr = c"GLIBC_2.17";
+#[cfg(not(target_arch = "aarch64"))]
+const VERSION: &CStr = c"GLIBC_2.2.5";
+
 type Read = unsafe extern "C" fn(i32, *mut c_void, usize) -> isize;
 
-/// Blocks of calls in turns, libc's own function and the one that a program finds.
+/// Calls libc's own function and the one that a program finds, in blocks and in turns.
 fn read(kind: &str, rounds: usize) -> Result<(), Failure> {
     let fd: OwnedFd = match kind {
         "zero" => std::fs::File::open("/dev/zero")?.into(),
@@ -58,15 +71,10 @@ fn read(kind: &str, rounds: usize) -> Result<(), Failure> {
         }
     };
     // dlvsym is not hooked: it finds libc's own.
-    let version = if cfg!(target_arch = "aarch64") {
-        c"GLIBC_2.17"
-    } else {
-        c"GLIBC_2.2.5"
-    };
     // SAFETY: a string.
     let libc = unsafe { libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY) };
     // SAFETY: a handle, or null, which stands for all libraries, and strings.
-    let found = unsafe { libc::dlvsym(libc, c"read".as_ptr(), version.as_ptr()) };
+    let found = unsafe { libc::dlvsym(libc, c"read".as_ptr(), VERSION.as_ptr()) };
     // SAFETY: the address of a function of this type.
     let original = unsafe { std::mem::transmute::<*mut c_void, Read>(found) };
     let hooked: Read = libc::read;
@@ -83,7 +91,7 @@ fn read(kind: &str, rounds: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nanoseconds per call.
+/// Returns the nanoseconds per call.
 fn block(read: Read, fd: RawFd) -> f64 {
     const CALLS: u32 = 2000;
     let read = black_box(read);
@@ -101,12 +109,12 @@ fn wake(fd: RawFd) -> Result<(), Failure> {
     wakes(|| read_some(fd))
 }
 
-/// For every line: says that it is ready, waits, and says when it had what it waited for.
+/// Answers each line twice: that it is about to wait, and then when it had what it waited for.
 fn wakes(mut wait: impl FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         drop(line?);
-        writeln!(out, "ready")?;
+        writeln!(out, "{WAITING}")?;
         wait()?;
         writeln!(out, "{}", now())?;
     }
@@ -123,7 +131,7 @@ fn read_some(fd: RawFd) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A queue with one knote.
+/// Makes a queue with one knote.
 fn kqueue(fd: RawFd, filter: i16, fflags: u32) -> Result<Kqueue, Failure> {
     let queue = Kqueue::new()?;
     queue.add(fd, filter, fflags, 0)?;
@@ -138,7 +146,7 @@ fn sleep_in(queue: &Kqueue) -> Result<(), Failure> {
     }
 }
 
-/// Microseconds per watch.
+/// Registers watches, and prints the microseconds of each.
 fn register(path: &str, count: u32) -> Result<(), Failure> {
     let paths: Vec<String> = (0..count).map(|it| format!("{path}/{it}")).collect();
     let instance = Inotify::init(InitFlags::IN_CLOEXEC)?;

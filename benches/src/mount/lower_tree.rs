@@ -12,17 +12,17 @@ use crate::Failure;
 const IN_A_DIRECTORY: u64 = 20;
 
 /// Where the parts are, below the lower directory.
-pub(crate) const TREE: &str = "tree";
-pub(crate) const CRATE: &str = "crate";
-pub(crate) const FULL: &str = "full";
-pub(crate) const WORKSPACE: &str = "workspace";
+pub(super) const TREE: &str = "tree";
+pub(super) const CRATE: &str = "crate";
+pub(super) const FULL: &str = "full";
+pub(super) const WORKSPACE: &str = "workspace";
 
 /// A large file for each round: one that has not been read yet through a mount.
-pub(crate) fn large(round: usize) -> String {
+pub(super) fn large(round: usize) -> String {
     format!("large-{round}")
 }
 
-pub(crate) fn prepare(lower: &Path, size: Size) -> Result<(), Failure> {
+pub(super) fn prepare(lower: &Path, size: Size) -> Result<(), Failure> {
     let tree = lower.join(TREE);
     source_tree(&tree, size.sources)?;
     let archive = lower.with_file_name("memory").join("sources.tar");
@@ -77,8 +77,8 @@ pub(crate) fn prepare(lower: &Path, size: Size) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What of this project is under version control.
-pub(crate) fn prepare_workspace(lower: &Path) -> Result<(), Failure> {
+/// Adds what of this project is under version control.
+pub(super) fn prepare_workspace(lower: &Path) -> Result<(), Failure> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let dir = lower.join(WORKSPACE);
     fs::create_dir(&dir)?;
@@ -95,7 +95,7 @@ pub(crate) fn prepare_workspace(lower: &Path) -> Result<(), Failure> {
     )
 }
 
-/// Files of the sizes that sources have: most have some KiB, few have many.
+/// Writes files of the sizes that sources have: most have some KiB, few have many.
 fn source_tree(tree: &Path, files: u64) -> Result<(), Failure> {
     for number in 0..files {
         let group = number / IN_A_DIRECTORY;
@@ -116,7 +116,7 @@ fn source_tree(tree: &Path, files: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes that do not compress well (a linear congruence).
+/// Returns bytes that do not compress well (a linear congruence).
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let words = (0..length.div_ceil(8)).flat_map(|_| {

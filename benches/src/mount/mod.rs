@@ -1,38 +1,80 @@
 //! What a program pays for working in a mounted branch, beside a bare directory, the kernel's own
 //! overlay and fuse-overlayfs.
 //!
-//! `mount [--quick] [--json] [--workspace | --only ROW]... [--rounds N]`: needs root. With `--workspace` it
-//! builds this project at each place and does nothing else: a minute or two for each. The lower directory is on the
-//! disk that holds the temporary directory; what is written goes to a tmpfs for the overlays, and to
-//! memory for AgentFS, which serves from a process of its own.
+//! The lower directory is on the disk that holds the temporary directory. What is written goes to a
+//! tmpfs for the overlays, and to memory for AgentFS, which serves from a process of its own.
 
 mod lower_tree;
 mod place;
 mod report;
-mod server;
+pub(crate) mod server;
 mod workloads;
 
 use std::io::Write as _;
 use std::path::Path;
 
 use crate::Failure;
-use crate::goal::Findings;
+use crate::goal::Goal;
+use crate::report::Part;
 use place::{Kind, Place, Stage};
 use report::{Cell, Report};
 use workloads::{Bench, Row};
 
+/// Compares a mounted branch with a bare directory and with other overlays
+///
+/// Mounts, so it has to run as root, and needs fuse-overlayfs to compare with.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentfs-bench mount
+  agentfs-bench mount --only 'git status' --only untar --rounds 3
+  agentfs-bench mount --workspace          build this project at each place: a minute or two for each")]
+pub(crate) struct Args {
+    /// Measure little: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+    /// Measure only the workloads with this in their names; may be given several times
+    #[arg(long, value_name = "NAME", conflicts_with = "workspace")]
+    only: Vec<String>,
+    /// Build this project at each place, and do nothing else
+    #[arg(long)]
+    workspace: bool,
+    /// How often every workload runs at every place
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
+}
+
+impl Args {
+    fn size(&self) -> Size {
+        let size = if self.quick { Size::QUICK } else { Size::FULL };
+        Size {
+            rounds: self.rounds.map_or(size.rounds, |it| it as usize),
+            ..size
+        }
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let is_chosen = |row: &Row| {
+            let is_named =
+                self.only.is_empty() || self.only.iter().any(|name| row.name().contains(name));
+            let is_workspace = *row == Row::Workspace;
+            is_workspace == self.workspace && (is_workspace || is_named)
+        };
+        Row::ALL.into_iter().filter(is_chosen).collect()
+    }
+}
+
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) rounds: usize,
+struct Size {
+    rounds: usize,
     /// Files of the source tree.
-    pub(crate) sources: u64,
+    sources: u64,
     /// Entries of a directory.
-    pub(crate) entries: u32,
+    entries: u32,
     /// MiB of a large file.
-    pub(crate) large: u64,
+    large: u64,
     /// Reads or writes at random.
-    pub(crate) random: u32,
+    random: u32,
 }
 
 impl Size {
@@ -52,42 +94,27 @@ impl Size {
     };
 }
 
-pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    if let [serve, lower, point] = args
-        && serve == "--serve"
-    {
-        return server::serve(Path::new(lower), Path::new(point));
-    }
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let values = |flag: &str| {
-        let pairs = args.windows(2).filter(move |pair| pair[0] == flag);
-        pairs.map(|pair| pair[1].clone()).collect::<Vec<String>>()
-    };
-    let mut size = if has("--quick") {
-        Size::QUICK
-    } else {
-        Size::FULL
-    };
-    if let [rounds] = values("--rounds").as_slice() {
-        size.rounds = rounds.parse()?;
-    }
-    let only = values("--only");
-    let is_chosen = |row: &Row| {
-        let is_named = only.is_empty() || only.iter().any(|name| row.name().contains(name));
-        let is_workspace = *row == Row::Workspace;
-        is_workspace == has("--workspace") && (is_workspace || is_named)
-    };
-    let rows: Vec<Row> = Row::ALL.into_iter().filter(is_chosen).collect();
-    let report = measure(size, &rows)?;
-    let findings = Findings {
-        goals: report.goals(),
-        markdown: report.markdown(),
-        data: report,
-    };
-    Ok(findings.print(has("--json"))?)
+pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
+    measure(args.size(), &args.rows())?.part()
 }
 
-/// Every round runs every row at every place, in turns.
+/// Returns the goals, without measuring.
+pub(crate) fn goals(args: &Args) -> Vec<Goal> {
+    let cells = cells(&args.rows(), &Kind::ALL);
+    Report::new(Path::new("/"), args.size(), cells).goals()
+}
+
+fn cells(rows: &[Row], kinds: &[Kind]) -> Vec<Cell> {
+    let of_row = |row: &Row| {
+        kinds
+            .iter()
+            .map(|kind| Cell::new(*row, *kind))
+            .collect::<Vec<_>>()
+    };
+    rows.iter().flat_map(of_row).collect()
+}
+
+/// Runs every row at every place in every round, in turns.
 fn measure(size: Size, rows: &[Row]) -> Result<Report, Failure> {
     let stage = Stage::new()?;
     writeln!(std::io::stderr(), "mount: preparing")?;
@@ -96,10 +123,7 @@ fn measure(size: Size, rows: &[Row]) -> Result<Report, Failure> {
         lower_tree::prepare_workspace(stage.lower())?;
     }
     let kinds = Kind::available()?;
-    let mut cells: Vec<Cell> = rows
-        .iter()
-        .flat_map(|row| kinds.iter().map(|kind| Cell::new(*row, *kind)))
-        .collect();
+    let mut cells = cells(rows, &kinds);
     for round in 0..size.rounds {
         for kind in &kinds {
             writeln!(std::io::stderr(), "mount: round {round}, {}", kind.name())?;

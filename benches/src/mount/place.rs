@@ -15,7 +15,7 @@ use crate::Failure;
 /// What a directory is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     /// A copy of the lower directory in memory.
     Tmpfs,
     /// A copy of the lower directory beside it.
@@ -27,8 +27,20 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Without what this machine does not have.
-    pub(crate) fn available() -> Result<Vec<Self>, Failure> {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Tmpfs,
+        Self::Disk,
+        Self::Overlayfs,
+        Self::FuseOverlayfs,
+        Self::Agentfs,
+    ];
+
+    /// Returns all of them.
+    ///
+    /// # Errors
+    ///
+    /// Fails when this machine lacks fuse-overlayfs.
+    pub(super) fn available() -> Result<[Self; 5], Failure> {
         let has_peer = Command::new("fuse-overlayfs")
             .arg("--version")
             .output()
@@ -36,16 +48,10 @@ impl Kind {
         if !has_peer {
             return Err("there is no fuse-overlayfs: run `apt-get install fuse-overlayfs`".into());
         }
-        Ok(vec![
-            Self::Tmpfs,
-            Self::Disk,
-            Self::Overlayfs,
-            Self::FuseOverlayfs,
-            Self::Agentfs,
-        ])
+        Ok(Self::ALL)
     }
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tmpfs => "tmpfs",
             Self::Disk => "disk",
@@ -58,7 +64,7 @@ impl Kind {
 
 /// The lower directory on the disk, and a tmpfs for everything else.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(super) struct Stage {
     lower: PathBuf,
     memory: PathBuf,
     /// Removed when the tmpfs is unmounted.
@@ -66,7 +72,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let dir = tempfile::tempdir()?;
         let (lower, memory) = (dir.path().join("lower"), dir.path().join("memory"));
         fs::create_dir(&lower)?;
@@ -75,12 +81,12 @@ impl Stage {
         Ok(Self { lower, memory, dir })
     }
 
-    pub(crate) fn lower(&self) -> &Path {
+    pub(super) fn lower(&self) -> &Path {
         &self.lower
     }
 
     /// The source tree as one file, in memory.
-    pub(crate) fn archive(&self) -> PathBuf {
+    pub(super) fn archive(&self) -> PathBuf {
         self.memory.join("sources.tar")
     }
 }
@@ -93,7 +99,7 @@ impl Drop for Stage {
 
 /// A directory that shows what the lower one holds, and where changes do not reach it.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(super) struct Place {
     path: PathBuf,
     kind: Kind,
     server: Option<Child>,
@@ -102,7 +108,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    pub(crate) fn make(stage: &Stage, kind: Kind) -> Result<Self, Failure> {
+    pub(super) fn make(stage: &Stage, kind: Kind) -> Result<Self, Failure> {
         let dir = match kind {
             Kind::Disk => stage.dir.path().join("place"),
             Kind::Tmpfs | Kind::Overlayfs | Kind::FuseOverlayfs | Kind::Agentfs => {
@@ -144,7 +150,7 @@ impl Place {
         Ok(place)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -157,7 +163,7 @@ impl Drop for Place {
         }
         if let Some(mut server) = self.server.take() {
             drop(server.stdin.take());
-            // It has nobody left to tell.
+            // Nothing depends on how it ends.
             drop(server.wait());
         }
         drop(fs::remove_dir_all(&self.dir));
@@ -166,7 +172,7 @@ impl Drop for Place {
 
 fn serve(lower: &Path, point: &Path) -> Result<Child, Failure> {
     let mut server = Command::new(std::env::current_exe()?)
-        .args(["mount", "--serve"])
+        .arg("mount-server")
         .args([lower, point])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -184,7 +190,7 @@ fn serve(lower: &Path, point: &Path) -> Result<Child, Failure> {
 }
 
 /// Runs a command to its end.
-pub(crate) fn succeed(command: &mut Command) -> Result<(), Failure> {
+pub(super) fn succeed(command: &mut Command) -> Result<(), Failure> {
     let output = command.stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(());

@@ -1,26 +1,25 @@
 //! The table.
 
-use core::fmt::Write as _;
 use std::path::Path;
-
-use crate::goal::Goal;
-use crate::report::table::machine;
-use crate::statistics::Spread;
 
 use super::Size;
 use super::place::Kind;
 use super::workloads::{Aim, Row};
+use crate::Failure;
+use crate::goal::Goal;
+use crate::report::{Grid, Part};
+use crate::statistics::Spread;
 
 /// A row at a place: seconds, round by round.
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Cell {
+pub(super) struct Cell {
     row: Row,
     kind: Kind,
     seconds: Vec<f64>,
 }
 
 impl Cell {
-    pub(crate) fn new(row: Row, kind: Kind) -> Self {
+    pub(super) fn new(row: Row, kind: Kind) -> Self {
         Self {
             row,
             kind,
@@ -28,7 +27,7 @@ impl Cell {
         }
     }
 
-    pub(crate) fn add(&mut self, row: Row, kind: Kind, seconds: f64) {
+    pub(super) fn add(&mut self, row: Row, kind: Kind, seconds: f64) {
         if self.row == row && self.kind == kind {
             self.seconds.push(seconds);
         }
@@ -36,18 +35,17 @@ impl Cell {
 }
 
 #[derive(Debug, serde::Serialize)]
-pub(crate) struct Report {
-    head: String,
+pub(super) struct Report {
+    about: String,
     cells: Vec<Cell>,
 }
 
 impl Report {
-    pub(crate) fn new(lower: &Path, size: Size, cells: Vec<Cell>) -> Self {
-        let head = format!(
-            "Machine: {}. The lower directory is on {}. {} files of source, {} entries in a directory, \
-             large files of {} MiB, {} reads and writes at random; medians of {} rounds in \
-             milliseconds, ratios round by round with their medians (min to max).",
-            machine(),
+    pub(super) fn new(lower: &Path, size: Size, cells: Vec<Cell>) -> Self {
+        let about = format!(
+            "The lower directory is on {}. {} files of source, {} entries in a directory, large files \
+             of {} MiB, {} reads and writes at random; medians of {} rounds in milliseconds, ratios \
+             round by round with their medians (min to max).",
             filesystem(lower),
             size.sources,
             size.entries,
@@ -55,7 +53,7 @@ impl Report {
             size.random,
             size.rounds,
         );
-        Self { head, cells }
+        Self { about, cells }
     }
 
     fn seconds(&self, row: Row, kind: Kind) -> Option<&[f64]> {
@@ -66,8 +64,8 @@ impl Report {
         cell.map(|cell| cell.seconds.as_slice())
     }
 
-    /// What was to be reached, of the rows that were measured.
-    pub(crate) fn goals(&self) -> Vec<Goal> {
+    /// Returns what was to be reached, of the rows that were measured.
+    pub(super) fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
         for row in Row::ALL {
             for (kind, most) in bounds(row.aim()) {
@@ -85,55 +83,52 @@ impl Report {
         goals
     }
 
-    pub(crate) fn markdown(&self) -> String {
-        let kinds = [
-            Kind::Tmpfs,
-            Kind::Disk,
-            Kind::Overlayfs,
-            Kind::FuseOverlayfs,
-            Kind::Agentfs,
-        ];
-        let mut text = format!("{}\n\n| what |", self.head);
-        for kind in kinds {
-            // Writing to a String cannot fail.
-            let _written = write!(text, " {} |", kind.name());
-        }
-        let _written = writeln!(
-            text,
-            " of fuse-overlayfs | goal | of the disk | goal |\n|---|{}---|---|---|---|",
-            "---|".repeat(kinds.len())
-        );
+    pub(super) fn part(&self) -> Result<Part, Failure> {
+        Ok(Part {
+            name: "mount".to_owned(),
+            title: "A mounted branch beside other overlays".to_owned(),
+            about: self.about.clone(),
+            tables: vec![self.grid()],
+            plots: Vec::new(),
+            goals: Vec::new(),
+            raw: serde_json::to_value(self)?,
+        })
+    }
+
+    fn grid(&self) -> Grid {
+        let ratios = ["of fuse-overlayfs", "goal", "of the disk", "goal"];
+        let head = ["what"].into_iter().chain(Kind::ALL.map(Kind::name));
+        let head: Vec<&str> = head.chain(ratios).collect();
+        let mut grid = Grid::new("", &head);
         for row in Row::ALL {
             let Some(ours) = self.seconds(row, Kind::Agentfs) else {
                 continue;
             };
-            let _written = write!(text, "| {} |", row.name());
-            for kind in kinds {
-                let figure = self
-                    .seconds(row, kind)
-                    .map(|seconds| milliseconds(Spread::of(seconds.to_vec()).median));
-                let _written = write!(text, " {} |", figure.unwrap_or_default());
-            }
+            let mut cells = vec![row.name().to_owned()];
+            cells.extend(Kind::ALL.map(|kind| {
+                let seconds = self.seconds(row, kind);
+                let median = seconds.map(|it| Spread::of(it.to_vec()).median);
+                median.map(milliseconds).unwrap_or_default()
+            }));
             for (kind, most) in bounds(row.aim()) {
                 let ratio = self
                     .seconds(row, kind)
                     .map(|theirs| Spread::ratio(ours, theirs));
-                let _written = match (ratio, most) {
-                    (Some(ratio), Some(most)) => {
-                        let goal = Goal::at_most(most, "", "", ratio);
-                        write!(text, " {ratio} | {} |", goal.verdict())
-                    }
-                    (Some(ratio), None) => write!(text, " {ratio} | |"),
-                    (None, _) => write!(text, " | |"),
-                };
+                let verdict = ratio.zip(most).map(|(ratio, most)| {
+                    let goal = Goal::at_most(most, "", "", ratio);
+                    goal.verdict()
+                });
+                cells.push(ratio.map_or_else(String::new, |it| it.to_string()));
+                cells.push(verdict.unwrap_or_default());
             }
-            text.push('\n');
+            grid.rows.push(cells);
         }
-        text
+        grid.goals = self.goals();
+        grid
     }
 }
 
-/// Against fuse-overlayfs, and against the bare directory.
+/// Returns the bounds against fuse-overlayfs, and against the bare directory.
 fn bounds(aim: Aim) -> [(Kind, Option<f64>); 2] {
     let (peer, bare) = match aim {
         Aim::Metadata => (0.5, None),
@@ -148,7 +143,7 @@ fn milliseconds(seconds: f64) -> String {
     format!("{:.digits$}", seconds * 1000.0)
 }
 
-/// What the mount table calls the filesystem of a directory.
+/// Returns what the mount table calls the filesystem of a directory.
 fn filesystem(dir: &Path) -> String {
     let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     table

@@ -1,26 +1,33 @@
 //! The AgentFS side, in a process of its own as the peer's is.
 
 use std::io::{Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agentfs_core::{Announced, FsConfig, FsCore, Overlay};
 use agentfs_mount::{MountOptions, Mounts};
 
 use crate::Failure;
 
-/// Shows a branch of `lower` at `point` until the input ends.
-pub(crate) fn serve(lower: &Path, point: &Path) -> Result<(), Failure> {
+/// What the parent asks for.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    lower: PathBuf,
+    point: PathBuf,
+}
+
+/// Shows a branch of the lower directory at the mount point until the input ends.
+pub(crate) fn run(Args { lower, point }: &Args) -> Result<(), Failure> {
     // As the daemon does.
     agentfs_cli::heap::share_one();
     let config = FsConfig {
         overlay: Some(Overlay {
-            lower: lower.to_owned(),
+            lower: lower.clone(),
         }),
         ..FsConfig::default()
     };
     let fs = FsCore::new(config)?;
     if let Some(announced) = fs.announced() {
-        // Nobody changes the directory meanwhile, so nothing has to be watched to be told of all.
+        // The directory does not change meanwhile, so that nothing has to be watched to announce all.
         announce(announced, lower, Path::new(""))?;
         announced.set_whole(true);
     }

@@ -13,7 +13,7 @@ use crate::Failure;
 
 /// What a row of the table is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub(crate) enum Row {
+pub(super) enum Row {
     Untar,
     ReadTreeFirst,
     ReadTreeAgain,
@@ -38,7 +38,7 @@ pub(crate) enum Row {
 
 /// What should be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Aim {
+pub(super) enum Aim {
     /// At least twice as fast as fuse-overlayfs.
     Metadata,
     /// No slower than fuse-overlayfs.
@@ -49,7 +49,7 @@ pub(crate) enum Aim {
 
 impl Row {
     /// In the order in which they run: some need what those before have made.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(super) const ALL: [Self; 20] = [
         Self::ReadTreeFirst,
         Self::ReadTreeAgain,
         Self::GitStatusFirst,
@@ -72,7 +72,7 @@ impl Row {
         Self::Workspace,
     ];
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Untar => "untar a source tree",
             Self::ReadTreeFirst => "read an unchanged source tree, first time",
@@ -97,7 +97,7 @@ impl Row {
         }
     }
 
-    pub(crate) fn aim(self) -> Aim {
+    pub(super) fn aim(self) -> Aim {
         match self {
             Self::Create
             | Self::Stat
@@ -125,7 +125,7 @@ impl Row {
 
 /// One place in one round.
 #[derive(Debug)]
-pub(crate) struct Bench {
+pub(super) struct Bench {
     path: PathBuf,
     archive: PathBuf,
     size: Size,
@@ -134,7 +134,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(
+    pub(super) fn new(
         path: &Path,
         archive: PathBuf,
         size: Size,
@@ -151,7 +151,7 @@ impl Bench {
         })
     }
 
-    /// What a row needs of those that were left out.
+    /// Makes what a row needs of those that were left out.
     fn prepare(&self, row: Row) -> Result<(), Failure> {
         let needs_files = matches!(
             row,
@@ -166,8 +166,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Does it once; gives the seconds.
-    pub(crate) fn run(&self, row: Row) -> Result<f64, Failure> {
+    /// Does it once, and returns the seconds.
+    pub(super) fn run(&self, row: Row) -> Result<f64, Failure> {
         self.prepare(row)?;
         let start = Instant::now();
         match row {
@@ -289,7 +289,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The same pages every time.
+    /// Returns the same pages every time.
     fn pages(&self) -> impl Iterator<Item = u64> {
         let mut state = 1_u64;
         let pages = self.size.large << 8;
@@ -310,7 +310,7 @@ fn build(dir: &Path, arguments: &[&str]) -> Result<(), Failure> {
     succeed(command.env_remove("CARGO_TARGET_DIR").current_dir(dir))
 }
 
-/// Reads every file; gives how many bytes.
+/// Reads every file, and returns how many bytes that was.
 fn read_tree(dir: &Path) -> Result<u64, Failure> {
     let mut read = 0;
     for entry in fs::read_dir(dir)? {

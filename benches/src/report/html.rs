@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::plot::svg;
 use crate::Failure;
-use crate::report::part::{Findings, Grid};
+use crate::report::{Findings, Grid};
 
 const STYLE: &str = "\
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}

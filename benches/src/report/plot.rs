@@ -8,7 +8,7 @@ use plotters::prelude::{
 };
 
 use crate::Failure;
-use crate::report::part::Plot;
+use crate::report::Plot;
 use crate::statistics::short;
 
 const SIZE: (u32, u32) = (860, 460);

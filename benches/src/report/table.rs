@@ -1,62 +1,137 @@
-//! The report: where, when, with what, and the rows.
+//! Cases beside their references, measured in the same run.
 
-use core::fmt::Write as _;
-
-use crate::goal::{Findings, Goal};
+use crate::goal::Goal;
+use crate::report::Grid;
 use crate::statistics::Spread;
 
 /// A measured case beside its reference.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Row {
     /// What was measured.
-    pub(crate) what: String,
-    /// What else this run showed, as text to follow, or nothing.
+    what: String,
+    /// What else this run showed: text that follows the name, or nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) note: String,
+    note: String,
     /// The figure, in the table's unit.
-    pub(crate) figure: Spread,
+    figure: Spread,
     /// A second figure, where the table has one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) also: Option<Spread>,
-    /// Against the reference, round by round.
+    also: Option<Spread>,
+    /// The figure divided by the reference's, round by round.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ratio: Option<Ratio>,
+    ratio: Option<Ratio>,
 }
 
-/// A figure by that of a reference in the same round.
+/// A figure divided by that of a reference in the same round.
 #[derive(Clone, Debug, serde::Serialize)]
-pub(crate) struct Ratio {
+struct Ratio {
     /// The reference.
-    pub(crate) of: String,
-    /// Ours by theirs.
-    pub(crate) spread: Spread,
-    /// What it should be at most.
+    of: String,
+    spread: Spread,
+    /// The most that it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) goal: Option<f64>,
+    goal: Option<f64>,
 }
 
 /// Rows with one heading.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Table {
-    /// What they have in common.
-    pub(crate) title: String,
-    /// Of the figures.
-    pub(crate) unit: String,
-    /// Of the second figures, or nothing.
-    pub(crate) also: String,
+    title: String,
+    /// The unit of the figures.
+    unit: String,
+    /// The unit of the second figures, or nothing.
+    also: String,
     /// In the order of the runs.
-    pub(crate) rows: Vec<Row>,
-    /// Goals that are no ratio of one row.
+    rows: Vec<Row>,
+    /// Goals that are not the ratio of one row.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) further: Vec<Goal>,
+    further: Vec<Goal>,
+}
+
+impl Row {
+    /// Creates a row of one figure for each round.
+    pub(crate) fn new(what: impl Into<String>, figures: &[f64]) -> Self {
+        Self {
+            what: what.into(),
+            note: String::new(),
+            figure: Spread::of(figures.to_vec()),
+            also: None,
+            ratio: None,
+        }
+    }
+
+    /// Adds text that follows the name.
+    pub(crate) fn noted(mut self, note: String) -> Self {
+        self.note = note;
+        self
+    }
+
+    /// Adds a second figure.
+    pub(crate) fn with(mut self, also: Spread) -> Self {
+        self.also = Some(also);
+        self
+    }
+
+    /// Adds the ratio to a reference, and the most that it should be.
+    pub(crate) fn against(
+        mut self,
+        of: impl Into<String>,
+        spread: Spread,
+        goal: Option<f64>,
+    ) -> Self {
+        self.ratio = Some(Ratio {
+            of: of.into(),
+            spread,
+            goal,
+        });
+        self
+    }
+
+    fn cells(&self, has_also: bool) -> Vec<String> {
+        let mut cells = vec![
+            format!("{}{}", self.what, self.note),
+            self.figure.to_string(),
+        ];
+        if has_also {
+            cells.push(self.also.map_or_else(String::new, |it| it.to_string()));
+        }
+        let ratio = self.ratio.as_ref();
+        cells.push(ratio.map_or_else(String::new, |it| format!("{} of {}", it.spread, it.of)));
+        cells.push(ratio.map_or_else(String::new, Ratio::verdict));
+        cells
+    }
 }
 
 impl Table {
-    /// Those of its rows, and the further ones.
-    #[must_use]
-    pub(crate) fn goals(&self) -> Vec<Goal> {
-        let rows = self.rows.iter();
-        let of_rows = rows.filter_map(|row| {
+    pub(crate) fn new(
+        title: impl Into<String>,
+        unit: impl Into<String>,
+        rows: impl IntoIterator<Item = Row>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            unit: unit.into(),
+            also: String::new(),
+            rows: rows.into_iter().collect(),
+            further: Vec::new(),
+        }
+    }
+
+    /// Names the unit of the second figures.
+    pub(crate) fn with(mut self, unit: &str) -> Self {
+        unit.clone_into(&mut self.also);
+        self
+    }
+
+    /// Adds goals that are not the ratio of one row.
+    pub(crate) fn and_goals(mut self, goals: impl IntoIterator<Item = Goal>) -> Self {
+        self.further.extend(goals);
+        self
+    }
+
+    /// Returns the goals of the rows, and the further ones.
+    fn goals(&self) -> Vec<Goal> {
+        let of_rows = self.rows.iter().filter_map(|row| {
             let ratio = row.ratio.as_ref()?;
             // A row is there again for each further reference.
             let what = row.what.trim_end_matches(" (again)");
@@ -70,51 +145,21 @@ impl Table {
         of_rows.chain(self.further.iter().cloned()).collect()
     }
 
-    /// For people.
-    #[must_use]
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = format!("\n### {}\n\n| case | {} | ", self.title, self.unit);
-        let also = !self.also.is_empty();
-        if also {
-            // Writing to a String cannot fail.
-            let _written = write!(text, "{} | ", self.also);
-        }
-        let _written = writeln!(
-            text,
-            "ratio | goal |\n|---|---|{}---|---|",
-            if also { "---|" } else { "" }
-        );
-        for row in &self.rows {
-            let _written = write!(text, "| {}{} | {} | ", row.what, row.note, row.figure);
-            if also {
-                let _written = write!(
-                    text,
-                    "{} | ",
-                    row.also.map_or(String::new(), |s| s.to_string())
-                );
-            }
-            let _written = match &row.ratio {
-                Some(ratio) => writeln!(
-                    text,
-                    "{} of {} | {} |",
-                    ratio.spread,
-                    ratio.of,
-                    ratio.verdict()
-                ),
-                None => writeln!(text, "| |"),
-            };
-        }
-        for goal in &self.further {
-            let _written = writeln!(
-                text,
-                "\n{}: {} {}, {}.",
-                goal.what,
-                goal.measured,
-                goal.of,
-                goal.verdict()
-            );
-        }
-        text
+    /// Returns the table as text, with its goals.
+    pub(crate) fn grid(&self) -> Grid {
+        let has_also = !self.also.is_empty();
+        let also = has_also.then_some(self.also.as_str());
+        let head: Vec<&str> = ["case", &self.unit]
+            .into_iter()
+            .chain(also)
+            .chain(["ratio", "goal"])
+            .collect();
+        let mut grid = Grid::new(&self.title, &head);
+        grid.rows
+            .extend(self.rows.iter().map(|row| row.cells(has_also)));
+        grid.goals = self.goals();
+        grid.remarks = self.further.iter().map(Goal::sentence).collect();
+        grid
     }
 }
 
@@ -124,33 +169,4 @@ impl Ratio {
             Goal::at_most(most, "", "", self.spread).verdict()
         })
     }
-}
-
-/// Tables below a few words, and their goals.
-#[must_use]
-pub(crate) fn findings(head: String, tables: Vec<Table>) -> Findings<Vec<Table>> {
-    Findings {
-        goals: tables.iter().flat_map(Table::goals).collect(),
-        markdown: head + &tables.iter().map(Table::markdown).collect::<String>(),
-        data: tables,
-    }
-}
-
-/// The machine, in one line.
-#[must_use]
-pub(crate) fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| {
-            rest.trim_start_matches([' ', '\t', ':'])
-        });
-    let cores = cpuinfo
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{model}, {cores} cores, Linux {}", kernel.trim())
 }

@@ -4,16 +4,15 @@ use core::sync::atomic::Ordering;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
-use crate::placement::Judge;
-use crate::process_pair::{Page, now, run};
-use crate::report::table::{Ratio, Row, Table};
-use crate::statistics::Spread;
-use crate::statistics::percentile;
 use agentfs_ring::doorbell::eventfd;
 use agentfs_ring::{ArmOutcome, Bell, Capacity, Consumer, OwnerId, create};
 
-use super::wake::{done, micros, ring_slowly, wait, watch};
+use super::wake::{done, ring_slowly, wait, watch};
 use super::{Size, body, streams};
+use crate::placement::Judge;
+use crate::process_pair::{Page, now, run};
+use crate::report::{Row, Table};
+use crate::statistics::{Spread, micros, percentile};
 
 const RUNG_AT: usize = 4;
 const LEN: usize = 64;
@@ -32,32 +31,19 @@ pub(crate) fn tables(size: Size, judge: &mut Judge) -> Vec<Table> {
     let mut rows = Vec::new();
     for (count, [socket, ring]) in counts.iter().zip(times) {
         let reference = format!("socket, request and response, {count} records");
-        rows.push(Row {
-            what: reference.clone(),
-            note: String::new(),
-            figure: Spread::of(socket.clone()),
-            also: None,
-            ratio: None,
-        });
-        rows.push(Row {
-            what: format!("ring, {count} records"),
-            note: String::new(),
-            figure: Spread::of(ring.clone()),
-            also: None,
-            ratio: Some(Ratio {
-                of: reference,
-                spread: Spread::ratio(&ring, &socket),
-                goal: (*count < 1024).then_some(0.37),
-            }),
-        });
+        let ratio = Spread::ratio(&ring, &socket);
+        let goal = (*count < 1024).then_some(0.37);
+        rows.push(Row::new(reference.as_str(), &socket));
+        rows.push(
+            Row::new(format!("ring, {count} records"), &ring).against(reference, ratio, goal),
+        );
     }
-    vec![Table {
-        title: "A woken reader fetches what there is".to_owned(),
-        unit: "p50 from the bell to the last record, us".to_owned(),
-        also: String::new(),
-        further: Vec::new(),
+    let unit = "p50 from the bell to the last record, us";
+    vec![Table::new(
+        "A woken reader fetches what there is",
+        unit,
         rows,
-    }]
+    )]
 }
 
 fn ring(wakes: u64, count: u64) -> Vec<u64> {

@@ -1,13 +1,9 @@
-//! A hundred thousand records to a reader that sleeps when they begin, one publish each.
+//! A hundred thousand records to a reader that sleeps when they begin, one publish each: what the
+//! reader had better do when the ring is empty.
 
 use core::hint::spin_loop;
 use core::sync::atomic::Ordering;
 
-use crate::goal::Goal;
-use crate::placement::Judge;
-use crate::process_pair::{Page, now, run};
-use crate::report::table::{Ratio, Row, Table};
-use crate::statistics::Spread;
 use agentfs_ring::doorbell::eventfd;
 use agentfs_ring::{
     ArmOutcome, Bell, Capacity, Claim, Consumer, OwnerId, Producer, Reserve, create,
@@ -15,6 +11,11 @@ use agentfs_ring::{
 
 use super::wake::{wait, watch};
 use super::{Size, body, streams};
+use crate::goal::Goal;
+use crate::placement::Judge;
+use crate::process_pair::{Page, now, run};
+use crate::report::{Row, Table};
+use crate::statistics::{Spread, float};
 
 const RECORDS: u64 = 100_000;
 const LEN: usize = 64;
@@ -59,46 +60,29 @@ pub(crate) fn tables(size: Size, judge: &mut Judge) -> Vec<Table> {
     let rows = cases
         .iter()
         .enumerate()
-        .map(|(index, (name, capacity, empty))| Row {
-            what: name.clone(),
-            note: String::new(),
-            figure: Spread::of(times[index].clone()),
-            also: Some(Spread::of(bells[index].clone())),
-            ratio: Some(Ratio {
-                of: "1 ms".to_owned(),
-                spread: Spread::ratio(&times[index], &reference),
-                goal: is_goal(*capacity, *empty).then_some(2.0),
-            }),
+        .map(|(index, (name, capacity, empty))| {
+            let ratio = Spread::ratio(&times[index], &reference);
+            let goal = is_advised(*capacity, *empty).then_some(2.0);
+            Row::new(name.as_str(), &times[index])
+                .with(Spread::of(bells[index].clone()))
+                .against("1 ms", ratio, goal)
         });
-    let is_goal =
-        |(_, (_, capacity, empty)): &(usize, &(String, usize, Empty))| is_goal(*capacity, *empty);
-    let handful = cases.iter().enumerate().filter(is_goal);
-    let handful = handful.map(|(index, (name, ..))| {
-        Goal::at_most(
-            5.0,
-            "doorbells",
-            name.clone(),
-            Spread::of(bells[index].clone()),
-        )
+    let advised = cases.iter().zip(&bells);
+    let advised = advised.filter(|((_, capacity, empty), _)| is_advised(*capacity, *empty));
+    let handful = advised.map(|((name, ..), bells)| {
+        Goal::at_most(5.0, "doorbells", name.as_str(), Spread::of(bells.clone()))
     });
-    vec![Table {
-        title: "100,000 records to a reader that sleeps, one publish each".to_owned(),
-        unit: "ms until all are popped".to_owned(),
-        also: "doorbells".to_owned(),
-        further: handful.collect(),
-        rows: rows.collect(),
-    }]
+    let title = "100,000 records to a reader that sleeps, one publish each";
+    let table = Table::new(title, "ms until all are popped", rows).with("doorbells");
+    vec![table.and_goals(handful)]
 }
 
-/// What a reader is advised to do.
-fn is_goal(capacity: usize, empty: Empty) -> bool {
+/// Returns whether a reader is advised to do so.
+fn is_advised(capacity: usize, empty: Empty) -> bool {
     capacity > 1 << 20 && empty == Empty::BackOff
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds, and some thousand bells"
-)]
+/// Returns the milliseconds until all are popped, and the doorbells.
 fn burst(capacity: usize, empty: Empty) -> (f64, f64) {
     let page = Page::new();
     let (ringer, waiter) = eventfd().expect("a doorbell");
@@ -114,7 +98,7 @@ fn burst(capacity: usize, empty: Empty) -> (f64, f64) {
                 while now() < asleep {
                     spin_loop();
                 }
-                streams::tell_start(&page);
+                streams::mark_start(&page);
                 page.word(BELLS).store(0, Ordering::Relaxed);
                 produce(&mut producer, records, || {
                     page.word(BELLS).fetch_add(1, Ordering::Relaxed);
@@ -146,7 +130,7 @@ fn burst(capacity: usize, empty: Empty) -> (f64, f64) {
             pop(warm);
             let end = pop(RECORDS);
             let millis = streams::each(&page, end, 1) / 1e6;
-            (millis, page.word(BELLS).load(Ordering::Relaxed) as f64)
+            (millis, float(page.word(BELLS).load(Ordering::Relaxed)))
         },
     )
 }

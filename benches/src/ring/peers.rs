@@ -2,10 +2,11 @@
 
 use core::hint::spin_loop;
 
-use crate::process_pair::{Page, now, run};
 use iceoryx2::prelude::*;
 
+use super::throughput::Run;
 use super::{body, streams};
+use crate::process_pair::{Page, now, run};
 
 const BATCH: usize = 64;
 
@@ -19,11 +20,27 @@ fn service_name() -> ServiceName {
     name.as_str().try_into().expect("a service name")
 }
 
-/// One sample a record.
-///
+/// Returns the stream of one sample a record, of 64 or 256 bytes.
+pub(super) fn single(len: usize) -> Option<Run> {
+    Some(if len == 64 {
+        Box::new(one_by_one::<8>)
+    } else {
+        Box::new(one_by_one::<32>)
+    })
+}
+
+/// Returns the stream of slices of 64 records.
+pub(super) fn slices(len: usize) -> Option<Run> {
+    Some(if len == 64 {
+        Box::new(in_slices::<8>)
+    } else {
+        Box::new(in_slices::<32>)
+    })
+}
+
 /// The writer creates the service and the reader opens it after: two that create or open one at once
 /// may each end up with a service of their own, and the records with nobody.
-pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
+fn one_by_one<const WORDS: usize>(records: u64) -> f64 {
     let page = Page::new();
     let name = service_name();
     run(
@@ -45,7 +62,7 @@ pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
                 .expect("a publisher");
             page.meet();
             page.meet();
-            streams::tell_start(&page);
+            streams::mark_start(&page);
             for item in 0..records {
                 let sample = publisher.loan_uninit().expect("a sample");
                 let sample = sample.write_payload(body::array(item));
@@ -85,8 +102,7 @@ pub(crate) fn single<const WORDS: usize>(records: u64) -> f64 {
     )
 }
 
-/// Slices of 64 records.
-pub(crate) fn slices<const WORDS: usize>(records: u64) -> f64 {
+fn in_slices<const WORDS: usize>(records: u64) -> f64 {
     let page = Page::new();
     let name = service_name();
     let batches = records / BATCH as u64;
@@ -111,7 +127,7 @@ pub(crate) fn slices<const WORDS: usize>(records: u64) -> f64 {
                 .expect("a publisher");
             page.meet();
             page.meet();
-            streams::tell_start(&page);
+            streams::mark_start(&page);
             for batch in 0..batches {
                 let sample = publisher.loan_slice_uninit(BATCH).expect("a sample");
                 let first = batch * BATCH as u64;

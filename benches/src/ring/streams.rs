@@ -5,24 +5,22 @@ use core::hint::spin_loop;
 use core::sync::atomic::Ordering;
 use std::os::fd::OwnedFd;
 
-use crate::placement::pin;
-use crate::process_pair::{Page, now, run};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId, Producer, Reserve, create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::body;
+use crate::placement::pin;
+use crate::process_pair::{Page, now, run};
+use crate::statistics::float;
 
-/// Where a run's start is told.
+/// The word that holds when the run started.
 const STARTED: usize = 2;
 
 /// Nanoseconds for each record, from the start to `end`.
 pub(crate) fn each(page: &Page, end: u64, records: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of seconds")]
-    let nanos = end.saturating_sub(page.word(STARTED).load(Ordering::Acquire)) as f64;
-    #[expect(clippy::cast_precision_loss, reason = "millions")]
-    let records = records as f64;
-    nanos / records
+    let nanos = end.saturating_sub(page.word(STARTED).load(Ordering::Acquire));
+    float(nanos) / float(records)
 }
 
 /// The same, for a reader that found this sum in so many records of so many words.
@@ -32,14 +30,14 @@ pub(crate) fn finish(page: &Page, end: u64, sum: u64, (records, words): (u64, u6
     each(page, end, records)
 }
 
-/// Tells when the first record is pushed.
-pub(crate) fn tell_start(page: &Page) {
+/// Notes that the first record is pushed now.
+pub(crate) fn mark_start(page: &Page) {
     page.word(STARTED).store(now(), Ordering::Release);
 }
 
 fn start(page: &Page) {
     page.meet();
-    tell_start(page);
+    mark_start(page);
 }
 
 /// Pushes one record and publishes it.

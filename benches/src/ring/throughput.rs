@@ -1,21 +1,48 @@
 //! A stream of records from one busy process to another.
 
+use super::streams::PAUSES;
+use super::{Size, peers, streams};
 use crate::placement::Judge;
-use crate::report::table::{Ratio, Row, Table};
+use crate::report::{Row, Table};
 use crate::statistics::Spread;
 
-use super::streams::PAUSES;
-use super::{Size, streams};
+/// Carries so many records, and returns the nanoseconds that each took.
+pub(super) type Run = Box<dyn Fn(u64) -> f64>;
 
 /// One way to carry records.
 struct Case {
     name: &'static str,
-    /// Nanoseconds per record.
-    run: Box<dyn Fn(u64) -> f64>,
+    /// Nothing for a peer that this program was built without.
+    run: Option<Run>,
     /// By how much fewer records it is measured.
     slower: u64,
     /// Index of the reference, and how much of its time this may take.
     goals: Vec<(usize, Option<f64>)>,
+}
+
+impl Case {
+    fn new(
+        name: &'static str,
+        run: impl Fn(u64) -> f64 + 'static,
+        slower: u64,
+        goals: &[(usize, Option<f64>)],
+    ) -> Self {
+        Self::peer(name, Some(Box::new(run)), slower, goals)
+    }
+
+    fn peer(
+        name: &'static str,
+        run: Option<Run>,
+        slower: u64,
+        goals: &[(usize, Option<f64>)],
+    ) -> Self {
+        Self {
+            name,
+            run,
+            slower,
+            goals: goals.to_vec(),
+        }
+    }
 }
 
 pub(crate) fn tables(size: Size, judge: &mut Judge) -> Vec<Table> {
@@ -27,141 +54,129 @@ fn table(len: usize, size: Size, judge: &mut Judge) -> Table {
     let mut times = vec![Vec::new(); cases.len()];
     for _ in 0..size.rounds {
         for (case, times) in cases.iter().zip(&mut times) {
-            times.push(judge.fair(|| (case.run)(size.records / case.slower)));
+            if let Some(run) = &case.run {
+                times.push(judge.fair(|| run(size.records / case.slower)));
+            }
         }
     }
+    // Goals are listed for peers as well that this program was built without.
+    let is_shown = |at: usize| size.rounds == 0 || cases[at].run.is_some();
     let mut rows = Vec::new();
-    for (case, own) in cases.iter().zip(&times) {
-        let mut ratios = case.goals.iter().map(|&(of, goal)| Ratio {
-            of: cases[of].name.to_owned(),
-            spread: Spread::ratio(own, &times[of]),
-            goal,
-        });
-        rows.push(Row {
-            what: case.name.to_owned(),
-            note: String::new(),
-            figure: Spread::of(own.clone()),
-            also: None,
-            ratio: ratios.next(),
-        });
-        for ratio in ratios {
-            let what = format!("{} (again)", case.name);
-            rows.push(Row {
-                what,
-                note: String::new(),
-                figure: Spread::of(own.clone()),
-                also: None,
-                ratio: Some(ratio),
-            });
+    for (at, (case, own)) in cases.iter().zip(&times).enumerate() {
+        if !is_shown(at) {
+            continue;
         }
+        let references = case.goals.iter().filter(|(of, _)| is_shown(*of));
+        let mut ratios = references.map(|&(of, goal)| {
+            let ratio = Spread::ratio(own, &times[of]);
+            (cases[of].name, ratio, goal)
+        });
+        let first = Row::new(case.name, own);
+        rows.push(match ratios.next() {
+            Some((of, ratio, goal)) => first.against(of, ratio, goal),
+            None => first,
+        });
+        rows.extend(ratios.map(|(of, ratio, goal)| {
+            Row::new(format!("{} (again)", case.name), own).against(of, ratio, goal)
+        }));
     }
-    Table {
-        title: format!("{len}-byte records, from one busy process to another"),
-        unit: "ns per record".to_owned(),
-        also: String::new(),
-        further: Vec::new(),
-        rows,
-    }
+    let title = format!("{len}-byte records, from one busy process to another");
+    Table::new(title, "ns per record", rows)
 }
 
 fn cases(len: usize) -> Vec<Case> {
-    let rtrb = move |pauses| -> Box<dyn Fn(u64) -> f64> {
-        if len == 64 {
-            Box::new(move |records| streams::rtrb_single::<8>(records, pauses))
-        } else {
-            Box::new(move |records| streams::rtrb_single::<32>(records, pauses))
-        }
-    };
-    let slices: Box<dyn Fn(u64) -> f64> = if len == 64 {
-        Box::new(streams::rtrb_slices::<8>)
-    } else {
-        Box::new(streams::rtrb_slices::<32>)
-    };
     // Room for some 4,096 records, as rtrb has.
     let capacity = 4096 * len;
     let small = len == 64;
+    let ring = move |capacity, batch, pauses| {
+        move |records| streams::ring(capacity, len, records, batch, pauses)
+    };
     let mut cases = vec![
-        Case {
-            name: "rtrb in one process, push/pop",
-            run: rtrb(1),
-            slower: 1,
-            goals: vec![],
-        },
-        Case {
-            name: "rtrb in one process, slices of 64",
-            run: slices,
-            slower: 1,
-            goals: vec![(0, None)],
-        },
-        Case {
-            name: "this ring, one publish a record",
-            run: Box::new(move |records| streams::ring(capacity, len, records, 1, PAUSES)),
-            slower: 1,
-            goals: vec![(0, small.then_some(1.0))],
-        },
-        Case {
-            name: "this ring, batches of 64",
-            run: Box::new(move |records| streams::ring(capacity, len, records, 64, PAUSES)),
-            slower: 1,
-            goals: vec![(0, small.then_some(0.75)), (1, None)],
-        },
-        Case {
-            name: "this ring of 64 KiB, one publish a record",
-            run: Box::new(move |records| streams::ring(64 << 10, len, records, 1, PAUSES)),
-            slower: 1,
-            goals: vec![(0, None)],
-        },
-        Case {
-            name: "this ring, one publish a record, the reader looking all the time",
-            run: Box::new(move |records| streams::ring(capacity, len, records, 1, 1)),
-            slower: 1,
-            goals: vec![(0, None)],
-        },
-        Case {
-            name: "rtrb in one process, push/pop, the reader pausing as ours",
-            run: rtrb(PAUSES),
-            slower: 1,
-            goals: vec![(0, None)],
-        },
-        Case {
-            name: "pipe, one record a call",
-            run: Box::new(move |records| streams::pipe(len, records)),
-            slower: 10,
-            goals: vec![(2, None)],
-        },
-        Case {
-            name: "SEQPACKET socket, one record a call",
-            run: Box::new(move |records| streams::seqpacket(len, records)),
-            slower: 10,
-            goals: vec![(2, None)],
-        },
+        Case::peer("rtrb in one process, push/pop", rtrb(len, 1), 1, &[]),
+        Case::peer(
+            "rtrb in one process, slices of 64",
+            rtrb_slices(len),
+            1,
+            &[(0, None)],
+        ),
+        Case::new(
+            "this ring, one publish a record",
+            ring(capacity, 1, PAUSES),
+            1,
+            &[(0, small.then_some(1.0))],
+        ),
+        Case::new(
+            "this ring, batches of 64",
+            ring(capacity, 64, PAUSES),
+            1,
+            &[(0, small.then_some(0.75)), (1, None)],
+        ),
+        Case::new(
+            "this ring of 64 KiB, one publish a record",
+            ring(64 << 10, 1, PAUSES),
+            1,
+            &[(0, None)],
+        ),
+        Case::new(
+            "this ring, one publish a record, the reader looking all the time",
+            ring(capacity, 1, 1),
+            1,
+            &[(0, None)],
+        ),
+        Case::peer(
+            "rtrb in one process, push/pop, the reader pausing as ours",
+            rtrb(len, PAUSES),
+            1,
+            &[(0, None)],
+        ),
+        Case::new(
+            "pipe, one record a call",
+            move |records| streams::pipe(len, records),
+            10,
+            &[(2, None)],
+        ),
+        Case::new(
+            "SEQPACKET socket, one record a call",
+            move |records| streams::seqpacket(len, records),
+            10,
+            &[(2, None)],
+        ),
     ];
-    peers(len, &mut cases);
+    with_peers(len, &mut cases);
     cases
 }
 
-#[cfg(feature = "peers")]
-fn peers(len: usize, cases: &mut Vec<Case>) {
-    use super::peers;
-    type Run = Box<dyn Fn(u64) -> f64>;
-    let (single, slices): (Run, Run) = if len == 64 {
-        (Box::new(peers::single::<8>), Box::new(peers::slices::<8>))
+fn rtrb(len: usize, pauses: u32) -> Option<Run> {
+    Some(if len == 64 {
+        Box::new(move |records| streams::rtrb_single::<8>(records, pauses))
     } else {
-        (Box::new(peers::single::<32>), Box::new(peers::slices::<32>))
-    };
+        Box::new(move |records| streams::rtrb_single::<32>(records, pauses))
+    })
+}
+
+fn rtrb_slices(len: usize) -> Option<Run> {
+    Some(if len == 64 {
+        Box::new(streams::rtrb_slices::<8>)
+    } else {
+        Box::new(streams::rtrb_slices::<32>)
+    })
+}
+
+/// Adds iceoryx2, and the goals beside it.
+fn with_peers(len: usize, cases: &mut Vec<Case>) {
     let at = cases.len();
-    cases.push(Case {
-        name: "iceoryx2, one sample a record",
-        run: single,
-        slower: 4,
-        goals: vec![(2, None)],
-    });
-    cases.push(Case {
-        name: "iceoryx2, slices of 64",
-        run: slices,
-        slower: 1,
-        goals: vec![(3, None)],
-    });
+    cases.push(Case::peer(
+        "iceoryx2, one sample a record",
+        peers::single(len),
+        4,
+        &[(2, None)],
+    ));
+    cases.push(Case::peer(
+        "iceoryx2, slices of 64",
+        peers::slices(len),
+        1,
+        &[(3, None)],
+    ));
     // At least 15 times its rate is at most a fifteenth of its time.
     let fifteenth = 1.0 / 15.0;
     cases[2].goals.push((
@@ -170,6 +185,3 @@ fn peers(len: usize, cases: &mut Vec<Case>) {
     ));
     cases[3].goals.push((at + 1, None));
 }
-
-#[cfg(not(feature = "peers"))]
-fn peers(_len: usize, _cases: &mut Vec<Case>) {}

@@ -4,16 +4,15 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::placement::{Judge, pin};
-use crate::process_pair::{Other, Page, now, run, set_idle_priority};
-use crate::report::table::{Ratio, Row, Table};
-use crate::statistics::Spread;
-use crate::statistics::percentile;
 use agentfs_ring::doorbell::eventfd;
 use agentfs_ring::{ArmOutcome, Bell, Capacity, Consumer, OwnerId, create};
 use rustix::event::epoll;
 
 use super::{Size, streams};
+use crate::placement::{Judge, pin};
+use crate::process_pair::{Other, Page, now, run, set_idle_priority};
+use crate::report::{Row, Table};
+use crate::statistics::{Spread, micros, percentile};
 
 /// Between one wake-up and the next, so that the reader sleeps again.
 const PAUSE: u64 = 50_000;
@@ -22,7 +21,7 @@ const PAUSE: u64 = 50_000;
 const DONE: usize = 3;
 /// When the last bell was rung.
 const RUNG_AT: usize = 4;
-/// Tells the burners to stop.
+/// Whether the burners are to stop.
 const STOP: usize = 5;
 
 /// A name, and what takes that many samples in nanoseconds.
@@ -49,30 +48,16 @@ fn table(how: &str, busy: bool, size: Size, judge: &mut Judge) -> Table {
             tails[index].push(micros(percentile(&mut samples, 0.99)));
         }
     }
-    let rows = cases.iter().enumerate().map(|(index, (name, _))| Row {
-        what: (*name).to_owned(),
-        note: String::new(),
-        figure: Spread::of(halves[index].clone()),
-        also: Some(Spread::of(tails[index].clone())),
-        ratio: (index == 1).then(|| Ratio {
-            of: "bare eventfd, p50".to_owned(),
-            spread: Spread::ratio(&halves[1], &halves[0]),
-            goal: Some(1.03),
-        }),
+    let rows = cases.iter().enumerate().map(|(index, (name, _))| {
+        let row = Row::new(*name, &halves[index]).with(Spread::of(tails[index].clone()));
+        if index == 0 {
+            return row;
+        }
+        let ratio = Spread::ratio(&halves[index], &halves[0]);
+        row.against("bare eventfd, p50", ratio, Some(1.03))
     });
-    Table {
-        title: format!("Waking a reader that sleeps, {how}"),
-        unit: "p50, us".to_owned(),
-        also: "p99, us".to_owned(),
-        further: Vec::new(),
-        rows: rows.collect(),
-    }
-}
-
-pub(crate) fn micros(nanos: u64) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds")]
-    let micros = nanos as f64 / 1e3;
-    micros
+    let title = format!("Waking a reader that sleeps, {how}");
+    Table::new(title, "p50, us", rows).with("p99, us")
 }
 
 /// Keeps both cores from halting with processes that run only when nothing else wants to.

@@ -1,24 +1,27 @@
-//! 100,000 events at once, with a reader that sleeps and with one that does not, beside the kernel.
+//! What a watch adds to each of 100,000 new files, for the thread that makes them: with a reader that
+//! sleeps and with one that does not, beside the kernel's inotify on tmpfs.
+//!
+//! All is in one process and counts processor time of one thread. What programs in processes of their
+//! own hear of as many changes, and when, is the `burst` command's.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::goal::Goal;
-use crate::report::table::{Ratio, Row, Table};
-use crate::statistics::Spread;
-use agentfs_core::OpenFlags;
 use agentfs_core::id::NodeId;
 use agentfs_engine::Api;
-use agentfs_engine::synth::inotify::{IN_CREATE, IN_MODIFY};
+use agentfs_engine::synth::inotify::IN_CREATE;
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};
 
 use super::Effort;
 use crate::Failure;
-use crate::engine::{Reader, Rig, per};
+use crate::engine::{Engine, QueueReader, per};
+use crate::goal::Goal;
+use crate::report::{Row, Table};
+use crate::statistics::{Spread, float, median};
 
 const EVENTS: usize = 100_000;
 const FILE_MODE: u32 = 0o100_644;
@@ -26,20 +29,20 @@ const FILE_MODE: u32 = 0o100_644;
 /// Files that one case makes before it is the next one's turn.
 const TURN: usize = 1000;
 
-/// Who reads.
+/// Whether a directory is watched, and how its queue is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
-    /// Nobody, and nobody watches.
+enum Reading {
+    /// There is no watch, and nothing reads.
     Nobody,
-    /// Whoever slept all the time, at the end.
+    /// It is read at the end: the reader sleeps until then.
     Sleeper,
-    /// A thread that looks all the time, and there is no watch.
+    /// There is no watch, and a thread looks all the time.
     Idler,
-    /// A thread that looks all the time.
+    /// A thread looks all the time.
     Awake,
 }
 
-impl Who {
+impl Reading {
     fn watches(self) -> bool {
         matches!(self, Self::Sleeper | Self::Awake)
     }
@@ -48,8 +51,8 @@ impl Who {
 /// A directory that is filled, and what hears of it.
 enum Place {
     Ours {
-        rig: Box<Rig>,
-        reader: Reader,
+        engine: Box<Engine>,
+        reader: QueueReader,
         dir: NodeId,
     },
     Kernel {
@@ -61,23 +64,27 @@ enum Place {
 
 impl Place {
     /// In a fresh FsCore.
-    fn ours(who: Who, ring: usize) -> Result<Self, Failure> {
-        let rig = Box::new(Rig::new(who.watches())?);
-        let dir = rig.branch.mkdir(&rig.caller, "/d", 0o755)?.node;
-        let reader = rig.open(Api::Inotify, ring)?;
-        if who.watches() {
-            rig.watch(&reader, 1, dir, IN_CREATE)?;
+    fn ours(reading: Reading, ring: usize) -> Result<Self, Failure> {
+        let engine = Box::new(Engine::new(reading.watches())?);
+        let dir = engine.branch.mkdir(&engine.caller, "/d", 0o755)?.node;
+        let reader = engine.open(Api::Inotify, ring)?;
+        if reading.watches() {
+            engine.watch(&reader, 1, dir, IN_CREATE)?;
         }
         reader.arm()?;
-        Ok(Self::Ours { rig, reader, dir })
+        Ok(Self::Ours {
+            engine,
+            reader,
+            dir,
+        })
     }
 
     /// On a tmpfs.
-    fn kernel(who: Who, top: &Path) -> Result<Self, Failure> {
+    fn kernel(reading: Reading, top: &Path) -> Result<Self, Failure> {
         let dir = tempfile::tempdir_in(top)?;
         let fd = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty())?;
         let instance = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        if who.watches() {
+        if reading.watches() {
             add_watch(&instance, dir.path(), WatchFlags::CREATE)?;
         }
         let _dir = dir;
@@ -87,8 +94,8 @@ impl Place {
     fn fill(&self, names: &[String]) -> Result<(), Failure> {
         for name in names {
             match self {
-                Self::Ours { rig, dir, .. } => {
-                    let Rig { branch, caller, .. } = &**rig;
+                Self::Ours { engine, dir, .. } => {
+                    let Engine { branch, caller, .. } = &**engine;
                     branch.mknod_at(caller, *dir, name.as_bytes(), FILE_MODE, 0)?;
                 }
                 Self::Kernel { fd, .. } => {
@@ -102,14 +109,14 @@ impl Place {
     /// Reads until nothing is left, and counts.
     fn read(&self) -> Result<usize, Failure> {
         match self {
-            Self::Ours { rig, reader, .. } => reader.drain(&rig.service),
+            Self::Ours { engine, reader, .. } => reader.drain(&engine.service),
             Self::Kernel { instance, .. } => Ok(read_all(instance)),
         }
     }
 
     fn doorbells(&self) -> u64 {
         match self {
-            Self::Ours { rig, .. } => rig.service.counts().doorbells,
+            Self::Ours { engine, .. } => engine.service.counts().doorbells,
             Self::Kernel { .. } => 0,
         }
     }
@@ -121,13 +128,13 @@ fn busy() -> Result<Duration, Failure> {
 }
 
 /// Fills, while somebody looks or not; processor time of the filling alone, and what was read.
-fn turn(place: &Place, who: Who, names: &[String]) -> Result<(Duration, usize), Failure> {
+fn turn(place: &Place, reading: Reading, names: &[String]) -> Result<(Duration, usize), Failure> {
     let fill = || -> Result<Duration, Failure> {
         let before = busy()?;
         place.fill(names)?;
         Ok(busy()? - before)
     };
-    if matches!(who, Who::Nobody | Who::Sleeper) {
+    if matches!(reading, Reading::Nobody | Reading::Sleeper) {
         return Ok((fill()?, 0));
     }
     let (looks, done) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -185,7 +192,7 @@ fn read_all(instance: &OwnedFd) -> usize {
 
 struct Case {
     what: &'static str,
-    who: Who,
+    reading: Reading,
     /// Bytes of our ring; none for the kernel.
     ring: Option<usize>,
     /// What it is without a watch, and what the kernel adds in the same case.
@@ -200,10 +207,16 @@ struct Case {
 }
 
 impl Case {
-    fn new(what: &'static str, who: Who, ring: Option<usize>, bare: usize, kernel: usize) -> Self {
+    fn new(
+        what: &'static str,
+        reading: Reading,
+        ring: Option<usize>,
+        bare: usize,
+        kernel: usize,
+    ) -> Self {
         Self {
             what,
-            who,
+            reading,
             ring,
             bare,
             kernel,
@@ -232,27 +245,33 @@ impl Case {
 fn cases() -> Vec<Case> {
     let (ours, large) = (Some(DEFAULT), Some(LARGE));
     vec![
-        Case::new("ours, nobody watches", Who::Nobody, ours, 0, 0),
+        Case::new("ours, nobody watches", Reading::Nobody, ours, 0, 0),
         Case::new(
             "ours, sleeping reader, ring of 64 KiB",
-            Who::Sleeper,
+            Reading::Sleeper,
             ours,
             0,
             6,
         ),
         Case::new(
             "ours, sleeping reader, ring of 16 MiB",
-            Who::Sleeper,
+            Reading::Sleeper,
             large,
             0,
             6,
         ),
-        Case::new("ours, somebody looks in vain", Who::Idler, ours, 3, 3),
-        Case::new("ours, awake reader, ring of 64 KiB", Who::Awake, ours, 3, 8),
-        Case::new("kernel, nobody watches", Who::Nobody, None, 5, 5),
-        Case::new("kernel, sleeping reader", Who::Sleeper, None, 5, 6),
-        Case::new("kernel, somebody looks in vain", Who::Idler, None, 7, 7),
-        Case::new("kernel, awake reader", Who::Awake, None, 7, 8),
+        Case::new("ours, somebody looks in vain", Reading::Idler, ours, 3, 3),
+        Case::new(
+            "ours, awake reader, ring of 64 KiB",
+            Reading::Awake,
+            ours,
+            3,
+            8,
+        ),
+        Case::new("kernel, nobody watches", Reading::Nobody, None, 5, 5),
+        Case::new("kernel, sleeping reader", Reading::Sleeper, None, 5, 6),
+        Case::new("kernel, somebody looks in vain", Reading::Idler, None, 7, 7),
+        Case::new("kernel, awake reader", Reading::Awake, None, 7, 8),
     ]
 }
 
@@ -267,8 +286,8 @@ fn round(
     shuffle: &mut Shuffle,
 ) -> Result<(), Failure> {
     let places = cases.iter().map(|case| match case.ring {
-        Some(ring) => Place::ours(case.who, ring),
-        None => Place::kernel(case.who, top),
+        Some(ring) => Place::ours(case.reading, ring),
+        None => Place::kernel(case.reading, top),
     });
     let places = places.collect::<Result<Vec<_>, _>>()?;
     let mut spent = vec![(Duration::ZERO, 0); cases.len()];
@@ -276,7 +295,7 @@ fn round(
     for names in names.chunks(TURN) {
         shuffle.order(&mut order);
         for &at in &order {
-            let (took, records) = turn(&places[at], cases[at].who, names)?;
+            let (took, records) = turn(&places[at], cases[at].reading, names)?;
             spent[at].0 += took;
             spent[at].1 += records;
         }
@@ -309,17 +328,8 @@ impl Shuffle {
 const LARGE: usize = 16 << 20;
 const DEFAULT: usize = 64 << 10;
 
-#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn float(count: u64) -> f64 {
-    count as f64
-}
-
-fn median(counts: &[f64]) -> f64 {
-    Spread::of(counts.to_vec()).median
-}
-
-/// Bursts of new files, and of writes to one file.
-pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
+/// Measures bursts of new files.
+pub(super) fn tables(effort: Effort) -> Result<Vec<Table>, Failure> {
     let names = names();
     let top = tempfile::tempdir_in("/dev/shm")?;
     let mut cases = cases();
@@ -330,148 +340,69 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
             round(side, &names, top.path(), &mut shuffle)?;
         }
     }
-    Ok(vec![files(&cases), reading(&cases), one_file(effort)?])
+    Ok(vec![making(&cases), reading(&cases)])
 }
 
-/// What a record costs that is there to be read.
+/// Returns what it costs to read a record that is there.
 fn reading(cases: &[Case]) -> Table {
     let theirs = cases[KERNEL_SLEEPS].of_each();
     let row = |at: usize, goal| {
         let figures = cases[at].of_each();
-        Row {
-            what: cases[at].what.to_owned(),
-            note: format!(": {} records", median(&cases[at].records)),
-            figure: Spread::of(figures.clone()),
-            also: None,
-            ratio: (at != KERNEL_SLEEPS).then(|| Ratio {
-                of: "the kernel's".to_owned(),
-                spread: Spread::ratio(&figures, &theirs),
-                goal,
-            }),
+        let records = median(cases[at].records.clone());
+        let row = Row::new(cases[at].what, &figures).noted(format!(": {records} records"));
+        if at == KERNEL_SLEEPS {
+            return row;
         }
+        row.against("the kernel's", Spread::ratio(&figures, &theirs), goal)
     };
-    Table {
-        title: "Reading what 100,000 new files left".to_owned(),
-        unit: "ns/record".to_owned(),
-        also: String::new(),
-        further: Vec::new(),
-        rows: vec![row(KERNEL_SLEEPS, None), row(1, None), row(2, Some(0.1))],
-    }
+    let rows = [row(KERNEL_SLEEPS, None), row(1, None), row(2, Some(0.1))];
+    Table::new("Reading what 100,000 new files left", "ns/record", rows)
 }
 
-/// What each case with a reader adds to the one without, beside what the kernel's adds. The
-/// kernel's is the median of all rounds: a single difference of its two times may be nearly nothing.
-fn files(cases: &[Case]) -> Table {
+/// Returns what each case with a reader adds to the one without, beside what the kernel's adds.
+///
+/// The kernel's is the median of all rounds: a single difference of its two times may be nearly
+/// nothing.
+fn making(cases: &[Case]) -> Table {
     let added = |at: usize| -> Vec<f64> {
         let rounds = cases[at].each.iter().zip(&cases[cases[at].bare].each);
         rounds.map(|(all, bare)| all - bare).collect()
     };
     let row = |at: usize| {
         let case = &cases[at];
-        let watched = case.who.watches();
-        let note = if watched {
-            let (records, doorbells) = (median(&case.records), median(&case.doorbells));
-            let lost = case.lost().median;
-            format!(": {records} records, {lost} lost, {doorbells} wake-ups")
-        } else {
-            String::new()
-        };
-        let is_ours = watched && case.ring.is_some();
-        Row {
-            what: case.what.to_owned(),
-            note,
-            figure: Spread::of(case.each.clone()),
-            also: watched.then(|| Spread::of(added(at))),
-            ratio: is_ours.then(|| {
-                let theirs = median(&added(case.kernel));
-                let ratios = added(at).into_iter().map(|ours| ours / theirs);
-                Ratio {
-                    of: "the kernel's added cost".to_owned(),
-                    spread: Spread::of(ratios.collect()),
-                    goal: Some(0.2),
-                }
-            }),
+        let row = Row::new(case.what, &case.each);
+        if !case.reading.watches() {
+            return row;
         }
+        let [records, doorbells] = [&case.records, &case.doorbells].map(|it| median(it.clone()));
+        let lost = case.lost().median;
+        let row = row
+            .noted(format!(
+                ": {records} records, {lost} lost, {doorbells} wake-ups"
+            ))
+            .with(Spread::of(added(at)));
+        if case.ring.is_none() {
+            return row;
+        }
+        let theirs = median(added(case.kernel));
+        let ratios = added(at).into_iter().map(|ours| ours / theirs);
+        row.against(
+            "the kernel's added cost",
+            Spread::of(ratios.collect()),
+            Some(0.2),
+        )
     };
     let ours = cases.iter().filter(|case| case.ring.is_some());
-    let further = ours.filter(|case| case.who.watches()).map(|case| {
+    let lost = ours.filter(|case| case.reading.watches()).map(|case| {
         let what = format!("lost: {}", case.what);
         Goal::at_most(0.0, "events", what, case.lost())
     });
-    Table {
-        title: "100,000 new files in a watched directory".to_owned(),
-        unit: "ns of processor time/file".to_owned(),
-        also: "added ns".to_owned(),
-        further: further.collect(),
-        rows: (0..cases.len()).map(row).collect(),
-    }
-}
-
-/// 100,000 writes to one file while the reader sleeps.
-fn one_file(effort: Effort) -> Result<Table, Failure> {
-    let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let (mut all_records, mut doorbells) = (Vec::new(), Vec::new());
-    let top = tempfile::tempdir_in("/dev/shm")?;
-    let path = top.path().join("f");
-    for _ in 0..effort.rounds {
-        let rig = Rig::new(true)?;
-        let file = rig.branch.open(&rig.caller, "/f", flags, 0o644)?;
-        let reader = rig.open(Api::Inotify, DEFAULT)?;
-        let node = rig.branch.node_of(file)?;
-        rig.watch(&reader, 1, node, IN_MODIFY)?;
-        reader.arm()?;
-        let (each, ()) = per(EVENTS, || {
-            for _ in 0..EVENTS {
-                rig.branch.write_at(&rig.caller, file, 0, b"x")?;
-            }
-            Ok(())
-        })?;
-        let records = reader.drain(&rig.service)?;
-        ours.push(each);
-        all_records.push(float(records as u64));
-        doorbells.push(float(rig.service.counts().doorbells));
-
-        let instance = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        let file = std::fs::File::create(&path)?;
-        add_watch(&instance, &path, WatchFlags::MODIFY)?;
-        let (each, ()) = per(EVENTS, || {
-            for _ in 0..EVENTS {
-                rustix::io::pwrite(&file, b"x", 0)?;
-            }
-            Ok(())
-        })?;
-        theirs.push(each);
-    }
-    let further = [("records", all_records), ("wake-ups", doorbells)];
-    let further = further.map(|(of, counts)| {
-        let what = "100,000 writes to one watched file, the reader sleeps";
-        Goal::at_most(1.0, of, what, Spread::of(counts))
-    });
-    Ok(Table {
-        title: "100,000 writes to one watched file, the reader sleeps".to_owned(),
-        unit: "ns/write".to_owned(),
-        also: String::new(),
-        further: further.into(),
-        rows: vec![
-            Row {
-                what: "ours".to_owned(),
-                note: String::new(),
-                figure: Spread::of(ours.clone()),
-                also: None,
-                ratio: Some(Ratio {
-                    of: "the kernel, write and event together".to_owned(),
-                    spread: Spread::ratio(&ours, &theirs),
-                    goal: None,
-                }),
-            },
-            Row {
-                what: "kernel".to_owned(),
-                note: String::new(),
-                figure: Spread::of(theirs),
-                also: None,
-                ratio: None,
-            },
-        ],
-    })
+    let title = "100,000 new files in a watched directory";
+    Table::new(
+        title,
+        "ns of processor time/file",
+        (0..cases.len()).map(row),
+    )
+    .with("added ns")
+    .and_goals(lost)
 }

@@ -1,7 +1,5 @@
-//! What telling adds to an operation: a write of one byte, on two files in turn.
+//! What notifying watchers adds to an operation: a write of one byte, to two files in turn.
 
-use crate::report::table::{Ratio, Row, Table};
-use crate::statistics::Spread;
 use agentfs_core::{HandleId, OpenFlags};
 use agentfs_engine::Api;
 use agentfs_engine::synth::inotify::{IN_CREATE, IN_MODIFY};
@@ -9,15 +7,17 @@ use agentfs_engine::synth::vnode::NOTE_WRITE;
 
 use super::Effort;
 use crate::Failure;
-use crate::engine::{Reader, Rig, per};
+use crate::engine::{Engine, QueueReader, per};
+use crate::report::{Row, Table};
+use crate::statistics::{Spread, float};
 
 const BATCH: usize = 2000;
 const RING: usize = 1 << 20;
 
 struct Case {
     what: &'static str,
-    rig: Rig,
-    reader: Reader,
+    engine: Engine,
+    reader: QueueReader,
     files: [HandleId; 2],
     /// Records of a batch.
     expected: usize,
@@ -25,15 +25,15 @@ struct Case {
 }
 
 fn case(what: &'static str, listening: bool) -> Result<Case, Failure> {
-    let rig = Rig::new(listening)?;
+    let engine = Engine::new(listening)?;
     let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
-    rig.branch.mkdir(&rig.caller, "/d", 0o755)?;
-    let one = rig.branch.open(&rig.caller, "/d/one", flags, 0o644)?;
-    let two = rig.branch.open(&rig.caller, "/d/two", flags, 0o644)?;
-    let reader = rig.open(Api::Inotify, RING)?;
+    engine.branch.mkdir(&engine.caller, "/d", 0o755)?;
+    let one = engine.branch.open(&engine.caller, "/d/one", flags, 0o644)?;
+    let two = engine.branch.open(&engine.caller, "/d/two", flags, 0o644)?;
+    let reader = engine.open(Api::Inotify, RING)?;
     Ok(Case {
         what,
-        rig,
+        engine,
         reader,
         files: [one, two],
         expected: 0,
@@ -43,17 +43,17 @@ fn case(what: &'static str, listening: bool) -> Result<Case, Failure> {
 
 fn watched(what: &'static str, path: &str, mask: u32, expected: usize) -> Result<Case, Failure> {
     let mut case = case(what, true)?;
-    let node = case.rig.branch.stat(&case.rig.caller, path)?.node;
-    case.rig.watch(&case.reader, 1, node, mask)?;
+    let node = case.engine.branch.stat(&case.engine.caller, path)?.node;
+    case.engine.watch(&case.reader, 1, node, mask)?;
     case.expected = expected;
     Ok(case)
 }
 
 fn kqueue(what: &'static str) -> Result<Case, Failure> {
     let mut case = case(what, true)?;
-    case.reader = case.rig.open(Api::KqueueXnu, RING)?;
-    let node = case.rig.branch.stat(&case.rig.caller, "/d/one")?.node;
-    case.rig.watch(&case.reader, 1, node, NOTE_WRITE)?;
+    case.reader = case.engine.open(Api::KqueueXnu, RING)?;
+    let node = case.engine.branch.stat(&case.engine.caller, "/d/one")?.node;
+    case.engine.watch(&case.reader, 1, node, NOTE_WRITE)?;
     case.expected = 1;
     Ok(case)
 }
@@ -62,7 +62,7 @@ fn measure(case: &Case, count: usize) -> Result<f64, Failure> {
     let batches = count / BATCH;
     let mut nanos = 0.0;
     for _ in 0..batches {
-        let (branch, caller) = (&case.rig.branch, &case.rig.caller);
+        let (branch, caller) = (&case.engine.branch, &case.engine.caller);
         let (each, ()) = per(BATCH, || {
             for _ in 0..BATCH / 2 {
                 for file in case.files {
@@ -72,18 +72,16 @@ fn measure(case: &Case, count: usize) -> Result<f64, Failure> {
             Ok(())
         })?;
         nanos += each;
-        let records = case.reader.drain(&case.rig.service)?;
+        let records = case.reader.drain(&case.engine.service)?;
         if records != case.expected {
             return Err(format!("{}: {records} records", case.what).into());
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a few batches")]
-    let mean = nanos / batches as f64;
-    Ok(mean)
+    Ok(nanos / float(batches as u64))
 }
 
-/// The rows: figures as they are, and what each adds to the first.
-pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
+/// Returns the figures as they are, and what each adds to the first.
+pub(super) fn tables(effort: Effort) -> Result<Vec<Table>, Failure> {
     let mut cases = vec![
         case("nobody listens", false)?,
         case("the service listens, no watch", true)?,
@@ -94,6 +92,7 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
     for round in 0..=effort.rounds {
         for case in &mut cases {
             let each = measure(case, effort.events)?;
+            // The first round warms up.
             if round > 0 {
                 case.figures.push(each);
             }
@@ -102,32 +101,20 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
     let bare = cases.first().map(|case| case.figures.clone());
     let bare = bare.unwrap_or_default();
     let rows = cases.into_iter().map(|case| {
-        let added = case.figures.iter().zip(&bare).map(|(all, bare)| all - bare);
-        let added = Spread::of(added.collect());
+        let added: Vec<f64> = case
+            .figures
+            .iter()
+            .zip(&bare)
+            .map(|(all, bare)| all - bare)
+            .collect();
+        let row = Row::new(case.what, &case.figures).with(Spread::of(added.clone()));
         let is_hit = case.expected == BATCH;
-        Row {
-            what: case.what.to_owned(),
-            note: String::new(),
-            figure: Spread::of(case.figures.clone()),
-            also: Some(added),
-            ratio: is_hit.then(|| Ratio {
-                of: "300 ns".to_owned(),
-                spread: Spread::of(
-                    case.figures
-                        .iter()
-                        .zip(&bare)
-                        .map(|(all, bare)| (all - bare) / 300.0)
-                        .collect(),
-                ),
-                goal: Some(1.0),
-            }),
+        if !is_hit {
+            return row;
         }
+        let ratio = Spread::of(added.into_iter().map(|added| added / 300.0).collect());
+        row.against("300 ns", ratio, Some(1.0))
     });
-    Ok(vec![Table {
-        title: "From the commit to the record: a write of one byte".to_owned(),
-        unit: "ns/write".to_owned(),
-        also: "added ns".to_owned(),
-        further: Vec::new(),
-        rows: rows.collect(),
-    }])
+    let title = "From the commit to the record: a write of one byte";
+    Ok(vec![Table::new(title, "ns/write", rows).with("added ns")])
 }

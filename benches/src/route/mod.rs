@@ -1,16 +1,44 @@
-//! What it costs to tell watchers of a change: finding them among many, the way from the commit to
-//! the record, and bursts, beside the kernel's inotify doing the same on tmpfs.
-//!
-//! `route [--quick] [--json] [--only PART]`: parts are scale, depth, commit, burst.
+//! What it costs to find the watches of a change and to write their records: all in this process, by
+//! the thread that commits, beside the kernel's inotify on tmpfs.
 
 mod added_cost;
+mod coalescing;
 mod commit;
 mod watch_lookup;
 
 use std::io::Write as _;
 
 use crate::Failure;
-use crate::report::table::{self, Table, machine};
+use crate::goal::Goal;
+use crate::report::{Part, Table};
+
+/// Measures the way from the commit to the record, in one process
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:
+  agentfs-bench route
+  agentfs-bench route --only commit")]
+pub(crate) struct Args {
+    /// Measure little: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+    /// Measure this alone
+    #[arg(long, value_enum)]
+    only: Option<Section>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Section {
+    /// Finding the watches of an event among many watches on nodes
+    WatchLookup,
+    /// Finding the watched trees that hold a path, by its depth
+    TreeLookup,
+    /// What notifying adds to a write of one byte
+    Commit,
+    /// What a watch adds to each of 100,000 new files, for the thread that makes them
+    AddedCost,
+    /// 100,000 writes to one watched file while its reader sleeps
+    Coalescing,
+}
 
 /// How much is done.
 #[derive(Clone, Copy, Debug)]
@@ -21,44 +49,60 @@ struct Effort {
     events: usize,
 }
 
-type Part = fn(Effort) -> Result<Vec<Table>, Failure>;
+impl Effort {
+    const FULL: Self = Self {
+        rounds: 15,
+        events: 100_000,
+    };
+    const QUICK: Self = Self {
+        rounds: 3,
+        events: 20_000,
+    };
+    /// Measures nothing, so that only the goals come out.
+    const NOTHING: Self = Self {
+        rounds: 0,
+        events: 0,
+    };
+}
 
-const PARTS: [(&str, Part); 4] = [
-    ("scale", watch_lookup::watches),
-    ("depth", watch_lookup::depth),
-    ("commit", commit::run),
-    ("burst", added_cost::run),
+type Measure = fn(Effort) -> Result<Vec<Table>, Failure>;
+
+const SECTIONS: [(Section, &str, Measure); 5] = [
+    (Section::WatchLookup, "watch-lookup", watch_lookup::nodes),
+    (Section::TreeLookup, "tree-lookup", watch_lookup::trees),
+    (Section::Commit, "commit", commit::tables),
+    (Section::AddedCost, "added-cost", added_cost::tables),
+    (Section::Coalescing, "coalescing", coalescing::tables),
 ];
 
-pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let only = args
-        .iter()
-        .position(|arg| arg == "--only")
-        .and_then(|at| args.get(at + 1));
-    let effort = if has("--quick") {
-        Effort {
-            rounds: 3,
-            events: 20_000,
-        }
+pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
+    let effort = if args.quick {
+        Effort::QUICK
     } else {
-        Effort {
-            rounds: 15,
-            events: 100_000,
-        }
+        Effort::FULL
     };
     let mut tables = Vec::new();
-    for (name, run) in PARTS {
-        if only.is_none_or(|only| only == name) {
+    for (section, name, measure) in SECTIONS {
+        if args.only.is_none_or(|only| only == section) {
             writeln!(std::io::stderr(), "route: {name}")?;
-            tables.extend(run(effort)?);
+            tables.extend(measure(effort)?);
         }
     }
-    let head = format!(
-        "Machine: {}. Cells are medians (min to max) over {} rounds; ratios are taken round by \
-         round, those of added cost beside the median of the kernel's.\n",
-        machine(),
+    let about = format!(
+        "All of it is in one process, without a daemon and without a mount. Cells are medians (min to \
+         max) over {} rounds; ratios are taken round by round, those of added cost beside the median \
+         of the kernel's.",
         effort.rounds
     );
-    Ok(table::findings(head, tables).print(has("--json"))?)
+    Part::compared("route", "From the commit to the record", about, &tables)
+}
+
+/// Returns the goals, without measuring.
+pub(crate) fn goals() -> Result<Vec<Goal>, Failure> {
+    let mut goals = Vec::new();
+    for (_, _, measure) in SECTIONS {
+        let tables = measure(Effort::NOTHING)?;
+        goals.extend(tables.iter().flat_map(|table| table.grid().goals));
+    }
+    Ok(goals)
 }

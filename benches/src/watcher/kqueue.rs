@@ -4,12 +4,12 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
-use crate::kqueue::{EVFILT_VNODE, Kevent, Kqueue};
 use nix::libc::timespec;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Heard;
 use crate::Failure;
+use crate::kqueue::{EVFILT_VNODE, Kevent, Kqueue};
 
 /// Every `NOTE_*` of a vnode.
 const NOTES: u32 = 0x7f;

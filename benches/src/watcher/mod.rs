@@ -1,22 +1,27 @@
-//! The program that watches: this program again, in a process of its own. It knows nothing of
-//! AgentFS but as a native subscriber; what it hears depends on what is preloaded into it.
+//! Programs that watch: this program again, in processes of their own.
+//!
+//! A watcher knows nothing of AgentFS but as a native subscriber; what it hears depends on what is
+//! preloaded into it.
 
 mod eventfd;
 mod inotify;
 mod kqueue;
 mod native;
+mod spawn;
 
 use std::io::{BufRead as _, StdinLock, Write as _};
 use std::path::PathBuf;
 
-use crate::process_pair::now;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use self::inotify::InotifyReader;
 use self::kqueue::KqueueReader;
 pub(crate) use self::native::NativeReader;
+pub(crate) use self::spawn::{Task, Watcher};
 use crate::Failure;
+use crate::child::WAITING;
+use crate::process_pair::now;
 use crate::usage::Usage;
 
 /// What the program calls.
@@ -78,9 +83,9 @@ pub(crate) struct Tally {
     pub(crate) events: u64,
     /// Files of which it heard.
     pub(crate) files: u64,
-    /// Overflows of which it was told.
+    /// Overflows that it heard of.
     pub(crate) overflows: u64,
-    /// Calls that gave events.
+    /// Calls that returned events.
     pub(crate) reads: u64,
     /// When it heard of the end: nanoseconds on the monotonic clock.
     pub(crate) ended: u64,
@@ -140,7 +145,7 @@ impl Source {
         }
     }
 
-    /// What one call gives, without sleeping.
+    /// Takes what one call returns, without sleeping.
     fn take(&mut self, hear: &mut dyn FnMut(Heard)) -> Result<(), Failure> {
         match self {
             Self::Inotify(it) => it.take(hear),
@@ -168,12 +173,12 @@ fn say(line: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// The next command; false when the parent is gone.
+/// Waits for the next command, and returns whether there is one: none when the parent is gone.
 fn command(commands: &mut StdinLock<'_>) -> Result<bool, Failure> {
     Ok(commands.read_line(&mut String::new())? > 0)
 }
 
-/// One burst: starts at a command, ends with the event of the file `end`.
+/// Hears one burst, which starts at a command and ends with the event of the file `end`.
 fn burst(source: &mut Source, args: &Args, commands: &mut StdinLock<'_>) -> Result<(), Failure> {
     let mut is_heard = vec![false; usize::try_from(args.files)?];
     let mut tally = Tally::default();
@@ -208,10 +213,10 @@ fn burst(source: &mut Source, args: &Args, commands: &mut StdinLock<'_>) -> Resu
     say(&serde_json::to_string(&tally)?)
 }
 
-/// For each command: says that it is about to wait, and then when it had the event.
+/// Answers each command twice: that it is about to wait, and then when it had the event.
 fn each(source: &mut Source, reader: Reader, commands: &mut StdinLock<'_>) -> Result<(), Failure> {
     while command(commands)? {
-        say("waiting")?;
+        say(WAITING)?;
         let mut woken = 0;
         while woken == 0 {
             if reader != Reader::Busy {

@@ -1,4 +1,4 @@
-//! A subscriber that speaks the protocol itself.
+//! A subscriber by the client library.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
