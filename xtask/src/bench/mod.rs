@@ -47,7 +47,7 @@ const fn stage(name: &'static str, about: &'static str) -> Benchmark {
 const BENCHMARKS: [Benchmark; 9] = [
     stage("ring", "the ring beside what else carries records"),
     stage("fscore", "operations beside the same on tmpfs"),
-    stage("route", "from the commit to the record, and bursts"),
+    stage("route", "from the commit to the record, in one process"),
     stage("mount", "a mounted branch beside other overlays"),
     stage("hook", "what the preloaded library costs a program"),
     Benchmark {
@@ -106,7 +106,7 @@ pub(crate) struct Args {
     /// Put the tables and the goals into docs/benchmarks.md
     #[arg(long)]
     write: bool,
-    /// For the benchmark itself, instead of its usual arguments
+    /// For the benchmark itself, in place of its usual arguments
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -142,14 +142,10 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 
 fn build(chosen: &[&Benchmark]) -> StepResult {
     if chosen.iter().any(|it| it.name == "hook") {
-        // It starts these itself.
-        let shim = ["--profile", "bench", "--package", "agentfs-interpose-shim"];
-        run_command(cargo().arg("build").args(shim))?;
-        run_command(
-            cargo()
-                .args(["bench", "--no-run", "--bench", "kevent"])
-                .args(&shim[2..]),
-        )?;
+        // It starts this one itself.
+        let kevent = ["--no-run", "--bench", "kevent"];
+        let shim = ["--package", "agentfs-interpose-shim"];
+        run_command(cargo().arg("bench").args(kevent).args(shim))?;
     }
     let mut command = cargo();
     command.args(["build", "--profile", "bench", "--package", PACKAGE]);
@@ -195,4 +191,37 @@ fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
         note += &format!(", written to {DOCUMENT}");
     }
     Ok(Outcome::Note(note))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn every_benchmark_has_its_part_of_the_document() {
+        let document = fs::read_to_string(format!("../{DOCUMENT}")).unwrap();
+        let parts = document.split("<!-- bench ").skip(1);
+        let parts: BTreeSet<&str> = parts.filter_map(|it| it.split(' ').next()).collect();
+        let names = BENCHMARKS.iter().map(|it| it.name);
+        let expected: BTreeSet<&str> = names.chain(["goals"]).collect();
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn every_part_comes_from_the_usual_command() {
+        let document = fs::read_to_string(format!("../{DOCUMENT}")).unwrap();
+        for it in &BENCHMARKS {
+            let words = [PACKAGE, it.command, it.usual, "--json"];
+            let words = words.into_iter().filter(|it| !it.is_empty());
+            let command = format!("`{}`", words.collect::<Vec<_>>().join(" "));
+            let (_, part) = document
+                .split_once(&format!("<!-- bench {} -->", it.name))
+                .unwrap();
+            let (part, _) = part.split_once("<!-- end").unwrap();
+            assert!(part.contains(&command), "{}: {command}", it.name);
+        }
+    }
 }
