@@ -123,7 +123,7 @@ struct Sample {
 }
 
 impl Args {
-    /// A short run, for a first look.
+    /// Returns the arguments of a short run, for a first look.
     pub(crate) fn quick() -> Self {
         Self {
             changes: 20_000,

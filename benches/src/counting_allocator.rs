@@ -12,7 +12,7 @@ static IN_USE: AtomicUsize = AtomicUsize::new(0);
 #[derive(Debug)]
 pub struct Counting;
 
-/// How many bytes more are in use after `make` than before, and what it made.
+/// Returns how many bytes more are in use after `make` than before, and what it made.
 pub(crate) fn growth<T>(make: impl FnOnce() -> T) -> (usize, T) {
     COUNTING.store(true, Ordering::Relaxed);
     let before = IN_USE.load(Ordering::Relaxed);

@@ -15,7 +15,7 @@ use nix::libc::{RTLD_DEFAULT, dlsym, timespec};
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(crate) struct Kevent {
-    /// What the filter watches: of a file its descriptor.
+    /// What the filter watches: for a file, its descriptor.
     pub(crate) ident: u64,
     /// `EVFILT_*`.
     pub(crate) filter: i16,
@@ -65,7 +65,7 @@ impl Kqueue {
     ///
     /// # Errors
     ///
-    /// When no library that is preloaded has kqueues, or it makes none.
+    /// Fails when no preloaded library has kqueues, or when it makes none.
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: the function of that name has this type.
         let kqueue = unsafe { std::mem::transmute::<*mut c_void, KqueueFn>(find(c"kqueue")?) };
@@ -83,7 +83,7 @@ impl Kqueue {
     ///
     /// # Errors
     ///
-    /// As kevent(2).
+    /// Fails as kevent(2) does.
     pub(crate) fn add(&self, fd: RawFd, filter: i16, fflags: u32, udata: u64) -> io::Result<()> {
         let ident = u64::try_from(fd).map_err(|_| io::ErrorKind::InvalidInput)?;
         let change = Kevent {
@@ -103,11 +103,11 @@ impl Kqueue {
         Ok(())
     }
 
-    /// Waits for events, without end when there is no `timeout`. Returns how many there are.
+    /// Waits for events, without end when there is no `timeout`, and returns how many there are.
     ///
     /// # Errors
     ///
-    /// As kevent(2).
+    /// Fails as kevent(2) does.
     pub(crate) fn wait(
         &self,
         events: &mut [Kevent],

@@ -1,8 +1,8 @@
 //! Where the host has put our two virtual cores.
 //!
 //! A virtual machine's cores move between the threads of one core, the cores of one complex, and
-//! different complexes, which changes what a cache line costs by a factor of ten and the ring with
-//! it. So a run counts only if a probe before and one after it find the cores where most probes
+//! different complexes. That changes the cost of a cache line by a factor of ten, and with it the cost
+//! of the ring. So a run counts only if a probe before and one after it find the cores where most probes
 //! find them, and if little else ran meanwhile.
 
 use core::hint::spin_loop;
@@ -28,7 +28,7 @@ pub(crate) enum Distance {
     Siblings,
     /// Two cores that share a cache: under 250 ns.
     OneComplex,
-    /// Further.
+    /// Two cores that share no cache.
     Apart,
 }
 
@@ -115,7 +115,7 @@ impl Judge {
         }
     }
 
-    /// Where most probes found the cores.
+    /// Returns where most probes found the cores.
     #[must_use]
     pub(crate) fn usual(&self) -> Distance {
         self.usual
@@ -142,8 +142,8 @@ impl Judge {
     }
 }
 
-/// Time that the cores spent on anything but this process and its ended children: other programs,
-/// and the host. `/proc/stat` counts in hundredths of a second.
+/// Returns the time that the cores spent on anything but this process and its ended children: on other
+/// programs, and on the host. `/proc/stat` counts in hundredths of a second.
 fn foreign() -> Duration {
     use nix::sys::resource::{UsageWho, getrusage};
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -158,8 +158,8 @@ fn foreign() -> Duration {
         .filter(|(column, _)| ![3, 4, 8, 9].contains(column))
         .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
         .sum();
-    let ours = |who| {
-        getrusage(who).map_or(0, |usage| {
+    let ours = |processes| {
+        getrusage(processes).map_or(0, |usage| {
             let (user, system) = (usage.user_time(), usage.system_time());
             (user.tv_sec() + system.tv_sec()) * 1000 + (user.tv_usec() + system.tv_usec()) / 1000
         })

@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::placement::pin;
 
-/// Nanoseconds on the clock that all processes share.
+/// Returns the nanoseconds on the clock that all processes share.
 #[must_use]
 pub(crate) fn now() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
@@ -33,10 +33,11 @@ pub(crate) struct Page(MmapRaw);
 const LINES: usize = 16;
 
 impl Page {
-    /// Zeroes.
+    /// Creates a page of zeroes.
     ///
     /// # Panics
-    /// When the system gives no memory.
+    ///
+    /// Panics when there is no memory.
     #[must_use]
     pub(crate) fn new() -> Self {
         let fd = memfd_create("agentfs-bench", MemfdFlags::CLOEXEC).expect("a memfd");
@@ -49,10 +50,11 @@ impl Page {
         )
     }
 
-    /// One of the counters. 0 and 1 start the run.
+    /// Returns one of the counters. Counter 0 is used by [`Page::meet`].
     ///
     /// # Panics
-    /// Beyond the last of sixteen.
+    ///
+    /// Panics beyond the last of sixteen.
     #[must_use]
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < LINES);
@@ -90,7 +92,8 @@ pub(crate) struct Other(Pid);
 /// Runs `there` in a process of its own on core 0 and `here` on core 1.
 ///
 /// # Panics
-/// When the other process fails.
+///
+/// Panics when the other process fails.
 pub(crate) fn run<T>(there: impl FnOnce(), here: impl FnOnce() -> T) -> T {
     let other = Other::start(there);
     pin(1);
@@ -100,10 +103,11 @@ pub(crate) fn run<T>(there: impl FnOnce(), here: impl FnOnce() -> T) -> T {
 }
 
 impl Other {
-    /// Forks. The child ends with the closure.
+    /// Forks a child, which ends with the closure.
     ///
     /// # Panics
-    /// When the system gives no process.
+    ///
+    /// Panics when there can be no other process.
     #[must_use]
     pub(crate) fn start(there: impl FnOnce()) -> Self {
         // SAFETY: the benchmark has one thread whenever it forks.
@@ -121,7 +125,8 @@ impl Other {
     /// Waits for its end.
     ///
     /// # Panics
-    /// When it failed.
+    ///
+    /// Panics when it failed.
     pub(crate) fn join(self) {
         assert_eq!(
             waitpid(self.0, None),

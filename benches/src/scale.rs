@@ -43,7 +43,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// A short run, for a first look.
+    /// Returns the arguments of a short run, for a first look.
     pub(crate) fn quick() -> Self {
         Self {
             max_watches: 100_000,

@@ -1,4 +1,4 @@
-//! What a process used.
+//! Processor time and context switches of a process.
 
 use nix::sys::resource::{Usage as Sample, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -11,17 +11,17 @@ pub(crate) struct Usage {
     pub(crate) cpu_us: i64,
     /// Context switches because the process slept.
     pub(crate) slept: i64,
-    /// Context switches because somebody else's turn had come.
+    /// Context switches because another process was to run.
     pub(crate) preempted: i64,
 }
 
 impl Usage {
-    /// Of this process so far.
+    /// Returns what this process has used so far.
     pub(crate) fn of_process() -> Self {
         getrusage(UsageWho::RUSAGE_SELF).map_or_else(|_| Self::default(), |it| Self::from(&it))
     }
 
-    /// Since an earlier sample.
+    /// Returns what was used since an earlier sample.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             cpu_us: self.cpu_us - before.cpu_us,

@@ -17,7 +17,7 @@ pub(super) const CRATE: &str = "crate";
 pub(super) const FULL: &str = "full";
 pub(super) const WORKSPACE: &str = "workspace";
 
-/// A large file for each round: one that has not been read yet through a mount.
+/// Returns the name of the large file of a round, which has not been read yet through a mount.
 pub(super) fn large(round: usize) -> String {
     format!("large-{round}")
 }

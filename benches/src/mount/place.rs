@@ -85,7 +85,7 @@ impl Stage {
         &self.lower
     }
 
-    /// The source tree as one file, in memory.
+    /// Returns where the source tree lies as one file, in memory.
     pub(super) fn archive(&self) -> PathBuf {
         self.memory.join("sources.tar")
     }

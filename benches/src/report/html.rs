@@ -16,7 +16,7 @@ th,td{border:1px solid #ddd;padding:.25rem .5rem;text-align:right;vertical-align
 th:first-child,td:first-child{text-align:left;white-space:nowrap}
 th{background:#f6f6f6;font-weight:500}code{background:#f3f3f3;padding:.1rem .3rem}";
 
-/// The findings as a page that loads nothing.
+/// Returns the findings as a page that loads nothing.
 pub(crate) fn html(findings: &Findings) -> Result<String, Failure> {
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\

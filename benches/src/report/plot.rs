@@ -13,7 +13,7 @@ use crate::statistics::short;
 
 const SIZE: (u32, u32) = (860, 460);
 
-/// Everybody has the same colour in every plot.
+/// Returns the colour of a line, which is the same in every plot.
 fn colour(name: &str) -> RGBColor {
     match name {
         "kernel inotify" => RGBColor(0x5a, 0x5a, 0x5a),
@@ -23,7 +23,7 @@ fn colour(name: &str) -> RGBColor {
     }
 }
 
-/// A plot as SVG, with both axes logarithmic. Text is left to the browser's fonts.
+/// Returns a plot as SVG, with both axes logarithmic. Text is left to the browser's fonts.
 pub(crate) fn svg(plot: &Plot) -> Result<String, Failure> {
     let mut text = String::new();
     {
@@ -75,7 +75,7 @@ pub(crate) fn svg(plot: &Plot) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// On the left, where lines that rise or fall leave room.
+/// Returns the corner on the left where lines that rise or fall leave room.
 fn free_corner(plot: &Plot) -> SeriesLabelPosition {
     let falls = plot.lines.iter().any(|line| match line.points.as_slice() {
         [first, .., last] => first.1 > last.1,
@@ -88,7 +88,7 @@ fn free_corner(plot: &Plot) -> SeriesLabelPosition {
     }
 }
 
-/// From a bit below the least to a bit above the greatest.
+/// Returns the range from a bit below the least to a bit above the greatest.
 fn span(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let greatest = values.fold(0.0, f64::max);

@@ -9,7 +9,7 @@ pub(crate) fn fill(bytes: &mut [u8], item: u64) {
     }
 }
 
-/// The sum of a record's words.
+/// Returns the sum of a record's words.
 #[inline]
 pub(crate) fn sum(bytes: &[u8]) -> u64 {
     bytes.chunks_exact(8).fold(0, |sum: u64, word| {
@@ -17,7 +17,7 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// The same for a record that is an array.
+/// Returns a filled record that is an array.
 #[inline]
 pub(crate) fn array<const WORDS: usize>(item: u64) -> [u64; WORDS] {
     let mut next = item;
@@ -28,7 +28,7 @@ pub(crate) fn array<const WORDS: usize>(item: u64) -> [u64; WORDS] {
     })
 }
 
-/// The same for an array's words.
+/// Returns the sum of an array's words.
 #[inline]
 pub(crate) fn sum_array<const WORDS: usize>(record: &[u64; WORDS]) -> u64 {
     record
@@ -36,7 +36,7 @@ pub(crate) fn sum_array<const WORDS: usize>(record: &[u64; WORDS]) -> u64 {
         .fold(0, |sum: u64, word| sum.wrapping_add(*word))
 }
 
-/// What all records together must sum up to.
+/// Returns what all records together must sum up to.
 pub(crate) fn expected(records: u64, words: u64) -> u64 {
     let items = (0..records).fold(0_u64, u64::wrapping_add);
     let within = (0..words).fold(0_u64, u64::wrapping_add);

@@ -17,13 +17,13 @@ use crate::statistics::float;
 /// The word that holds when the run started.
 const STARTED: usize = 2;
 
-/// Nanoseconds for each record, from the start to `end`.
+/// Returns the nanoseconds for each record, from the start to `end`.
 pub(crate) fn each(page: &Page, end: u64, records: u64) -> f64 {
     let nanos = end.saturating_sub(page.word(STARTED).load(Ordering::Acquire));
     float(nanos) / float(records)
 }
 
-/// The same, for a reader that found this sum in so many records of so many words.
+/// Returns the same, for a reader that found this sum in so many records of so many words.
 pub(crate) fn finish(page: &Page, end: u64, sum: u64, (records, words): (u64, u64)) -> f64 {
     let expected = body::expected(records, words);
     assert_eq!(sum, expected, "records lost or torn");
@@ -88,7 +88,7 @@ pub(crate) fn produce(producer: &mut Producer, len: usize, records: u64, batch: 
 }
 
 /// How often a reader pauses that found nothing, before it looks again: each look takes the cache
-/// line of the tail from the writer, who then waits for it.
+/// line of the tail from the writer, which then waits for it.
 pub(crate) const PAUSES: u32 = 32;
 
 fn pause(times: u32) {
@@ -126,7 +126,7 @@ pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64, pauses: u32
     sum
 }
 
-/// Our ring, between two processes.
+/// Measures our ring between two processes.
 pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64, pauses: u32) -> f64 {
     let page = Page::new();
     let capacity = Capacity::new(capacity).expect("a power of two");
@@ -146,7 +146,7 @@ pub(crate) fn ring(capacity: usize, len: usize, records: u64, batch: u64, pauses
     )
 }
 
-/// rtrb between two threads, one record at a time.
+/// Measures rtrb between two threads, one record at a time.
 pub(crate) fn rtrb_single<const WORDS: usize>(records: u64, pauses: u32) -> f64 {
     let page = Page::new();
     let (mut producer, mut consumer) = rtrb::RingBuffer::<[u64; WORDS]>::new(4096);
@@ -178,7 +178,7 @@ pub(crate) fn rtrb_single<const WORDS: usize>(records: u64, pauses: u32) -> f64 
     })
 }
 
-/// rtrb between two threads, copied in and out by slices of 64.
+/// Measures rtrb between two threads, copied in and out by slices of 64.
 pub(crate) fn rtrb_slices<const WORDS: usize>(records: u64) -> f64 {
     const BATCH: usize = 64;
     let page = Page::new();
@@ -214,14 +214,14 @@ pub(crate) fn rtrb_slices<const WORDS: usize>(records: u64) -> f64 {
     })
 }
 
-/// A pipe, one record a call.
+/// Measures a pipe, one record a call.
 pub(crate) fn pipe(len: usize, records: u64) -> f64 {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
     let _ = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20);
     by_descriptor(&write, &read, len, records)
 }
 
-/// A SEQPACKET socket, one record a call.
+/// Measures a SEQPACKET socket, one record a call.
 pub(crate) fn seqpacket(len: usize, records: u64) -> f64 {
     let kind = SocketType::SEQPACKET;
     let (one, two) =

@@ -83,7 +83,7 @@ fn with_burners<T>(busy: bool, run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// An epoll set of one descriptor.
+/// Makes an epoll set of one descriptor.
 pub(crate) fn watch(fd: impl AsFd) -> OwnedFd {
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll set");
     epoll::add(

@@ -63,7 +63,7 @@ enum Place {
 }
 
 impl Place {
-    /// In a fresh FsCore.
+    /// Makes a directory in a fresh filesystem of ours.
     fn ours(reading: Reading, ring: usize) -> Result<Self, Failure> {
         let engine = Box::new(Engine::new(reading.watches())?);
         let dir = engine.branch.mkdir(&engine.caller, "/d", 0o755)?.node;
@@ -79,7 +79,7 @@ impl Place {
         })
     }
 
-    /// On a tmpfs.
+    /// Makes a directory on a tmpfs.
     fn kernel(reading: Reading, top: &Path) -> Result<Self, Failure> {
         let dir = tempfile::tempdir_in(top)?;
         let fd = rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty())?;
@@ -106,7 +106,7 @@ impl Place {
         Ok(())
     }
 
-    /// Reads until nothing is left, and counts.
+    /// Reads until nothing is left, and returns how many events that was.
     fn read(&self) -> Result<usize, Failure> {
         match self {
             Self::Ours { engine, reader, .. } => reader.drain(&engine.service),
@@ -122,12 +122,13 @@ impl Place {
     }
 }
 
-/// Time that this thread had a processor.
+/// Returns the time that this thread had a processor.
 fn busy() -> Result<Duration, Failure> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// Fills, while somebody looks or not; processor time of the filling alone, and what was read.
+/// Fills while a reader looks or not, and returns the processor time of the filling alone and what was
+/// read.
 fn turn(place: &Place, reading: Reading, names: &[String]) -> Result<(Duration, usize), Failure> {
     let fill = || -> Result<Duration, Failure> {
         let before = busy()?;
@@ -168,14 +169,14 @@ fn names() -> Vec<String> {
     (0..EVENTS).map(|number| format!("f{number:06}")).collect()
 }
 
-/// About a microsecond, in which the processor's other thread has the core to itself.
+/// Waits for about a microsecond, in which the processor's other thread has the core to itself.
 fn pause() {
     for _ in 0..32 {
         std::hint::spin_loop();
     }
 }
 
-/// Reads until nothing is left, and counts the events about a name.
+/// Reads until nothing is left, and returns how many events had a name.
 fn read_all(instance: &OwnedFd) -> usize {
     let mut buffer = vec![0; 65_536];
     let mut records = 0;
@@ -227,7 +228,7 @@ impl Case {
         }
     }
 
-    /// Nanoseconds to read a record of those that were left.
+    /// Returns the nanoseconds to read a record of those that were left.
     fn of_each(&self) -> Vec<f64> {
         let rounds = self.read_ms.iter().zip(&self.records);
         rounds
@@ -241,7 +242,7 @@ impl Case {
     }
 }
 
-/// The cases; each names its reference by its place here.
+/// Returns the cases; each names its reference by its index.
 fn cases() -> Vec<Case> {
     let (ours, large) = (Some(DEFAULT), Some(LARGE));
     vec![
