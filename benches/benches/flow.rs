@@ -1,16 +1,16 @@
 //! Every stage of the flow by itself, in one thread: what its code costs, without another processor
-//! and without the kernel in the way, but for the doorbell. `cargo bench -p agentfs-benches --bench
-//! flow`; the ring has a benchmark of its own, and what the hooks add to a program's calls needs the
-//! library preloaded: `cargo bench -p agentfs-interpose-shim`, `cargo xtask bench hook`.
-
-#[path = "../src/bin/route/rig.rs"]
-#[expect(dead_code, reason = "the benchmark of the route uses all of it")]
-mod rig;
+//! and without the kernel in the way, but for the doorbell. Run it with `cargo bench -p agentfs-bench
+//! --bench flow`.
+//!
+//! The ring has a benchmark of its own. What a sink adds to a change is in `cargo xtask bench fscore`,
+//! beside the same change without events. What the hooks add to a program's calls needs the library
+//! preloaded: `cargo bench -p agentfs-interpose-shim`, `cargo xtask bench hook`.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_bench::engine::{Engine, created};
+use agentfs_core::event::EventSink as _;
 use agentfs_core::id::NodeId;
 use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
 use agentfs_engine::Api;
@@ -18,10 +18,6 @@ use agentfs_engine::synth::{fsevents, inotify, native, vnode_freebsd, vnode_xnu}
 use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
 use agentfs_ring::doorbell;
 use criterion::{Criterion, criterion_group, criterion_main};
-
-use crate::rig::{Rig, created};
-
-type Failure = Box<dyn std::error::Error>;
 
 const MODE: u32 = 0o100_644;
 
@@ -46,36 +42,6 @@ fn operation(criterion: &mut Criterion) {
     group.bench_function("look up", |bencher| {
         bencher.iter(|| branch.lookup(&caller, dir, black_box(b"f")));
     });
-    group.finish();
-}
-
-/// Hears everything and does nothing.
-struct Nobody;
-
-impl EventSink for Nobody {
-    fn on_event(&self, _: &EventKind) {}
-
-    fn on_envelope(&self, envelope: &Envelope) {
-        black_box(envelope);
-    }
-}
-
-/// What it costs to tell of a write.
-fn event(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("event");
-    for sinks in [1, 8] {
-        let core = FsCore::new(FsConfig::default()).expect("a filesystem");
-        for _ in 0..sinks {
-            core.subscribe_events(Arc::new(Nobody)).expect("tracked");
-        }
-        let branch = core.branch(FsCore::MAIN).expect("the first branch");
-        let caller = Caller::root();
-        let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
-        let file = branch.open(&caller, "/f", flags, 0o644).expect("open");
-        group.bench_function(format!("write one byte, {sinks} sinks"), |bencher| {
-            bencher.iter(|| branch.write_at(&caller, file, 0, b"x"));
-        });
-    }
     group.finish();
 }
 
@@ -109,11 +75,12 @@ fn synthesizer(criterion: &mut Criterion) {
 fn router(criterion: &mut Criterion) {
     const WATCHES: u64 = 10_000;
     let mut group = criterion.benchmark_group("router");
-    let rig = Rig::new(false).expect("a service");
-    let reader = rig.open(Api::Inotify, 1 << 20).expect("a queue");
+    let engine = Engine::new(false).expect("a service");
+    let reader = engine.open(Api::Inotify, 1 << 20).expect("a queue");
     for number in 0..WATCHES {
         let node = NodeId(1000 + number);
-        rig.watch(&reader, number, node, inotify::IN_CREATE)
+        engine
+            .watch(&reader, number, node, inotify::IN_CREATE)
             .expect("a watch");
     }
     // In turns, or the second would be the same as the first, which is unread.
@@ -121,15 +88,15 @@ fn router(criterion: &mut Criterion) {
     group.bench_function("one hit, record and its reading included", |bencher| {
         bencher.iter(|| {
             for event in &events {
-                rig.service.on_envelope(event);
+                engine.service.on_envelope(event);
             }
-            rig.service.on_batch_end();
+            engine.service.on_batch_end();
             reader.pop().expect("records")
         });
     });
     let elsewhere = created(NodeId(1), &dir(), b"one");
     group.bench_function("no hit", |bencher| {
-        bencher.iter(|| rig.service.on_envelope(black_box(&elsewhere)));
+        bencher.iter(|| engine.service.on_envelope(black_box(&elsewhere)));
     });
     group.finish();
 }
@@ -169,5 +136,5 @@ fn bell(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(stages, operation, event, synthesizer, router, record, bell);
+criterion_group!(stages, operation, synthesizer, router, record, bell);
 criterion_main!(stages);

@@ -1,5 +1,5 @@
 //! The ring's two ends in one thread: what the code itself costs, without another processor in the
-//! way. `cargo bench -p agentfs-benches --bench ring`.
+//! way. `cargo bench -p agentfs-bench --bench ring`.
 
 use std::hint::black_box;
 

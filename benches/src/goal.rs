@@ -1,39 +1,37 @@
 //! What was to be reached, and what was.
 
-use std::io::{self, Write as _};
-
 use serde::Serialize;
 
-use crate::Spread;
+use crate::statistics::Spread;
 
 /// A goal with what the run measured.
+///
+/// Where nothing was measured, because only the goals are listed, the figure is not a number.
 #[derive(Clone, Debug, Serialize)]
-pub struct Goal {
+pub(crate) struct Goal {
     /// What was measured.
-    pub what: String,
+    pub(crate) what: String,
     /// What the figure counts, or by what it was divided.
-    pub of: String,
+    pub(crate) of: String,
     /// The figure.
-    pub measured: Spread,
-    /// What it should be at most.
-    pub most: f64,
+    measured: Spread,
+    /// The most that it should be.
+    pub(crate) most: f64,
     /// Whether it is.
-    pub verdict: Verdict,
+    verdict: Verdict,
 }
 
 /// Whether a goal is reached, by the median of the runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It is.
+enum Verdict {
     Met,
-    /// It is not.
     Missed,
 }
 
 impl Goal {
-    /// Of a figure that should be small.
-    pub fn at_most(
+    /// Creates the goal of a figure that should be small.
+    pub(crate) fn at_most(
         most: f64,
         of: impl Into<String>,
         what: impl Into<String>,
@@ -52,39 +50,20 @@ impl Goal {
         }
     }
 
-    /// The bound, and whether it is kept: for people.
-    #[must_use]
-    pub fn verdict(&self) -> String {
+    /// Returns the bound, and whether the figure keeps it.
+    pub(crate) fn verdict(&self) -> String {
         match self.verdict {
             Verdict::Met => format!("<= {}: met", self.most),
             Verdict::Missed => format!("<= {}: **missed**", self.most),
         }
     }
-}
 
-/// What a benchmark prints.
-#[derive(Debug, Serialize)]
-pub struct Findings<T> {
-    /// What it was to reach.
-    pub goals: Vec<Goal>,
-    /// Everything, for people.
-    pub markdown: String,
-    /// Everything, for programs.
-    pub data: T,
-}
-
-impl<T: Serialize> Findings<T> {
-    /// Prints it all as JSON, or what is for people.
-    ///
-    /// # Errors
-    /// When the standard output takes nothing.
-    pub fn print(&self, as_json: bool) -> io::Result<()> {
-        let text = if as_json {
-            serde_json::to_string_pretty(self)? + "\n"
-        } else {
-            self.markdown.clone()
-        };
-        io::stdout().write_all(text.as_bytes())
+    /// Returns all of it in one line.
+    pub(crate) fn sentence(&self) -> String {
+        let Self {
+            what, of, measured, ..
+        } = self;
+        format!("{what}: {measured} {of}, {}.", self.verdict())
     }
 }
 

@@ -14,27 +14,27 @@ use nix::libc::{RTLD_DEFAULT, dlsym, timespec};
 /// `struct kevent` of macOS.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Kevent {
-    /// What the filter watches: of a file its descriptor.
-    pub ident: u64,
+pub(crate) struct Kevent {
+    /// What the filter watches: for a file, its descriptor.
+    pub(crate) ident: u64,
     /// `EVFILT_*`.
-    pub filter: i16,
+    pub(crate) filter: i16,
     /// `EV_*`.
-    pub flags: u16,
+    pub(crate) flags: u16,
     /// `NOTE_*`.
-    pub fflags: u32,
+    pub(crate) fflags: u32,
     /// What the filter counts.
-    pub data: i64,
+    pub(crate) data: i64,
     /// The program's own.
-    pub udata: u64,
+    pub(crate) udata: u64,
 }
 
 /// A descriptor can be read.
-pub const EVFILT_READ: i16 = -1;
+pub(crate) const EVFILT_READ: i16 = -1;
 /// A file changes.
-pub const EVFILT_VNODE: i16 = -4;
+pub(crate) const EVFILT_VNODE: i16 = -4;
 /// The file is written.
-pub const NOTE_WRITE: u32 = 0x2;
+pub(crate) const NOTE_WRITE: u32 = 0x2;
 
 const EV_ADD: u16 = 0x1;
 const EV_CLEAR: u16 = 0x20;
@@ -45,7 +45,7 @@ type KeventFn =
 
 /// A queue. It is open as long as the program runs.
 #[derive(Debug)]
-pub struct Kqueue {
+pub(crate) struct Kqueue {
     kevent: KeventFn,
     queue: RawFd,
 }
@@ -65,8 +65,8 @@ impl Kqueue {
     ///
     /// # Errors
     ///
-    /// When no library that is preloaded has kqueues, or it makes none.
-    pub fn new() -> io::Result<Self> {
+    /// Fails when no preloaded library has kqueues, or when it makes none.
+    pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: the function of that name has this type.
         let kqueue = unsafe { std::mem::transmute::<*mut c_void, KqueueFn>(find(c"kqueue")?) };
         // SAFETY: as above.
@@ -83,8 +83,8 @@ impl Kqueue {
     ///
     /// # Errors
     ///
-    /// As kevent(2).
-    pub fn add(&self, fd: RawFd, filter: i16, fflags: u32, udata: u64) -> io::Result<()> {
+    /// Fails as kevent(2) does.
+    pub(crate) fn add(&self, fd: RawFd, filter: i16, fflags: u32, udata: u64) -> io::Result<()> {
         let ident = u64::try_from(fd).map_err(|_| io::ErrorKind::InvalidInput)?;
         let change = Kevent {
             ident,
@@ -103,12 +103,16 @@ impl Kqueue {
         Ok(())
     }
 
-    /// Waits for events, without end when there is no `timeout`. Returns how many there are.
+    /// Waits for events, without end when there is no `timeout`, and returns how many there are.
     ///
     /// # Errors
     ///
-    /// As kevent(2).
-    pub fn wait(&self, events: &mut [Kevent], timeout: Option<timespec>) -> io::Result<usize> {
+    /// Fails as kevent(2) does.
+    pub(crate) fn wait(
+        &self,
+        events: &mut [Kevent],
+        timeout: Option<timespec>,
+    ) -> io::Result<usize> {
         let room = c_int::try_from(events.len()).unwrap_or(c_int::MAX);
         let timeout = timeout.as_ref().map_or(null(), from_ref);
         // SAFETY: no changes, and as much room as the slice has.

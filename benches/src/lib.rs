@@ -1,20 +1,37 @@
-//! Benchmarks of every stage of the flow.
+//! Benchmarks of every stage of the flow, and of all of it between processes.
 //!
 //! **actor -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook**
 //!
-//! Every folder or file in `src/bin` is a benchmark that compares with its peers in one run, started
-//! with `cargo xtask bench NAME`; `benches/` holds the criterion benchmarks of single functions.
-//!
-//! This library is what they share: rounds in turns, medians with their spread, one table.
-//! A number is only ever compared with another one taken in the same run, in turns, because the
-//! machine's speed drifts; see [`placement`] for what disturbs two virtual cores most.
+//! Every command of the program `agentfs-bench` compares with peers in one run; `benches/` holds the
+//! criterion benchmarks of single functions, which share [`engine`] with it.
+//! A number is only ever compared with another one of the same run, taken in turns, because the
+//! machine's speed drifts; `placement` knows what disturbs two virtual cores most.
+#![cfg(target_os = "linux")]
 
-pub mod goal;
-#[cfg(target_os = "linux")]
-pub mod kqueue;
-pub mod placement;
-pub mod spread;
-pub mod table;
-pub mod two;
+pub mod counting_allocator;
+pub mod engine;
 
-pub use spread::Spread;
+mod backend;
+mod burst;
+mod child;
+mod cli;
+mod fscore;
+mod goal;
+mod hook;
+mod kqueue;
+mod latency;
+mod mount;
+mod placement;
+mod process_pair;
+mod report;
+mod ring;
+mod route;
+mod scale;
+mod statistics;
+mod usage;
+mod watcher;
+
+pub use cli::run;
+
+/// Why a benchmark failed.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,8 @@
 //! Where the host has put our two virtual cores.
 //!
 //! A virtual machine's cores move between the threads of one core, the cores of one complex, and
-//! different complexes, which changes what a cache line costs by a factor of ten and the ring with
-//! it. So a run counts only if a probe before and one after it find the cores where most probes
+//! different complexes. That changes the cost of a cache line by a factor of ten, and with it the cost
+//! of the ring. So a run counts only if a probe before and one after it find the cores where most probes
 //! find them, and if little else ran meanwhile.
 
 use core::hint::spin_loop;
@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Binds this thread to one core. Where that is not allowed it stays free, which is noisier.
-pub fn pin(core: usize) {
+pub(crate) fn pin(core: usize) {
     let mut set = CpuSet::new();
     if set.set(core).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
@@ -23,12 +23,12 @@ pub fn pin(core: usize) {
 /// How far apart two cores are, by the round trip of a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Distance {
+pub(crate) enum Distance {
     /// Two threads of one core: under 70 ns.
     Siblings,
     /// Two cores that share a cache: under 250 ns.
     OneComplex,
-    /// Further.
+    /// Two cores that share no cache.
     Apart,
 }
 
@@ -44,7 +44,7 @@ impl Distance {
 
 /// Passes a cache line to and fro between the two cores for a millisecond.
 #[must_use]
-pub fn probe() -> Distance {
+pub(crate) fn probe() -> Distance {
     const LINE: Duration = Duration::from_millis(1);
     let line = AtomicU64::new(0);
     let nanos = std::thread::scope(|scope| {
@@ -88,21 +88,21 @@ pub fn probe() -> Distance {
 
 /// Decides which runs count.
 #[derive(Debug)]
-pub struct Judge {
+pub(crate) struct Judge {
     usual: Distance,
     strict: bool,
     /// Runs that counted.
-    pub kept: usize,
+    pub(crate) kept: usize,
     /// Runs that did not.
-    pub dropped: usize,
+    pub(crate) dropped: usize,
     /// Runs that counted because nothing better came.
-    pub disturbed: usize,
+    pub(crate) disturbed: usize,
 }
 
 impl Judge {
     /// Finds out where the cores usually are. Without `strict` every run counts.
     #[must_use]
-    pub fn new(strict: bool) -> Self {
+    pub(crate) fn new(strict: bool) -> Self {
         let mut probes: Vec<Distance> =
             (0..if strict { 101 } else { 1 }).map(|_| probe()).collect();
         probes.sort_unstable();
@@ -115,14 +115,14 @@ impl Judge {
         }
     }
 
-    /// Where most probes found the cores.
+    /// Returns where most probes found the cores.
     #[must_use]
-    pub fn usual(&self) -> Distance {
+    pub(crate) fn usual(&self) -> Distance {
         self.usual
     }
 
     /// Runs until a run counts, at most four times; then it counts as disturbed.
-    pub fn fair<T>(&mut self, mut run: impl FnMut() -> T) -> T {
+    pub(crate) fn fair<T>(&mut self, mut run: impl FnMut() -> T) -> T {
         for _ in 0..4 {
             let before = probe();
             let (stolen, start) = (foreign(), Instant::now());
@@ -142,8 +142,8 @@ impl Judge {
     }
 }
 
-/// Time that the cores spent on anything but this process and its ended children: other programs,
-/// and the host. `/proc/stat` counts in hundredths of a second.
+/// Returns the time that the cores spent on anything but this process and its ended children: on other
+/// programs, and on the host. `/proc/stat` counts in hundredths of a second.
 fn foreign() -> Duration {
     use nix::sys::resource::{UsageWho, getrusage};
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
@@ -158,8 +158,8 @@ fn foreign() -> Duration {
         .filter(|(column, _)| ![3, 4, 8, 9].contains(column))
         .filter_map(|(_, ticks)| ticks.parse::<u64>().ok())
         .sum();
-    let ours = |who| {
-        getrusage(who).map_or(0, |usage| {
+    let ours = |processes| {
+        getrusage(processes).map_or(0, |usage| {
             let (user, system) = (usage.user_time(), usage.system_time());
             (user.tv_sec() + system.tv_sec()) * 1000 + (user.tv_usec() + system.tv_usec()) / 1000
         })

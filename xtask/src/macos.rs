@@ -51,7 +51,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
     }
     report.step("type-check for macOS", || {
         // What is never run there: this program, and the benchmarks, which measure Linux.
-        let without = ["xtask", "agentfs-benches", "agentfs-bench"];
+        let without = ["xtask", "agentfs-bench"];
         let without = without.map(|name| ["--exclude", name]).concat();
         let tests = ["--workspace", "--test", "macos"];
         type_check(MACOS, &[&tests[..], &without].concat())

@@ -73,7 +73,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
         command.arg("--workspace");
         if !IS_LINUX {
             // They measure beside what only Linux has.
-            command.args(["--exclude", "agentfs-benches", "--exclude", "agentfs-bench"]);
+            command.args(["--exclude", "agentfs-bench"]);
         }
     }
     for package in &args.package {

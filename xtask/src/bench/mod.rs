@@ -17,44 +17,29 @@ use crate::tools::{cargo, target_dir};
 /// More than twice what the longest takes.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// The package, and the program in it.
+const PACKAGE: &str = "agentfs-bench";
+
 /// A benchmark, as one names it.
 struct Benchmark {
     name: &'static str,
     about: &'static str,
-    package: &'static str,
-    binary: &'static str,
-    /// Words with spaces between.
-    arguments: &'static str,
-    /// Instead of the arguments, to see that it runs.
+    /// The command of `agentfs-bench`.
+    command: &'static str,
+    /// The command's arguments, with spaces between.
+    usual: &'static str,
+    /// In place of the usual arguments, to see that it runs.
     quick: &'static str,
 }
 
-/// One that is a binary of its own.
+/// A benchmark of one stage, which is a command of the same name.
 const fn stage(name: &'static str, about: &'static str) -> Benchmark {
     Benchmark {
         name,
         about,
-        package: "agentfs-benches",
-        binary: name,
-        arguments: "",
+        command: name,
+        usual: "",
         quick: "--quick",
-    }
-}
-
-/// One that is a command of the harness.
-const fn harness(
-    name: &'static str,
-    about: &'static str,
-    arguments: &'static str,
-    quick: &'static str,
-) -> Benchmark {
-    Benchmark {
-        name,
-        about,
-        package: "agentfs-bench",
-        binary: "agentfs-bench",
-        arguments,
-        quick,
     }
 }
 
@@ -62,33 +47,37 @@ const fn harness(
 const BENCHMARKS: [Benchmark; 9] = [
     stage("ring", "the ring beside what else carries records"),
     stage("fscore", "operations beside the same on tmpfs"),
-    stage("route", "from the commit to the record, and bursts"),
+    stage("route", "from the commit to the record, in one process"),
     stage("mount", "a mounted branch beside other overlays"),
     stage("hook", "what the preloaded library costs a program"),
-    harness(
-        "burst",
-        "100,000 changes and programs that sleep",
-        "burst --rounds 3",
-        "burst --rounds 1 --changes 1000 --files 1,1000",
-    ),
-    harness(
-        "late",
-        "100,000 changes and programs that are busy meanwhile",
-        "burst --rounds 3 --files 1,100000 --reader late",
-        "burst --rounds 1 --changes 1000 --files 1,1000 --reader late",
-    ),
-    harness(
-        "latency",
-        "from a change to the program",
-        "latency --samples 3000",
-        "latency --samples 50",
-    ),
-    harness(
-        "scale",
-        "many watches, many sessions",
-        "scale --max-watches 1000000",
-        "scale --max-watches 1000 --max-sessions 10 --changes 1000",
-    ),
+    Benchmark {
+        name: "burst",
+        about: "100,000 changes and programs that sleep",
+        command: "burst",
+        usual: "--rounds 3",
+        quick: "--rounds 1 --changes 1000 --files 1,1000",
+    },
+    Benchmark {
+        name: "late",
+        about: "100,000 changes and programs that are busy meanwhile",
+        command: "burst",
+        usual: "--rounds 3 --files 1,100000 --reader late",
+        quick: "--rounds 1 --changes 1000 --files 1,1000 --reader late",
+    },
+    Benchmark {
+        name: "latency",
+        about: "from a change to the program",
+        command: "latency",
+        usual: "--samples 3000",
+        quick: "--samples 50",
+    },
+    Benchmark {
+        name: "scale",
+        about: "many watches, many sessions",
+        command: "scale",
+        usual: "--max-watches 1000000",
+        quick: "--max-watches 1000 --max-sessions 10 --changes 1000",
+    },
 ];
 
 #[derive(clap::Args)]
@@ -100,7 +89,7 @@ const BENCHMARKS: [Benchmark; 9] = [
     cargo xtask bench --all --quick      few repetitions: do they run at all?\n  \
     cargo xtask bench --all --write      renew docs/benchmarks.md\n  \
     cargo xtask bench ring -- --help     what this benchmark can do\n  \
-    cargo bench -p agentfs-benches       the criterion benchmarks\n\n\
+    cargo bench -p agentfs-bench         the criterion benchmarks\n\n\
     Run nothing else meanwhile: timings beside a compiler are worth nothing.")]
 pub(crate) struct Args {
     /// Which benchmark; without it they are listed
@@ -117,7 +106,7 @@ pub(crate) struct Args {
     /// Put the tables and the goals into docs/benchmarks.md
     #[arg(long)]
     write: bool,
-    /// For the benchmark itself, instead of its usual arguments
+    /// For the benchmark itself, in place of its usual arguments
     #[arg(last = true)]
     rest: Vec<String>,
 }
@@ -153,43 +142,31 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 
 fn build(chosen: &[&Benchmark]) -> StepResult {
     if chosen.iter().any(|it| it.name == "hook") {
-        // It starts these itself.
-        let shim = ["--profile", "bench", "--package", "agentfs-interpose-shim"];
-        let features = ["--features", "kqueue-on-linux"];
-        run_command(cargo().arg("build").args(shim).args(features))?;
-        run_command(
-            cargo()
-                .args(["bench", "--no-run", "--bench", "kevent"])
-                .args(&shim[2..]),
-        )?;
+        // It starts this one itself.
+        let kevent = ["--no-run", "--bench", "kevent"];
+        let shim = ["--package", "agentfs-interpose-shim"];
+        run_command(cargo().arg("bench").args(kevent).args(shim))?;
     }
-    for package in ["agentfs-benches", "agentfs-bench"] {
-        let of_it = chosen.iter().filter(|it| it.package == package);
-        let binaries: Vec<&str> = of_it.flat_map(|it| ["--bin", it.binary]).collect();
-        if binaries.is_empty() {
-            continue;
-        }
-        let mut command = cargo();
-        command.args(["build", "--profile", "bench", "--package", package]);
-        // What the ring is compared with is too heavy to build for anything else.
-        if binaries.contains(&"ring") {
-            command.args(["--features", "peers"]);
-        }
-        run_command(command.args(binaries))?;
+    let mut command = cargo();
+    command.args(["build", "--profile", "bench", "--package", PACKAGE]);
+    // What the ring is compared with is too heavy to build for anything else.
+    if chosen.iter().any(|it| it.name == "ring") {
+        command.args(["--features", "peers"]);
     }
+    run_command(&mut command)?;
     Ok(Outcome::Done)
 }
 
 fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
-    let usual = if args.quick { it.quick } else { it.arguments };
+    let usual = if args.quick { it.quick } else { it.usual };
     let arguments: Vec<&str> = if args.rest.is_empty() {
         usual.split_whitespace().collect()
     } else {
         args.rest.iter().map(String::as_str).collect()
     };
     // As it was built: `cargo run` would build again what others have built otherwise meanwhile.
-    let mut command = Command::new(target_dir("release").join(it.binary));
-    command.args(&arguments);
+    let mut command = Command::new(target_dir("release").join(PACKAGE));
+    command.arg(it.command).args(&arguments);
     if args.rest.iter().any(|it| it == "--help" || it == "--json") {
         run_command(&mut command)?;
         return Ok(Outcome::Done);
@@ -218,16 +195,33 @@ fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::collections::BTreeSet;
+    use std::fs;
 
     use super::*;
 
     #[test]
-    fn every_benchmark_binary_is_known() {
-        for entry in Path::new("../benches/src/bin").read_dir().unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            assert!(BENCHMARKS.iter().any(|it| it.binary == name), "{name}");
+    fn every_benchmark_has_its_part_of_the_document() {
+        let document = fs::read_to_string(format!("../{DOCUMENT}")).unwrap();
+        let parts = document.split("<!-- bench ").skip(1);
+        let parts: BTreeSet<&str> = parts.filter_map(|it| it.split(' ').next()).collect();
+        let names = BENCHMARKS.iter().map(|it| it.name);
+        let expected: BTreeSet<&str> = names.chain(["goals"]).collect();
+        assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn every_part_comes_from_the_usual_command() {
+        let document = fs::read_to_string(format!("../{DOCUMENT}")).unwrap();
+        for it in &BENCHMARKS {
+            let words = [PACKAGE, it.command, it.usual, "--json"];
+            let words = words.into_iter().filter(|it| !it.is_empty());
+            let command = format!("`{}`", words.collect::<Vec<_>>().join(" "));
+            let (_, part) = document
+                .split_once(&format!("<!-- bench {} -->", it.name))
+                .unwrap();
+            let (part, _) = part.split_once("<!-- end").unwrap();
+            assert!(part.contains(&command), "{}: {command}", it.name);
         }
     }
 }

@@ -1,0 +1,70 @@
+//! What FsCore costs, each number beside the same thing done another way in the same run.
+
+mod operations;
+mod race;
+mod report;
+mod tmpfs;
+mod tree_size;
+
+use crate::Failure;
+use crate::goal::Goal;
+use crate::report::Part;
+
+/// Compares the filesystem's operations with the same on tmpfs
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example:
+  agentfs-bench fscore")]
+pub(crate) struct Args {
+    /// Measure little: to see that it works, not to quote
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    /// Operations in a round.
+    operations: u32,
+    rounds: u32,
+    /// The small and the large tree.
+    files: [u32; 2],
+}
+
+impl Size {
+    const FULL: Self = Self {
+        operations: 10_000,
+        rounds: 21,
+        files: [1_000, 1_000_000],
+    };
+    const QUICK: Self = Self {
+        operations: 1_000,
+        rounds: 3,
+        files: [1_000, 20_000],
+    };
+    /// Measures nothing, so that only the goals come out.
+    const NOTHING: Self = Self {
+        rounds: 0,
+        ..Self::FULL
+    };
+}
+
+pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
+    report(if args.quick { Size::QUICK } else { Size::FULL })?.part()
+}
+
+/// Returns the goals, without measuring.
+pub(crate) fn goals() -> Result<Vec<Goal>, Failure> {
+    Ok(report(Size::NOTHING)?.goals())
+}
+
+fn report(size: Size) -> Result<report::Report, Failure> {
+    // First of all: later, memory that was freed would be used again and not count as growth.
+    let memory = tree_size::memory(size)?;
+    Ok(report::Report {
+        races: operations::against_tmpfs(size)?,
+        tree_sizes: tree_size::branching(size)?,
+        memory,
+        events: operations::events(size)?,
+        parallel: operations::parallel(size)?,
+    })
+}
