@@ -318,7 +318,6 @@ impl Producer {
     /// # Examples
     /// First the change, then the question:
     /// ```
-    /// # use std::sync::atomic::{AtomicU32, Ordering};
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
@@ -328,20 +327,20 @@ impl Producer {
     /// #     producer.publish()
     /// # }
     /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
-    /// # let size = AtomicU32::new(0);
+    /// # let mut size = 0;
     /// let at = producer.tail();
     /// let _ = push(&mut producer, b"the size changed")?;
     ///
-    /// size.store(2, Ordering::Relaxed);
+    /// size += 1;
     /// if !producer.is_unread(at)? {
     ///     let _ = push(&mut producer, b"the size changed")?;
     /// }
+    /// # assert_eq!(size, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     /// Not the other way round. Between the answer and the change the record may be read, and nobody
     /// hears of the change:
     /// ```no_run
-    /// # use std::sync::atomic::{AtomicU32, Ordering};
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
@@ -351,13 +350,14 @@ impl Producer {
     /// #     producer.publish()
     /// # }
     /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
-    /// # let size = AtomicU32::new(0);
+    /// # let mut size = 0;
     /// # let at = producer.tail();
     /// let unread = producer.is_unread(at)?; // wrong: the question comes first
-    /// size.store(2, Ordering::Relaxed);
+    /// size += 1;
     /// if !unread {
     ///     let _ = push(&mut producer, b"the size changed")?;
     /// }
+    /// # assert_eq!(size, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
