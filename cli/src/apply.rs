@@ -11,7 +11,7 @@ use agentfs_proto::message::DiffKind;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Common, Failure, Output};
+use crate::{Common, Failure, Output};
 use agentfs_export::command::{apply_command, quoted};
 use agentfs_export::{Carried, ExportError, Identity, Mode, Source, Stop, Target, carry};
 

@@ -8,9 +8,10 @@ use agentfs_proto::message::{
 };
 use clap::{Args, Subcommand};
 
-use super::output::{Table, time_text};
-use super::session::Session;
-use super::{Common, Failure, Output, places};
+use crate::output::{Table, time_text};
+use crate::project::connection::Session;
+use crate::project::export;
+use crate::{Common, Failure, Output};
 
 /// Make, compare and apply branches
 #[derive(Debug, Args)]
@@ -176,7 +177,7 @@ fn export(
         let written = session.call_long(request);
         Ok(written?)
     };
-    let (directory, written) = places::export(session, name, directory, send)?;
+    let (directory, written) = export::export(session, name, directory, send)?;
     if output.is_json() {
         let report = serde_json::json!({
             "directory": directory,
@@ -189,7 +190,7 @@ fn export(
         output.line(format_args!(
             "exported branch {name} to {shown}{of_project}"
         ))?;
-        let command = places::apply_command(session, &directory);
+        let command = export::apply_command(session, &directory);
         output.line(format_args!("to apply the changes: {command}"))?;
     }
     if written.unread_count == 0 {

@@ -10,9 +10,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
-use super::echo_mode::Echo;
-use super::{Common, Failure};
+use crate::echo_mode::Echo;
 use crate::shim;
+use crate::{Common, Failure};
 use agentfs_daemon::{Companion, Config, Daemon, Limits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM

@@ -10,9 +10,9 @@ use agentfs_proto::message::{BranchToken, Token};
 use agentfs_proto::socket;
 use clap::Args;
 
-use super::session::Session;
-use super::{Common, Failure, mount};
+use crate::project::connection::Session;
 use crate::shim;
+use crate::{Common, Failure, mount};
 
 /// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
 pub(crate) const FAILED: u8 = 125;

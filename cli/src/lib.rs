@@ -3,27 +3,24 @@
 //! The `agentfs` program: its commands, and the preloaded library that it carries.
 //!
 //! Each command has a module of its name. [`daemon`] serves branches with `agentfs_daemon`, `run/`
-//! is `agentfs run`, and every other command is a client of the daemon that [`session`] finds for it.
+//! is `agentfs run`, and every other command is a client of the daemon that [`project`] finds for it.
 
 mod apply;
 mod branch;
-mod coverage;
+mod completions;
 mod daemon;
 mod doctor;
 mod echo_mode;
 mod exec;
-mod failure;
 mod fs;
-mod generate;
 pub mod heap;
-mod listeners;
+#[cfg(target_os = "linux")]
+mod join;
 mod mount;
 mod output;
-mod places;
 mod project;
 #[cfg(target_os = "linux")]
 mod run;
-mod session;
 mod shim;
 mod shutdown;
 mod snapshot;
@@ -36,8 +33,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::failure::Failure;
 use self::output::Output;
+use self::output::failure::Failure;
 
 /// Branches of a directory for programs that work side by side, with change notification.
 ///
@@ -92,18 +89,18 @@ enum Command {
     #[cfg(target_os = "linux")]
     Run(run::RunArgs),
     #[cfg(target_os = "linux")]
-    Join(run::join::JoinArgs),
+    Join(join::JoinArgs),
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
-    Enter(run::inside::EnterArgs),
+    Enter(run::child::EnterArgs),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Shutdown(shutdown::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
-    Completions(generate::CompletionsArgs),
+    Completions(completions::CompletionsArgs),
     #[command(hide = true)]
-    Man(generate::ManArgs),
+    Man(completions::ManArgs),
 }
 
 /// Carries out the command line of this process.
@@ -123,16 +120,16 @@ pub fn run() -> ExitCode {
         #[cfg(target_os = "linux")]
         Command::Run(args) => return run::run(&common, args),
         #[cfg(target_os = "linux")]
-        Command::Join(args) => return run::join::run(&common, &args),
+        Command::Join(args) => return join::run(&common, &args),
         #[cfg(target_os = "linux")]
-        Command::Enter(args) => return run::inside::run(&common, args),
+        Command::Enter(args) => return run::child::run(&common, args),
         Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),
-        Command::Completions(args) => generate::completions(&args, &mut output),
-        Command::Man(args) => generate::man(&args),
+        Command::Completions(args) => completions::completions(&args, &mut output),
+        Command::Man(args) => completions::man(&args),
     };
     match result.and_then(|()| output.flush().map_err(Failure::Output)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use agentfs_proto::message::{Mount, MountInfo, MountList, Unmount};
 use clap::Args;
 
-use super::output::Table;
-use super::project::Found;
-use super::session::Session;
-use super::{Common, Failure, Output};
+use crate::output::Table;
+use crate::project::Found;
+use crate::project::connection::Session;
+use crate::{Common, Failure, Output};
 
 /// Mount a branch, so that any program can work in it
 #[derive(Debug, Args)]

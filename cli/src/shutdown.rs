@@ -6,8 +6,9 @@ use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{Code, Saved, Shutdown};
 use clap::Args;
 
-use super::session::Session;
-use super::{Common, Failure, Output, places};
+use crate::project::connection::Session;
+use crate::project::export;
+use crate::{Common, Failure, Output};
 use agentfs_daemon::SAVING;
 
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.
@@ -58,7 +59,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
                 "directory": it.path,
                 "changes": it.exported.changes,
                 "unread": it.exported.unread,
-                "apply": places::apply_command(&session, it.path.as_path()),
+                "apply": export::apply_command(&session, it.path.as_path()),
             })
         });
         return output.json(&serde_json::json!({
@@ -83,7 +84,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
             let why = &unread.why;
             output.line(format_args!("  {} cannot be read: {why}", unread.path))?;
         }
-        let command = places::apply_command(&session, path.as_path());
+        let command = export::apply_command(&session, path.as_path());
         output.line(format_args!("  to apply them: {command}"))?;
     }
     let more = ending.saved_count - (ending.saved.len() as u64).min(ending.saved_count);

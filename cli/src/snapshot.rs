@@ -5,9 +5,9 @@ use agentfs_proto::message::{
 };
 use clap::{Args, Subcommand};
 
-use super::output::{Table, time_text};
-use super::session::Session;
-use super::{Common, Failure, Output};
+use crate::output::{Table, time_text};
+use crate::project::connection::Session;
+use crate::{Common, Failure, Output};
 
 /// Make and restore snapshots
 #[derive(Debug, Args)]

@@ -9,8 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::session::Session;
-use super::{Common, Failure, Output, status};
+use crate::project::connection::Session;
+use crate::{Common, Failure, Output, status};
 
 /// Show the status again and again
 #[derive(Debug, Args)]

@@ -10,9 +10,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::fs::path_argument;
-use super::session::{PATIENCE, Session};
-use super::{Common, Failure, Output};
+use crate::fs::path_argument;
+use crate::project::connection::{PATIENCE, Session};
+use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
 ///

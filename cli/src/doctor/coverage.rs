@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Finding, State};
-use crate::coverage::Coverage;
-use crate::session::Session;
+use crate::project::connection::Session;
+use crate::status::coverage::Coverage;
 use crate::{Common, status};
 use agentfs_daemon::filesystem;
 use agentfs_daemon::inotify_limit;

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use agentfs_proto::message::{BranchInfo, BranchList};
 
+use super::finish::changes_of;
 use super::root::is_in_place;
-use super::settle::changes_of;
 use super::{Failure, PREFIX};
 use crate::mount;
+use crate::project::connection::Session;
 use crate::project::{self, Daemon, Identity};
-use crate::session::Session;
 
 /// Tells of changes that runs of the project left in their branches, and of those of a directory that
 /// was at the project's path before.

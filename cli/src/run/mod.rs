@@ -4,14 +4,13 @@
 //! a session that is killed leaves its changes behind. This process stays outside the branch, starts
 //! the command inside, passes signals on, and brings the changes home at the end.
 
-pub(crate) mod inside;
-pub(crate) mod join;
+pub(crate) mod child;
+mod daemon_exit;
+mod finish;
 mod leftovers;
-mod lost;
-mod members;
+pub(crate) mod processes;
 mod root;
-mod settle;
-mod start;
+mod spawn_daemon;
 mod supervise;
 
 use std::ffi::OsString;
@@ -24,13 +23,13 @@ use agentfs_client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
 use clap::Args;
 
+use self::finish::{Ending, EndingArgs};
 use self::root::Root;
-use self::settle::{Ending, EndingArgs};
-use super::coverage::Coverage;
-use super::exec::{self, BRANCH_VARIABLE, FAILED};
-use super::session::Session;
-use super::{Common, Failure, mount};
 use crate::echo_mode::Echo;
+use crate::exec::{self, BRANCH_VARIABLE, FAILED};
+use crate::project::connection::Session;
+use crate::status::coverage::Coverage;
+use crate::{Common, Failure, mount};
 
 /// What branches are called that nobody named.
 const PREFIX: &str = "run-";
@@ -128,14 +127,14 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
-    let mut session = start::find_or_start(common, &project, args.echo)?;
+    let mut session = spawn_daemon::find_or_start(common, &project, args.echo)?;
     let json = common.json;
     leftovers::tell(json, &project, &mut session)?;
     if !json {
         report_gap(&mut session)?;
     }
     let branch = open_branch(&mut session, args.branch)?;
-    let mut command = Command::new(start::PROGRAM);
+    let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
         .arg(&session.socket)

@@ -1,16 +1,19 @@
 //! `agentfs status`
 
+pub(crate) mod coverage;
+pub(crate) mod listeners;
+
 use agentfs_client::CallError;
 use agentfs_proto::message::{
     MountInfo, ProjectInfo, SessionStatus, Status, StatusReport, WatchInfo, WatchList,
 };
 use clap::Args;
 
-use super::coverage::Coverage;
-use super::listeners::{self, Listener};
-use super::output::Table;
-use super::session::Session;
-use super::{Common, Failure, Output, mount, project};
+use self::coverage::Coverage;
+use self::listeners::Listener;
+use crate::output::Table;
+use crate::project::connection::Session;
+use crate::{Common, Failure, Output, mount, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
 #[derive(Debug, Args)]

@@ -12,11 +12,12 @@ use agentfs_proto::message::{
 };
 use clap::Args;
 
-use super::members::{self, Member};
-use super::{hold, leftovers, lost, supervise};
+use super::processes::{self, Member};
+use super::{daemon_exit, hold, leftovers, supervise};
 use crate::branch::diff_line;
-use crate::session::Session;
-use crate::{Failure, mount, places};
+use crate::project::connection::Session;
+use crate::project::export;
+use crate::{Failure, mount};
 
 /// Changes that are listed.
 const LISTED: usize = 40;
@@ -106,7 +107,7 @@ impl Ending<'_> {
             }
             // It says itself where the changes are.
             Err(failure @ Failure::Other(_)) => Err(failure),
-            Err(failure) => Err(places::kept(
+            Err(failure) => Err(export::kept(
                 self.session,
                 self.branch,
                 &failure.to_string(),
@@ -117,9 +118,9 @@ impl Ending<'_> {
 
     /// The daemon has ended: it exported the changes first.
     fn settle_without_daemon(&self) -> Result<bool, Failure> {
-        lost::wait_for_end(self.session.welcome.daemon_pid);
+        daemon_exit::wait_for_end(self.session.welcome.daemon_pid);
         let branch = self.branch;
-        let Some(directory) = lost::exported(self.project, branch, self.since) else {
+        let Some(directory) = daemon_exit::exported(self.project, branch, self.since) else {
             return Err(Failure::Other(format!(
                 "the daemon ended during the run, and no export of {branch} is there: if it changed \
                  anything, that is lost; the daemon's log beside its socket may say why"
@@ -187,11 +188,11 @@ impl Ending<'_> {
         let shown: Vec<&MountInfo> = shown.collect();
         let members: Vec<Member> = shown
             .iter()
-            .flat_map(|it| members::of(it, &project))
+            .flat_map(|it| processes::of(it, &project))
             .collect();
         if members.is_empty() {
             // What somebody mounted beside it for all to see stays.
-            for mount in shown.into_iter().filter(|it| !members::is_here(it)) {
+            for mount in shown.into_iter().filter(|it| !processes::is_here(it)) {
                 self.session.call(MountWait {
                     id: mount.id,
                     timeout_ms: MOUNT_END_MS,
@@ -275,7 +276,7 @@ impl Ending<'_> {
     /// Exports to the directory that was named, or to the best place there is.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
         let send = |session: &mut Session, request| interruptible(session, request);
-        let (directory, exported) = places::export(self.session, self.branch, directory, send)?;
+        let (directory, exported) = export::export(self.session, self.branch, directory, send)?;
         Ok(Outcome {
             directory: Some(directory),
             is_wanted: exported.unread_count == 0,
@@ -326,7 +327,7 @@ impl Ending<'_> {
         }
         match &outcome.directory {
             Some(directory) => {
-                let command = places::apply_command(self.session, directory);
+                let command = export::apply_command(self.session, directory);
                 let shown = directory.display();
                 self.say(&format!("agentfs: exported to {shown}"));
                 self.say(&format!("agentfs: to apply them: {command}"));
@@ -395,7 +396,7 @@ fn interruptible(session: &mut Session, request: BranchExport) -> Result<Exporte
     exported.map_err(|signal| {
         // The daemon ends the export with the connection, which ends with this process.
         let why = format!("the export was interrupted by {signal}");
-        places::kept(session, &branch, &why)
+        export::kept(session, &branch, &why)
     })
 }
 

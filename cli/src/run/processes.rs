@@ -9,12 +9,12 @@ use agentfs_proto::message::{MountInfo, ProjectInfo};
 
 /// A process that sees a mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Member {
-    pub(super) pid: u32,
+pub(crate) struct Member {
+    pub(crate) pid: u32,
     /// What it is called.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Where it has the mount.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
 }
 
 impl Member {
@@ -23,14 +23,14 @@ impl Member {
     }
 
     /// One of its namespaces.
-    pub(super) fn namespace(&self, kind: &str) -> PathBuf {
+    pub(crate) fn namespace(&self, kind: &str) -> PathBuf {
         Self::directory(self.pid).join("ns").join(kind)
     }
 }
 
 /// The processes of this user that see a mount, at the path where it was made or where the project is
 /// now: the number of its device may be another mount's when it is gone.
-pub(super) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<Member> {
+pub(crate) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<Member> {
     let paths = [mount.path.as_path(), project.now_at.as_path()];
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -59,7 +59,7 @@ fn member(pid: u32, mount: &MountInfo) -> Option<Member> {
 }
 
 /// Whether this process has the mount, too.
-pub(super) fn is_here(mount: &MountInfo) -> bool {
+pub(crate) fn is_here(mount: &MountInfo) -> bool {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     point_of(mount, &mounts).is_some_and(|it| it == mount.path.as_path())
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use agentfs_client::{CallError, Client, ConnectError, Deadline, Progress};
 use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
 
-use super::exec::BRANCH_VARIABLE;
-use super::project::{self, Daemon, Found, Others};
-use super::{Common, Failure};
+use crate::exec::BRANCH_VARIABLE;
+use crate::project::{self, Daemon, Found, Others};
+use crate::{Common, Failure};
 use agentfs_export::command::quoted;
 
 /// How long the daemon may take for one answer.

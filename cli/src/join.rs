@@ -11,10 +11,11 @@ use agentfs_proto::message::MountInfo;
 use clap::Args;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::members::{self, Member};
-use super::{Common, Failure, inside, mount};
 use crate::exec::{self, FAILED};
-use crate::session::Session;
+use crate::project::connection::Session;
+use crate::run::child;
+use crate::run::processes::{self, Member};
+use crate::{Common, Failure, mount};
 
 /// Run another command in a branch at work
 ///
@@ -46,7 +47,7 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
     let branch = &args.branch;
     let mut session = Session::open(common, branch)?;
     let directory = std::env::current_dir();
-    let command = inside::prepare(&mut session, branch, &args.command)?;
+    let command = child::prepare(&mut session, branch, &args.command)?;
     let address = session.command().to_owned();
     let mut mounts = mount::list(&mut session)?;
     mounts.retain(|it| it.branch_name == *branch);
@@ -55,7 +56,7 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
         .find_map(|mount| {
             Some((
                 mount,
-                members::of(mount, &session.project).into_iter().next()?,
+                processes::of(mount, &session.project).into_iter().next()?,
             ))
         })
         .ok_or_else(|| {
@@ -78,8 +79,8 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
     }
     let project = &member.point;
     let directory = directory.unwrap_or_else(|_| project.clone());
-    inside::go_to(&directory, project)?;
-    inside::require_branch(&directory, project, mount.st_dev)?;
+    child::go_to(&directory, project)?;
+    child::require_branch(&directory, project, mount.st_dev)?;
     Ok(command)
 }
 

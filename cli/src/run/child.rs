@@ -17,7 +17,7 @@ use rustix::mount::MountPropagationFlags;
 
 use super::{BRANCH_VARIABLE, supervise};
 use crate::exec::{self, FAILED};
-use crate::session::{PATIENCE, Session};
+use crate::project::connection::{PATIENCE, Session};
 use crate::{Common, Failure};
 
 /// Mount a branch in a mount namespace and run a command there (what `run` starts)
@@ -84,7 +84,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
 }
 
 /// A command for a branch.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     session: &mut Session,
     branch: &str,
     words: &[OsString],
@@ -98,7 +98,7 @@ pub(super) fn prepare(
 }
 
 /// The directory as it is in the branch: until now it is that of the project.
-pub(super) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
+pub(crate) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
     std::env::set_current_dir(directory)
         .or_else(|_| std::env::set_current_dir(project))
         .map_err(|error| Failure::Other(format!("{}: {error}", directory.display())))
@@ -106,7 +106,7 @@ pub(super) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
 
 /// Refuses to start the command in the project itself: somebody may have put another directory at the
 /// project's path when the branch was mounted on the one before.
-pub(super) fn require_branch(directory: &Path, project: &Path, st_dev: u64) -> Result<(), Failure> {
+pub(crate) fn require_branch(directory: &Path, project: &Path, st_dev: u64) -> Result<(), Failure> {
     let here = rustix::fs::stat(".").map_err(|error| Failure::Input(error.into()))?;
     // A command for a project may be started from elsewhere.
     let is_elsewhere = !directory.starts_with(project)

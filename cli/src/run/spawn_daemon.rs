@@ -18,8 +18,8 @@ use rustix::fs::OFlags;
 use super::BRANCH_VARIABLE;
 use super::root::is_in_place;
 use crate::echo_mode::Echo;
+use crate::project::connection::Session;
 use crate::project::{self, Found, Identity};
-use crate::session::Session;
 use crate::{Common, Failure};
 
 /// This program, also when its file was replaced meanwhile.

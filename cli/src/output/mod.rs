@@ -1,11 +1,13 @@
 //! Standard output, as text or JSON.
 
+pub(crate) mod failure;
+
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
 
-use super::Failure;
+use crate::Failure;
 
 pub(crate) use agentfs_export::utc::time_text;
 

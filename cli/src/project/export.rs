@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use agentfs_client::CallError;
 use agentfs_proto::message::{BranchExport, Exported, ProjectInfo, ProjectPlace};
 
-use super::Failure;
-use super::session::Session;
-use agentfs_export as export;
+use crate::Failure;
+use crate::project::connection::Session;
 
 /// Writes what a branch changed to a directory: to the one that is named, or to the first of the
 /// usual places that takes it. `send` makes the request.
@@ -23,7 +22,7 @@ pub(crate) fn export(
         Some(directory) => vec![Ok(std::path::absolute(directory).map_err(Failure::Input)?)],
         None => {
             let project = session.project.lower.as_path();
-            let places = export::places(project).into_iter();
+            let places = agentfs_export::places(project).into_iter();
             places.map(|it| it.prepare(project, branch)).collect()
         }
     };
@@ -85,5 +84,5 @@ pub(crate) fn apply_command(session: &Session, directory: &Path) -> String {
         | ProjectPlace::Elsewhere
         | ProjectPlace::Deleted => lower,
     };
-    export::command::apply_command(directory, project.as_path())
+    agentfs_export::command::apply_command(directory, project.as_path())
 }

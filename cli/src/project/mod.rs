@@ -4,6 +4,9 @@
 //! A daemon has a directory when the device and inode number are the same, whatever the path is. So a
 //! directory that was replaced is another project, and one that was moved is the same.
 
+pub(crate) mod connection;
+pub(crate) mod export;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +17,7 @@ use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{Hello, MountList, Project, ProjectInfo, ProjectPlace};
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
-use super::{Common, Failure};
+use crate::{Common, Failure};
 use agentfs_export::command::quoted;
 
 /// How long a daemon that may have nothing to do with the command may take to say what it has.

@@ -17,9 +17,9 @@ use clap::Args;
 use serde::Serialize;
 
 use self::args::{FsCommand, NameCommand, XattrCommand, absolute};
-use super::output::{mode_text, time_text};
-use super::session::{PATIENCE, Session};
-use super::{Common, Failure, Output};
+use crate::output::{mode_text, time_text};
+use crate::project::connection::{PATIENCE, Session};
+use crate::{Common, Failure, Output};
 
 pub(crate) use self::args::path_argument;
 

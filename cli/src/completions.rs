@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, Failure, Output};
+use crate::{Cli, Failure, Output};
 
 /// Print completions for a shell
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use agentfs_proto::message::MountInfo;
 use serde::Serialize;
 
-use super::output::Table;
+use crate::output::Table;
 
 /// A program that watches a mount without the preloaded library.
 #[derive(Debug, Serialize)]

@@ -12,9 +12,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::output::Table;
-use super::session::Session;
-use super::{Common, Failure, Output, listeners, mount, project};
+use crate::output::Table;
+use crate::project::connection::Session;
+use crate::status::listeners;
+use crate::{Common, Failure, Output, mount, project};
 
 /// Show what this machine allows and what to do about the rest
 #[derive(Debug, Args)]
