@@ -11,8 +11,8 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use crate::echo_mode::Echo;
-use crate::shim;
 use crate::{Common, Failure};
+use crate::{platform, shim};
 use agentfs_daemon::{Companion, Config, Daemon, Limits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
@@ -74,10 +74,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
         restore: shim::restore,
     });
     // `run` starts it as /proc/self/exe, which is not how it is to be listed.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::set_name(c"agentfs") {
-        tracing::debug!(%error, "the process keeps its name");
-    }
+    platform::name_process();
     if args.until_unused
         && let Err(error) = rustix::process::setsid()
     {
@@ -116,23 +113,11 @@ fn notify_systemd(state: &str) {
     let sent = match path.as_bytes().strip_prefix(b"@") {
         None => UnixDatagram::unbound()
             .and_then(|socket| socket.send_to(state.as_bytes(), Path::new(&path))),
-        Some(name) => notify_abstract(name, state),
+        Some(name) => platform::send_to_abstract(name, state),
     };
     if let Err(error) = sent {
         tracing::debug!(%error, "NOTIFY_SOCKET cannot be told");
     }
-}
-
-#[cfg(target_os = "linux")]
-fn notify_abstract(name: &[u8], state: &str) -> io::Result<usize> {
-    use std::os::linux::net::SocketAddrExt as _;
-    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn notify_abstract(_: &[u8], _: &str) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn start_logging(json: bool) {

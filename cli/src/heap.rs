@@ -1,8 +1,7 @@
 //! How the memory of branches is taken from the system.
-#![cfg_attr(
-    all(target_os = "linux", target_env = "gnu"),
-    expect(unsafe_code, reason = "calls mallopt, which has no wrapper")
-)]
+#![expect(unsafe_code, reason = "calls mallopt, which has no wrapper")]
+
+use nix::libc;
 
 /// Has all threads allocate from the first one's heap. To be called before there are others.
 ///
@@ -10,14 +9,9 @@
 /// call for each page of a file that is written. The first heap grows by many pages at a time. What
 /// threads allocate often and small, each has at hand anyhow.
 pub fn share_one() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        use nix::libc;
-
-        // SAFETY: mallopt only reads its arguments, and takes the locks of malloc itself.
-        let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
-        if set == 0 {
-            tracing::debug!("malloc keeps its own number of heaps");
-        }
+    // SAFETY: mallopt only reads its arguments, and takes the locks of malloc itself.
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    if set == 0 {
+        tracing::debug!("malloc keeps its own number of heaps");
     }
 }

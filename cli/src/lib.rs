@@ -13,11 +13,18 @@ mod doctor;
 mod echo_mode;
 mod exec;
 mod fs;
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    path = "heap_other.rs"
+)]
 pub mod heap;
 #[cfg(target_os = "linux")]
 mod join;
 mod mount;
 mod output;
+#[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
+mod platform;
 mod project;
 #[cfg(target_os = "linux")]
 mod run;
@@ -35,6 +42,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::output::Output;
 use self::output::failure::Failure;
+use self::platform::PlatformCommand;
 
 /// Branches of a directory for programs that work side by side, with change notification.
 ///
@@ -86,13 +94,8 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
     Exec(exec::ExecArgs),
-    #[cfg(target_os = "linux")]
-    Run(run::RunArgs),
-    #[cfg(target_os = "linux")]
-    Join(join::JoinArgs),
-    #[cfg(target_os = "linux")]
-    #[command(hide = true)]
-    Enter(run::child::EnterArgs),
+    #[command(flatten)]
+    Platform(PlatformCommand),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
@@ -117,12 +120,10 @@ pub fn run() -> ExitCode {
         Command::Mount(args) => mount::mount(&common, args, &mut output),
         Command::Umount(args) => mount::unmount(&common, args, &mut output),
         Command::Exec(args) => return exec::run(&common, args),
-        #[cfg(target_os = "linux")]
-        Command::Run(args) => return run::run(&common, args),
-        #[cfg(target_os = "linux")]
-        Command::Join(args) => return join::run(&common, &args),
-        #[cfg(target_os = "linux")]
-        Command::Enter(args) => return run::child::run(&common, args),
+        Command::Platform(command) => match command.run(&common, &mut output) {
+            Ok(status) => return status,
+            Err(failure) => Err(failure),
+        },
         Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),

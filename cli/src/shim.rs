@@ -1,9 +1,7 @@
 //! The preloaded library, which the program carries within itself, and how a command is made to load
 //! it.
 
-#[cfg(target_os = "linux")]
-use std::ffi::OsStr;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -14,6 +12,8 @@ use std::process::Command;
 
 use agentfs_proto::socket::{self, SocketPathError};
 use rustix::fs::OFlags;
+
+use crate::platform::{self, LIBRARY_SUFFIX, PRELOAD_VARIABLE};
 
 /// The library; empty when the program was built for another system than it was built on.
 #[cfg(agentfs_shim)]
@@ -26,19 +26,6 @@ const LIBRARY: &[u8] = &[];
 const HASH: &str = env!("AGENTFS_SHIM_HASH");
 #[cfg(not(agentfs_shim))]
 const HASH: &str = "none";
-
-const SUFFIX: &str = if cfg!(target_vendor = "apple") {
-    "dylib"
-} else {
-    "so"
-};
-
-/// What names libraries to be loaded before all others (ld.so(8), dyld(1)).
-const PRELOAD: &str = if cfg!(target_vendor = "apple") {
-    "DYLD_INSERT_LIBRARIES"
-} else {
-    "LD_PRELOAD"
-};
 
 /// Why the library cannot be put where programs load it from.
 #[derive(Debug)]
@@ -99,7 +86,6 @@ pub(crate) fn install() -> Result<PathBuf, InstallError> {
 }
 
 /// Whether this is what the library of some version is called.
-#[cfg(target_os = "linux")]
 pub(crate) fn is_name(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"shim-")
 }
@@ -113,7 +99,7 @@ pub(crate) fn restore() {
 }
 
 fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {
-    let path = directory.join(format!("shim-{HASH}.{SUFFIX}"));
+    let path = directory.join(format!("shim-{HASH}.{LIBRARY_SUFFIX}"));
     let failed = |error| InstallError::Io(path.clone(), error);
     if !is_loadable(directory).map_err(failed)? {
         return Err(InstallError::Unusable(directory.to_owned()));
@@ -127,20 +113,7 @@ fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {
 /// Whether the loader takes libraries from a directory.
 fn is_loadable(directory: &Path) -> io::Result<bool> {
     let separates = |byte: &u8| byte.is_ascii_whitespace() || *byte == b':';
-    Ok(!is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
-}
-
-#[cfg(target_os = "linux")]
-fn is_noexec(directory: &Path) -> io::Result<bool> {
-    use rustix::fs::StatVfsMountFlags;
-    let mount = rustix::fs::statvfs(directory)?;
-    Ok(mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
-}
-
-/// Not told by statvfs there.
-#[cfg(not(target_os = "linux"))]
-fn is_noexec(_: &Path) -> io::Result<bool> {
-    Ok(false)
+    Ok(!platform::is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
 }
 
 /// Whether the file is the library as this program carries it, and nobody else could have put it
@@ -189,7 +162,7 @@ fn write_new(path: &Path) -> io::Result<()> {
 /// Lets a command load the library, before what it would load anyway.
 pub(crate) fn preload(command: &mut Command, library: &Path) {
     let mut value = OsString::from(library);
-    if let Some(others) = std::env::var_os(PRELOAD).filter(|it| !it.is_empty()) {
+    if let Some(others) = std::env::var_os(PRELOAD_VARIABLE).filter(|it| !it.is_empty()) {
         let mut rest = others.as_bytes().split(|byte| matches!(byte, b' ' | b':'));
         if rest.any(|it| it == library.as_os_str().as_bytes()) {
             return;
@@ -197,5 +170,5 @@ pub(crate) fn preload(command: &mut Command, library: &Path) {
         value.push(":");
         value.push(others);
     }
-    command.env(PRELOAD, value);
+    command.env(PRELOAD_VARIABLE, value);
 }

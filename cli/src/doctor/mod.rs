@@ -3,6 +3,9 @@
 mod checks;
 mod coverage;
 mod program;
+#[cfg_attr(target_os = "linux", path = "linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "other.rs")]
+mod system;
 
 use agentfs_client::{Client, ConnectError, Deadline};
 use agentfs_proto::message::{Hello, Project, ProjectPlace};
@@ -14,8 +17,7 @@ use std::time::Duration;
 
 use crate::output::Table;
 use crate::project::connection::Session;
-use crate::status::listeners;
-use crate::{Common, Failure, Output, mount, project};
+use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show what this machine allows and what to do about the rest
 #[derive(Debug, Args)]
@@ -132,7 +134,7 @@ fn watchers(path: &Path) -> Option<Finding> {
     let what = "watchers without the shim";
     let mut session = Session::connect(path, String::new()).ok()?;
     let mounts = mount::list(&mut session).ok()?;
-    let all = listeners::find(&mounts);
+    let all = platform::listeners_on(&mounts);
     if all.is_empty() {
         return (!mounts.is_empty()).then(|| Finding::ok(what, "none on any mount"));
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, State};
+use crate::platform;
 
 const WHAT: &str = "the program";
 /// A script whose interpreter is a script, and so on.
@@ -191,18 +192,7 @@ fn is_privileged(path: &Path) -> io::Result<bool> {
     let is_set = |bit: u32| found.mode() & bit != 0;
     let changes_user = is_set(0o4000) && found.uid() != own.0;
     let changes_group = is_set(0o2000) && found.gid() != own.1;
-    Ok(changes_user || changes_group || (own.0 != 0 && has_capabilities(path)))
-}
-
-#[cfg(target_os = "linux")]
-fn has_capabilities(path: &Path) -> bool {
-    let mut value = [0_u8; 64];
-    rustix::fs::getxattr(path, "security.capability", &mut value).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn has_capabilities(_: &Path) -> bool {
-    false
+    Ok(changes_user || changes_group || (own.0 != 0 && platform::has_capabilities(path)))
 }
 
 /// Where the program headers are (elf(5)).

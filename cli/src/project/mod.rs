@@ -17,7 +17,7 @@ use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{Hello, MountList, Project, ProjectInfo, ProjectPlace};
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
-use crate::{Common, Failure};
+use crate::{Common, Failure, platform};
 use agentfs_export::command::quoted;
 
 /// How long a daemon that may have nothing to do with the command may take to say what it has.
@@ -212,7 +212,7 @@ impl Daemon {
 
 /// The daemon that serves the mount on which a directory is.
 fn by_mount(directory: &Path) -> Option<Found> {
-    if !is_fuse(directory) {
+    if !platform::is_fuse(directory) {
         return None;
     }
     let st_dev = fs::metadata(directory).ok()?.dev();
@@ -231,21 +231,6 @@ fn by_mount(directory: &Path) -> Option<Found> {
             after = page.mounts.last()?.id;
         }
     })
-}
-
-#[cfg(target_os = "linux")]
-fn is_fuse(directory: &Path) -> bool {
-    /// `FUSE_SUPER_MAGIC` (statfs(2)).
-    const FUSE: u32 = 0x6573_5546;
-    // The type of the number differs from machine to machine; the value has 32 bits.
-    let found = rustix::fs::statfs(directory);
-    found.is_ok_and(|it| u32::try_from(it.f_type & 0xFFFF_FFFF) == Ok(FUSE))
-}
-
-/// There are no mounts here.
-#[cfg(not(target_os = "linux"))]
-fn is_fuse(_: &Path) -> bool {
-    false
 }
 
 /// The directory below the branches, for people.

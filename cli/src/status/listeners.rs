@@ -1,6 +1,5 @@
 //! Programs that watch a mount by the kernel's own means alone.
 
-use agentfs_proto::message::MountInfo;
 use serde::Serialize;
 
 use crate::output::Table;
@@ -14,37 +13,6 @@ pub(crate) struct Listener {
     pub(crate) mount: String,
     /// How many objects it watches there; 0 for the mount as a whole.
     pub(crate) watches: usize,
-}
-
-/// Who watches these mounts, as far as this user may see.
-#[cfg(target_os = "linux")]
-pub(crate) fn find(mounts: &[MountInfo]) -> Vec<Listener> {
-    use agentfs_daemon::listeners;
-    if mounts.is_empty() {
-        return Vec::new();
-    }
-    let mut found = Vec::new();
-    for instance in listeners::all().iter().filter(|it| !it.is_hooked) {
-        for mount in mounts {
-            let marks = instance.marks.iter();
-            let watches = marks.filter(|(device, _)| *device == mount.st_dev).count();
-            if watches > 0 || instance.devices.contains(&mount.st_dev) {
-                found.push(Listener {
-                    pid: instance.pid,
-                    program: listeners::name(instance.pid),
-                    mount: mount.path.to_string(),
-                    watches,
-                });
-            }
-        }
-    }
-    found
-}
-
-/// There are no mounts here.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn find(_: &[MountInfo]) -> Vec<Listener> {
-    Vec::new()
 }
 
 /// The same for people.

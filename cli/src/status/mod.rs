@@ -13,7 +13,7 @@ use self::coverage::Coverage;
 use self::listeners::Listener;
 use crate::output::Table;
 use crate::project::connection::Session;
-use crate::{Common, Failure, Output, mount, project};
+use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
     let mut session = Session::open_to_look(common, "")?;
     let report = fetch(&mut session)?;
     let mounts = mount::list(&mut session)?;
-    let listeners = listeners::find(&mounts);
+    let listeners = platform::listeners_on(&mounts);
     let watches = if args.watches {
         Some(watches(&mut session, &report)?)
     } else {
