@@ -317,11 +317,12 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
                 output.line(format_args!("{:10} {}{to}", step.action, step.path))?;
             }
         }
-        let verb = if dry_run { "would take" } else { "took" };
+        let verb = if dry_run { "would apply" } else { "applied" };
         if !is_refused {
             let count = applied.step_count;
+            let changes = if count == 1 { "change" } else { "changes" };
             output.line(format_args!(
-                "{verb} {count} steps for branch {name}{of_project}"
+                "{verb} {count} {changes} of branch {name}{of_project}"
             ))?;
             if applied.too_deep_count > 0 {
                 output.line(format_args!(
