@@ -22,7 +22,7 @@ const NOT_FOUND: u8 = 127;
 /// What names the branch to `agentfs` commands inside of a run.
 pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
 /// What binds a program to its branch.
-const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
+pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
 /// Run a command that hears of changes in mounted branches, from the running daemon
 ///

@@ -9,6 +9,7 @@ mod apply;
 mod branch;
 mod completions;
 mod daemon;
+mod demo;
 mod doctor;
 mod echo_mode;
 mod exec;
@@ -60,6 +61,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  agentfs demo                            see what it does, with real commands
   agentfs run -- npm run dev              work in a branch of the current directory
   agentfs daemon --lower ~/project        serve branches over a directory
   agentfs watch /src                      print changes as they happen
@@ -86,6 +88,7 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Daemon(daemon::DaemonArgs),
     Watch(watch::WatchArgs),
     Fs(fs::FsArgs),
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let mut output = Output::new(common.json);
     let result = match command {
+        Command::Demo(args) => demo::run(&common, args, &mut output),
         Command::Daemon(args) => daemon::run(&common, args),
         Command::Watch(args) => watch::run(&common, args, &mut output),
         Command::Fs(args) => fs::run(&common, args, &mut output),

@@ -14,7 +14,7 @@ pub(super) fn all() -> Vec<Finding> {
     findings
 }
 
-fn fuse() -> Finding {
+pub(super) fn fuse() -> Finding {
     let what = "mounts (FUSE)";
     let opened = fs::File::options().read(true).write(true).open(FUSE_DEVICE);
     match opened {

@@ -115,6 +115,16 @@ pub(crate) fn run(common: &Common, args: DoctorArgs, output: &mut Output) -> Res
     Ok(())
 }
 
+/// Returns what stands in the way of mounting a branch, each with what to do about it.
+pub(crate) fn obstacles_to_mounts() -> Vec<String> {
+    let findings = [checks::fuse(), system::user_namespaces()];
+    let texts = findings.into_iter().filter_map(|it| {
+        let advice = it.advice?;
+        Some(format!("{}: {}; {advice}", it.what, it.found))
+    });
+    texts.collect()
+}
+
 fn socket(path: &Path) -> Finding {
     let what = "control socket";
     let found = path.display().to_string();

@@ -1,16 +1,23 @@
 //! What is done in a way of its own on Linux. `other.rs` has the same names.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use agentfs_daemon::listeners;
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::StatVfsMountFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
+use crate::demo::watcher;
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
 use crate::{Common, Output, join, run};
@@ -22,15 +29,21 @@ pub(crate) enum PlatformCommand {
     Join(join::JoinArgs),
     #[command(hide = true)]
     Enter(run::child::EnterArgs),
+    #[command(hide = true)]
+    PlainWatcher(watcher::PlainWatcherArgs),
 }
 
 impl PlatformCommand {
     /// Carries out the command. The exit status of most of them is that of another program.
-    pub(crate) fn run(self, common: &Common, _: &mut Output) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, common: &Common, output: &mut Output) -> Result<ExitCode, Failure> {
         Ok(match self {
             Self::Run(args) => run::run(common, args),
             Self::Join(args) => join::run(common, &args),
             Self::Enter(args) => run::child::run(common, args),
+            Self::PlainWatcher(args) => {
+                watcher::run(&args, output)?;
+                ExitCode::SUCCESS
+            }
         })
     }
 }
@@ -97,4 +110,66 @@ pub(crate) fn listeners_on(mounts: &[MountInfo]) -> Vec<Listener> {
         }
     }
     found
+}
+
+/// Makes processes whose parent ends, below this one, children of this process
+/// (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
+pub(crate) fn adopt_orphans() {
+    let own = rustix::process::getpid();
+    if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
+        tracing::debug!(%error, "orphans are left to another process");
+    }
+}
+
+/// Returns the children of this process, those included that have ended and were not waited for.
+pub(crate) fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parent_of = |name: &OsStr| {
+        let stat = fs::read_to_string(Path::new("/proc").join(name).join("stat")).ok()?;
+        // The name of the program, in parentheses, may have any characters (proc_pid_stat(5)).
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(1).map(str::to_owned)
+    };
+    let names = processes.map(|entry| entry.file_name());
+    let own_children = names.filter(|name| parent_of(name).as_ref() == Some(&own));
+    own_children
+        .filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?))
+        .collect()
+}
+
+/// Ends all children but the spared ones: by SIGTERM, and those that are still there when the time is
+/// over by SIGKILL. Returns whether none is left.
+pub(crate) fn end_children(spared: &HashSet<Pid>, patience: Duration) -> bool {
+    for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, patience)] {
+        let until = Instant::now() + patience;
+        loop {
+            let mut left = children();
+            left.retain(|it| !spared.contains(it));
+            if left.is_empty() {
+                return true;
+            }
+            if !left.into_iter().all(|pid| end(pid, signal, until)) {
+                break;
+            }
+        }
+    }
+    false
+}
+
+/// Sends a signal to a child and waits for its end. False when that does not come in time.
+fn end(pid: Pid, signal: Signal, until: Instant) -> bool {
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return true;
+    };
+    // One that has ended takes no signal.
+    kill_process(pid, signal).unwrap_or(());
+    let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    let polled = rustix::io::retry_on_intr(|| poll(&mut ended, left.as_ref()));
+    let has_ended = polled.is_ok_and(|ready| ready > 0);
+    if has_ended && let Err(error) = waitpid(Some(pid), WaitOptions::NOHANG) {
+        tracing::debug!(%error, "somebody else waited for the process");
+    }
+    has_ended
 }

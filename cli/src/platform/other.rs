@@ -1,11 +1,14 @@
 //! What `linux.rs` has, for systems that lack it or where it is not written yet.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
+use rustix::process::Pid;
 
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
@@ -62,4 +65,17 @@ pub(crate) fn has_capabilities(_: &Path) -> bool {
 /// Returns nothing: branches are not mounted here.
 pub(crate) fn listeners_on(_: &[MountInfo]) -> Vec<Listener> {
     Vec::new()
+}
+
+/// Does nothing: commands that leave processes behind need Linux.
+pub(crate) fn adopt_orphans() {}
+
+/// Returns nothing, as [`adopt_orphans`] does nothing.
+pub(crate) fn children() -> Vec<Pid> {
+    Vec::new()
+}
+
+/// Returns true, as there are no such children.
+pub(crate) fn end_children(_: &HashSet<Pid>, _: Duration) -> bool {
+    true
 }

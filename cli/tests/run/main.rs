@@ -5,6 +5,7 @@
 mod again;
 mod apply;
 mod crowd;
+mod demo;
 mod doctor;
 mod echo;
 mod echo_inside;
