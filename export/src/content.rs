@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::error::StepResult;
-use super::stop::Stop;
+use crate::cancel::Stop;
+use crate::error::StepResult;
 
 /// Bytes that are copied at a time.
 pub(crate) const PIECE: usize = 1 << 20;

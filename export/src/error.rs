@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use agentfs_core::Errno;
 
-use super::stop::Stopped;
+use crate::cancel::Stopped;
 
 /// Why changes are not written or carried over.
 #[derive(Debug)]

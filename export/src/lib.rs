@@ -10,21 +10,17 @@
 //!
 //! [`write`] makes such a directory, beside its place and under another name until it is whole;
 //! [`carry`] brings one over to a project. Neither follows a symbolic link below the directory that
-//! it was given ([`target`], [`source`]), and both end at once when they are told to ([`Stop`]).
+//! it was given ([`Target`], [`Source`]), and both end at once when they are told to ([`Stop`]).
 
-mod carry;
+mod cancel;
 pub mod command;
 mod content;
+mod default_directory;
 mod error;
-mod links;
-mod look;
-#[cfg_attr(not(target_os = "linux"), path = "pinned_elsewhere.rs")]
-mod pinned;
-mod places;
-mod put;
-mod source;
-mod stop;
-mod target;
+mod import;
+#[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
+mod platform;
 pub mod utc;
 mod write;
 
@@ -34,14 +30,14 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 use serde::{Deserialize, Serialize};
 
-pub use self::carry::{Carried, Mode, carry};
-pub use self::error::ExportError;
+pub use self::cancel::Stop;
 #[cfg(target_os = "linux")]
-pub use self::places::prefix;
-pub use self::places::{Place, places, state_directory};
-pub use self::source::Source;
-pub use self::stop::Stop;
-pub use self::target::Target;
+pub use self::default_directory::prefix;
+pub use self::default_directory::{Place, places, state_directory};
+pub use self::error::ExportError;
+pub use self::import::source::Source;
+pub use self::import::target::Target;
+pub use self::import::{Carried, Mode, carry};
 pub use self::write::{Origin, write};
 
 const LIST: &str = "changes.json";

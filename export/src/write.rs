@@ -16,14 +16,14 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::content::{BLOCK, PIECE, write_sparse};
-use super::error::{StepError, StepResult};
-use super::pinned::{DIRECTORY, rename_between};
-use super::target::Target;
 use super::{
     ExportError, FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, Stop, UnreadFile,
     inside, moved, split,
 };
+use crate::content::{BLOCK, PIECE, write_sparse};
+use crate::error::{StepError, StepResult};
+use crate::import::target::Target;
+use crate::platform::{DIRECTORY, rename_between};
 
 /// Files that could not be read and are named in an answer.
 const NAMED: usize = 32;

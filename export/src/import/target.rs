@@ -11,8 +11,8 @@ use agentfs_core::beneath;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::pinned::DIRECTORY;
-use super::{Identity, Stamp, split};
+use crate::platform::DIRECTORY;
+use crate::{Identity, Stamp, split};
 
 const TYPE_MASK: u32 = 0o170_000;
 const DIRECTORY_TYPE: u32 = 0o040_000;

@@ -1,14 +1,20 @@
 //! From a directory to the project.
 
+pub(crate) mod apply_step;
+mod hard_links;
+pub(crate) mod source;
+mod survey;
+pub(crate) mod target;
+
 use std::collections::HashSet;
 
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 
-use super::error::StepError;
-use super::look::{Look, State, look};
-use super::put::Maker;
-use super::{ExportError, Source, Step, Stop, Target, UnreadFile};
+use crate::error::StepError;
+use crate::import::apply_step::Maker;
+use crate::import::survey::{Look, State, look};
+use crate::{ExportError, Source, Step, Stop, Target, UnreadFile};
 
 /// How to go about conflicts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -13,12 +13,12 @@ use agentfs_proto::message::DiffKind;
 use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 
-use super::error::StepError;
-use super::pinned::Pinned;
-use super::source::Source;
-use super::stop::Stop;
-use super::target::{Found, Target};
-use super::{ExportError, Object, Step, alike, content, moved};
+use crate::cancel::Stop;
+use crate::error::StepError;
+use crate::import::source::Source;
+use crate::import::target::{Found, Target};
+use crate::platform::Pinned;
+use crate::{ExportError, Object, Step, alike, content, moved};
 
 /// The type of a symbolic link.
 const LINK: u32 = 0o120_000;
@@ -484,7 +484,7 @@ impl<'a> Looker<'a> {
 pub(crate) fn object_of<'a>(source: &Source, step: &'a Step) -> Result<&'a Object, ExportError> {
     let missing = || {
         let why = format!("{} has no state after its change", step.path);
-        ExportError::List(source.path().join(super::LIST), why)
+        ExportError::List(source.path().join(crate::LIST), why)
     };
     step.after.as_ref().ok_or_else(missing)
 }

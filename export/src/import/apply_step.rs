@@ -15,14 +15,14 @@ use agentfs_proto::message::DiffKind;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use super::error::{StepError, StepResult};
-use super::links::{self, Names};
-use super::look::object_of;
-use super::pinned::{Pinned, exchange, rename_between, rename_new};
-use super::source::Source;
-use super::stop::Stop;
-use super::target::{Found, Spot, Target};
-use super::{Object, Step, content};
+use crate::cancel::Stop;
+use crate::error::{StepError, StepResult};
+use crate::import::hard_links::{self, Names};
+use crate::import::source::Source;
+use crate::import::survey::object_of;
+use crate::import::target::{Found, Spot, Target};
+use crate::platform::{Pinned, exchange, rename_between, rename_new};
+use crate::{Object, Step, content};
 
 /// The set-user-ID and the set-group-ID bit.
 const SET_UID: u32 = 0o4000;
@@ -238,7 +238,7 @@ impl<'a> Maker<'a> {
     /// The file had other names in the project: they lead to the new one, too.
     fn link_others(&mut self, path: &[u8], new: &Spot<'_>, old: Found) -> StepResult {
         if self.names.is_none() {
-            self.names = Some(links::find(self.target, &self.linked, self.stop)?);
+            self.names = Some(hard_links::find(self.target, &self.linked, self.stop)?);
         }
         let names = self.names.as_ref().and_then(|all| all.get(&old.ino));
         for other in names.into_iter().flatten().filter(|it| *it != path) {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::process::geteuid;
 
 use super::ExportError;
-use super::target::Found;
+use crate::import::target::Found;
 use crate::utc::time_text;
 
 /// A directory for the changes of all projects.

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use agentfs_core::beneath;
 use rustix::fs::{Dir, FileType, OFlags};
 
-use super::error::StepResult;
-use super::stop::Stop;
-use super::target::{Target, number};
+use crate::cancel::Stop;
+use crate::error::StepResult;
+use crate::import::target::{Target, number};
 
 /// The paths of files, by their inode numbers.
 pub(crate) type Names = HashMap<u64, Vec<Vec<u8>>>;

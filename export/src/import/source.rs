@@ -14,8 +14,8 @@ use agentfs_proto::bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
-use super::target::Found;
-use super::{ExportError, FORMAT, LIST, List, Step, inside};
+use crate::import::target::Found;
+use crate::{ExportError, FORMAT, LIST, List, Step, inside};
 
 /// Such a directory.
 #[derive(Debug)]
