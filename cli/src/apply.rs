@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{Common, Failure, Output};
 use agentfs_export::command::{apply_command, quoted};
-use agentfs_export::{Carried, ExportError, Identity, Mode, Source, Stop, Target, carry};
+use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source, Target, import};
 
 /// Carry exported changes over to the project
 ///
@@ -68,41 +68,41 @@ pub(crate) fn run(args: &ApplyArgs, output: &mut Output) -> Result<(), Failure> 
         })
         .map_err(io_failed)?;
     // Until here a signal ends this process, and nothing is done.
-    let stop = Stop::default();
+    let stop = CancelToken::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(stop.flag())).map_err(Failure::Input)?;
     }
-    let carried = carry(&source, &target, mode, &stop).map_err(failed)?;
-    let is_refused = mode == Mode::Refuse && !carried.conflicts.is_empty();
+    let imported = import(&source, &target, mode, &stop).map_err(failed)?;
+    let is_refused = mode == Mode::Refuse && !imported.conflicts.is_empty();
     let is_done = mode != Mode::DryRun && !is_refused;
     if output.is_json() {
         output.json(&serde_json::json!({
             "project": target.path(),
-            "changes": carried.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
-            "made": carried.made.len(),
-            "made_before": carried.made_before,
-            "conflicts": carried.conflicts,
+            "changes": imported.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
+            "made": imported.made.len(),
+            "made_before": imported.made_before,
+            "conflicts": imported.conflicts,
             "unread": source.unread(),
-            "done": is_done && carried.failures.is_empty(),
+            "done": is_done && imported.failures.is_empty(),
         }))?;
     } else {
         let shown = match (is_refused, is_done) {
             (true, _) => &[][..],
-            (false, true) => &carried.made,
-            (false, false) => &carried.changes,
+            (false, true) => &imported.made,
+            (false, false) => &imported.changes,
         };
-        show(&source, &carried, shown, output)?;
+        show(&source, &imported, shown, output)?;
     }
-    result(args, &source, &target, &carried, is_refused)
+    result(args, &source, &target, &imported, is_refused)
 }
 
 fn show(
     source: &Source,
-    carried: &Carried,
+    imported: &Imported,
     shown: &[(DiffKind, Bytes)],
     output: &mut Output,
 ) -> Result<(), Failure> {
-    for path in &carried.conflicts {
+    for path in &imported.conflicts {
         output.line(format_args!("conflict {path}"))?;
     }
     for (change, path) in shown {
@@ -118,7 +118,7 @@ fn show(
             unread.path, unread.why
         ));
     }
-    if carried.changes.is_empty() && carried.conflicts.is_empty() && carried.made_before > 0 {
+    if imported.changes.is_empty() && imported.conflicts.is_empty() && imported.made_before > 0 {
         output.line("already applied")?;
     }
     Ok(())
@@ -128,19 +128,19 @@ fn result(
     args: &ApplyArgs,
     source: &Source,
     target: &Target,
-    carried: &Carried,
+    imported: &Imported,
     is_refused: bool,
 ) -> Result<(), Failure> {
     let command = apply_command(&args.dir, target.path());
     if is_refused {
-        let count = carried.conflicts.len();
+        let count = imported.conflicts.len();
         return Err(Failure::Other(format!(
             "{} was changed at {count} of these paths meanwhile, so nothing was done; look at them, \
              then take the exported side with: {command} --force",
             target.path().display()
         )));
     }
-    let Some((last, others)) = carried.failures.split_last() else {
+    let Some((last, others)) = imported.failures.split_last() else {
         return left_out(source);
     };
     for failure in others {
@@ -151,7 +151,7 @@ fn result(
     } else {
         command
     };
-    let (made, all) = (carried.made.len(), carried.changes.len());
+    let (made, all) = (imported.made.len(), imported.changes.len());
     Err(Failure::Other(format!(
         "{last}; {made} of {all} changes are made, and the others are made by: {command}"
     )))

@@ -9,7 +9,7 @@ use agentfs_proto::message::{
 use clap::{Args, Subcommand};
 
 use crate::output::{Table, time_text};
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::project::export;
 use crate::{Common, Failure, Output};
 
@@ -90,43 +90,45 @@ enum BranchCommand {
 }
 
 pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = match &args.command {
-        BranchCommand::List | BranchCommand::Diff { .. } => Session::open_to_look(common, "")?,
+    let mut connection = match &args.command {
+        BranchCommand::List | BranchCommand::Diff { .. } => {
+            DaemonConnection::open_to_look(common, "")?
+        }
         BranchCommand::Create { .. }
         | BranchCommand::Delete { .. }
         | BranchCommand::Export { .. }
         | BranchCommand::Apply { .. }
-        | BranchCommand::Token { .. } => Session::open(common, "")?,
+        | BranchCommand::Token { .. } => DaemonConnection::open(common, "")?,
     };
     match args.command {
         BranchCommand::Create {
             name,
             from,
             from_snapshot,
-        } => create(&mut session, name, (from, from_snapshot), output),
-        BranchCommand::List => list(&mut session, output),
+        } => create(&mut connection, name, (from, from_snapshot), output),
+        BranchCommand::List => list(&mut connection, output),
         BranchCommand::Delete { name, force } => {
             let request = BranchDelete {
                 name: name.clone(),
                 force,
             };
-            let done = session
+            let done = connection
                 .call(request)
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&session.with_project(done));
+                return output.json(&connection.with_project(done));
             }
-            let of_project = session.of_project();
+            let of_project = connection.of_project();
             output.line(format_args!("deleted branch {name}{of_project}"))
         }
-        BranchCommand::Export { name, dir } => export(&mut session, &name, dir, output),
-        BranchCommand::Diff { name, against } => diff(&mut session, name, against, output),
+        BranchCommand::Export { name, dir } => export(&mut connection, &name, dir, output),
+        BranchCommand::Diff { name, against } => diff(&mut connection, name, against, output),
         BranchCommand::Apply {
             name,
             dry_run,
             force,
         } => apply(
-            &mut session,
+            &mut connection,
             BranchApply {
                 name,
                 dry_run,
@@ -135,10 +137,10 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             output,
         ),
         BranchCommand::Token { name } => {
-            let made = session.call(BranchToken { name })?;
+            let made = connection.call(BranchToken { name })?;
             if output.is_json() {
                 let token = serde_json::json!({ "token": made.token.to_string() });
-                output.json(&session.with_project(token))
+                output.json(&connection.with_project(token))
             } else {
                 output.line(made.token)
             }
@@ -147,7 +149,7 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
 }
 
 fn create(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: String,
     (from_branch, from_snapshot): (String, String),
     output: &mut Output,
@@ -157,40 +159,40 @@ fn create(
         from_branch,
         from_snapshot,
     };
-    let created = session
+    let created = connection
         .call(request)
         .map_err(|error| Failure::Call(name.clone(), error))?;
     if output.is_json() {
-        return output.json(&session.with_project(created));
+        return output.json(&connection.with_project(created));
     }
-    let (id, of_project) = (created.id, session.of_project());
+    let (id, of_project) = (created.id, connection.of_project());
     output.line(format_args!("branch {name} is number {id}{of_project}"))
 }
 
 fn export(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: &str,
     directory: Option<PathBuf>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let send = |session: &mut Session, request| {
-        let written = session.call_long(request);
+    let send = |connection: &mut DaemonConnection, request| {
+        let written = connection.call_long(request);
         Ok(written?)
     };
-    let (directory, written) = export::export(session, name, directory, send)?;
+    let (directory, written) = export::export(connection, name, directory, send)?;
     if output.is_json() {
         let report = serde_json::json!({
             "directory": directory,
             "changes": written.changes,
             "unread": written.unread,
         });
-        output.json(&session.with_project(report))?;
+        output.json(&connection.with_project(report))?;
     } else {
-        let (shown, of_project) = (directory.display(), session.of_project());
+        let (shown, of_project) = (directory.display(), connection.of_project());
         output.line(format_args!(
             "exported branch {name} to {shown}{of_project}"
         ))?;
-        let command = export::apply_command(session, &directory);
+        let command = export::apply_command(connection, &directory);
         output.line(format_args!("to apply the changes: {command}"))?;
     }
     if written.unread_count == 0 {
@@ -207,20 +209,20 @@ fn export(
     )))
 }
 
-fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
     let mut branches = Vec::new();
     loop {
         let after = branches
             .last()
             .map_or(0, |branch: &agentfs_proto::message::BranchInfo| branch.id);
-        let page = session.call(BranchList { after })?;
+        let page = connection.call(BranchList { after })?;
         branches.extend(page.branches);
         if !page.more {
             break;
         }
     }
     if output.is_json() {
-        let all = branches.iter().map(|it| session.with_project(it));
+        let all = branches.iter().map(|it| connection.with_project(it));
         return output.json(&all.collect::<Vec<_>>());
     }
     let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)", "RUN"]);
@@ -248,12 +250,12 @@ fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn diff(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: String,
     against: String,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut page = session.call(BranchDiff { name, against })?;
+    let mut page = connection.call(BranchDiff { name, against })?;
     let mut all = Vec::new();
     loop {
         if output.is_json() {
@@ -266,7 +268,7 @@ fn diff(
         if page.next == 0 {
             break;
         }
-        page = session.call(PageNext { page: page.next })?;
+        page = connection.call(PageNext { page: page.next })?;
     }
     if output.is_json() {
         output.json(&all)
@@ -292,14 +294,18 @@ pub(crate) fn diff_line(entry: &DiffEntry) -> String {
     }
 }
 
-fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Result<(), Failure> {
+fn apply(
+    connection: &mut DaemonConnection,
+    request: BranchApply,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let (dry_run, force) = (request.dry_run, request.force);
-    let of_project = session.of_project();
+    let of_project = connection.of_project();
     let name = request.name.clone();
-    let applied = session.call(request)?;
+    let applied = connection.call(request)?;
     let is_refused = !applied.is_complete;
     if output.is_json() {
-        output.json(&session.with_project(&applied))?;
+        output.json(&connection.with_project(&applied))?;
     } else {
         for path in &applied.conflicts {
             output.line(format_args!("conflict {path}"))?;
@@ -335,7 +341,7 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
     if is_refused {
         let (count, done) = (applied.conflict_count, applied.step_count);
         if force {
-            let command = session.command();
+            let command = connection.command();
             return Err(Failure::Other(format!(
                 "{count} paths are left out, because the host changed them meanwhile, or after the \
                  branch had changed a part of them; {done} steps were made, and the rest stays in the \

@@ -10,7 +10,7 @@ use agentfs_proto::message::{BranchToken, Token};
 use agentfs_proto::socket;
 use clap::Args;
 
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::shim;
 use crate::{Common, Failure, mount};
 
@@ -62,17 +62,18 @@ fn prepare(
     branch: Option<String>,
     words: &[OsString],
 ) -> Result<Command, Failure> {
-    let mut session = Session::open_to_look(common, branch.as_deref().unwrap_or_default())?;
+    let mut connection =
+        DaemonConnection::open_to_look(common, branch.as_deref().unwrap_or_default())?;
     let branch = match branch {
         Some(named) => Some(named),
-        None => mount::branch_here(&mut session)?,
+        None => mount::branch_here(&mut connection)?,
     };
     let token = match branch {
-        Some(name) => Some(session.call(BranchToken { name })?.token),
+        Some(name) => Some(connection.call(BranchToken { name })?.token),
         None => None,
     };
     let mut command = command(words);
-    attach(&mut command, &session.socket, token)?;
+    attach(&mut command, &connection.socket, token)?;
     Ok(command)
 }
 

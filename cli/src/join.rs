@@ -12,9 +12,9 @@ use clap::Args;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::exec::{self, FAILED};
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::run::child;
-use crate::run::processes::{self, Member};
+use crate::run::processes::{self, MountProcess};
 use crate::{Common, Failure, mount};
 
 /// Run another command in a branch at work
@@ -45,18 +45,20 @@ pub(crate) fn run(common: &Common, args: &JoinArgs) -> ExitCode {
 
 fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
     let branch = &args.branch;
-    let mut session = Session::open(common, branch)?;
+    let mut connection = DaemonConnection::open(common, branch)?;
     let directory = std::env::current_dir();
-    let command = child::prepare(&mut session, branch, &args.command)?;
-    let address = session.command().to_owned();
-    let mut mounts = mount::list(&mut session)?;
+    let command = child::prepare(&mut connection, branch, &args.command)?;
+    let address = connection.command().to_owned();
+    let mut mounts = mount::list(&mut connection)?;
     mounts.retain(|it| it.branch_name == *branch);
-    let (mount, member) = mounts
+    let (mount, process) = mounts
         .iter()
         .find_map(|mount| {
             Some((
                 mount,
-                processes::of(mount, &session.project).into_iter().next()?,
+                processes::of(mount, &connection.project)
+                    .into_iter()
+                    .next()?,
             ))
         })
         .ok_or_else(|| {
@@ -65,19 +67,19 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
                  {branch} -- COMMAND"
             ))
         })?;
-    enter(&member).map_err(|error| {
-        let Member { pid, name, .. } = &member;
+    enter(&process).map_err(|error| {
+        let MountProcess { pid, name, .. } = &process;
         Failure::Other(format!("process {pid} ({name}) cannot be joined: {error}"))
     })?;
-    check(mount, &member.point)?;
+    check(mount, &process.point)?;
     if !common.json {
-        let of_project = session.of_project();
+        let of_project = connection.of_project();
         drop(writeln!(
             io::stderr(),
             "agentfs: joins {branch}{of_project}"
         ));
     }
-    let project = &member.point;
+    let project = &process.point;
     let directory = directory.unwrap_or_else(|_| project.clone());
     child::go_to(&directory, project)?;
     child::require_branch(&directory, project, mount.st_dev)?;
@@ -85,9 +87,9 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
 }
 
 /// Moves this process to where the other is (setns(2)).
-fn enter(member: &Member) -> io::Result<()> {
+fn enter(process: &MountProcess) -> io::Result<()> {
     // Both at once: when we are there, /proc may look different.
-    let (user, mounts) = (member.namespace("user"), member.namespace("mnt"));
+    let (user, mounts) = (process.namespace("user"), process.namespace("mnt"));
     let is_same_user = fs::read_link(&user)? == fs::read_link("/proc/self/ns/user")?;
     let user = File::open(user)?;
     let mounts = File::open(mounts)?;

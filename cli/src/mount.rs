@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::output::Table;
 use crate::project::Found;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output};
 
 /// Mount a branch, so that any program can work in it
@@ -34,19 +34,19 @@ pub(crate) struct UmountArgs {
 }
 
 pub(crate) fn mount(common: &Common, args: MountArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut connection = DaemonConnection::open(common, "")?;
     let about = args.dir.display().to_string();
     let request = Mount {
         branch: args.branch,
         path: absolute(&args.dir)?.as_path().into(),
     };
-    let mounted = session
+    let mounted = connection
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        return output.json(&session.with_project(mounted));
+        return output.json(&connection.with_project(mounted));
     }
-    let of_project = session.of_project();
+    let of_project = connection.of_project();
     let MountInfo {
         branch_name, path, ..
     } = mounted;
@@ -60,25 +60,25 @@ pub(crate) fn unmount(
     args: UmountArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut session = session_of_mount(common, &args.dir)?;
+    let mut connection = connection_of_mount(common, &args.dir)?;
     let about = args.dir.display().to_string();
     let request = Unmount {
         path: absolute(&args.dir)?.as_path().into(),
         detach: args.detach,
     };
-    let done = session
+    let done = connection
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        return output.json(&session.with_project(done));
+        return output.json(&connection.with_project(done));
     }
-    let (dir, of_project) = (args.dir.display(), session.of_project());
+    let (dir, of_project) = (args.dir.display(), connection.of_project());
     output.line(format_args!("unmounted {dir}{of_project}"))
 }
 
-/// A session with the daemon that serves the mount. One that no daemon serves any more is taken away
+/// A connection with the daemon that serves the mount. One that no daemon serves any more is taken away
 /// by any; and none takes away what is neither its own nor dead.
-fn session_of_mount(common: &Common, dir: &Path) -> Result<Session, Failure> {
+fn connection_of_mount(common: &Common, dir: &Path) -> Result<DaemonConnection, Failure> {
     let is_named = common.project.is_some() || common.named_socket().is_some();
     let there = Common {
         project: Some(dir.to_owned()),
@@ -86,18 +86,18 @@ fn session_of_mount(common: &Common, dir: &Path) -> Result<Session, Failure> {
     };
     match there.find() {
         Ok(Found::Mounted(daemon, _)) if !is_named => {
-            Session::connect(&daemon.socket, String::new())
+            DaemonConnection::connect(&daemon.socket, String::new())
         }
-        _ => Session::open_to_look(common, ""),
+        _ => DaemonConnection::open_to_look(common, ""),
     }
 }
 
-/// All mounts that the session may see.
-pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
+/// All mounts that the connection may see.
+pub(crate) fn list(connection: &mut DaemonConnection) -> Result<Vec<MountInfo>, Failure> {
     let mut mounts: Vec<MountInfo> = Vec::new();
     loop {
         let after = mounts.last().map_or(0, |mount| mount.id);
-        let page = session.call(MountList { after })?;
+        let page = connection.call(MountList { after })?;
         mounts.extend(page.mounts);
         if !page.more {
             return Ok(mounts);
@@ -106,12 +106,12 @@ pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
 }
 
 /// The branch on whose mount the current directory lies.
-pub(crate) fn branch_here(session: &mut Session) -> Result<Option<String>, Failure> {
+pub(crate) fn branch_here(connection: &mut DaemonConnection) -> Result<Option<String>, Failure> {
     // Where that cannot be said, there is no mount either.
     let Ok(here) = rustix::fs::stat(".") else {
         return Ok(None);
     };
-    let mounts = list(session)?;
+    let mounts = list(connection)?;
     let found = mounts.into_iter().find(|it| device(it) == here.st_dev);
     Ok(found.map(|it| it.branch_name))
 }

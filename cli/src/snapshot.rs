@@ -6,7 +6,7 @@ use agentfs_proto::message::{
 use clap::{Args, Subcommand};
 
 use crate::output::{Table, time_text};
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output};
 
 /// Make and restore snapshots
@@ -45,67 +45,67 @@ enum SnapshotCommand {
 }
 
 pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = match &args.command {
-        SnapshotCommand::List => Session::open_to_look(common, "")?,
+    let mut connection = match &args.command {
+        SnapshotCommand::List => DaemonConnection::open_to_look(common, "")?,
         SnapshotCommand::Create { .. }
         | SnapshotCommand::Restore { .. }
-        | SnapshotCommand::Delete { .. } => Session::open(common, "")?,
+        | SnapshotCommand::Delete { .. } => DaemonConnection::open(common, "")?,
     };
     let branch = args.branch;
-    let in_branch = session.in_branch(&branch);
+    let in_branch = connection.in_branch(&branch);
     let (done, what) = match args.command {
         SnapshotCommand::Create { name } => {
-            let made = session
+            let made = connection
                 .call(SnapshotCreate {
                     name: name.clone(),
                     branch,
                 })
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&session.with_project(made));
+                return output.json(&connection.with_project(made));
             }
             let id = made.id;
             return output.line(format_args!(
                 "snapshot {name} is number {id}, made{in_branch}"
             ));
         }
-        SnapshotCommand::List => return list(&mut session, output),
+        SnapshotCommand::List => return list(&mut connection, output),
         SnapshotCommand::Restore { snapshot } => {
             let about = snapshot.clone();
             let what = format!("restored snapshot {snapshot}{in_branch}");
-            let done = session
+            let done = connection
                 .call(SnapshotRestore { snapshot, branch })
                 .map_err(|error| Failure::Call(about, error))?;
             (done, what)
         }
         SnapshotCommand::Delete { snapshot } => {
             let about = snapshot.clone();
-            let what = format!("deleted snapshot {snapshot}{}", session.of_project());
-            let done = session
+            let what = format!("deleted snapshot {snapshot}{}", connection.of_project());
+            let done = connection
                 .call(SnapshotDelete { snapshot })
                 .map_err(|error| Failure::Call(about, error))?;
             (done, what)
         }
     };
     if output.is_json() {
-        output.json(&session.with_project(done))
+        output.json(&connection.with_project(done))
     } else {
         output.line(what)
     }
 }
 
-fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
     let mut snapshots: Vec<SnapshotInfo> = Vec::new();
     loop {
         let after = snapshots.last().map_or(0, |snapshot| snapshot.id);
-        let page = session.call(SnapshotList { after })?;
+        let page = connection.call(SnapshotList { after })?;
         snapshots.extend(page.snapshots);
         if !page.more {
             break;
         }
     }
     if output.is_json() {
-        let all = snapshots.iter().map(|it| session.with_project(it));
+        let all = snapshots.iter().map(|it| connection.with_project(it));
         return output.json(&all.collect::<Vec<_>>());
     }
     let mut table = Table::new(&["ID", "NAME", "BRANCH", "MADE (UTC)"]);

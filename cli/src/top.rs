@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, status};
 
 /// Show the status again and again
@@ -37,7 +37,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open_to_look(common, "")?;
+    let mut connection = DaemonConnection::open_to_look(common, "")?;
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
         let write = write.try_clone().map_err(Failure::Input)?;
@@ -47,14 +47,14 @@ pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result
     let interval = Duration::from_secs_f64(args.interval);
     let mut looks = 0;
     loop {
-        let report = status::fetch(&mut session)?;
+        let report = status::fetch(&mut connection)?;
         if is_screen {
             output.raw(CLEAR)?;
         }
         if output.is_json() {
-            output.json(&session.with_project(&report))?;
+            output.json(&connection.with_project(&report))?;
         } else {
-            output.line(status::text(&report, &session.project))?;
+            output.line(status::text(&report, &connection.project))?;
         }
         output.flush().map_err(Failure::Output)?;
         looks += 1;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::fs::path_argument;
-use crate::project::connection::{PATIENCE, Session};
+use crate::project::connection::{DaemonConnection, PATIENCE};
 use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
@@ -42,11 +42,11 @@ pub(crate) struct WatchArgs {
 }
 
 pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Result<(), Failure> {
-    let session = Session::open_to_look(common, &args.branch)?;
-    let (of_project, with_project) = (session.of_project(), session.project_name());
-    let Session {
+    let connection = DaemonConnection::open_to_look(common, &args.branch)?;
+    let (of_project, with_project) = (connection.of_project(), connection.project_name());
+    let DaemonConnection {
         client, welcome, ..
-    } = session;
+    } = connection;
     let options = SubscriptionOptions::new()
         .path(args.path.as_path())
         .activity(args.activity)

@@ -1,43 +1,44 @@
-//! Ends what takes long.
+//! Cancels work that takes long.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Asks work that is under way to end. The clones are one.
+/// Cancels work that is under way. All clones are one token.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
-    asked: Arc<AtomicBool>,
+pub struct CancelToken {
+    is_cancelled: Arc<AtomicBool>,
     until: Option<Instant>,
 }
 
-/// The work was asked to end, or took too long.
+/// The work was cancelled, or took too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stopped;
+pub struct Cancelled;
 
-impl Stop {
-    /// Also ends what takes longer than this.
+impl CancelToken {
+    /// Returns a token that also cancels work which takes longer than this.
     pub fn after(at_most: Duration) -> Self {
         Self {
-            asked: Arc::default(),
+            is_cancelled: Arc::default(),
             until: Instant::now().checked_add(at_most),
         }
     }
 
-    /// Asks.
-    pub fn ask(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+    /// Cancels the work, which ends at its next [`check`](Self::check).
+    pub fn cancel(&self) {
+        self.is_cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// What asks when it is set to true, as by the handler of a signal.
+    /// Returns the flag that cancels the work when it is set, as by the handler of a signal.
     pub fn flag(&self) -> &Arc<AtomicBool> {
-        &self.asked
+        &self.is_cancelled
     }
 
-    pub(crate) fn check(&self) -> Result<(), Stopped> {
+    /// Fails when the work is to end.
+    pub(crate) fn check(&self) -> Result<(), Cancelled> {
         let is_late = || self.until.is_some_and(|until| Instant::now() >= until);
-        if self.asked.load(Ordering::Relaxed) || is_late() {
-            return Err(Stopped);
+        if self.is_cancelled.load(Ordering::Relaxed) || is_late() {
+            return Err(Cancelled);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where changes go that nobody named a place for.
+//! The directories to which a branch is exported when nobody named one.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -12,18 +12,18 @@ use rustix::fs::{AtFlags, CWD, Mode};
 use rustix::process::geteuid;
 
 use super::ExportError;
-use crate::import::target::Found;
+use crate::import::target::Metadata;
 use crate::utc::time_text;
 
 /// A directory for the changes of all projects.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Place {
+pub struct DefaultDirectory {
     directory: PathBuf,
-    /// Whether others may put something beside it: it lies in the directory for temporary files.
+    /// Whether other users may put something beside it: it lies in the directory for temporary files.
     is_exposed: bool,
 }
 
-/// Where this user's programs keep what is to outlive them (XDG base directory specification).
+/// Returns where this user's programs keep what is to outlive them (XDG base directory specification).
 pub fn state_directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     variable("XDG_STATE_HOME")
@@ -32,37 +32,44 @@ pub fn state_directory() -> Option<PathBuf> {
         .filter(|it| it.is_absolute())
 }
 
-/// The places for this user, the best one first. There may be none for a project around both.
-pub fn places(project: &Path) -> Vec<Place> {
+/// Returns the directories for this user, the best one first. There may be none for a project that
+/// contains both.
+pub fn default_directories(project: &Path) -> Vec<DefaultDirectory> {
     let temporary = format!("agentfs-changes-{}", geteuid().as_raw());
-    let places = [
-        state_directory().map(|it| Place {
+    let directories = [
+        state_directory().map(|it| DefaultDirectory {
             directory: it.join("agentfs/changes"),
             is_exposed: false,
         }),
-        Some(Place {
+        Some(DefaultDirectory {
             directory: std::env::temp_dir().join(temporary),
             is_exposed: true,
         }),
     ];
     // What is exported into the project would be a change of it.
-    let is_outside =
-        |it: &Place| project.as_os_str().is_empty() || !it.directory.starts_with(project);
-    places.into_iter().flatten().filter(is_outside).collect()
+    let is_outside = |it: &DefaultDirectory| {
+        project.as_os_str().is_empty() || !it.directory.starts_with(project)
+    };
+    directories
+        .into_iter()
+        .flatten()
+        .filter(is_outside)
+        .collect()
 }
 
-impl Place {
-    /// The directory for the exports of a project.
+impl DefaultDirectory {
+    /// Returns the directory for the exports of a project.
     pub fn of_project(&self, project: &Path) -> PathBuf {
         let name = project.file_name().unwrap_or("no-project".as_ref());
         self.directory.join(name)
     }
 
-    /// A new directory for an export of a branch. It is not made; those above it are.
+    /// Returns the path of a new directory for an export of a branch, and creates the directories above
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`ExportError`] when they cannot be made, or somebody else prepared one of them.
+    /// [`ExportError`] when one of those cannot be created, or another user prepared it.
     pub fn prepare(&self, project: &Path, branch: &str) -> Result<PathBuf, ExportError> {
         let failed = |error| ExportError::Io(self.directory.clone(), error);
         if self.is_exposed {
@@ -76,7 +83,7 @@ impl Place {
     }
 }
 
-/// Makes a directory in one where others may make something, too, or finds that it is this user's.
+/// Creates a directory in one that others may write to, or checks that it is this user's alone.
 fn make_own(directory: &Path) -> Result<(), ExportError> {
     let failed = |errno: rustix::io::Errno| ExportError::Io(directory.to_owned(), errno.into());
     match rustix::fs::mkdirat(CWD, directory, Mode::RWXU) {
@@ -84,7 +91,7 @@ fn make_own(directory: &Path) -> Result<(), ExportError> {
         other => other.map_err(failed)?,
     }
     let flags = AtFlags::SYMLINK_NOFOLLOW;
-    let found = Found::of(&rustix::fs::statat(CWD, directory, flags).map_err(failed)?);
+    let found = Metadata::of(&rustix::fs::statat(CWD, directory, flags).map_err(failed)?);
     if !found.is_dir() {
         let error = io::Error::from(io::ErrorKind::NotADirectory);
         return Err(ExportError::Io(directory.to_owned(), error));
@@ -99,7 +106,7 @@ fn make_own(directory: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// A name that no other export has: of the branch, the time and the process.
+/// Returns a name that no other export has, of the branch, the time and the process.
 fn name(branch: &str) -> OsString {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now()
@@ -108,7 +115,7 @@ fn name(branch: &str) -> OsString {
     let time = time_text(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX));
     let time: String = time.chars().filter(|it| *it != '-' && *it != ':').collect();
     let time = time.replace(' ', "-");
-    let mut name = prefix(branch);
+    let mut name = name_prefix(branch);
     name.push(format!("{time}-{}", std::process::id()));
     match COUNT.fetch_add(1, Ordering::Relaxed) {
         0 => {}
@@ -117,8 +124,8 @@ fn name(branch: &str) -> OsString {
     name
 }
 
-/// How the names of exports of a branch begin.
-pub fn prefix(branch: &str) -> OsString {
+/// Returns how the names of all exports of a branch begin.
+pub fn name_prefix(branch: &str) -> OsString {
     let mut name = OsString::from(branch.replace('/', "-"));
     name.push("-");
     name
@@ -126,7 +133,7 @@ pub fn prefix(branch: &str) -> OsString {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, make_own};
+    use super::{DefaultDirectory, make_own};
     use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::path::Path;
@@ -154,7 +161,7 @@ mod tests {
     #[test]
     fn each_export_has_a_directory_of_its_own() {
         let around = tempfile::tempdir().expect("a directory");
-        let place = Place {
+        let place = DefaultDirectory {
             directory: around.path().join("changes"),
             is_exposed: true,
         };

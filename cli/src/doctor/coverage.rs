@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Finding, State};
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
 use crate::{Common, status};
 use agentfs_daemon::filesystem;
@@ -26,8 +26,8 @@ pub(super) fn look_at(common: &Common) -> Option<Finding> {
 
 /// What a daemon over this directory says.
 fn is_watched(common: &Common, here: &Path) -> Option<Finding> {
-    let mut session = Session::open_to_look(common, "").ok()?;
-    let report = status::fetch(&mut session).ok()?;
+    let mut connection = DaemonConnection::open_to_look(common, "").ok()?;
+    let report = status::fetch(&mut connection).ok()?;
     if report.lower.as_path() != here {
         return None;
     }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::output::Table;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show what this machine allows and what to do about the rest
@@ -142,8 +142,8 @@ fn socket(path: &Path) -> Finding {
 /// Who watches a mount and does not have the preloaded library.
 fn watchers(path: &Path) -> Option<Finding> {
     let what = "watchers without the shim";
-    let mut session = Session::connect(path, String::new()).ok()?;
-    let mounts = mount::list(&mut session).ok()?;
+    let mut connection = DaemonConnection::connect(path, String::new()).ok()?;
+    let mounts = mount::list(&mut connection).ok()?;
     let all = platform::listeners_on(&mounts);
     if all.is_empty() {
         return (!mounts.is_empty()).then(|| Finding::ok(what, "none on any mount"));

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::args::{FsCommand, NameCommand, XattrCommand, absolute};
 use crate::output::{mode_text, time_text};
-use crate::project::connection::{PATIENCE, Session};
+use crate::project::connection::{DaemonConnection, PATIENCE};
 use crate::{Common, Failure, Output};
 
 pub(crate) use self::args::path_argument;
@@ -40,27 +40,27 @@ pub(crate) struct FsArgs {
     command: FsCommand,
 }
 
-/// A session that works in one branch.
+/// A connection to the daemon, and the branch that is worked in.
 #[derive(Debug)]
 pub(crate) struct Files {
-    session: Session,
+    connection: DaemonConnection,
     branch: String,
 }
 
 impl Files {
     fn open(common: &Common, args: &FsArgs) -> Result<Self, Failure> {
         let branch = args.branch.clone();
-        let session = if args.command.only_looks() {
-            Session::open_to_look(common, &branch)?
+        let connection = if args.command.only_looks() {
+            DaemonConnection::open_to_look(common, &branch)?
         } else {
-            Session::open(common, &branch)?
+            DaemonConnection::open(common, &branch)?
         };
-        Ok(Self { session, branch })
+        Ok(Self { connection, branch })
     }
 
     /// Carries out one operation.
     pub(crate) fn try_op<C: FsCall>(&mut self, op: C) -> Result<C::Answer, CallError> {
-        self.session
+        self.connection
             .client
             .fs(&self.branch, op, Deadline::after(PATIENCE))
     }
@@ -101,9 +101,9 @@ impl Files {
         output: &mut Output,
     ) -> Result<(), Failure> {
         if output.is_json() {
-            return output.json(&self.session.with_project(done));
+            return output.json(&self.connection.with_project(done));
         }
-        let in_branch = self.session.in_branch(&self.branch);
+        let in_branch = self.connection.in_branch(&self.branch);
         output.line(format_args!("{what} {about}{in_branch}"))
     }
 }

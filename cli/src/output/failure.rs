@@ -13,7 +13,7 @@ use agentfs_export::command::quoted;
 /// A failure, with a text for people.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// There is no session.
+    /// There is no connection.
     Connect(ConnectError),
     /// A request failed; the text says about what.
     Call(String, CallError),

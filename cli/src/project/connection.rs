@@ -1,4 +1,4 @@
-//! A session with the daemon.
+//! A connection to the daemon.
 
 use std::cell::OnceCell;
 use std::io::{self, Write as _};
@@ -19,9 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits for its turn before that is said.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A session and its calls.
+/// A connection to the daemon of a project, which the daemon knows as a session.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct DaemonConnection {
     pub(crate) client: Client,
     pub(crate) welcome: Welcome,
     /// Where the daemon listens.
@@ -33,7 +33,7 @@ pub(crate) struct Session {
     pub(crate) is_quiet: bool,
 }
 
-impl Session {
+impl DaemonConnection {
     /// Connects to the daemon of the project where the user stands, for a command that changes
     /// something. Another project is refused, unless it was named.
     pub(crate) fn open(common: &Common, branch: &str) -> Result<Self, Failure> {
@@ -53,7 +53,7 @@ impl Session {
     ) -> Result<Self, Failure> {
         let (socket, own_branch) = match common.find()? {
             // Inside of `agentfs run` the branch is that of the run.
-            Found::Named(socket) if common.is_within_session() => {
+            Found::Named(socket) if common.is_within_run() => {
                 (socket, std::env::var(BRANCH_VARIABLE).ok())
             }
             Found::Named(socket) => (socket, None),
@@ -69,10 +69,10 @@ impl Session {
             Some(own) if branch.is_empty() => own,
             _ => branch.to_owned(),
         };
-        let session = Self::connect(&socket, branch)?;
+        let connection = Self::connect(&socket, branch)?;
         Ok(Self {
             is_quiet: common.json,
-            ..session
+            ..connection
         })
     }
 
@@ -87,8 +87,8 @@ impl Session {
         // first what it has.
         let (client, welcome) = match Client::connect(socket, hello, deadline) {
             Err(ConnectError::Handshake(CallError::Refused(refused))) if !branch.is_empty() => {
-                let session = Self::connect(socket, String::new())?;
-                let error = session.addressed(CallError::Refused(refused));
+                let connection = Self::connect(socket, String::new())?;
+                let error = connection.addressed(CallError::Refused(refused));
                 return Err(Failure::Call(String::new(), error));
             }
             other => other?,
@@ -167,7 +167,7 @@ impl Session {
         error
     }
 
-    /// Asks anew where the project is: it may have been moved since the session began.
+    /// Asks anew where the project is: it may have been moved since the connection began.
     pub(crate) fn look_again(&mut self) -> Result<(), CallError> {
         self.project = self.call(Project { flags: 0 })?;
         self.address = OnceCell::new();

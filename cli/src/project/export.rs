@@ -6,23 +6,23 @@ use agentfs_client::CallError;
 use agentfs_proto::message::{BranchExport, Exported, ProjectInfo, ProjectPlace};
 
 use crate::Failure;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 
 /// Writes what a branch changed to a directory: to the one that is named, or to the first of the
 /// usual places that takes it. `send` makes the request.
 pub(crate) fn export(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     branch: &str,
     named: Option<PathBuf>,
-    mut send: impl FnMut(&mut Session, BranchExport) -> Result<Exported, Failure>,
+    mut send: impl FnMut(&mut DaemonConnection, BranchExport) -> Result<Exported, Failure>,
 ) -> Result<(PathBuf, Exported), Failure> {
-    session.look_again()?;
+    connection.look_again()?;
     let is_named = named.is_some();
     let directories = match named {
         Some(directory) => vec![Ok(std::path::absolute(directory).map_err(Failure::Input)?)],
         None => {
-            let project = session.project.lower.as_path();
-            let places = agentfs_export::places(project).into_iter();
+            let project = connection.project.lower.as_path();
+            let places = agentfs_export::default_directories(project).into_iter();
             places.map(|it| it.prepare(project, branch)).collect()
         }
     };
@@ -39,7 +39,7 @@ pub(crate) fn export(
             name: branch.to_owned(),
             path: directory.as_path().into(),
         };
-        match send(session, request) {
+        match send(connection, request) {
             Ok(exported) => return Ok((directory, exported)),
             Err(Failure::Call(_, CallError::Refused(error))) => failures.push(error.to_string()),
             Err(failure) => return Err(failure),
@@ -49,19 +49,19 @@ pub(crate) fn export(
     let why = format!("the changes cannot be exported: {why}");
     // The usual places may take what the named one does not.
     Err(if is_named {
-        kept_until(session, branch, &why, "")
+        kept_until(connection, branch, &why, "")
     } else {
-        kept(session, branch, &why)
+        kept(connection, branch, &why)
     })
 }
 
 /// Says that the changes stay in the branch, and how they are exported elsewhere.
-pub(crate) fn kept(session: &Session, branch: &str, why: &str) -> Failure {
-    kept_until(session, branch, why, " DIR")
+pub(crate) fn kept(connection: &DaemonConnection, branch: &str, why: &str) -> Failure {
+    kept_until(connection, branch, why, " DIR")
 }
 
-fn kept_until(session: &Session, branch: &str, why: &str, dir: &str) -> Failure {
-    let command = session.command();
+fn kept_until(connection: &DaemonConnection, branch: &str, why: &str, dir: &str) -> Failure {
+    let command = connection.command();
     Failure::Other(format!(
         "{why}; they stay in the branch {branch}, and are exported elsewhere with: {command} branch \
          export {branch}{dir}"
@@ -70,13 +70,13 @@ fn kept_until(session: &Session, branch: &str, why: &str, dir: &str) -> Failure 
 
 /// The command that applies what was exported. Where the project's directory is gone, its path is
 /// named: whoever types it sees which directory it is that is there now.
-pub(crate) fn apply_command(session: &Session, directory: &Path) -> String {
+pub(crate) fn apply_command(connection: &DaemonConnection, directory: &Path) -> String {
     let ProjectInfo {
         lower,
         place,
         now_at,
         ..
-    } = &session.project;
+    } = &connection.project;
     let project = match place {
         ProjectPlace::Elsewhere if !now_at.is_empty() => now_at,
         ProjectPlace::InPlace

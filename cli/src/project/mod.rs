@@ -76,7 +76,7 @@ impl Others {
 }
 
 impl Common {
-    /// The socket that was named by option or, for all commands of a session, in the environment.
+    /// The socket that was named by option or, for all commands inside of a run, in the environment.
     pub(crate) fn named_socket(&self) -> Option<PathBuf> {
         let variable = std::env::var_os(SOCKET_VARIABLE).filter(|it| !it.is_empty());
         let variable = variable.filter(|_| self.project.is_none());
@@ -84,10 +84,10 @@ impl Common {
         Some(std::path::absolute(&named).unwrap_or(named))
     }
 
-    /// Whether the daemon is the one of the session that this process was started in.
-    pub(crate) fn is_within_session(&self) -> bool {
-        let session = Self::default().named_socket();
-        session.is_some() && self.named_socket() == session
+    /// Whether the daemon is the one of the run that this process was started in.
+    pub(crate) fn is_within_run(&self) -> bool {
+        let of_run = Self::default().named_socket();
+        of_run.is_some() && self.named_socket() == of_run
     }
 
     /// The directory from which the project is searched.

@@ -17,7 +17,7 @@ use rustix::mount::MountPropagationFlags;
 
 use super::{BRANCH_VARIABLE, supervise};
 use crate::exec::{self, FAILED};
-use crate::project::connection::{PATIENCE, Session};
+use crate::project::connection::{DaemonConnection, PATIENCE};
 use crate::{Common, Failure};
 
 /// Mount a branch in a mount namespace and run a command there (what `run` starts)
@@ -51,8 +51,8 @@ pub(crate) fn run(common: &Common, args: EnterArgs) -> ExitCode {
 
 fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     supervise::unblock().map_err(Failure::Input)?;
-    let mut session = Session::open(common, &args.branch)?;
-    let command = prepare(&mut session, &args.branch, &args.command)?;
+    let mut connection = DaemonConnection::open(common, &args.branch)?;
+    let command = prepare(&mut connection, &args.branch, &args.command)?;
     separate().map_err(|error| {
         Failure::Other(format!(
             "no private mount can be made: {error}; `agentfs doctor` tells what is missing"
@@ -68,7 +68,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
         group: unserved.group.unwrap_or(u32::MAX),
     };
     let device = unserved.device;
-    session
+    connection
         .client
         .serve_mount(request, device.as_fd(), Deadline::after(PATIENCE))?;
     // As long as it is open here, a daemon that dies would leave the mount hanging.
@@ -76,7 +76,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     if args.retire {
         // Whatever the command changes is not thrown away.
         let (name, seq) = (args.branch, 0);
-        session.call(BranchRetire { name, seq })?;
+        connection.call(BranchRetire { name, seq })?;
     }
     go_to(&args.directory, &args.at)?;
     require_branch(&args.directory, &args.at, unserved.st_dev)?;
@@ -85,14 +85,14 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
 
 /// A command for a branch.
 pub(crate) fn prepare(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     branch: &str,
     words: &[OsString],
 ) -> Result<Command, Failure> {
     let name = branch.to_owned();
-    let token = session.call(BranchToken { name })?.token;
+    let token = connection.call(BranchToken { name })?.token;
     let mut command = exec::command(words);
-    exec::attach(&mut command, &session.socket, Some(token))?;
+    exec::attach(&mut command, &connection.socket, Some(token))?;
     command.env(BRANCH_VARIABLE, branch);
     Ok(command)
 }

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use agentfs_daemon::SAVING;
-use agentfs_export::{Source, places, prefix};
+use agentfs_export::{Source, default_directories, name_prefix};
 
 /// How long a daemon may take to end: as long as it may export, and somewhat longer.
 const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
@@ -31,8 +31,10 @@ pub(super) fn wait_for_end(daemon: u32) {
 
 /// The last export of a branch that was made since this time without being asked for.
 pub(super) fn exported(project: &Path, branch: &str, since: SystemTime) -> Option<PathBuf> {
-    let prefix = prefix(branch);
-    let directories = places(project).into_iter().map(|it| it.of_project(project));
+    let prefix = name_prefix(branch);
+    let directories = default_directories(project)
+        .into_iter()
+        .map(|it| it.of_project(project));
     let entries = directories.flat_map(|it| fs::read_dir(it).into_iter().flatten().flatten());
     let named = entries.filter(|it| it.file_name().as_bytes().starts_with(prefix.as_bytes()));
     let found = named.filter_map(|entry| {

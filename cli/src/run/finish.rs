@@ -12,10 +12,10 @@ use agentfs_proto::message::{
 };
 use clap::Args;
 
-use super::processes::{self, Member};
+use super::processes::{self, MountProcess};
 use super::{daemon_exit, hold, leftovers, supervise};
 use crate::branch::diff_line;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::project::export;
 use crate::{Failure, mount};
 
@@ -26,8 +26,8 @@ const MOUNT_END_MS: u32 = 5_000;
 
 /// What becomes of the changes.
 #[derive(Debug, Default, Args)]
-#[group(id = "ending", multiple = false)]
-pub(crate) struct EndingArgs {
+#[group(id = "finish", multiple = false)]
+pub(crate) struct FinishArgs {
     /// Carry the changes over to the project; where it was changed too, they are exported instead
     #[arg(long)]
     apply: bool,
@@ -53,9 +53,9 @@ enum Choice {
 
 /// A run whose command has ended.
 #[derive(Debug)]
-pub(super) struct Ending<'a> {
+pub(super) struct Finish<'a> {
     pub(super) json: bool,
-    pub(super) session: &'a mut Session,
+    pub(super) connection: &'a mut DaemonConnection,
     pub(super) branch: &'a str,
     pub(super) is_new: bool,
     pub(super) project: &'a Path,
@@ -97,28 +97,28 @@ fn is_too_deep(change: &DiffEntry) -> bool {
     change.kind == DiffKind::TooDeep
 }
 
-impl Ending<'_> {
+impl Finish<'_> {
     /// Shows the changes and does with them what is asked. Gives whether that was possible.
-    pub(super) fn settle(mut self, args: EndingArgs) -> Result<bool, Failure> {
-        self.session.is_quiet = self.json;
-        match self.settle_with_daemon(args) {
+    pub(super) fn run(mut self, args: FinishArgs) -> Result<bool, Failure> {
+        self.connection.is_quiet = self.json;
+        match self.with_daemon(args) {
             Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
-                self.settle_without_daemon()
+                self.without_daemon()
             }
             // It says itself where the changes are.
             Err(failure @ Failure::Other(_)) => Err(failure),
             Err(failure) => Err(export::kept(
-                self.session,
+                self.connection,
                 self.branch,
                 &failure.to_string(),
             )),
-            Ok(is_settled) => Ok(is_settled),
+            Ok(is_finished) => Ok(is_finished),
         }
     }
 
     /// The daemon has ended: it exported the changes first.
-    fn settle_without_daemon(&self) -> Result<bool, Failure> {
-        daemon_exit::wait_for_end(self.session.welcome.daemon_pid);
+    fn without_daemon(&self) -> Result<bool, Failure> {
+        daemon_exit::wait_for_end(self.connection.welcome.daemon_pid);
         let branch = self.branch;
         let Some(directory) = daemon_exit::exported(self.project, branch, self.since) else {
             return Err(Failure::Other(format!(
@@ -138,8 +138,8 @@ impl Ending<'_> {
         Ok(false)
     }
 
-    fn settle_with_daemon(&mut self, args: EndingArgs) -> Result<bool, Failure> {
-        let remaining = self.wait_for_members()?;
+    fn with_daemon(&mut self, args: FinishArgs) -> Result<bool, Failure> {
+        let remaining = self.wait_for_processes()?;
         self.require_branch()?;
         // What is changed after this look is not shown, and not thrown away.
         let seq = self.seq()?;
@@ -172,7 +172,7 @@ impl Ending<'_> {
     /// Another branch of the same name is not settled in the place of one that somebody deleted.
     fn require_branch(&mut self) -> Result<(), Failure> {
         let branch = self.branch;
-        if hold(self.session, branch)? {
+        if hold(self.connection, branch)? {
             return Ok(());
         }
         let text = format!("the branch {branch} was deleted meanwhile, and its changes with it");
@@ -180,30 +180,30 @@ impl Ending<'_> {
     }
 
     /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
-    fn wait_for_members(&mut self) -> Result<Vec<Member>, Failure> {
-        self.session.look_again()?;
-        let project = self.session.project.clone();
-        let mounts = mount::list(self.session)?;
+    fn wait_for_processes(&mut self) -> Result<Vec<MountProcess>, Failure> {
+        self.connection.look_again()?;
+        let project = self.connection.project.clone();
+        let mounts = mount::list(self.connection)?;
         let shown = mounts.iter().filter(|it| it.branch_name == self.branch);
         let shown: Vec<&MountInfo> = shown.collect();
-        let members: Vec<Member> = shown
+        let processes: Vec<MountProcess> = shown
             .iter()
             .flat_map(|it| processes::of(it, &project))
             .collect();
-        if members.is_empty() {
+        if processes.is_empty() {
             // What somebody mounted beside it for all to see stays.
             for mount in shown.into_iter().filter(|it| !processes::is_here(it)) {
-                self.session.call(MountWait {
+                self.connection.call(MountWait {
                     id: mount.id,
                     timeout_ms: MOUNT_END_MS,
                 })?;
             }
         }
-        Ok(members)
+        Ok(processes)
     }
 
     fn changes(&mut self) -> Result<Vec<DiffEntry>, Failure> {
-        changes_of(self.session, self.branch)
+        changes_of(self.connection, self.branch)
     }
 
     fn say(&self, line: &str) {
@@ -234,11 +234,11 @@ impl Ending<'_> {
             dry_run: false,
             force: false,
         };
-        let applied = match self.session.call_long(request) {
+        let applied = match self.connection.call_long(request) {
             Ok(applied) if applied.is_complete => return Ok(Outcome::of("applied")),
             Ok(applied) => applied,
             Err(CallError::Refused(error)) => {
-                self.session.look_again()?;
+                self.connection.look_again()?;
                 if self.is_in_place() {
                     self.say(&format!("agentfs: not applied: {}", error.message));
                 } else {
@@ -275,8 +275,8 @@ impl Ending<'_> {
 
     /// Exports to the directory that was named, or to the best place there is.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
-        let send = |session: &mut Session, request| interruptible(session, request);
-        let (directory, exported) = export::export(self.session, self.branch, directory, send)?;
+        let send = |connection: &mut DaemonConnection, request| interruptible(connection, request);
+        let (directory, exported) = export::export(self.connection, self.branch, directory, send)?;
         Ok(Outcome {
             directory: Some(directory),
             is_wanted: exported.unread_count == 0,
@@ -286,7 +286,7 @@ impl Ending<'_> {
     }
 
     fn is_in_place(&self) -> bool {
-        match self.session.project.place {
+        match self.connection.project.place {
             ProjectPlace::InPlace | ProjectPlace::Nowhere => true,
             ProjectPlace::Elsewhere | ProjectPlace::Deleted => false,
         }
@@ -294,7 +294,7 @@ impl Ending<'_> {
 
     /// The last change of the branch; 0 when it is gone.
     fn seq(&mut self) -> Result<u64, Failure> {
-        let all = leftovers::branches(self.session)?;
+        let all = leftovers::branches(self.connection)?;
         let own = all.into_iter().find(|it| it.name == self.branch);
         Ok(own.map_or(0, |it| it.seq))
     }
@@ -302,7 +302,7 @@ impl Ending<'_> {
     /// The branch may go when nobody uses it, as it was at this change.
     fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
-        match self.session.call(BranchRetire { name, seq }) {
+        match self.connection.call(BranchRetire { name, seq }) {
             // It was unchanged and is gone already.
             Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),
@@ -310,7 +310,7 @@ impl Ending<'_> {
         }
     }
 
-    fn tell(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[Member]) {
+    fn tell(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[MountProcess]) {
         let branch = self.branch;
         if self.json {
             let report = serde_json::json!({
@@ -327,7 +327,7 @@ impl Ending<'_> {
         }
         match &outcome.directory {
             Some(directory) => {
-                let command = export::apply_command(self.session, directory);
+                let command = export::apply_command(self.connection, directory);
                 let shown = directory.display();
                 self.say(&format!("agentfs: exported to {shown}"));
                 self.say(&format!("agentfs: to apply them: {command}"));
@@ -335,11 +335,11 @@ impl Ending<'_> {
             None => self.say(&format!("agentfs: {}", outcome.word)),
         }
         if outcome.word == "kept" {
-            leftovers::say_commands(self.session, branch, &["diff", "apply", "delete"]);
+            leftovers::say_commands(self.connection, branch, &["diff", "apply", "delete"]);
         }
         self.tell_of_unread(changes, outcome);
         self.tell_of_too_deep(changes, outcome);
-        for Member { pid, name, .. } in remaining {
+        for MountProcess { pid, name, .. } in remaining {
             self.say(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
                  now on stays there"
@@ -348,7 +348,7 @@ impl Ending<'_> {
     }
 }
 
-impl Ending<'_> {
+impl Finish<'_> {
     /// Names the files that are in the branch only.
     fn tell_of_unread(&self, changes: &[DiffEntry], outcome: &Outcome) {
         let is_too_deep = |it: &Unread| {
@@ -364,7 +364,7 @@ impl Ending<'_> {
         for unread in unread {
             self.say(&format!("  {}: {}", unread.path, unread.why));
         }
-        let (branch, command) = (self.branch, self.session.command());
+        let (branch, command) = (self.branch, self.connection.command());
         let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
         self.say(&format!(
             "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: \
@@ -383,43 +383,49 @@ impl Ending<'_> {
             "agentfs: what lies deeper than a path can lead (4,095 bytes; marked ! in the list of \
              changes) was left out, and stays in {branch}"
         ));
-        leftovers::say_commands(self.session, branch, &["diff", "delete"]);
+        leftovers::say_commands(self.connection, branch, &["diff", "delete"]);
     }
 }
 
 /// Exports, unless a signal comes before that is done: then nothing is left of the export.
-fn interruptible(session: &mut Session, request: BranchExport) -> Result<Exported, Failure> {
+fn interruptible(
+    connection: &mut DaemonConnection,
+    request: BranchExport,
+) -> Result<Exported, Failure> {
     let branch = request.name.clone();
-    let exported = session.call_unless(request, |client, time| {
+    let exported = connection.call_unless(request, |client, time| {
         supervise::readable_or_signal(client, time)
     })?;
     exported.map_err(|signal| {
         // The daemon ends the export with the connection, which ends with this process.
         let why = format!("the export was interrupted by {signal}");
-        export::kept(session, &branch, &why)
+        export::kept(connection, &branch, &why)
     })
 }
 
 /// What a branch changed. One that is gone did not change anything.
-pub(super) fn changes_of(session: &mut Session, branch: &str) -> Result<Vec<DiffEntry>, Failure> {
+pub(super) fn changes_of(
+    connection: &mut DaemonConnection,
+    branch: &str,
+) -> Result<Vec<DiffEntry>, Failure> {
     let request = BranchDiff {
         name: branch.to_owned(),
         against: String::new(),
     };
-    let mut page = match session.call(request) {
+    let mut page = match connection.call(request) {
         Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => return Ok(Vec::new()),
         other => other?,
     };
     let mut all = page.entries;
     while page.next != 0 {
-        page = session.call(PageNext { page: page.next })?;
+        page = connection.call(PageNext { page: page.next })?;
         all.append(&mut page.entries);
     }
     Ok(all)
 }
 
 /// What was asked for, or is asked for now.
-fn choice(args: EndingArgs, json: bool) -> Result<Choice, Failure> {
+fn choice(args: FinishArgs, json: bool) -> Result<Choice, Failure> {
     if args.apply {
         return Ok(Choice::Apply);
     }

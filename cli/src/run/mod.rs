@@ -1,7 +1,7 @@
 //! `agentfs run`: a command in a branch of its own, mounted on the project's own path.
 //!
 //! The daemon is a process of its own, started when there is none and ended when nobody needs it: so
-//! a session that is killed leaves its changes behind. This process stays outside the branch, starts
+//! a connection that is killed leaves its changes behind. This process stays outside the branch, starts
 //! the command inside, passes signals on, and brings the changes home at the end.
 
 pub(crate) mod child;
@@ -23,11 +23,11 @@ use agentfs_client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
 use clap::Args;
 
-use self::finish::{Ending, EndingArgs};
+use self::finish::{Finish, FinishArgs};
 use self::root::Root;
 use crate::echo_mode::Echo;
 use crate::exec::{self, BRANCH_VARIABLE, FAILED};
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
 use crate::{Common, Failure, mount};
 
@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     #[command(flatten)]
-    ending: EndingArgs,
+    finish: FinishArgs,
     /// For whom the kernel tells of changes from outside, if this starts the daemon: for programs
     /// that the preloaded library does not reach, for all, or for none
     #[arg(
@@ -69,7 +69,7 @@ pub(crate) struct RunArgs {
     )]
     echo: Echo,
     /// Without a branch: in the directory itself, with the preloaded library only
-    #[arg(long, conflicts_with_all = ["lower", "branch", "ending"])]
+    #[arg(long, conflicts_with_all = ["lower", "branch", "finish"])]
     no_mount: bool,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -127,17 +127,17 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
-    let mut session = spawn_daemon::find_or_start(common, &project, args.echo)?;
+    let mut connection = spawn_daemon::find_or_start(common, &project, args.echo)?;
     let json = common.json;
-    leftovers::tell(json, &project, &mut session)?;
+    leftovers::tell(json, &project, &mut connection)?;
     if !json {
-        report_gap(&mut session)?;
+        report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut session, args.branch)?;
+    let branch = open_branch(&mut connection, args.branch)?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
-        .arg(&session.socket)
+        .arg(&connection.socket)
         .args(["enter", "--branch", &branch.name, "--at"])
         .arg(&project)
         .arg("--directory")
@@ -151,16 +151,16 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     command.arg("--").args(&args.command);
     let ended = supervise::run(command).map_err(Failure::Input)?;
     let status = status_of(ended);
-    let ending = Ending {
+    let finish = Finish {
         json,
-        session: &mut session,
+        connection: &mut connection,
         branch: &branch.name,
         is_new: branch.is_new,
         project: &project,
         since,
     };
-    let is_settled = ending.settle(args.ending)?;
-    Ok(if is_settled || status != 0 {
+    let is_finished = finish.run(args.finish)?;
+    Ok(if is_finished || status != 0 {
         status
     } else {
         FAILED
@@ -168,8 +168,8 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
 }
 
 /// Says which directories of the project nobody watches, and why.
-fn report_gap(session: &mut Session) -> Result<(), Failure> {
-    let report = session.call(Status { after: 0 })?;
+fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
+    let report = connection.call(Status { after: 0 })?;
     if let Some(gap) = Coverage(&report).line() {
         // A line that cannot be written is nobody's loss: `agentfs status` has it as well.
         drop(writeln!(io::stderr(), "agentfs: {gap}"));
@@ -188,15 +188,15 @@ fn status_of(ended: ExitStatus) -> u8 {
 }
 
 /// The branch of this name, which is made if it is not there; or a new one.
-fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Failure> {
+fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(session);
+        return new_branch(connection);
     };
-    let is_new = create(session, &name)?;
-    let is_held = hold(session, &name)?;
-    let mounts = mount::list(session)?;
+    let is_new = create(connection, &name)?;
+    let is_held = hold(connection, &name)?;
+    let mounts = mount::list(connection)?;
     if !is_held || mounts.iter().any(|it| it.branch_name == name) {
-        let command = session.command();
+        let command = connection.command();
         return Err(Failure::Other(format!(
             "the branch {name} is at work already; join it with: {command} join {name} -- COMMAND"
         )));
@@ -204,11 +204,11 @@ fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Fa
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(session: &mut Session) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(session, &name)? && hold(session, &name)? {
+        if create(connection, &name)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -216,13 +216,13 @@ fn new_branch(session: &mut Session) -> Result<Branch, Failure> {
 }
 
 /// Makes a branch; not, when there is one of the name.
-fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
     };
-    match session.call(request) {
+    match connection.call(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),
@@ -231,11 +231,11 @@ fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
 
 /// Says that this run has a branch, until its changes are settled; not, when another run has it, or
 /// it is gone.
-fn hold(session: &mut Session, name: &str) -> Result<bool, Failure> {
+fn hold(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchHold {
         name: name.to_owned(),
     };
-    match session.call(request) {
+    match connection.call(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if [Code::BUSY, Code::NOT_FOUND].contains(&error.code) => {
             Ok(false)

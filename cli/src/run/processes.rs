@@ -9,7 +9,7 @@ use agentfs_proto::message::{MountInfo, ProjectInfo};
 
 /// A process that sees a mount.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Member {
+pub(crate) struct MountProcess {
     pub(crate) pid: u32,
     /// What it is called.
     pub(crate) name: String,
@@ -17,7 +17,7 @@ pub(crate) struct Member {
     pub(crate) point: PathBuf,
 }
 
-impl Member {
+impl MountProcess {
     fn directory(pid: u32) -> PathBuf {
         PathBuf::from(format!("/proc/{pid}"))
     }
@@ -30,28 +30,28 @@ impl Member {
 
 /// The processes of this user that see a mount, at the path where it was made or where the project is
 /// now: the number of its device may be another mount's when it is gone.
-pub(crate) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<Member> {
+pub(crate) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<MountProcess> {
     let paths = [mount.path.as_path(), project.now_at.as_path()];
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
     let pids = processes.filter_map(|entry| pid(entry.ok()?));
-    let members = pids.filter_map(|pid| member(pid, mount));
-    let fits = |it: &Member| paths.contains(&it.point.as_path());
-    members.filter(fits).collect()
+    let processes = pids.filter_map(|pid| process(pid, mount));
+    let fits = |it: &MountProcess| paths.contains(&it.point.as_path());
+    processes.filter(fits).collect()
 }
 
 /// The process, if it is in another mount namespace than this one and has the mount there, with
 /// nothing mounted over it (proc_pid_mountinfo(5)).
-fn member(pid: u32, mount: &MountInfo) -> Option<Member> {
-    let directory = Member::directory(pid);
+fn process(pid: u32, mount: &MountInfo) -> Option<MountProcess> {
+    let directory = MountProcess::directory(pid);
     let namespace = |directory: &Path| fs::read_link(directory.join("ns/mnt")).ok();
     if namespace(&directory)? == namespace(Path::new("/proc/self"))? {
         return None;
     }
     let point = point_of(mount, &fs::read(directory.join("mountinfo")).ok()?)?;
-    Some(Member {
+    Some(MountProcess {
         pid,
         name: name(&directory),
         point,

@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use super::BRANCH_VARIABLE;
 use super::root::is_in_place;
 use crate::echo_mode::Echo;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::project::{self, Found, Identity};
 use crate::{Common, Failure};
 
@@ -29,16 +29,16 @@ const ATTEMPTS: usize = 5;
 
 /// Finds the daemon over a project, or starts it at the project's own socket.
 ///
-/// The socket of a session or one that was named is used whatever is there, but it must be over the
+/// The socket of a connection or one that was named is used whatever is there, but it must be over the
 /// project.
 pub(super) fn find_or_start(
     common: &Common,
     project: &Path,
     echo: Echo,
-) -> Result<Session, Failure> {
+) -> Result<DaemonConnection, Failure> {
     if let Some(socket) = common.named_socket() {
-        let session = connect_or_start(&socket, project, echo)?;
-        return require(session, project);
+        let connection = connect_or_start(&socket, project, echo)?;
+        return require(connection, project);
     }
     for _ in 0..ATTEMPTS {
         let identity = identity_of(project)?;
@@ -49,10 +49,10 @@ pub(super) fn find_or_start(
                 project::socket_for(project, identity)
             }
         };
-        let session = connect_or_start(&found, project, echo)?;
+        let connection = connect_or_start(&found, project, echo)?;
         // It was replaced meanwhile.
-        if is_over(&session, identity) {
-            return Ok(session);
+        if is_over(&connection, identity) {
+            return Ok(connection);
         }
     }
     Err(Failure::Other(format!(
@@ -65,24 +65,28 @@ fn identity_of(project: &Path) -> Result<Identity, Failure> {
     Identity::of(project).map_err(|error| Failure::directory(project, &error))
 }
 
-fn is_over(session: &Session, identity: Identity) -> bool {
-    let (device, inode) = (session.project.device, session.project.inode);
-    session.project.place == ProjectPlace::InPlace && Identity { device, inode } == identity
+fn is_over(connection: &DaemonConnection, identity: Identity) -> bool {
+    let (device, inode) = (connection.project.device, connection.project.inode);
+    connection.project.place == ProjectPlace::InPlace && Identity { device, inode } == identity
 }
 
-fn require(session: Session, project: &Path) -> Result<Session, Failure> {
-    if is_over(&session, identity_of(project)?) {
-        return Ok(session);
+fn require(connection: DaemonConnection, project: &Path) -> Result<DaemonConnection, Failure> {
+    if is_over(&connection, identity_of(project)?) {
+        return Ok(connection);
     }
     Err(Failure::Other(format!(
         "the daemon at {} is over {}, and not over {}; name another socket",
-        session.socket.display(),
-        project::describe(&session.project),
+        connection.socket.display(),
+        project::describe(&connection.project),
         project.display()
     )))
 }
 
-fn connect_or_start(socket: &Path, project: &Path, echo: Echo) -> Result<Session, Failure> {
+fn connect_or_start(
+    socket: &Path,
+    project: &Path,
+    echo: Echo,
+) -> Result<DaemonConnection, Failure> {
     socket::prepare(socket).map_err(|error| Failure::Other(error.to_string()))?;
     let resolved = socket.parent().and_then(|it| it.canonicalize().ok());
     if resolved.is_some_and(|it| it.starts_with(project)) {
@@ -94,14 +98,14 @@ fn connect_or_start(socket: &Path, project: &Path, echo: Echo) -> Result<Session
         )));
     }
     for _ in 0..ATTEMPTS {
-        match Session::connect(socket, String::new()) {
+        match DaemonConnection::connect(socket, String::new()) {
             Err(Failure::Connect(
                 ConnectError::NoDaemon(_) | ConnectError::Handshake(CallError::Closed),
             )) => start(socket, project, echo)?,
             other => return other,
         }
     }
-    Session::connect(socket, String::new())
+    DaemonConnection::connect(socket, String::new())
 }
 
 /// Starts a daemon and waits until it listens, or says that another one does.

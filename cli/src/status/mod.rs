@@ -12,7 +12,7 @@ use clap::Args;
 use self::coverage::Coverage;
 use self::listeners::Listener;
 use crate::output::Table;
-use crate::project::connection::Session;
+use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
@@ -28,26 +28,26 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open_to_look(common, "")?;
-    let report = fetch(&mut session)?;
-    let mounts = mount::list(&mut session)?;
+    let mut connection = DaemonConnection::open_to_look(common, "")?;
+    let report = fetch(&mut connection)?;
+    let mounts = mount::list(&mut connection)?;
     let listeners = platform::listeners_on(&mounts);
     let watches = if args.watches {
-        Some(watches(&mut session, &report)?)
+        Some(watches(&mut connection, &report)?)
     } else {
         None
     };
     if output.is_json() {
-        return output.json(&session.with_project(WithMounts {
+        return output.json(&connection.with_project(WithMounts {
             report: &report,
-            directory: &session.project,
+            directory: &connection.project,
             mounts: &mounts,
             listeners_without_shim: &listeners,
             not_watched: Coverage(&report).line(),
             watches: watches.as_deref(),
         }));
     }
-    output.line(text(&report, &session.project))?;
+    output.line(text(&report, &connection.project))?;
     if !mounts.is_empty() {
         output.line(format_args!("\n{}", mount::table(&mounts)))?;
     }
@@ -86,12 +86,15 @@ struct Watched {
 }
 
 /// What all queues watch.
-fn watches(session: &mut Session, report: &StatusReport) -> Result<Vec<Watched>, Failure> {
+fn watches(
+    connection: &mut DaemonConnection,
+    report: &StatusReport,
+) -> Result<Vec<Watched>, Failure> {
     let mut watches = Vec::new();
     for of in &report.sessions {
         for queue in &of.queues {
             let (number, queue) = (of.session, queue.queue);
-            let found = watches_of(session, number, queue)?;
+            let found = watches_of(connection, number, queue)?;
             watches.extend(found.into_iter().map(|watch| Watched {
                 session: number,
                 queue,
@@ -103,7 +106,11 @@ fn watches(session: &mut Session, report: &StatusReport) -> Result<Vec<Watched>,
 }
 
 /// All pages of what a queue watches; nothing of one that has ended meanwhile.
-fn watches_of(session: &mut Session, of: u64, queue: u32) -> Result<Vec<WatchInfo>, Failure> {
+fn watches_of(
+    connection: &mut DaemonConnection,
+    of: u64,
+    queue: u32,
+) -> Result<Vec<WatchInfo>, Failure> {
     let (mut watches, mut after) = (Vec::new(), 0);
     loop {
         let request = WatchList {
@@ -111,7 +118,7 @@ fn watches_of(session: &mut Session, of: u64, queue: u32) -> Result<Vec<WatchInf
             queue,
             after,
         };
-        let page = match session.call(request) {
+        let page = match connection.call(request) {
             Err(CallError::Refused(_)) => return Ok(watches),
             page => page?,
         };
@@ -145,11 +152,11 @@ fn watch_table(watches: &[Watched]) -> Table {
 }
 
 /// All pages as one report.
-pub(crate) fn fetch(session: &mut Session) -> Result<StatusReport, Failure> {
-    let mut report = session.call(Status { after: 0 })?;
+pub(crate) fn fetch(connection: &mut DaemonConnection) -> Result<StatusReport, Failure> {
+    let mut report = connection.call(Status { after: 0 })?;
     while report.more {
         let after = report.sessions.last().map_or(0, |session| session.session);
-        let page = session.call(Status { after })?;
+        let page = connection.call(Status { after })?;
         report.sessions.extend(page.sessions);
         report.more = page.more;
     }

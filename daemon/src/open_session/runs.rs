@@ -17,7 +17,7 @@ use super::super::refusal::Refusal;
 use super::super::services::Services;
 use super::long::job;
 use super::{OpenSession, Work, done, mount_info};
-use agentfs_export::Stop;
+use agentfs_export::CancelToken;
 
 impl OpenSession {
     pub(super) fn create_branch(
@@ -83,7 +83,7 @@ impl OpenSession {
                 saved: Vec::new(),
             });
         }
-        let stop = Stop::after(SAVING);
+        let stop = CancelToken::after(SAVING);
         services.stops().begin(session, &stop);
         job(Size::End, move || {
             let ending = exporter.save_or_go_on(&stop).map_err(|error| {
@@ -97,8 +97,8 @@ impl OpenSession {
     }
 
     /// What ends an export or an apply when the session does.
-    pub(super) fn stop(&self, services: &Services) -> Stop {
-        let stop = Stop::default();
+    pub(super) fn stop(&self, services: &Services) -> CancelToken {
+        let stop = CancelToken::default();
         services.stops().begin(self.public.id, &stop);
         stop
     }

@@ -1,4 +1,4 @@
-//! Makes one change on the host.
+//! Applies one step of a list to the host.
 //!
 //! What is new is made whole beside its place, under a name that nobody else takes, and then gets its
 //! name in one step that fails where somebody else was quicker: a name that must be free is taken
@@ -15,14 +15,15 @@ use agentfs_proto::message::DiffKind;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
-use crate::cancel::Stop;
+use crate::cancel::CancelToken;
+use crate::changes::{Object, Step};
+use crate::content;
 use crate::error::{StepError, StepResult};
 use crate::import::hard_links::{self, Names};
 use crate::import::source::Source;
 use crate::import::survey::object_of;
-use crate::import::target::{Found, Spot, Target};
-use crate::platform::{Pinned, exchange, rename_between, rename_new};
-use crate::{Object, Step, content};
+use crate::import::target::{Location, Metadata, Target};
+use crate::platform::{HostObject, exchange, rename_between, rename_new};
 
 /// The set-user-ID and the set-group-ID bit.
 const SET_UID: u32 = 0o4000;
@@ -30,28 +31,28 @@ const SET_GID: u32 = 0o2000;
 /// The owner may write.
 const WRITABLE: u32 = 0o200;
 
-/// Makes changes.
-pub(crate) struct Maker<'a> {
+/// Applies steps, one after the other.
+pub(crate) struct StepApplier<'a> {
     pub(crate) source: &'a Source,
     pub(crate) target: &'a Target,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a CancelToken,
     /// Whether what somebody else changed is replaced.
     pub(crate) force: bool,
-    /// Files that have several names and get a new content.
+    /// The files that have several names and get new contents.
     pub(crate) linked: HashSet<u64>,
-    /// Their names, once they were looked for.
+    /// The names of those files, once somebody needed them.
     pub(crate) names: Option<Names>,
-    /// Directories that get their attributes when all is in them.
+    /// The directories that get their attributes when everything is in them.
     pub(crate) directories: Vec<(&'a [u8], &'a Object)>,
 }
 
-impl<'a> Maker<'a> {
-    /// Makes one change. `seen` is what was there at the first look.
-    pub(crate) fn make(&mut self, step: &'a Step, seen: Option<Found>) -> StepResult {
+impl<'a> StepApplier<'a> {
+    /// Applies one step. `seen` is what the survey found there.
+    pub(crate) fn apply(&mut self, step: &'a Step, seen: Option<Metadata>) -> StepResult {
         self.stop.check()?;
         let path = relative(&step.path);
         match step.change {
-            // There is no path to it.
+            // No path leads to the object.
             DiffKind::TooDeep => Ok(()),
             DiffKind::Removed => self.remove(path, seen),
             DiffKind::Renamed => self.rename(relative(&step.from), path, seen),
@@ -69,19 +70,20 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// Gives the directories their attributes, the innermost first.
+    /// Sets the attributes of the directories, the innermost first.
     pub(crate) fn finish(&mut self) -> Result<(), (&'a [u8], StepError)> {
         for (path, object) in self.directories.drain(..).rev() {
-            let spot = self.target.spot(path).map_err(StepError::from);
-            let set = spot.and_then(|it| set_attributes(&it.dir, it.name, object));
+            let location = self.target.locate(path).map_err(StepError::from);
+            let set = location.and_then(|it| set_attributes(&it.dir, it.name, object));
             set.map_err(|error| (path, error))?;
         }
         Ok(())
     }
 
-    fn remove(&self, path: &[u8], seen: Option<Found>) -> StepResult {
-        let spot = self.target.spot(path)?;
-        let Some(found) = spot.look()? else {
+    /// Removes a name.
+    fn remove(&self, path: &[u8], seen: Option<Metadata>) -> StepResult {
+        let location = self.target.locate(path)?;
+        let Some(found) = location.look()? else {
             return Ok(());
         };
         self.expect(Some(found), seen)?;
@@ -90,7 +92,7 @@ impl<'a> Maker<'a> {
         } else {
             AtFlags::empty()
         };
-        match rustix::fs::unlinkat(&spot.dir, spot.name, flags) {
+        match rustix::fs::unlinkat(&location.dir, location.name, flags) {
             Err(Errno::NOENT) => Ok(()),
             // What others put into it stays, and so does the directory.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.force => Ok(()),
@@ -99,15 +101,15 @@ impl<'a> Maker<'a> {
         }
     }
 
-    fn rename(&self, from: &[u8], to: &[u8], seen: Option<Found>) -> StepResult {
-        let (from, to) = (self.target.spot(from)?, self.target.spot(to)?);
+    fn rename(&self, from: &[u8], to: &[u8], seen: Option<Metadata>) -> StepResult {
+        let (from, to) = (self.target.locate(from)?, self.target.locate(to)?);
         // Even when forced: another object that has the name by now is not what the branch moved.
         if !is_unchanged(from.look()?, seen) {
             return Err(StepError::Changed);
         }
         match rename_between(&from.dir, from.name, &to.dir, to.name) {
             Err(Errno::EXIST) if self.force => {}
-            // A filesystem that cannot do it at once.
+            // The filesystem cannot do it in one step.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.look()?.is_none() => {}
             Err(Errno::EXIST | Errno::NOENT) => return Err(StepError::Changed),
             result => return Ok(result?),
@@ -117,8 +119,8 @@ impl<'a> Maker<'a> {
         )?)
     }
 
-    /// Whether something still is what it was at the first look.
-    fn expect(&self, found: Option<Found>, seen: Option<Found>) -> StepResult {
+    /// Checks that something still is what the survey found.
+    fn expect(&self, found: Option<Metadata>, seen: Option<Metadata>) -> StepResult {
         if self.force || is_unchanged(found, seen) {
             return Ok(());
         }
@@ -126,8 +128,8 @@ impl<'a> Maker<'a> {
     }
 
     fn change_attributes(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
-        let spot = self.target.spot(path)?;
-        let found = spot.look()?.ok_or(StepError::Changed)?;
+        let location = self.target.locate(path)?;
+        let found = location.look()?.ok_or(StepError::Changed)?;
         if found.kind() != object.mode & 0o170_000 {
             return Err(StepError::Changed);
         }
@@ -138,13 +140,13 @@ impl<'a> Maker<'a> {
                 return Ok(());
             }
         }
-        set_attributes(&spot.dir, spot.name, object)
+        set_attributes(&location.dir, location.name, object)
     }
 
     fn make_directory(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
-        let spot = self.target.spot(path)?;
-        match rustix::fs::mkdirat(&spot.dir, spot.name, Mode::RWXU) {
-            Err(Errno::EXIST) if spot.look()?.is_some_and(|it| it.is_dir()) => {}
+        let location = self.target.locate(path)?;
+        match rustix::fs::mkdirat(&location.dir, location.name, Mode::RWXU) {
+            Err(Errno::EXIST) if location.look()?.is_some_and(|it| it.is_dir()) => {}
             Err(Errno::EXIST) => return Err(StepError::Changed),
             other => other?,
         }
@@ -152,49 +154,54 @@ impl<'a> Maker<'a> {
         Ok(())
     }
 
-    /// Makes an object, or gives a file its new content under all its names.
-    fn put(&mut self, path: &[u8], object: &Object, seen: Option<Found>) -> StepResult {
-        let spot = self.target.spot(path)?;
+    /// Creates an object, or gives a file its new content under all its names.
+    fn put(&mut self, path: &[u8], object: &Object, seen: Option<Metadata>) -> StepResult {
+        let location = self.target.locate(path)?;
         let temporary = temporary_name();
         let staged = self
-            .stage(&spot, &temporary, object)
-            .and_then(|()| set_attributes(&spot.dir, &temporary, object))
-            .and_then(|()| self.place(&spot, &temporary, seen));
+            .stage(&location, &temporary, object)
+            .and_then(|()| set_attributes(&location.dir, &temporary, object))
+            .and_then(|()| self.place(&location, &temporary, seen));
         if staged.is_err() {
-            spot.forget(&temporary);
+            location.forget(&temporary);
         }
         staged?;
         if let Some(old) = seen.filter(|it| it.is_file() && it.nlink > 1) {
-            self.link_others(path, &spot, old)?;
+            self.link_others(path, &location, old)?;
         }
         Ok(())
     }
 
-    fn stage(&self, spot: &Spot<'_>, temporary: &[u8], object: &Object) -> StepResult {
+    fn stage(&self, location: &Location<'_>, temporary: &[u8], object: &Object) -> StepResult {
         let Some(content) = &object.content else {
             if kind_of_mode(object.mode) == Some(ObjectKind::Symlink) {
                 return Ok(rustix::fs::symlinkat(
                     &*object.target.0,
-                    &spot.dir,
+                    &location.dir,
                     temporary,
                 )?);
             }
-            return make_special(spot, temporary, object);
+            return make_special(location, temporary, object);
         };
         let from = self.source.content(content)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let file = rustix::fs::openat(&spot.dir, temporary, flags, mode)?;
+        let file = rustix::fs::openat(&location.dir, temporary, flags, mode)?;
         content::copy(&from, &File::from(file), self.stop)?;
         Ok(())
     }
 
-    /// Gives what is under a temporary name its own.
-    fn place(&self, spot: &Spot<'_>, temporary: &[u8], seen: Option<Found>) -> StepResult {
-        let (dir, name) = (&spot.dir, spot.name);
+    /// Moves what has a temporary name to its own.
+    fn place(
+        &self,
+        location: &Location<'_>,
+        temporary: &[u8],
+        seen: Option<Metadata>,
+    ) -> StepResult {
+        let (dir, name) = (&location.dir, location.name);
         let taken = if seen.is_some() || self.force {
-            spot.look()?
+            location.look()?
         } else {
             None
         };
@@ -203,7 +210,7 @@ impl<'a> Maker<'a> {
             return match rename_new(dir, temporary, name) {
                 Err(Errno::EXIST) => Err(StepError::Changed),
                 Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                    self.expect(spot.look()?, None)?;
+                    self.expect(location.look()?, None)?;
                     Ok(rustix::fs::renameat(dir, temporary, dir, name)?)
                 }
                 result => Ok(result?),
@@ -216,43 +223,43 @@ impl<'a> Maker<'a> {
             Ok(()) => {}
             Err(Errno::NOENT) => return Err(StepError::Changed),
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                self.expect(spot.look()?, seen)?;
+                self.expect(location.look()?, seen)?;
                 return Ok(rustix::fs::renameat(dir, temporary, dir, name)?);
             }
             Err(errno) => return Err(errno.into()),
         }
-        let old = Spot {
-            dir: spot.dir.try_clone()?,
+        let old = Location {
+            dir: location.dir.try_clone()?,
             name: temporary,
         };
         let displaced = old.look()?;
         let is_directory = displaced.is_some_and(|it| it.is_dir());
         if is_directory || self.expect(displaced, seen).is_err() {
-            // Somebody was quicker: theirs gets its name again.
+            // Somebody else was quicker: their object gets its name back.
             exchange(dir, temporary, name)?;
             return Err(StepError::Changed);
         }
         Ok(rustix::fs::unlinkat(dir, temporary, AtFlags::empty())?)
     }
 
-    /// The file had other names in the project: they lead to the new one, too.
-    fn link_others(&mut self, path: &[u8], new: &Spot<'_>, old: Found) -> StepResult {
+    /// Links the other names that the file had in the project to the new file.
+    fn link_others(&mut self, path: &[u8], new: &Location<'_>, old: Metadata) -> StepResult {
         if self.names.is_none() {
             self.names = Some(hard_links::find(self.target, &self.linked, self.stop)?);
         }
         let names = self.names.as_ref().and_then(|all| all.get(&old.ino));
         for other in names.into_iter().flatten().filter(|it| *it != path) {
-            let spot = self.target.spot(other)?;
-            let is_old = |it: Found| (it.dev, it.ino) == (old.dev, old.ino);
-            let Some(found) = spot.look()?.filter(|it| is_old(*it)) else {
+            let location = self.target.locate(other)?;
+            let is_old = |it: Metadata| (it.dev, it.ino) == (old.dev, old.ino);
+            let Some(found) = location.look()?.filter(|it| is_old(*it)) else {
                 continue;
             };
             let temporary = temporary_name();
             let flags = AtFlags::empty();
-            rustix::fs::linkat(&new.dir, new.name, &spot.dir, &*temporary, flags)?;
-            let placed = self.place(&spot, &temporary, Some(found));
+            rustix::fs::linkat(&new.dir, new.name, &location.dir, &*temporary, flags)?;
+            let placed = self.place(&location, &temporary, Some(found));
             if placed.is_err() {
-                spot.forget(&temporary);
+                location.forget(&temporary);
             }
             placed?;
         }
@@ -260,8 +267,8 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Whether an object is the same as at the first look.
-fn is_unchanged(found: Option<Found>, seen: Option<Found>) -> bool {
+/// Returns whether an object is the same as the survey found it.
+fn is_unchanged(found: Option<Metadata>, seen: Option<Metadata>) -> bool {
     match (found, seen) {
         (None, None) => true,
         (Some(found), Some(seen)) => {
@@ -277,35 +284,35 @@ pub(crate) fn relative(path: &[u8]) -> &[u8] {
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn make_special(spot: &Spot<'_>, name: &[u8], object: &Object) -> StepResult {
+fn make_special(location: &Location<'_>, name: &[u8], object: &Object) -> StepResult {
     let kind = rustix::fs::FileType::from_raw_mode(object.mode);
     let (mode, rdev) = (Mode::RUSR | Mode::WUSR, object.rdev);
-    Ok(rustix::fs::mknodat(&spot.dir, name, kind, mode, rdev)?)
+    Ok(rustix::fs::mknodat(&location.dir, name, kind, mode, rdev)?)
 }
 
-/// macOS makes such files by path only, which would follow links on the way.
+/// Fails: macOS creates such files by path only, which would follow links on the way.
 #[cfg(target_vendor = "apple")]
-fn make_special(_: &Spot<'_>, _: &[u8], _: &Object) -> StepResult {
+fn make_special(_: &Location<'_>, _: &[u8], _: &Object) -> StepResult {
     Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into())
 }
 
-/// Owner and group if this is root, extended attributes, permissions, and then the times.
+/// Sets the owner and the group if this is root, then extended attributes, permissions and times.
 fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
-    let pinned = Pinned::at(&dir, name)?;
+    let made = HostObject::at(&dir, name)?;
     let is_link = kind_of_mode(object.mode) == Some(ObjectKind::Symlink);
-    if Found::of(&pinned.stat()?).kind() != object.mode & 0o170_000 {
+    if Metadata::of(&made.stat()?).kind() != object.mode & 0o170_000 {
         return Err(StepError::Changed);
     }
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(object.uid), Gid::from_raw(object.gid));
-        pinned.set_owner(uid, gid)?;
+        made.set_owner(uid, gid)?;
     }
     if !is_link {
         for (name, value) in &object.xattrs {
-            pinned.set_xattr(name, value)?;
+            made.set_xattr(name, value)?;
         }
-        let mode = permissions(object, Found::of(&pinned.stat()?));
-        pinned.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
+        let mode = permissions(object, Metadata::of(&made.stat()?));
+        made.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
     }
     let time = Timespec {
         tv_sec: object.mtime_ns.div_euclid(1_000_000_000),
@@ -322,9 +329,9 @@ fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
     Ok(rustix::fs::utimensat(&dir, name, &times, flags)?)
 }
 
-/// The permissions of an object. A program that runs as its owner or group does so only where that is
-/// the one that the branch had.
-fn permissions(object: &Object, made: Found) -> u32 {
+/// Returns the permissions for an object. The set-user-ID and set-group-ID bits stay only where the
+/// owner and the group are those that the branch had.
+fn permissions(object: &Object, made: Metadata) -> u32 {
     let mut mode = object.mode & 0o7777;
     if made.uid != object.uid {
         mode &= !SET_UID;
@@ -337,7 +344,7 @@ fn permissions(object: &Object, made: Found) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Found, Object, permissions, temporary_name};
+    use super::{Metadata, Object, permissions, temporary_name};
     use agentfs_proto::bytes::Bytes;
 
     #[test]
@@ -351,7 +358,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let dir = std::fs::File::open(directory.path()).expect("opened");
         let file = tempfile::tempfile_in(directory.path()).expect("a file");
-        let stat = |file: &std::fs::File| Found::of(&rustix::fs::fstat(file).expect("a stat"));
+        let stat = |file: &std::fs::File| Metadata::of(&rustix::fs::fstat(file).expect("a stat"));
         let made = stat(&file);
         let mut object = Object {
             uid: made.uid,

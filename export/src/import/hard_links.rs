@@ -5,16 +5,16 @@ use std::collections::{HashMap, HashSet};
 use agentfs_core::beneath;
 use rustix::fs::{Dir, FileType, OFlags};
 
-use crate::cancel::Stop;
+use crate::cancel::CancelToken;
 use crate::error::StepResult;
 use crate::import::target::{Target, number};
 
 /// The paths of files, by their inode numbers.
 pub(crate) type Names = HashMap<u64, Vec<Vec<u8>>>;
 
-/// Finds the names of these files: all of the project is looked through. Directories that cannot be
-/// read are left out.
-pub(crate) fn find(target: &Target, files: &HashSet<u64>, stop: &Stop) -> StepResult<Names> {
+/// Returns the names of these files. The whole project is searched, but for directories that cannot be
+/// read.
+pub(crate) fn find(target: &Target, files: &HashSet<u64>, stop: &CancelToken) -> StepResult<Names> {
     let mut names = Names::new();
     let mut open: Vec<Vec<u8>> = vec![Vec::new()];
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;

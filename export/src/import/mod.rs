@@ -1,4 +1,5 @@
-//! From a directory to the project.
+//! Imports an exported directory into a project: [`survey`](mod@survey) finds how far the project is
+//! from each step of the list, and [`apply_step`] applies the steps that are left.
 
 pub(crate) mod apply_step;
 mod hard_links;
@@ -11,75 +12,77 @@ use std::collections::HashSet;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 
+use crate::changes::Step;
 use crate::error::StepError;
-use crate::import::apply_step::Maker;
-use crate::import::survey::{Look, State, look};
-use crate::{ExportError, Source, Step, Stop, Target, UnreadFile};
+use crate::import::apply_step::StepApplier;
+use crate::import::survey::{Finding, State, survey};
+use crate::{CancelToken, ExportError, Source, Target, UnreadFile};
 
-/// How to go about conflicts.
+/// What an import does about conflicts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// Only look.
+    /// Change nothing, and report what would be done.
     DryRun,
-    /// Do nothing if there is one.
+    /// Change nothing if there is a conflict.
     Refuse,
     /// Take the side of the branch.
     Force,
 }
 
-/// What was done, or would be.
+/// What an import changed, or would change.
 #[derive(Debug)]
-pub struct Carried {
-    /// Each with its path, in their order, without those that had been made earlier.
+pub struct Imported {
+    /// The changes with their paths, in their order, without those that had been applied earlier.
     pub changes: Vec<(DiffKind, Bytes)>,
-    /// Those of them that were made.
+    /// The changes that were applied now.
     pub made: Vec<(DiffKind, Bytes)>,
-    /// How many had been made earlier.
+    /// How many changes had been applied earlier.
     pub made_before: usize,
-    /// What the project changed since the branch saw it, or since the list was written.
+    /// The paths that the project changed since the branch saw them, or since the list was written.
     pub conflicts: Vec<Bytes>,
-    /// Why the others were not made.
+    /// Why the other changes were not applied.
     pub failures: Vec<ExportError>,
 }
 
-/// Carries the changes of an exported branch over to a directory. With conflicts nothing is done,
-/// unless it is forced. What is made already is no conflict and is not made again, so that what was
-/// interrupted can be finished. The directory is to be [locked](Target::lock).
+/// Applies the changes of an exported branch to a directory, which the caller has
+/// [locked](Target::lock). With conflicts nothing is changed, unless the mode is [`Mode::Force`]. A
+/// change that is applied already is no conflict and is not applied again, so an import that was
+/// interrupted can be finished by another one.
 ///
 /// # Errors
 ///
-/// [`ExportError`], before anything is done.
-pub fn carry(
+/// [`ExportError`] when the survey fails. Nothing is changed then.
+pub fn import(
     source: &Source,
     target: &Target,
     mode: Mode,
-    stop: &Stop,
-) -> Result<Carried, ExportError> {
+    stop: &CancelToken,
+) -> Result<Imported, ExportError> {
     let steps = source.steps();
-    let looks = look(source, target, stop)?;
-    let conflicts = conflicts(source, &looks);
+    let findings = survey(source, target, stop)?;
+    let conflicts = conflicts(source, &findings);
     let to_do = || {
-        let both = steps.iter().zip(&looks);
-        both.filter(|(_, look)| look.state != State::Done)
+        let both = steps.iter().zip(&findings);
+        both.filter(|(_, finding)| finding.state != State::Done)
     };
     let changes: Vec<_> = to_do()
         .map(|(step, _)| (step.change, step.path.clone()))
         .collect();
-    let mut carried = Carried {
+    let mut imported = Imported {
         made: Vec::new(),
         made_before: steps.len() - changes.len(),
         changes,
         conflicts,
         failures: Vec::new(),
     };
-    if mode == Mode::DryRun || (mode == Mode::Refuse && !carried.conflicts.is_empty()) {
-        return Ok(carried);
+    if mode == Mode::DryRun || (mode == Mode::Refuse && !imported.conflicts.is_empty()) {
+        return Ok(imported);
     }
-    let linked = to_do().filter_map(|(step, look)| {
-        let old = look.seen.filter(|it| it.is_file() && it.nlink > 1)?;
+    let linked = to_do().filter_map(|(step, finding)| {
+        let old = finding.seen.filter(|it| it.is_file() && it.nlink > 1)?;
         (step.change == DiffKind::Content).then_some(old.ino)
     });
-    let mut maker = Maker {
+    let mut applier = StepApplier {
         source,
         target,
         stop,
@@ -88,96 +91,96 @@ pub fn carry(
         names: None,
         directories: Vec::new(),
     };
-    let mut held = held(steps, &looks);
-    for (step, look) in to_do() {
+    let mut blocked = blocked(steps, &findings);
+    for (step, finding) in to_do() {
         let display = target.display(&step.path);
-        if is_refused(step, look) {
-            carried.failures.push(ExportError::Kept(display));
+        if is_refused(step, finding) {
+            imported.failures.push(ExportError::Kept(display));
             continue;
         }
-        if is_held(&held, step) {
-            hold(&mut held, step);
-            carried.failures.push(ExportError::Depends(display));
+        if is_blocked(&blocked, step) {
+            block(&mut blocked, step);
+            imported.failures.push(ExportError::Depends(display));
             continue;
         }
-        match maker.make(step, look.seen) {
-            Ok(()) => carried.made.push((step.change, step.path.clone())),
-            Err(StepError::Stopped) => {
-                carried.failures.push(ExportError::Stopped);
+        match applier.apply(step, finding.seen) {
+            Ok(()) => imported.made.push((step.change, step.path.clone())),
+            Err(StepError::Cancelled) => {
+                imported.failures.push(ExportError::Cancelled);
                 break;
             }
             Err(error) => {
-                hold(&mut held, step);
-                carried.failures.push(error.at(display));
+                block(&mut blocked, step);
+                imported.failures.push(error.at(display));
             }
         }
     }
-    if let Err((path, error)) = maker.finish() {
+    if let Err((path, error)) = applier.finish() {
         let error = error.at(target.display(path));
-        carried.failures.push(error);
+        imported.failures.push(error);
     }
-    Ok(carried)
+    Ok(imported)
 }
 
-/// Returns whether a rename is never made, not even when it is forced: another object has the name.
-fn is_refused(step: &Step, look: &Look) -> bool {
-    step.change == DiffKind::Renamed && look.state == State::Conflict && !look.is_recorded
+/// Returns whether a rename is never applied, not even when it is forced: another object has the name.
+fn is_refused(step: &Step, finding: &Finding) -> bool {
+    step.change == DiffKind::Renamed && finding.state == State::Conflict && !finding.is_recorded
 }
 
-/// Returns the paths at which nothing is changed, because a rename there or a rename that leads there
-/// is refused. Earlier steps may make room for such a rename, so all of them are looked at.
-fn held<'a>(steps: &'a [Step], looks: &[Look]) -> HashSet<&'a [u8]> {
-    let mut held = HashSet::new();
+/// Returns the paths at which nothing is changed, because a rename from or to them is refused. Earlier
+/// steps may make room for such a rename, so all steps are considered.
+fn blocked<'a>(steps: &'a [Step], findings: &[Finding]) -> HashSet<&'a [u8]> {
+    let mut blocked = HashSet::new();
     for (step, _) in steps
         .iter()
-        .zip(looks)
-        .filter(|(step, look)| is_refused(step, look))
+        .zip(findings)
+        .filter(|(step, finding)| is_refused(step, finding))
     {
-        hold(&mut held, step);
+        block(&mut blocked, step);
     }
     loop {
-        let count = held.len();
+        let count = blocked.len();
         let open = steps
             .iter()
-            .zip(looks)
-            .filter(|(_, look)| look.state != State::Done);
+            .zip(findings)
+            .filter(|(_, finding)| finding.state != State::Done);
         for (step, _) in open {
-            if is_held(&held, step) {
-                hold(&mut held, step);
+            if is_blocked(&blocked, step) {
+                block(&mut blocked, step);
             }
         }
-        if held.len() == count {
-            return held;
+        if blocked.len() == count {
+            return blocked;
         }
     }
 }
 
-fn hold<'a>(held: &mut HashSet<&'a [u8]>, step: &'a Step) {
-    held.insert(&step.path);
+fn block<'a>(blocked: &mut HashSet<&'a [u8]>, step: &'a Step) {
+    blocked.insert(&step.path);
     if step.change == DiffKind::Renamed {
-        held.insert(&step.from);
+        blocked.insert(&step.from);
     }
 }
 
-/// Returns whether a step is at such a path or below one.
-fn is_held(held: &HashSet<&[u8]>, step: &Step) -> bool {
+/// Returns whether a step is at a blocked path or below one.
+fn is_blocked(blocked: &HashSet<&[u8]>, step: &Step) -> bool {
     let is_below = |path: &Bytes| {
         let path: &[u8] = path;
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let mut parents = slashes.filter_map(|(at, _)| path.get(..at));
-        held.contains(path) || parents.any(|parent| held.contains(parent))
+        blocked.contains(path) || parents.any(|parent| blocked.contains(parent))
     };
     is_below(&step.path) || (step.change == DiffKind::Renamed && is_below(&step.from))
 }
 
-fn conflicts(source: &Source, looks: &[Look]) -> Vec<Bytes> {
-    let steps = || source.steps().iter().zip(looks);
+fn conflicts(source: &Source, findings: &[Finding]) -> Vec<Bytes> {
+    let steps = || source.steps().iter().zip(findings);
     let is_about =
         |step: &Step, path: &Bytes| [&step.path, &step.original, &step.from].contains(&path);
-    // What was in conflict and was made nevertheless is none any more.
+    // What was in conflict and was applied nevertheless is no conflict any more.
     let is_open = |path: &&Bytes| {
         let mut about = steps().filter(|(step, _)| is_about(step, path)).peekable();
-        about.peek().is_none() || about.any(|(_, look)| look.state != State::Done)
+        about.peek().is_none() || about.any(|(_, finding)| finding.state != State::Done)
     };
     let mut conflicts: Vec<Bytes> = source
         .list
@@ -186,7 +189,7 @@ fn conflicts(source: &Source, looks: &[Look]) -> Vec<Bytes> {
         .filter(is_open)
         .cloned()
         .collect();
-    let found = steps().filter(|(_, look)| look.state == State::Conflict);
+    let found = steps().filter(|(_, finding)| finding.state == State::Conflict);
     conflicts.extend(found.map(|(step, _)| step.path.clone()));
     conflicts.sort();
     conflicts.dedup();
@@ -194,7 +197,7 @@ fn conflicts(source: &Source, looks: &[Look]) -> Vec<Bytes> {
 }
 
 impl Source {
-    /// Files of the branch that could not be read when this was written.
+    /// Returns the files of the branch that could not be read when the directory was written.
     pub fn unread(&self) -> &[UnreadFile] {
         &self.list.unread
     }

@@ -1,5 +1,5 @@
-//! Reads a directory of changes that was written earlier. What it says is done on the host as the
-//! user who reads it, so nobody else may have had a hand in it.
+//! Reads a directory of changes that was written earlier. The changes are applied to the host with the
+//! rights of the user who reads them, so nobody else may be able to write to the directory.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -14,17 +14,18 @@ use agentfs_proto::bytes::Bytes;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
-use crate::import::target::Found;
-use crate::{ExportError, FORMAT, LIST, List, Step, inside};
+use crate::ExportError;
+use crate::changes::{FORMAT, LIST, List, Step, inside};
+use crate::import::target::Metadata;
 
-/// Such a directory.
+/// A directory of changes.
 #[derive(Debug)]
 pub struct Source {
     root: OwnedFd,
     path: PathBuf,
     /// What `changes.json` says.
     pub list: List,
-    /// Directories in it that were looked at.
+    /// The directories in it that were checked.
     checked: RefCell<HashSet<Vec<u8>>>,
 }
 
@@ -33,7 +34,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`ExportError`] when there is none, or somebody else could have written it.
+    /// [`ExportError`] when there is no such directory, or somebody else could have written it.
     pub fn open(path: &Path) -> Result<Self, ExportError> {
         let failed = |error| ExportError::Io(path.to_owned(), error);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -50,7 +51,7 @@ impl Source {
         })
     }
 
-    /// Where it is.
+    /// Returns where the directory is.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -67,7 +68,7 @@ impl Source {
         file_in(&self.root, relative, &display)
     }
 
-    /// Looks at the directories on the way to a path, each once.
+    /// Checks the directories on the way to a path, each once.
     fn check_directories(&self, path: &[u8]) -> Result<(), ExportError> {
         let mut checked = self.checked.borrow_mut();
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -98,11 +99,11 @@ fn file_in(root: impl AsFd, path: &[u8], display: &Path) -> Result<File, ExportE
     Ok(opened.into())
 }
 
-/// It must belong to this user or to root, and nobody else may write to it.
-fn check(opened: impl AsFd, path: &Path) -> Result<Found, ExportError> {
+/// Checks that an object belongs to this user or to root, and that nobody else may write to it.
+fn check(opened: impl AsFd, path: &Path) -> Result<Metadata, ExportError> {
     let stat = rustix::fs::fstat(opened)
         .map_err(|errno| ExportError::Io(path.to_owned(), errno.into()))?;
-    let found = Found::of(&stat);
+    let found = Metadata::of(&stat);
     if found.uid != 0 && found.uid != geteuid().as_raw() {
         let uid = found.uid;
         let path = path.to_owned();

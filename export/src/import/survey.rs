@@ -1,5 +1,5 @@
-//! Looks how far the host is from each change of a list, before anything is done: what is as the
-//! list expects it, what is done already, and what somebody else changed.
+//! Surveys the host before anything is applied: for each step of a list, whether the host is as the list
+//! expects it, whether the step is done already, or whether somebody else changed what it changes.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -13,41 +13,42 @@ use agentfs_proto::message::DiffKind;
 use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 
-use crate::cancel::Stop;
+use crate::cancel::CancelToken;
+use crate::changes::{LIST, Object, Step, alike, moved};
 use crate::error::StepError;
 use crate::import::source::Source;
-use crate::import::target::{Found, Target};
-use crate::platform::Pinned;
-use crate::{ExportError, Object, Step, alike, content, moved};
+use crate::import::target::{Metadata, Target};
+use crate::platform::HostObject;
+use crate::{ExportError, content};
 
 /// The type of a symbolic link.
 const LINK: u32 = 0o120_000;
 /// The type of a directory.
 const DIRECTORY: u32 = 0o040_000;
 
-/// What is to be done about a step.
+/// How far a step is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
-    /// It can be made.
+    /// It can be applied.
     ToDo,
-    /// It is made already.
+    /// It is applied already.
     Done,
-    /// Somebody else changed what it changes.
+    /// Somebody else changed what the step changes.
     Conflict,
 }
 
-/// What was found about a step.
+/// What the survey found about a step.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Finding {
     pub(crate) state: State,
-    /// What it takes the place of, changes or moves, when its turn comes.
-    pub(crate) seen: Option<Found>,
+    /// The object that the step replaces, changes or moves when its turn comes.
+    pub(crate) seen: Option<Metadata>,
     /// Of a rename: whether that is what the list says, and no other object that has its name.
     pub(crate) is_recorded: bool,
 }
 
-impl Look {
-    fn new(state: State, seen: Option<Found>) -> Self {
+impl Finding {
+    fn new(state: State, seen: Option<Metadata>) -> Self {
         Self {
             state,
             seen,
@@ -55,7 +56,7 @@ impl Look {
         }
     }
 
-    fn recorded(state: State, seen: Option<Found>) -> Self {
+    fn recorded(state: State, seen: Option<Metadata>) -> Self {
         Self {
             is_recorded: true,
             ..Self::new(state, seen)
@@ -63,7 +64,7 @@ impl Look {
     }
 }
 
-/// Why there is no look.
+/// Why nothing can be found out about a step.
 enum Trouble {
     /// A symbolic link or a mount is in the way, which somebody else put there.
     Blocked,
@@ -83,32 +84,32 @@ struct Rename<'a> {
     is_done: bool,
 }
 
-struct Looker<'a> {
+struct Surveyor<'a> {
     source: &'a Source,
     target: &'a Target,
-    stop: &'a Stop,
+    stop: &'a CancelToken,
     /// Whether this is the directory that the list was written for: inode numbers can be compared.
     is_recorded_directory: bool,
     renames: Vec<Rename<'a>>,
-    /// Steps that put something at a path.
+    /// The steps that put something at a path.
     filling: HashMap<&'a [u8], Vec<usize>>,
-    /// Steps that take something away from a path.
+    /// The steps that take something away from a path.
     freeing: HashMap<&'a [u8], Vec<usize>>,
-    /// Where what they take away is now.
+    /// Where the objects that those steps take away are now.
     leaving: HashSet<Vec<u8>>,
 }
 
-/// Looks at every step.
-pub(crate) fn look(
+/// Surveys every step.
+pub(crate) fn survey(
     source: &Source,
     target: &Target,
-    stop: &Stop,
-) -> Result<Vec<Look>, ExportError> {
+    stop: &CancelToken,
+) -> Result<Vec<Finding>, ExportError> {
     let steps = source.steps();
     let identity = target
         .identity()
         .map_err(|error| ExportError::Io(target.path().to_owned(), error))?;
-    let mut looker = Looker {
+    let mut surveyor = Surveyor {
         source,
         target,
         stop,
@@ -120,16 +121,16 @@ pub(crate) fn look(
     };
     for (index, step) in steps.iter().enumerate() {
         match step.change {
-            DiffKind::Removed => looker.frees(&step.path, index),
+            DiffKind::Removed => surveyor.frees(&step.path, index),
             DiffKind::Renamed => {
-                looker.frees(&step.from, index);
-                looker.fills(&step.path, index);
+                surveyor.frees(&step.from, index);
+                surveyor.fills(&step.path, index);
             }
-            DiffKind::Added => looker.fills(&step.path, index),
+            DiffKind::Added => surveyor.fills(&step.path, index),
             DiffKind::Content | DiffKind::Attributes | DiffKind::TooDeep => {}
         }
     }
-    let mut looks = vec![Look::new(State::Conflict, None); steps.len()];
+    let mut findings = vec![Finding::new(State::Conflict, None); steps.len()];
     let is_rename = |step: &Step| step.change == DiffKind::Renamed;
     for renames_only in [true, false] {
         for (index, step) in steps.iter().enumerate() {
@@ -137,31 +138,31 @@ pub(crate) fn look(
                 continue;
             }
             stop.check()?;
-            let found = match looker.look(index, step) {
+            let found = match surveyor.look(index, step) {
                 Ok(found) => found,
-                Err(Trouble::Blocked) => Look::new(State::Conflict, None),
+                Err(Trouble::Blocked) => Finding::new(State::Conflict, None),
                 Err(Trouble::Fatal(error)) => return Err(error),
             };
             if renames_only {
-                looker.renames.push(Rename {
+                surveyor.renames.push(Rename {
                     index,
                     from: &step.from,
                     to: &step.path,
                     is_done: found.state == State::Done,
                 });
             }
-            if let Some(look) = looks.get_mut(index) {
-                *look = found;
+            if let Some(finding) = findings.get_mut(index) {
+                *finding = found;
             }
         }
         if renames_only {
-            looker.note_leaving(steps);
+            surveyor.note_leaving(steps);
         }
     }
-    Ok(looks)
+    Ok(findings)
 }
 
-impl<'a> Looker<'a> {
+impl<'a> Surveyor<'a> {
     fn fills(&mut self, path: &'a Bytes, index: usize) {
         self.filling.entry(path).or_default().push(index);
     }
@@ -170,8 +171,8 @@ impl<'a> Looker<'a> {
         self.freeing.entry(path).or_default().push(index);
     }
 
-    /// Where what has this path at a step is now: the renames before it that are not made are still
-    /// to come.
+    /// Returns where the object that has this path at a step is now. Earlier renames that are not applied
+    /// are still to come.
     fn locate(&self, path: &Bytes, index: usize) -> Vec<u8> {
         let mut path = path.clone();
         let earlier = self.renames.iter().rev();
@@ -197,7 +198,7 @@ impl<'a> Looker<'a> {
         }
     }
 
-    fn see(&self, path: &[u8]) -> Result<Option<Found>, Trouble> {
+    fn see(&self, path: &[u8]) -> Result<Option<Metadata>, Trouble> {
         self.target
             .look(path)
             .map_err(|error| match Errno::from_io_error(&error) {
@@ -210,18 +211,18 @@ impl<'a> Looker<'a> {
         self.target.path().join(OsStr::from_bytes(path))
     }
 
-    fn look(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
+    fn look(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
         match step.change {
             DiffKind::Renamed => self.look_at_rename(index, step),
             DiffKind::Removed => self.look_at_removal(index, step),
             DiffKind::Added => self.look_at_addition(index, step),
             DiffKind::Content | DiffKind::Attributes => self.look_at_change(index, step),
-            // There is no path to it, and nothing to do. Exports have no such step.
-            DiffKind::TooDeep => Ok(Look::new(State::Done, None)),
+            // No path leads to the object, so nothing is to be done. Exports have no such step.
+            DiffKind::TooDeep => Ok(Finding::new(State::Done, None)),
         }
     }
 
-    fn look_at_rename(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
+    fn look_at_rename(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
         let from = self.see(&self.locate(&step.from, index))?;
         let path = self.locate(&step.path, index);
         let to = self.see(&path)?;
@@ -229,14 +230,15 @@ impl<'a> Looker<'a> {
         let (last_path, objects) = self.follow(index, step);
         let last = self.see(&last_path)?;
         let Some(before) = step.before else {
-            return Ok(Look::new(State::Conflict, from));
+            return Ok(Finding::new(State::Conflict, from));
         };
-        let stamp_of = |found: Option<Found>| found.map(|it| it.stamp());
-        let is_it = |found: Option<Found>| {
+        let stamp_of = |found: Option<Metadata>| found.map(|it| it.stamp());
+        let is_it = |found: Option<Metadata>| {
             self.is_recorded_directory
                 && stamp_of(found).is_some_and(|it| before.is_same_object(&it))
         };
-        let is_like = |found: Option<Found>| stamp_of(found).is_some_and(|it| before.is_like(&it));
+        let is_like =
+            |found: Option<Metadata>| stamp_of(found).is_some_and(|it| before.is_like(&it));
         let mut freeing = self.freeing.get(&*step.path).into_iter().flatten();
         let is_freed = freeing.any(|earlier| *earlier < index);
         let is_refilled = self.filling.get(&*step.from).into_iter().flatten();
@@ -249,10 +251,10 @@ impl<'a> Looker<'a> {
             } else {
                 State::Conflict
             };
-            return Ok(Look::recorded(state, from));
+            return Ok(Finding::recorded(state, from));
         }
         if is_it(to) || is_it(last) {
-            return Ok(Look::new(State::Done, from));
+            return Ok(Finding::new(State::Done, from));
         }
         if before.kind == DIRECTORY {
             // The stamp of a directory tells nothing about which one it is.
@@ -261,9 +263,9 @@ impl<'a> Looker<'a> {
                 && is_free
                 && (!is_refilled || (to.is_none() && last.is_none()));
             return Ok(if is_to_do {
-                Look::recorded(State::ToDo, from)
+                Finding::recorded(State::ToDo, from)
             } else {
-                Look::new(State::Conflict, from)
+                Finding::new(State::Conflict, from)
             });
         }
         let mut has_moved = is_like(last) || (is_like(to) && !self.is_leaving(&path, index));
@@ -275,11 +277,11 @@ impl<'a> Looker<'a> {
             }
         }
         Ok(match (is_like(from), has_moved) {
-            (false, true) => Look::new(State::Done, from),
-            (true, false) if is_free => Look::recorded(State::ToDo, from),
-            (true, false) => Look::recorded(State::Conflict, from),
+            (false, true) => Finding::new(State::Done, from),
+            (true, false) if is_free => Finding::recorded(State::ToDo, from),
+            (true, false) => Finding::recorded(State::Conflict, from),
             // Both names have a file that could be the one that moves, or none has.
-            (true, true) | (false, false) => Look::new(State::Conflict, from),
+            (true, true) | (false, false) => Finding::new(State::Conflict, from),
         })
     }
 
@@ -312,10 +314,10 @@ impl<'a> Looker<'a> {
         open.any(|it| self.locate(it.from, it.index) == path)
     }
 
-    fn look_at_removal(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
+    fn look_at_removal(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
         let path = self.locate(&step.path, index);
         let Some(found) = self.see(&path)? else {
-            return Ok(Look::new(State::Done, None));
+            return Ok(Finding::new(State::Done, None));
         };
         let state = if alike(Some(found.stamp()), step.before) {
             if found.is_dir() && self.has_others(&path)? {
@@ -328,16 +330,16 @@ impl<'a> Looker<'a> {
         } else {
             State::Conflict
         };
-        Ok(Look::new(state, Some(found)))
+        Ok(Finding::new(state, Some(found)))
     }
 
-    /// Whether a later step put what is there into the place of what was removed.
+    /// Returns whether a later step put the object that is there into the place of the removed one.
     fn is_filled(
         &self,
         index: usize,
         step: &Step,
         path: &[u8],
-        found: Found,
+        found: Metadata,
     ) -> Result<bool, Trouble> {
         let filling = self.filling.get(&*step.path).into_iter().flatten();
         for later in filling.filter(|later| **later > index) {
@@ -360,7 +362,7 @@ impl<'a> Looker<'a> {
         Ok(false)
     }
 
-    /// Whether a directory that is to go has something that does not go.
+    /// Returns whether a directory that is to be removed holds something that stays.
     fn has_others(&self, path: &[u8]) -> Result<bool, Trouble> {
         let failed = |errno: Errno| ExportError::Io(self.display(path), errno.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -376,11 +378,11 @@ impl<'a> Looker<'a> {
         Ok(false)
     }
 
-    fn look_at_addition(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
+    fn look_at_addition(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
         let path = self.locate(&step.path, index);
         let object = object_of(self.source, step)?;
         let Some(found) = self.see(&path)? else {
-            return Ok(Look::new(State::ToDo, None));
+            return Ok(Finding::new(State::ToDo, None));
         };
         let freeing = self.freeing.get(&*step.path).into_iter().flatten();
         let is_made = |step: usize| {
@@ -390,7 +392,7 @@ impl<'a> Looker<'a> {
         let mut earlier = freeing.filter(|earlier| **earlier < index);
         let is_freed = earlier.any(|earlier| !is_made(*earlier));
         if is_freed && alike(Some(found.stamp()), step.before) {
-            return Ok(Look::new(State::ToDo, None));
+            return Ok(Finding::new(State::ToDo, None));
         }
         let state = if self.is_leaving(&path, index) {
             State::Conflict
@@ -401,14 +403,14 @@ impl<'a> Looker<'a> {
         } else {
             State::Conflict
         };
-        Ok(Look::new(state, Some(found)))
+        Ok(Finding::new(state, Some(found)))
     }
 
-    fn look_at_change(&self, index: usize, step: &Step) -> Result<Look, Trouble> {
+    fn look_at_change(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
         let path = self.locate(&step.path, index);
         let object = object_of(self.source, step)?;
         let Some(found) = self.see(&path)? else {
-            return Ok(Look::new(State::Conflict, None));
+            return Ok(Finding::new(State::Conflict, None));
         };
         let is_expected = alike(Some(found.stamp()), step.before);
         // A stamp tells of another content, and nothing of the attributes.
@@ -420,11 +422,11 @@ impl<'a> Looker<'a> {
         } else {
             State::Conflict
         };
-        Ok(Look::new(state, Some(found)))
+        Ok(Finding::new(state, Some(found)))
     }
 
     /// Whether what is there is what the branch has.
-    fn is_as(&self, path: &[u8], found: Found, object: &Object) -> Result<bool, ExportError> {
+    fn is_as(&self, path: &[u8], found: Metadata, object: &Object) -> Result<bool, ExportError> {
         // Which of the other bits are kept depends on the owner.
         let is_link = found.kind() == LINK;
         let is_alike = if is_link {
@@ -439,9 +441,9 @@ impl<'a> Looker<'a> {
             return self.has_content(path, content);
         }
         if is_link {
-            let spot = self.target.spot(path);
+            let location = self.target.locate(path);
             let text =
-                spot.and_then(|it| Ok(rustix::fs::readlinkat(&it.dir, it.name, Vec::new())?));
+                location.and_then(|it| Ok(rustix::fs::readlinkat(&it.dir, it.name, Vec::new())?));
             return Ok(text.is_ok_and(|text| text.as_bytes() == &*object.target));
         }
         if found.is_dir() || found.is_file() {
@@ -462,7 +464,7 @@ impl<'a> Looker<'a> {
         let wanted = self.source.content(content)?;
         match content::is_same(&File::from(opened), &wanted, self.stop) {
             Ok(is_same) => Ok(is_same),
-            Err(StepError::Stopped) => Err(ExportError::Stopped),
+            Err(StepError::Cancelled) => Err(ExportError::Cancelled),
             Err(_) => Ok(false),
         }
     }
@@ -471,20 +473,20 @@ impl<'a> Looker<'a> {
         if object.xattrs.is_empty() {
             return true;
         }
-        let pinned = Pinned::at(self.target.root(), path);
-        pinned.is_ok_and(|pinned| {
+        let found = HostObject::at(self.target.root(), path);
+        found.is_ok_and(|found| {
             let has =
-                |(name, value): &(Bytes, Bytes)| pinned.xattr(name).is_ok_and(|it| it == value.0);
+                |(name, value): &(Bytes, Bytes)| found.xattr(name).is_ok_and(|it| it == value.0);
             object.xattrs.iter().all(has)
         })
     }
 }
 
-/// What a step leaves.
+/// Returns the state in which a step leaves its object.
 pub(crate) fn object_of<'a>(source: &Source, step: &'a Step) -> Result<&'a Object, ExportError> {
     let missing = || {
         let why = format!("{} has no state after its change", step.path);
-        ExportError::List(source.path().join(crate::LIST), why)
+        ExportError::List(source.path().join(LIST), why)
     };
     step.after.as_ref().ok_or_else(missing)
 }

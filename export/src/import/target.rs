@@ -1,5 +1,5 @@
-//! The directory that changes are carried over to: everything below it is reached from its
-//! descriptor, through no symbolic link and into nothing that is mounted there.
+//! The directory that changes are applied to. Everything below it is reached from its descriptor,
+//! through no symbolic link and into nothing that is mounted there.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,21 +11,21 @@ use agentfs_core::beneath;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::platform::DIRECTORY;
-use crate::{Identity, Stamp, split};
+use crate::changes::{Identity, Stamp, split};
+use crate::platform::{self, DIRECTORY};
 
 const TYPE_MASK: u32 = 0o170_000;
 const DIRECTORY_TYPE: u32 = 0o040_000;
 const FILE_TYPE: u32 = 0o100_000;
 
-/// A number of the system in one type.
+/// Converts a number, whose type differs between systems.
 pub(crate) fn number<T: TryInto<u64>>(number: T) -> u64 {
     number.try_into().unwrap_or(u64::MAX)
 }
 
 /// What the host says of an object.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
+pub(crate) struct Metadata {
     pub(crate) dev: u64,
     pub(crate) ino: u64,
     pub(crate) uid: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Found {
     born_ns: Option<i64>,
 }
 
-impl Found {
+impl Metadata {
     pub(crate) fn of(stat: &Stat) -> Self {
         let seconds: i64 = stat.st_mtime;
         let nanos = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
@@ -89,27 +89,27 @@ impl Found {
     }
 }
 
-/// The directory.
+/// The directory that changes are applied to.
 #[derive(Debug)]
 pub struct Target {
     root: OwnedFd,
     path: PathBuf,
 }
 
-/// A name in a directory.
+/// Where an object is: its directory, and its name in it.
 #[derive(Debug)]
-pub(crate) struct Spot<'a> {
+pub(crate) struct Location<'a> {
     pub(crate) dir: OwnedFd,
     /// Empty for the root itself.
     pub(crate) name: &'a [u8],
 }
 
-impl Spot<'_> {
-    pub(crate) fn look(&self) -> io::Result<Option<Found>> {
+impl Location<'_> {
+    pub(crate) fn look(&self) -> io::Result<Option<Metadata>> {
         look_at(self.dir.as_fd(), self.name)
     }
 
-    /// Removes what was made under a temporary name, if it still has it: what failed is told.
+    /// Removes what was created under a temporary name, if it still has that name. A failure is logged.
     pub(crate) fn forget(&self, temporary: &[u8]) {
         match rustix::fs::unlinkat(&self.dir, temporary, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -121,42 +121,25 @@ impl Spot<'_> {
     }
 }
 
-fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Found>> {
+fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Metadata>> {
     let stat = if name.is_empty() {
         rustix::fs::fstat(dir)
     } else {
         rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
     };
     match stat {
-        Ok(stat) => Ok(Some(Found {
-            born_ns: born(dir, name),
-            ..Found::of(&stat)
+        Ok(stat) => Ok(Some(Metadata {
+            born_ns: platform::birth_time(dir, name),
+            ..Metadata::of(&stat)
         })),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Returns when an object was created, where the filesystem records it.
-#[cfg(target_os = "linux")]
-fn born(dir: BorrowedFd<'_>, name: &[u8]) -> Option<i64> {
-    use rustix::fs::StatxFlags;
-
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
-    let found = rustix::fs::statx(dir, name, flags, StatxFlags::BTIME).ok()?;
-    let has_time = found.stx_mask & StatxFlags::BTIME.bits() != 0;
-    let time = found.stx_btime;
-    let nanos = time.tv_sec.saturating_mul(1_000_000_000);
-    has_time.then(|| nanos.saturating_add(i64::from(time.tv_nsec)))
-}
-
-#[cfg(not(target_os = "linux"))]
-fn born(_: BorrowedFd<'_>, _: &[u8]) -> Option<i64> {
-    None
-}
-
 impl Target {
-    /// Opens a directory that the user named: links on the way to it are the user's own.
+    /// Opens a directory that the user named. Links on the way to it are followed, as they are the
+    /// user's own.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -165,12 +148,12 @@ impl Target {
         })
     }
 
-    /// Where it is.
+    /// Returns where the directory is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which directory it is.
+    /// Returns which directory it is.
     pub fn identity(&self) -> io::Result<Identity> {
         let stat = rustix::fs::fstat(&self.root)?;
         Ok(Identity {
@@ -179,8 +162,8 @@ impl Target {
         })
     }
 
-    /// Keeps away whoever else applies something to the directory, daemons included, as long as this
-    /// lives. Calls `wait` when somebody else is at it.
+    /// Locks the directory against all others that apply something to it, daemons included, as long as
+    /// this value lives. Calls `wait` when another process has the lock.
     pub fn lock(&self, wait: impl FnOnce()) -> io::Result<()> {
         match rustix::fs::flock(&self.root, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
@@ -190,13 +173,13 @@ impl Target {
                     rustix::fs::flock(&self.root, wanted)
                 })?)
             }
-            // There are filesystems without locks.
+            // Some filesystems have no locks.
             Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => Ok(()),
             result => Ok(result?),
         }
     }
 
-    /// A path on the host, for people.
+    /// Returns a path on the host, for people.
     pub(crate) fn display(&self, path: &[u8]) -> PathBuf {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         self.path.join(OsStr::from_bytes(path))
@@ -206,17 +189,17 @@ impl Target {
         self.root.as_fd()
     }
 
-    /// Where a relative path is.
-    pub(crate) fn spot<'a>(&self, path: &'a [u8]) -> io::Result<Spot<'a>> {
+    /// Opens the directory of a relative path.
+    pub(crate) fn locate<'a>(&self, path: &'a [u8]) -> io::Result<Location<'a>> {
         let (dir, name) = split(path);
         let dir = beneath::open_on_mount(&self.root, dir, DIRECTORY)?;
-        Ok(Spot { dir, name })
+        Ok(Location { dir, name })
     }
 
-    /// What is at a relative path. A symbolic link or a mount on the way is an error.
-    pub(crate) fn look(&self, path: &[u8]) -> io::Result<Option<Found>> {
-        match self.spot(path) {
-            Ok(spot) => spot.look(),
+    /// Returns what is at a relative path. A symbolic link or a mount on the way is an error.
+    pub(crate) fn look(&self, path: &[u8]) -> io::Result<Option<Metadata>> {
+        match self.locate(path) {
+            Ok(location) => location.look(),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::NOENT | Errno::NOTDIR) => Ok(None),
                 _ => Err(error),

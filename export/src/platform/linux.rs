@@ -1,27 +1,27 @@
-//! An object of the host that stays the same one whatever happens to its name, without being opened:
-//! no FIFO waits and no device is woken.
+//! What the host is asked in a way of its own on Linux. `other.rs` has the same names.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use agentfs_core::beneath;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, StatxFlags, Uid, XattrFlags};
 
 /// How a directory is opened of which only names are used.
 pub(crate) const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
-/// Such an object.
+/// An object of the host that stays the same one whatever happens to its name. It is not opened for
+/// reading, so no FIFO waits and no device is woken.
 #[derive(Debug)]
-pub(crate) struct Pinned(OwnedFd);
+pub(crate) struct HostObject(OwnedFd);
 
-impl Pinned {
-    /// What has this name; the directory itself by the empty one.
+impl HostObject {
+    /// Finds what has this name; the empty name is the directory itself.
     pub(crate) fn at(dir: impl AsFd, name: &[u8]) -> io::Result<Self> {
         Ok(Self(beneath::open_on_mount(dir, name, OFlags::PATH)?))
     }
 
-    /// Where the kernel leads to it, and to nothing else (proc_pid_fd(5)).
+    /// Returns a path that leads to the object and to nothing else (proc_pid_fd(5)).
     fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
@@ -76,4 +76,14 @@ pub(crate) fn rename_between(
 /// Lets two names of a directory take each other's place.
 pub(crate) fn exchange(dir: impl AsFd, one: &[u8], other: &[u8]) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE)
+}
+
+/// Returns when an object was created, where the filesystem records it (statx(2)).
+pub(crate) fn birth_time(dir: BorrowedFd<'_>, name: &[u8]) -> Option<i64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
+    let found = rustix::fs::statx(dir, name, flags, StatxFlags::BTIME).ok()?;
+    let has_time = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let time = found.stx_btime;
+    let nanos = time.tv_sec.saturating_mul(1_000_000_000);
+    has_time.then(|| nanos.saturating_add(i64::from(time.tv_nsec)))
 }

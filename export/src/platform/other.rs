@@ -1,8 +1,7 @@
-//! An object of the host that stays the same one whatever happens to its name: it is opened, where
-//! there is no `O_PATH`.
+//! What `linux.rs` has, for systems without `O_PATH` and statx(2).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agentfs_core::beneath;
 use rustix::fs::{Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
@@ -10,12 +9,13 @@ use rustix::fs::{Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
 /// How a directory is opened of which only names are used.
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
-/// Such an object.
+/// An object of the host that stays the same one whatever happens to its name. It is opened for
+/// reading, but not waited for.
 #[derive(Debug)]
-pub(crate) struct Pinned(OwnedFd);
+pub(crate) struct HostObject(OwnedFd);
 
-impl Pinned {
-    /// What has this name; the directory itself by the empty one.
+impl HostObject {
+    /// Finds what has this name; the empty name is the directory itself.
     pub(crate) fn at(dir: impl AsFd, name: &[u8]) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         Ok(Self(beneath::open_on_mount(dir, name, flags)?))
@@ -64,4 +64,9 @@ pub(crate) fn rename_between(
 /// Lets two names of a directory take each other's place.
 pub(crate) fn exchange(dir: impl AsFd, one: &[u8], other: &[u8]) -> rustix::io::Result<()> {
     rustix::fs::renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE)
+}
+
+/// Returns nothing: the time of creation is not asked for here.
+pub(crate) fn birth_time(_: BorrowedFd<'_>, _: &[u8]) -> Option<i64> {
+    None
 }
