@@ -15,27 +15,29 @@ use crate::{Common, Failure, Output};
 use agentfs_export::command::{apply_command, quoted};
 use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source, Target, import};
 
-/// Carry exported changes over to the project
+/// Bring exported changes to the project
 ///
-/// Needs no daemon. The project is the one that --to names, or the one that the changes are of, if
-/// the current directory is in it; else it is asked for on a terminal. Nothing is done when the
-/// project was changed at the same places meanwhile, unless it is forced. What was interrupted is
-/// finished by doing it again.
+/// For the directories that `agentfs run`, `agentfs branch export` and an ending daemon write. It needs no
+/// daemon.
+///
+/// The project is the one that --to names, or the one that the changes are of if the current directory is
+/// in it; otherwise you are asked on a terminal. Nothing is done when the project was changed at the same
+/// paths meanwhile, unless it is forced. An interrupted command is finished by giving it again.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs run --export /tmp/attempt -- make
   agentfs apply /tmp/attempt --dry-run
   agentfs apply /tmp/attempt --to ~/project")]
 pub(crate) struct ApplyArgs {
-    /// What was exported
+    /// The exported directory
     dir: PathBuf,
-    /// The project
+    /// The project, instead of the one that the changes are of
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Only tell what would be done
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also where the project was changed
+    /// Where the project was changed too, take the exported side
     #[arg(long)]
     force: bool,
 }

@@ -14,6 +14,9 @@ use crate::project::export;
 use crate::{Common, Failure, Output};
 
 /// Make, compare and apply branches
+///
+/// A branch shows the project and holds what is changed in it, until that is applied to the project,
+/// exported or deleted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs branch create attempt-1
@@ -29,13 +32,17 @@ pub(crate) struct BranchArgs {
 #[derive(Debug, Subcommand)]
 enum BranchCommand {
     /// Make a branch
+    #[command(after_help = "Examples:
+  agentfs branch create attempt-1
+  agentfs branch create attempt-2 --from attempt-1
+  agentfs branch create attempt-3 --from-snapshot before-lunch")]
     Create {
-        /// Its name
+        /// The name of the new branch
         name: String,
-        /// The branch it starts from
+        /// Start from this branch as it is now, instead of from the one that you are in, or else main
         #[arg(long, value_name = "BRANCH", default_value = "")]
         from: String,
-        /// The snapshot it starts from
+        /// Start from this snapshot
         #[arg(
             long,
             value_name = "SNAPSHOT",
@@ -45,45 +52,67 @@ enum BranchCommand {
         from_snapshot: String,
     },
     /// List the branches
+    #[command(
+        after_help = "Examples:\n  agentfs branch list\n  agentfs branch list --json | jq .[].name"
+    )]
     List,
-    /// Delete a branch
+    /// Delete a branch with everything that was changed in it
+    #[command(after_help = "Example:\n  agentfs branch delete attempt-1")]
     Delete {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// Also when a run has ended in it and has not settled its changes yet
+        /// Delete it even if the command of a run has ended and what becomes of its changes is still open
         #[arg(long)]
         force: bool,
     },
     /// Write what a branch changed to a new directory, for `agentfs apply DIR`
+    #[command(after_help = "Examples:
+  agentfs branch export attempt-1
+  agentfs branch export attempt-1 /tmp/attempt && agentfs apply /tmp/attempt --dry-run")]
     Export {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// The directory, instead of a new one in $XDG_STATE_HOME/agentfs/changes
+        /// The new directory, instead of one in $XDG_STATE_HOME/agentfs/changes (or
+        /// ~/.local/state/agentfs/changes)
         dir: Option<PathBuf>,
     },
     /// Show what a branch changed, parents before children
+    ///
+    /// A is added, D is removed, M has new content, T has new attributes, R is renamed.
+    #[command(after_help = "Examples:
+  agentfs branch diff attempt-1
+  agentfs branch diff attempt-1 --against attempt-2
+  agentfs branch diff attempt-1 --against before-lunch")]
     Diff {
-        /// Its name
+        /// The branch, instead of the one that you are in, or else main
         #[arg(default_value = "")]
         name: String,
-        /// A branch or snapshot to compare with, instead of what the branch was made from
+        /// Compare with this branch or snapshot, instead of with what the branch was made from
         #[arg(long, value_name = "NAME", default_value = "")]
         against: String,
     },
-    /// Carry the changes of a branch over to the directory below
+    /// Bring the changes of a branch to the project
+    ///
+    /// Nothing is done when the project was changed at the same paths meanwhile, unless it is forced.
+    #[command(after_help = "Examples:
+  agentfs branch apply attempt-1 --dry-run
+  agentfs branch apply attempt-1")]
     Apply {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// Only tell what would be done
+        /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Take the branch's side where both changed; files that others put into a directory stay
+        /// Where both changed a path, take the branch's side. Files that others put into a directory stay
         #[arg(long)]
         force: bool,
     },
     /// Make a token that binds a program to a branch, for $AGENTFS_TOKEN
+    ///
+    /// For programs that are started otherwise than by `agentfs run` and `agentfs exec`, which make one.
+    #[command(after_help = "Example:\n  AGENTFS_TOKEN=$(agentfs branch token attempt-1) ./watcher")]
     Token {
-        /// Its name
+        /// The branch, instead of the one that you are in, or else main
         #[arg(default_value = "")]
         name: String,
     },

@@ -10,12 +10,13 @@ use clap_mangen::Man;
 
 use crate::{Cli, Failure, Output};
 
-/// Print completions for a shell
+/// Print a completion script for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs completions bash > ~/.local/share/bash-completion/completions/agentfs
   agentfs completions fish > ~/.config/fish/completions/agentfs.fish")]
 pub(crate) struct CompletionsArgs {
+    /// The shell
     shell: Shell,
 }
 
@@ -23,7 +24,7 @@ pub(crate) struct CompletionsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  agentfs man ~/.local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// A page for each command goes here
+    /// The directory for the pages, one for each command
     directory: PathBuf,
 }
 

@@ -17,6 +17,9 @@ use agentfs_daemon::{Companion, Config, Daemon, Limits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
 ///
+/// `agentfs run` starts a daemon when it needs one. Start one by hand to keep branches and mounts beyond
+/// single runs, as a service, or where nothing can be mounted.
+///
 /// Logs go to standard error; RUST_LOG says how much, as in RUST_LOG=agentfs=debug. A socket passed
 /// by systemd (LISTEN_FDS) is used instead of a path.
 #[derive(Debug, Args)]
@@ -25,24 +28,27 @@ use agentfs_daemon::{Companion, Config, Daemon, Limits};
   agentfs daemon --lower ~/project        branches over a directory
   AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
 pub(crate) struct DaemonArgs {
-    /// The directory below the branches; it is read, and written only by `branch apply`
+    /// The directory that branches show and change their own view of. It is written only when a branch is
+    /// applied to it
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
-    /// Do not watch the lower directory. What others change there is still seen when a program looks,
-    /// which takes longer then, but no program is told of it
+    /// Do not watch that directory, for instance when it has more directories than there are inotify
+    /// watches. A program that looks still sees what others change there, more slowly, but no watcher is
+    /// notified of it
     #[arg(long)]
     no_watch_lower: bool,
-    /// Where the kernel tells of changes that were not made on a mount: where a program without the
-    /// shim watches, on all mounts, or nowhere
-    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    /// When to replay outside changes through a mount, so that programs the library cannot be preloaded
+    /// into (static, Go, setuid) still get events
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     echo: Echo,
-    /// Connections at a time
+    /// How many programs may be connected at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().sessions)]
     max_sessions: usize,
-    /// Watches of one session
+    /// How many watches one program may have
     #[arg(long, value_name = "N", default_value_t = Limits::default().watches)]
     max_watches: u32,
-    /// End when nobody uses it and no branch has changes (as `run` starts it)
+    /// End when nobody is connected, nothing is mounted and no branch has changes, as the daemons that
+    /// `agentfs run` starts
     #[arg(long)]
     until_unused: bool,
 }

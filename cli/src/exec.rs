@@ -24,11 +24,14 @@ pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
 /// What binds a program to its branch.
 pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
-/// Run a command that hears of changes in mounted branches, from the running daemon
+/// Run a command that is notified of changes in a mounted branch
 ///
-/// The library tells a command of one branch: the one that is mounted where the command is started; on
-/// no mount it is main, or the one that --branch names. If the command also watches mounts of other
-/// branches, the kernel tells it of those, unless the daemon was started with --echo never.
+/// For programs that watch files on a mount made by `agentfs mount`. Commands of `agentfs run` are
+/// notified without it.
+///
+/// The preloaded library delivers the events of one branch: the one that is mounted where the command is
+/// started, or the one that --branch names; on no mount it is main. On mounts of other branches the kernel
+/// delivers events as well, unless the daemon was started with --echo never.
 ///
 /// The command replaces this process: its exit status and the signals it gets are its own. Exit
 /// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
@@ -37,7 +40,7 @@ pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
   mkdir work && agentfs mount attempt-1 work
   cd work && agentfs exec -- inotifywait -m -r .")]
 pub(crate) struct ExecArgs {
-    /// The branch, instead of the one that is mounted on the current directory
+    /// The branch whose events are delivered, instead of the one that is mounted on the current directory
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     /// The command with its arguments

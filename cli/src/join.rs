@@ -19,13 +19,14 @@ use crate::{Common, Failure, mount};
 
 /// Run another command in a branch at work
 ///
-/// The command sees and changes what the `agentfs run` of the branch does. It replaces this process:
-/// its exit status is its own.
+/// The command sees and changes the same files as the command of the `agentfs run` that has the branch.
+/// It replaces this process: the exit status is its own.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  agentfs join run-1 -- bash")]
+#[command(after_help = "Examples:
+  agentfs join run-1 -- bash
+  agentfs join attempt-1 -- git status")]
 pub(crate) struct JoinArgs {
-    /// The branch
+    /// The branch; `agentfs branch list` shows which have a run
     branch: String,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]

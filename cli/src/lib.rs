@@ -74,10 +74,10 @@ Examples:
 /// What every command takes.
 #[derive(Clone, Debug, Default, Args)]
 struct Common {
-    /// Print JSON, for programs
+    /// Print JSON for programs, instead of text for people
     #[arg(long, global = true)]
     json: bool,
-    /// The control socket of the daemon, wherever the current directory is
+    /// The control socket of the daemon. Without it, the daemon of the project is looked for
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
     socket: Option<PathBuf>,
     /// Find the project from DIR upwards, instead of the current directory; `run` starts its command
@@ -139,5 +139,29 @@ pub fn run() -> ExitCode {
     match result.and_then(|()| output.flush().map_err(Failure::Output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(common.json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_has_examples_in_its_help() {
+        let mut left = vec![Cli::command()];
+        while let Some(command) = left.pop() {
+            let name = command.get_name().to_owned();
+            let examples = command.get_after_help().map(ToString::to_string);
+            let is_shown = examples.is_some_and(|it| it.starts_with("Example"));
+            assert!(is_shown, "{name} has no examples");
+            left.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -10,15 +10,18 @@ use crate::project::Found;
 use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output};
 
-/// Mount a branch, so that any program can work in it
+/// Mount a branch on a directory, so that any program can work in it
+///
+/// The mount stays until `agentfs umount`, or until the daemon ends. To have a branch at the project's own
+/// path and for one command only, use `agentfs run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mkdir work && agentfs mount attempt-1 work
   cd work && cargo test")]
 pub(crate) struct MountArgs {
-    /// The branch; main is the first one
+    /// The branch; every daemon has one that is called main
     branch: String,
-    /// An existing directory
+    /// The directory, which must exist
     dir: PathBuf,
 }
 
@@ -26,9 +29,9 @@ pub(crate) struct MountArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  agentfs umount work")]
 pub(crate) struct UmountArgs {
-    /// Where it is
+    /// The directory on which the branch is mounted
     dir: PathBuf,
-    /// Also when programs use it: they go on with what they have open
+    /// Unmount even while programs use the mount; they go on with the files that they have open
     #[arg(long)]
     detach: bool,
 }

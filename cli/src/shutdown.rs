@@ -14,17 +14,17 @@ use agentfs_daemon::SAVING;
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.
 const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
 
-/// End the daemon, when what its branches changed is exported
+/// Export what the branches changed, then end the daemon
 ///
 /// Each branch that has changes is exported to $XDG_STATE_HOME/agentfs/changes (or
-/// ~/.local/state/agentfs/changes), and the command is printed that applies it. If one cannot be
+/// ~/.local/state/agentfs/changes), and the command that applies it is printed. If a branch cannot be
 /// exported, the daemon does not end. Snapshots are not exported.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs shutdown --reason upgrade
   agentfs shutdown --discard              the changes of all branches are thrown away")]
 pub(crate) struct ShutdownArgs {
-    /// Why, for the daemon's log
+    /// The reason, for the daemon's log
     #[arg(long, default_value = "asked to")]
     reason: String,
     /// Throw the changes of all branches away instead of exporting them

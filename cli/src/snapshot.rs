@@ -9,14 +9,15 @@ use crate::output::{Table, time_text};
 use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output};
 
-/// Make and restore snapshots
+/// Freeze the state of a branch, to return to it later
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs snapshot create before-lunch
   agentfs snapshot restore before-lunch --branch attempt-1
   agentfs snapshot list")]
 pub(crate) struct SnapshotArgs {
-    /// The branch, instead of main
+    /// The branch, instead of the one of the run or the mount that you are in,
+    /// or else main
     #[arg(long, global = true, value_name = "NAME", default_value = "")]
     branch: String,
     #[command(subcommand)]
@@ -26,18 +27,22 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     /// Freeze the branch as it is now
+    #[command(after_help = "Example:\n  agentfs snapshot create before-lunch --branch attempt-1")]
     Create {
         /// The snapshot's name
         name: String,
     },
-    /// List the snapshots
+    /// List the snapshots of all branches
+    #[command(after_help = "Examples:\n  agentfs snapshot list\n  agentfs snapshot list --json")]
     List,
-    /// Set the branch back to a snapshot; watchers hear the difference
+    /// Return the branch to a snapshot; watchers are notified of each difference
+    #[command(after_help = "Example:\n  agentfs snapshot restore before-lunch --branch attempt-1")]
     Restore {
         /// Its name or number
         snapshot: String,
     },
     /// Delete a snapshot
+    #[command(after_help = "Example:\n  agentfs snapshot delete before-lunch")]
     Delete {
         /// Its name or number
         snapshot: String,

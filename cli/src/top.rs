@@ -12,16 +12,16 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, status};
 
-/// Show the status again and again
+/// Show the status again and again, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs top
   agentfs top --interval 0.2 --count 10 --json")]
 pub(crate) struct TopArgs {
-    /// Seconds between two looks
+    /// Seconds from one report to the next
     #[arg(short, long, default_value_t = 1.0, value_parser = seconds)]
     interval: f64,
-    /// End after this many looks
+    /// End after this many reports
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
 }

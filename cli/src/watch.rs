@@ -16,7 +16,8 @@ use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
 ///
-/// The events come from shared memory; the daemon is asked once, at the start.
+/// For scripts, and to see what happens in a branch. A program that watches files by itself needs no such
+/// command: start it with `agentfs run` or `agentfs exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs watch
@@ -24,19 +25,21 @@ use crate::{Common, Failure, Output};
   agentfs watch /src --json | jq .path
   agentfs watch /src --count 1 && make")]
 pub(crate) struct WatchArgs {
-    /// The path in the branch; it need not exist
+    /// The path in the branch, which need not exist yet
     #[arg(value_parser = path_argument, default_value = "/")]
     path: Bytes,
-    /// The branch, instead of main
+    /// The branch, instead of the one of the run or the mount that you are in,
+    /// or else main
     #[arg(long, value_name = "NAME", default_value = "")]
     branch: String,
-    /// Opening, reading and closing too
+    /// Also print when files are opened, read and closed
     #[arg(long)]
     activity: bool,
     /// End after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Bytes of the ring, a power of two; 0 for the default
+    /// The size of the event queue in bytes, a power of two; 0 is the default. A larger one holds a longer
+    /// burst
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     ring: u32,
 }

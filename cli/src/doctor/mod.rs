@@ -20,13 +20,15 @@ use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show what this machine allows and what to do about the rest
+///
+/// Use it when a command fails, or before relying on AgentFS on a new machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs doctor
   agentfs doctor tsc                      and what this program will hear
   agentfs doctor --json | jq '.[] | select(.state == \"missing\")'")]
 pub(crate) struct DoctorArgs {
-    /// A program, of which is told what it will hear
+    /// Also report whether this program will be notified of changes, and how
     program: Option<OsString>,
 }
 

@@ -23,7 +23,10 @@ use crate::{Common, Failure, Output};
 
 pub(crate) use self::args::path_argument;
 
-/// Read and change files of a branch, without a mount
+/// Read and change files of a branch without a mount
+///
+/// Use it from scripts, from outside of a run, and where nothing can be mounted. Paths begin at the root
+/// of the branch.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs fs ls -l /src
@@ -33,7 +36,8 @@ pub(crate) use self::args::path_argument;
   agentfs fs stat /src --json
   agentfs fs xattr set /src/b user.note checked")]
 pub(crate) struct FsArgs {
-    /// The branch, instead of main
+    /// The branch, instead of the one of the run or the mount that you are in,
+    /// or else main
     #[arg(long, global = true, value_name = "NAME", default_value = "")]
     branch: String,
     #[command(subcommand)]

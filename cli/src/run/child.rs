@@ -20,8 +20,10 @@ use crate::exec::{self, FAILED};
 use crate::project::connection::{DaemonConnection, PATIENCE};
 use crate::{Common, Failure};
 
-/// Mount a branch in a mount namespace and run a command there (what `run` starts)
+/// Mount a branch in a mount namespace and run a command there (what `agentfs run` starts)
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  agentfs enter --branch run-1 --at ~/project --directory ~/project -- make")]
 pub(crate) struct EnterArgs {
     #[arg(long)]
     branch: String,

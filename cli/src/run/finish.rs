@@ -28,16 +28,16 @@ const MOUNT_END_MS: u32 = 5_000;
 #[derive(Debug, Default, Args)]
 #[group(id = "finish", multiple = false)]
 pub(crate) struct FinishArgs {
-    /// Carry the changes over to the project; where it was changed too, they are exported instead
+    /// At the end, apply the changes to the project; if it was changed at the same paths, export them
     #[arg(long)]
     apply: bool,
-    /// Throw the changes away
+    /// At the end, throw the changes away
     #[arg(long)]
     discard: bool,
-    /// Write the changes to a new directory, for `agentfs apply DIR`
+    /// At the end, write the changes to a new directory, for `agentfs apply DIR`
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
-    /// Leave the changes in the branch
+    /// At the end, leave the changes in the branch, for `agentfs branch`
     #[arg(long)]
     keep: bool,
 }

@@ -31,15 +31,16 @@ use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
 use crate::{Common, Failure, mount};
 
-/// What branches are called that nobody named.
+/// How the names of branches begin that nobody named.
 const PREFIX: &str = "run-";
 
 /// Run a command in a branch of its own of a project
 ///
-/// The command sees the project at its usual place, changes only its branch, and hears of changes
-/// that others make there. A daemon is started if none runs; it ends when nobody needs it. At the end
-/// the changes are shown, and applied, exported or discarded as asked: without an option a question
-/// is asked on a terminal, and else they are exported.
+/// The command sees the project at its usual place, changes only its branch, and is notified of changes
+/// that others make there. A daemon is started if none runs; it ends when nobody needs it.
+///
+/// When the command ends, the changes are shown. An option says what becomes of them; without one, you are
+/// asked on a terminal, and elsewhere they are exported.
 ///
 /// The exit status is that of the command, 128 and the signal's number if one ended it, and 125 if
 /// agentfs failed.
@@ -50,25 +51,26 @@ const PREFIX: &str = "run-";
   agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
   agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
 pub(crate) struct RunArgs {
-    /// The project, exactly this directory: instead of the one that is found from the current directory
-    /// upwards, which is that of a daemon or the root of a git repository, or else the current directory
+    /// The project is exactly this directory. Without it, the project is the nearest directory upwards that
+    /// a daemon serves or that is the root of a git repository, or else the current directory
     #[arg(long, value_name = "DIR", conflicts_with = "project")]
     lower: Option<PathBuf>,
-    /// The name of the branch; one that is there already is continued
+    /// The name of the branch. A branch that exists already is continued
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     #[command(flatten)]
     finish: FinishArgs,
-    /// For whom the kernel tells of changes from outside, if this starts the daemon: for programs
-    /// that the preloaded library does not reach, for all, or for none
+    /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
+    /// into (static, Go, setuid) still get events. Applies only if this command starts the daemon
     #[arg(
         long,
-        value_name = "WHERE",
+        value_name = "WHEN",
         default_value = "auto",
         conflicts_with = "no_mount"
     )]
     echo: Echo,
-    /// Without a branch: in the directory itself, with the preloaded library only
+    /// Run the command in the directory itself, without a branch or a mount, under the preloaded library
+    /// only
     #[arg(long, conflicts_with_all = ["lower", "branch", "finish"])]
     no_mount: bool,
     /// The command with its arguments
@@ -80,7 +82,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug)]
 struct Branch {
     name: String,
-    /// It did not exist before, so it need not afterwards.
+    /// The branch did not exist before, so it may go afterwards.
     is_new: bool,
 }
 
@@ -97,7 +99,7 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
     }
 }
 
-/// Under the library, where we are.
+/// Runs the command under the library in the current directory.
 fn in_place(common: &Common, words: &[OsString]) -> ExitCode {
     let mut command = exec::command(words);
     let attached = common.socket_path().and_then(|socket| {
@@ -167,7 +169,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     })
 }
 
-/// Says which directories of the project nobody watches, and why.
+/// Reports which directories of the project nobody watches, and why.
 fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
     let report = connection.call(Status { after: 0 })?;
     if let Some(gap) = Coverage(&report).line() {
@@ -177,7 +179,7 @@ fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a shell makes of it.
+/// Converts the end of a command to an exit status, as a shell does.
 fn status_of(ended: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     let status = match (ended.code(), ended.signal()) {
@@ -187,7 +189,7 @@ fn status_of(ended: ExitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-/// The branch of this name, which is made if it is not there; or a new one.
+/// Returns the branch of this name, which is made if it does not exist, or a new one.
 fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Result<Branch, Failure> {
     let Some(name) = name else {
         return new_branch(connection);
@@ -215,7 +217,7 @@ fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
     }
 }
 
-/// Makes a branch; not, when there is one of the name.
+/// Makes a branch. Returns false when there is one of the name.
 fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
@@ -229,8 +231,8 @@ fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure
     }
 }
 
-/// Says that this run has a branch, until its changes are settled; not, when another run has it, or
-/// it is gone.
+/// Claims a branch for this run until its changes are settled. Returns false when another run has the
+/// branch, or it is gone.
 fn hold(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchHold {
         name: name.to_owned(),

@@ -16,13 +16,16 @@ use crate::project::connection::DaemonConnection;
 use crate::{Common, Failure, Output, mount, platform, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
+///
+/// Use it to see which programs are connected, which hear of changes by echo only, and whether a reader is
+/// too slow.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs status
   agentfs status --watches
   agentfs status --json | jq .counters")]
 pub(crate) struct StatusArgs {
-    /// Name what every queue watches, by the path that it has now
+    /// Also list what every queue watches, by its current path
     #[arg(long)]
     watches: bool,
 }
