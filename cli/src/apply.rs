@@ -1,4 +1,4 @@
-//! `agentfs apply`
+//! `agentfs apply`: an exported directory is brought to a project.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -43,7 +43,7 @@ pub(crate) struct ApplyArgs {
 }
 
 impl ApplyArgs {
-    /// As if the project that is named for all commands were named by `--to`.
+    /// Takes the project that is named for all commands as if `--to` named it.
     pub(crate) fn into_project(mut self, common: &Common) -> Self {
         self.to = self.to.or_else(|| common.project.clone());
         self
@@ -66,10 +66,10 @@ pub(crate) fn run(args: &ApplyArgs, output: &mut Output) -> Result<(), Failure> 
     target
         .lock(|| {
             let path = target.path().display();
-            tell(&format!("waiting for another apply to {path}"));
+            notice(&format!("waiting for another apply to {path}"));
         })
         .map_err(io_failed)?;
-    // Until here a signal ends this process, and nothing is done.
+    // Until here, a signal ends this process and nothing is changed.
     let stop = CancelToken::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(stop.flag())).map_err(Failure::Input)?;
@@ -115,7 +115,7 @@ fn show(
             let parts = source.path().join(parts.as_path());
             format!("; what the branch wrote of it is in {}", parts.display())
         });
-        tell(&format!(
+        notice(&format!(
             "{} is left out: {}{parts}",
             unread.path, unread.why
         ));
@@ -146,7 +146,7 @@ fn result(
         return left_out(source);
     };
     for failure in others {
-        tell(&failure.to_string());
+        notice(&failure.to_string());
     }
     let command = if args.force {
         format!("{command} --force")
@@ -169,7 +169,7 @@ fn left_out(source: &Source) -> Result<(), Failure> {
     }
 }
 
-/// The directory that the changes are for, as the user names it or agrees to.
+/// Returns the directory that the changes are for, which the user named or agrees to.
 fn target(args: &ApplyArgs, source: &Source, json: bool) -> Result<Target, Failure> {
     let open = |path: &Path| Target::open(path).map_err(|error| Failure::directory(path, &error));
     if let Some(to) = &args.to {
@@ -202,7 +202,7 @@ fn target(args: &ApplyArgs, source: &Source, json: bool) -> Result<Target, Failu
     )))
 }
 
-/// Whether the current directory is this one, or in it.
+/// Returns whether the current directory is this one or below it.
 fn is_here(identity: Identity) -> bool {
     let Ok(here) = std::env::current_dir() else {
         return false;
@@ -228,12 +228,13 @@ fn ask(args: &ApplyArgs, project: &Path) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn tell(text: &str) {
-    // There is nobody else to tell.
+/// Prints a notice on standard error.
+fn notice(text: &str) {
+    // Nothing is left to report to when this fails.
     drop(writeln!(io::stderr(), "agentfs: {text}"));
 }
 
-/// As version control systems show it.
+/// Returns the letter by which version control systems show a change.
 fn letter(change: DiffKind) -> char {
     match change {
         DiffKind::Added => 'A',

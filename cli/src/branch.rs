@@ -1,4 +1,4 @@
-//! `agentfs branch`
+//! `agentfs branch`: branches are made, compared, applied, exported and deleted.
 
 use std::path::PathBuf;
 
@@ -306,7 +306,7 @@ fn diff(
     }
 }
 
-/// `A /path`, as version control systems show it.
+/// Returns a change as version control systems show it: `A /path`.
 pub(crate) fn diff_line(entry: &DiffEntry) -> String {
     let slash = if entry.mode & 0o170_000 == 0o040_000 {
         "/"

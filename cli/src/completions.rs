@@ -1,5 +1,5 @@
-//! `agentfs completions`, `agentfs man`: what a package brings along, made from the command line's
-//! own description.
+//! `agentfs completions` and `agentfs man`: completions and manual pages for a package, generated from the
+//! description of the command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ fn write(command: clap::Command, directory: &Path) -> io::Result<()> {
     let man = Man::new(command);
     let mut page = Vec::new();
     man.render(&mut page)?;
-    // What follows the options is examples everywhere, and has that heading already.
+    // The text after the options is examples in all commands, and has that heading already.
     let page = String::from_utf8_lossy(&page)
         .replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n")
         .replace(".SH EXTRA\nExample:\n", ".SH EXAMPLES\n");

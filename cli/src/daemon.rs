@@ -1,4 +1,4 @@
-//! `agentfs daemon`
+//! `agentfs daemon`: the server, in the foreground.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -84,15 +84,15 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     if args.until_unused
         && let Err(error) = rustix::process::setsid()
     {
-        // What interrupts who started us from a terminal interrupts us, too.
+        // Ctrl-C at the terminal of the run that started this daemon ends the daemon as well.
         tracing::warn!(%error, "no session of its own");
     }
-    // Before the socket exists: whoever sees it may signal us.
+    // A program that sees the socket may already send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
     let daemon = Daemon::start(config).map_err(Failure::Start)?;
     notify_systemd("READY=1");
     if args.until_unused {
-        // Whoever started us waits for it, and may be gone.
+        // The run that started this daemon waits for the line, but may be gone.
         drop(io::stdout().write_all(b"ready\n"));
         drop(io::stdout().flush());
     }
@@ -111,7 +111,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     ended
 }
 
-/// Tells whoever started the process with `NOTIFY_SOCKET` (sd_notify(3)).
+/// Notifies the service manager, if there is one, of a state (sd_notify(3)).
 fn notify_systemd(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
@@ -122,7 +122,7 @@ fn notify_systemd(state: &str) {
         Some(name) => platform::send_to_abstract(name, state),
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "NOTIFY_SOCKET cannot be told");
+        tracing::debug!(%error, "NOTIFY_SOCKET cannot be notified");
     }
 }
 
@@ -131,7 +131,7 @@ fn start_logging(json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        // It would print there that it cannot print there, and panic.
+        // Otherwise a standard error that cannot be written would cause a panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = if json {

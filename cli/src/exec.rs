@@ -19,9 +19,9 @@ pub(crate) const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// What names the branch to `agentfs` commands inside of a run.
+/// The variable that names the branch to `agentfs` commands inside of a run.
 pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
-/// What binds a program to its branch.
+/// The variable that binds a program to its branch.
 pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
 /// Run a command that is notified of changes in a mounted branch
@@ -48,7 +48,7 @@ pub(crate) struct ExecArgs {
     command: Vec<OsString>,
 }
 
-/// Carries it out; returns only when that fails.
+/// Becomes the command. Returns only when that fails.
 pub(crate) fn run(common: &Common, args: ExecArgs) -> ExitCode {
     let prepared = prepare(common, args.branch, &args.command);
     match prepared {
@@ -80,6 +80,7 @@ fn prepare(
     Ok(command)
 }
 
+/// Returns the command with its arguments.
 pub(crate) fn command(words: &[OsString]) -> Command {
     let mut words = words.iter();
     let mut command = Command::new(words.next().cloned().unwrap_or_default());
@@ -87,7 +88,7 @@ pub(crate) fn command(words: &[OsString]) -> Command {
     command
 }
 
-/// Lets a command hear of changes from the daemon at `socket`.
+/// Has the preloaded library connect a command to the daemon at `socket`.
 pub(crate) fn attach(
     command: &mut Command,
     socket: &Path,
@@ -96,7 +97,7 @@ pub(crate) fn attach(
     let library = shim::install().map_err(|error| Failure::Other(error.to_string()))?;
     shim::preload(command, &library);
     let socket = absolute(socket)?;
-    // What names a branch of another daemon, or another branch, is not for the command.
+    // Variables that name a branch of another daemon, or another branch, are not passed on.
     if std::env::var_os(socket::SOCKET_VARIABLE).is_none_or(|it| Path::new(&it) != socket) {
         command.env_remove(TOKEN_VARIABLE);
         command.env_remove(BRANCH_VARIABLE);
@@ -110,13 +111,13 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// The command may change its working directory.
+/// Makes a path absolute, because the command may change its working directory.
 fn absolute(socket: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(socket)
         .map_err(|error| Failure::Other(format!("{}: {error}", socket.display())))
 }
 
-/// Becomes the command.
+/// Replaces this process by the command. Returns only when that fails.
 pub(crate) fn replace(mut command: Command, json: bool) -> ExitCode {
     let error = command.exec();
     let status = if error.kind() == io::ErrorKind::NotFound {

@@ -1,4 +1,4 @@
-//! How the memory of branches is taken from the system, where that is not glibc's malloc.
+//! What `heap.rs` has, where malloc is not that of glibc.
 
 /// Does nothing: only glibc gives threads heaps of their own that grow page by page.
 pub fn share_one() {}

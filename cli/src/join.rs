@@ -33,7 +33,7 @@ pub(crate) struct JoinArgs {
     command: Vec<OsString>,
 }
 
-/// Becomes the command; returns only when that fails.
+/// Becomes the command. Returns only when that fails.
 pub(crate) fn run(common: &Common, args: &JoinArgs) -> ExitCode {
     match join(common, args) {
         Ok(command) => exec::replace(command, common.json),
@@ -87,9 +87,9 @@ fn join(common: &Common, args: &JoinArgs) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Moves this process to where the other is (setns(2)).
+/// Moves this process into the namespaces of another one (setns(2)).
 fn enter(process: &MountProcess) -> io::Result<()> {
-    // Both at once: when we are there, /proc may look different.
+    // Both are opened first: in the other namespaces /proc may be another one.
     let (user, mounts) = (process.namespace("user"), process.namespace("mnt"));
     let is_same_user = fs::read_link(&user)? == fs::read_link("/proc/self/ns/user")?;
     let user = File::open(user)?;
@@ -101,7 +101,7 @@ fn enter(process: &MountProcess) -> io::Result<()> {
     Ok(())
 }
 
-/// The process could have ended, and its number gone to another one.
+/// Checks that the branch is there: the process could have ended, and its number be that of another one.
 fn check(mount: &MountInfo, path: &Path) -> Result<(), Failure> {
     match rustix::fs::stat(path) {
         Ok(found) if found.st_dev == mount.st_dev => Ok(()),

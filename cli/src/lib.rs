@@ -1,9 +1,9 @@
 //! **actor** -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! The `agentfs` program: its commands, and the preloaded library that it carries.
+//! The `agentfs` program for users: its commands, and the preloaded library that it carries.
 //!
-//! Each command has a module of its name. [`daemon`] serves branches with `agentfs_daemon`, `run/`
-//! is `agentfs run`, and every other command is a client of the daemon that [`project`] finds for it.
+//! Each command is the module of its name. `daemon` serves branches with `agentfs_daemon`; most others are
+//! clients of the daemon that `project` finds for them.
 
 mod apply;
 mod branch;
@@ -109,7 +109,7 @@ enum Command {
     Man(completions::ManArgs),
 }
 
-/// Carries out the command line of this process.
+/// Runs the command of this process's command line.
 #[must_use]
 pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();

@@ -79,8 +79,8 @@ pub(crate) fn unmount(
     output.line(format_args!("unmounted {dir}{of_project}"))
 }
 
-/// A connection with the daemon that serves the mount. One that no daemon serves any more is taken away
-/// by any; and none takes away what is neither its own nor dead.
+/// Connects to the daemon that serves the mount. A mount that no daemon serves any more is unmounted by
+/// any daemon; none unmounts what is neither its own nor dead.
 fn connection_of_mount(common: &Common, dir: &Path) -> Result<DaemonConnection, Failure> {
     let is_named = common.project.is_some() || common.named_socket().is_some();
     let there = Common {
@@ -95,7 +95,7 @@ fn connection_of_mount(common: &Common, dir: &Path) -> Result<DaemonConnection, 
     }
 }
 
-/// All mounts that the connection may see.
+/// Returns all mounts that the connection may see.
 pub(crate) fn list(connection: &mut DaemonConnection) -> Result<Vec<MountInfo>, Failure> {
     let mut mounts: Vec<MountInfo> = Vec::new();
     loop {
@@ -108,9 +108,9 @@ pub(crate) fn list(connection: &mut DaemonConnection) -> Result<Vec<MountInfo>, 
     }
 }
 
-/// The branch on whose mount the current directory lies.
+/// Returns the branch on whose mount the current directory lies.
 pub(crate) fn branch_here(connection: &mut DaemonConnection) -> Result<Option<String>, Failure> {
-    // Where that cannot be said, there is no mount either.
+    // A directory that cannot be looked at is on no mount.
     let Ok(here) = rustix::fs::stat(".") else {
         return Ok(None);
     };
@@ -119,7 +119,7 @@ pub(crate) fn branch_here(connection: &mut DaemonConnection) -> Result<Option<St
     Ok(found.map(|it| it.branch_name))
 }
 
-/// The mount table, for people.
+/// Returns the mounts as a table for people.
 pub(crate) fn table(mounts: &[MountInfo]) -> Table {
     let mut table = Table::new(&["MOUNT", "BRANCH", "DEVICE", "DIRECTORY"]);
     for it in mounts {
@@ -134,12 +134,12 @@ pub(crate) fn table(mounts: &[MountInfo]) -> Table {
     table
 }
 
-/// A device number as this system's functions take it.
+/// Returns the device number in the type of this system.
 fn device(mount: &MountInfo) -> rustix::fs::Dev {
     rustix::fs::Dev::try_from(mount.st_dev).unwrap_or_default()
 }
 
-/// What the daemon, which has another working directory, understands.
+/// Makes a path absolute, because the daemon has another working directory.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path).map_err(|error| Failure::directory(path, &error))
 }

@@ -1,5 +1,4 @@
-//! The preloaded library, which the program carries within itself, and how a command is made to load
-//! it.
+//! Installs the preloaded library, which the program carries within itself, and has commands load it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,7 +20,7 @@ const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim"));
 #[cfg(not(agentfs_shim))]
 const LIBRARY: &[u8] = &[];
 
-/// Tells one version of it from another.
+/// Distinguishes the versions of the library.
 #[cfg(agentfs_shim)]
 const HASH: &str = env!("AGENTFS_SHIM_HASH");
 #[cfg(not(agentfs_shim))]
@@ -30,13 +29,13 @@ const HASH: &str = "none";
 /// Why the library cannot be put where programs load it from.
 #[derive(Debug)]
 pub(crate) enum InstallError {
-    /// The program was built without it.
+    /// The program was built without the library.
     NotCarried,
     /// The directory is not safe.
     Directory(SocketPathError),
     /// Nothing can be loaded from the directory.
     Unusable(PathBuf),
-    /// It cannot be written.
+    /// The library cannot be written.
     Io(PathBuf, io::Error),
 }
 
@@ -69,7 +68,7 @@ impl std::error::Error for InstallError {
     }
 }
 
-/// Puts the library into the user's runtime directory, unless it is there, and gives its path.
+/// Puts the library into the user's runtime directory, unless it is there, and returns its path.
 ///
 /// # Errors
 ///
@@ -85,12 +84,12 @@ pub(crate) fn install() -> Result<PathBuf, InstallError> {
     install_in(directory)
 }
 
-/// Whether this is what the library of some version is called.
+/// Returns whether this is the file name of some version of the library.
 pub(crate) fn is_name(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"shim-")
 }
 
-/// Puts the library where it was when somebody removed it.
+/// Puts the library back when somebody removed it.
 pub(crate) fn restore() {
     match install() {
         Ok(_) | Err(InstallError::NotCarried) => {}
@@ -110,13 +109,13 @@ fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {
     Ok(path)
 }
 
-/// Whether the loader takes libraries from a directory.
+/// Returns whether the loader takes libraries from a directory.
 fn is_loadable(directory: &Path) -> io::Result<bool> {
     let separates = |byte: &u8| byte.is_ascii_whitespace() || *byte == b':';
     Ok(!platform::is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
 }
 
-/// Whether the file is the library as this program carries it, and nobody else could have put it
+/// Returns whether the file is the library as this program carries it, and nobody else could have put it
 /// there.
 fn is_ours(path: &Path) -> bool {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
@@ -134,19 +133,19 @@ fn is_ours(path: &Path) -> bool {
     is_private && file.read_to_end(&mut bytes).is_ok() && bytes == LIBRARY
 }
 
-/// Puts it there whole: who loads it meanwhile gets the old file or the new one.
+/// Replaces the file in one step: a program that loads it meanwhile gets the old one or the new one.
 fn write(path: &Path) -> io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
     let result = write_new(&new).and_then(|()| fs::rename(&new, path));
     if result.is_err() {
-        // What failed is told; that there is a rest is not.
+        // The first error is the one that is reported.
         drop(fs::remove_file(&new));
     }
     result
 }
 
 fn write_new(path: &Path) -> io::Result<()> {
-    // Of a process of this number that was ended while it wrote.
+    // A process of the same number may have been killed while it wrote.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -159,7 +158,7 @@ fn write_new(path: &Path) -> io::Result<()> {
     file.write_all(LIBRARY)
 }
 
-/// Lets a command load the library, before what it would load anyway.
+/// Has a command load the library, before all others that it loads.
 pub(crate) fn preload(command: &mut Command, library: &Path) {
     let mut value = OsString::from(library);
     if let Some(others) = std::env::var_os(PRELOAD_VARIABLE).filter(|it| !it.is_empty()) {

@@ -1,4 +1,4 @@
-//! `agentfs shutdown`
+//! `agentfs shutdown`: the daemon exports what branches changed, and ends.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         reason: args.reason,
         discard: args.discard,
     };
-    // Where the project is now: that is where the changes are to be applied.
+    // The commands that apply the changes name the place where the project is now.
     connection.look_again()?;
     let deadline = Deadline::after(PATIENCE);
     let ending = match connection.client.call(request, deadline) {

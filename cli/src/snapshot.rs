@@ -1,4 +1,4 @@
-//! `agentfs snapshot`
+//! `agentfs snapshot`: snapshots are made, listed, restored and deleted.
 
 use agentfs_proto::message::{
     SnapshotCreate, SnapshotDelete, SnapshotInfo, SnapshotList, SnapshotRestore,

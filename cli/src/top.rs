@@ -1,4 +1,4 @@
-//! `agentfs top`
+//! `agentfs top`: the status, again and again.
 
 use std::io::IsTerminal as _;
 use std::os::unix::net::UnixStream;
@@ -33,7 +33,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Puts the cursor into the upper left corner and clears the screen.
+/// Moves the cursor into the upper left corner and clears the screen.
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result<(), Failure> {
@@ -64,7 +64,7 @@ pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result
     }
 }
 
-/// Waits for the interval. True when a signal came.
+/// Waits for the interval. Returns true when a signal came.
 fn is_signalled(signal: &UnixStream, interval: Duration) -> Result<bool, Failure> {
     let timeout = Timespec::try_from(interval).ok();
     match poll(&mut [PollFd::new(signal, PollFlags::IN)], timeout.as_ref()) {

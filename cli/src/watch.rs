@@ -101,7 +101,7 @@ fn failure(path: &Bytes, error: SubscriptionError) -> Failure {
     }
 }
 
-/// Returns what is readable after a signal that ends the watch.
+/// Returns a stream that is readable after a signal that ends the watch.
 fn signals() -> Result<UnixStream, Failure> {
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
@@ -111,7 +111,7 @@ fn signals() -> Result<UnixStream, Failure> {
     Ok(signal)
 }
 
-/// Sleeps until there may be an event, or a signal has come.
+/// Waits until there may be an event, or a signal has come. Returns true for a signal.
 fn is_signalled(subscription: &Subscription, signal: &UnixStream) -> Result<bool, Failure> {
     let mut fds = [
         PollFd::new(subscription, PollFlags::IN),
@@ -174,7 +174,7 @@ fn print_event(event: &Event, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// The kind as the protocol names it.
+/// Returns the kind as the protocol names it.
 fn name(kind: &EventKind) -> &'static str {
     let kind = match kind {
         EventKind::Created => Kind::CREATED,

@@ -1,4 +1,4 @@
-//! What is looked at on every system.
+//! Checks what every system has.
 
 use std::fs;
 use std::io;

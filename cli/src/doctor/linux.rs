@@ -1,4 +1,4 @@
-//! What is looked at on Linux alone. `other.rs` has the same names.
+//! Checks what only Linux has. `other.rs` has the same names.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::{Finding, State};
 /// The device by which a filesystem is mounted.
 pub(super) const FUSE_DEVICE: &str = "/dev/fuse";
 
-/// Looks at what only this system has.
+/// Makes the checks that only this system has.
 pub(super) fn all() -> Vec<Finding> {
     vec![
         inotify_watches(),
@@ -22,7 +22,7 @@ pub(super) fn all() -> Vec<Finding> {
     ]
 }
 
-/// Tries it, because a dozen settings have a say in it.
+/// Tries to make a user namespace, because a dozen settings decide whether that is possible.
 pub(super) fn user_namespaces() -> Finding {
     let what = "private mounts (user namespaces)";
     let tried = Command::new("unshare")
@@ -100,7 +100,7 @@ fn inotify_instances() -> Finding {
     }
 }
 
-/// Makes a ring, as a queue does.
+/// Creates a ring, as every queue does.
 fn shared_memory() -> Finding {
     let what = "shared memory";
     match agentfs_ring::create(agentfs_ring::Capacity::MIN) {

@@ -1,4 +1,4 @@
-//! `agentfs doctor`: what this machine allows, and what to do about the rest.
+//! `agentfs doctor`: checks what this machine allows, and what to do about the rest.
 
 mod checks;
 mod coverage;
@@ -38,20 +38,20 @@ pub(crate) struct DoctorArgs {
 enum State {
     /// It works.
     Ok,
-    /// It works within bounds.
+    /// It works with limits.
     Limited,
     /// It does not work.
     Missing,
 }
 
-/// One thing looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
     what: &'static str,
     state: State,
     /// What was found.
     found: String,
-    /// What to do, when something is to do.
+    /// What to do about it, unless all is well.
     advice: Option<String>,
 }
 
@@ -141,7 +141,7 @@ fn socket(path: &Path) -> Finding {
     }
 }
 
-/// Who watches a mount and does not have the preloaded library.
+/// Looks for programs that watch a mount without the preloaded library.
 fn watchers(path: &Path) -> Option<Finding> {
     let what = "watchers without the shim";
     let mut connection = DaemonConnection::connect(path, String::new()).ok()?;
@@ -155,10 +155,10 @@ fn watchers(path: &Path) -> Option<Finding> {
         what,
         State::Limited,
         names.collect::<Vec<_>>().join(", "),
-        "the kernel is made to tell them of changes from outside, some tenths of a millisecond for \
-         each change (`agentfs daemon --echo`). Dynamically linked programs hear sooner when they \
-         are started with: agentfs exec -- COMMAND. Programs that are static, setuid or in Go, and \
-         users of fanotify, can be told in no other way",
+        "changes from outside are replayed on the mount for them (`agentfs daemon --echo`), which takes \
+         some tenths of a millisecond for each. Dynamically linked programs are notified sooner when \
+         they are started with: agentfs exec -- COMMAND. For programs that are static, setuid or in Go, \
+         and users of fanotify, there is no other way",
     ))
 }
 
@@ -199,7 +199,7 @@ fn daemon(path: &Path) -> Finding {
     }
 }
 
-/// Whether the daemon has what is at its path, or nothing below its branches.
+/// Returns whether the daemon still has the directory that is at its path, or no directory at all.
 fn is_there(place: ProjectPlace) -> bool {
     match place {
         ProjectPlace::InPlace | ProjectPlace::Nowhere => true,

@@ -1,4 +1,4 @@
-//! What is looked at on other systems than Linux.
+//! What `linux.rs` has, for other systems.
 
 use super::{Finding, State};
 
@@ -14,7 +14,7 @@ pub(super) fn all() -> Vec<Finding> {
     Vec::new()
 }
 
-/// Says that only Linux has mount namespaces.
+/// Reports that only Linux has mount namespaces.
 pub(super) fn user_namespaces() -> Finding {
     Finding::with(
         "private mounts (user namespaces)",

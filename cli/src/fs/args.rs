@@ -1,4 +1,4 @@
-//! How `agentfs fs` is called.
+//! The command line of `agentfs fs`.
 
 use std::convert::Infallible;
 
@@ -102,7 +102,7 @@ pub(super) enum FsCommand {
     },
 }
 
-/// What changes names.
+/// The commands that change names.
 #[derive(Debug, Subcommand)]
 pub(super) enum NameCommand {
     /// Make a directory
@@ -227,7 +227,7 @@ pub(super) enum XattrCommand {
 }
 
 impl FsCommand {
-    /// Whether it changes nothing.
+    /// Returns whether the command changes nothing.
     pub(super) fn only_looks(&self) -> bool {
         match self {
             Self::Ls { .. } | Self::Cat { .. } | Self::Stat { .. } => true,
@@ -247,7 +247,7 @@ impl FsCommand {
     }
 }
 
-/// A path as typed: relative ones are of the branch's root.
+/// Returns a path as typed. A relative one begins at the root of the branch.
 pub(super) fn absolute(path: &str) -> Bytes {
     if path.starts_with('/') {
         path.into()
@@ -256,7 +256,7 @@ pub(super) fn absolute(path: &str) -> Bytes {
     }
 }
 
-/// As [`absolute`], for the command line.
+/// Parses a path of the command line.
 pub(crate) fn path_argument(path: &str) -> Result<Bytes, Infallible> {
     Ok(absolute(path))
 }

@@ -62,14 +62,14 @@ impl Files {
         Ok(Self { connection, branch })
     }
 
-    /// Carries out one operation.
+    /// Carries out an operation.
     pub(crate) fn try_op<C: FsCall>(&mut self, op: C) -> Result<C::Answer, CallError> {
         self.connection
             .client
             .fs(&self.branch, op, Deadline::after(PATIENCE))
     }
 
-    /// Carries out one operation; a failure names `about`.
+    /// Carries out an operation. A failure names `about`.
     pub(crate) fn op<C: FsCall>(&mut self, about: &Bytes, op: C) -> Result<C::Answer, Failure> {
         self.try_op(op)
             .map_err(|error| Failure::Call(about.to_string(), error))
@@ -85,7 +85,7 @@ impl Files {
         )
     }
 
-    /// Carries out an operation that has nothing to tell.
+    /// Carries out an operation that returns nothing, and reports it.
     fn change(
         &mut self,
         about: &Bytes,
@@ -96,7 +96,7 @@ impl Files {
         self.report("changed", about, done, output)
     }
 
-    /// Says what was done, and in which branch of which project.
+    /// Reports what was done, and in which branch of which project.
     pub(crate) fn report(
         &self,
         what: &str,
@@ -112,11 +112,11 @@ impl Files {
     }
 }
 
-/// As the protocol numbers them.
+/// The numbers of errors in the protocol.
 pub(crate) const ENOENT: u32 = 2;
 pub(crate) const EEXIST: u32 = 17;
 
-/// `errno` of a refused operation.
+/// Returns the `errno` of a refused operation, or 0.
 pub(crate) fn errno_of(error: &CallError) -> u32 {
     if let CallError::Refused(refused) = error {
         refused.errno
@@ -165,7 +165,7 @@ pub(crate) fn run(common: &Common, args: FsArgs, output: &mut Output) -> Result<
     }
 }
 
-/// What changes names.
+/// Carries out the commands that change names.
 fn names(files: &mut Files, command: NameCommand, output: &mut Output) -> Result<(), Failure> {
     match command {
         NameCommand::Mkdir {

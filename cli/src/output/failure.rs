@@ -13,11 +13,11 @@ use agentfs_export::command::quoted;
 /// A failure, with a text for people.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// There is no connection.
+    /// The daemon cannot be reached.
     Connect(ConnectError),
-    /// A request failed; the text says about what.
+    /// A request failed. The text names what the request was about.
     Call(String, CallError),
-    /// Standard output does not take more.
+    /// Standard output cannot be written.
     Output(io::Error),
     /// Standard input cannot be read.
     Input(io::Error),
@@ -28,7 +28,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A directory that was named cannot be used.
+    /// Returns the failure for a directory that the user named and that cannot be used.
     pub(crate) fn directory(path: &Path, error: &io::Error) -> Self {
         let shown = path.display();
         if error.kind() == io::ErrorKind::NotConnected {
@@ -41,12 +41,12 @@ impl Failure {
         Self::Other(format!("{shown}: {error}"))
     }
 
-    /// Tells the failure on standard error, and what the process exits with.
+    /// Reports the failure on standard error and returns the exit status of the process.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         if let Self::Output(error) = self
             && error.kind() == io::ErrorKind::BrokenPipe
         {
-            // The reader has what it wanted.
+            // The reader has read what it wanted.
             return ExitCode::SUCCESS;
         }
         let text = if json {
@@ -64,13 +64,13 @@ impl Failure {
         } else {
             format!("agentfs: {self}")
         };
-        // There is nobody left to tell when this fails.
+        // Nothing is left to report to when this fails.
         writeln!(io::stderr(), "{text}").map_or(ExitCode::FAILURE, |()| ExitCode::FAILURE)
     }
 }
 
-/// The mount whose daemon was killed, on which a path is: the uppermost directory that cannot be
-/// looked at.
+/// Returns the mount whose daemon was killed and on which a path lies: the uppermost directory that
+/// cannot be looked at.
 fn dead_mount(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let is_dead = |it: &&Path| {

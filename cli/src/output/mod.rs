@@ -1,4 +1,4 @@
-//! Standard output, as text or JSON.
+//! Writes to standard output, as text or JSON.
 
 pub(crate) mod failure;
 
@@ -26,24 +26,24 @@ impl Output {
         }
     }
 
-    /// Whether a program reads it.
+    /// Returns whether the output is JSON, for a program.
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// One line for people.
+    /// Writes one line for people.
     pub(crate) fn line(&mut self, line: impl fmt::Display) -> Result<(), Failure> {
         writeln!(self.out, "{line}").map_err(Failure::Output)
     }
 
-    /// One line of JSON.
+    /// Writes one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
         serde_json::to_writer(&mut self.out, value)
             .map_err(|error| Failure::Output(error.into()))?;
         self.out.write_all(b"\n").map_err(Failure::Output)
     }
 
-    /// Bytes as they are.
+    /// Writes bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.out.write_all(bytes).map_err(Failure::Output)
     }
@@ -53,7 +53,7 @@ impl Output {
     }
 }
 
-/// Rows with aligned columns.
+/// A table with aligned columns.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -95,7 +95,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// `-rw-r--r--`, as ls(1).
+/// Returns permissions as ls(1) shows them: `-rw-r--r--`.
 pub(crate) fn mode_text(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
         0o040_000 => 'd',

@@ -16,7 +16,7 @@ use agentfs_export::command::quoted;
 /// How long the daemon may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a request waits for its turn before that is said.
+/// How long a request waits for its turn before the user is told so.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the daemon of a project, which the daemon knows as a session.
@@ -26,22 +26,22 @@ pub(crate) struct DaemonConnection {
     pub(crate) welcome: Welcome,
     /// Where the daemon listens.
     pub(crate) socket: PathBuf,
-    /// What the daemon has below its branches.
+    /// The directory below the branches of the daemon.
     pub(crate) project: ProjectInfo,
     address: OnceCell<String>,
-    /// Whether nothing is said but what programs read.
+    /// Whether no notices for people are printed.
     pub(crate) is_quiet: bool,
 }
 
 impl DaemonConnection {
-    /// Connects to the daemon of the project where the user stands, for a command that changes
-    /// something. Another project is refused, unless it was named.
+    /// Connects to the daemon of the project that the current directory is in, for a command that changes
+    /// something. Another project is refused, unless the user named it.
     pub(crate) fn open(common: &Common, branch: &str) -> Result<Self, Failure> {
         Self::open_or(common, branch, |others| Err(refusal(common, others)))
     }
 
-    /// As [`open`](Self::open), for a command that only looks: where the user stands in no project,
-    /// the only daemon or that at the default socket is meant, and it is said what it has.
+    /// Connects as [`open`](Self::open) does, for a command that only looks. In no project, the only
+    /// daemon or the one at the default socket is taken, and a notice says which project that is.
     pub(crate) fn open_to_look(common: &Common, branch: &str) -> Result<Self, Failure> {
         Self::open_or(common, branch, |others| look_elsewhere(common, others))
     }
@@ -60,7 +60,7 @@ impl DaemonConnection {
             Found::Over(daemon) => (daemon.socket, None),
             Found::Mounted(daemon, branch) => (daemon.socket, Some(branch)),
             Found::Nothing(others) => match others.default.clone() {
-                // What is in no project is the same from everywhere.
+                // A daemon without a project is the same from everywhere.
                 Some(daemon) if is_free(common, &daemon) => (daemon.socket, None),
                 _ => (elsewhere(others)?.socket, None),
             },
@@ -83,8 +83,8 @@ impl DaemonConnection {
             ..Hello::new("agentfs")
         };
         let deadline = Deadline::after(PATIENCE);
-        // A branch that is not there is refused, and told how to be made; for that, the daemon says
-        // first what it has.
+        // The refusal of a branch that does not exist names the command that makes it. Only the daemon
+        // knows its project, which is part of that command, so it is asked first.
         let (client, welcome) = match Client::connect(socket, hello, deadline) {
             Err(ConnectError::Handshake(CallError::Refused(refused))) if !branch.is_empty() => {
                 let connection = Self::connect(socket, String::new())?;
@@ -110,12 +110,12 @@ impl DaemonConnection {
         self.call_within(request, Deadline::after(PATIENCE))
     }
 
-    /// As [`call`](Self::call), for what may take as long as it takes.
+    /// Sends a request as [`call`](Self::call) does, and waits for its answer without a deadline.
     pub(crate) fn call_long<C: Call>(&mut self, request: C) -> Result<C::Answer, CallError> {
         self.call_within(request, Deadline::NEVER)
     }
 
-    /// The deadline does not count while the request waits for its turn, nor after that.
+    /// Sends a request. The deadline does not count while the request waits for its turn, nor after that.
     fn call_within<C: Call>(
         &mut self,
         request: C,
@@ -127,8 +127,8 @@ impl DaemonConnection {
         answer.map_err(|error| self.addressed(error))
     }
 
-    /// As [`call_long`](Self::call_long), unless an end is wanted before the answer is there. `wait`
-    /// waits until there is something to read or the time is over, and gives what wants the end.
+    /// Sends a request as [`call_long`](Self::call_long) does, but gives up waiting when `wait` returns a
+    /// reason to. `wait` returns when there is something to read or the time is over.
     pub(crate) fn call_unless<C: Call, E>(
         &mut self,
         request: C,
@@ -155,8 +155,8 @@ impl DaemonConnection {
         }
     }
 
-    /// The commands that a refusal names, as they are to be typed here. The daemon, which does not
-    /// know where the user stands, writes them as `...: agentfs WORDS`.
+    /// Completes the commands that a refusal names, so that they work from the current directory. The
+    /// daemon does not know that directory and writes them as `...: agentfs WORDS`.
     fn addressed(&self, mut error: CallError) -> CallError {
         if let CallError::Refused(refused) = &mut error
             && refused.message.contains(": agentfs ")
@@ -167,20 +167,20 @@ impl DaemonConnection {
         error
     }
 
-    /// Asks anew where the project is: it may have been moved since the connection began.
+    /// Asks the daemon again where the project is, which may have been moved since the connection began.
     pub(crate) fn look_again(&mut self) -> Result<(), CallError> {
         self.project = self.call(Project { flags: 0 })?;
         self.address = OnceCell::new();
         Ok(())
     }
 
-    /// How `agentfs` is to be called here so that it is about this daemon.
+    /// Returns how `agentfs` is called from the current directory so that it reaches this daemon.
     pub(crate) fn command(&self) -> &str {
         let address = || project::address(&self.socket, &self.project);
         self.address.get_or_init(address)
     }
 
-    /// ` of /home/me/project`; nothing when there is no directory below the branches.
+    /// Returns ` of /home/me/project`, or nothing without a directory below the branches.
     pub(crate) fn of_project(&self) -> String {
         if self.project.place == ProjectPlace::Nowhere {
             return String::new();
@@ -188,20 +188,20 @@ impl DaemonConnection {
         format!(" of {}", project::describe(&self.project))
     }
 
-    /// The same with the branch: ` in branch run-1 of /home/me/project`.
+    /// Returns ` in branch run-1 of /home/me/project`.
     pub(crate) fn in_branch(&self, named: &str) -> String {
         let own = &self.welcome.branch_name;
         let branch = if named.is_empty() { own } else { named };
         format!(" in branch {branch}{}", self.of_project())
     }
 
-    /// What was done, in JSON, and in which project.
+    /// Adds the project to what is printed as JSON.
     pub(crate) fn with_project<T: serde::Serialize>(&self, value: T) -> WithProject<T> {
         let project = self.project_name();
         WithProject { value, project }
     }
 
-    /// The path of the project, if there is a directory below the branches.
+    /// Returns the path of the project, if there is a directory below the branches.
     pub(crate) fn project_name(&self) -> Option<String> {
         let lower = &self.project.lower;
         (!lower.is_empty()).then(|| lower.to_string())
@@ -219,17 +219,17 @@ pub(crate) struct WithProject<T> {
 fn say_waiting(is_quiet: bool, ahead: u64) {
     if !is_quiet {
         let line = format!("agentfs: waiting for other requests: {ahead} go first");
-        // There is nobody else to tell.
+        // Nothing is left to report to when this fails.
         drop(writeln!(io::stderr(), "{line}"));
     }
 }
 
-/// Whether a daemon is about no directory, and none was asked for.
+/// Returns whether a daemon has no project and the user named none.
 fn is_free(common: &Common, daemon: &Daemon) -> bool {
     common.project.is_none() && daemon.project.place == ProjectPlace::Nowhere
 }
 
-/// No daemon has the directory or one above it.
+/// Returns the text for a directory that is in no project of a daemon.
 fn nothing_over(start: &Path) -> String {
     if start.as_os_str().is_empty() {
         "no AgentFS daemon is found from the current directory, which is gone".to_owned()
@@ -241,7 +241,7 @@ fn nothing_over(start: &Path) -> String {
     }
 }
 
-/// Why a command that would change another project is not carried out, and how it is.
+/// Returns why a command is not carried out on another project, and the commands that would do it.
 fn refusal(common: &Common, others: Others) -> Failure {
     let nothing = nothing_over(&others.start);
     if common.project.is_some() || others.all().next().is_none() {
@@ -266,7 +266,8 @@ fn refusal(common: &Common, others: Others) -> Failure {
     Failure::Other(text)
 }
 
-/// The daemon that is looked at from where there is none; says what it has.
+/// Chooses the daemon for a command that only looks, from a directory that is in no project, and reports
+/// which project it has.
 fn look_elsewhere(common: &Common, others: Others) -> Result<Daemon, Failure> {
     let chosen = match (&others.default, &others.more[..]) {
         _ if common.project.is_some() => None,
@@ -287,7 +288,7 @@ fn look_elsewhere(common: &Common, others: Others) -> Result<Daemon, Failure> {
     } else {
         format!("agentfs: {nothing}; this is about {about}")
     };
-    // Whoever does not read it sees the answer all the same.
+    // The answer follows even if this notice cannot be written.
     drop(writeln!(io::stderr(), "{text}"));
     Ok(daemon)
 }

@@ -1,4 +1,4 @@
-//! Exporting what a branch changed, to a place that is named or to one that is not.
+//! Exports what a branch changed, to a directory that the user named or to a default one.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,8 @@ use agentfs_proto::message::{BranchExport, Exported, ProjectInfo, ProjectPlace};
 use crate::Failure;
 use crate::project::connection::DaemonConnection;
 
-/// Writes what a branch changed to a directory: to the one that is named, or to the first of the
-/// usual places that takes it. `send` makes the request.
+/// Exports what a branch changed to the directory that the user named, or to the first default directory
+/// that takes it. `send` makes the request.
 pub(crate) fn export(
     connection: &mut DaemonConnection,
     branch: &str,
@@ -47,7 +47,7 @@ pub(crate) fn export(
     }
     let why = failures.join("; ");
     let why = format!("the changes cannot be exported: {why}");
-    // The usual places may take what the named one does not.
+    // A default directory may take what the named one does not.
     Err(if is_named {
         kept_until(connection, branch, &why, "")
     } else {
@@ -55,7 +55,7 @@ pub(crate) fn export(
     })
 }
 
-/// Says that the changes stay in the branch, and how they are exported elsewhere.
+/// Returns the failure that says that the changes stay in the branch, and how to export them elsewhere.
 pub(crate) fn kept(connection: &DaemonConnection, branch: &str, why: &str) -> Failure {
     kept_until(connection, branch, why, " DIR")
 }
@@ -68,8 +68,8 @@ fn kept_until(connection: &DaemonConnection, branch: &str, why: &str, dir: &str)
     ))
 }
 
-/// The command that applies what was exported. Where the project's directory is gone, its path is
-/// named: whoever types it sees which directory it is that is there now.
+/// Returns the command that applies an export. If the project's directory is gone, the command names its
+/// former path, so that the user sees which directory is there now.
 pub(crate) fn apply_command(connection: &DaemonConnection, directory: &Path) -> String {
     let ProjectInfo {
         lower,

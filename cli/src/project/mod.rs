@@ -1,5 +1,5 @@
-//! Which project, and so which daemon, a command is about: found as git finds a repository, upwards
-//! from where the user stands.
+//! Finds the project that a command is about, and its daemon: upwards from the current directory, as git
+//! finds a repository.
 //!
 //! A daemon has a directory when the device and inode number are the same, whatever the path is. So a
 //! directory that was replaced is another project, and one that was moved is the same.
@@ -20,10 +20,10 @@ use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 use crate::{Common, Failure, platform};
 use agentfs_export::command::quoted;
 
-/// How long a daemon that may have nothing to do with the command may take to say what it has.
+/// How long a daemon of perhaps another project may take to answer which project it has.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What names a directory on this machine: device and inode number.
+/// Identifies a directory on this machine by device and inode number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
     pub(crate) device: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// That of the directory at a path.
+    /// Returns the identity of the directory at a path.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let found = fs::metadata(path)?;
         let (device, inode) = (found.dev(), found.ino());
@@ -46,23 +46,23 @@ pub(crate) struct Daemon {
     pub(crate) project: ProjectInfo,
 }
 
-/// What a command is about.
+/// Which daemon a command is about.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// The daemon at a socket that was named.
+    /// The daemon at the socket that the user named.
     Named(PathBuf),
     /// The daemon over the directory or one above it.
     Over(Daemon),
-    /// The daemon whose branch is mounted there, and the branch.
+    /// The daemon whose branch is mounted on the directory, and the branch.
     Mounted(Daemon, String),
-    /// None. There are others.
+    /// No daemon, but others that are about something else.
     Nothing(Others),
 }
 
 /// The daemons that are about something else.
 #[derive(Debug)]
 pub(crate) struct Others {
-    /// From where was searched.
+    /// The directory from which the search began.
     pub(crate) start: PathBuf,
     /// The one at the default socket.
     pub(crate) default: Option<Daemon>,
@@ -76,7 +76,7 @@ impl Others {
 }
 
 impl Common {
-    /// The socket that was named by option or, for all commands inside of a run, in the environment.
+    /// Returns the socket that the user named by an option, or that the environment names inside of a run.
     pub(crate) fn named_socket(&self) -> Option<PathBuf> {
         let variable = std::env::var_os(SOCKET_VARIABLE).filter(|it| !it.is_empty());
         let variable = variable.filter(|_| self.project.is_none());
@@ -84,19 +84,19 @@ impl Common {
         Some(std::path::absolute(&named).unwrap_or(named))
     }
 
-    /// Whether the daemon is the one of the run that this process was started in.
+    /// Returns whether the daemon is the one of the run that this process was started in.
     pub(crate) fn is_within_run(&self) -> bool {
         let of_run = Self::default().named_socket();
         of_run.is_some() && self.named_socket() == of_run
     }
 
-    /// The directory from which the project is searched.
+    /// Returns the directory from which the project is searched.
     pub(crate) fn start(&self) -> Result<PathBuf, Failure> {
         let named = self.project.as_deref().unwrap_or(Path::new("."));
         fs::canonicalize(named).map_err(|error| Failure::directory(named, &error))
     }
 
-    /// The daemon that the command is about.
+    /// Finds the daemon that the command is about.
     pub(crate) fn find(&self) -> Result<Found, Failure> {
         match self.named_socket() {
             Some(socket) => Ok(Found::Named(socket)),
@@ -106,7 +106,7 @@ impl Common {
         }
     }
 
-    /// The socket of the daemon that the command is about, or of the one it would get.
+    /// Returns the socket of the daemon that the command is about, or at which one would be started.
     pub(crate) fn socket_path(&self) -> Result<PathBuf, Failure> {
         Ok(match self.find()? {
             Found::Named(socket) => socket,
@@ -116,19 +116,19 @@ impl Common {
     }
 }
 
-/// The socket of a daemon that nobody named, whatever the environment says.
+/// Returns the default socket, without regard to `AGENTFS_SOCKET`.
 pub(crate) fn default_socket() -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();
     socket::path_for(None, std::env::var_os("XDG_RUNTIME_DIR"), uid)
 }
 
-/// The socket of the daemon that is started for a project.
+/// Returns the socket of the daemon that is started for a project.
 pub(crate) fn socket_for(project: &Path, identity: Identity) -> PathBuf {
     let Identity { device, inode } = identity;
     socket::project_path(&default_socket(), project, device, inode)
 }
 
-/// Searches from a directory upwards; the nearest project is the one.
+/// Searches for a project from a directory upwards and takes the nearest one.
 pub(crate) fn search(start: &Path) -> Result<Found, Failure> {
     if let Some(found) = by_mount(start) {
         return Ok(found);
@@ -146,7 +146,7 @@ pub(crate) fn search(start: &Path) -> Result<Found, Failure> {
         }
     }
     let (default, mut more) = (default?, others());
-    // By another path than its own: it was moved, or is bound there.
+    // The directory may have been moved, or be bound to another path than its own.
     for directory in start.ancestors() {
         let identity = Identity::of(directory).ok();
         let fits = |it: &Daemon| identity.is_some_and(|identity| it.has(identity));
@@ -162,7 +162,7 @@ pub(crate) fn search(start: &Path) -> Result<Found, Failure> {
     }))
 }
 
-/// The daemons at sockets of projects, those that answer.
+/// Returns the daemons that answer at the sockets of projects.
 pub(crate) fn others() -> Vec<Daemon> {
     let default = default_socket();
     let directory = default.parent().and_then(|it| fs::read_dir(it).ok());
@@ -177,7 +177,7 @@ pub(crate) fn others() -> Vec<Daemon> {
 }
 
 impl Daemon {
-    /// The daemon that listens at a socket, if one does.
+    /// Returns the daemon that listens at a socket, if one does.
     pub(crate) fn ask(socket: &Path) -> Result<Option<Self>, Failure> {
         match Self::connect(socket) {
             Ok((_, daemon)) => Ok(Some(daemon)),
@@ -198,7 +198,7 @@ impl Daemon {
         Ok((client, Self { socket, project }))
     }
 
-    /// Whether this directory is the one below its branches.
+    /// Returns whether this directory is the one below the branches.
     pub(crate) fn has(&self, identity: Identity) -> bool {
         let ProjectInfo {
             device,
@@ -210,7 +210,7 @@ impl Daemon {
     }
 }
 
-/// The daemon that serves the mount on which a directory is.
+/// Finds the daemon that serves the mount on which a directory lies.
 fn by_mount(directory: &Path) -> Option<Found> {
     if !platform::is_fuse(directory) {
         return None;
@@ -233,7 +233,7 @@ fn by_mount(directory: &Path) -> Option<Found> {
     })
 }
 
-/// The directory below the branches, for people.
+/// Returns a text for the directory below the branches.
 pub(crate) fn describe(project: &ProjectInfo) -> String {
     let ProjectInfo {
         lower,
@@ -252,7 +252,8 @@ pub(crate) fn describe(project: &ProjectInfo) -> String {
     }
 }
 
-/// How `agentfs` is called from here so that it is about a daemon, ready for a shell.
+/// Returns how `agentfs` is called from the current directory so that it reaches a daemon, as a shell reads
+/// it.
 pub(crate) fn address(socket: &Path, project: &ProjectInfo) -> String {
     let leads = |found: Result<Found, Failure>| match found {
         Ok(Found::Named(named)) => named == socket,

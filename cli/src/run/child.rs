@@ -1,4 +1,4 @@
-//! The way into a branch: a mount namespace, the mount, and then the command.
+//! The child of `agentfs run`: it enters a mount namespace, mounts the branch, and becomes the command.
 
 use std::ffi::OsString;
 use std::fs;
@@ -40,7 +40,7 @@ pub(crate) struct EnterArgs {
     command: Vec<OsString>,
 }
 
-/// Becomes the command; returns only when that fails.
+/// Becomes the command. Returns only when that fails.
 pub(crate) fn run(common: &Common, args: EnterArgs) -> ExitCode {
     match enter(common, args) {
         Ok(command) => exec::replace(command, common.json),
@@ -57,7 +57,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     let command = prepare(&mut connection, &args.branch, &args.command)?;
     separate().map_err(|error| {
         Failure::Other(format!(
-            "no private mount can be made: {error}; `agentfs doctor` tells what is missing"
+            "no private mount can be made: {error}; `agentfs doctor` shows what is missing"
         ))
     })?;
     let options = MountOptions::default();
@@ -73,10 +73,10 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     connection
         .client
         .serve_mount(request, device.as_fd(), Deadline::after(PATIENCE))?;
-    // As long as it is open here, a daemon that dies would leave the mount hanging.
+    // If it stayed open here, the mount would hang after the death of its daemon.
     drop(device);
     if args.retire {
-        // Whatever the command changes is not thrown away.
+        // With sequence 0, only a branch without any change is deleted.
         let (name, seq) = (args.branch, 0);
         connection.call(BranchRetire { name, seq })?;
     }
@@ -85,7 +85,7 @@ fn enter(common: &Common, args: EnterArgs) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// A command for a branch.
+/// Prepares the command for a branch: its variables and the preloaded library.
 pub(crate) fn prepare(
     connection: &mut DaemonConnection,
     branch: &str,
@@ -99,7 +99,7 @@ pub(crate) fn prepare(
     Ok(command)
 }
 
-/// The directory as it is in the branch: until now it is that of the project.
+/// Changes to the directory as it is in the branch; until now it is that of the project.
 pub(crate) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
     std::env::set_current_dir(directory)
         .or_else(|_| std::env::set_current_dir(project))
@@ -135,7 +135,7 @@ fn separate() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", flags)?)
 }
 
-/// With the user and the group as they are, and no others (user_namespaces(7)).
+/// Makes a user namespace that has this user and this group and no others (user_namespaces(7)).
 fn separate_user() -> io::Result<()> {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();

@@ -1,4 +1,4 @@
-//! The end of a run whose daemon ended before it: where its work is.
+//! Finds the work of a run whose daemon ended before the run.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,7 +14,7 @@ use agentfs_export::{Source, default_directories, name_prefix};
 /// How long a daemon may take to end: as long as it may export, and somewhat longer.
 const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
 
-/// Waits until the daemon has ended: what it exports is whole then.
+/// Waits until the daemon has ended, and so its exports are complete.
 pub(super) fn wait_for_end(daemon: u32) {
     let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw);
     // When there is no such process it has ended.
@@ -29,7 +29,7 @@ pub(super) fn wait_for_end(daemon: u32) {
     }
 }
 
-/// The last export of a branch that was made since this time without being asked for.
+/// Returns the last export of a branch to a default directory that was made since this time.
 pub(super) fn exported(project: &Path, branch: &str, since: SystemTime) -> Option<PathBuf> {
     let prefix = name_prefix(branch);
     let directories = default_directories(project)

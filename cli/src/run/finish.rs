@@ -1,5 +1,5 @@
-//! The end of a run: what changed, and what becomes of it. Nothing is lost: what is not applied is
-//! exported or stays with the daemon, and it is said where.
+//! Finishes a run: shows what changed, and does with the changes what the user wants. Nothing is lost:
+//! what is not applied is exported or stays with the daemon, and the user is told where.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::project::connection::DaemonConnection;
 use crate::project::export;
 use crate::{Failure, mount};
 
-/// Changes that are listed.
+/// How many changes are listed.
 const LISTED: usize = 40;
-/// How long the kernel may take to take a mount away that nobody uses.
+/// How long the kernel may take to end a mount that nobody uses.
 const MOUNT_END_MS: u32 = 5_000;
 
 /// What becomes of the changes.
@@ -42,7 +42,7 @@ pub(crate) struct FinishArgs {
     keep: bool,
 }
 
-/// What was asked for.
+/// What the user wants done with the changes.
 #[derive(Debug)]
 enum Choice {
     Apply,
@@ -71,7 +71,7 @@ struct Outcome {
     conflicts: Vec<String>,
     /// Files that could not be exported.
     unread: Vec<Unread>,
-    /// Whether that is what was asked for.
+    /// Whether that is what the user wanted.
     is_wanted: bool,
 }
 
@@ -86,7 +86,7 @@ impl Outcome {
         }
     }
 
-    /// Whether some of the changes are in the branch only.
+    /// Returns whether some of the changes are in the branch only.
     fn is_partial(&self, changes: &[DiffEntry]) -> bool {
         let is_carried = matches!(self.word, "applied" | "exported");
         !self.unread.is_empty() || (is_carried && changes.iter().any(is_too_deep))
@@ -98,14 +98,14 @@ fn is_too_deep(change: &DiffEntry) -> bool {
 }
 
 impl Finish<'_> {
-    /// Shows the changes and does with them what is asked. Gives whether that was possible.
+    /// Shows the changes and does with them what the user wants. Returns whether that was possible.
     pub(super) fn run(mut self, args: FinishArgs) -> Result<bool, Failure> {
         self.connection.is_quiet = self.json;
         match self.with_daemon(args) {
             Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
                 self.without_daemon()
             }
-            // It says itself where the changes are.
+            // The text says where the changes are.
             Err(failure @ Failure::Other(_)) => Err(failure),
             Err(failure) => Err(export::kept(
                 self.connection,
@@ -116,7 +116,7 @@ impl Finish<'_> {
         }
     }
 
-    /// The daemon has ended: it exported the changes first.
+    /// Looks for the export that the daemon made before it ended.
     fn without_daemon(&self) -> Result<bool, Failure> {
         daemon_exit::wait_for_end(self.connection.welcome.daemon_pid);
         let branch = self.branch;
@@ -126,7 +126,7 @@ impl Finish<'_> {
                  anything, that is lost; the daemon's log beside its socket may say why"
             )));
         };
-        self.say(&format!(
+        self.notice(&format!(
             "agentfs: the daemon ended during the run, when it had exported what {branch} changed"
         ));
         let outcome = Outcome {
@@ -134,14 +134,14 @@ impl Finish<'_> {
             is_wanted: false,
             ..Outcome::of("exported")
         };
-        self.tell(&[], &outcome, &[]);
+        self.report(&[], &outcome, &[]);
         Ok(false)
     }
 
     fn with_daemon(&mut self, args: FinishArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_processes()?;
         self.require_branch()?;
-        // What is changed after this look is not shown, and not thrown away.
+        // Later changes are not shown, and so they are not thrown away.
         let seq = self.seq()?;
         let changes = self.changes()?;
         if changes.is_empty() {
@@ -165,11 +165,11 @@ impl Finish<'_> {
         if is_done_with || outcome.word == "discarded" {
             self.retire(seq)?;
         }
-        self.tell(&changes, &outcome, &remaining);
+        self.report(&changes, &outcome, &remaining);
         Ok(outcome.is_wanted && !is_partial)
     }
 
-    /// Another branch of the same name is not settled in the place of one that somebody deleted.
+    /// Refuses to go on with another branch of the same name when somebody deleted the first one.
     fn require_branch(&mut self) -> Result<(), Failure> {
         let branch = self.branch;
         if hold(self.connection, branch)? {
@@ -179,7 +179,8 @@ impl Finish<'_> {
         Err(Failure::Other(text))
     }
 
-    /// Whoever still is in the branch; when nobody is, the mount is gone afterwards.
+    /// Returns the processes that are still in the branch. When there is none, waits until the mount has
+    /// ended.
     fn wait_for_processes(&mut self) -> Result<Vec<MountProcess>, Failure> {
         self.connection.look_again()?;
         let project = self.connection.project.clone();
@@ -191,7 +192,7 @@ impl Finish<'_> {
             .flat_map(|it| processes::of(it, &project))
             .collect();
         if processes.is_empty() {
-            // What somebody mounted beside it for all to see stays.
+            // A mount that everybody sees, as `agentfs mount` makes it, stays.
             for mount in shown.into_iter().filter(|it| !processes::is_here(it)) {
                 self.connection.call(MountWait {
                     id: mount.id,
@@ -206,9 +207,9 @@ impl Finish<'_> {
         changes_of(self.connection, self.branch)
     }
 
-    fn say(&self, line: &str) {
+    fn notice(&self, line: &str) {
         if !self.json {
-            // There is nobody else to tell.
+            // Nothing is left to report to when this fails.
             drop(writeln!(io::stderr(), "{line}"));
         }
     }
@@ -217,14 +218,14 @@ impl Finish<'_> {
         let (branch, project) = (self.branch, self.project.display());
         let count = changes.len();
         let paths = if count == 1 { "path" } else { "paths" };
-        self.say(&format!(
+        self.notice(&format!(
             "agentfs: {branch} changed {count} {paths} of {project}:"
         ));
         for change in changes.iter().take(LISTED) {
-            self.say(&format!("  {}", diff_line(change)));
+            self.notice(&format!("  {}", diff_line(change)));
         }
         if count > LISTED {
-            self.say(&format!("  and {} more", count - LISTED));
+            self.notice(&format!("  and {} more", count - LISTED));
         }
     }
 
@@ -240,10 +241,10 @@ impl Finish<'_> {
             Err(CallError::Refused(error)) => {
                 self.connection.look_again()?;
                 if self.is_in_place() {
-                    self.say(&format!("agentfs: not applied: {}", error.message));
+                    self.notice(&format!("agentfs: not applied: {}", error.message));
                 } else {
-                    // Its hint is for who applies by hand; here the changes are exported.
-                    self.say(
+                    // The hint of the refusal is for `branch apply`. Here the changes are exported.
+                    self.notice(
                         "agentfs: nothing was applied, because the project is not at its path any \
                          more",
                     );
@@ -259,12 +260,12 @@ impl Finish<'_> {
             0 => "nothing was applied".to_owned(),
             steps => format!("only {steps} of the changes were applied, and the rest is exported"),
         };
-        self.say(&format!(
+        self.notice(&format!(
             "agentfs: {done}, because the project changed meanwhile at:"
         ));
         let conflicts = applied.conflicts;
         for path in &conflicts {
-            self.say(&format!("  {path}"));
+            self.notice(&format!("  {path}"));
         }
         Ok(Outcome {
             conflicts: conflicts.iter().map(ToString::to_string).collect(),
@@ -273,7 +274,7 @@ impl Finish<'_> {
         })
     }
 
-    /// Exports to the directory that was named, or to the best place there is.
+    /// Exports to the directory that the user named, or to the best default one.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
         let send = |connection: &mut DaemonConnection, request| interruptible(connection, request);
         let (directory, exported) = export::export(self.connection, self.branch, directory, send)?;
@@ -292,25 +293,25 @@ impl Finish<'_> {
         }
     }
 
-    /// The last change of the branch; 0 when it is gone.
+    /// Returns the sequence number of the last change of the branch; 0 when the branch is gone.
     fn seq(&mut self) -> Result<u64, Failure> {
         let all = leftovers::branches(self.connection)?;
         let own = all.into_iter().find(|it| it.name == self.branch);
         Ok(own.map_or(0, |it| it.seq))
     }
 
-    /// The branch may go when nobody uses it, as it was at this change.
+    /// Lets the daemon delete the branch when nobody uses it, unless it was changed after this number.
     fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
         match self.connection.call(BranchRetire { name, seq }) {
-            // It was unchanged and is gone already.
+            // The branch was unchanged and is deleted already.
             Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => Ok(()),
             Err(error) => Err(error.into()),
             Ok(_) => Ok(()),
         }
     }
 
-    fn tell(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[MountProcess]) {
+    fn report(&self, changes: &[DiffEntry], outcome: &Outcome, remaining: &[MountProcess]) {
         let branch = self.branch;
         if self.json {
             let report = serde_json::json!({
@@ -329,18 +330,18 @@ impl Finish<'_> {
             Some(directory) => {
                 let command = export::apply_command(self.connection, directory);
                 let shown = directory.display();
-                self.say(&format!("agentfs: exported to {shown}"));
-                self.say(&format!("agentfs: to apply them: {command}"));
+                self.notice(&format!("agentfs: exported to {shown}"));
+                self.notice(&format!("agentfs: to apply them: {command}"));
             }
-            None => self.say(&format!("agentfs: {}", outcome.word)),
+            None => self.notice(&format!("agentfs: {}", outcome.word)),
         }
         if outcome.word == "kept" {
-            leftovers::say_commands(self.connection, branch, &["diff", "apply", "delete"]);
+            leftovers::print_commands(self.connection, branch, &["diff", "apply", "delete"]);
         }
-        self.tell_of_unread(changes, outcome);
-        self.tell_of_too_deep(changes, outcome);
+        self.report_unread(changes, outcome);
+        self.report_too_deep(changes, outcome);
         for MountProcess { pid, name, .. } in remaining {
-            self.say(&format!(
+            self.notice(&format!(
                 "agentfs: process {pid} ({name}) still is at work in {branch}; what it changes from \
                  now on stays there"
             ));
@@ -349,8 +350,8 @@ impl Finish<'_> {
 }
 
 impl Finish<'_> {
-    /// Names the files that are in the branch only.
-    fn tell_of_unread(&self, changes: &[DiffEntry], outcome: &Outcome) {
+    /// Reports the files that are in the branch only.
+    fn report_unread(&self, changes: &[DiffEntry], outcome: &Outcome) {
         let is_too_deep = |it: &Unread| {
             let mut all = changes.iter().filter(|change| is_too_deep(change));
             all.any(|change| change.path == it.path)
@@ -360,34 +361,34 @@ impl Finish<'_> {
         if unread.is_empty() {
             return;
         }
-        self.say("agentfs: these cannot be read, and are not among the exported changes:");
+        self.notice("agentfs: these cannot be read, and are not among the exported changes:");
         for unread in unread {
-            self.say(&format!("  {}: {}", unread.path, unread.why));
+            self.notice(&format!("  {}: {}", unread.path, unread.why));
         }
         let (branch, command) = (self.branch, self.connection.command());
         let parts = outcome.directory.as_ref().map(|it| it.join("parts"));
-        self.say(&format!(
+        self.notice(&format!(
             "agentfs: what {branch} itself wrote of them is in {}; the branch is kept until: \
              {command} branch delete {branch}",
             parts.unwrap_or_default().display()
         ));
     }
 
-    /// What has no path is in the branch only, too.
-    fn tell_of_too_deep(&self, changes: &[DiffEntry], outcome: &Outcome) {
+    /// Reports that changes which no path leads to are in the branch only.
+    fn report_too_deep(&self, changes: &[DiffEntry], outcome: &Outcome) {
         if !matches!(outcome.word, "applied" | "exported") || !changes.iter().any(is_too_deep) {
             return;
         }
         let branch = self.branch;
-        self.say(&format!(
+        self.notice(&format!(
             "agentfs: what lies deeper than a path can lead (4,095 bytes; marked ! in the list of \
              changes) was left out, and stays in {branch}"
         ));
-        leftovers::say_commands(self.connection, branch, &["diff", "delete"]);
+        leftovers::print_commands(self.connection, branch, &["diff", "delete"]);
     }
 }
 
-/// Exports, unless a signal comes before that is done: then nothing is left of the export.
+/// Exports a branch. When a signal comes before the end, nothing is left of the export.
 fn interruptible(
     connection: &mut DaemonConnection,
     request: BranchExport,
@@ -403,7 +404,7 @@ fn interruptible(
     })
 }
 
-/// What a branch changed. One that is gone did not change anything.
+/// Returns what a branch changed. A branch that is gone has no changes.
 pub(super) fn changes_of(
     connection: &mut DaemonConnection,
     branch: &str,
@@ -424,7 +425,7 @@ pub(super) fn changes_of(
     Ok(all)
 }
 
-/// What was asked for, or is asked for now.
+/// Returns what the options say, or asks the user.
 fn choice(args: FinishArgs, json: bool) -> Result<Choice, Failure> {
     if args.apply {
         return Ok(Choice::Apply);

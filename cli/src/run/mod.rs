@@ -1,8 +1,8 @@
 //! `agentfs run`: a command in a branch of its own, mounted on the project's own path.
 //!
 //! The daemon is a process of its own, started when there is none and ended when nobody needs it: so
-//! a connection that is killed leaves its changes behind. This process stays outside the branch, starts
-//! the command inside, passes signals on, and brings the changes home at the end.
+//! a run that is killed loses no changes. This process stays outside the branch, starts the command
+//! inside, passes signals on, and at the end does with the changes what the user wants.
 
 pub(crate) mod child;
 mod daemon_exit;
@@ -131,7 +131,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     let Root { project, directory } = root::find(common, args.lower)?;
     let mut connection = spawn_daemon::find_or_start(common, &project, args.echo)?;
     let json = common.json;
-    leftovers::tell(json, &project, &mut connection)?;
+    leftovers::report(json, &project, &mut connection)?;
     if !json {
         report_gap(&mut connection)?;
     }
@@ -173,7 +173,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
 fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
     let report = connection.call(Status { after: 0 })?;
     if let Some(gap) = Coverage(&report).line() {
-        // A line that cannot be written is nobody's loss: `agentfs status` has it as well.
+        // If the line cannot be written, `agentfs status` still has it.
         drop(writeln!(io::stderr(), "agentfs: {gap}"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who is in a mount namespace with a branch.
+//! Finds the processes that are in a mount namespace with a branch.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,9 +11,9 @@ use agentfs_proto::message::{MountInfo, ProjectInfo};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct MountProcess {
     pub(crate) pid: u32,
-    /// What it is called.
+    /// The name of its program.
     pub(crate) name: String,
-    /// Where it has the mount.
+    /// Where the process sees the mount.
     pub(crate) point: PathBuf,
 }
 
@@ -22,14 +22,14 @@ impl MountProcess {
         PathBuf::from(format!("/proc/{pid}"))
     }
 
-    /// One of its namespaces.
+    /// Returns the file of one of its namespaces.
     pub(crate) fn namespace(&self, kind: &str) -> PathBuf {
         Self::directory(self.pid).join("ns").join(kind)
     }
 }
 
-/// The processes of this user that see a mount, at the path where it was made or where the project is
-/// now: the number of its device may be another mount's when it is gone.
+/// Returns the processes of this user that see a mount at the path where it was made, or where the project
+/// is now. The device number alone does not suffice: it may be another mount's when this one is gone.
 pub(crate) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<MountProcess> {
     let paths = [mount.path.as_path(), project.now_at.as_path()];
     let Ok(processes) = fs::read_dir("/proc") else {
@@ -42,7 +42,7 @@ pub(crate) fn of(mount: &MountInfo, project: &ProjectInfo) -> Vec<MountProcess> 
     processes.filter(fits).collect()
 }
 
-/// The process, if it is in another mount namespace than this one and has the mount there, with
+/// Returns the process, if it is in another mount namespace than this one and has the mount there, with
 /// nothing mounted over it (proc_pid_mountinfo(5)).
 fn process(pid: u32, mount: &MountInfo) -> Option<MountProcess> {
     let directory = MountProcess::directory(pid);
@@ -58,14 +58,13 @@ fn process(pid: u32, mount: &MountInfo) -> Option<MountProcess> {
     })
 }
 
-/// Whether this process has the mount, too.
+/// Returns whether this process sees the mount as well.
 pub(crate) fn is_here(mount: &MountInfo) -> bool {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
     point_of(mount, &mounts).is_some_and(|it| it == mount.path.as_path())
 }
 
-/// Where a mount is: its path may be another one than when it was made, because a directory above it
-/// was renamed.
+/// Returns where a mount is. The path differs from the original one when a directory above was renamed.
 fn point_of(mount: &MountInfo, mounts: &[u8]) -> Option<PathBuf> {
     let (major, minor) = (
         rustix::fs::major(mount.st_dev),
@@ -86,7 +85,7 @@ fn point_of(mount: &MountInfo, mounts: &[u8]) -> Option<PathBuf> {
     point.map(|it| PathBuf::from(OsString::from_vec(plain(it))))
 }
 
-/// A path of mountinfo without its escapes, `\\` and three octal digits (fs/seq_file.c: mangle).
+/// Decodes a path of mountinfo, which has the escapes `\\` and three octal digits (fs/seq_file.c: mangle).
 fn plain(text: &[u8]) -> Vec<u8> {
     let mut path = Vec::with_capacity(text.len());
     let mut rest = text;

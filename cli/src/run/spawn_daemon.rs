@@ -1,4 +1,4 @@
-//! The daemon of a project: found, or started.
+//! Finds the daemon of a project, or starts one.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -24,13 +24,12 @@ use crate::{Common, Failure};
 
 /// This program, also when its file was replaced meanwhile.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
-/// A daemon that ends just when it is found is started anew.
+/// How often a daemon that ends just when it is found is started again.
 const ATTEMPTS: usize = 5;
 
 /// Finds the daemon over a project, or starts it at the project's own socket.
 ///
-/// The socket of a connection or one that was named is used whatever is there, but it must be over the
-/// project.
+/// A socket that the user or the environment names is used as it is, but its daemon must have the project.
 pub(super) fn find_or_start(
     common: &Common,
     project: &Path,
@@ -44,13 +43,13 @@ pub(super) fn find_or_start(
         let identity = identity_of(project)?;
         let found = match project::search(project)? {
             Found::Over(daemon) if is_in_place(&daemon) && daemon.has(identity) => daemon.socket,
-            // Another one has it above, before it was moved, or not at all.
+            // The daemon that was found has a directory above, or one that was moved.
             Found::Over(_) | Found::Named(_) | Found::Mounted(..) | Found::Nothing(_) => {
                 project::socket_for(project, identity)
             }
         };
         let connection = connect_or_start(&found, project, echo)?;
-        // It was replaced meanwhile.
+        // Otherwise the directory was replaced meanwhile.
         if is_over(&connection, identity) {
             return Ok(connection);
         }
@@ -141,13 +140,13 @@ fn start(socket: &Path, project: &Path, echo: Echo) -> Result<(), Failure> {
         None => 0,
     };
     if said > 0 {
-        // It is on its own from now on.
+        // The daemon listens, and is on its own from now on.
         return Ok(());
     }
     child.wait().map_err(failed)?;
     let is_there = std::os::unix::net::UnixStream::connect(socket).is_ok();
     if is_there {
-        // Another run was quicker.
+        // Another run was quicker to start one.
         return Ok(());
     }
     let text = std::fs::read_to_string(&log).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is said of directories whose changes nobody hears of.
+//! Reports the directories of a project that the daemon does not watch.
 
 use agentfs_proto::message::StatusReport;
 
@@ -15,11 +15,11 @@ impl Coverage<'_> {
         counters.find(|it| it.name == name).map_or(0, |it| it.value)
     }
 
-    /// One sentence on what is not watched, why, and what it means; `None` when all is watched.
+    /// Returns a sentence on what is not watched, why, and what that means; `None` when all is watched.
     pub(crate) fn gap(self) -> Option<String> {
         let lower = self.0.lower.as_path().display();
-        let means = "what others change there is seen as soon as it is looked at, and no program is \
-                     told of it";
+        let means = "what others change there is seen as soon as somebody looks, but no watcher is \
+                     notified of it";
         if self.count("lower_watch_off") > 0 {
             return Some(format!(
                 "{lower} is not watched (--no-watch-lower): {means}"
@@ -51,7 +51,7 @@ impl Coverage<'_> {
         ))
     }
 
-    /// What to do about it.
+    /// Returns what can be done about it.
     pub(crate) fn way_out(self) -> Option<String> {
         if self.count("lower_dirs_over_limit") > 0 {
             let allow = inotify_limit::allow_more();
@@ -66,7 +66,7 @@ impl Coverage<'_> {
         })
     }
 
-    /// Both, for one line.
+    /// Returns both for one line.
     pub(crate) fn line(self) -> Option<String> {
         let gap = self.gap()?;
         Some(match self.way_out() {

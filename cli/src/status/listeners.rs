@@ -1,4 +1,4 @@
-//! Programs that watch a mount by the kernel's own means alone.
+//! Shows the programs that watch a mount without the preloaded library.
 
 use serde::Serialize;
 
@@ -9,13 +9,13 @@ use crate::output::Table;
 pub(crate) struct Listener {
     pub(crate) pid: u32,
     pub(crate) program: String,
-    /// Where the mount is.
+    /// The path of the mount.
     pub(crate) mount: String,
-    /// How many objects it watches there; 0 for the mount as a whole.
+    /// How many objects the program watches there; 0 for the mount as a whole.
     pub(crate) watches: usize,
 }
 
-/// The same for people.
+/// Returns the listeners as a table for people.
 pub(crate) fn table(listeners: &[Listener]) -> Table {
     let mut table = Table::new(&["WITHOUT SHIM", "PROGRAM", "WATCHES", "ON"]);
     for it in listeners {

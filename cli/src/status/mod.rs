@@ -1,4 +1,4 @@
-//! `agentfs status`
+//! `agentfs status`: what the daemon serves at the moment.
 
 pub(crate) mod coverage;
 pub(crate) mod listeners;
@@ -71,15 +71,15 @@ struct WithMounts<'a> {
     /// The directory below the branches, and whether it still is where it was.
     directory: &'a ProjectInfo,
     mounts: &'a [MountInfo],
-    /// Programs that watch a mount and are told by echo.
+    /// The programs that watch a mount and are notified by echo.
     listeners_without_shim: &'a [Listener],
-    /// What is not watched of the lower directory, and why.
+    /// Which part of the lower directory is not watched, and why.
     not_watched: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     watches: Option<&'a [Watched]>,
 }
 
-/// A watch and whose it is.
+/// A watch, and the queue that it belongs to.
 #[derive(serde::Serialize)]
 struct Watched {
     session: u64,
@@ -88,7 +88,7 @@ struct Watched {
     watch: WatchInfo,
 }
 
-/// What all queues watch.
+/// Returns what all queues watch.
 fn watches(
     connection: &mut DaemonConnection,
     report: &StatusReport,
@@ -108,7 +108,7 @@ fn watches(
     Ok(watches)
 }
 
-/// All pages of what a queue watches; nothing of one that has ended meanwhile.
+/// Returns all pages of what a queue watches; of a queue that has ended meanwhile, nothing.
 fn watches_of(
     connection: &mut DaemonConnection,
     of: u64,
@@ -154,7 +154,7 @@ fn watch_table(watches: &[Watched]) -> Table {
     table
 }
 
-/// All pages as one report.
+/// Returns all pages of the status as one report.
 pub(crate) fn fetch(connection: &mut DaemonConnection) -> Result<StatusReport, Failure> {
     let mut report = connection.call(Status { after: 0 })?;
     while report.more {

@@ -95,7 +95,7 @@ fn a_run_that_may_make_no_namespace_says_who_tells_why() {
         said.err.contains("no private mount can be made"),
         "{said:?}"
     );
-    assert!(said.err.contains("`agentfs doctor` tells"), "{said:?}");
+    assert!(said.err.contains("`agentfs doctor` shows"), "{said:?}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_a_program_will_hear_is_told() {
     project.write("script", "#!/usr/bin/env -S sh\n");
     assert!(about("./script").starts_with("ok"), "{}", about("./script"));
     assert!(about("/sbin/ldconfig").contains("linked statically"));
-    assert!(about("/sbin/ldconfig").contains("the kernel tells it"));
+    assert!(about("/sbin/ldconfig").contains("the kernel notifies it"));
     assert!(about("no-such-program").starts_with("MISSING"));
     project.write("text", "nothing to run");
     assert!(about("./text").starts_with("MISSING"));

@@ -167,7 +167,7 @@ fn a_static_program_hears_a_change_once() {
     assert_eq!(built.status, Some(0), "{built:?}");
     let told = project.ask(&["doctor", "./watcher"]);
     assert!(told.contains("linked statically"), "{told}");
-    assert!(told.contains("the kernel tells it"), "{told}");
+    assert!(told.contains("the kernel notifies it"), "{told}");
     let program = start(&project, "auto", "exec ./watcher");
     program.expect("watching");
     for name in ["first", "settled"] {
