@@ -1,4 +1,4 @@
-//! Branches and snapshots through the program.
+//! Checks branches and snapshots through the program.
 
 use std::io::Write as _;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Either side killed at any moment: the other goes on, and nothing is left behind.
+//! Kills either side at any moment: the other one goes on, and nothing is left behind.
 
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

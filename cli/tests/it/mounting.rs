@@ -1,4 +1,4 @@
-//! `agentfs mount`, `agentfs umount`, and programs in a mount of a daemon in a process of its own.
+//! Checks `agentfs mount` and `agentfs umount`, and programs on the mount of a daemon process.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
 
-/// Set to leave out, loudly, what needs /dev/fuse.
+/// The variable that leaves out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 
 pub(crate) fn can_mount() -> bool {

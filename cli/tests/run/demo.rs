@@ -1,4 +1,4 @@
-//! `agentfs demo`: what it shows, and that nothing of it is left.
+//! Checks `agentfs demo`: what it shows, and that nothing of it is left.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -20,14 +20,14 @@ impl Place {
         Self(project)
     }
 
-    /// `agentfs demo`.
+    /// Returns the command `agentfs demo`.
     fn demo(&self) -> Command {
         let mut command = self.0.agentfs();
         command.arg("demo").env("TMPDIR", self.0.beside("tmp"));
         command
     }
 
-    /// A directory with these programs of the system and no others.
+    /// Returns a directory with these programs of the system and no others.
     fn programs(&self, names: &[&str]) -> PathBuf {
         let directory = self.0.another("programs");
         let all = std::env::var_os("PATH").unwrap();
@@ -45,8 +45,8 @@ impl Place {
     }
 }
 
-/// Neither a file below this directory for temporary files nor a process or a mount of the demo is
-/// there any more.
+/// Checks that neither a file below this directory for temporary files nor a process or a mount of the demo
+/// is left.
 #[track_caller]
 pub(crate) fn nothing_is_left(tmp: &Path) {
     let files: Vec<_> = fs::read_dir(tmp).unwrap().collect();
@@ -62,7 +62,7 @@ pub(crate) fn nothing_is_left(tmp: &Path) {
     }
 }
 
-/// What both transcripts end with.
+/// Checks what the transcripts with and without mounts have in common.
 #[track_caller]
 pub(crate) fn shows_both_branches(said: &Said) {
     assert_eq!((said.status, &*said.err), (Some(0), ""), "{said:?}");
@@ -138,7 +138,7 @@ fn a_demo_inside_of_a_run_is_one_of_its_own() {
     place.nothing_is_left();
 }
 
-/// A demo whose watcher never hears anything, so that it waits.
+/// Starts a demo whose watcher never hears anything, and returns when the demo waits for it.
 fn waiting(place: &Place, command: &mut Command) -> Program {
     let programs = place.programs(&["sh", "grep", "true", "sleep"]);
     let script = "#!/bin/sh\necho Watches established.\nexec sleep 1000\n";

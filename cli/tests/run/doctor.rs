@@ -1,4 +1,4 @@
-//! `agentfs doctor`: what is missing, and what to do.
+//! Checks `agentfs doctor`: what it finds missing, and what it says is to be done.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use crate::project::{Project, Said};
 /// `CAP_CHOWN`, permitted and effective, as a file has it (capabilities(7), `VFS_CAP_REVISION_2`).
 const CHOWN: [u8; 20] = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The lines about one thing.
+/// Returns the lines about one check.
 fn told<'a>(said: &'a Said, what: &str) -> Vec<&'a str> {
     let lines = said.out.lines();
     lines.filter(|line| line.contains(what)).collect()

@@ -1,4 +1,4 @@
-//! A session of a user without privileges.
+//! Checks runs and the demo of a user without privileges.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -11,13 +11,13 @@ use crate::project::{Project, Said};
 /// nobody, as Debian numbers it.
 const USER: u32 = 65_534;
 
-/// Becomes the user, with a `/dev/fuse` of these permissions, whatever it is here.
+/// Becomes the user, with a `/dev/fuse` that has the permissions `$MODE`, whatever it is here.
 const BECOME: &str = "mount -t tmpfs none /mnt && mknod /mnt/fuse c 10 229 && chmod $MODE /mnt/fuse && \
     mount --bind /mnt/fuse /dev/fuse && \
     exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"";
 
-/// The project belongs to the user, and so does the program. `None` when we are not root and cannot
-/// become somebody else: then every other test is about an ordinary user.
+/// Returns a project that belongs to the user, as the program does. It is `None` when the tests do not run
+/// as root: then every other test is about an ordinary user.
 fn project() -> Option<Project> {
     if !can_mount() || !rustix::process::geteuid().is_root() {
         return None;
@@ -61,7 +61,7 @@ fn an_ordinary_user_works_in_a_branch() {
     assert_eq!(project.read("theirs"), "other\n");
 }
 
-/// A watcher in the branch `b`, which has heard of a change from outside.
+/// Starts a watcher in the branch `b`, and returns it when it has heard of a change from outside.
 fn hears_from_outside(project: &Project, script: &str) -> Program {
     let words = [
         "run",
@@ -99,7 +99,7 @@ fn a_program_without_the_library_hears_a_change_from_outside() {
     let _program = hears_from_outside(&project, script);
 }
 
-/// The demo of the user, whose directory for temporary files is the runtime directory.
+/// Returns the demo of the user, whose directory for temporary files is the runtime directory.
 fn demo(project: &Project) -> Command {
     let mut command = as_user(project, &["demo"]);
     command.env("TMPDIR", project.beside("runtime"));

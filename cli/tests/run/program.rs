@@ -1,4 +1,4 @@
-//! Programs under test, and what they print.
+//! Starts programs under test and reads what they print.
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use agentfs_testkit::child::{PATIENCE, ended_within};
 
-/// Set to leave out, loudly, what needs /dev/fuse.
+/// The variable that leaves out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
 
-/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
+/// Returns whether mounting works here. If not, the test fails, unless [`SKIP`] is set.
 pub(crate) fn can_mount() -> bool {
     let Err(error) = agentfs_mount::check_device() else {
         return true;
@@ -55,7 +55,7 @@ impl Program {
         self.child.id()
     }
 
-    /// The next line of its output.
+    /// Waits for the next line of its output.
     #[track_caller]
     pub(crate) fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line in time")
@@ -67,7 +67,7 @@ impl Program {
         self.wait_for(wanted);
     }
 
-    /// As [`expect`](Self::expect); gives the line.
+    /// Waits as [`expect`](Self::expect) does, and returns the line.
     #[track_caller]
     pub(crate) fn wait_for(&self, wanted: &str) -> String {
         until(&self.lines, wanted)
@@ -92,7 +92,8 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Ends its input, and waits for its end. Gives what it said meanwhile, output and errors.
+    /// Ends its input and waits for its end. Returns its status and what it printed meanwhile, output and
+    /// errors.
     pub(crate) fn finish(&mut self) -> (ExitStatus, String, String) {
         self.stdin = None;
         let status = ended_within(&mut self.child, PATIENCE);
@@ -102,7 +103,7 @@ impl Program {
     }
 }
 
-/// What is said until nobody can say anything any more.
+/// Reads all lines until the end of the stream.
 fn rest(lines: &Receiver<String>) -> String {
     let deadline = Instant::now() + PATIENCE;
     let mut text = String::new();
@@ -127,7 +128,7 @@ impl Drop for Program {
     }
 }
 
-/// The next line. `None` when there is none in time, or no more.
+/// Reads the next line. Returns `None` when none comes in time, or at the end.
 fn next(lines: &Receiver<String>, deadline: Instant) -> Option<String> {
     let left = deadline.checked_duration_since(Instant::now())?;
     lines.recv_timeout(left).ok()
