@@ -17,6 +17,7 @@ pub struct Cancelled;
 
 impl CancelToken {
     /// Returns a token that also cancels work which takes longer than this.
+    #[must_use]
     pub fn after(at_most: Duration) -> Self {
         Self {
             is_cancelled: Arc::default(),
@@ -30,6 +31,7 @@ impl CancelToken {
     }
 
     /// Returns the flag that cancels the work when it is set, as by the handler of a signal.
+    #[must_use]
     pub fn flag(&self) -> &Arc<AtomicBool> {
         &self.is_cancelled
     }

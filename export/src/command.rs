@@ -29,6 +29,7 @@ pub fn quoted(word: impl AsRef<OsStr>) -> String {
 }
 
 /// Returns the command that applies an export to a project.
+#[must_use]
 pub fn apply_command(export: &Path, project: &Path) -> String {
     let to = if project.as_os_str().is_empty() {
         "DIR".to_owned()

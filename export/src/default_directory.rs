@@ -24,6 +24,7 @@ pub struct DefaultDirectory {
 }
 
 /// Returns where this user's programs keep what is to outlive them (XDG base directory specification).
+#[must_use]
 pub fn state_directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from);
     variable("XDG_STATE_HOME")
@@ -34,6 +35,7 @@ pub fn state_directory() -> Option<PathBuf> {
 
 /// Returns the directories for this user, the best one first. There may be none for a project that
 /// contains both.
+#[must_use]
 pub fn default_directories(project: &Path) -> Vec<DefaultDirectory> {
     let temporary = format!("agentfs-changes-{}", geteuid().as_raw());
     let directories = [
@@ -59,6 +61,7 @@ pub fn default_directories(project: &Path) -> Vec<DefaultDirectory> {
 
 impl DefaultDirectory {
     /// Returns the directory for the exports of a project.
+    #[must_use]
     pub fn of_project(&self, project: &Path) -> PathBuf {
         let name = project.file_name().unwrap_or("no-project".as_ref());
         self.directory.join(name)
@@ -125,6 +128,7 @@ fn name(branch: &str) -> OsString {
 }
 
 /// Returns how the names of all exports of a branch begin.
+#[must_use]
 pub fn name_prefix(branch: &str) -> OsString {
     let mut name = OsString::from(branch.replace('/', "-"));
     name.push("-");

@@ -140,6 +140,10 @@ fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Metadata>> {
 impl Target {
     /// Opens a directory that the user named. Links on the way to it are followed, as they are the
     /// user's own.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2): the path leads to no directory, or the user may not read it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -149,11 +153,16 @@ impl Target {
     }
 
     /// Returns where the directory is.
+    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns which directory it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of fstat(2).
     pub fn identity(&self) -> io::Result<Identity> {
         let stat = rustix::fs::fstat(&self.root)?;
         Ok(Identity {
@@ -163,7 +172,12 @@ impl Target {
     }
 
     /// Locks the directory against all others that apply something to it, daemons included, as long as
-    /// this value lives. Calls `wait` when another process has the lock.
+    /// this value lives. Calls `wait` when another process has the lock. A filesystem without locks is no
+    /// error.
+    ///
+    /// # Errors
+    ///
+    /// Those of flock(2).
     pub fn lock(&self, wait: impl FnOnce()) -> io::Result<()> {
         match rustix::fs::flock(&self.root, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
