@@ -3,9 +3,9 @@
 use std::cell::OnceCell;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use agentfs_client::{CallError, Client, ConnectError, Deadline, Progress};
+use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
 
 use crate::exec::BRANCH_VARIABLE;
@@ -17,7 +17,7 @@ use agentfs_export::command::quoted;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a request waits for its turn before the user is told so.
-const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the daemon of a project, which the daemon knows as a session.
 #[derive(Debug)]
@@ -127,37 +127,9 @@ impl DaemonConnection {
         answer.map_err(|error| self.addressed(error))
     }
 
-    /// Sends a request as [`call_long`](Self::call_long) does, but gives up waiting when `wait` returns a
-    /// reason to. `wait` returns when there is something to read or the time is over.
-    pub(crate) fn call_unless<C: Call, E>(
-        &mut self,
-        request: C,
-        mut wait: impl FnMut(&Client, Option<Duration>) -> io::Result<Option<E>>,
-    ) -> Result<Result<C::Answer, E>, Failure> {
-        let number = self.client.send(request.into(), Deadline::NEVER)?;
-        let mut turn: Option<(Instant, u64)> = None;
-        loop {
-            let so_far = self
-                .client
-                .progress(number, Deadline::after(Duration::ZERO));
-            match so_far.map_err(|error| self.addressed(error))? {
-                Progress::Answered(answer) => return Ok(Ok(answer)),
-                Progress::Waiting(ahead) => turn = Some((Instant::now() + SILENCE, ahead)),
-                Progress::Pending => {}
-            }
-            if let Some((_, ahead)) = turn.take_if(|(at, _)| *at <= Instant::now()) {
-                say_waiting(self.is_quiet, ahead);
-            }
-            let left = turn.map(|(at, _)| at.saturating_duration_since(Instant::now()));
-            if let Some(end) = wait(&self.client, left).map_err(Failure::Input)? {
-                return Ok(Err(end));
-            }
-        }
-    }
-
     /// Completes the commands that a refusal names, so that they work from the current directory. The
     /// daemon does not know that directory and writes them as `...: agentfs WORDS`.
-    fn addressed(&self, mut error: CallError) -> CallError {
+    pub(crate) fn addressed(&self, mut error: CallError) -> CallError {
         if let CallError::Refused(refused) = &mut error
             && refused.message.contains(": agentfs ")
         {
@@ -216,7 +188,8 @@ pub(crate) struct WithProject<T> {
     project: Option<String>,
 }
 
-fn say_waiting(is_quiet: bool, ahead: u64) {
+/// Reports how many requests go before one that waits for its turn.
+pub(crate) fn say_waiting(is_quiet: bool, ahead: u64) {
     if !is_quiet {
         let line = format!("agentfs: waiting for other requests: {ahead} go first");
         // Nothing is left to report to when this fails.

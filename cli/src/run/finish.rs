@@ -7,13 +7,13 @@ use std::time::SystemTime;
 
 use agentfs_client::CallError;
 use agentfs_proto::message::{
-    BranchApply, BranchDiff, BranchExport, BranchRetire, Code, DiffEntry, DiffKind, Exported,
-    MountInfo, MountWait, PageNext, ProjectPlace, Unread,
+    BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, DiffKind, MountInfo, MountWait,
+    PageNext, ProjectPlace, Unread,
 };
 use clap::Args;
 
 use super::processes::{self, MountProcess};
-use super::{daemon_exit, hold, leftovers, supervise};
+use super::{daemon_exit, hold, interruptible, leftovers, supervise};
 use crate::branch::diff_line;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
@@ -276,7 +276,8 @@ impl Finish<'_> {
 
     /// Exports to the directory that the user named, or to the best default one.
     fn export(&mut self, directory: Option<PathBuf>) -> Result<Outcome, Failure> {
-        let send = |connection: &mut DaemonConnection, request| interruptible(connection, request);
+        let send =
+            |connection: &mut DaemonConnection, request| interruptible::export(connection, request);
         let (directory, exported) = export::export(self.connection, self.branch, directory, send)?;
         Ok(Outcome {
             directory: Some(directory),
@@ -386,22 +387,6 @@ impl Finish<'_> {
         ));
         leftovers::print_commands(self.connection, branch, &["diff", "delete"]);
     }
-}
-
-/// Exports a branch. When a signal comes before the end, nothing is left of the export.
-fn interruptible(
-    connection: &mut DaemonConnection,
-    request: BranchExport,
-) -> Result<Exported, Failure> {
-    let branch = request.name.clone();
-    let exported = connection.call_unless(request, |client, time| {
-        supervise::readable_or_signal(client, time)
-    })?;
-    exported.map_err(|signal| {
-        // The daemon ends the export with the connection, which ends with this process.
-        let why = format!("the export was interrupted by {signal}");
-        export::kept(connection, &branch, &why)
-    })
 }
 
 /// Returns what a branch changed. A branch that is gone has no changes.

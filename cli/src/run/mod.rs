@@ -7,6 +7,7 @@
 pub(crate) mod child;
 mod daemon_exit;
 mod finish;
+mod interruptible;
 mod leftovers;
 pub(crate) mod processes;
 mod root;
