@@ -40,13 +40,19 @@ enum BranchCommand {
         /// The name of the new branch
         name: String,
         /// Start from this branch as it is now, instead of from the one that you are in, or else main
-        #[arg(long, value_name = "BRANCH", default_value = "")]
+        #[arg(
+            long,
+            value_name = "BRANCH",
+            default_value = "",
+            hide_default_value = true
+        )]
         from: String,
         /// Start from this snapshot
         #[arg(
             long,
             value_name = "SNAPSHOT",
             default_value = "",
+            hide_default_value = true,
             conflicts_with = "from"
         )]
         from_snapshot: String,
@@ -85,10 +91,15 @@ enum BranchCommand {
   agentfs branch diff attempt-1 --against before-lunch")]
     Diff {
         /// The branch, instead of the one that you are in, or else main
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
         /// Compare with this branch or snapshot, instead of with what the branch was made from
-        #[arg(long, value_name = "NAME", default_value = "")]
+        #[arg(
+            long,
+            value_name = "NAME",
+            default_value = "",
+            hide_default_value = true
+        )]
         against: String,
     },
     /// Bring the changes of a branch to the project
@@ -113,7 +124,7 @@ enum BranchCommand {
     #[command(after_help = "Example:\n  AGENTFS_TOKEN=$(agentfs branch token attempt-1) ./watcher")]
     Token {
         /// The branch, instead of the one that you are in, or else main
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
     },
 }

@@ -28,8 +28,8 @@ use agentfs_daemon::{Companion, Config, Daemon, Limits};
   agentfs daemon --lower ~/project        branches over a directory
   AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
 pub(crate) struct DaemonArgs {
-    /// The directory that branches show and change their own view of. It is written only when a branch is
-    /// applied to it
+    /// The project: every branch begins as a view of this directory, which is written only when a branch is
+    /// applied to it. Without it, branches begin empty
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
     /// Do not watch that directory, for instance when it has more directories than there are inotify

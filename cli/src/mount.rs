@@ -25,7 +25,7 @@ pub(crate) struct MountArgs {
     dir: PathBuf,
 }
 
-/// Take a mount away
+/// Unmount a branch
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  agentfs umount work")]
 pub(crate) struct UmountArgs {

@@ -18,7 +18,13 @@ use crate::{Common, Failure, Output};
 pub(crate) struct SnapshotArgs {
     /// The branch, instead of the one of the run or the mount that you are in,
     /// or else main
-    #[arg(long, global = true, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     branch: String,
     #[command(subcommand)]
     command: SnapshotCommand,

@@ -30,7 +30,12 @@ pub(crate) struct WatchArgs {
     path: Bytes,
     /// The branch, instead of the one of the run or the mount that you are in,
     /// or else main
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     branch: String,
     /// Also print when files are opened, read and closed
     #[arg(long)]

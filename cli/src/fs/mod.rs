@@ -38,7 +38,13 @@ pub(crate) use self::args::path_argument;
 pub(crate) struct FsArgs {
     /// The branch, instead of the one of the run or the mount that you are in,
     /// or else main
-    #[arg(long, global = true, value_name = "NAME", default_value = "")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     branch: String,
     #[command(subcommand)]
     command: FsCommand,
