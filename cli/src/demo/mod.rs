@@ -139,17 +139,16 @@ fn hear(shell: &mut Shell<'_>, watching: &mut Background, event: &str) -> Result
     shell.wait_for(watching, "[the watcher] ", event)
 }
 
-/// Says why nothing can be mounted, and what to do about it.
+/// Shows why nothing can be mounted, and what to do about it.
 fn explain(shell: &mut Shell<'_>, why: &str) -> Result<(), Failure> {
     shell.step(format_args!(
-        "Branches cannot be mounted on this machine: {why}"
+        "No program can be started in a branch on this machine: {why}"
     ))?;
     for obstacle in doctor::obstacles_to_mounts() {
         shell.say(format_args!("   {obstacle}"))?;
     }
     shell.say(
-        "   So no program can work in a branch at the project's own path here, and an unmodified watcher \
-         has nothing to watch. The following steps work without mounts.",
+        "   An unmodified watcher has nothing to watch here, then. The following steps work without mounts.",
     )
 }
 

@@ -119,7 +119,7 @@ fn without_mounts_the_demo_says_why_and_shows_what_works() {
     let said = Said::by(demo(&project).env("MODE", "600"));
     shows_both_branches(&said);
     for line in [
-        "Branches cannot be mounted on this machine: ",
+        "No program can be started in a branch on this machine: ",
         "chmod 666 /dev/fuse (as root)",
         "   $ agentfs watch / --branch french &\n",
         "   [the watcher] modified  /TODO\n",
