@@ -1,4 +1,4 @@
-//! `agentfs apply`
+//! `agentfs apply`: an exported directory is brought to a project.
 
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -11,37 +11,39 @@ use agentfs_proto::message::DiffKind;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Common, Failure, Output};
+use crate::{Common, Failure, Output};
 use agentfs_export::command::{apply_command, quoted};
-use agentfs_export::{Carried, ExportError, Identity, Mode, Source, Stop, Target, carry};
+use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source, Target, import};
 
-/// Carry exported changes over to the project
+/// Bring exported changes to the project
 ///
-/// Needs no daemon. The project is the one that --to names, or the one that the changes are of, if
-/// the current directory is in it; else it is asked for on a terminal. Nothing is done when the
-/// project was changed at the same places meanwhile, unless it is forced. What was interrupted is
-/// finished by doing it again.
+/// For the directories that `agentfs run`, `agentfs branch export` and an ending daemon write. It needs no
+/// daemon.
+///
+/// The project is the one that --to names, or the one that the changes are of if the current directory is
+/// in it; otherwise you are asked on a terminal. Nothing is done when the project was changed at the same
+/// paths meanwhile, unless it is forced. An interrupted command is finished by giving it again.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs run --export /tmp/attempt -- make
   agentfs apply /tmp/attempt --dry-run
   agentfs apply /tmp/attempt --to ~/project")]
 pub(crate) struct ApplyArgs {
-    /// What was exported
+    /// The exported directory
     dir: PathBuf,
-    /// The project
+    /// The project, instead of the one that the changes are of
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
-    /// Only tell what would be done
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Also where the project was changed
+    /// Where the project was changed too, take the exported side
     #[arg(long)]
     force: bool,
 }
 
 impl ApplyArgs {
-    /// As if the project that is named for all commands were named by `--to`.
+    /// Takes the project that is named for all commands as if `--to` named it.
     pub(crate) fn into_project(mut self, common: &Common) -> Self {
         self.to = self.to.or_else(|| common.project.clone());
         self
@@ -64,45 +66,45 @@ pub(crate) fn run(args: &ApplyArgs, output: &mut Output) -> Result<(), Failure> 
     target
         .lock(|| {
             let path = target.path().display();
-            tell(&format!("waiting for another apply to {path}"));
+            notice(&format!("waiting for another apply to {path}"));
         })
         .map_err(io_failed)?;
-    // Until here a signal ends this process, and nothing is done.
-    let stop = Stop::default();
+    // Until here, a signal ends this process and nothing is changed.
+    let stop = CancelToken::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(stop.flag())).map_err(Failure::Input)?;
     }
-    let carried = carry(&source, &target, mode, &stop).map_err(failed)?;
-    let is_refused = mode == Mode::Refuse && !carried.conflicts.is_empty();
+    let imported = import(&source, &target, mode, &stop).map_err(failed)?;
+    let is_refused = mode == Mode::Refuse && !imported.conflicts.is_empty();
     let is_done = mode != Mode::DryRun && !is_refused;
     if output.is_json() {
         output.json(&serde_json::json!({
             "project": target.path(),
-            "changes": carried.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
-            "made": carried.made.len(),
-            "made_before": carried.made_before,
-            "conflicts": carried.conflicts,
+            "changes": imported.changes.iter().map(|(_, path)| path).collect::<Vec<_>>(),
+            "made": imported.made.len(),
+            "made_before": imported.made_before,
+            "conflicts": imported.conflicts,
             "unread": source.unread(),
-            "done": is_done && carried.failures.is_empty(),
+            "done": is_done && imported.failures.is_empty(),
         }))?;
     } else {
         let shown = match (is_refused, is_done) {
             (true, _) => &[][..],
-            (false, true) => &carried.made,
-            (false, false) => &carried.changes,
+            (false, true) => &imported.made,
+            (false, false) => &imported.changes,
         };
-        show(&source, &carried, shown, output)?;
+        show(&source, &imported, shown, output)?;
     }
-    result(args, &source, &target, &carried, is_refused)
+    result(args, &source, &target, &imported, is_refused)
 }
 
 fn show(
     source: &Source,
-    carried: &Carried,
+    imported: &Imported,
     shown: &[(DiffKind, Bytes)],
     output: &mut Output,
 ) -> Result<(), Failure> {
-    for path in &carried.conflicts {
+    for path in &imported.conflicts {
         output.line(format_args!("conflict {path}"))?;
     }
     for (change, path) in shown {
@@ -113,12 +115,12 @@ fn show(
             let parts = source.path().join(parts.as_path());
             format!("; what the branch wrote of it is in {}", parts.display())
         });
-        tell(&format!(
+        notice(&format!(
             "{} is left out: {}{parts}",
             unread.path, unread.why
         ));
     }
-    if carried.changes.is_empty() && carried.conflicts.is_empty() && carried.made_before > 0 {
+    if imported.changes.is_empty() && imported.conflicts.is_empty() && imported.made_before > 0 {
         output.line("already applied")?;
     }
     Ok(())
@@ -128,30 +130,30 @@ fn result(
     args: &ApplyArgs,
     source: &Source,
     target: &Target,
-    carried: &Carried,
+    imported: &Imported,
     is_refused: bool,
 ) -> Result<(), Failure> {
     let command = apply_command(&args.dir, target.path());
     if is_refused {
-        let count = carried.conflicts.len();
+        let count = imported.conflicts.len();
         return Err(Failure::Other(format!(
             "{} was changed at {count} of these paths meanwhile, so nothing was done; look at them, \
              then take the exported side with: {command} --force",
             target.path().display()
         )));
     }
-    let Some((last, others)) = carried.failures.split_last() else {
+    let Some((last, others)) = imported.failures.split_last() else {
         return left_out(source);
     };
     for failure in others {
-        tell(&failure.to_string());
+        notice(&failure.to_string());
     }
     let command = if args.force {
         format!("{command} --force")
     } else {
         command
     };
-    let (made, all) = (carried.made.len(), carried.changes.len());
+    let (made, all) = (imported.made.len(), imported.changes.len());
     Err(Failure::Other(format!(
         "{last}; {made} of {all} changes are made, and the others are made by: {command}"
     )))
@@ -167,7 +169,7 @@ fn left_out(source: &Source) -> Result<(), Failure> {
     }
 }
 
-/// The directory that the changes are for, as the user names it or agrees to.
+/// Returns the directory that the changes are for, which the user named or agrees to.
 fn target(args: &ApplyArgs, source: &Source, json: bool) -> Result<Target, Failure> {
     let open = |path: &Path| Target::open(path).map_err(|error| Failure::directory(path, &error));
     if let Some(to) = &args.to {
@@ -200,7 +202,7 @@ fn target(args: &ApplyArgs, source: &Source, json: bool) -> Result<Target, Failu
     )))
 }
 
-/// Whether the current directory is this one, or in it.
+/// Returns whether the current directory is this one or below it.
 fn is_here(identity: Identity) -> bool {
     let Ok(here) = std::env::current_dir() else {
         return false;
@@ -226,12 +228,13 @@ fn ask(args: &ApplyArgs, project: &Path) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn tell(text: &str) {
-    // There is nobody else to tell.
+/// Prints a notice on standard error.
+fn notice(text: &str) {
+    // Nothing is left to report to when this fails.
     drop(writeln!(io::stderr(), "agentfs: {text}"));
 }
 
-/// As version control systems show it.
+/// Returns the letter by which version control systems show a change.
 fn letter(change: DiffKind) -> char {
     match change {
         DiffKind::Added => 'A',

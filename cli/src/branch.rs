@@ -1,4 +1,4 @@
-//! `agentfs branch`
+//! `agentfs branch`: branches are made, compared, applied, exported and deleted.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,15 @@ use agentfs_proto::message::{
 };
 use clap::{Args, Subcommand};
 
-use super::output::{Table, time_text};
-use super::session::Session;
-use super::{Common, Failure, Output, places};
+use crate::output::{Table, time_text};
+use crate::project::connection::DaemonConnection;
+use crate::project::export;
+use crate::{Common, Failure, Output};
 
 /// Make, compare and apply branches
+///
+/// A branch shows the project and holds what is changed in it, until that is applied to the project,
+/// exported or deleted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs branch create attempt-1
@@ -28,104 +32,143 @@ pub(crate) struct BranchArgs {
 #[derive(Debug, Subcommand)]
 enum BranchCommand {
     /// Make a branch
+    #[command(after_help = "Examples:
+  agentfs branch create attempt-1
+  agentfs branch create attempt-2 --from attempt-1
+  agentfs branch create attempt-3 --from-snapshot before-lunch")]
     Create {
-        /// Its name
+        /// The name of the new branch
         name: String,
-        /// The branch it starts from
-        #[arg(long, value_name = "BRANCH", default_value = "")]
+        /// Start from this branch as it is now, instead of from the one that you are in, or else main
+        #[arg(
+            long,
+            value_name = "BRANCH",
+            default_value = "",
+            hide_default_value = true
+        )]
         from: String,
-        /// The snapshot it starts from
+        /// Start from this snapshot
         #[arg(
             long,
             value_name = "SNAPSHOT",
             default_value = "",
+            hide_default_value = true,
             conflicts_with = "from"
         )]
         from_snapshot: String,
     },
     /// List the branches
+    #[command(
+        after_help = "Examples:\n  agentfs branch list\n  agentfs branch list --json | jq .[].name"
+    )]
     List,
-    /// Delete a branch
+    /// Delete a branch with everything that was changed in it
+    #[command(after_help = "Example:\n  agentfs branch delete attempt-1")]
     Delete {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// Also when a run has ended in it and has not settled its changes yet
+        /// Delete it even if the command of a run has ended and what becomes of its changes is still open
         #[arg(long)]
         force: bool,
     },
     /// Write what a branch changed to a new directory, for `agentfs apply DIR`
+    #[command(after_help = "Examples:
+  agentfs branch export attempt-1
+  agentfs branch export attempt-1 /tmp/attempt && agentfs apply /tmp/attempt --dry-run")]
     Export {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// The directory, instead of a new one in $XDG_STATE_HOME/agentfs/changes
+        /// The new directory, instead of one in $XDG_STATE_HOME/agentfs/changes (or
+        /// ~/.local/state/agentfs/changes)
         dir: Option<PathBuf>,
     },
     /// Show what a branch changed, parents before children
+    ///
+    /// A is added, D is removed, M has new content, T has new attributes, R is renamed.
+    #[command(after_help = "Examples:
+  agentfs branch diff attempt-1
+  agentfs branch diff attempt-1 --against attempt-2
+  agentfs branch diff attempt-1 --against before-lunch")]
     Diff {
-        /// Its name
-        #[arg(default_value = "")]
+        /// The branch, instead of the one that you are in, or else main
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
-        /// A branch or snapshot to compare with, instead of what the branch was made from
-        #[arg(long, value_name = "NAME", default_value = "")]
+        /// Compare with this branch or snapshot, instead of with what the branch was made from
+        #[arg(
+            long,
+            value_name = "NAME",
+            default_value = "",
+            hide_default_value = true
+        )]
         against: String,
     },
-    /// Carry the changes of a branch over to the directory below
+    /// Bring the changes of a branch to the project
+    ///
+    /// Nothing is done when the project was changed at the same paths meanwhile, unless it is forced.
+    #[command(after_help = "Examples:
+  agentfs branch apply attempt-1 --dry-run
+  agentfs branch apply attempt-1")]
     Apply {
-        /// Its name
+        /// The name of the branch
         name: String,
-        /// Only tell what would be done
+        /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Take the branch's side where both changed; files that others put into a directory stay
+        /// Where both changed a path, take the branch's side. Files that others put into a directory stay
         #[arg(long)]
         force: bool,
     },
     /// Make a token that binds a program to a branch, for $AGENTFS_TOKEN
+    ///
+    /// For programs that are started otherwise than by `agentfs run` and `agentfs exec`, which make one.
+    #[command(after_help = "Example:\n  AGENTFS_TOKEN=$(agentfs branch token attempt-1) ./watcher")]
     Token {
-        /// Its name
-        #[arg(default_value = "")]
+        /// The branch, instead of the one that you are in, or else main
+        #[arg(default_value = "", hide_default_value = true)]
         name: String,
     },
 }
 
 pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = match &args.command {
-        BranchCommand::List | BranchCommand::Diff { .. } => Session::open_to_look(common, "")?,
+    let mut connection = match &args.command {
+        BranchCommand::List | BranchCommand::Diff { .. } => {
+            DaemonConnection::open_to_look(common, "")?
+        }
         BranchCommand::Create { .. }
         | BranchCommand::Delete { .. }
         | BranchCommand::Export { .. }
         | BranchCommand::Apply { .. }
-        | BranchCommand::Token { .. } => Session::open(common, "")?,
+        | BranchCommand::Token { .. } => DaemonConnection::open(common, "")?,
     };
     match args.command {
         BranchCommand::Create {
             name,
             from,
             from_snapshot,
-        } => create(&mut session, name, (from, from_snapshot), output),
-        BranchCommand::List => list(&mut session, output),
+        } => create(&mut connection, name, (from, from_snapshot), output),
+        BranchCommand::List => list(&mut connection, output),
         BranchCommand::Delete { name, force } => {
             let request = BranchDelete {
                 name: name.clone(),
                 force,
             };
-            let done = session
+            let done = connection
                 .call(request)
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&session.with_project(done));
+                return output.json(&connection.with_project(done));
             }
-            let of_project = session.of_project();
+            let of_project = connection.of_project();
             output.line(format_args!("deleted branch {name}{of_project}"))
         }
-        BranchCommand::Export { name, dir } => export(&mut session, &name, dir, output),
-        BranchCommand::Diff { name, against } => diff(&mut session, name, against, output),
+        BranchCommand::Export { name, dir } => export(&mut connection, &name, dir, output),
+        BranchCommand::Diff { name, against } => diff(&mut connection, name, against, output),
         BranchCommand::Apply {
             name,
             dry_run,
             force,
         } => apply(
-            &mut session,
+            &mut connection,
             BranchApply {
                 name,
                 dry_run,
@@ -134,10 +177,10 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             output,
         ),
         BranchCommand::Token { name } => {
-            let made = session.call(BranchToken { name })?;
+            let made = connection.call(BranchToken { name })?;
             if output.is_json() {
                 let token = serde_json::json!({ "token": made.token.to_string() });
-                output.json(&session.with_project(token))
+                output.json(&connection.with_project(token))
             } else {
                 output.line(made.token)
             }
@@ -146,7 +189,7 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
 }
 
 fn create(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: String,
     (from_branch, from_snapshot): (String, String),
     output: &mut Output,
@@ -156,40 +199,40 @@ fn create(
         from_branch,
         from_snapshot,
     };
-    let created = session
+    let created = connection
         .call(request)
         .map_err(|error| Failure::Call(name.clone(), error))?;
     if output.is_json() {
-        return output.json(&session.with_project(created));
+        return output.json(&connection.with_project(created));
     }
-    let (id, of_project) = (created.id, session.of_project());
+    let (id, of_project) = (created.id, connection.of_project());
     output.line(format_args!("branch {name} is number {id}{of_project}"))
 }
 
 fn export(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: &str,
     directory: Option<PathBuf>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let send = |session: &mut Session, request| {
-        let written = session.call_long(request);
+    let send = |connection: &mut DaemonConnection, request| {
+        let written = connection.call_long(request);
         Ok(written?)
     };
-    let (directory, written) = places::export(session, name, directory, send)?;
+    let (directory, written) = export::export(connection, name, directory, send)?;
     if output.is_json() {
         let report = serde_json::json!({
             "directory": directory,
             "changes": written.changes,
             "unread": written.unread,
         });
-        output.json(&session.with_project(report))?;
+        output.json(&connection.with_project(report))?;
     } else {
-        let (shown, of_project) = (directory.display(), session.of_project());
+        let (shown, of_project) = (directory.display(), connection.of_project());
         output.line(format_args!(
             "exported branch {name} to {shown}{of_project}"
         ))?;
-        let command = places::apply_command(session, &directory);
+        let command = export::apply_command(connection, &directory);
         output.line(format_args!("to apply the changes: {command}"))?;
     }
     if written.unread_count == 0 {
@@ -206,20 +249,20 @@ fn export(
     )))
 }
 
-fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
     let mut branches = Vec::new();
     loop {
         let after = branches
             .last()
             .map_or(0, |branch: &agentfs_proto::message::BranchInfo| branch.id);
-        let page = session.call(BranchList { after })?;
+        let page = connection.call(BranchList { after })?;
         branches.extend(page.branches);
         if !page.more {
             break;
         }
     }
     if output.is_json() {
-        let all = branches.iter().map(|it| session.with_project(it));
+        let all = branches.iter().map(|it| connection.with_project(it));
         return output.json(&all.collect::<Vec<_>>());
     }
     let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)", "RUN"]);
@@ -247,12 +290,12 @@ fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn diff(
-    session: &mut Session,
+    connection: &mut DaemonConnection,
     name: String,
     against: String,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut page = session.call(BranchDiff { name, against })?;
+    let mut page = connection.call(BranchDiff { name, against })?;
     let mut all = Vec::new();
     loop {
         if output.is_json() {
@@ -265,7 +308,7 @@ fn diff(
         if page.next == 0 {
             break;
         }
-        page = session.call(PageNext { page: page.next })?;
+        page = connection.call(PageNext { page: page.next })?;
     }
     if output.is_json() {
         output.json(&all)
@@ -274,7 +317,7 @@ fn diff(
     }
 }
 
-/// `A /path`, as version control systems show it.
+/// Returns a change as version control systems show it: `A /path`.
 pub(crate) fn diff_line(entry: &DiffEntry) -> String {
     let slash = if entry.mode & 0o170_000 == 0o040_000 {
         "/"
@@ -291,14 +334,18 @@ pub(crate) fn diff_line(entry: &DiffEntry) -> String {
     }
 }
 
-fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Result<(), Failure> {
+fn apply(
+    connection: &mut DaemonConnection,
+    request: BranchApply,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let (dry_run, force) = (request.dry_run, request.force);
-    let of_project = session.of_project();
+    let of_project = connection.of_project();
     let name = request.name.clone();
-    let applied = session.call(request)?;
+    let applied = connection.call(request)?;
     let is_refused = !applied.is_complete;
     if output.is_json() {
-        output.json(&session.with_project(&applied))?;
+        output.json(&connection.with_project(&applied))?;
     } else {
         for path in &applied.conflicts {
             output.line(format_args!("conflict {path}"))?;
@@ -316,11 +363,12 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
                 output.line(format_args!("{:10} {}{to}", step.action, step.path))?;
             }
         }
-        let verb = if dry_run { "would take" } else { "took" };
+        let verb = if dry_run { "would apply" } else { "applied" };
         if !is_refused {
             let count = applied.step_count;
+            let changes = if count == 1 { "change" } else { "changes" };
             output.line(format_args!(
-                "{verb} {count} steps for branch {name}{of_project}"
+                "{verb} {count} {changes} of branch {name}{of_project}"
             ))?;
             if applied.too_deep_count > 0 {
                 output.line(format_args!(
@@ -333,7 +381,7 @@ fn apply(session: &mut Session, request: BranchApply, output: &mut Output) -> Re
     if is_refused {
         let (count, done) = (applied.conflict_count, applied.step_count);
         if force {
-            let command = session.command();
+            let command = connection.command();
             return Err(Failure::Other(format!(
                 "{count} paths are left out, because the host changed them meanwhile, or after the \
                  branch had changed a part of them; {done} steps were made, and the rest stays in the \

@@ -1,4 +1,4 @@
-//! `agentfs daemon`
+//! `agentfs daemon`: the server, in the foreground.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,12 +10,15 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
-use super::echo_mode::Echo;
-use super::{Common, Failure};
-use crate::shim;
+use crate::echo_mode::Echo;
+use crate::{Common, Failure};
+use crate::{platform, shim};
 use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
+///
+/// `agentfs run` starts a daemon when it needs one. Start one by hand to keep branches and mounts beyond
+/// single runs, as a service, or where nothing can be mounted.
 ///
 /// Logs go to standard error; RUST_LOG says how much, as in RUST_LOG=agentfs=debug. A socket passed
 /// by systemd (LISTEN_FDS) is used instead of a path.
@@ -25,24 +28,27 @@ use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
   agentfs daemon --lower ~/project        branches over a directory
   AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
 pub(crate) struct DaemonArgs {
-    /// The directory below the branches; it is read, and written only by `branch apply`
+    /// The project: every branch begins as a view of this directory, which is written only when a branch is
+    /// applied to it. Without it, branches begin empty
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
-    /// Do not watch the lower directory. What others change there is still seen when a program looks,
-    /// which takes longer then, but no program is told of it
+    /// Do not watch that directory, for instance when it has more directories than there are inotify
+    /// watches. A program that looks still sees what others change there, more slowly, but no watcher is
+    /// notified of it
     #[arg(long)]
     no_watch_lower: bool,
-    /// Where the kernel tells of changes that were not made on a mount: where a program without the
-    /// shim watches, on all mounts, or nowhere
-    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    /// When to replay outside changes through a mount, so that programs the library cannot be preloaded
+    /// into (static, Go, setuid) still get events
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     echo: Echo,
-    /// Connections at a time
+    /// How many programs may be connected at a time
     #[arg(long, value_name = "N", default_value_t = SessionLimits::default().sessions)]
     max_sessions: usize,
-    /// Watches of one session
+    /// How many watches one program may have
     #[arg(long, value_name = "N", default_value_t = SessionLimits::default().watches)]
     max_watches: u32,
-    /// End when nobody uses it and no branch has changes (as `run` starts it)
+    /// End when nobody is connected, nothing is mounted and no branch has changes, as the daemons that
+    /// `agentfs run` starts
     #[arg(long)]
     until_unused: bool,
 }
@@ -74,22 +80,19 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
         restore: shim::restore,
     });
     // `run` starts it as /proc/self/exe, which is not how it is to be listed.
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::set_name(c"agentfs") {
-        tracing::debug!(%error, "the process keeps its name");
-    }
+    platform::name_process();
     if args.until_unused
         && let Err(error) = rustix::process::setsid()
     {
-        // What interrupts who started us from a terminal interrupts us, too.
+        // Ctrl-C at the terminal of the run that started this daemon ends the daemon as well.
         tracing::warn!(%error, "no session of its own");
     }
-    // Before the socket exists: whoever sees it may signal us.
+    // A program that sees the socket may already send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
     let daemon = Daemon::start(config).map_err(Failure::Start)?;
     notify_systemd("READY=1");
     if args.until_unused {
-        // Whoever started us waits for it, and may be gone.
+        // The run that started this daemon waits for the line, but may be gone.
         drop(io::stdout().write_all(b"ready\n"));
         drop(io::stdout().flush());
     }
@@ -108,7 +111,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     ended
 }
 
-/// Tells whoever started the process with `NOTIFY_SOCKET` (sd_notify(3)).
+/// Notifies the service manager, if there is one, of a state (sd_notify(3)).
 fn notify_systemd(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
@@ -116,23 +119,11 @@ fn notify_systemd(state: &str) {
     let sent = match path.as_bytes().strip_prefix(b"@") {
         None => UnixDatagram::unbound()
             .and_then(|socket| socket.send_to(state.as_bytes(), Path::new(&path))),
-        Some(name) => notify_abstract(name, state),
+        Some(name) => platform::send_to_abstract(name, state),
     };
     if let Err(error) = sent {
-        tracing::debug!(%error, "NOTIFY_SOCKET cannot be told");
+        tracing::debug!(%error, "NOTIFY_SOCKET cannot be notified");
     }
-}
-
-#[cfg(target_os = "linux")]
-fn notify_abstract(name: &[u8], state: &str) -> io::Result<usize> {
-    use std::os::linux::net::SocketAddrExt as _;
-    let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn notify_abstract(_: &[u8], _: &str) -> io::Result<usize> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 fn start_logging(json: bool) {
@@ -140,7 +131,7 @@ fn start_logging(json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        // It would print there that it cannot print there, and panic.
+        // Otherwise a standard error that cannot be written would cause a panic.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = if json {

@@ -5,12 +5,12 @@ use agentfs_daemon::EchoMode;
 /// When outside changes are replayed through a mount, so that the kernel announces them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub(crate) enum Echo {
-    /// Where a program without the preloaded library watches.
+    /// When a program without the preloaded library watches there.
     #[default]
     Auto,
-    /// On every mount.
+    /// Always, on every mount.
     Always,
-    /// Nowhere.
+    /// Never.
     Never,
 }
 

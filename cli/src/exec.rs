@@ -10,25 +10,28 @@ use agentfs_proto::message::{BranchToken, Token};
 use agentfs_proto::socket;
 use clap::Args;
 
-use super::session::Session;
-use super::{Common, Failure, mount};
+use crate::project::connection::DaemonConnection;
 use crate::shim;
+use crate::{Common, Failure, mount};
 
 /// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
 pub(crate) const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// What names the branch to `agentfs` commands inside of a run.
+/// The variable that names the branch to `agentfs` commands inside of a run.
 pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
-/// What binds a program to its branch.
-const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
+/// The variable that binds a program to its branch.
+pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
-/// Run a command that hears of changes in mounted branches, from the running daemon
+/// Run a command that is notified of changes in a mounted branch
 ///
-/// The library tells a command of one branch: the one that is mounted where the command is started; on
-/// no mount it is main, or the one that --branch names. If the command also watches mounts of other
-/// branches, the kernel tells it of those, unless the daemon was started with --echo never.
+/// For programs that watch files on a mount made by `agentfs mount`. Commands of `agentfs run` are
+/// notified without it.
+///
+/// The preloaded library delivers the events of one branch: the one that is mounted where the command is
+/// started, or the one that --branch names; on no mount it is main. On mounts of other branches the kernel
+/// delivers events as well, unless the daemon was started with --echo never.
 ///
 /// The command replaces this process: its exit status and the signals it gets are its own. Exit
 /// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
@@ -37,7 +40,7 @@ const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
   mkdir work && agentfs mount attempt-1 work
   cd work && agentfs exec -- inotifywait -m -r .")]
 pub(crate) struct ExecArgs {
-    /// The branch, instead of the one that is mounted on the current directory
+    /// The branch whose events are delivered, instead of the one that is mounted on the current directory
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     /// The command with its arguments
@@ -45,7 +48,7 @@ pub(crate) struct ExecArgs {
     command: Vec<OsString>,
 }
 
-/// Carries it out; returns only when that fails.
+/// Becomes the command. Returns only when that fails.
 pub(crate) fn run(common: &Common, args: ExecArgs) -> ExitCode {
     let prepared = prepare(common, args.branch, &args.command);
     match prepared {
@@ -62,20 +65,22 @@ fn prepare(
     branch: Option<String>,
     words: &[OsString],
 ) -> Result<Command, Failure> {
-    let mut session = Session::open_to_look(common, branch.as_deref().unwrap_or_default())?;
+    let mut connection =
+        DaemonConnection::open_to_look(common, branch.as_deref().unwrap_or_default())?;
     let branch = match branch {
         Some(named) => Some(named),
-        None => mount::branch_here(&mut session)?,
+        None => mount::branch_here(&mut connection)?,
     };
     let token = match branch {
-        Some(name) => Some(session.call(BranchToken { name })?.token),
+        Some(name) => Some(connection.call(BranchToken { name })?.token),
         None => None,
     };
     let mut command = command(words);
-    attach(&mut command, &session.socket, token)?;
+    attach(&mut command, &connection.socket, token)?;
     Ok(command)
 }
 
+/// Returns the command with its arguments.
 pub(crate) fn command(words: &[OsString]) -> Command {
     let mut words = words.iter();
     let mut command = Command::new(words.next().cloned().unwrap_or_default());
@@ -83,7 +88,7 @@ pub(crate) fn command(words: &[OsString]) -> Command {
     command
 }
 
-/// Lets a command hear of changes from the daemon at `socket`.
+/// Has the preloaded library connect a command to the daemon at `socket`.
 pub(crate) fn attach(
     command: &mut Command,
     socket: &Path,
@@ -92,7 +97,7 @@ pub(crate) fn attach(
     let library = shim::install().map_err(|error| Failure::Other(error.to_string()))?;
     shim::preload(command, &library);
     let socket = absolute(socket)?;
-    // What names a branch of another daemon, or another branch, is not for the command.
+    // Variables that name a branch of another daemon, or another branch, are not passed on.
     if std::env::var_os(socket::SOCKET_VARIABLE).is_none_or(|it| Path::new(&it) != socket) {
         command.env_remove(TOKEN_VARIABLE);
         command.env_remove(BRANCH_VARIABLE);
@@ -106,13 +111,13 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// The command may change its working directory.
+/// Makes a path absolute, because the command may change its working directory.
 fn absolute(socket: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(socket)
         .map_err(|error| Failure::Other(format!("{}: {error}", socket.display())))
 }
 
-/// Becomes the command.
+/// Replaces this process by the command. Returns only when that fails.
 pub(crate) fn replace(mut command: Command, json: bool) -> ExitCode {
     let error = command.exec();
     let status = if error.kind() == io::ErrorKind::NotFound {

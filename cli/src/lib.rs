@@ -1,29 +1,34 @@
 //! **actor** -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! The `agentfs` program: its commands, and the preloaded library that it carries.
+//! The `agentfs` program for users: its commands, and the preloaded library that it carries.
 //!
-//! Each command has a module of its name. [`daemon`] serves branches with `agentfs_daemon`, `run/`
-//! is `agentfs run`, and every other command is a client of the daemon that [`session`] finds for it.
+//! Each command is the module of its name. `daemon` serves branches with `agentfs_daemon`; most others are
+//! clients of the daemon that `project` finds for them.
 
 mod apply;
 mod branch;
-mod coverage;
+mod completions;
 mod daemon;
+mod demo;
 mod doctor;
 mod echo_mode;
 mod exec;
-mod failure;
 mod fs;
-mod generate;
+#[cfg_attr(
+    not(all(target_os = "linux", target_env = "gnu")),
+    path = "heap_other.rs"
+)]
 pub mod heap;
-mod listeners;
+#[cfg(target_os = "linux")]
+mod join;
 mod mount;
 mod output;
-mod places;
+#[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
+mod platform;
 mod project;
 #[cfg(target_os = "linux")]
 mod run;
-mod session;
 mod shim;
 mod shutdown;
 mod snapshot;
@@ -36,8 +41,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use self::failure::Failure;
 use self::output::Output;
+use self::output::failure::Failure;
+use self::platform::PlatformCommand;
 
 /// Branches of a directory for programs that work side by side, with change notification.
 ///
@@ -55,6 +61,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
+  agentfs demo                            see what it does, with real commands
   agentfs run -- npm run dev              work in a branch of the current directory
   agentfs daemon --lower ~/project        serve branches over a directory
   agentfs watch /src                      print changes as they happen
@@ -67,10 +74,11 @@ Examples:
 /// What every command takes.
 #[derive(Clone, Debug, Default, Args)]
 struct Common {
-    /// Print JSON, for programs
+    /// Print JSON for programs, instead of text for people
     #[arg(long, global = true)]
     json: bool,
-    /// The control socket of the daemon, wherever the current directory is
+    /// The control socket, at which the daemon is reached, or listens if this starts it. Without it, the
+    /// daemon of the project is looked for
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
     socket: Option<PathBuf>,
     /// Find the project from DIR upwards, instead of the current directory; `run` starts its command
@@ -81,6 +89,7 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Daemon(daemon::DaemonArgs),
     Watch(watch::WatchArgs),
     Fs(fs::FsArgs),
@@ -89,29 +98,25 @@ enum Command {
     Mount(mount::MountArgs),
     Umount(mount::UmountArgs),
     Exec(exec::ExecArgs),
-    #[cfg(target_os = "linux")]
-    Run(run::RunArgs),
-    #[cfg(target_os = "linux")]
-    Join(run::join::JoinArgs),
-    #[cfg(target_os = "linux")]
-    #[command(hide = true)]
-    Enter(run::inside::EnterArgs),
+    #[command(flatten)]
+    Platform(PlatformCommand),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
     Top(top::TopArgs),
     Shutdown(shutdown::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
-    Completions(generate::CompletionsArgs),
+    Completions(completions::CompletionsArgs),
     #[command(hide = true)]
-    Man(generate::ManArgs),
+    Man(completions::ManArgs),
 }
 
-/// Carries out the command line of this process.
+/// Runs the command of this process's command line.
 #[must_use]
 pub fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let mut output = Output::new(common.json);
     let result = match command {
+        Command::Demo(args) => demo::run(&common, args, &mut output),
         Command::Daemon(args) => daemon::run(&common, args),
         Command::Watch(args) => watch::run(&common, args, &mut output),
         Command::Fs(args) => fs::run(&common, args, &mut output),
@@ -120,22 +125,44 @@ pub fn run() -> ExitCode {
         Command::Mount(args) => mount::mount(&common, args, &mut output),
         Command::Umount(args) => mount::unmount(&common, args, &mut output),
         Command::Exec(args) => return exec::run(&common, args),
-        #[cfg(target_os = "linux")]
-        Command::Run(args) => return run::run(&common, args),
-        #[cfg(target_os = "linux")]
-        Command::Join(args) => return run::join::run(&common, &args),
-        #[cfg(target_os = "linux")]
-        Command::Enter(args) => return run::inside::run(&common, args),
+        Command::Platform(command) => match command.run(&common, &mut output) {
+            Ok(status) => return status,
+            Err(failure) => Err(failure),
+        },
         Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),
-        Command::Completions(args) => generate::completions(&args, &mut output),
-        Command::Man(args) => generate::man(&args),
+        Command::Completions(args) => completions::completions(&args, &mut output),
+        Command::Man(args) => completions::man(&args),
     };
     match result.and_then(|()| output.flush().map_err(Failure::Output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(common.json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn every_command_has_examples_in_its_help() {
+        let mut left = vec![Cli::command()];
+        while let Some(command) = left.pop() {
+            let name = command.get_name().to_owned();
+            let examples = command.get_after_help().map(ToString::to_string);
+            let is_shown = examples.is_some_and(|it| it.starts_with("Example"));
+            assert!(is_shown, "{name} has no examples");
+            left.extend(command.get_subcommands().cloned());
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

@@ -5,48 +5,51 @@ use std::path::{Path, PathBuf};
 use agentfs_proto::message::{Mount, MountInfo, MountList, Unmount};
 use clap::Args;
 
-use super::output::Table;
-use super::project::Found;
-use super::session::Session;
-use super::{Common, Failure, Output};
+use crate::output::Table;
+use crate::project::Found;
+use crate::project::connection::DaemonConnection;
+use crate::{Common, Failure, Output};
 
-/// Mount a branch, so that any program can work in it
+/// Mount a branch on a directory, so that any program can work in it
+///
+/// The mount stays until `agentfs umount`, or until the daemon ends. To have a branch at the project's own
+/// path and for one command only, use `agentfs run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mkdir work && agentfs mount attempt-1 work
   cd work && cargo test")]
 pub(crate) struct MountArgs {
-    /// The branch; main is the first one
+    /// The branch; every daemon has one that is called main
     branch: String,
-    /// An existing directory
+    /// The directory, which must exist
     dir: PathBuf,
 }
 
-/// Take a mount away
+/// Unmount a branch
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  agentfs umount work")]
 pub(crate) struct UmountArgs {
-    /// Where it is
+    /// The directory on which the branch is mounted
     dir: PathBuf,
-    /// Also when programs use it: they go on with what they have open
+    /// Unmount even while programs use the mount; they go on with the files that they have open
     #[arg(long)]
     detach: bool,
 }
 
 pub(crate) fn mount(common: &Common, args: MountArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
+    let mut connection = DaemonConnection::open(common, "")?;
     let about = args.dir.display().to_string();
     let request = Mount {
         branch: args.branch,
         path: absolute(&args.dir)?.as_path().into(),
     };
-    let mounted = session
+    let mounted = connection
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        return output.json(&session.with_project(mounted));
+        return output.json(&connection.with_project(mounted));
     }
-    let of_project = session.of_project();
+    let of_project = connection.of_project();
     let MountInfo {
         branch_name, path, ..
     } = mounted;
@@ -60,25 +63,25 @@ pub(crate) fn unmount(
     args: UmountArgs,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let mut session = session_of_mount(common, &args.dir)?;
+    let mut connection = connection_of_mount(common, &args.dir)?;
     let about = args.dir.display().to_string();
     let request = Unmount {
         path: absolute(&args.dir)?.as_path().into(),
         detach: args.detach,
     };
-    let done = session
+    let done = connection
         .call(request)
         .map_err(|error| Failure::Call(about, error))?;
     if output.is_json() {
-        return output.json(&session.with_project(done));
+        return output.json(&connection.with_project(done));
     }
-    let (dir, of_project) = (args.dir.display(), session.of_project());
+    let (dir, of_project) = (args.dir.display(), connection.of_project());
     output.line(format_args!("unmounted {dir}{of_project}"))
 }
 
-/// A session with the daemon that serves the mount. One that no daemon serves any more is taken away
-/// by any; and none takes away what is neither its own nor dead.
-fn session_of_mount(common: &Common, dir: &Path) -> Result<Session, Failure> {
+/// Connects to the daemon that serves the mount. A mount that no daemon serves any more is unmounted by
+/// any daemon; none unmounts what is neither its own nor dead.
+fn connection_of_mount(common: &Common, dir: &Path) -> Result<DaemonConnection, Failure> {
     let is_named = common.project.is_some() || common.named_socket().is_some();
     let there = Common {
         project: Some(dir.to_owned()),
@@ -86,18 +89,18 @@ fn session_of_mount(common: &Common, dir: &Path) -> Result<Session, Failure> {
     };
     match there.find() {
         Ok(Found::Mounted(daemon, _)) if !is_named => {
-            Session::connect(&daemon.socket, String::new())
+            DaemonConnection::connect(&daemon.socket, String::new())
         }
-        _ => Session::open_to_look(common, ""),
+        _ => DaemonConnection::open_to_look(common, ""),
     }
 }
 
-/// All mounts that the session may see.
-pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
+/// Returns all mounts that the connection may see.
+pub(crate) fn list(connection: &mut DaemonConnection) -> Result<Vec<MountInfo>, Failure> {
     let mut mounts: Vec<MountInfo> = Vec::new();
     loop {
         let after = mounts.last().map_or(0, |mount| mount.id);
-        let page = session.call(MountList { after })?;
+        let page = connection.call(MountList { after })?;
         mounts.extend(page.mounts);
         if !page.more {
             return Ok(mounts);
@@ -105,18 +108,18 @@ pub(crate) fn list(session: &mut Session) -> Result<Vec<MountInfo>, Failure> {
     }
 }
 
-/// The branch on whose mount the current directory lies.
-pub(crate) fn branch_here(session: &mut Session) -> Result<Option<String>, Failure> {
-    // Where that cannot be said, there is no mount either.
+/// Returns the branch on whose mount the current directory lies.
+pub(crate) fn branch_here(connection: &mut DaemonConnection) -> Result<Option<String>, Failure> {
+    // A directory that cannot be looked at is on no mount.
     let Ok(here) = rustix::fs::stat(".") else {
         return Ok(None);
     };
-    let mounts = list(session)?;
+    let mounts = list(connection)?;
     let found = mounts.into_iter().find(|it| device(it) == here.st_dev);
     Ok(found.map(|it| it.branch_name))
 }
 
-/// The mount table, for people.
+/// Returns the mounts as a table for people.
 pub(crate) fn table(mounts: &[MountInfo]) -> Table {
     let mut table = Table::new(&["MOUNT", "BRANCH", "DEVICE", "DIRECTORY"]);
     for it in mounts {
@@ -131,12 +134,12 @@ pub(crate) fn table(mounts: &[MountInfo]) -> Table {
     table
 }
 
-/// A device number as this system's functions take it.
+/// Returns the device number in the type of this system.
 fn device(mount: &MountInfo) -> rustix::fs::Dev {
     rustix::fs::Dev::try_from(mount.st_dev).unwrap_or_default()
 }
 
-/// What the daemon, which has another working directory, understands.
+/// Makes a path absolute, because the daemon has another working directory.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path).map_err(|error| Failure::directory(path, &error))
 }

@@ -1,9 +1,6 @@
-//! The preloaded library, which the program carries within itself, and how a command is made to load
-//! it.
+//! Installs the preloaded library, which the program carries within itself, and has commands load it.
 
-#[cfg(target_os = "linux")]
-use std::ffi::OsStr;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -15,41 +12,30 @@ use std::process::Command;
 use agentfs_proto::socket::{self, SocketPathError};
 use rustix::fs::OFlags;
 
+use crate::platform::{self, LIBRARY_SUFFIX, PRELOAD_VARIABLE};
+
 /// The library; empty when the program was built for another system than it was built on.
 #[cfg(agentfs_shim)]
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim"));
 #[cfg(not(agentfs_shim))]
 const LIBRARY: &[u8] = &[];
 
-/// Tells one version of it from another.
+/// Distinguishes the versions of the library.
 #[cfg(agentfs_shim)]
 const HASH: &str = env!("AGENTFS_SHIM_HASH");
 #[cfg(not(agentfs_shim))]
 const HASH: &str = "none";
 
-const SUFFIX: &str = if cfg!(target_vendor = "apple") {
-    "dylib"
-} else {
-    "so"
-};
-
-/// What names libraries to be loaded before all others (ld.so(8), dyld(1)).
-const PRELOAD: &str = if cfg!(target_vendor = "apple") {
-    "DYLD_INSERT_LIBRARIES"
-} else {
-    "LD_PRELOAD"
-};
-
 /// Why the library cannot be put where programs load it from.
 #[derive(Debug)]
 pub(crate) enum InstallError {
-    /// The program was built without it.
+    /// The program was built without the library.
     NotCarried,
     /// The directory is not safe.
     Directory(SocketPathError),
     /// Nothing can be loaded from the directory.
     Unusable(PathBuf),
-    /// It cannot be written.
+    /// The library cannot be written.
     Io(PathBuf, io::Error),
 }
 
@@ -82,7 +68,7 @@ impl std::error::Error for InstallError {
     }
 }
 
-/// Puts the library into the user's runtime directory, unless it is there, and gives its path.
+/// Puts the library into the user's runtime directory, unless it is there, and returns its path.
 ///
 /// # Errors
 ///
@@ -98,13 +84,12 @@ pub(crate) fn install() -> Result<PathBuf, InstallError> {
     install_in(directory)
 }
 
-/// Whether this is what the library of some version is called.
-#[cfg(target_os = "linux")]
+/// Returns whether this is the file name of some version of the library.
 pub(crate) fn is_name(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"shim-")
 }
 
-/// Puts the library where it was when somebody removed it.
+/// Puts the library back when somebody removed it.
 pub(crate) fn restore() {
     match install() {
         Ok(_) | Err(InstallError::NotCarried) => {}
@@ -113,7 +98,7 @@ pub(crate) fn restore() {
 }
 
 fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {
-    let path = directory.join(format!("shim-{HASH}.{SUFFIX}"));
+    let path = directory.join(format!("shim-{HASH}.{LIBRARY_SUFFIX}"));
     let failed = |error| InstallError::Io(path.clone(), error);
     if !is_loadable(directory).map_err(failed)? {
         return Err(InstallError::Unusable(directory.to_owned()));
@@ -124,26 +109,13 @@ fn install_in(directory: &Path) -> Result<PathBuf, InstallError> {
     Ok(path)
 }
 
-/// Whether the loader takes libraries from a directory.
+/// Returns whether the loader takes libraries from a directory.
 fn is_loadable(directory: &Path) -> io::Result<bool> {
     let separates = |byte: &u8| byte.is_ascii_whitespace() || *byte == b':';
-    Ok(!is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
+    Ok(!platform::is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
 }
 
-#[cfg(target_os = "linux")]
-fn is_noexec(directory: &Path) -> io::Result<bool> {
-    use rustix::fs::StatVfsMountFlags;
-    let mount = rustix::fs::statvfs(directory)?;
-    Ok(mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
-}
-
-/// Not told by statvfs there.
-#[cfg(not(target_os = "linux"))]
-fn is_noexec(_: &Path) -> io::Result<bool> {
-    Ok(false)
-}
-
-/// Whether the file is the library as this program carries it, and nobody else could have put it
+/// Returns whether the file is the library as this program carries it, and nobody else could have put it
 /// there.
 fn is_ours(path: &Path) -> bool {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
@@ -161,19 +133,19 @@ fn is_ours(path: &Path) -> bool {
     is_private && file.read_to_end(&mut bytes).is_ok() && bytes == LIBRARY
 }
 
-/// Puts it there whole: who loads it meanwhile gets the old file or the new one.
+/// Replaces the file in one step: a program that loads it meanwhile gets the old one or the new one.
 fn write(path: &Path) -> io::Result<()> {
     let new = path.with_extension(format!("{}.new", std::process::id()));
     let result = write_new(&new).and_then(|()| fs::rename(&new, path));
     if result.is_err() {
-        // What failed is told; that there is a rest is not.
+        // The first error is the one that is reported.
         drop(fs::remove_file(&new));
     }
     result
 }
 
 fn write_new(path: &Path) -> io::Result<()> {
-    // Of a process of this number that was ended while it wrote.
+    // A process of the same number may have been killed while it wrote.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -186,10 +158,10 @@ fn write_new(path: &Path) -> io::Result<()> {
     file.write_all(LIBRARY)
 }
 
-/// Lets a command load the library, before what it would load anyway.
+/// Has a command load the library, before all others that it loads.
 pub(crate) fn preload(command: &mut Command, library: &Path) {
     let mut value = OsString::from(library);
-    if let Some(others) = std::env::var_os(PRELOAD).filter(|it| !it.is_empty()) {
+    if let Some(others) = std::env::var_os(PRELOAD_VARIABLE).filter(|it| !it.is_empty()) {
         let mut rest = others.as_bytes().split(|byte| matches!(byte, b' ' | b':'));
         if rest.any(|it| it == library.as_os_str().as_bytes()) {
             return;
@@ -197,5 +169,5 @@ pub(crate) fn preload(command: &mut Command, library: &Path) {
         value.push(":");
         value.push(others);
     }
-    command.env(PRELOAD, value);
+    command.env(PRELOAD_VARIABLE, value);
 }

@@ -1,4 +1,4 @@
-//! `agentfs shutdown`
+//! `agentfs shutdown`: the daemon exports what branches changed, and ends.
 
 use std::time::Duration;
 
@@ -6,24 +6,25 @@ use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{Code, Saved, Shutdown};
 use clap::Args;
 
-use super::session::Session;
-use super::{Common, Failure, Output, places};
+use crate::project::connection::DaemonConnection;
+use crate::project::export;
+use crate::{Common, Failure, Output};
 use agentfs_daemon::SAVING;
 
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.
 const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
 
-/// End the daemon, when what its branches changed is exported
+/// Export what the branches changed, then end the daemon
 ///
 /// Each branch that has changes is exported to $XDG_STATE_HOME/agentfs/changes (or
-/// ~/.local/state/agentfs/changes), and the command is printed that applies it. If one cannot be
+/// ~/.local/state/agentfs/changes), and the command that applies it is printed. If a branch cannot be
 /// exported, the daemon does not end. Snapshots are not exported.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs shutdown --reason upgrade
   agentfs shutdown --discard              the changes of all branches are thrown away")]
 pub(crate) struct ShutdownArgs {
-    /// Why, for the daemon's log
+    /// The reason, for the daemon's log
     #[arg(long, default_value = "asked to")]
     reason: String,
     /// Throw the changes of all branches away instead of exporting them
@@ -32,18 +33,18 @@ pub(crate) struct ShutdownArgs {
 }
 
 pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open(common, "")?;
-    let pid = session.welcome.daemon_pid;
+    let mut connection = DaemonConnection::open(common, "")?;
+    let pid = connection.welcome.daemon_pid;
     let request = Shutdown {
         reason: args.reason,
         discard: args.discard,
     };
-    // Where the project is now: that is where the changes are to be applied.
-    session.look_again()?;
+    // The commands that apply the changes name the place where the project is now.
+    connection.look_again()?;
     let deadline = Deadline::after(PATIENCE);
-    let ending = match session.client.call(request, deadline) {
+    let ending = match connection.client.call(request, deadline) {
         Err(CallError::Refused(error)) if error.code == Code::RESOURCES => {
-            let command = session.command();
+            let command = connection.command();
             return Err(Failure::Other(format!(
                 "{error}; to throw the changes of all its branches away: {command} shutdown --discard"
             )));
@@ -58,7 +59,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
                 "directory": it.path,
                 "changes": it.exported.changes,
                 "unread": it.exported.unread,
-                "apply": places::apply_command(&session, it.path.as_path()),
+                "apply": export::apply_command(&connection, it.path.as_path()),
             })
         });
         return output.json(&serde_json::json!({
@@ -83,13 +84,13 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
             let why = &unread.why;
             output.line(format_args!("  {} cannot be read: {why}", unread.path))?;
         }
-        let command = places::apply_command(&session, path.as_path());
+        let command = export::apply_command(&connection, path.as_path());
         output.line(format_args!("  to apply them: {command}"))?;
     }
     let more = ending.saved_count - (ending.saved.len() as u64).min(ending.saved_count);
     if more > 0 {
         output.line(format_args!("and {more} more branches, beside these"))?;
     }
-    let of_project = session.of_project();
+    let of_project = connection.of_project();
     output.line(format_args!("ended the daemon (process {pid}){of_project}"))
 }

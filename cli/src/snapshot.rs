@@ -1,23 +1,30 @@
-//! `agentfs snapshot`
+//! `agentfs snapshot`: snapshots are made, listed, restored and deleted.
 
 use agentfs_proto::message::{
     SnapshotCreate, SnapshotDelete, SnapshotInfo, SnapshotList, SnapshotRestore,
 };
 use clap::{Args, Subcommand};
 
-use super::output::{Table, time_text};
-use super::session::Session;
-use super::{Common, Failure, Output};
+use crate::output::{Table, time_text};
+use crate::project::connection::DaemonConnection;
+use crate::{Common, Failure, Output};
 
-/// Make and restore snapshots
+/// Freeze the state of a branch, to return to it later
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs snapshot create before-lunch
   agentfs snapshot restore before-lunch --branch attempt-1
   agentfs snapshot list")]
 pub(crate) struct SnapshotArgs {
-    /// The branch, instead of main
-    #[arg(long, global = true, value_name = "NAME", default_value = "")]
+    /// The branch, instead of the one of the run or the mount that you are in,
+    /// or else main
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     branch: String,
     #[command(subcommand)]
     command: SnapshotCommand,
@@ -26,18 +33,22 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     /// Freeze the branch as it is now
+    #[command(after_help = "Example:\n  agentfs snapshot create before-lunch --branch attempt-1")]
     Create {
         /// The snapshot's name
         name: String,
     },
-    /// List the snapshots
+    /// List the snapshots of all branches
+    #[command(after_help = "Examples:\n  agentfs snapshot list\n  agentfs snapshot list --json")]
     List,
-    /// Set the branch back to a snapshot; watchers hear the difference
+    /// Return the branch to a snapshot; watchers are notified of each difference
+    #[command(after_help = "Example:\n  agentfs snapshot restore before-lunch --branch attempt-1")]
     Restore {
         /// Its name or number
         snapshot: String,
     },
     /// Delete a snapshot
+    #[command(after_help = "Example:\n  agentfs snapshot delete before-lunch")]
     Delete {
         /// Its name or number
         snapshot: String,
@@ -45,67 +56,67 @@ enum SnapshotCommand {
 }
 
 pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = match &args.command {
-        SnapshotCommand::List => Session::open_to_look(common, "")?,
+    let mut connection = match &args.command {
+        SnapshotCommand::List => DaemonConnection::open_to_look(common, "")?,
         SnapshotCommand::Create { .. }
         | SnapshotCommand::Restore { .. }
-        | SnapshotCommand::Delete { .. } => Session::open(common, "")?,
+        | SnapshotCommand::Delete { .. } => DaemonConnection::open(common, "")?,
     };
     let branch = args.branch;
-    let in_branch = session.in_branch(&branch);
+    let in_branch = connection.in_branch(&branch);
     let (done, what) = match args.command {
         SnapshotCommand::Create { name } => {
-            let made = session
+            let made = connection
                 .call(SnapshotCreate {
                     name: name.clone(),
                     branch,
                 })
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
-                return output.json(&session.with_project(made));
+                return output.json(&connection.with_project(made));
             }
             let id = made.id;
             return output.line(format_args!(
                 "snapshot {name} is number {id}, made{in_branch}"
             ));
         }
-        SnapshotCommand::List => return list(&mut session, output),
+        SnapshotCommand::List => return list(&mut connection, output),
         SnapshotCommand::Restore { snapshot } => {
             let about = snapshot.clone();
             let what = format!("restored snapshot {snapshot}{in_branch}");
-            let done = session
+            let done = connection
                 .call(SnapshotRestore { snapshot, branch })
                 .map_err(|error| Failure::Call(about, error))?;
             (done, what)
         }
         SnapshotCommand::Delete { snapshot } => {
             let about = snapshot.clone();
-            let what = format!("deleted snapshot {snapshot}{}", session.of_project());
-            let done = session
+            let what = format!("deleted snapshot {snapshot}{}", connection.of_project());
+            let done = connection
                 .call(SnapshotDelete { snapshot })
                 .map_err(|error| Failure::Call(about, error))?;
             (done, what)
         }
     };
     if output.is_json() {
-        output.json(&session.with_project(done))
+        output.json(&connection.with_project(done))
     } else {
         output.line(what)
     }
 }
 
-fn list(session: &mut Session, output: &mut Output) -> Result<(), Failure> {
+fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
     let mut snapshots: Vec<SnapshotInfo> = Vec::new();
     loop {
         let after = snapshots.last().map_or(0, |snapshot| snapshot.id);
-        let page = session.call(SnapshotList { after })?;
+        let page = connection.call(SnapshotList { after })?;
         snapshots.extend(page.snapshots);
         if !page.more {
             break;
         }
     }
     if output.is_json() {
-        let all = snapshots.iter().map(|it| session.with_project(it));
+        let all = snapshots.iter().map(|it| connection.with_project(it));
         return output.json(&all.collect::<Vec<_>>());
     }
     let mut table = Table::new(&["ID", "NAME", "BRANCH", "MADE (UTC)"]);

@@ -1,4 +1,4 @@
-//! `agentfs top`
+//! `agentfs top`: the status, again and again.
 
 use std::io::IsTerminal as _;
 use std::os::unix::net::UnixStream;
@@ -9,19 +9,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::session::Session;
-use super::{Common, Failure, Output, status};
+use crate::project::connection::DaemonConnection;
+use crate::{Common, Failure, Output, status};
 
-/// Show the status again and again
+/// Show the status again and again, until Ctrl-C
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs top
   agentfs top --interval 0.2 --count 10 --json")]
 pub(crate) struct TopArgs {
-    /// Seconds between two looks
+    /// Seconds from one report to the next
     #[arg(short, long, default_value_t = 1.0, value_parser = seconds)]
     interval: f64,
-    /// End after this many looks
+    /// End after this many reports
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
 }
@@ -33,11 +33,11 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Puts the cursor into the upper left corner and clears the screen.
+/// Moves the cursor into the upper left corner and clears the screen.
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut session = Session::open_to_look(common, "")?;
+    let mut connection = DaemonConnection::open_to_look(common, "")?;
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
         let write = write.try_clone().map_err(Failure::Input)?;
@@ -47,14 +47,14 @@ pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result
     let interval = Duration::from_secs_f64(args.interval);
     let mut looks = 0;
     loop {
-        let report = status::fetch(&mut session)?;
+        let report = status::fetch(&mut connection)?;
         if is_screen {
             output.raw(CLEAR)?;
         }
         if output.is_json() {
-            output.json(&session.with_project(&report))?;
+            output.json(&connection.with_project(&report))?;
         } else {
-            output.line(status::text(&report, &session.project))?;
+            output.line(status::text(&report, &connection.project))?;
         }
         output.flush().map_err(Failure::Output)?;
         looks += 1;
@@ -64,7 +64,7 @@ pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result
     }
 }
 
-/// Waits for the interval. True when a signal came.
+/// Waits for the interval. Returns true when a signal came.
 fn is_signalled(signal: &UnixStream, interval: Duration) -> Result<bool, Failure> {
     let timeout = Timespec::try_from(interval).ok();
     match poll(&mut [PollFd::new(signal, PollFlags::IN)], timeout.as_ref()) {

@@ -10,13 +10,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::fs::path_argument;
-use super::session::{PATIENCE, Session};
-use super::{Common, Failure, Output};
+use crate::fs::path_argument;
+use crate::project::connection::{DaemonConnection, PATIENCE};
+use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
 ///
-/// The events come from shared memory; the daemon is asked once, at the start.
+/// For scripts, and to see what happens in a branch. A program that watches files by itself needs no such
+/// command: start it with `agentfs run` or `agentfs exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs watch
@@ -24,29 +25,36 @@ use super::{Common, Failure, Output};
   agentfs watch /src --json | jq .path
   agentfs watch /src --count 1 && make")]
 pub(crate) struct WatchArgs {
-    /// The path in the branch; it need not exist
+    /// The path in the branch, which need not exist yet
     #[arg(value_parser = path_argument, default_value = "/")]
     path: Bytes,
-    /// The branch, instead of main
-    #[arg(long, value_name = "NAME", default_value = "")]
+    /// The branch, instead of the one of the run or the mount that you are in,
+    /// or else main
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
     branch: String,
-    /// Opening, reading and closing too
+    /// Also print when files are opened, read and closed
     #[arg(long)]
     activity: bool,
     /// End after this many events
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Bytes of the ring, a power of two; 0 for the default
+    /// The size of the event queue in bytes, a power of two; 0 is the default. A larger one holds a longer
+    /// burst
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     ring: u32,
 }
 
 pub(crate) fn run(common: &Common, args: WatchArgs, output: &mut Output) -> Result<(), Failure> {
-    let session = Session::open_to_look(common, &args.branch)?;
-    let (of_project, with_project) = (session.of_project(), session.project_name());
-    let Session {
+    let connection = DaemonConnection::open_to_look(common, &args.branch)?;
+    let (of_project, with_project) = (connection.of_project(), connection.project_name());
+    let DaemonConnection {
         client, welcome, ..
-    } = session;
+    } = connection;
     let options = SubscriptionOptions::new()
         .path(args.path.as_path())
         .activity(args.activity)
@@ -98,7 +106,7 @@ fn failure(path: &Bytes, error: SubscriptionError) -> Failure {
     }
 }
 
-/// Returns what is readable after a signal that ends the watch.
+/// Returns a stream that is readable after a signal that ends the watch.
 fn signals() -> Result<UnixStream, Failure> {
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
@@ -108,7 +116,7 @@ fn signals() -> Result<UnixStream, Failure> {
     Ok(signal)
 }
 
-/// Sleeps until there may be an event, or a signal has come.
+/// Waits until there may be an event, or a signal has come. Returns true for a signal.
 fn is_signalled(subscription: &Subscription, signal: &UnixStream) -> Result<bool, Failure> {
     let mut fds = [
         PollFd::new(subscription, PollFlags::IN),
@@ -171,7 +179,7 @@ fn print_event(event: &Event, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-/// The kind as the protocol names it.
+/// Returns the kind as the protocol names it.
 fn name(kind: &EventKind) -> &'static str {
     let kind = match kind {
         EventKind::Created => Kind::CREATED,

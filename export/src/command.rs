@@ -1,12 +1,12 @@
-//! Commands that are printed for people to type: they work when they are typed as they stand.
+//! Formats commands that are printed for people. They work when they are typed as they stand.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// A word as a shell reads it. What is no text, or has control characters, is written as bash, zsh
-/// and ksh read it.
+/// Returns a word as a shell reads it. A word that is no text, or has control characters, is written as
+/// bash, zsh and ksh read it.
 pub fn quoted(word: impl AsRef<OsStr>) -> String {
     let word = word.as_ref();
     if let Some(text) = word.to_str()
@@ -20,7 +20,7 @@ pub fn quoted(word: impl AsRef<OsStr>) -> String {
         if byte.is_ascii_alphanumeric() || b"/._-+=:@%, ".contains(byte) {
             text.push(char::from(*byte));
         } else {
-            // A text takes everything.
+            // Writing to a String does not fail.
             write!(text, "\\x{byte:02x}").unwrap_or(());
         }
     }
@@ -28,7 +28,8 @@ pub fn quoted(word: impl AsRef<OsStr>) -> String {
     text
 }
 
-/// The command that applies an export.
+/// Returns the command that applies an export to a project.
+#[must_use]
 pub fn apply_command(export: &Path, project: &Path) -> String {
     let to = if project.as_os_str().is_empty() {
         "DIR".to_owned()

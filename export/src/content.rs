@@ -1,4 +1,4 @@
-//! Contents of files, whose holes stay holes.
+//! Copies and compares contents of files. Holes stay holes.
 
 use std::fs::File;
 use std::io;
@@ -8,15 +8,15 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-use super::error::StepResult;
-use super::stop::Stop;
+use crate::cancel::CancelToken;
+use crate::error::StepResult;
 
-/// Bytes that are copied at a time.
+/// How many bytes are copied at a time.
 pub(crate) const PIECE: usize = 1 << 20;
-/// What is zero in one of these is left out: the usual block of a file.
+/// The usual block of a file. A block of zeros is not written.
 pub(crate) const BLOCK: usize = 4096;
 
-/// Writes the blocks that are not zero; the file is to have holes where the others would be.
+/// Writes the blocks that are not zero. The caller leaves holes where the others would be.
 pub(crate) fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -33,8 +33,8 @@ pub(crate) fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()>
     Ok(())
 }
 
-/// Copies a file to a new one. Gives its size.
-pub(crate) fn copy(from: &File, to: &File, stop: &Stop) -> StepResult<u64> {
+/// Copies a file to a new one and returns its size.
+pub(crate) fn copy(from: &File, to: &File, stop: &CancelToken) -> StepResult<u64> {
     let size = from.metadata()?.len();
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
@@ -45,7 +45,7 @@ pub(crate) fn copy(from: &File, to: &File, stop: &Stop) -> StepResult<u64> {
             let piece = piece(&mut buffer, data.end - at);
             let read = from.read_at(piece, at)?;
             if read == 0 {
-                // Cut meanwhile.
+                // The file was truncated meanwhile.
                 break;
             }
             write_sparse(to, at, piece.get(..read).unwrap_or_default())?;
@@ -57,8 +57,8 @@ pub(crate) fn copy(from: &File, to: &File, stop: &Stop) -> StepResult<u64> {
     Ok(size)
 }
 
-/// Whether two files hold the same bytes.
-pub(crate) fn is_same(one: &File, other: &File, stop: &Stop) -> StepResult<bool> {
+/// Returns whether two files hold the same bytes.
+pub(crate) fn is_same(one: &File, other: &File, stop: &CancelToken) -> StepResult<bool> {
     let size = one.metadata()?.len();
     if other.metadata()?.len() != size {
         return Ok(false);
@@ -88,7 +88,7 @@ fn piece(buffer: &mut [u8], at_most: u64) -> &mut [u8] {
     buffer.get_mut(..len).unwrap_or_default()
 }
 
-/// The next bytes that are there, from an offset on. Where the filesystem knows no holes all are.
+/// Returns the next range of data from an offset on. Without support for holes that is the whole rest.
 fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range<u64>>> {
     if at >= size {
         return Ok(None);
@@ -105,7 +105,7 @@ fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<Range<u64>>> 
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK, PIECE, Stop, copy, is_same, write_sparse};
+    use super::{BLOCK, CancelToken, PIECE, copy, is_same, write_sparse};
     use std::fs::File;
     use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_hole_of_200_gib_is_copied_and_compared_at_once() {
-        let (from, to, stop) = (file(), file(), Stop::default());
+        let (from, to, stop) = (file(), file(), CancelToken::default());
         from.set_len(200 << 30).expect("long");
         from.write_all_at(b"in the middle", 100 << 30)
             .expect("written");
@@ -143,9 +143,9 @@ mod tests {
 
     #[test]
     fn what_is_asked_to_end_ends() {
-        let (from, to, stop) = (file(), file(), Stop::default());
+        let (from, to, stop) = (file(), file(), CancelToken::default());
         from.write_all_at(b"text", 0).expect("written");
-        stop.ask();
+        stop.cancel();
         copy(&from, &to, &stop).expect_err("it was asked to end");
     }
 }

@@ -1,4 +1,4 @@
-//! Why changes are not written or carried over.
+//! Why changes are not exported or imported.
 
 use std::fmt;
 use std::io;
@@ -6,36 +6,36 @@ use std::path::PathBuf;
 
 use agentfs_core::Errno;
 
-use super::stop::Stopped;
+use crate::cancel::Cancelled;
 
-/// Why changes are not written or carried over.
+/// Why changes are not exported or imported.
 #[derive(Debug)]
 pub enum ExportError {
-    /// The host refused.
+    /// The host refused an operation on this path.
     Io(PathBuf, io::Error),
-    /// The branch cannot be read.
+    /// The branch cannot be read at this path.
     Branch(PathBuf, Errno),
-    /// This is no list of changes.
+    /// The file is no list of changes.
     List(PathBuf, String),
-    /// It belongs to another user.
+    /// The object belongs to another user.
     Owner {
-        /// What does.
+        /// The object.
         path: PathBuf,
-        /// That user.
+        /// The user that it belongs to.
         uid: u32,
     },
-    /// Other users may write to it.
+    /// Other users may write to the object.
     Writable(PathBuf),
-    /// It is neither a file nor anything else that is read here.
+    /// The object is not a regular file.
     NotAFile(PathBuf),
     /// The project has something else where the list expects what it moves.
     Kept(PathBuf),
-    /// It depends on a change that was not made.
+    /// The change depends on one that was not applied.
     Depends(PathBuf),
-    /// The project was changed while this was at work there.
+    /// The project was changed while an import was at work there.
     Changed(PathBuf),
-    /// It was asked to end, or took too long.
-    Stopped,
+    /// The work was cancelled, or took too long.
+    Cancelled,
 }
 
 impl fmt::Display for ExportError {
@@ -102,7 +102,7 @@ impl fmt::Display for ExportError {
                 "{}: this depends on another change that was not made",
                 path.display()
             ),
-            Self::Stopped => f.write_str("it was interrupted, or took too long"),
+            Self::Cancelled => f.write_str("it was interrupted, or took too long"),
         }
     }
 }
@@ -119,24 +119,24 @@ impl std::error::Error for ExportError {
             | Self::Kept(_)
             | Self::Depends(_)
             | Self::Changed(_)
-            | Self::Stopped => None,
+            | Self::Cancelled => None,
         }
     }
 }
 
-impl From<Stopped> for ExportError {
-    fn from(Stopped: Stopped) -> Self {
-        Self::Stopped
+impl From<Cancelled> for ExportError {
+    fn from(Cancelled: Cancelled) -> Self {
+        Self::Cancelled
     }
 }
 
-/// Why one thing was not done; the path is known to the caller.
+/// Why one step failed. The caller knows the path.
 #[derive(Debug)]
 pub(crate) enum StepError {
     Io(io::Error),
     Changed,
-    Stopped,
-    /// Something else, which names its own path.
+    Cancelled,
+    /// An error that names its own path.
     Other(ExportError),
 }
 
@@ -147,7 +147,7 @@ impl StepError {
         match self {
             Self::Io(error) => ExportError::Io(path, error),
             Self::Changed => ExportError::Changed(path),
-            Self::Stopped => ExportError::Stopped,
+            Self::Cancelled => ExportError::Cancelled,
             Self::Other(error) => error,
         }
     }
@@ -165,9 +165,9 @@ impl From<rustix::io::Errno> for StepError {
     }
 }
 
-impl From<Stopped> for StepError {
-    fn from(Stopped: Stopped) -> Self {
-        Self::Stopped
+impl From<Cancelled> for StepError {
+    fn from(Cancelled: Cancelled) -> Self {
+        Self::Cancelled
     }
 }
 

@@ -1,216 +1,39 @@
 //! actor -> **FsCore operation** -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! What a branch changed as a directory of the host: for when nobody decides at once what becomes of
-//! it.
+//! Exports what a branch changed to a directory of the host, and imports such a directory into a
+//! project later: for the server and for `agentfs apply`, when nobody decides at once what becomes of
+//! the changes.
 //!
-//! `changes.json` is the list, in an order in which the changes can be made, and `files/` has the new
-//! contents under their paths. What the project had at each place is in the list too, so that
-//! whoever carries it over later sees what was changed meanwhile. A file of the branch that cannot be
-//! read is named in the list, and `parts/` has what the branch itself wrote of it.
+//! The directory holds `changes.json`, the list of the changes in an order in which they can be applied,
+//! and `files/`, the new contents under their paths. The list also says what the project had at each
+//! place, so that an import finds what was changed there meanwhile. A file of the branch that cannot be
+//! read is named in the list, and `parts/` holds what the branch itself wrote of it.
 //!
-//! [`write`] makes such a directory, beside its place and under another name until it is whole;
-//! [`carry`] brings one over to a project. Neither follows a symbolic link below the directory that
-//! it was given ([`target`], [`source`]), and both end at once when they are told to ([`Stop`]).
+//! [`write`] exports: it fills a directory under another name and renames it when it is whole.
+//! [`import`] surveys the project and applies the steps that are left. Neither follows a symbolic link
+//! below the directory that it was given ([`Source`], [`Target`]), and both end at once when their
+//! [`CancelToken`] is cancelled.
 
-mod carry;
+mod cancel;
+mod changes;
 pub mod command;
 mod content;
+mod default_directory;
 mod error;
-mod links;
-mod look;
-#[cfg_attr(not(target_os = "linux"), path = "pinned_elsewhere.rs")]
-mod pinned;
-mod places;
-mod put;
-mod source;
-mod stop;
-mod target;
+mod import;
+#[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
+mod platform;
 pub mod utc;
 mod write;
 
-use agentfs_core::event::ObjectKind;
-use agentfs_core::kind_of_mode;
-use agentfs_proto::bytes::Bytes;
-use agentfs_proto::message::DiffKind;
-use serde::{Deserialize, Serialize};
-
-pub use self::carry::{Carried, Mode, carry};
+pub use self::cancel::CancelToken;
+pub use self::changes::{Identity, List, UnreadFile};
+pub use self::default_directory::{
+    DefaultDirectory, default_directories, name_prefix, state_directory,
+};
 pub use self::error::ExportError;
-#[cfg(target_os = "linux")]
-pub use self::places::prefix;
-pub use self::places::{Place, places, state_directory};
-pub use self::source::Source;
-pub use self::stop::Stop;
-pub use self::target::Target;
+pub use self::import::source::Source;
+pub use self::import::target::Target;
+pub use self::import::{Imported, Mode, import};
 pub use self::write::{Origin, write};
-
-const LIST: &str = "changes.json";
-const FILES: &str = "files";
-const PARTS: &str = "parts";
-/// What the list says that it is. Lists of format 1, which have no identities, are read as well.
-const FORMAT: u32 = 2;
-
-/// The list.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct List {
-    format: u32,
-    /// The name of the branch.
-    pub branch: String,
-    /// The directory below the branch; empty without one.
-    pub project: Bytes,
-    /// Which directory that was.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
-    /// Paths that had been changed there, too, when this was written.
-    conflicts: Vec<Bytes>,
-    changes: Vec<Step>,
-    /// Files that could not be read; their changes are not in the list.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<UnreadFile>,
-}
-
-/// One change. Paths are absolute in the branch, as they are at this step.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Step {
-    change: DiffKind,
-    path: Bytes,
-    /// Of a rename: the old path.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    from: Bytes,
-    /// Of what goes away: type and permissions.
-    mode: u32,
-    /// Where the project has it, or would have it, before any step; of a rename, what moves.
-    original: Bytes,
-    /// What the project had there.
-    before: Option<Stamp>,
-    /// What is there afterwards, unless it goes away or only moves.
-    after: Option<Object>,
-}
-
-/// A file of the branch that could not be read.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct UnreadFile {
-    /// Where it is in the branch.
-    pub path: Bytes,
-    /// Why it cannot be read, for people.
-    pub why: String,
-    /// Where that is what the branch itself wrote of it, with holes elsewhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parts: Option<Bytes>,
-}
-
-fn is_empty(bytes: &Bytes) -> bool {
-    bytes.0.is_empty()
-}
-
-/// What tells one directory from all others of a system.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Identity {
-    /// The device.
-    pub dev: u64,
-    /// The inode number.
-    pub ino: u64,
-}
-
-/// What tells one state of an object from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    kind: u32,
-    /// 0 for a directory, as the time.
-    size: u64,
-    mtime_ns: i64,
-    /// Which object it is. An equal one with another number is no change.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ino: Option<u64>,
-    /// When that object was created: a new object may get the inode number of a deleted one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    born_ns: Option<i64>,
-}
-
-impl Stamp {
-    fn is_like(&self, other: &Self) -> bool {
-        let of = |it: &Self| (it.kind, it.size, it.mtime_ns);
-        of(self) == of(other)
-    }
-
-    /// Returns whether the two are the same object of one directory, possibly edited in between.
-    fn is_same_object(&self, other: &Self) -> bool {
-        let is_same_number = self.ino.is_some() && self.ino == other.ino;
-        let is_same_birth = match (self.born_ns, other.born_ns) {
-            (Some(one), Some(other)) => one == other,
-            _ => self.is_like(other),
-        };
-        self.kind == other.kind && is_same_number && is_same_birth
-    }
-}
-
-fn alike(one: Option<Stamp>, other: Option<Stamp>) -> bool {
-    match (one, other) {
-        (None, None) => true,
-        (Some(one), Some(other)) => one.is_like(&other),
-        _ => false,
-    }
-}
-
-/// An object as the branch has it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Object {
-    uid: u32,
-    gid: u32,
-    /// Type and permissions.
-    mode: u32,
-    mtime_ns: i64,
-    /// Of a symbolic link.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    target: Bytes,
-    /// Of a device.
-    rdev: u64,
-    /// Extended attributes.
-    xattrs: Vec<(Bytes, Bytes)>,
-    /// Where the new content is, below the directory.
-    content: Option<Bytes>,
-}
-
-impl Object {
-    fn is_directory(&self) -> bool {
-        kind_of_mode(self.mode) == Some(ObjectKind::Directory)
-    }
-}
-
-/// The path when what is at `from` moves to `to`, if it moves along.
-fn moved(path: &[u8], from: &[u8], to: &[u8]) -> Option<Bytes> {
-    let rest = path.strip_prefix(from)?;
-    (rest.is_empty() || rest.first() == Some(&b'/')).then(|| Bytes([to, rest].concat()))
-}
-
-/// A path of a list as one that is relative to the directory that it is meant for. `None` for one
-/// that leads out of it.
-fn inside(path: &[u8]) -> Option<&[u8]> {
-    let path = path.strip_prefix(b"/").unwrap_or(path);
-    let is_name = |name: &[u8]| !name.is_empty() && name != b"." && name != b"..";
-    let is_inside = path.is_empty() || path.split(|byte| *byte == b'/').all(is_name);
-    (is_inside && !path.contains(&0)).then_some(path)
-}
-
-/// The directory of a path and its name in it.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::inside;
-
-    #[test]
-    fn a_path_that_leads_out_is_none() {
-        for path in ["/../x", "../x", "/a/../../x", "/a//b", "/./a", "/a/\0"] {
-            assert_eq!(inside(path.as_bytes()), None, "{path:?}");
-        }
-        assert_eq!(inside(b"/a/b"), Some(&b"a/b"[..]));
-        assert_eq!(inside(b"/"), Some(&b""[..]));
-        assert_eq!(inside(b"/..a/b.."), Some(&b"..a/b.."[..]));
-    }
-}

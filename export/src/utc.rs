@@ -1,6 +1,7 @@
-//! Times for people.
+//! Formats times for people.
 
-/// `2026-03-01 12:30:05` UTC, for nanoseconds since the epoch.
+/// Returns a time as `2026-03-01 12:30:05` in UTC, for nanoseconds since the epoch.
+#[must_use]
 pub fn time_text(nanos: i64) -> String {
     let seconds = nanos.div_euclid(1_000_000_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

@@ -1,4 +1,4 @@
-//! From a branch to a directory.
+//! Exports a branch: writes what it changed to a new directory of the host.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,19 +16,20 @@ use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use super::content::{BLOCK, PIECE, write_sparse};
-use super::error::{StepError, StepResult};
-use super::pinned::{DIRECTORY, rename_between};
-use super::target::Target;
-use super::{
-    ExportError, FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, Stop, UnreadFile,
-    inside, moved, split,
+use crate::changes::{
+    FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, UnreadFile, inside, moved,
+    split,
 };
+use crate::content::{BLOCK, PIECE, write_sparse};
+use crate::error::{StepError, StepResult};
+use crate::import::target::Target;
+use crate::platform::{DIRECTORY, rename_between};
+use crate::{CancelToken, ExportError};
 
-/// Files that could not be read and are named in an answer.
+/// How many of the files that could not be read an answer names.
 const NAMED: usize = 32;
 
-/// The directory below a branch.
+/// The directory below a branch, to which the changes are to be applied later.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// Empty when there is none.
@@ -37,20 +38,20 @@ pub struct Origin<'a> {
     pub identity: Option<Identity>,
 }
 
-/// Writes what a branch changed to a new directory, which has its name when all is in it. `entries`
-/// are the differences, in an order in which they can be made. A file that cannot be read is left
-/// out, and named.
+/// Writes what a branch changed to a new directory, which gets its name when everything is in it.
+/// `entries` are the differences, in an order in which they can be applied. A file that cannot be read
+/// is left out, and the answer names it.
 ///
 /// # Errors
 ///
-/// [`ExportError`]; nothing is left of what was written then.
+/// [`ExportError`]. Nothing is left of what was written then.
 pub fn write(
     branch: &Branch,
     caller: &Caller,
     entries: &[DiffEntry],
     origin: Origin<'_>,
     directory: &Path,
-    stop: &Stop,
+    stop: &CancelToken,
 ) -> Result<Exported, ExportError> {
     let failed = |error| ExportError::Io(directory.to_owned(), error);
     let partial = Partial::beside(directory).map_err(failed)?;
@@ -84,7 +85,7 @@ pub fn write(
     })
 }
 
-/// The directory while something is written to it. It is removed when this is dropped, unless it is
+/// The directory while it is written. It is removed when this value is dropped, unless it is
 /// [finished](Self::finish).
 #[derive(Debug)]
 struct Partial {
@@ -111,7 +112,7 @@ impl Partial {
         Ok(Self { root, path })
     }
 
-    /// Makes a new file for this user alone, with the directories above it.
+    /// Creates a new file for this user alone, and the directories above it.
     fn create(&self, path: &[u8]) -> io::Result<File> {
         let (parent, name) = split(path);
         let dir = self.directory(parent)?;
@@ -144,12 +145,12 @@ impl Partial {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
     }
 
-    /// It gets its name, which must be free.
+    /// Gives the directory its name, which must be free.
     fn finish(&self, directory: &Path) -> io::Result<()> {
         use rustix::io::Errno;
         let (from, to) = (&self.path, directory.as_os_str());
         match rename_between(CWD, from.as_os_str().as_bytes(), CWD, to.as_bytes()) {
-            // A filesystem that cannot do it at once.
+            // The filesystem cannot do it in one step.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP)
                 if directory.symlink_metadata().is_err() =>
             {
@@ -172,7 +173,7 @@ impl Drop for Partial {
     }
 }
 
-/// What the host changed since the branch saw it.
+/// Returns the paths that the host changed since the branch saw them.
 fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
     let absolute = |path: &PathBuf| Path::new("/").join(path).as_path().into();
     match branch.apply(ApplyMode::DryRun) {
@@ -186,7 +187,7 @@ fn conflicts(branch: &Branch, entries: &[DiffEntry]) -> Vec<Bytes> {
     }
 }
 
-/// The directories in which something has no path, and so is in the branch only.
+/// Returns the directories that hold something which no path leads to, and which stays in the branch.
 fn too_deep(entries: &[DiffEntry]) -> impl Iterator<Item = UnreadFile> {
     let all = entries.iter().filter(|it| it.kind == DiffKind::TooDeep);
     all.map(|entry| UnreadFile {
@@ -205,7 +206,7 @@ impl<'a> Renames<'a> {
         Self(all.filter(|(_, it)| it.kind == DiffKind::Renamed).collect())
     }
 
-    /// Where the path of a step was before all steps.
+    /// Returns where the path of a step was before all steps.
     fn original(&self, path: &Bytes, index: usize) -> Bytes {
         let mut path = path.clone();
         for (_, entry) in self.0.iter().rev().filter(|(at, _)| *at < index) {
@@ -214,7 +215,7 @@ impl<'a> Renames<'a> {
         path
     }
 
-    /// Where the path of a step is after all steps.
+    /// Returns where the path of a step is after all steps.
     fn last(&self, path: &Bytes, index: usize) -> Bytes {
         let mut path = path.clone();
         for (_, entry) in self.0.iter().filter(|(at, _)| *at > index) {
@@ -228,15 +229,15 @@ struct Writer<'a> {
     branch: &'a Branch,
     caller: &'a Caller,
     partial: &'a Partial,
-    stop: &'a Stop,
+    stop: &'a CancelToken,
     bytes: u64,
     unread: Vec<UnreadFile>,
 }
 
-/// What came of a file.
+/// What became of the content of a file.
 enum Content {
     Whole(Bytes),
-    /// It could not be read all, and is in the list of those.
+    /// Not all of it could be read, and the file is in the list of those.
     Unread,
 }
 
@@ -253,7 +254,7 @@ impl Writer<'_> {
             let subject = if is_rename { &entry.from } else { &entry.path };
             let original = renames.original(subject, index);
             let after = match entry.kind {
-                // There is no path to it: it is named below.
+                // No path leads to the object. It is named below.
                 DiffKind::TooDeep => continue,
                 DiffKind::Removed | DiffKind::Renamed => None,
                 DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
@@ -289,8 +290,8 @@ impl Writer<'_> {
         })
     }
 
-    /// What an object is in the branch; `None` for one that cannot be read, or that the export
-    /// cannot hold. That one is named, and the others are exported.
+    /// Returns what an object is in the branch. One that cannot be read, or that the export cannot hold,
+    /// is `None`; it is named in the list, and the others are exported.
     fn object(&mut self, entry: &DiffEntry, path: &Bytes) -> Result<Option<Object>, ExportError> {
         let why = match self.read_object(entry, path) {
             Err(StepError::Other(ExportError::Branch(_, errno))) => reason(errno),
@@ -346,7 +347,7 @@ impl Writer<'_> {
         names.into_iter().map(value).collect()
     }
 
-    /// Copies a file.
+    /// Copies the content of a file.
     fn content(&mut self, path: &Bytes) -> StepResult<Content> {
         let unread = |errno| ExportError::Branch(path.as_path().to_owned(), errno);
         let relative = inside(path).ok_or_else(|| unread(Errno::EINVAL))?;
@@ -392,7 +393,7 @@ impl Writer<'_> {
     }
 }
 
-/// Whether an error says something of one file and nothing of the next one.
+/// Returns whether an error is about one file and says nothing about the next one.
 fn is_of_one_file(error: &io::Error) -> bool {
     matches!(
         rustix::io::Errno::from_io_error(error),
@@ -409,7 +410,7 @@ fn stamp_at(target: &Target, path: &Bytes) -> Option<Stamp> {
     found.map(|it| it.stamp())
 }
 
-/// Why a file of a branch cannot be read, for people.
+/// Returns why a file of a branch cannot be read, for people.
 fn reason(errno: Errno) -> String {
     if errno == Errno::ESTALE {
         return "the project's file was changed or removed after the branch had changed a part of \
@@ -423,7 +424,7 @@ fn reason(errno: Errno) -> String {
 struct Copy<'a> {
     branch: &'a Branch,
     caller: &'a Caller,
-    stop: &'a Stop,
+    stop: &'a CancelToken,
     handle: HandleId,
     file: File,
     bytes: u64,
@@ -444,7 +445,7 @@ impl Copy<'_> {
         Ok(self.file.set_len(size)?)
     }
 
-    /// The next bytes that may be other than zero; where that cannot be told, all.
+    /// Returns the next range that may be other than zero. Where that is unknown, it is the whole rest.
     fn next_data(&self, at: u64, size: u64) -> Option<Range<u64>> {
         if at >= size {
             return None;
@@ -477,7 +478,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// What can be read of a piece that cannot be read as one: the pages that the branch has itself.
+    /// Copies what can be read of a piece that cannot be read as a whole: the pages that the branch itself
+    /// has.
     fn parts(&mut self, start: u64, piece: &mut [u8]) -> StepResult {
         let mut at = start;
         for part in piece.chunks_mut(BLOCK) {

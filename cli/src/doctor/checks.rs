@@ -1,43 +1,28 @@
-//! The things looked at.
+//! Checks what every system has.
 
 use std::fs;
 use std::io;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::process::{Resource, getrlimit};
 
+use super::system::{self, FUSE_DEVICE};
 use super::{Finding, State};
-use agentfs_daemon::inotify_limit::{self, read_number};
 
 pub(super) fn all() -> Vec<Finding> {
-    let mut findings = vec![fuse(), user_namespaces(), descriptors()];
-    if cfg!(target_os = "linux") {
-        findings.extend([
-            inotify_watches(),
-            inotify_instances(),
-            shared_memory(),
-            preload(),
-            ptrace(),
-        ]);
-    }
+    let mut findings = vec![fuse(), system::user_namespaces(), descriptors()];
+    findings.extend(system::all());
     findings
 }
 
-fn fuse() -> Finding {
+pub(super) fn fuse() -> Finding {
     let what = "mounts (FUSE)";
-    let device = Path::new(if cfg!(target_vendor = "apple") {
-        "/dev/macfuse0"
-    } else {
-        "/dev/fuse"
-    });
-    match fs::File::options().read(true).write(true).open(device) {
-        Ok(_) => Finding::ok(what, format!("{} can be opened", device.display())),
+    let opened = fs::File::options().read(true).write(true).open(FUSE_DEVICE);
+    match opened {
+        Ok(_) => Finding::ok(what, format!("{FUSE_DEVICE} can be opened")),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Finding::with(
             what,
             State::Missing,
-            format!("{} may not be opened", device.display()),
+            format!("{FUSE_DEVICE} may not be opened"),
             "branches cannot be mounted. Let everybody open it, as most systems do, with: chmod 666 \
              /dev/fuse (as root), or, in a container, start it with: --device /dev/fuse --cap-add \
              SYS_ADMIN. `agentfs fs`, `agentfs watch` and `agentfs run --no-mount` work without mounts",
@@ -45,54 +30,10 @@ fn fuse() -> Finding {
         Err(error) => Finding::with(
             what,
             State::Missing,
-            format!("{}: {error}", device.display()),
+            format!("{FUSE_DEVICE}: {error}"),
             "branches cannot be mounted. Load the module (modprobe fuse), or, in a container, start \
              it with: --device /dev/fuse. `agentfs fs`, `agentfs watch` and `agentfs run --no-mount` \
              work without mounts",
-        ),
-    }
-}
-
-/// Tries it, because a dozen settings have a say in it.
-fn user_namespaces() -> Finding {
-    let what = "private mounts (user namespaces)";
-    if !cfg!(target_os = "linux") {
-        return Finding::with(
-            what,
-            State::Missing,
-            "not on this system",
-            "a branch is mounted for all",
-        );
-    }
-    let tried = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--mount", "true"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .status();
-    match tried {
-        Ok(status) if status.success() => Finding::ok(what, "can be made"),
-        Ok(_) => {
-            let advice = if read_number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-                == Some(1)
-            {
-                "AppArmor forbids them: sysctl kernel.apparmor_restrict_unprivileged_userns=0, or \
-                 give agentfs a profile with `userns,`"
-            } else if read_number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
-                "the kernel forbids them: sysctl kernel.unprivileged_userns_clone=1"
-            } else if read_number("/proc/sys/user/max_user_namespaces") == Some(0) {
-                "the kernel allows none: sysctl user.max_user_namespaces=15000"
-            } else {
-                "something forbids them, usually a container's seccomp profile"
-            };
-            Finding::with(what, State::Limited, "cannot be made", advice)
-        }
-        Err(error) => Finding::with(
-            what,
-            State::Limited,
-            format!("could not be tried: {error}"),
-            "install util-linux, which has the program unshare",
         ),
     }
 }
@@ -109,97 +50,5 @@ fn descriptors() -> Finding {
         ),
         Some(maximum) => Finding::ok(what, format!("up to {maximum}")),
         None => Finding::ok(what, "no limit"),
-    }
-}
-
-fn inotify_watches() -> Finding {
-    let what = "inotify watches";
-    match inotify_limit::watches() {
-        Some(limit) if limit < 65_536 => Finding::with(
-            what,
-            State::Limited,
-            format!("{limit} for all programs of a user"),
-            format!(
-                "large projects need more, and a run takes one for each directory: {}",
-                inotify_limit::allow_more()
-            ),
-        ),
-        Some(limit) => Finding::ok(what, format!("{limit} for all programs of a user")),
-        None => Finding::with(
-            what,
-            State::Missing,
-            "the kernel has no inotify",
-            "programs cannot watch files here, but for those under the AgentFS shim",
-        ),
-    }
-}
-
-fn inotify_instances() -> Finding {
-    let what = "inotify instances";
-    match read_number("/proc/sys/fs/inotify/max_user_instances") {
-        Some(limit) if limit < 256 => Finding::with(
-            what,
-            State::Limited,
-            format!("{limit} for all programs of a user"),
-            "an editor with a few language servers needs more: \
-             sysctl fs.inotify.max_user_instances=1024",
-        ),
-        Some(limit) => Finding::ok(what, format!("{limit} for all programs of a user")),
-        None => Finding::with(
-            what,
-            State::Missing,
-            "the kernel has no inotify",
-            "see above",
-        ),
-    }
-}
-
-/// Makes a ring, as a queue does.
-fn shared_memory() -> Finding {
-    let what = "shared memory";
-    match agentfs_ring::create(agentfs_ring::Capacity::MIN) {
-        Ok(_) => Finding::ok(what, "rings can be made"),
-        Err(error) => Finding::with(
-            what,
-            State::Missing,
-            error.to_string(),
-            "no program can be notified. The kernel needs memfd_create with seals (3.17), and a \
-             seccomp profile must allow it",
-        ),
-    }
-}
-
-fn preload() -> Finding {
-    let what = "preloading the shim";
-    // A statically linked C library has no loader that could preload.
-    let loader = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
-    let musl = ["/lib/ld-musl-x86_64.so.1", "/lib/ld-musl-aarch64.so.1"];
-    let exists = |paths: &[&str]| paths.iter().any(|path| Path::new(path).exists());
-    if exists(&loader) || exists(&musl) {
-        Finding::ok(
-            what,
-            "works for dynamically linked programs that are not setuid",
-        )
-    } else {
-        Finding::with(
-            what,
-            State::Limited,
-            "no dynamic loader in a usual place",
-            "static programs are notified only of changes on a mount",
-        )
-    }
-}
-
-fn ptrace() -> Finding {
-    let what = "tracing (ptrace)";
-    match read_number("/proc/sys/kernel/yama/ptrace_scope") {
-        None | Some(0) => Finding::ok(what, "own processes may be traced"),
-        Some(1) => Finding::ok(what, "children may be traced"),
-        Some(scope) => Finding::with(
-            what,
-            State::Limited,
-            format!("forbidden (ptrace_scope {scope})"),
-            "nothing of AgentFS needs it; debuggers and strace do: sysctl kernel.yama.ptrace_scope=1",
-        ),
     }
 }

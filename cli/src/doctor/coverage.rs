@@ -1,4 +1,4 @@
-//! Whether changes in the current directory would be heard of, if it were the project of a run.
+//! Checks whether a run in the current directory would be notified of changes by others.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Finding, State};
-use crate::coverage::Coverage;
-use crate::session::Session;
+use crate::project::connection::DaemonConnection;
+use crate::status::coverage::Coverage;
 use crate::{Common, status};
 use agentfs_daemon::filesystem;
 use agentfs_daemon::inotify_limit;
 
-/// How long directories are counted.
+/// How long counting directories may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 const WHAT: &str = "watching this directory";
@@ -24,10 +24,10 @@ pub(super) fn look_at(common: &Common) -> Option<Finding> {
     is_watched(common, &here).or_else(|| would_be_watched(&here))
 }
 
-/// What a daemon over this directory says.
+/// Asks the daemon of this directory, if there is one.
 fn is_watched(common: &Common, here: &Path) -> Option<Finding> {
-    let mut session = Session::open_to_look(common, "").ok()?;
-    let report = status::fetch(&mut session).ok()?;
+    let mut connection = DaemonConnection::open_to_look(common, "").ok()?;
+    let report = status::fetch(&mut connection).ok()?;
     if report.lower.as_path() != here {
         return None;
     }
@@ -46,7 +46,7 @@ fn is_watched(common: &Common, here: &Path) -> Option<Finding> {
     })
 }
 
-/// What a daemon would find.
+/// Finds out what a daemon would watch here.
 fn would_be_watched(here: &Path) -> Option<Finding> {
     let limit = inotify_limit::watches()?;
     let left = limit.saturating_sub(watches_in_use());
@@ -62,9 +62,9 @@ fn would_be_watched(here: &Path) -> Option<Finding> {
             WHAT,
             State::Limited,
             found,
-            "others can change files there without this machine hearing of it. A run sees such \
-             changes as soon as it looks, and no program is told of them; it is slower, because \
-             everything is looked at again. A project on a local filesystem has neither",
+            "others can change files there without this machine noticing. A run sees such changes as \
+             soon as it looks, but no watcher is notified of them; and it is slower, because everything \
+             is looked at again. A project on a local filesystem has neither problem",
         )
     } else if count > left {
         Finding::with(
@@ -73,8 +73,8 @@ fn would_be_watched(here: &Path) -> Option<Finding> {
             found,
             format!(
                 "a run takes a watch for each directory. In those that get none, changes of others \
-                 are seen as soon as somebody looks, and no program is told of them. Allow more \
-                 with: {} (as root)",
+                 are seen as soon as somebody looks, but no watcher is notified of them. Allow more with: \
+                 {} (as root)",
                 inotify_limit::allow_more()
             ),
         )
@@ -83,7 +83,7 @@ fn would_be_watched(here: &Path) -> Option<Finding> {
     })
 }
 
-/// How many directories there are, and whether all were counted.
+/// Counts the directories. Returns false as well if not all were counted in time.
 fn directories(here: &Path) -> (u64, bool) {
     let until = Instant::now() + PATIENCE;
     let mut open = VecDeque::from([here.to_owned()]);
@@ -100,7 +100,7 @@ fn directories(here: &Path) -> (u64, bool) {
     (count, true)
 }
 
-/// The inotify watches that processes of this user have, as far as they may be looked at
+/// Counts the inotify watches of this user, as far as their processes may be looked at
 /// (`proc_pid_fdinfo(5)`).
 fn watches_in_use() -> u64 {
     let own = rustix::process::geteuid().as_raw();

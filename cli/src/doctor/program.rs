@@ -1,4 +1,4 @@
-//! What a program will hear, by how it is made.
+//! Predicts how a program will be notified, by how it is linked.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -8,11 +8,12 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, State};
+use crate::platform;
 
 const WHAT: &str = "the program";
-/// A script whose interpreter is a script, and so on.
+/// How many scripts may be the interpreter of one another.
 const DEPTH: usize = 4;
-/// Program headers that are looked at.
+/// How many program headers are looked at.
 const HEADERS: usize = 64;
 
 /// Why the library is not loaded into a program.
@@ -25,39 +26,40 @@ enum Barrier {
 }
 
 impl Barrier {
-    fn told(self) -> (State, &'static str, &'static str) {
+    /// Returns the state, what is found and what to do.
+    fn finding(self) -> (State, &'static str, &'static str) {
         match self {
             Self::Static => (
                 State::Limited,
                 "is linked statically: nothing can be preloaded",
-                "the kernel tells it of changes on the mount, and is made to tell it of changes from \
-                 outside (`agentfs daemon --echo`), some tenths of a millisecond for each. A \
-                 dynamically linked build hears sooner",
+                "the kernel notifies it of changes on the mount. Changes from outside are replayed there \
+                 for it (`agentfs daemon --echo`), which takes some tenths of a millisecond for each. A \
+                 dynamically linked build is notified sooner",
             ),
             Self::Privileged => (
                 State::Limited,
                 "is setuid or setgid, or has capabilities: the loader preloads nothing",
-                "the kernel tells it of changes on the mount, and is made to tell it of changes from \
-                 outside (`agentfs daemon --echo`). In a branch of an ordinary user it runs without \
-                 its privileges",
+                "the kernel notifies it of changes on the mount. Changes from outside are replayed there \
+                 for it (`agentfs daemon --echo`). In a branch of an ordinary user it runs without its \
+                 privileges",
             ),
             Self::Musl => (
                 State::Missing,
                 "is linked with musl, into which the library does not load",
                 "it does not start under `agentfs run` and `agentfs exec`. Start it with LD_PRELOAD \
-                 unset (`env -u LD_PRELOAD COMMAND`): the kernel is made to tell it then",
+                 unset (`env -u LD_PRELOAD COMMAND`): then changes from outside are replayed for it",
             ),
             Self::Foreign => (
                 State::Limited,
                 "is for another processor than agentfs",
-                "the loader says that it cannot preload and goes on; the kernel is made to tell the \
-                 program of changes from outside (`agentfs daemon --echo`)",
+                "the loader reports that it cannot preload and goes on. Changes from outside are replayed \
+                 on the mount for the program (`agentfs daemon --echo`)",
             ),
         }
     }
 }
 
-/// Programs of which more is known than how they are linked.
+/// What is known of some programs: name, finding and advice.
 const KNOWN: [(&str, &str, &str); 3] = [
     (
         "tail",
@@ -108,7 +110,7 @@ fn linked(path: &Path) -> Finding {
                 return Finding::ok(WHAT, found);
             }
             Ok(Kind::Program(Some(barrier))) => {
-                let (state, found, advice) = barrier.told();
+                let (state, found, advice) = barrier.finding();
                 return Finding::with(WHAT, state, format!("{shown} {found}"), advice);
             }
         }
@@ -117,7 +119,7 @@ fn linked(path: &Path) -> Finding {
     Finding::with(WHAT, State::Limited, found, "name the program that runs it")
 }
 
-/// As execvp(3) finds it.
+/// Finds a program as execvp(3) does.
 fn find(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(name.into());
@@ -129,7 +131,7 @@ fn find(name: &OsStr) -> Option<PathBuf> {
 
 #[derive(PartialEq, Eq, Debug)]
 enum Kind {
-    /// What runs it.
+    /// A script, and the program that runs it.
     Script(PathBuf),
     Program(Option<Barrier>),
 }
@@ -161,7 +163,7 @@ impl Kind {
     }
 }
 
-/// The program of the first line of a script; what `env` would run, where that is `env`.
+/// Returns the program that the first line of a script names, or what `env` would run there.
 fn interpreter(line: &[u8]) -> io::Result<PathBuf> {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let mut words = line
@@ -181,7 +183,7 @@ fn interpreter(line: &[u8]) -> io::Result<PathBuf> {
     })
 }
 
-/// Whether it runs with other rights than those of who starts it (`AT_SECURE`, getauxval(3)).
+/// Returns whether a program runs with other rights than its caller's (`AT_SECURE`, getauxval(3)).
 fn is_privileged(path: &Path) -> io::Result<bool> {
     let found = fs::metadata(path)?;
     let own = (
@@ -191,21 +193,10 @@ fn is_privileged(path: &Path) -> io::Result<bool> {
     let is_set = |bit: u32| found.mode() & bit != 0;
     let changes_user = is_set(0o4000) && found.uid() != own.0;
     let changes_group = is_set(0o2000) && found.gid() != own.1;
-    Ok(changes_user || changes_group || (own.0 != 0 && has_capabilities(path)))
+    Ok(changes_user || changes_group || (own.0 != 0 && platform::has_capabilities(path)))
 }
 
-#[cfg(target_os = "linux")]
-fn has_capabilities(path: &Path) -> bool {
-    let mut value = [0_u8; 64];
-    rustix::fs::getxattr(path, "security.capability", &mut value).is_ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn has_capabilities(_: &Path) -> bool {
-    false
-}
-
-/// Where the program headers are (elf(5)).
+/// The place of the program headers (elf(5)).
 struct Header {
     is_ours: bool,
     offset: u64,
@@ -231,7 +222,7 @@ impl Header {
         })
     }
 
-    /// What loads it (`PT_INTERP`), and would preload.
+    /// Returns the loader of the program (`PT_INTERP`), which would load the library.
     fn loader(&self, file: &mut File) -> io::Result<Option<Vec<u8>>> {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut table = vec![0; self.entry * self.count.min(HEADERS)];

@@ -1,4 +1,4 @@
-//! How `agentfs fs` is called.
+//! The command line of `agentfs fs`.
 
 use std::convert::Infallible;
 
@@ -8,35 +8,43 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 pub(super) enum FsCommand {
     /// List a directory
+    #[command(
+        after_help = "Examples:\n  agentfs fs ls\n  agentfs fs ls -l /src --branch attempt-1"
+    )]
     Ls {
         /// The directory
         #[arg(value_parser = path_argument, default_value = "/")]
         path: Bytes,
-        /// With mode, links, owner, size and time
+        /// Also print mode, links, owner, size and time
         #[arg(short, long)]
         long: bool,
     },
     /// Print a file
+    #[command(after_help = "Example:\n  agentfs fs cat /src/greeting")]
     Cat {
         /// The file
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
-    /// Write standard input to a file, which is made or emptied first
+    /// Write standard input to a file, which is created or emptied first
+    #[command(
+        after_help = "Examples:\n  echo hello | agentfs fs write /src/greeting\n  date | agentfs fs write --append /log"
+    )]
     Write {
         /// The file
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// Write behind what is there
+        /// Append to what the file holds
         #[arg(short, long)]
         append: bool,
-        /// Permission bits of a new file, octal
+        /// The permission bits of a new file, octal
         #[arg(short, long, value_parser = octal, default_value = "644")]
         mode: u32,
     },
     /// Change permission bits
+    #[command(after_help = "Example:\n  agentfs fs chmod 755 /run.sh")]
     Chmod {
-        /// Octal
+        /// The permission bits, octal
         #[arg(value_parser = octal)]
         mode: u32,
         /// The file or directory
@@ -44,6 +52,9 @@ pub(super) enum FsCommand {
         path: Bytes,
     },
     /// Change owner and group
+    #[command(
+        after_help = "Examples:\n  agentfs fs chown 1000:1000 /src\n  agentfs fs chown :100 /src"
+    )]
     Chown {
         /// UID, UID:GID or :GID, as numbers
         #[arg(value_parser = owner)]
@@ -52,61 +63,72 @@ pub(super) enum FsCommand {
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
-    /// Print what stat(2) says
+    /// Print size, owner, permissions and times
+    #[command(after_help = "Examples:\n  agentfs fs stat /src\n  agentfs fs stat -L /link --json")]
     Stat {
         /// The file or directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// Of what a symbolic link points to
+        /// Print this of what a symbolic link leads to, instead of the link
         #[arg(short = 'L', long)]
         follow: bool,
     },
-    /// Set the times to now; make the file when it is not there
+    /// Set the times to now; a file that does not exist is created
+    #[command(after_help = "Example:\n  agentfs fs touch /src/main.c")]
     Touch {
         /// The file
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
-    /// Set the size
+    /// Cut or extend a file to a size
+    #[command(after_help = "Example:\n  agentfs fs truncate --size 0 /log")]
     Truncate {
         /// The file
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// Bytes
+        /// The size in bytes
         #[arg(short, long)]
         size: u64,
     },
     #[command(flatten)]
     Names(NameCommand),
-    /// Extended attributes
+    /// Read and change extended attributes
+    #[command(
+        after_help = "Examples:\n  agentfs fs xattr list /src/b\n  agentfs fs xattr set /src/b user.note checked"
+    )]
     Xattr {
         #[command(subcommand)]
         command: XattrCommand,
     },
 }
 
-/// What changes names.
+/// The commands that change names.
 #[derive(Debug, Subcommand)]
 pub(super) enum NameCommand {
     /// Make a directory
+    #[command(after_help = "Example:\n  agentfs fs mkdir --parents /src/a/b")]
     Mkdir {
         /// The directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// Parents too; a directory that is there is no error
+        /// Make the directories above it too; a directory that exists is no error
         #[arg(short, long)]
         parents: bool,
-        /// Permission bits, octal
+        /// The permission bits, octal
         #[arg(short, long, value_parser = octal, default_value = "755")]
         mode: u32,
     },
     /// Remove an empty directory
+    #[command(after_help = "Example:\n  agentfs fs rmdir /src/a")]
     Rmdir {
         /// The directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
-    /// Rename, over what is there
+    /// Rename a file or directory; what has the new name is replaced
+    #[command(
+        after_help = "Examples:\n  agentfs fs mv /src/a /src/b\n  agentfs fs mv --exchange /current /next"
+    )]
     Mv {
         /// The old name
         #[arg(value_parser = path_argument)]
@@ -117,40 +139,46 @@ pub(super) enum NameCommand {
         /// Fail when the new name is taken
         #[arg(short, long, conflicts_with = "exchange")]
         no_replace: bool,
-        /// Let the two change places
+        /// Let the two names change places
         #[arg(short = 'x', long)]
         exchange: bool,
     },
-    /// Remove names
+    /// Remove files, and directories with --recursive
+    #[command(after_help = "Examples:\n  agentfs fs rm /src/a /src/b\n  agentfs fs rm -rf /build")]
     Rm {
         /// The names
         #[arg(value_parser = path_argument, required = true)]
         paths: Vec<Bytes>,
-        /// Directories with everything in them
+        /// Remove directories with everything in them
         #[arg(short, long)]
         recursive: bool,
         /// A name that is not there is no error
         #[arg(short, long)]
         force: bool,
     },
-    /// Make a link
+    /// Make a hard link, or a symbolic one with -s
+    #[command(
+        after_help = "Examples:\n  agentfs fs ln /src/a /src/b\n  agentfs fs ln -s ../lib /src/lib"
+    )]
     Ln {
-        /// The file; with -s any text
+        /// The file that gets another name; with -s the text of the link
         target: String,
         /// The new name
         #[arg(value_parser = path_argument)]
         link: Bytes,
-        /// A symbolic link
+        /// Make a symbolic link
         #[arg(short, long)]
         symbolic: bool,
     },
-    /// Print what a symbolic link says
+    /// Print where a symbolic link leads to
+    #[command(after_help = "Example:\n  agentfs fs readlink /src/lib")]
     Readlink {
         /// The link
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
     /// Make a named pipe
+    #[command(after_help = "Example:\n  agentfs fs mkfifo /queue")]
     Mkfifo {
         /// The new name
         #[arg(value_parser = path_argument)]
@@ -160,42 +188,46 @@ pub(super) enum NameCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum XattrCommand {
-    /// Print a value
+    /// Print the value of an attribute
+    #[command(after_help = "Example:\n  agentfs fs xattr get /src/b user.note")]
     Get {
         /// The file or directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// As user.note
+        /// The name of the attribute, as user.note
         name: String,
     },
-    /// Set a value
+    /// Set the value of an attribute
+    #[command(after_help = "Example:\n  agentfs fs xattr set /src/b user.note checked")]
     Set {
         /// The file or directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// As user.note
+        /// The name of the attribute, as user.note
         name: String,
         /// The value
         value: String,
     },
-    /// List the names
+    /// List the names of all attributes
+    #[command(after_help = "Example:\n  agentfs fs xattr list /src/b")]
     List {
         /// The file or directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
     },
     /// Remove an attribute
+    #[command(after_help = "Example:\n  agentfs fs xattr rm /src/b user.note")]
     Rm {
         /// The file or directory
         #[arg(value_parser = path_argument)]
         path: Bytes,
-        /// As user.note
+        /// The name of the attribute, as user.note
         name: String,
     },
 }
 
 impl FsCommand {
-    /// Whether it changes nothing.
+    /// Returns whether the command changes nothing.
     pub(super) fn only_looks(&self) -> bool {
         match self {
             Self::Ls { .. } | Self::Cat { .. } | Self::Stat { .. } => true,
@@ -215,7 +247,7 @@ impl FsCommand {
     }
 }
 
-/// A path as typed: relative ones are of the branch's root.
+/// Returns a path as typed. A relative one begins at the root of the branch.
 pub(super) fn absolute(path: &str) -> Bytes {
     if path.starts_with('/') {
         path.into()
@@ -224,7 +256,7 @@ pub(super) fn absolute(path: &str) -> Bytes {
     }
 }
 
-/// As [`absolute`], for the command line.
+/// Parses a path of the command line.
 pub(crate) fn path_argument(path: &str) -> Result<Bytes, Infallible> {
     Ok(absolute(path))
 }

@@ -1,4 +1,4 @@
-//! Content of files.
+//! Reads and writes contents of files.
 
 use std::io::{self, Read as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,7 +66,7 @@ pub(crate) fn cat(files: &mut Files, path: &Bytes, output: &mut Output) -> Resul
     }
 }
 
-/// Takes standard input until its end.
+/// Writes standard input to a file.
 pub(crate) fn write(
     files: &mut Files,
     path: &Bytes,

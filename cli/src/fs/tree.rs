@@ -1,4 +1,4 @@
-//! Directories.
+//! Lists, makes and removes directories.
 
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Entry, FsMkdir, FsReadDir, FsReadLink, FsRmdir, FsStat, FsUnlink};
@@ -92,7 +92,7 @@ pub(crate) fn list(
     }
 }
 
-/// Makes a directory and those it is in.
+/// Makes a directory and those above it.
 pub(crate) fn make_all(
     files: &mut Files,
     path: &Bytes,

@@ -1,60 +1,65 @@
-//! What earlier runs left behind, which a new one tells of.
+//! Reports what earlier runs left behind.
 
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use agentfs_proto::message::{BranchInfo, BranchList};
 
+use super::finish::changes_of;
 use super::root::is_in_place;
-use super::settle::changes_of;
 use super::{Failure, PREFIX};
 use crate::mount;
+use crate::project::connection::DaemonConnection;
 use crate::project::{self, Daemon, Identity};
-use crate::session::Session;
 
-/// Tells of changes that runs of the project left in their branches, and of those of a directory that
-/// was at the project's path before.
-pub(super) fn tell(json: bool, project: &Path, session: &mut Session) -> Result<(), Failure> {
+/// Reports the changes that earlier runs of the project left in their branches, and those of a directory
+/// that was at the project's path before.
+pub(super) fn report(
+    json: bool,
+    project: &Path,
+    connection: &mut DaemonConnection,
+) -> Result<(), Failure> {
     if json {
         return Ok(());
     }
-    for name in left_in(session, |name| name.starts_with(PREFIX))? {
-        say(&format!(
+    for name in left_in(connection, |name| name.starts_with(PREFIX))? {
+        notice(&format!(
             "agentfs: {name}, of a run that is over, has changes"
         ));
-        say_commands(session, &name, &["diff", "apply", "delete"]);
+        print_commands(connection, &name, &["diff", "apply", "delete"]);
     }
     let default = Daemon::ask(&project::default_socket()).ok().flatten();
     for daemon in default.into_iter().chain(project::others()) {
-        if daemon.socket != session.socket && !is_in_place(&daemon) && concerns(&daemon, project) {
-            // What answers no more has nothing to be told of.
-            drop(tell_of_before(&daemon));
+        if daemon.socket != connection.socket && !is_in_place(&daemon) && concerns(&daemon, project)
+        {
+            // A daemon that no longer answers has nothing to report.
+            drop(report_former(&daemon));
         }
     }
     Ok(())
 }
 
-/// Whether a daemon has the directory that was at this path before, or this directory from before it
+/// Returns whether a daemon has the directory that was at this path before, or this directory from before it
 /// was moved here.
 fn concerns(daemon: &Daemon, project: &Path) -> bool {
     let is_moved_here = Identity::of(project).is_ok_and(|it| daemon.has(it));
     is_moved_here || daemon.project.lower.as_path() == project
 }
 
-fn tell_of_before(daemon: &Daemon) -> Result<(), Failure> {
-    let mut session = Session::connect(&daemon.socket, String::new())?;
+fn report_former(daemon: &Daemon) -> Result<(), Failure> {
+    let mut connection = DaemonConnection::connect(&daemon.socket, String::new())?;
     let lower = daemon.project.lower.clone();
-    let left = left_in(&mut session, |_| true)?;
+    let left = left_in(&mut connection, |_| true)?;
     for name in &left {
-        say(&format!(
+        notice(&format!(
             "agentfs: the branch {name} of the directory that was at {lower} before has changes"
         ));
-        say_commands(&session, name, &["diff", "export"]);
+        print_commands(&connection, name, &["diff", "export"]);
     }
-    // The others end by themselves.
+    // Other daemons end by themselves.
     if left.is_empty() && daemon.socket == project::default_socket() {
-        let command = session.command();
-        say(&format!(
+        let command = connection.command();
+        notice(&format!(
             "agentfs: a daemon is over the directory that was at {lower} before; end it with: {command} \
              shutdown"
         ));
@@ -62,26 +67,29 @@ fn tell_of_before(daemon: &Daemon) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The branches that have changes and in which nobody is at work.
-fn left_in(session: &mut Session, wanted: fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+/// Returns the branches that have changes and in which nobody is at work.
+fn left_in(
+    connection: &mut DaemonConnection,
+    wanted: fn(&str) -> bool,
+) -> Result<Vec<String>, Failure> {
     let mut left = Vec::new();
-    let free = branches(session)?.into_iter().filter(|it| it.run == 0);
+    let free = branches(connection)?.into_iter().filter(|it| it.run == 0);
     for branch in free.filter(|it| wanted(&it.name)) {
-        // Asked for each: it may have begun just now.
-        let mounts = mount::list(session)?;
+        // The mounts are listed for each branch, because a run may have begun just now.
+        let mounts = mount::list(connection)?;
         let is_shown = mounts.iter().any(|it| it.branch == branch.id);
-        if !is_shown && !changes_of(session, &branch.name)?.is_empty() {
+        if !is_shown && !changes_of(connection, &branch.name)?.is_empty() {
             left.push(branch.name);
         }
     }
     Ok(left)
 }
 
-pub(super) fn branches(session: &mut Session) -> Result<Vec<BranchInfo>, Failure> {
+pub(super) fn branches(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {
     let mut all: Vec<BranchInfo> = Vec::new();
     loop {
         let after = all.last().map_or(0, |it| it.id);
-        let page = session.call(BranchList { after })?;
+        let page = connection.call(BranchList { after })?;
         all.extend(page.branches);
         if !page.more {
             return Ok(all);
@@ -89,8 +97,8 @@ pub(super) fn branches(session: &mut Session) -> Result<Vec<BranchInfo>, Failure
     }
 }
 
-/// The commands for a branch with changes, each as it is to be typed here.
-pub(super) fn say_commands(session: &Session, branch: &str, verbs: &[&str]) {
+/// Prints the commands for a branch with changes, each as it is typed in the current directory.
+pub(super) fn print_commands(connection: &DaemonConnection, branch: &str, verbs: &[&str]) {
     for verb in verbs {
         let what = match *verb {
             "diff" => "to see them",
@@ -98,14 +106,14 @@ pub(super) fn say_commands(session: &Session, branch: &str, verbs: &[&str]) {
             "export" => "to export them",
             _ => "to throw them away",
         };
-        let command = session.command();
-        say(&format!(
+        let command = connection.command();
+        notice(&format!(
             "agentfs: {what}: {command} branch {verb} {branch}"
         ));
     }
 }
 
-fn say(line: &str) {
-    // There is nobody else to tell.
+fn notice(line: &str) {
+    // Nothing is left to report to when this fails.
     drop(writeln!(io::stderr(), "{line}"));
 }

@@ -1,17 +1,17 @@
 //! `agentfs run`: a command in a branch of its own, mounted on the project's own path.
 //!
 //! The daemon is a process of its own, started when there is none and ended when nobody needs it: so
-//! a session that is killed leaves its changes behind. This process stays outside the branch, starts
-//! the command inside, passes signals on, and brings the changes home at the end.
+//! a run that is killed loses no changes. This process stays outside the branch, starts the command
+//! inside, passes signals on, and at the end does with the changes what the user wants.
 
-pub(crate) mod inside;
-pub(crate) mod join;
+pub(crate) mod child;
+mod daemon_exit;
+mod finish;
+mod interruptible;
 mod leftovers;
-mod lost;
-mod members;
+pub(crate) mod processes;
 mod root;
-mod settle;
-mod start;
+mod spawn_daemon;
 mod supervise;
 
 use std::ffi::OsString;
@@ -24,23 +24,24 @@ use agentfs_client::CallError;
 use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
 use clap::Args;
 
+use self::finish::{Finish, FinishArgs};
 use self::root::Root;
-use self::settle::{Ending, EndingArgs};
-use super::coverage::Coverage;
-use super::exec::{self, BRANCH_VARIABLE, FAILED};
-use super::session::Session;
-use super::{Common, Failure, mount};
 use crate::echo_mode::Echo;
+use crate::exec::{self, BRANCH_VARIABLE, FAILED};
+use crate::project::connection::DaemonConnection;
+use crate::status::coverage::Coverage;
+use crate::{Common, Failure, mount};
 
-/// What branches are called that nobody named.
+/// How the names of branches begin that nobody named.
 const PREFIX: &str = "run-";
 
 /// Run a command in a branch of its own of a project
 ///
-/// The command sees the project at its usual place, changes only its branch, and hears of changes
-/// that others make there. A daemon is started if none runs; it ends when nobody needs it. At the end
-/// the changes are shown, and applied, exported or discarded as asked: without an option a question
-/// is asked on a terminal, and else they are exported.
+/// The command sees the project at its usual place, changes only its branch, and is notified of changes
+/// that others make there. A daemon is started if none runs; it ends when nobody needs it.
+///
+/// When the command ends, the changes are shown. An option says what becomes of them; without one, you are
+/// asked on a terminal, and elsewhere they are exported.
 ///
 /// The exit status is that of the command, 128 and the signal's number if one ended it, and 125 if
 /// agentfs failed.
@@ -51,26 +52,27 @@ const PREFIX: &str = "run-";
   agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
   agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
 pub(crate) struct RunArgs {
-    /// The project, exactly this directory: instead of the one that is found from the current directory
-    /// upwards, which is that of a daemon or the root of a git repository, or else the current directory
+    /// The project is exactly this directory. Without it, the project is the nearest directory upwards that
+    /// a daemon serves or that is the root of a git repository, or else the current directory
     #[arg(long, value_name = "DIR", conflicts_with = "project")]
     lower: Option<PathBuf>,
-    /// The name of the branch; one that is there already is continued
+    /// The name of the branch. A branch that exists already is continued
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
     #[command(flatten)]
-    ending: EndingArgs,
-    /// For whom the kernel tells of changes from outside, if this starts the daemon: for programs
-    /// that the preloaded library does not reach, for all, or for none
+    finish: FinishArgs,
+    /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
+    /// into (static, Go, setuid) still get events. Applies only if this command starts the daemon
     #[arg(
         long,
-        value_name = "WHERE",
+        value_name = "WHEN",
         default_value = "auto",
         conflicts_with = "no_mount"
     )]
     echo: Echo,
-    /// Without a branch: in the directory itself, with the preloaded library only
-    #[arg(long, conflicts_with_all = ["lower", "branch", "ending"])]
+    /// Run the command in the directory itself, without a branch or a mount, under the preloaded library
+    /// only
+    #[arg(long, conflicts_with_all = ["lower", "branch", "finish"])]
     no_mount: bool,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -81,7 +83,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug)]
 struct Branch {
     name: String,
-    /// It did not exist before, so it need not afterwards.
+    /// The branch did not exist before, so it may go afterwards.
     is_new: bool,
 }
 
@@ -98,7 +100,7 @@ pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
     }
 }
 
-/// Under the library, where we are.
+/// Runs the command under the library in the current directory.
 fn in_place(common: &Common, words: &[OsString]) -> ExitCode {
     let mut command = exec::command(words);
     let attached = common.socket_path().and_then(|socket| {
@@ -128,17 +130,17 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
-    let mut session = start::find_or_start(common, &project, args.echo)?;
+    let mut connection = spawn_daemon::find_or_start(common, &project, args.echo)?;
     let json = common.json;
-    leftovers::tell(json, &project, &mut session)?;
+    leftovers::report(json, &project, &mut connection)?;
     if !json {
-        report_gap(&mut session)?;
+        report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut session, args.branch)?;
-    let mut command = Command::new(start::PROGRAM);
+    let branch = open_branch(&mut connection, args.branch)?;
+    let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
-        .arg(&session.socket)
+        .arg(&connection.socket)
         .args(["enter", "--branch", &branch.name, "--at"])
         .arg(&project)
         .arg("--directory")
@@ -152,33 +154,33 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     command.arg("--").args(&args.command);
     let ended = supervise::run(command).map_err(Failure::Input)?;
     let status = status_of(ended);
-    let ending = Ending {
+    let finish = Finish {
         json,
-        session: &mut session,
+        connection: &mut connection,
         branch: &branch.name,
         is_new: branch.is_new,
         project: &project,
         since,
     };
-    let is_settled = ending.settle(args.ending)?;
-    Ok(if is_settled || status != 0 {
+    let is_finished = finish.run(args.finish)?;
+    Ok(if is_finished || status != 0 {
         status
     } else {
         FAILED
     })
 }
 
-/// Says which directories of the project nobody watches, and why.
-fn report_gap(session: &mut Session) -> Result<(), Failure> {
-    let report = session.call(Status { after: 0 })?;
+/// Reports which directories of the project nobody watches, and why.
+fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
+    let report = connection.call(Status { after: 0 })?;
     if let Some(gap) = Coverage(&report).line() {
-        // A line that cannot be written is nobody's loss: `agentfs status` has it as well.
+        // If the line cannot be written, `agentfs status` still has it.
         drop(writeln!(io::stderr(), "agentfs: {gap}"));
     }
     Ok(())
 }
 
-/// What a shell makes of it.
+/// Converts the end of a command to an exit status, as a shell does.
 fn status_of(ended: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt as _;
     let status = match (ended.code(), ended.signal()) {
@@ -188,16 +190,16 @@ fn status_of(ended: ExitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
-/// The branch of this name, which is made if it is not there; or a new one.
-fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Failure> {
+/// Returns the branch of this name, which is made if it does not exist, or a new one.
+fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(session);
+        return new_branch(connection);
     };
-    let is_new = create(session, &name)?;
-    let is_held = hold(session, &name)?;
-    let mounts = mount::list(session)?;
+    let is_new = create(connection, &name)?;
+    let is_held = hold(connection, &name)?;
+    let mounts = mount::list(connection)?;
     if !is_held || mounts.iter().any(|it| it.branch_name == name) {
-        let command = session.command();
+        let command = connection.command();
         return Err(Failure::Other(format!(
             "the branch {name} is at work already; join it with: {command} join {name} -- COMMAND"
         )));
@@ -205,38 +207,38 @@ fn open_branch(session: &mut Session, name: Option<String>) -> Result<Branch, Fa
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(session: &mut Session) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(session, &name)? && hold(session, &name)? {
+        if create(connection, &name)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
     }
 }
 
-/// Makes a branch; not, when there is one of the name.
-fn create(session: &mut Session, name: &str) -> Result<bool, Failure> {
+/// Makes a branch. Returns false when there is one of the name.
+fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
     };
-    match session.call(request) {
+    match connection.call(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),
     }
 }
 
-/// Says that this run has a branch, until its changes are settled; not, when another run has it, or
-/// it is gone.
-fn hold(session: &mut Session, name: &str) -> Result<bool, Failure> {
+/// Claims a branch for this run until its changes are settled. Returns false when another run has the
+/// branch, or it is gone.
+fn hold(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
     let request = BranchHold {
         name: name.to_owned(),
     };
-    match session.call(request) {
+    match connection.call(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if [Code::BUSY, Code::NOT_FOUND].contains(&error.code) => {
             Ok(false)

@@ -1,4 +1,4 @@
-//! Which directory a run is about, and where its command starts.
+//! Finds the directory that a run is about, and where its command starts.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use agentfs_proto::message::ProjectPlace;
 use crate::project::{Daemon, Found, Identity};
 use crate::{Common, Failure};
 
-/// What a run is about.
+/// The directories of a run.
 #[derive(Debug)]
 pub(super) struct Root {
     /// The directory below the branch, where the branch is mounted.
@@ -19,8 +19,8 @@ pub(super) struct Root {
     pub(super) directory: PathBuf,
 }
 
-/// The directory that was named; or the nearest one upwards that a daemon has or that is the root of
-/// a git repository; or the one where the user stands.
+/// Returns the directory that the user named, or the nearest one upwards that a daemon has or that is the
+/// root of a git repository, or the current one.
 pub(super) fn find(common: &Common, named: Option<PathBuf>) -> Result<Root, Failure> {
     let start = common.start();
     let is_found = named.is_none();
@@ -41,7 +41,7 @@ pub(super) fn find(common: &Common, named: Option<PathBuf>) -> Result<Root, Fail
             "agentfs: the project is {}; --lower DIR takes another directory",
             project.display()
         );
-        // Whoever does not read it sees it at the end.
+        // If the line cannot be written, the end of the run names the project again.
         drop(writeln!(io::stderr(), "{line}"));
     }
     Ok(Root { project, directory })
@@ -69,15 +69,15 @@ fn upwards(common: &Common, start: &Path) -> Result<PathBuf, Failure> {
     Ok(found.to_owned())
 }
 
-/// Whether git takes a directory for the root of a repository, and it is the user's own: nobody else
-/// is to decide what is mounted on and applied to.
+/// Returns whether git takes a directory for the root of a repository, and it belongs to the user: nobody
+/// else may decide what is mounted on and applied to.
 fn is_repository(directory: &Path) -> bool {
     let uid = rustix::process::geteuid().as_raw();
     let is_own = |path: &Path| fs::metadata(path).is_ok_and(|it| it.uid() == uid);
     directory != Path::new("/") && is_own(directory) && is_own(&directory.join(".git"))
 }
 
-/// Whether the path of a daemon's directory still leads to it.
+/// Returns whether the path of a daemon's directory still leads to it.
 pub(super) fn is_in_place(daemon: &Daemon) -> bool {
     daemon.project.place == ProjectPlace::InPlace
 }

@@ -1,4 +1,4 @@
-//! The command as a child: what this process is told, it is told.
+//! Runs the command as a child and passes on the signals that this process gets.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,7 +10,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, getpid, kill_process, waitpid};
 
-/// What is passed on. Stopping and continuing is for the terminal's whole process group, to which the
+/// The signals that are passed on. Stopping and continuing is for the terminal's whole process group, to which the
 /// command belongs.
 const PASSED_ON: [Signal; 7] = [
     Signal::SIGINT,
@@ -25,13 +25,13 @@ const PASSED_ON: [Signal; 7] = [
 /// The sender of a signal that comes from a terminal (sigaction(2)): the command has it already.
 const SI_KERNEL: i32 = 0x80;
 
-/// Runs a command and waits for its end. The signals stay blocked: what comes next is not to be
-/// interrupted half-way.
+/// Runs a command and waits for its end. The signals stay blocked, so that they do not interrupt what
+/// follows half-way.
 pub(super) fn run(mut command: Command) -> io::Result<ExitStatus> {
     let blocked = blocked();
     blocked.thread_block()?;
     let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC)?;
-    // It inherits what is blocked, and unblocks it.
+    // The child inherits the blocked signals and unblocks them.
     let child = command.spawn()?;
     let pid = Pid::from_child(&child);
     loop {
@@ -55,7 +55,7 @@ fn blocked() -> SigSet {
     signals
 }
 
-/// Waits for a line of input. `None` when the input is over, or a signal wants an end.
+/// Waits for a line of input. Returns `None` at the end of the input, or when a signal comes.
 pub(super) fn line() -> io::Result<Option<String>> {
     let mut signals = blocked();
     signals.remove(Signal::SIGCHLD);
@@ -68,19 +68,19 @@ pub(super) fn line() -> io::Result<Option<String>> {
     rustix::io::retry_on_intr(|| poll(&mut ready, None))?;
     let [signal, _] = &ready;
     if !signal.revents().is_empty() {
-        // It is heard now, and does not interrupt what comes next.
+        // The signal is taken, so that it does not interrupt what follows.
         signals.read_signal()?;
         return Ok(None);
     }
-    // A terminal gives a line at a time (termios(3)).
+    // A terminal delivers a line at a time (termios(3)).
     let mut bytes = [0; 256];
     let len = rustix::io::retry_on_intr(|| rustix::io::read(&input, &mut bytes))?;
     let text = bytes.get(..len).filter(|text| !text.is_empty());
     Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()))
 }
 
-/// Waits until there is something to read, the time is over, or a signal wants an end: gives its name
-/// then.
+/// Waits until there is something to read, the time is over, or a signal comes, and returns the name of
+/// the signal.
 pub(super) fn readable_or_signal(
     answer: impl AsFd,
     time: Option<Duration>,
@@ -110,13 +110,13 @@ pub(super) fn readable_or_signal(
     Ok(Some(signal.map_or("a signal", Signal::as_str)))
 }
 
-/// What the child does first.
+/// Unblocks the signals, as the child does first.
 pub(super) fn unblock() -> io::Result<()> {
     Ok(blocked().thread_unblock()?)
 }
 
-/// Whether the command has ended. When it has stopped by itself, this process stops too, so that a
-/// shell sees it.
+/// Returns the status of the command if it has ended. When the command has stopped, this process stops
+/// too, so that a shell sees it.
 fn look_after(pid: Pid) -> io::Result<Option<ExitStatus>> {
     use std::os::unix::process::ExitStatusExt as _;
     while let Some((_, status)) = waitpid(Some(pid), WaitOptions::NOHANG | WaitOptions::UNTRACED)? {
@@ -124,7 +124,7 @@ fn look_after(pid: Pid) -> io::Result<Option<ExitStatus>> {
             return Ok(Some(ExitStatus::from_raw(status.as_raw())));
         }
         kill_process(getpid(), rustix::process::Signal::STOP)?;
-        // Here it goes on again.
+        // Somebody has continued this process, so the command is continued as well.
         kill_process(pid, rustix::process::Signal::CONT)?;
     }
     Ok(None)

@@ -1,4 +1,4 @@
-//! Branches and snapshots through the program.
+//! Checks branches and snapshots through the program.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -382,7 +382,7 @@ fn applying_writes_to_the_host_and_refuses_what_the_host_changed_too() {
     write_by_program(&daemon, &["/new", "--branch", "try"], b"text");
     let planned = run(&daemon, &["branch", "apply", "try", "--dry-run"]);
     assert!(
-        planned.contains("/new") && planned.contains("would take"),
+        planned.contains("/new") && planned.contains("would apply"),
         "{planned}"
     );
     assert!(!host("new").exists());

@@ -1,4 +1,4 @@
-//! A tree that is deeper than any path, made through a mount: what the daemon does with it.
+//! Checks what the daemon does with a tree that is deeper than any path, made through a mount.
 
 use std::fs;
 use std::path::Path;

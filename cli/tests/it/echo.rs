@@ -1,4 +1,4 @@
-//! Programs on a mount that no library is preloaded into.
+//! Checks what programs without the preloaded library hear on a mount.
 
 use std::fs;
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! Peers that mean no good.
+//! Checks that hostile peers harm only themselves.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;

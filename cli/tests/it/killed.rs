@@ -1,4 +1,4 @@
-//! Either side killed at any moment: the other goes on, and nothing is left behind.
+//! Kills either side at any moment: the other one goes on, and nothing is left behind.
 
 use std::collections::BTreeSet;
 use std::process::{Child, Stdio};

@@ -1,4 +1,4 @@
-//! Start and end of the daemon.
+//! Checks how the daemon starts and ends.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;

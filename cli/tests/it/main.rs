@@ -1,4 +1,4 @@
-//! Behaviour of the `agentfs` program and of the daemon that it starts.
+//! Checks the `agentfs` program and the daemon that it starts.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod branching;

@@ -1,4 +1,4 @@
-//! What the program says of itself: manual pages, completions.
+//! Checks the manual pages and completions that the program writes.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,4 @@
-//! `agentfs mount`, `agentfs umount`, and programs in a mount of a daemon in a process of its own.
+//! Checks `agentfs mount` and `agentfs umount`, and programs on the mount of a daemon process.
 
 use std::fs;
 use std::io::ErrorKind;

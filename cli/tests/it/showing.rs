@@ -1,4 +1,4 @@
-//! What a daemon does, for people and for programs.
+//! Checks what `top` and `status --watches` show of a daemon.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! A native subscriber, as a program writes one.
+//! Subscribes natively, as a program does.
 
 use std::sync::Mutex;
 

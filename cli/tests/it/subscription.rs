@@ -1,4 +1,4 @@
-//! The client library's subscription against real daemons.
+//! Checks the subscription of the client library against real daemons.
 
 use std::os::fd::AsFd as _;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Lower directories that are not watched, or not everywhere: what is seen there is what the host
-//! has, applying finds what it changed, and it is said how many directories there are.
+//! Checks lower directories that are not watched, or not everywhere: a branch shows what the host has,
+//! applying finds what the host changed, and the status reports how many directories are not watched.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};

@@ -1,4 +1,4 @@
-//! Changes by one process, heard by others.
+//! Checks that changes by one process are heard by others.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};

@@ -1,5 +1,5 @@
-//! `agentfs apply DIR` for a second time, or after the project was changed: what was moved is told
-//! from what only has its name.
+//! Checks `agentfs apply DIR` for a second time, or after the project was changed: an object that was moved
+//! is distinguished from another one that has its name.
 
 use std::fs;
 

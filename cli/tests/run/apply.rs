@@ -1,4 +1,4 @@
-//! `agentfs apply DIR`: whose list it takes, where it writes, and what it leaves alone.
+//! Checks `agentfs apply DIR`: whose list it takes, where it writes, and what it leaves alone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -11,7 +11,7 @@ use crate::program::Program;
 use crate::project::{Project, Said};
 use crate::waiting;
 
-/// An export that a test makes by hand, in the first format.
+/// An export in the first format, which a test makes by hand.
 struct Export {
     directory: PathBuf,
     changes: Vec<serde_json::Value>,

@@ -1,11 +1,11 @@
-//! Many runs that end together.
+//! Checks that many runs can end together.
 
 use crate::program::{Program, can_mount};
 use crate::project::Project;
 
 const RUNS: usize = 40;
 
-/// Starts that many runs, lets each make a file of its own, and all of them end at once.
+/// Starts this many runs, each of which makes a file of its own, and ends all of them at once.
 fn end_together(project: &Project, options: impl Fn(usize) -> Vec<String>) {
     let mut runs: Vec<Program> = (0..RUNS)
         .map(|number| {

@@ -1,4 +1,4 @@
-//! `agentfs doctor`: what is missing, and what to do.
+//! Checks `agentfs doctor`: what it finds missing, and what it says is to be done.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use crate::project::{Project, Said};
 /// `CAP_CHOWN`, permitted and effective, as a file has it (capabilities(7), `VFS_CAP_REVISION_2`).
 const CHOWN: [u8; 20] = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The lines about one thing.
+/// Returns the lines about one check.
 fn told<'a>(said: &'a Said, what: &str) -> Vec<&'a str> {
     let lines = said.out.lines();
     lines.filter(|line| line.contains(what)).collect()
@@ -95,7 +95,7 @@ fn a_run_that_may_make_no_namespace_says_who_tells_why() {
         said.err.contains("no private mount can be made"),
         "{said:?}"
     );
-    assert!(said.err.contains("`agentfs doctor` tells"), "{said:?}");
+    assert!(said.err.contains("`agentfs doctor` shows"), "{said:?}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_a_program_will_hear_is_told() {
     project.write("script", "#!/usr/bin/env -S sh\n");
     assert!(about("./script").starts_with("ok"), "{}", about("./script"));
     assert!(about("/sbin/ldconfig").contains("linked statically"));
-    assert!(about("/sbin/ldconfig").contains("the kernel tells it"));
+    assert!(about("/sbin/ldconfig").contains("the kernel notifies it"));
     assert!(about("no-such-program").starts_with("MISSING"));
     project.write("text", "nothing to run");
     assert!(about("./text").starts_with("MISSING"));

@@ -1,5 +1,5 @@
-//! `agentfs run --echo`: what programs hear that no library is preloaded into, and the others beside
-//! them.
+//! Checks `agentfs run --echo`: which events get programs without the preloaded library, and programs with
+//! it beside them.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
-/// Watches the directory it is in by inotify, and prints what it hears. It is linked statically, so
-/// nothing can be preloaded into it.
+/// Watches its directory by inotify and prints the events. It is linked statically, so nothing can be
+/// preloaded into it.
 const STATIC_WATCHER: &str = r#"
 #include <stdio.h>
 #include <sys/inotify.h>
@@ -33,10 +33,10 @@ int main(void) {
 }
 "#;
 
-/// The library is not preloaded into it.
+/// Returns a command into which the library is not preloaded.
 const UNREACHED: &str = "exec env -u LD_PRELOAD inotifywait -m -e create -e modify -e close_write \
     --format '%f %e' .";
-/// The same with the library.
+/// Returns the same command with the library.
 const REACHED: &str = "exec inotifywait -m -e create -e modify -e close_write --format '%f %e' .";
 
 /// What inotifywait prints of a file that is made and written once.
@@ -86,7 +86,7 @@ fn counter(project: &Project, name: &str) -> u64 {
     found.unwrap()["value"].as_u64().unwrap()
 }
 
-/// Lets the daemon find out who watches. It looks with the first change, which some hear twice.
+/// Lets the daemon find out which programs watch. It looks at the first change, which some hear twice.
 fn settle(project: &Project, programs: &[&Program]) {
     for name in ["first", "settled"] {
         write_outside(project, &format!("/{name}"));
@@ -167,7 +167,7 @@ fn a_static_program_hears_a_change_once() {
     assert_eq!(built.status, Some(0), "{built:?}");
     let told = project.ask(&["doctor", "./watcher"]);
     assert!(told.contains("linked statically"), "{told}");
-    assert!(told.contains("the kernel tells it"), "{told}");
+    assert!(told.contains("the kernel notifies it"), "{told}");
     let program = start(&project, "auto", "exec ./watcher");
     program.expect("watching");
     for name in ["first", "settled"] {

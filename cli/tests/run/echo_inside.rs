@@ -1,5 +1,5 @@
-//! What is told by echo stays in the mount, whatever those who work there put in the way; and whoever
-//! has the library hears what could not be told so.
+//! Checks that an echo stays in the mount, whatever programs there put in its way, and that programs with
+//! the library are notified of what could not be echoed.
 
 use std::collections::BTreeSet;
 use std::fs;

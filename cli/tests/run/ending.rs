@@ -1,4 +1,4 @@
-//! What becomes of the changes of a run.
+//! Checks what becomes of the changes of a run.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

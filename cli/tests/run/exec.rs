@@ -1,4 +1,4 @@
-//! `agentfs exec`.
+//! Checks `agentfs exec`: the command, the library it loads, and what it hears.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -204,7 +204,7 @@ impl Drop for Mounted {
     }
 }
 
-/// As the help of `agentfs exec` has it.
+/// Checks what the help of `agentfs exec` says.
 #[test]
 fn a_command_hears_the_branch_that_is_mounted_where_it_is_started() {
     if !can_mount() {
@@ -219,7 +219,7 @@ fn a_command_hears_the_branch_that_is_mounted_where_it_is_started() {
     assert_eq!(two.line(), "CREATE two");
 }
 
-/// What the library does not tell, the kernel does.
+/// Checks that the kernel delivers what the library does not.
 #[test]
 fn a_command_that_watches_mounts_of_several_branches_hears_all_of_them() {
     if !can_mount() {

@@ -1,4 +1,4 @@
-//! What an export holds, and that it is whole or not there.
+//! Checks what an export holds, and that it is whole or does not exist.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

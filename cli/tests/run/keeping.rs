@@ -1,4 +1,4 @@
-//! Work that was kept outlives the daemon, however that ends.
+//! Checks that kept work outlives the daemon, however the daemon ends.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
-//! Commands that `agentfs` runs: what they hear, see and leave behind.
+//! Checks the commands that `agentfs` runs: what they hear, see and leave behind.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod again;
 mod apply;
 mod crowd;
+mod demo;
 mod doctor;
 mod echo;
 mod echo_inside;

@@ -1,4 +1,4 @@
-//! Several runs of one project, each with its changes: nobody's are lost.
+//! Checks that several runs of one project lose none of their changes.
 
 use std::fs;
 use std::path::Path;

@@ -1,22 +1,23 @@
-//! A session of a user without privileges.
+//! Checks runs and the demo of a user without privileges.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
 
+use crate::demo::{nothing_is_left, shows_a_watcher, shows_both_branches};
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
 /// nobody, as Debian numbers it.
 const USER: u32 = 65_534;
 
-/// Becomes the user, with a `/dev/fuse` that all may open, as udev makes it, whatever it is here.
-const BECOME: &str = "mount -t tmpfs none /mnt && mknod /mnt/fuse c 10 229 && chmod 666 /mnt/fuse && \
+/// Becomes the user, with a `/dev/fuse` that has the permissions `$MODE`, whatever it is here.
+const BECOME: &str = "mount -t tmpfs none /mnt && mknod /mnt/fuse c 10 229 && chmod $MODE /mnt/fuse && \
     mount --bind /mnt/fuse /dev/fuse && \
     exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$@\"";
 
-/// The project belongs to the user, and so does the program. `None` when we are not root and cannot
-/// become somebody else: then every other test is about an ordinary user.
+/// Returns a project that belongs to the user, as the program does. It is `None` when the tests do not run
+/// as root: then every other test is about an ordinary user.
 fn project() -> Option<Project> {
     if !can_mount() || !rustix::process::geteuid().is_root() {
         return None;
@@ -36,6 +37,7 @@ fn project() -> Option<Project> {
 fn as_user(project: &Project, words: &[&str]) -> Command {
     let mut command = project.command("unshare");
     command
+        .env("MODE", "666")
         .args(["-m", "sh", "-c", BECOME, "sh"])
         .arg(project.beside("agentfs"))
         .args(words);
@@ -59,7 +61,7 @@ fn an_ordinary_user_works_in_a_branch() {
     assert_eq!(project.read("theirs"), "other\n");
 }
 
-/// A watcher in the branch `b`, which has heard of a change from outside.
+/// Starts a watcher in the branch `b`, and returns it when it has heard of a change from outside.
 fn hears_from_outside(project: &Project, script: &str) -> Program {
     let words = [
         "run",
@@ -95,4 +97,37 @@ fn a_program_without_the_library_hears_a_change_from_outside() {
     let Some(project) = project() else { return };
     let script = "exec env -u LD_PRELOAD inotifywait -m -e create --format '%e %f' .";
     let _program = hears_from_outside(&project, script);
+}
+
+/// Returns the demo of the user, whose directory for temporary files is the runtime directory.
+fn demo(project: &Project) -> Command {
+    let mut command = as_user(project, &["demo"]);
+    command.env("TMPDIR", project.beside("runtime"));
+    command
+}
+
+#[test]
+fn the_demo_is_shown_to_an_ordinary_user() {
+    let Some(project) = project() else { return };
+    shows_a_watcher(&Said::by(&mut demo(&project)));
+    nothing_is_left(&project.beside("runtime"));
+}
+
+#[test]
+fn without_mounts_the_demo_says_why_and_shows_what_works() {
+    let Some(project) = project() else { return };
+    let said = Said::by(demo(&project).env("MODE", "600"));
+    shows_both_branches(&said);
+    for line in [
+        "No program can be started in a branch on this machine: ",
+        "chmod 666 /dev/fuse (as root)",
+        "   $ agentfs watch / --branch french &\n",
+        "   [the watcher] modified  /TODO\n",
+        "   A /TODO\n   M /greetings.txt\n",
+        "   M /README\n",
+    ] {
+        assert!(said.out.contains(line), "{line:?}: {said:?}");
+    }
+    assert!(!said.out.contains("$ agentfs run"), "{said:?}");
+    nothing_is_left(&project.beside("runtime"));
 }

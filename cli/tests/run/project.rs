@@ -1,4 +1,4 @@
-//! A project with everything that a user has around it.
+//! Makes a project with everything that a user has around it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Several projects, each with a branch `run-1`: which one a command is about.
+//! Checks which project a command is about, among several that all have a branch `run-1`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The project's directory is another one than the daemon has.
+//! Checks commands when the project's directory is another one than the daemon has.
 
 use std::fs;
 use std::path::Path;

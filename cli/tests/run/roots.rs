@@ -1,4 +1,4 @@
-//! Which directory `agentfs run` takes for the project.
+//! Checks which directory `agentfs run` takes for the project.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `agentfs run` and `agentfs join`: what a command sees, and what is around it.
+//! Checks `agentfs run` and `agentfs join`: what a command sees, and what is around it.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! The terminal of a run.
+//! Checks a run on a terminal.
 
 use std::sync::mpsc::channel;
 

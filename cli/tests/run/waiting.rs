@@ -1,4 +1,4 @@
-//! Waiting for names to come and go, as the kernel tells of them.
+//! Waits for names to come and go, by inotify.
 
 use std::fs;
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! Stock programs in a session: each hears once what is changed from outside.
+//! Checks that stock programs in a run hear each outside change once.
 
 use std::collections::BTreeSet;
 use std::fs;

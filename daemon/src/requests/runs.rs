@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use agentfs_core::id::Seq;
-use agentfs_export::Stop;
+use agentfs_export::CancelToken;
 use agentfs_proto::message::{
     BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, Shutdown,
 };
@@ -82,7 +82,7 @@ impl OpenSession {
                 saved: Vec::new(),
             });
         }
-        let stop = Stop::after(SAVING);
+        let stop = CancelToken::after(SAVING);
         services.stops().begin(session, &stop);
         job(Size::End, move || {
             let ending = exporter.save_or_go_on(&stop).map_err(|error| {
@@ -96,8 +96,8 @@ impl OpenSession {
     }
 
     /// Creates what ends an export or an apply when the session ends.
-    pub(super) fn stop(&self, services: &Services) -> Stop {
-        let stop = Stop::default();
+    pub(super) fn stop(&self, services: &Services) -> CancelToken {
+        let stop = CancelToken::default();
         services.stops().begin(self.public.id(), &stop);
         stop
     }

@@ -18,7 +18,9 @@ use crate::shared::differences;
 use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::project;
 use agentfs_export::command::apply_command;
-use agentfs_export::{ExportError, Identity, Place, Stop, Target, places};
+use agentfs_export::{
+    CancelToken, DefaultDirectory, ExportError, Identity, Target, default_directories,
+};
 
 /// How long exporting everything may take. systemd waits longer (packaging/agentfs.service), and so
 /// does `agentfs shutdown`.
@@ -85,7 +87,7 @@ impl Exporter {
         &self,
         branch: &Branch,
         directory: &Path,
-        stop: &Stop,
+        stop: &CancelToken,
     ) -> Result<Exported, Refusal> {
         let changes = differences::find(&self.core, &self.origins, branch.id(), "")?;
         let project = project::path_for_export(&self.core, &self.lower);
@@ -99,7 +101,7 @@ impl Exporter {
 
     /// Exports everything because a request asks the daemon to end. Afterwards nothing can be
     /// changed any more. When something cannot be exported, everything goes on as before.
-    pub(crate) fn save_or_go_on(&self, stop: &Stop) -> Result<Ending, NotSaved> {
+    pub(crate) fn save_or_go_on(&self, stop: &CancelToken) -> Result<Ending, NotSaved> {
         let mut rescue = Rescue::default();
         // The first pass runs while programs go on, so that nothing stands still in vain; the
         // second exports what they changed meanwhile.
@@ -119,7 +121,7 @@ impl Exporter {
     /// more.
     pub(crate) fn save_and_end(&self) {
         self.core.seal();
-        let stop = Stop::after(SAVING);
+        let stop = CancelToken::after(SAVING);
         for branch in self.unsaved(&Rescue::default()) {
             match self.save_one(&branch, &stop) {
                 Ok(saved) => log(
@@ -134,7 +136,7 @@ impl Exporter {
     }
 
     /// Exports the branches that have no export of their present state.
-    fn save(&self, rescue: &mut Rescue, stop: &Stop) -> Result<(), NotSaved> {
+    fn save(&self, rescue: &mut Rescue, stop: &CancelToken) -> Result<(), NotSaved> {
         for branch in self.unsaved(rescue) {
             let saved = self.save_one(&branch, stop)?;
             log(
@@ -169,7 +171,7 @@ impl Exporter {
     }
 
     /// Exports a branch to the first place that takes it.
-    fn save_one(&self, branch: &Branch, stop: &Stop) -> Result<Rescued, NotSaved> {
+    fn save_one(&self, branch: &Branch, stop: &CancelToken) -> Result<Rescued, NotSaved> {
         let project = self.lower.as_path();
         let seq = branch.last_seq();
         tracing::info!(
@@ -177,7 +179,7 @@ impl Exporter {
             "exporting the branch, because the daemon ends"
         );
         let mut failures = Vec::new();
-        for place in places(project) {
+        for place in default_directories(project) {
             match self.save_at(&place, branch, stop) {
                 Ok((directory, exported)) => {
                     return Ok(Rescued {
@@ -201,9 +203,9 @@ impl Exporter {
 
     fn save_at(
         &self,
-        place: &Place,
+        place: &DefaultDirectory,
         branch: &Branch,
-        stop: &Stop,
+        stop: &CancelToken,
     ) -> Result<(PathBuf, Exported), String> {
         let directory = place
             .prepare(self.lower.as_path(), branch.name())

@@ -1,0 +1,176 @@
+//! The directory of the demo: a project, and around it what a user has.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use agentfs_proto::socket::SOCKET_VARIABLE;
+use rustix::process::Pid;
+
+use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
+use crate::output::failure::Failure;
+use crate::platform;
+
+/// How long a process may take to end when it is asked to.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the project holds.
+const FILES: [(&str, &str); 2] = [
+    ("README", "A collection of greetings.\n"),
+    ("greetings.txt", "hello\n"),
+];
+
+/// The directory; it and the processes that were started in it end with this value.
+#[derive(Debug)]
+pub(super) struct Workspace {
+    directory: PathBuf,
+    /// Children that this process had before, which are none of the demo's.
+    others: HashSet<Pid>,
+    is_removed: bool,
+}
+
+/// Where a daemon says that it is ready (sd_notify(3)).
+#[derive(Debug)]
+pub(super) struct ReadySocket {
+    pub(super) path: PathBuf,
+    pub(super) socket: UnixDatagram,
+}
+
+impl Workspace {
+    /// Makes the directory. From then on, processes that the demo's commands leave behind are children
+    /// of this process.
+    pub(super) fn create() -> Result<Self, Failure> {
+        platform::adopt_orphans();
+        let parent = std::env::temp_dir();
+        let failed = |error: io::Error| {
+            let parent = parent.display();
+            Failure::Other(format!(
+                "no directory for the demo can be made in {parent}: {error}; name another one in TMPDIR"
+            ))
+        };
+        let workspace = Self {
+            directory: new_directory(&parent).map_err(failed)?,
+            others: platform::children().into_iter().collect(),
+            is_removed: false,
+        };
+        workspace.fill().map_err(failed)?;
+        Ok(workspace)
+    }
+
+    fn fill(&self) -> io::Result<()> {
+        // The root of a repository, so that it is the project wherever the directory is.
+        for name in ["project", "project/.git", "runtime", "state", "bin"] {
+            private_directory(&self.directory.join(name))?;
+        }
+        for (name, content) in FILES {
+            fs::write(self.project().join(name), content)?;
+        }
+        symlink(std::env::current_exe()?, self.directory.join("bin/agentfs"))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn project(&self) -> PathBuf {
+        self.directory.join("project")
+    }
+
+    /// A program in the project, which finds this `agentfs` and no daemon of the user's.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut path = self.directory.join("bin").into_os_string();
+        if let Some(others) = std::env::var_os("PATH") {
+            path.push(":");
+            path.push(others);
+        }
+        let mut command = Command::new(program);
+        command
+            .env("PATH", path)
+            .env("XDG_RUNTIME_DIR", self.directory.join("runtime"))
+            .env("XDG_STATE_HOME", self.directory.join("state"))
+            .current_dir(self.project());
+        let foreign = [SOCKET_VARIABLE, BRANCH_VARIABLE, TOKEN_VARIABLE];
+        for name in foreign
+            .into_iter()
+            .chain(["LD_PRELOAD", "NOTIFY_SOCKET", "ENV"])
+        {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Whether a program of this name is installed.
+    pub(super) fn has_program(&self, name: &str) -> bool {
+        let all: OsString = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&all).any(|it| it.join(name).is_file())
+    }
+
+    /// Makes a socket on which one daemon says that it is ready.
+    pub(super) fn ready_socket(&self) -> Result<ReadySocket, Failure> {
+        let path = self.directory.join("ready");
+        match UnixDatagram::bind(&path) {
+            Ok(socket) => Ok(ReadySocket { path, socket }),
+            Err(error) => Err(Failure::Other(format!("{}: {error}", path.display()))),
+        }
+    }
+
+    /// Ends the processes that commands of the demo left behind, as `run` leaves its daemon. Returns
+    /// whether none is left.
+    pub(super) fn end_processes(&self) -> bool {
+        platform::end_children(&self.others, PATIENCE)
+    }
+
+    /// Ends what still runs and removes the directory.
+    pub(super) fn remove(mut self) -> Result<(), Failure> {
+        self.is_removed = true;
+        let is_alone = self.end_processes();
+        let directory = self.directory.display();
+        fs::remove_dir_all(&self.directory)
+            .map_err(|error| Failure::Other(format!("{directory} cannot be removed: {error}")))?;
+        if is_alone {
+            return Ok(());
+        }
+        Err(Failure::Other(format!(
+            "a process that was started in {directory} does not end; `ps` shows it"
+        )))
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        if self.is_removed {
+            return;
+        }
+        if !self.end_processes() {
+            tracing::warn!("a process of the demo does not end");
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            tracing::warn!(%error, "the demo's directory stays");
+        }
+    }
+}
+
+/// Makes a directory that nobody else has or may enter.
+fn new_directory(parent: &Path) -> io::Result<PathBuf> {
+    let parent = fs::canonicalize(parent)?;
+    let mut number = std::process::id();
+    loop {
+        let directory = parent.join(format!("agentfs-demo-{number}"));
+        match private_directory(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                number = number.wrapping_add(1);
+            }
+            made => return made.map(|()| directory),
+        }
+    }
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}

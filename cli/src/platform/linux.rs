@@ -1,0 +1,175 @@
+//! What is done in a way of its own on Linux. `other.rs` has the same names.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use agentfs_daemon::listeners;
+use agentfs_proto::message::MountInfo;
+use clap::Subcommand;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::StatVfsMountFlags;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
+
+use crate::demo::watcher;
+use crate::output::failure::Failure;
+use crate::status::listeners::Listener;
+use crate::{Common, Output, join, run};
+
+/// The commands that need Linux.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlatformCommand {
+    Run(run::RunArgs),
+    Join(join::JoinArgs),
+    #[command(hide = true)]
+    Enter(run::child::EnterArgs),
+    #[command(hide = true)]
+    PlainWatcher(watcher::PlainWatcherArgs),
+}
+
+impl PlatformCommand {
+    /// Carries out the command. The exit status of most of them is that of another program.
+    pub(crate) fn run(self, common: &Common, output: &mut Output) -> Result<ExitCode, Failure> {
+        Ok(match self {
+            Self::Run(args) => run::run(common, args),
+            Self::Join(args) => join::run(common, &args),
+            Self::Enter(args) => run::child::run(common, args),
+            Self::PlainWatcher(args) => {
+                watcher::run(&args, output)?;
+                ExitCode::SUCCESS
+            }
+        })
+    }
+}
+
+/// The name of the preloaded library's file ends with this.
+pub(crate) const LIBRARY_SUFFIX: &str = "so";
+
+/// The variable that names libraries to be loaded before all others (ld.so(8)).
+pub(crate) const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
+
+/// Names this process, which may have been started as `/proc/self/exe`, for ps(1) and the like.
+pub(crate) fn name_process() {
+    if let Err(error) = rustix::thread::set_name(c"agentfs") {
+        tracing::debug!(%error, "the process keeps its name");
+    }
+}
+
+/// Sends a datagram to an abstract socket (unix(7)).
+pub(crate) fn send_to_abstract(name: &[u8], text: &str) -> io::Result<usize> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)
+}
+
+/// Returns whether a directory lies on a FUSE mount.
+pub(crate) fn is_fuse(directory: &Path) -> bool {
+    /// `FUSE_SUPER_MAGIC` (statfs(2)).
+    const FUSE: u32 = 0x6573_5546;
+    // The type of the number differs from machine to machine; the value has 32 bits.
+    let found = rustix::fs::statfs(directory);
+    found.is_ok_and(|it| u32::try_from(it.f_type & 0xFFFF_FFFF) == Ok(FUSE))
+}
+
+/// Returns whether no program and no library can be loaded from a directory's filesystem.
+pub(crate) fn is_noexec(directory: &Path) -> io::Result<bool> {
+    let mount = rustix::fs::statvfs(directory)?;
+    Ok(mount.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
+/// Returns whether a program gets capabilities from its file (capabilities(7)).
+pub(crate) fn has_capabilities(program: &Path) -> bool {
+    let mut value = [0_u8; 64];
+    rustix::fs::getxattr(program, "security.capability", &mut value).is_ok()
+}
+
+/// Returns the programs that watch these mounts without the preloaded library, as far as this user may
+/// see them.
+pub(crate) fn listeners_on(mounts: &[MountInfo]) -> Vec<Listener> {
+    if mounts.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for instance in listeners::all().iter().filter(|it| !it.is_hooked) {
+        for mount in mounts {
+            let marks = instance.marks.iter();
+            let watches = marks.filter(|(device, _)| *device == mount.st_dev).count();
+            if watches > 0 || instance.devices.contains(&mount.st_dev) {
+                found.push(Listener {
+                    pid: instance.pid,
+                    program: listeners::name(instance.pid),
+                    mount: mount.path.to_string(),
+                    watches,
+                });
+            }
+        }
+    }
+    found
+}
+
+/// Makes processes whose parent ends, below this one, children of this process
+/// (`PR_SET_CHILD_SUBREAPER`, prctl(2)).
+pub(crate) fn adopt_orphans() {
+    let own = rustix::process::getpid();
+    if let Err(error) = rustix::process::set_child_subreaper(Some(own)) {
+        tracing::debug!(%error, "orphans are left to another process");
+    }
+}
+
+/// Returns the children of this process, those included that have ended and were not waited for.
+pub(crate) fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parent_of = |name: &OsStr| {
+        let stat = fs::read_to_string(Path::new("/proc").join(name).join("stat")).ok()?;
+        // The name of the program, in parentheses, may have any characters (proc_pid_stat(5)).
+        let (_, rest) = stat.rsplit_once(')')?;
+        rest.split_ascii_whitespace().nth(1).map(str::to_owned)
+    };
+    let names = processes.map(|entry| entry.file_name());
+    let own_children = names.filter(|name| parent_of(name).as_ref() == Some(&own));
+    own_children
+        .filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?))
+        .collect()
+}
+
+/// Ends all children but the spared ones: by SIGTERM, and those that are still there when the time is
+/// over by SIGKILL. Returns whether none is left.
+pub(crate) fn end_children(spared: &HashSet<Pid>, patience: Duration) -> bool {
+    for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, patience)] {
+        let until = Instant::now() + patience;
+        loop {
+            let mut left = children();
+            left.retain(|it| !spared.contains(it));
+            if left.is_empty() {
+                return true;
+            }
+            if !left.into_iter().all(|pid| end(pid, signal, until)) {
+                break;
+            }
+        }
+    }
+    false
+}
+
+/// Sends a signal to a child and waits for its end. False when that does not come in time.
+fn end(pid: Pid, signal: Signal, until: Instant) -> bool {
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return true;
+    };
+    // One that has ended takes no signal.
+    kill_process(pid, signal).unwrap_or(());
+    let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    let polled = rustix::io::retry_on_intr(|| poll(&mut ended, left.as_ref()));
+    let has_ended = polled.is_ok_and(|ready| ready > 0);
+    if has_ended && let Err(error) = waitpid(Some(pid), WaitOptions::NOHANG) {
+        tracing::debug!(%error, "somebody else waited for the process");
+    }
+    has_ended
+}

@@ -1,0 +1,81 @@
+//! What `linux.rs` has, for systems that lack it or where it is not written yet.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use agentfs_proto::message::MountInfo;
+use clap::Subcommand;
+use rustix::process::Pid;
+
+use crate::output::failure::Failure;
+use crate::status::listeners::Listener;
+use crate::{Common, Output};
+
+/// No command needs another system than Linux.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlatformCommand {}
+
+impl PlatformCommand {
+    /// Is never called, because there is no such command.
+    pub(crate) fn run(self, _: &Common, _: &mut Output) -> Result<ExitCode, Failure> {
+        match self {}
+    }
+}
+
+/// The name of the preloaded library's file ends with this.
+pub(crate) const LIBRARY_SUFFIX: &str = if cfg!(target_vendor = "apple") {
+    "dylib"
+} else {
+    "so"
+};
+
+/// The variable that names libraries to be loaded before all others (dyld(1), rtld(1)).
+pub(crate) const PRELOAD_VARIABLE: &str = if cfg!(target_vendor = "apple") {
+    "DYLD_INSERT_LIBRARIES"
+} else {
+    "LD_PRELOAD"
+};
+
+/// Does nothing: the process was started by its own name.
+pub(crate) fn name_process() {}
+
+/// Fails: only Linux has abstract sockets.
+pub(crate) fn send_to_abstract(_: &[u8], _: &str) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns false: branches are not mounted here.
+pub(crate) fn is_fuse(_: &Path) -> bool {
+    false
+}
+
+/// Returns false: statvfs(2) does not say it.
+pub(crate) fn is_noexec(_: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Returns false: files have no capabilities.
+pub(crate) fn has_capabilities(_: &Path) -> bool {
+    false
+}
+
+/// Returns nothing: branches are not mounted here.
+pub(crate) fn listeners_on(_: &[MountInfo]) -> Vec<Listener> {
+    Vec::new()
+}
+
+/// Does nothing: commands that leave processes behind need Linux.
+pub(crate) fn adopt_orphans() {}
+
+/// Returns nothing, as [`adopt_orphans`] does nothing.
+pub(crate) fn children() -> Vec<Pid> {
+    Vec::new()
+}
+
+/// Returns true, as there are no such children.
+pub(crate) fn end_children(_: &HashSet<Pid>, _: Duration) -> bool {
+    true
+}

@@ -1,0 +1,222 @@
+//! Checks `agentfs demo`: what it shows, and that nothing of it is left.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::program::{Program, can_mount};
+use crate::project::{Project, Said};
+
+/// A place for the demo's directory, in which nothing may be left.
+struct Place(Project);
+
+impl Place {
+    fn new() -> Self {
+        let project = Project::new();
+        project.another("tmp");
+        Self(project)
+    }
+
+    /// Returns the command `agentfs demo`.
+    fn demo(&self) -> Command {
+        let mut command = self.0.agentfs();
+        command.arg("demo").env("TMPDIR", self.0.beside("tmp"));
+        command
+    }
+
+    /// Returns a directory with these programs of the system and no others.
+    fn programs(&self, names: &[&str]) -> PathBuf {
+        let directory = self.0.another("programs");
+        let all = std::env::var_os("PATH").unwrap();
+        for name in names {
+            let mut found = std::env::split_paths(&all).map(|it| it.join(name));
+            let found = found.find(|it| it.is_file()).expect("a program");
+            symlink(found, directory.join(name)).unwrap();
+        }
+        directory
+    }
+
+    #[track_caller]
+    fn nothing_is_left(&self) {
+        nothing_is_left(&self.0.beside("tmp"));
+    }
+}
+
+/// Checks that neither a file below this directory for temporary files nor a process or a mount of the demo
+/// is left.
+#[track_caller]
+pub(crate) fn nothing_is_left(tmp: &Path) {
+    let files: Vec<_> = fs::read_dir(tmp).unwrap().collect();
+    assert!(files.is_empty(), "{files:?}");
+    let demo = format!("{}/agentfs-demo-", tmp.display());
+    for process in fs::read_dir("/proc").unwrap() {
+        let process = process.unwrap().path();
+        for file in ["environ", "mountinfo"] {
+            let text = fs::read(process.join(file)).unwrap_or_default();
+            let is_about = String::from_utf8_lossy(&text).contains(&demo);
+            assert!(!is_about, "{}", process.display());
+        }
+    }
+}
+
+/// Checks what the transcripts with and without mounts have in common.
+#[track_caller]
+pub(crate) fn shows_both_branches(said: &Said) {
+    assert_eq!((said.status, &*said.err), (Some(0), ""), "{said:?}");
+    for line in [
+        "   wrote /TODO in branch french of ",
+        "   applied 2 changes of branch french of ",
+        "   applied 1 change of branch docs of ",
+        "   README:Now in two languages.\n   TODO:Add French.\n",
+        "   greetings.txt:hello\n   greetings.txt:bonjour\n",
+    ] {
+        assert!(said.out.contains(line), "{line:?}: {said:?}");
+    }
+    // Before they are applied, the project is as it was at the start.
+    let unchanged =
+        "   $ grep . *\n   README:A collection of greetings.\n   greetings.txt:hello\n\n";
+    assert_eq!(said.out.matches(unchanged).count(), 2, "{said:?}");
+}
+
+#[track_caller]
+pub(crate) fn shows_a_watcher(said: &Said) {
+    shows_both_branches(said);
+    for line in [
+        "   [the watcher] CREATE TODO\n",
+        "   [the watcher] MODIFY TODO\n",
+        "   [the watcher] MODIFY greetings.txt\n",
+        "     A /TODO\n     M /greetings.txt\n",
+        "     M /README\n",
+    ] {
+        assert!(said.out.contains(line), "{line:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_stock_watcher_hears_and_both_branches_are_applied() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let said = Said::by(&mut place.demo());
+    shows_a_watcher(&said);
+    assert!(said.out.contains("-- inotifywait -m "), "{said:?}");
+    place.nothing_is_left();
+}
+
+#[test]
+fn without_a_stock_watcher_its_own_hears_the_same() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let programs = place.programs(&["sh", "grep", "true"]);
+    let said = Said::by(place.demo().env("PATH", programs));
+    shows_a_watcher(&said);
+    assert!(said.out.contains("-- agentfs plain-watcher ."), "{said:?}");
+    place.nothing_is_left();
+}
+
+#[test]
+fn a_demo_inside_of_a_run_is_one_of_its_own() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let tmp = place.0.beside("tmp");
+    let script = format!("TMPDIR={} exec agentfs demo", tmp.display());
+    let programs = PathBuf::from(env!("CARGO_BIN_EXE_agentfs"));
+    let path = std::env::var("PATH").unwrap();
+    let path = format!("{}:{path}", programs.parent().unwrap().display());
+    let mut run = place.0.agentfs();
+    run.env("PATH", path)
+        .args(["run", "--discard", "--", "sh", "-c", &script]);
+    shows_a_watcher(&Said::by(&mut run));
+    place.nothing_is_left();
+}
+
+/// Starts a demo whose watcher never hears anything, and returns when the demo waits for it.
+fn waiting(place: &Place, command: &mut Command) -> Program {
+    let programs = place.programs(&["sh", "grep", "true", "sleep"]);
+    let script = "#!/bin/sh\necho Watches established.\nexec sleep 1000\n";
+    executable(&programs.join("inotifywait"), script);
+    let mut path = programs.into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap());
+    let demo = Program::start(command.env("PATH", path));
+    demo.expect("wrote /TODO");
+    demo
+}
+
+fn executable(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_signal_ends_it_and_nothing_is_left() {
+    if !can_mount() {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::HUP] {
+        let place = Place::new();
+        let mut demo = waiting(&place, &mut place.demo());
+        demo.signal(signal);
+        let (status, out, err) = demo.finish();
+        assert_eq!(status.code(), Some(1), "{out} {err}");
+        assert!(err.contains("was interrupted"), "{out} {err}");
+        place.nothing_is_left();
+    }
+}
+
+#[test]
+fn what_a_terminal_interrupts_cleans_up() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    // As in `Project::on_terminal`.
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let line = format!("exec env --default-signal=INT {agentfs} demo");
+    let mut script = place.0.command("script");
+    script
+        .env("SHELL", "/bin/sh")
+        .env("TMPDIR", place.0.beside("tmp"))
+        .args(["-qec", &line, "/dev/null"]);
+    let mut terminal = waiting(&place, &mut script);
+    terminal.say("\x03");
+    terminal.expect("the demo was interrupted");
+    assert_eq!(terminal.finish().0.code(), Some(1));
+    place.nothing_is_left();
+}
+
+#[test]
+fn a_step_that_fails_ends_it_and_nothing_is_left() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let programs = place.programs(&["sh", "grep", "true"]);
+    executable(
+        &programs.join("inotifywait"),
+        "#!/bin/sh\necho out of watches\n",
+    );
+    let said = Said::by(place.demo().env("PATH", programs));
+    assert_eq!(said.status, Some(1), "{said:?}");
+    assert!(said.out.contains("   out of watches\n"), "{said:?}");
+    assert!(said.err.contains("ended before"), "{said:?}");
+    place.nothing_is_left();
+}
+
+#[test]
+fn it_takes_no_project_and_no_socket() {
+    let place = Place::new();
+    for option in [&["--json"][..], &["--project", "."], &["--socket", "s"]] {
+        let said = Said::by(place.demo().args(option));
+        assert_eq!(said.status, Some(1), "{said:?}");
+        assert!(said.err.contains("neither --json"), "{said:?}");
+    }
+}

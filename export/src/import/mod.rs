@@ -1,0 +1,204 @@
+//! Imports an exported directory into a project: [`survey`](mod@survey) finds how far the project is
+//! from each step of the list, and [`apply_step`] applies the steps that are left.
+
+pub(crate) mod apply_step;
+mod hard_links;
+pub(crate) mod source;
+mod survey;
+pub(crate) mod target;
+
+use std::collections::HashSet;
+
+use agentfs_proto::bytes::Bytes;
+use agentfs_proto::message::DiffKind;
+
+use crate::changes::Step;
+use crate::error::StepError;
+use crate::import::apply_step::StepApplier;
+use crate::import::survey::{Finding, State, survey};
+use crate::{CancelToken, ExportError, Source, Target, UnreadFile};
+
+/// What an import does about conflicts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Change nothing, and report what would be done.
+    DryRun,
+    /// Change nothing if there is a conflict.
+    Refuse,
+    /// Take the side of the branch.
+    Force,
+}
+
+/// What an import changed, or would change.
+#[derive(Debug)]
+pub struct Imported {
+    /// The changes with their paths, in their order, without those that had been applied earlier.
+    pub changes: Vec<(DiffKind, Bytes)>,
+    /// The changes that were applied now.
+    pub made: Vec<(DiffKind, Bytes)>,
+    /// How many changes had been applied earlier.
+    pub made_before: usize,
+    /// The paths that the project changed since the branch saw them, or since the list was written.
+    pub conflicts: Vec<Bytes>,
+    /// Why the other changes were not applied.
+    pub failures: Vec<ExportError>,
+}
+
+/// Applies the changes of an exported branch to a directory, which the caller has
+/// [locked](Target::lock). With conflicts nothing is changed, unless the mode is [`Mode::Force`]. A
+/// change that is applied already is no conflict and is not applied again, so an import that was
+/// interrupted can be finished by another one.
+///
+/// # Errors
+///
+/// [`ExportError`] when the survey fails. Nothing is changed then.
+pub fn import(
+    source: &Source,
+    target: &Target,
+    mode: Mode,
+    stop: &CancelToken,
+) -> Result<Imported, ExportError> {
+    let steps = source.steps();
+    let findings = survey(source, target, stop)?;
+    let conflicts = conflicts(source, &findings);
+    let to_do = || {
+        let both = steps.iter().zip(&findings);
+        both.filter(|(_, finding)| finding.state != State::Done)
+    };
+    let changes: Vec<_> = to_do()
+        .map(|(step, _)| (step.change, step.path.clone()))
+        .collect();
+    let mut imported = Imported {
+        made: Vec::new(),
+        made_before: steps.len() - changes.len(),
+        changes,
+        conflicts,
+        failures: Vec::new(),
+    };
+    if mode == Mode::DryRun || (mode == Mode::Refuse && !imported.conflicts.is_empty()) {
+        return Ok(imported);
+    }
+    let linked = to_do().filter_map(|(step, finding)| {
+        let old = finding.seen.filter(|it| it.is_file() && it.nlink > 1)?;
+        (step.change == DiffKind::Content).then_some(old.ino)
+    });
+    let mut applier = StepApplier {
+        source,
+        target,
+        stop,
+        force: mode == Mode::Force,
+        linked: linked.collect(),
+        names: None,
+        directories: Vec::new(),
+    };
+    let mut blocked = blocked(steps, &findings);
+    for (step, finding) in to_do() {
+        let display = target.display(&step.path);
+        if is_refused(step, finding) {
+            imported.failures.push(ExportError::Kept(display));
+            continue;
+        }
+        if is_blocked(&blocked, step) {
+            block(&mut blocked, step);
+            imported.failures.push(ExportError::Depends(display));
+            continue;
+        }
+        match applier.apply(step, finding.seen) {
+            Ok(()) => imported.made.push((step.change, step.path.clone())),
+            Err(StepError::Cancelled) => {
+                imported.failures.push(ExportError::Cancelled);
+                break;
+            }
+            Err(error) => {
+                block(&mut blocked, step);
+                imported.failures.push(error.at(display));
+            }
+        }
+    }
+    if let Err((path, error)) = applier.finish() {
+        let error = error.at(target.display(path));
+        imported.failures.push(error);
+    }
+    Ok(imported)
+}
+
+/// Returns whether a rename is never applied, not even when it is forced: another object has the name.
+fn is_refused(step: &Step, finding: &Finding) -> bool {
+    step.change == DiffKind::Renamed && finding.state == State::Conflict && !finding.is_recorded
+}
+
+/// Returns the paths at which nothing is changed, because a rename from or to them is refused. Earlier
+/// steps may make room for such a rename, so all steps are considered.
+fn blocked<'a>(steps: &'a [Step], findings: &[Finding]) -> HashSet<&'a [u8]> {
+    let mut blocked = HashSet::new();
+    for (step, _) in steps
+        .iter()
+        .zip(findings)
+        .filter(|(step, finding)| is_refused(step, finding))
+    {
+        block(&mut blocked, step);
+    }
+    loop {
+        let count = blocked.len();
+        let open = steps
+            .iter()
+            .zip(findings)
+            .filter(|(_, finding)| finding.state != State::Done);
+        for (step, _) in open {
+            if is_blocked(&blocked, step) {
+                block(&mut blocked, step);
+            }
+        }
+        if blocked.len() == count {
+            return blocked;
+        }
+    }
+}
+
+fn block<'a>(blocked: &mut HashSet<&'a [u8]>, step: &'a Step) {
+    blocked.insert(&step.path);
+    if step.change == DiffKind::Renamed {
+        blocked.insert(&step.from);
+    }
+}
+
+/// Returns whether a step is at a blocked path or below one.
+fn is_blocked(blocked: &HashSet<&[u8]>, step: &Step) -> bool {
+    let is_below = |path: &Bytes| {
+        let path: &[u8] = path;
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let mut parents = slashes.filter_map(|(at, _)| path.get(..at));
+        blocked.contains(path) || parents.any(|parent| blocked.contains(parent))
+    };
+    is_below(&step.path) || (step.change == DiffKind::Renamed && is_below(&step.from))
+}
+
+fn conflicts(source: &Source, findings: &[Finding]) -> Vec<Bytes> {
+    let steps = || source.steps().iter().zip(findings);
+    let is_about =
+        |step: &Step, path: &Bytes| [&step.path, &step.original, &step.from].contains(&path);
+    // What was in conflict and was applied nevertheless is no conflict any more.
+    let is_open = |path: &&Bytes| {
+        let mut about = steps().filter(|(step, _)| is_about(step, path)).peekable();
+        about.peek().is_none() || about.any(|(_, finding)| finding.state != State::Done)
+    };
+    let mut conflicts: Vec<Bytes> = source
+        .list
+        .conflicts
+        .iter()
+        .filter(is_open)
+        .cloned()
+        .collect();
+    let found = steps().filter(|(_, finding)| finding.state == State::Conflict);
+    conflicts.extend(found.map(|(step, _)| step.path.clone()));
+    conflicts.sort();
+    conflicts.dedup();
+    conflicts
+}
+
+impl Source {
+    /// Returns the files of the branch that could not be read when the directory was written.
+    pub fn unread(&self) -> &[UnreadFile] {
+        &self.list.unread
+    }
+}
