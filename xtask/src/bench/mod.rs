@@ -167,7 +167,8 @@ fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
     // As it was built: `cargo run` would build again what others have built otherwise meanwhile.
     let mut command = Command::new(target_dir("release").join(PACKAGE));
     command.arg(it.command).args(&arguments);
-    if args.rest.iter().any(|it| it == "--help" || it == "--json") {
+    let as_it_is = ["--help", "--json", "--list-goals"];
+    if args.rest.iter().any(|it| as_it_is.contains(&it.as_str())) {
         run_command(&mut command)?;
         return Ok(Outcome::Done);
     }
