@@ -80,13 +80,25 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> rustix::io::Result<Recei
             descriptors.extend(fds);
         }
     }
-    #[cfg(target_vendor = "apple")]
-    for descriptor in &descriptors {
-        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
-    }
+    close_on_exec(&descriptors)?;
     Ok(Received {
         len: message.bytes,
         descriptors,
         truncated: message.flags.contains(ReturnFlags::CTRUNC),
     })
+}
+
+/// Has the descriptors closed on exec, where recvmsg(2) cannot be asked to.
+#[cfg(target_vendor = "apple")]
+fn close_on_exec(descriptors: &[OwnedFd]) -> rustix::io::Result<()> {
+    for descriptor in descriptors {
+        rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_vendor = "apple"))]
+#[expect(clippy::unnecessary_wraps, reason = "another system's fails")]
+fn close_on_exec(_: &[OwnedFd]) -> rustix::io::Result<()> {
+    Ok(())
 }

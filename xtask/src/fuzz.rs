@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::nightly;
 use crate::report::{Failure, Outcome, Report, StepResult, run as run_command, run_within};
-use crate::tools::{cargo, find, root, target_dir};
+use crate::tools::{IS_LINUX, cargo, find, root, target_dir};
 
 /// The targets, as `fuzz/Cargo.toml` has them.
 const TARGETS: [&str; 4] = [
@@ -58,7 +58,7 @@ impl Default for Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    if cfg!(not(target_os = "linux")) {
+    if !IS_LINUX {
         report.step("fuzz", || {
             Ok(Outcome::Skipped("the targets write to memfds".to_owned()))
         });

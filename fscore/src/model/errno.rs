@@ -102,10 +102,13 @@ impl fmt::Display for Errno {
 
 impl std::error::Error for Errno {}
 
+/// Whether the operating system's numbers are those of [`Errno`].
+const ARE_NUMBERS_OF_THE_HOST: bool = cfg!(target_os = "linux");
+
 impl From<Errno> for std::io::Error {
     /// Returns, on Linux, the operating system's error of that number, so that `kind()` is known.
     fn from(errno: Errno) -> Self {
-        if cfg!(target_os = "linux") {
+        if ARE_NUMBERS_OF_THE_HOST {
             Self::from_raw_os_error(errno.0)
         } else {
             Self::other(errno)
