@@ -6,6 +6,20 @@
 //! The thread waits for all connections at once and answers them in turns, a bounded number of
 //! frames each, so that a session that floods, stalls or stops costs the others no more than its
 //! turn. What a session had is given back when its connection ends, however it ends.
+//!
+//! # The folders
+//!
+//! A request comes in from above and goes down. Each folder imports only those below it, and no two
+//! files import each other:
+//!
+//! 1. `daemon`: starts and ends the thread.
+//! 2. `event_loop`: what wakes the thread, and what keeps the daemon reachable.
+//! 3. `session`: one connected process, its frames and its turns.
+//! 4. `requests`: what each request does.
+//! 5. `shared`: what the requests of all sessions share.
+//! 6. `mounts`: the mounts of branches, and the echo of changes on them.
+//! 7. `lower`: what the host changes in the directory below the branches.
+//! 8. `base`: the types that every folder names.
 
 mod base;
 mod daemon;

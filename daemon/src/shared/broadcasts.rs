@@ -236,7 +236,36 @@ fn is_within(path: &[u8], root: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_within;
+    use std::sync::Arc;
+
+    use agentfs_core::id::SessionId;
+    use mio::{Poll, Token};
+
+    use super::{Broadcasts, MAX_WAITING, is_within, overflow};
+    use crate::base::wake::{Wake, WakeQueue};
+
+    #[test]
+    fn a_storm_wakes_once_until_it_is_taken_and_waits_in_bounded_memory() {
+        let poll = Poll::new().unwrap();
+        let wakes = Arc::new(WakeQueue::new(poll.registry(), Token(0)).unwrap());
+        let broadcasts = Broadcasts::new(&wakes, |_| {});
+        let storm = || {
+            for number in 0..100_000 {
+                broadcasts.push(SessionId(1), overflow(number));
+            }
+            let mut sent = Vec::new();
+            wakes.take(&mut sent);
+            assert!(
+                matches!(sent[..], [Wake::Broadcasts(SessionId(1))]),
+                "{sent:?}"
+            );
+            let frames = broadcasts.take(SessionId(1));
+            let bytes: usize = frames.iter().map(Vec::len).sum();
+            assert!(bytes > MAX_WAITING - 1024 && bytes < MAX_WAITING + 1024);
+        };
+        storm();
+        storm();
+    }
 
     #[test]
     fn a_tree_is_its_root_and_what_is_below() {
