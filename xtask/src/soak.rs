@@ -29,12 +29,12 @@ impl Default for Args {
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
     report.step("soak", || {
-        run_command(cargo().args(["build", "--quiet", "--package", "agentfs-bench"]))?;
+        run_command(cargo().args(["build", "--quiet", "--package", "agentfs-soak"]))?;
         // Each of its processes is given two minutes for an answer.
         run_within(
             Duration::from_secs(args.seconds) + Duration::from_secs(300),
             cargo()
-                .args(["run", "--quiet", "--package", "agentfs-bench", "--", "soak"])
+                .args(["run", "--quiet", "--package", "agentfs-soak", "--"])
                 .args(["--seconds", &args.seconds.to_string()])
                 .args(["--seed", &args.seed.to_string()]),
         )?;

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::model::{Failure, Findings};
-use crate::{burst, latency, report, scale, soak, watcher};
+use crate::{burst, latency, report, scale, watcher};
 
 /// Measures what a change costs on this machine, beside the kernel's inotify
 ///
@@ -30,8 +30,7 @@ Examples:
   agentfs-bench report --html report.html      a short run of everything, as one page with plots
   agentfs-bench burst                          100,000 changes at once
   agentfs-bench latency --plots plots          from a change to the program, with its distribution
-  agentfs-bench scale --max-watches 1000000    what a watch costs among many
-  agentfs-bench soak --seconds 180             random load and faults, every event accounted for";
+  agentfs-bench scale --max-watches 1000000    what a watch costs among many";
 
 #[derive(Clone, Debug, clap::Args)]
 struct Common {
@@ -52,10 +51,6 @@ enum Command {
     Measure(Measure),
     #[command(hide = true)]
     Watch(watcher::Args),
-    #[command(hide = true)]
-    Act(soak::actor::Args),
-    #[command(hide = true)]
-    Listen(soak::listener::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,7 +58,6 @@ enum Measure {
     Burst(burst::Args),
     Latency(latency::Args),
     Scale(scale::Args),
-    Soak(soak::Args),
     /// A short run of burst, latency and scale: a minute or two
     #[command(after_help = "Example:\n  agentfs-bench report --html report.html")]
     Report,
@@ -89,8 +83,6 @@ pub(crate) fn run() -> ExitCode {
     let Cli { common, command } = Cli::parse();
     let result = match command {
         Command::Watch(args) => watcher::run(&args),
-        Command::Act(args) => soak::actor::run(&args),
-        Command::Listen(args) => soak::listener::run(&args),
         Command::Measure(what) => measure(&common, &what),
     };
     match result {
@@ -109,7 +101,6 @@ fn measure(common: &Common, what: &Measure) -> Result<(), Failure> {
         Measure::Burst(args) => vec![burst::run(args, &progress)?],
         Measure::Latency(args) => vec![latency::run(args, &progress)?],
         Measure::Scale(args) => vec![scale::run(args, &progress)?],
-        Measure::Soak(args) => vec![soak::run(args, &progress)?],
         Measure::Report => vec![
             burst::run(&burst::Args::quick(), &progress)?,
             latency::run(&latency::Args::quick(), &progress)?,

@@ -21,9 +21,6 @@ mod report;
 #[cfg(target_os = "linux")]
 mod scale;
 #[cfg(target_os = "linux")]
-#[path = "../../../testkit/soak/src/run.rs"]
-mod soak;
-#[cfg(target_os = "linux")]
 mod stage;
 #[cfg(target_os = "linux")]
 mod usage;

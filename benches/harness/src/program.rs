@@ -174,16 +174,6 @@ impl Process {
         line.ok_or_else(|| format!("a process was silent for {PATIENCE:?}").into())
     }
 
-    /// Ends its input, and waits for its end.
-    pub(crate) fn end(mut self) -> Result<(), Failure> {
-        drop(self.stdin.take());
-        match self.wait(PATIENCE)? {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!("a process ended with {status}").into()),
-            None => Err(format!("a process did not end for {PATIENCE:?}").into()),
-        }
-    }
-
     /// Kills it, at once. One that sleeps in the kernel for a daemon that does not answer cannot end
     /// before that daemon does; it is not waited for.
     pub(crate) fn kill(&mut self) {

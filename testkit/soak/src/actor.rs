@@ -13,10 +13,10 @@ use agentfs_core::event::{Change, Envelope, EventKind, EventSink};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
 use agentfs_daemon::{Config, Daemon};
 use agentfs_proto::message::{Hello, Mount};
+use agentfs_testkit::random::Random;
 
-use super::random::Random;
-use super::truth::{ATTRIBUTES, DIRECTORY, GO, Told};
-use crate::model::Failure;
+use crate::Failure;
+use crate::truth::{ATTRIBUTES, DIRECTORY, GO, Told};
 
 /// What the parent asks for.
 #[derive(Clone, Debug, clap::Args)]
@@ -33,10 +33,10 @@ pub(crate) struct Args {
 }
 
 /// The directories that listeners watch.
-pub(super) const DIRECTORIES: [&str; 4] = ["d0", "d1", "d2", "d3"];
+pub(crate) const DIRECTORIES: [&str; 4] = ["d0", "d1", "d2", "d3"];
 /// What is made when everything is over.
-pub(super) const END: &str = "end";
-const FILES: u64 = 16;
+pub(crate) const END: &str = "end";
+const FILES: usize = 16;
 
 /// Writes down what is committed, at once: what a killed process wrote stays.
 struct Log(File);
@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         branch,
         core,
         caller,
-        random: Random(args.seed),
+        random: Random::new(args.seed),
         snapshots: 0,
         changes: 0,
     };
@@ -156,7 +156,7 @@ impl Actor {
                     return Ok(());
                 }
             }
-            std::thread::sleep(Duration::from_micros(self.random.below(10_000)));
+            std::thread::sleep(Duration::from_micros(self.random.range(0..10_000)));
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::difference;
-use super::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, Told};
+use crate::difference;
+use crate::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, Told};
 
 /// What became of the changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
@@ -346,5 +346,4 @@ fn events(told: &Told) -> Vec<InotifyEvent> {
 }
 
 #[cfg(test)]
-#[path = "check_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::truth::InotifyEvent;
+use crate::truth::InotifyEvent;
 
 /// More events than a difference of the soak's few names takes.
 const LONGEST: usize = 1024;

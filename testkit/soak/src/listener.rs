@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use agentfs_client::{Deadline, Subscription, SubscriptionError, SubscriptionOptions};
 use agentfs_proto::record::{EventRef, Kind, flags};
+use agentfs_testkit::random::Random;
 use clap::ValueEnum;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::actor::{DIRECTORIES, END};
-use super::random::Random;
-use super::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, Told};
-use crate::model::Failure;
+use crate::Failure;
+use crate::actor::{DIRECTORIES, END};
+use crate::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, Told};
 
 /// How it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -58,7 +58,7 @@ struct Pace {
 impl Pace {
     fn pause(&mut self) {
         if self.is_slow && self.random.below(8) == 0 {
-            std::thread::sleep(Duration::from_millis(self.random.below(300)));
+            std::thread::sleep(Duration::from_millis(self.random.range(0..300)));
         }
     }
 }
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         log: BufWriter::new(File::options().create(true).append(true).open(&args.log)?),
         pace: Pace {
             is_slow: args.slow,
-            random: Random(args.seed),
+            random: Random::new(args.seed),
         },
     };
     match args.ear {

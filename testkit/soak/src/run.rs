@@ -1,50 +1,81 @@
 //! Minutes of random load with faults, and an account of every change.
 
-pub(crate) mod actor;
-mod check;
-mod difference;
-pub(crate) mod listener;
-mod random;
-mod truth;
-
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use agentfs_benches::Spread;
-use agentfs_benches::goal::Goal;
+use agentfs_testkit::daemon::private_directory;
+use agentfs_testkit::program::Program;
+use agentfs_testkit::random::Random;
+use agentfs_testkit::shim;
+use clap::Parser;
 use nix::mount::{MntFlags, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use self::check::{Account, Scope};
-use self::listener::Ear;
-use self::random::Random;
-use crate::cli::Progress;
-use crate::model::{Failure, Grid, Part, float};
-use crate::program::{Process, library};
-use crate::stage::private_directory;
+use crate::check::{self, Account, Scope};
+use crate::listener::Ear;
+use crate::report::Report;
+use crate::{Failure, actor, listener, truth};
+
+/// How long a process may take for an answer: it may have to read very many events first.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Changes files at random for a time, with faults, and accounts for every change
 ///
 /// Programs that listen are killed, the daemon is killed and started again, and some read slowly. At
 /// the end every change was told to every listener, said by an event that was still unread, told as
 /// part of a difference, or counted in an overflow; else the exit status is 1.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, Parser)]
+#[command(
+    name = "agentfs-soak",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 #[command(after_help = "Examples:
-  agentfs-bench soak
-  agentfs-bench soak --seconds 180 --seed 7")]
+  agentfs-soak
+  agentfs-soak --seconds 180 --seed 7")]
+struct Cli {
+    #[command(flatten)]
+    args: Args,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long
     #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    pub(crate) seconds: u64,
     /// Makes a run that can be repeated, but for the timing of its processes
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub(crate) seed: u64,
+    /// Print JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What this program does when the soak starts it again.
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Act(actor::Args),
+    #[command(hide = true)]
+    Listen(listener::Args),
+}
+
+/// Carries out the command line of this process.
+pub(crate) fn main() -> Result<(), Failure> {
+    let Cli { args, part } = Cli::parse();
+    match part {
+        Some(Part::Act(args)) => actor::run(&args),
+        Some(Part::Listen(args)) => listener::run(&args),
+        None => run(&args)?.print(&args),
+    }
 }
 
 /// A process that listens all the time.
@@ -52,7 +83,7 @@ struct Listening {
     name: &'static str,
     ear: Ear,
     log: PathBuf,
-    process: Process,
+    process: Program,
     account: Account,
 }
 
@@ -63,12 +94,12 @@ struct Soak {
     faults: Faults,
 }
 
-/// What was done to the others.
+/// What was done to the other processes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Faults {
-    daemons_killed: u64,
-    daemons_ended: u64,
-    listeners_killed: u64,
+pub(crate) struct Faults {
+    pub(crate) daemons_killed: u64,
+    pub(crate) daemons_ended: u64,
+    pub(crate) listeners_killed: u64,
 }
 
 const LISTENERS: [(&str, Ear, bool); 4] = [
@@ -78,12 +109,11 @@ const LISTENERS: [(&str, Ear, bool); 4] = [
     ("inotify, slow", Ear::Inotify, true),
 ];
 
-pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
-    let bar = progress.bar("soak", args.seconds);
+fn run(args: &Args) -> Result<Report, Failure> {
     let mut soak = Soak {
-        directory: private_directory()?,
+        directory: private_directory(),
         logs: TempDir::new_in("/dev/shm")?,
-        random: Random(args.seed),
+        random: Random::new(args.seed),
         faults: Faults::default(),
     };
     std::fs::create_dir(soak.mount())?;
@@ -95,15 +125,19 @@ pub(crate) fn run(args: &Args, progress: &Progress) -> Result<Part, Failure> {
     let (mut changes, mut lives, mut victims) = (0, 0, Account::default());
     while start.elapsed() < whole {
         let left = whole.saturating_sub(start.elapsed());
-        let length = Duration::from_millis(1000 + soak.random.below(4000)).min(left);
+        let length = Duration::from_millis(1000 + soak.random.range(0..4000)).min(left);
         // The last one is heard to its end.
         let is_killed = soak.random.below(2) == 0 && length < left;
         changes += soak.life(length, is_killed, &mut listeners, &mut victims)?;
         lives += 1;
-        bar.set_position(start.elapsed().as_secs());
     }
-    bar.finish_and_clear();
-    report(args, &soak, (changes, lives), &listeners, &victims)
+    let accounts = listeners.into_iter().map(|it| (it.name, it.account));
+    Ok(Report {
+        changes,
+        lives,
+        faults: soak.faults,
+        accounts: accounts.chain([("killed ones", victims)]).collect(),
+    })
 }
 
 impl Soak {
@@ -144,14 +178,14 @@ impl Soak {
             .arg(&log);
         if ear == Ear::Inotify {
             command
-                .env("LD_PRELOAD", library("libagentfs_interpose_shim.so")?)
+                .env("LD_PRELOAD", shim::library())
                 .env("AGENTFS_SOCKET", self.socket());
         }
         Ok(Listening {
             name,
             ear,
             log,
-            process: Process::start(command)?,
+            process: Program::start_showing_errors(&mut command),
             account: Account::default(),
         })
     }
@@ -168,10 +202,10 @@ impl Soak {
         let mut actor = self.act(&truth)?;
         expect(&actor, "ready")?;
         for listener in &mut *listeners {
-            listener.process.say("listen")?;
+            listener.process.say("listen");
             expect(&listener.process, "listening")?;
         }
-        actor.say("go")?;
+        actor.say("go");
         expect(&actor, "going")?;
         self.let_live(Instant::now() + length, &truth, victims)?;
         let mut changes = 0;
@@ -181,21 +215,24 @@ impl Soak {
             wait_until_unmounted(&self.mount())?;
             for listener in listeners.iter_mut() {
                 if listener.ear == Ear::Inotify {
-                    listener.process.say("gone")?;
+                    listener.process.say("gone");
                 }
                 expect(&listener.process, "gone")?;
             }
         } else {
-            actor.say("stop")?;
-            changes = actor.answer()?.parse()?;
+            actor.say("stop");
+            changes = answer(&actor)?.parse()?;
             for listener in &mut *listeners {
                 expect(&listener.process, "ended")?;
             }
             // Its input ends, so it does.
-            actor.end()?;
+            let (status, _, _) = actor.finish();
+            if !status.success() {
+                return Err(format!("the daemon's process ended with {status}").into());
+            }
             self.faults.daemons_ended += 1;
             for listener in listeners.iter_mut().filter(|it| it.ear == Ear::Inotify) {
-                listener.process.say("gone")?;
+                listener.process.say("gone");
                 expect(&listener.process, "gone")?;
             }
         }
@@ -220,7 +257,7 @@ impl Soak {
         Ok(changes.max(committed.len() as u64))
     }
 
-    fn act(&mut self, truth: &Path) -> Result<Process, Failure> {
+    fn act(&mut self, truth: &Path) -> Result<Program, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["act", "--seed", &self.random.next().to_string()])
@@ -230,7 +267,7 @@ impl Soak {
             .arg(self.mount())
             .arg("--log")
             .arg(truth);
-        Process::start(command)
+        Ok(Program::start_showing_errors(&mut command))
     }
 
     /// Meanwhile, listeners come and are killed.
@@ -248,10 +285,10 @@ impl Soak {
             };
             let is_slow = self.random.below(2) == 0;
             let mut victim = self.listen("killed", ear, is_slow)?;
-            victim.process.say("listen")?;
+            victim.process.say("listen");
             expect(&victim.process, "listening")?;
             let left = until.saturating_duration_since(Instant::now());
-            let life = Duration::from_millis(self.random.below(600));
+            let life = Duration::from_millis(self.random.range(0..600));
             std::thread::sleep(life.min(left));
             victim.process.kill();
             self.faults.listeners_killed += 1;
@@ -271,8 +308,13 @@ fn truncate(log: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn expect(process: &Process, line: &str) -> Result<(), Failure> {
-    let found = process.answer()?;
+fn answer(process: &Program) -> Result<String, Failure> {
+    let line = process.line_within(PATIENCE);
+    line.ok_or_else(|| format!("a process was silent for {PATIENCE:?}, or ended").into())
+}
+
+fn expect(process: &Program, line: &str) -> Result<(), Failure> {
+    let found = answer(process)?;
     if found == line {
         Ok(())
     } else {
@@ -315,86 +357,4 @@ fn unmount(mount: &Path) {
                 .status(),
         );
     }
-}
-
-/// Nothing went unheard.
-fn goals(all: &[(&str, &Account)]) -> Vec<Goal> {
-    let goals = all.iter().map(|(name, it)| {
-        let lost = Spread::of(vec![float(it.unaccounted)]);
-        Goal::at_most(0.0, "changes", format!("unaccounted for: {name}"), lost)
-    });
-    goals.collect()
-}
-
-fn report(
-    args: &Args,
-    soak: &Soak,
-    (changes, lives): (u64, u64),
-    listeners: &[Listening],
-    victims: &Account,
-) -> Result<Part, Failure> {
-    let head = [
-        "listener",
-        "told",
-        "coalesced",
-        "in differences",
-        "in overflows",
-        "lost with a killed daemon",
-        "unaccounted",
-    ];
-    let title = format!("What became of {changes} changes, {lives} daemons");
-    let mut table = Grid::new(title, &head);
-    let accounts = listeners.iter().map(|it| (it.name, &it.account));
-    let all: Vec<(&str, &Account)> = accounts.chain([("killed ones", victims)]).collect();
-    for (name, it) in &all {
-        let counts = [
-            it.delivered,
-            it.coalesced,
-            it.healed,
-            it.overflowed,
-            it.died,
-            it.unaccounted,
-        ];
-        let row = [(*name).to_owned()].into_iter();
-        table
-            .rows
-            .push(row.chain(counts.map(|it| it.to_string())).collect());
-    }
-    let broken = all.iter().filter(|(_, it)| !it.is_clean());
-    let complaints: Vec<String> = broken
-        .flat_map(|(name, it)| {
-            it.complaints
-                .iter()
-                .map(move |text| format!("{name}: {text}"))
-        })
-        .collect();
-    for complaint in &complaints {
-        writeln!(std::io::stderr(), "{complaint}")?;
-    }
-    if !complaints.is_empty() {
-        return Err(format!("not every change is accounted for; --seed {}", args.seed).into());
-    }
-    let Faults {
-        daemons_killed,
-        daemons_ended,
-        listeners_killed,
-    } = soak.faults;
-    Ok(Part {
-        name: "soak".to_owned(),
-        title: "Soak".to_owned(),
-        about: format!(
-            "Random changes for {} s, seed {}. {daemons_killed} daemons were killed and \
-             {daemons_ended} ended, {listeners_killed} listeners were killed.",
-            args.seconds, args.seed
-        ),
-        tables: vec![table],
-        plots: Vec::new(),
-        goals: goals(&all),
-        raw: serde_json::json!({
-            "changes": changes,
-            "lives": lives,
-            "faults": soak.faults,
-            "accounts": all,
-        }),
-    })
 }

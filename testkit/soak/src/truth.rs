@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::model::Failure;
+use crate::Failure;
 
 /// A change of a path, as anybody may tell it.
 #[derive(Clone, PartialEq, Eq, Debug)]

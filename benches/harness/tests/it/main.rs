@@ -5,5 +5,4 @@
 
 mod burst;
 mod page;
-mod soak;
 mod support;

@@ -114,7 +114,7 @@ fn page_shows_every_plot_and_loads_nothing() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    for command in ["burst", "latency", "scale", "soak", "report"] {
+    for command in ["burst", "latency", "scale", "report"] {
         let help = run(&[command, "--help"]);
         assert!(help.contains("Example"), "{command}: {help}");
         assert!(
