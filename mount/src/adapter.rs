@@ -15,13 +15,13 @@ use fuser::{
     WriteFlags,
 };
 
-use crate::answer::{answer_empty, handle, node};
 use crate::convert::{errno, file_attr};
+use crate::cpu_affinity::follow;
 use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
-use crate::listing::Readings;
-use crate::near::follow;
-use crate::opened::Opened;
+use crate::open_files::Opened;
+use crate::readdir_cache::Readings;
+use crate::reply::{answer_empty, handle, node};
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);

@@ -31,29 +31,26 @@
 #![cfg(target_os = "linux")]
 
 mod adapter;
-mod answer;
-mod attach;
 mod convert;
+mod cpu_affinity;
 mod echo;
-mod elsewhere;
 mod error;
 mod guardian;
 mod kernel_cache;
-mod listing;
+mod kernel_mount;
 mod location;
-mod near;
-mod opened;
+mod mounts;
+mod open_files;
 mod options;
-mod pages;
-mod reach;
+mod other_namespace;
+mod readdir_cache;
+mod reply;
 mod requests;
 mod server;
 mod session;
-mod table;
-mod teller;
 
-pub use elsewhere::{Unserved, mount_elsewhere};
 pub use error::{MountError, UnmountError};
+pub use mounts::{Echoes, MountHandle, MountInfo, Mounts, Settler};
 pub use options::MountOptions;
+pub use other_namespace::{Unserved, mount_elsewhere};
 pub use session::{check_device, clear_dead};
-pub use table::{Echoes, MountHandle, MountInfo, Mounts, Settler};

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{CWD, Dev, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
-use crate::attach;
+use crate::kernel_mount;
 use crate::session;
 
 /// Where the kernel lets connections be aborted, one directory for each.
@@ -55,7 +55,7 @@ impl Live {
     }
 
     fn has_ended(&self) -> bool {
-        self.lock().as_ref().is_none_or(attach::has_ended)
+        self.lock().as_ref().is_none_or(kernel_mount::has_ended)
     }
 }
 
@@ -86,7 +86,7 @@ impl Located {
     pub(crate) fn is_covered(&self) -> bool {
         match &self.location {
             Location::Here(point, device, live) => {
-                !live.has_ended() && attach::top(CWD, point).is_ok_and(|top| top != *device)
+                !live.has_ended() && kernel_mount::top(CWD, point).is_ok_and(|top| top != *device)
             }
             Location::Elsewhere(..) => false,
         }
@@ -106,7 +106,7 @@ impl Located {
         match &self.location {
             // A mount that has ended may have left its number to another one at the same place.
             Location::Here(_, _, live) if live.has_ended() => Err(ErrorKind::InvalidInput.into()),
-            Location::Here(point, device, _) => attach::unmount(point, *device, detach),
+            Location::Here(point, device, _) => kernel_mount::unmount(point, *device, detach),
             // Nobody can tell from here whether it is in use.
             Location::Elsewhere(..) if !detach => Err(ErrorKind::ResourceBusy.into()),
             Location::Elsewhere(..) => match &self.connection {

@@ -14,11 +14,11 @@ use fuser::{
 };
 
 use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
-use crate::answer::{
-    answer_written, answer_xattr, handle, listing_error, name_list, node, open_flags, seek,
-};
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
+use crate::reply::{
+    answer_written, answer_xattr, handle, listing_error, name_list, node, open_flags, seek,
+};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {

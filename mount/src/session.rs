@@ -11,8 +11,8 @@ use rustix::fs::{AtFlags, Dev, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::adapter::Adapter;
-use crate::attach::{self, Attached};
 use crate::error::MountError;
+use crate::kernel_mount::{self, Attached};
 use crate::location::Location;
 use crate::options::MountOptions;
 
@@ -37,7 +37,7 @@ pub(crate) fn open(
         fuse,
         point,
         device,
-    } = attach::attach(point, options)?;
+    } = kernel_mount::attach(point, options)?;
     let config = options.config();
     // To see whether it has ended.
     let copy = fuse.try_clone().map_err(MountError::Io);
@@ -56,7 +56,7 @@ pub(crate) fn open(
 
 /// Takes a mount away that is not served.
 pub(crate) fn detach(point: &Path, device: Dev) {
-    if let Err(error) = attach::unmount(point, device, true)
+    if let Err(error) = kernel_mount::unmount(point, device, true)
         && error.kind() != ErrorKind::InvalidInput
     {
         tracing::warn!(point = %point.display(), %error, "a mount stays");
@@ -117,7 +117,7 @@ fn clear_dead_mounts(point: &Path) {
             return;
         };
         tracing::info!(point = %point.display(), "clearing away a dead mount");
-        if let Err(error) = attach::unmount(point, device, true) {
+        if let Err(error) = kernel_mount::unmount(point, device, true) {
             tracing::warn!(point = %point.display(), %error, "a dead mount stays");
             return;
         }

@@ -5,6 +5,9 @@
 //! the kernel tells its watchers, as of any other call. So hear those, too, that no library can be
 //! loaded into.
 
+pub(crate) mod open_beneath;
+pub(crate) mod replay;
+
 use std::ffi::OsStr;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind};
@@ -21,10 +24,10 @@ use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyEmpty, Reply
 use rustix::fs::{AtFlags, Dev};
 
 use crate::adapter::{Adapter, GENERATION, NEVER};
-use crate::answer::node;
+use crate::echo::open_beneath::Point;
+use crate::echo::replay::Teller;
 use crate::kernel_cache::KernelCache;
-use crate::reach::{self, Point};
-use crate::teller::Teller;
+use crate::reply::node;
 
 /// The file that is opened only to be closed.
 const HANDLE: FileHandle = FileHandle(u64::MAX);
@@ -130,7 +133,7 @@ impl Echo {
         let here = std::iter::once(Point::Here(reach.point));
         let theirs = reach.processes.iter().map(|it| Point::By(*it, reach.point));
         let found = here.chain(theirs).find_map(|point| {
-            let root = reach::root(point, reach.device).ok()?;
+            let root = open_beneath::root(point, reach.device).ok()?;
             Some((self.recognised(&root)?, root))
         });
         let told = match found {

@@ -14,8 +14,8 @@ use fuser::Session;
 use rustix::fs::CWD;
 
 use crate::adapter::Adapter;
-use crate::attach;
 use crate::error::MountError;
+use crate::kernel_mount;
 use crate::options::MountOptions;
 use crate::session::check_mount_point;
 
@@ -58,12 +58,12 @@ pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved,
         others: None,
         ..options.clone()
     };
-    let device = attach::mount(point, &options)?;
+    let device = kernel_mount::mount(point, &options)?;
     let device = device.ok_or_else(|| refused(rustix::io::Errno::PERM.into()))?;
     // Without asking the server, which is not there yet.
-    let st_dev = match attach::connection_of(&device) {
+    let st_dev = match kernel_mount::connection_of(&device) {
         Some(st_dev) => st_dev,
-        None => attach::top(CWD, point).map_err(refused)?,
+        None => kernel_mount::top(CWD, point).map_err(refused)?,
     };
     Ok(Unserved {
         device,
@@ -133,5 +133,5 @@ fn is_fuse(device: &OwnedFd) -> bool {
 
 /// Whether the kernel says that the descriptor belongs to another mount; older ones say nothing.
 fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
-    attach::connection_of(device).is_some_and(|it| it != st_dev)
+    kernel_mount::connection_of(device).is_some_and(|it| it != st_dev)
 }

@@ -14,11 +14,11 @@ use fuser::Session;
 
 use crate::adapter::Adapter;
 use crate::echo::{Echo, Reach};
-use crate::elsewhere::{self, Unserved};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
 use crate::location::Location;
 use crate::options::MountOptions;
+use crate::other_namespace::{self, Unserved};
 use crate::server::Server;
 use crate::session;
 
@@ -149,7 +149,7 @@ impl Mounts {
     ) -> Result<MountHandle, MountError> {
         let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
         self.start(branch, options.guarded, |adapter| {
-            let session = elsewhere::open(adapter, unserved, options)?;
+            let session = other_namespace::open(adapter, unserved, options)?;
             Ok((session, location))
         })
     }

@@ -10,9 +10,9 @@ use agentfs_core::id::NodeId;
 use agentfs_core::{Attr, Branch, Caller};
 use rustix::fs::{AtFlags, Dev, Mode, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
+use crate::echo::open_beneath;
 use crate::echo::{Echo, Plan};
 use crate::kernel_cache::KernelCache;
-use crate::reach;
 
 /// How often a name is taken out of the kernel's cache when somebody looks it up just then.
 const ATTEMPTS: usize = 8;
@@ -88,7 +88,7 @@ impl Teller<'_> {
 
     /// Opens the directory of a place. It may have another path by now.
     fn spot<'p>(&self, at: &'p Place) -> io::Result<Spot<'p>> {
-        let open = |path: &[u8]| reach::dir(&self.root, self.device, path, at.parent);
+        let open = |path: &[u8]| open_beneath::dir(&self.root, self.device, path, at.parent);
         let dir = open(&at.dir).or_else(|error| {
             let moved = self.branch.path_of(at.parent);
             let moved = moved.filter(|it| it.as_os_str().as_bytes() != &*at.dir);
@@ -101,7 +101,7 @@ impl Teller<'_> {
     /// mounted on it, so nothing may be.
     fn pretend(&self, names: &[(&Spot<'_>, Option<Attr>)], made: Option<Attr>) -> io::Result<()> {
         for (spot, _) in names {
-            if reach::is_covered(&spot.dir, self.device, &spot.at.name) {
+            if open_beneath::is_covered(&spot.dir, self.device, &spot.at.name) {
                 return Err(ErrorKind::ResourceBusy.into());
             }
         }
@@ -155,7 +155,7 @@ impl Teller<'_> {
         if !found.is_ok_and(|attr| attr.node == node.id) {
             self.pretend(&[(&spot, Some(self.attr(node)))], None)?;
         }
-        reach::object(&spot.dir, self.device, &at.name)
+        open_beneath::object(&spot.dir, self.device, &at.name)
     }
 
     fn created(&self, made: &NodeRef, at: &Place) -> io::Result<()> {
@@ -242,7 +242,7 @@ impl Teller<'_> {
     }
 
     fn closed(&self, node: &NodeRef, at: &Place) -> io::Result<()> {
-        drop(reach::for_writing(&self.object(node, at)?)?);
+        drop(open_beneath::for_writing(&self.object(node, at)?)?);
         Ok(())
     }
 }

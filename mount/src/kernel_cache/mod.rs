@@ -20,6 +20,8 @@
 //! (`fuse_change_attributes_common`), and stat does not lock. A stat on another processor at that
 //! very instant can see one that is older; the next one does not.
 
+pub(crate) mod page_versions;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -34,7 +36,7 @@ use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime, Shown, Stamp};
 use fuser::{INodeNo, Notifier};
 
 use crate::convert::nanos;
-use crate::pages::Pages;
+use crate::kernel_cache::page_versions::Pages;
 
 /// Shards of the table of known nodes: more than there are worker threads.
 const SHARDS: usize = 16;
