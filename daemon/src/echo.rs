@@ -300,7 +300,8 @@ impl Shared {
         }
         // Who watches by the library only is kept: what is on its way is told through them, when those
         // it is told for have ended.
-        watched.retain(|mount, it| !it.is_wanted() || self.echoes.can_tell(*mount, &it.processes));
+        watched
+            .retain(|mount, it| !it.is_wanted() || self.echoes.can_replay(*mount, &it.processes));
         let is_watched = watched.values().any(Watched::is_wanted);
         let wanted = self.mounts.after(MountId(0)).into_iter();
         let wanted = wanted.filter(|(id, _)| watched.get(id).is_some_and(Watched::is_wanted));
@@ -358,6 +359,6 @@ impl Shared {
             .get(&mount)
             .map(|it| it.processes.clone());
         self.echoes
-            .tell(mount, &processes.unwrap_or_default(), change)
+            .replay(mount, &processes.unwrap_or_default(), change)
     }
 }

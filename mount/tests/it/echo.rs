@@ -109,7 +109,7 @@ impl World {
             self.fixture
                 .mounts
                 .echoes()
-                .tell(mount, &[], &change)
+                .replay(mount, &[], &change)
                 .unwrap();
         }
         assert_eq!(self.changes(), [], "an echo changes nothing");

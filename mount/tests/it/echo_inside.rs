@@ -81,7 +81,7 @@ fn told_changes(w: &World) -> Vec<Change> {
 
 fn tell(w: &World, change: &Change) -> std::io::Result<()> {
     let mount = w.mounted.handle.info().id;
-    w.fixture.mounts.echoes().tell(mount, &[], change)
+    w.fixture.mounts.echoes().replay(mount, &[], change)
 }
 
 #[test]
