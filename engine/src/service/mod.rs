@@ -16,13 +16,13 @@ use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_ring::Capacity;
-use agentfs_ring::doorbell::{self, Ringer, Waiter};
+use agentfs_ring::doorbell::{Ringer, Waiter, pipe};
 
 pub use self::error::WatchError;
 pub use self::register::{NodeInterest, TreeInterest};
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{self, Doorbell};
 use crate::heal::Freezer;
 use crate::queue::{Open, Queue, QueueId};
 use crate::route::Router;
@@ -143,7 +143,7 @@ impl WatchService {
             limits,
             sessions: Mutex::default(),
             broken: Mutex::default(),
-            attention: doorbell::pipe()?,
+            attention: pipe()?,
             closed_counts: Mutex::default(),
             before_delivery: BeforeDelivery(Box::new(|_| {})),
             kernel_mounts: KernelMounts {
@@ -222,7 +222,7 @@ impl WatchService {
     ) -> Result<OpenedQueue, WatchError> {
         let (producer, ring) = agentfs_ring::create(capacity).map_err(WatchError::Ring)?;
         let (bell, doorbell) = self.make_doorbell(api).map_err(WatchError::Doorbell)?;
-        let (refill_ringer, refill) = make_refill().map_err(WatchError::Doorbell)?;
+        let (refill_ringer, refill) = doorbell::refill_ends().map_err(WatchError::Doorbell)?;
         let bounds = Bounds {
             records: self.limits.spill_records,
             pool: Arc::clone(&self.pool),
@@ -252,11 +252,10 @@ impl WatchService {
         })
     }
 
-    fn make_doorbell(&self, api: Api) -> io::Result<crate::doorbell::Ends> {
+    fn make_doorbell(&self, api: Api) -> io::Result<doorbell::Ends> {
         match api {
-            #[cfg(target_os = "linux")]
-            Api::Inotify => Doorbell::hidden_file(&self.limits.doorbell_directory),
-            _ => Doorbell::pipe(),
+            Api::Inotify => doorbell::for_inotify(&self.limits.doorbell_directory),
+            Api::KqueueXnu | Api::KqueueFreeBsd | Api::FsEvents | Api::Native => Doorbell::pipe(),
         }
     }
 
@@ -397,14 +396,4 @@ fn overflow_mask(api: Api) -> u32 {
         Api::FsEvents => MUST_SCAN_SUB_DIRS | USER_DROPPED,
         Api::Native => 0,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn make_refill() -> io::Result<(Ringer, Waiter)> {
-    doorbell::eventfd()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn make_refill() -> io::Result<(Ringer, Waiter)> {
-    doorbell::pipe()
 }
