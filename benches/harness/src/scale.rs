@@ -8,7 +8,7 @@ use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
 use agentfs_engine::Api as QueueApi;
 use agentfs_engine::WatchId;
-use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, WatchService};
+use agentfs_engine::service::{NodeInterest, OpenedQueue, QueueLimits, WatchService};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 use indicatif::ProgressBar;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -124,7 +124,7 @@ fn scattered(at: u32, count: u32) -> u32 {
 /// One queue with many watches, in this process.
 fn our_watches(count: u32, changes: u32) -> Result<Cost, Failure> {
     let core = FsCore::new(FsConfig::default())?;
-    let service = Arc::new(WatchService::new(core.clone(), Limits::default())?);
+    let service = Arc::new(WatchService::new(core.clone(), QueueLimits::default())?);
     core.subscribe_events(Arc::<WatchService>::clone(&service))?;
     let (branch, caller, session) = (core.branch(FsCore::MAIN)?, Caller::root(), SessionId(1));
     service.open_session(session, FsCore::MAIN);

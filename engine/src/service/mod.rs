@@ -34,7 +34,7 @@ use crate::watch::Api;
 
 /// How much a session may have, and how much may wait for slow readers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct QueueLimits {
     /// How many queues a session may have.
     pub queues: usize,
     /// How many watches a queue may have.
@@ -48,7 +48,7 @@ pub struct Limits {
     pub doorbell_directory: PathBuf,
 }
 
-impl Default for Limits {
+impl Default for QueueLimits {
     fn default() -> Self {
         Self {
             queues: 1024,
@@ -76,7 +76,7 @@ pub struct OpenedQueue {
 }
 
 #[derive(Debug)]
-struct Session {
+struct WatchSession {
     branch: BranchId,
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next_queue: u32,
@@ -88,9 +88,9 @@ struct Session {
 pub struct WatchService {
     core: FsCore,
     router: Router,
-    limits: Limits,
+    limits: QueueLimits,
     pool: Arc<Pool>,
-    sessions: Mutex<HashMap<SessionId, Session>>,
+    sessions: Mutex<HashMap<SessionId, WatchSession>>,
     /// Sessions whose consumer wrote nonsense into its ring, until whoever holds their sockets ends
     /// them.
     broken: Mutex<Vec<SessionId>>,
@@ -135,7 +135,7 @@ impl WatchService {
     /// # Errors
     ///
     /// The error of the system, when it gives no descriptors.
-    pub fn new(core: FsCore, limits: Limits) -> io::Result<Self> {
+    pub fn new(core: FsCore, limits: QueueLimits) -> io::Result<Self> {
         Ok(Self {
             core,
             router: Router::new(),
@@ -192,7 +192,7 @@ impl WatchService {
 
     /// Opens a session whose watches look at a branch.
     pub fn open_session(&self, id: SessionId, branch: BranchId) {
-        let session = Session {
+        let session = WatchSession {
             branch,
             queues: BTreeMap::new(),
             next_queue: 1,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
 use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
-use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, TreeInterest, WatchService};
+use agentfs_engine::service::{NodeInterest, OpenedQueue, QueueLimits, TreeInterest, WatchService};
 use agentfs_engine::{Api, Queue, WatchId};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 
@@ -31,7 +31,7 @@ impl Rig {
     /// With the service listening, or without anybody.
     pub(crate) fn new(listening: bool) -> Result<Self, Failure> {
         let core = FsCore::new(FsConfig::default())?;
-        let limits = Limits::default();
+        let limits = QueueLimits::default();
         let service = Arc::new(WatchService::new(core.clone(), limits)?);
         if listening {
             core.subscribe_events(Arc::<WatchService>::clone(&service))?;
