@@ -1,15 +1,15 @@
 //! Watchers as the harness sees them: child processes, the libraries that are preloaded, the lines
 //! they say.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use agentfs_testkit::child::ended_within;
+use agentfs_testkit::program::forward_lines;
 
 use crate::model::Failure;
 use crate::stage::Place;
@@ -146,10 +146,12 @@ impl Process {
             .spawn()?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or("no standard output")?;
+        let (sender, lines) = channel();
+        forward_lines(stdout, sender);
         Ok(Self {
             child,
             stdin,
-            lines: lines_of(stdout),
+            lines,
         })
     }
 
@@ -178,22 +180,7 @@ impl Process {
     /// before that daemon does; it is not waited for.
     pub(crate) fn kill(&mut self) {
         drop(self.child.kill());
-        drop(self.wait(Duration::from_secs(10)));
-    }
-
-    /// Its end, or `None` when it does not come in time.
-    fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>, Failure> {
-        if let Some(status) = self.child.try_wait()? {
-            return Ok(Some(status));
-        }
-        let pid = Pid::from_child(&self.child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        let timeout = PollTimeout::try_from(patience)?;
-        poll(
-            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        )?;
-        Ok(self.child.try_wait()?)
+        let _status = ended_within(&mut self.child, Duration::from_secs(10));
     }
 }
 
@@ -201,17 +188,4 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn lines_of(stdout: ChildStdout) -> Receiver<String> {
-    let (sender, lines) = channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
-            let Ok(line) = line else { break };
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }

@@ -13,7 +13,6 @@ use agentfs_engine::{Api, Counts, Queue, WatchId};
 use agentfs_proto::record::EventRef;
 use agentfs_ring::doorbell::{BellKind, Ringer};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
-
 use agentfs_testkit::inotify_oracle::generate::{DIRECTORIES, FILES};
 use agentfs_testkit::inotify_oracle::kernel::{Wd, open_flags};
 use agentfs_testkit::inotify_oracle::op::{

@@ -1,4 +1,4 @@
-//! An echo stays in its mount, whatever those who work there put in the way.
+//! An echo stays in its mount, whatever the programs there put in the way.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -156,7 +156,7 @@ impl Soak {
         ear: Ear,
         is_slow: bool,
     ) -> Result<Listening, Failure> {
-        let log = self.logs.path().join(format!("{}", self.random.next()));
+        let log = self.logs.path().join(format!("{}", self.random.next_u64()));
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args([
@@ -168,7 +168,7 @@ impl Soak {
                     "inotify"
                 },
             ])
-            .args(["--seed", &self.random.next().to_string()])
+            .args(["--seed", &self.random.next_u64().to_string()])
             .args(is_slow.then_some("--slow"))
             .arg("--socket")
             .arg(self.socket())
@@ -260,7 +260,7 @@ impl Soak {
     fn act(&mut self, truth: &Path) -> Result<Program, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["act", "--seed", &self.random.next().to_string()])
+            .args(["act", "--seed", &self.random.next_u64().to_string()])
             .arg("--socket")
             .arg(self.socket())
             .arg("--mount")

@@ -8,10 +8,10 @@ use std::time::Duration;
 use agentfs_benches::Spread;
 use agentfs_benches::goal::Goal;
 use agentfs_benches::table::Table;
+use agentfs_testkit::scripted::Scripted;
 
 use super::sleep::with_kqueue;
 use super::{Failure, Program, row};
-use agentfs_testkit::scripted::Scripted;
 
 pub(super) fn idle(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let seconds = if quick { 1 } else { 10 };

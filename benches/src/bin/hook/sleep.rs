@@ -10,9 +10,9 @@ use agentfs_benches::Spread;
 use agentfs_benches::kqueue::NOTE_WRITE;
 use agentfs_benches::table::Table;
 use agentfs_proto::record::{AgentFsEvent, Kind};
+use agentfs_testkit::scripted::{Queue, Scripted};
 
 use super::{Failure, Program, row, woken};
-use agentfs_testkit::scripted::{Queue, Scripted};
 
 pub(super) fn sleep(library: &Path, quick: bool) -> Result<Vec<Table>, Failure> {
     let (rounds, wakes) = if quick { (3, 50) } else { (9, 1000) };

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use agentfs_testkit::random::Random;
+
 use crate::place::succeed;
 use crate::{Failure, Size};
 
@@ -51,7 +53,10 @@ pub(crate) fn prepare(lower: &Path, size: Size) -> Result<(), Failure> {
     }
     for round in 0..size.rounds {
         let length = usize::try_from(size.large << 20)?;
-        fs::write(lower.join(large(round)), noise(round as u64, length))?;
+        fs::write(
+            lower.join(large(round)),
+            Random::new(round as u64).bytes(length),
+        )?;
     }
     let small_crate = lower.join(CRATE);
     fs::create_dir_all(small_crate.join("src"))?;
@@ -109,20 +114,8 @@ fn source_tree(tree: &Path, files: u64) -> Result<(), Failure> {
         };
         fs::write(
             dir.join(format!("file-{number}.rs")),
-            noise(number, usize::try_from(length)?),
+            Random::new(number).bytes(usize::try_from(length)?),
         )?;
     }
     Ok(())
-}
-
-/// Bytes that do not compress well (a linear congruence).
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let words = (0..length.div_ceil(8)).flat_map(|_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        state.to_le_bytes()
-    });
-    words.take(length).collect()
 }

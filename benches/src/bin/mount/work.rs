@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use agentfs_testkit::random::Random;
+
 use crate::place::succeed;
 use crate::source::{CRATE, FULL, TREE, WORKSPACE, large};
 use crate::{Failure, Size};
@@ -290,14 +292,9 @@ impl Bench {
 
     /// The same pages every time.
     fn pages(&self) -> impl Iterator<Item = u64> {
-        let mut state = 1_u64;
+        let mut random = Random::new(1);
         let pages = self.size.large << 8;
-        (0..self.size.random).map(move |_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % pages
-        })
+        (0..self.size.random).map(move |_| random.range(0..pages))
     }
 }
 

@@ -12,6 +12,7 @@ use agentfs_core::OpenFlags;
 use agentfs_core::id::NodeId;
 use agentfs_engine::Api;
 use agentfs_engine::synth::inotify::{IN_CREATE, IN_MODIFY};
+use agentfs_testkit::random::Random;
 use nix::time::{ClockId, clock_gettime};
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 use rustix::fs::{FileType, Mode, OFlags, mknodat};
@@ -263,7 +264,7 @@ fn round(
     cases: &mut [Case],
     names: &[String],
     top: &Path,
-    shuffle: &mut Shuffle,
+    random: &mut Random,
 ) -> Result<(), Failure> {
     let places = cases.iter().map(|case| match case.ring {
         Some(ring) => Place::ours(case.who, ring),
@@ -273,7 +274,7 @@ fn round(
     let mut spent = vec![(Duration::ZERO, 0); cases.len()];
     let mut order: Vec<usize> = (0..cases.len()).collect();
     for names in names.chunks(TURN) {
-        shuffle.order(&mut order);
+        random.shuffle(&mut order);
         for &at in &order {
             let (took, records) = turn(&places[at], cases[at].who, names)?;
             spent[at].0 += took;
@@ -289,20 +290,6 @@ fn round(
         case.doorbells.push(float(place.doorbells()));
     }
     Ok(())
-}
-
-/// Knuth's generator for MMIX.
-struct Shuffle(u64);
-
-impl Shuffle {
-    fn order(&mut self, order: &mut [usize]) {
-        for last in (1..order.len()).rev() {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005);
-            self.0 = self.0.wrapping_add(1_442_695_040_888_963_407);
-            let drawn = (self.0 >> 33) as usize;
-            order.swap(last, drawn % (last + 1));
-        }
-    }
 }
 
 const LARGE: usize = 16 << 20;
@@ -322,11 +309,11 @@ pub(crate) fn run(effort: Effort) -> Result<Vec<Table>, Failure> {
     let names = names();
     let top = tempfile::tempdir_in("/dev/shm")?;
     let mut cases = cases();
-    let mut shuffle = Shuffle(1);
+    let mut random = Random::new(1);
     for _ in 0..effort.rounds {
         // What is compared with each other only: the other's work would leave the caches cold.
         for side in cases.chunk_by_mut(|a, b| a.ring.is_some() == b.ring.is_some()) {
-            round(side, &names, top.path(), &mut shuffle)?;
+            round(side, &names, top.path(), &mut random)?;
         }
     }
     Ok(vec![files(&cases), reading(&cases), one_file(effort)?])
