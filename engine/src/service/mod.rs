@@ -259,7 +259,7 @@ impl WatchService {
         }
     }
 
-    /// Gives a queue a new doorbell in place of the old one, and rings it, because the program may
+    /// Makes a new doorbell for a queue in place of the old one, and rings it, because the program may
     /// have missed a ring meanwhile. Returns the end for the program.
     ///
     /// # Errors
