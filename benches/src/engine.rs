@@ -9,7 +9,7 @@ use std::time::Instant;
 use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
 use agentfs_core::id::{NodeId, Seq, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore};
-use agentfs_engine::service::{Limits, NodeInterest, OpenedQueue, TreeInterest, WatchService};
+use agentfs_engine::service::{NodeInterest, OpenedQueue, QueueLimits, TreeInterest, WatchService};
 use agentfs_engine::{Api, Queue, WatchId};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
 
@@ -44,7 +44,7 @@ impl Engine {
     /// Fails when the filesystem or the service cannot be made.
     pub fn new(listening: bool) -> Result<Self, Failure> {
         let core = FsCore::new(FsConfig::default())?;
-        let limits = Limits::default();
+        let limits = QueueLimits::default();
         let service = Arc::new(WatchService::new(core.clone(), limits)?);
         if listening {
             core.subscribe_events(Arc::<WatchService>::clone(&service))?;

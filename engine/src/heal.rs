@@ -116,7 +116,7 @@ impl Replay {
         self.changes.is_none()
     }
 
-    /// Gives the replay its changes.
+    /// Sets the changes of the replay.
     pub(crate) fn begin(&mut self, changes: Vec<Change>) {
         self.changes = Some(changes.into_iter());
     }

@@ -20,14 +20,14 @@
 //!
 //! use agentfs_core::id::SessionId;
 //! use agentfs_core::{Caller, FsConfig, FsCore};
-//! use agentfs_engine::service::{Limits, NodeInterest, WatchService};
+//! use agentfs_engine::service::{QueueLimits, NodeInterest, WatchService};
 //! use agentfs_engine::synth::inotify::{IN_CREATE, IN_ISDIR};
 //! use agentfs_engine::{Api, WatchId};
 //! use agentfs_proto::record::EventRef;
 //! use agentfs_ring::{Capacity, Consumer, OwnerId};
 //!
 //! let core = FsCore::new(FsConfig::default())?;
-//! let service = Arc::new(WatchService::new(core.clone(), Limits::default())?);
+//! let service = Arc::new(WatchService::new(core.clone(), QueueLimits::default())?);
 //! core.subscribe_events(service.clone())?;
 //!
 //! // A session looks at one branch; a queue is what one program waits on.

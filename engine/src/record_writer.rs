@@ -25,7 +25,7 @@ pub(crate) enum ApiEvent {
     RootChanged,
     /// A native record.
     Native,
-    /// The watch is over, and the kernel has told the program so.
+    /// The watch is over, and the kernel has notified the program of that.
     Ended,
 }
 

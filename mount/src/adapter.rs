@@ -16,18 +16,18 @@ use fuser::{
 };
 
 use crate::convert::{errno, file_attr};
-use crate::cpu_affinity::follow;
+use crate::cpu_affinity::follow_cpu;
 use crate::echo::Echo;
 use crate::kernel_cache::{KernelCache, Mark};
-use crate::open_files::Opened;
-use crate::readdir_cache::Readings;
-use crate::reply::{answer_empty, handle, node};
+use crate::open_files::OpenFiles;
+use crate::readdir_cache::ReaddirCache;
+use crate::reply::{handle, node, reply_empty};
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
-/// What is told when it changes elsewhere is invalidated then.
+/// For answers whose changes FsCore emits: they are invalidated then.
 pub(crate) const LONG: Duration = Duration::from_secs(24 * 60 * 60);
-/// What the host may change without anybody hearing of it, and answers that the kernel applies
+/// For answers that the host may outdate without an event, and for those that the kernel applies
 /// without looking whether they are outdated (`fuse_do_setattr`).
 pub(crate) const NEVER: Duration = Duration::ZERO;
 /// The largest read and write: what Linux allows without privileges (`fs.fuse.max_pages_limit`).
@@ -35,7 +35,7 @@ const MAX_TRANSFER: u32 = 1 << 20;
 /// Read-ahead and such requests in flight.
 const MAX_BACKGROUND: u16 = 64;
 
-/// What is asked of the kernel, where it can.
+/// What the kernel is asked to do, where it can.
 const CAPABILITIES: [InitFlags; 9] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
@@ -51,8 +51,8 @@ const CAPABILITIES: [InitFlags; 9] = [
 ];
 
 thread_local! {
-    /// What is read, on its way to the kernel. Kept, because zeroing a new one costs more than the
-    /// read.
+    /// Holds what is read, on its way to the kernel. It is kept, because zeroing a new one costs more
+    /// than the read.
     pub(crate) static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -61,21 +61,22 @@ pub(crate) struct Adapter {
     pub(crate) branch: Branch,
     pub(crate) cache: Arc<KernelCache>,
     pub(crate) echo: Arc<Echo>,
-    pub(crate) opened: Arc<Opened>,
-    pub(crate) readings: Readings,
+    pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) readdir_cache: ReaddirCache,
     no_groups: Arc<[u32]>,
-    /// Whether the kernel was told to open directories without asking. It keeps all listings then.
+    /// Whether the kernel opens directories without a request, by our answer. It keeps all listings
+    /// then.
     keeps_listings: AtomicBool,
     /// How long the kernel may remember names.
     pub(crate) entry_lifetime: Duration,
-    /// The group that everything is shown to have, if there is but one.
+    /// The group that all files are shown to have, if the mount's namespace knows only one.
     pub(crate) group: Option<u32>,
 }
 
-/// Tells the event sinks when a request is answered: see [`Caller::behind_kernel`].
-pub(crate) struct TellAfter<'a>(&'a Branch);
+/// Delivers to the event sinks when a request is answered: see [`Caller::behind_kernel`].
+pub(crate) struct DeliverAfter<'a>(&'a Branch);
 
-impl Drop for TellAfter<'_> {
+impl Drop for DeliverAfter<'_> {
     fn drop(&mut self) {
         self.0.deliver();
     }
@@ -92,8 +93,8 @@ impl Adapter {
             branch,
             cache,
             echo,
-            opened: Arc::default(),
-            readings: Readings::default(),
+            open_files: Arc::default(),
+            readdir_cache: ReaddirCache::default(),
             no_groups: Arc::from([]),
             keeps_listings: AtomicBool::new(false),
             entry_lifetime: match case {
@@ -105,7 +106,7 @@ impl Adapter {
         }
     }
 
-    /// Attributes as the kernel is to see them.
+    /// Returns attributes as the kernel is to see them.
     pub(crate) fn shown(&self, attr: &Attr) -> FileAttr {
         let mut shown = file_attr(attr);
         shown.gid = self.group.unwrap_or(shown.gid);
@@ -113,7 +114,7 @@ impl Adapter {
     }
 
     pub(crate) fn caller(&self, request: &Request) -> Caller {
-        follow(request.pid());
+        follow_cpu(request.pid());
         Caller {
             uid: request.uid(),
             gid: request.gid(),
@@ -125,17 +126,17 @@ impl Adapter {
         }
     }
 
-    pub(crate) fn tell_after(&self) -> TellAfter<'_> {
-        TellAfter(&self.branch)
+    pub(crate) fn deliver_after(&self) -> DeliverAfter<'_> {
+        DeliverAfter(&self.branch)
     }
 
-    /// How long names may be remembered, of a directory that was asked for
-    /// [`Branch::tells_names`] before they were looked up.
+    /// Returns how long names of a directory may be remembered, by what [`Branch::tells_names`] returned
+    /// before they were looked up.
     pub(crate) fn name_lifetime(&self, is_told: bool) -> Duration {
         if is_told { self.entry_lifetime } else { NEVER }
     }
 
-    pub(crate) fn answer_entry(
+    pub(crate) fn reply_entry(
         &self,
         mark: Mark,
         parent: INodeNo,
@@ -147,7 +148,8 @@ impl Adapter {
             Ok(shown) => {
                 let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
                 let (attr, lifetime) = (self.shown(&shown.attr), lifetime(&shown));
-                // A directory is reached by its name: who lists it finds out when it was changed.
+                // A directory is reached by its name: a program that lists it finds out that it was
+                // changed.
                 let name_lifetime = if shown.attr.kind.is_dir() {
                     name_lifetime.min(lifetime)
                 } else {
@@ -159,7 +161,7 @@ impl Adapter {
         }
     }
 
-    pub(crate) fn answer_attr(
+    pub(crate) fn reply_attr(
         &self,
         found: agentfs_core::Result<Attr>,
         lifetime: &Duration,
@@ -171,14 +173,14 @@ impl Adapter {
         }
     }
 
-    pub(crate) fn answer_shown(&self, shown: &Shown, reply: ReplyAttr) {
-        self.cache.answering(shown);
+    pub(crate) fn reply_shown(&self, shown: &Shown, reply: ReplyAttr) {
+        self.cache.before_attributes_reply(shown);
         reply.attr(&lifetime(shown), &self.shown(&shown.attr));
     }
 
     /// Answers an open. The kernel keeps its pages if they are of the version that was opened.
-    pub(crate) fn answer_open(&self, inode: INodeNo, handle: HandleId, reply: ReplyOpen) {
-        self.opened.add(handle);
+    pub(crate) fn reply_open(&self, inode: INodeNo, handle: HandleId, reply: ReplyOpen) {
+        self.open_files.add(handle);
         let version = self.branch.version_opened(handle);
         let opening = self.cache.opened(node(inode), handle, version);
         if opening.is_outdated && version.is_some() {
@@ -187,16 +189,16 @@ impl Adapter {
         reply.opened(FileHandle(handle.0), opening.flags());
     }
 
-    /// Answers what was made or opened by a name. What the kernel believed to be free may be the
-    /// host's by now.
-    pub(crate) fn answer_create(
+    /// Answers a create, which makes or opens a file by its name. The name that the kernel believed
+    /// to be free may be the host's by now.
+    pub(crate) fn reply_create(
         &self,
         mark: Mark,
         parent: INodeNo,
         (handle, attr): (HandleId, Attr),
         reply: ReplyCreate,
     ) {
-        self.opened.add(handle);
+        self.open_files.add(handle);
         let version = self.branch.version_opened(handle);
         let shown = match version.map(|_| self.branch.show_node(attr.node)) {
             Some(Ok(shown)) => shown,
@@ -213,9 +215,9 @@ impl Adapter {
         );
     }
 
-    /// Answers the opening of a directory. Where all changes are told, the kernel opens directories
+    /// Answers the opening of a directory. Where FsCore emits all changes, the kernel opens directories
     /// without asking from then on, and keeps what it has listed; where not, it keeps nothing.
-    pub(crate) fn answer_opendir(&self, inode: INodeNo, reply: ReplyOpen) {
+    pub(crate) fn reply_opendir(&self, inode: INodeNo, reply: ReplyOpen) {
         if self.branch.tells_all() {
             self.keeps_listings.store(true, Ordering::Relaxed);
             return reply.error(Errno::ENOSYS);
@@ -228,9 +230,9 @@ impl Adapter {
         reply.opened(FileHandle(0), flags);
     }
 
-    /// A directory was read, and the kernel has its answer. If it keeps the listing although changes
-    /// there are not told, as of a directory that came to be when no more could be watched, makes it
-    /// drop the listing: in a thread of its own, because that waits for whoever reads the directory.
+    /// Drops the listing that the kernel keeps of a directory whose changes are not emitted, as of one
+    /// that came to be when no more could be watched. Called when the kernel has its answer. It is done
+    /// in a thread of its own, because it waits for all that read the directory.
     pub(crate) fn listed(&self, inode: INodeNo, is_told: bool) {
         if is_told || !self.keeps_listings.load(Ordering::Relaxed) {
             return;
@@ -247,18 +249,18 @@ impl Adapter {
         }
     }
 
-    /// Carries out what changes something, and answers whether it could.
+    /// Carries out an operation that changes something, and answers whether it succeeded.
     pub(crate) fn carry_out(
         &self,
         request: &Request,
         reply: ReplyEmpty,
         operation: impl FnOnce(&Caller) -> agentfs_core::Result<()>,
     ) {
-        let _told = self.tell_after();
-        answer_empty(operation(&self.caller(request)), reply);
+        let _delivery = self.deliver_after();
+        reply_empty(operation(&self.caller(request)), reply);
     }
 
-    /// Carries out what gives something a name in `parent`, and answers with what has it.
+    /// Carries out an operation that makes a name in `parent`, and answers with its object.
     pub(crate) fn make(
         &self,
         request: &Request,
@@ -269,13 +271,13 @@ impl Adapter {
         if self.echo.is_own(request.pid()) {
             return self.echo_made(parent, reply);
         }
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let mark = self.cache.mark();
         let made = operation(&self.caller(request)).map(Shown::own);
-        self.answer_entry(mark, parent, self.entry_lifetime, made, reply);
+        self.reply_entry(mark, parent, self.entry_lifetime, made, reply);
     }
 
-    /// Carries out what takes a name away from whatever has it.
+    /// Carries out an operation that takes a name away from the object that has it.
     pub(crate) fn take_name(
         &self,
         request: &Request,
@@ -287,15 +289,16 @@ impl Adapter {
             return reply.ok();
         }
         self.carry_out(request, reply, |caller| {
-            let seen = self.last_sight(caller, parent, name);
+            let seen = self.before_removal(caller, parent, name);
             let result = operation(caller);
-            self.keep_ghost(seen.filter(|_| result.is_ok()));
+            self.keep_orphan(seen.filter(|_| result.is_ok()));
             result
         });
     }
 
-    /// How an object is that the name leads to, if taking the name away would be its end.
-    fn last_sight(&self, caller: &Caller, parent: INodeNo, name: &OsStr) -> Option<Attr> {
+    /// Returns the attributes of the object that the name leads to, if taking the name away would be
+    /// its end.
+    fn before_removal(&self, caller: &Caller, parent: INodeNo, name: &OsStr) -> Option<Attr> {
         let attr = self
             .branch
             .lookup(caller, node(parent), name.as_bytes())
@@ -303,16 +306,16 @@ impl Adapter {
         (attr.nlink == 1 || attr.kind.is_dir()).then_some(attr)
     }
 
-    fn keep_ghost(&self, seen: Option<Attr>) {
+    fn keep_orphan(&self, seen: Option<Attr>) {
         if let Some(attr) = seen
             && self.branch.getattr(attr.node).is_err()
         {
-            self.cache.keep_ghost(&attr);
+            self.cache.keep_orphan(&attr);
         }
     }
 
-    /// The kernel appends where it believes the end is, and keeps the page. When the end was
-    /// elsewhere, that page is wrong. Called when the kernel has its answer.
+    /// Drops the pages of a file at whose end the kernel appended, if the end was not where the kernel
+    /// believed it to be. Called when the kernel has its answer.
     pub(crate) fn forget_misplaced(
         &self,
         file: FileHandle,
@@ -327,7 +330,7 @@ impl Adapter {
         }
     }
 
-    /// Writes what a request brings; gives also whether the kernel's pages were of the version that
+    /// Writes the data of a request; returns also whether the kernel's pages were of the version that
     /// is written to.
     pub(crate) fn write_data(
         &self,
@@ -347,7 +350,7 @@ impl Adapter {
         (written, is_current)
     }
 
-    /// Whether the kernel's pages are of the version that the branch shows.
+    /// Returns whether the kernel's pages are of the version that the branch shows.
     fn has_current_pages(&self, file: INodeNo) -> bool {
         let Some(held) = self.cache.version_of_pages(node(file)) else {
             return true;
@@ -356,8 +359,8 @@ impl Adapter {
         shown.is_ok_and(|shown| shown.version.is_none_or(|version| version == held))
     }
 
-    /// A write that comes from the page cache has some handle of the file that can write. If that
-    /// one appends, the write must not.
+    /// Writes what comes from the page cache, with a handle of its own: the request names some handle
+    /// of the file that can write, and if that one appends, this write must not.
     pub(crate) fn write_back(
         &self,
         caller: &Caller,
@@ -374,7 +377,7 @@ impl Adapter {
 }
 
 impl Adapter {
-    /// One entry of readdirplus; whether there was no room for it. The dots are no lookups.
+    /// Adds one entry of readdirplus; returns whether there was no room for it. The dots are no lookups.
     pub(crate) fn add_with_attributes(
         &self,
         parent: INodeNo,
@@ -404,7 +407,7 @@ impl Adapter {
     }
 }
 
-/// How long attributes may be remembered.
+/// Returns how long attributes may be remembered.
 fn lifetime(shown: &Shown) -> Duration {
     if shown.is_told { LONG } else { NEVER }
 }

@@ -1,4 +1,4 @@
-//! Between FsCore's words and those of the FUSE protocol.
+//! Converts FsCore's types to those of the FUSE protocol, and back.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +30,7 @@ pub(crate) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// The answer to a lookup that tells the kernel to remember that there is nothing: node 0.
+/// Returns the answer to a lookup by which the kernel remembers that there is nothing: node 0.
 pub(crate) fn no_entry() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
@@ -76,7 +76,7 @@ fn system_time(moment: Nanos) -> SystemTime {
     }
 }
 
-/// A moment of the kernel, clamped to what [`Nanos`] can say.
+/// Returns a moment of the kernel, clamped to what [`Nanos`] can say.
 ///
 /// Before the epoch fuser takes the protocol's nanoseconds, which count forward, backward
 /// (`time.rs: system_time_from_time`): the distance it gives has the right seconds and the right

@@ -1,9 +1,9 @@
-//! Answering on the processor on which it was asked.
+//! Moves the threads that answer requests to the processors of the programs that make them.
 //!
-//! Who asks waits for the answer, so both can share a processor, and neither has to wake an idle one
-//! for it: that takes longer than the answer itself, most of all on a virtual machine. The scheduler
-//! does not know that they take turns and may leave them apart for as long as the mount lives. A
-//! thread that is moved once mostly stays.
+//! A program waits for the answer to its request, so both can share a processor, and neither has to
+//! wake an idle one: that takes longer than the answer itself, most of all on a virtual machine. The
+//! scheduler does not know that they take turns and may leave them apart for as long as the mount
+//! lives. A thread that is moved once mostly stays.
 
 use std::cell::Cell;
 use std::fs;
@@ -17,9 +17,9 @@ thread_local! {
     static SINCE: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Called with the process that asks; now and then moves the calling thread to its processor. It may
-/// be moved away again as any other.
-pub(crate) fn follow(process: u32) {
+/// Moves the calling thread, now and then, to the processor of the process whose request it answers.
+/// The scheduler may move it away again, as any other thread.
+pub(crate) fn follow_cpu(process: u32) {
     let since = SINCE.get();
     SINCE.set((since + 1) % EVERY);
     if since == 0
@@ -42,8 +42,8 @@ fn move_to(processor: usize) -> rustix::io::Result<()> {
     sched_setaffinity(None, &allowed)
 }
 
-/// Where a process ran last: field 39 of its stat file (proc_pid_stat(5)). What precedes it holds a
-/// name in parentheses, with whatever characters.
+/// Returns the processor on which a process ran last: field 39 of its stat file (proc_pid_stat(5)).
+/// A name in parentheses, with whatever characters, precedes it.
 fn processor_of(process: u32) -> Option<usize> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(") ")?;

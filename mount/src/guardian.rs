@@ -65,7 +65,7 @@ impl Guardian {
                 .stderr(Stdio::null())
                 // What interrupts the server from a terminal is not for the guardian.
                 .process_group(0);
-            if let Location::Here(point, ..) = &mount.location
+            if let Location::OwnNamespace(point, ..) = &mount.location
                 && let (Some(above), Some(name)) = (point.parent(), point.file_name())
             {
                 command.arg(Path::new(".").join(name)).current_dir(above);
@@ -77,13 +77,13 @@ impl Guardian {
         Ok(Self { process })
     }
 
-    /// The mount is gone; there is nothing to guard.
+    /// Ends the guardian, because the mount is gone.
     pub(crate) fn dismiss(mut self) {
-        let told = match self.process.stdin.take() {
+        let written = match self.process.stdin.take() {
             Some(mut input) => input.write_all(b"gone\n"),
             None => Ok(()),
         };
-        if let Err(error) = told.and_then(|()| self.process.wait().map(|_| ())) {
+        if let Err(error) = written.and_then(|()| self.process.wait().map(|_| ())) {
             tracing::debug!(%error, "the guardian of a mount was gone before it");
         }
     }

@@ -38,7 +38,7 @@ pub(crate) struct Attached {
     pub(crate) device: Dev,
 }
 
-/// Mounts on a directory.
+/// Mounts on a directory, by system call or by the helper.
 pub(crate) fn attach(point: &Path, options: &MountOptions) -> Result<Attached, MountError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = rustix::fs::open(point, flags, Mode::empty())
@@ -62,7 +62,7 @@ pub(crate) fn attach(point: &Path, options: &MountOptions) -> Result<Attached, M
     })
 }
 
-/// Mounts by system call. `None` when that is not for an ordinary user.
+/// Mounts by system call. Returns `None` when an ordinary user may not do that.
 pub(crate) fn mount(point: &Path, options: &MountOptions) -> Result<Option<OwnedFd>, MountError> {
     let fuse = OpenOptions::new().read(true).write(true).open(DEVICE);
     let fuse = OwnedFd::from(fuse.map_err(device_error)?);
@@ -78,7 +78,7 @@ pub(crate) fn mount(point: &Path, options: &MountOptions) -> Result<Option<Owned
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
-    // It has no zero byte.
+    // The text has no zero byte.
     let data = CString::new(data).unwrap_or_default();
     let data = Some(data.as_c_str());
     match rustix::mount::mount("agentfs", point, "fuse", options.flags(), data) {
@@ -88,7 +88,7 @@ pub(crate) fn mount(point: &Path, options: &MountOptions) -> Result<Option<Owned
     }
 }
 
-/// Has fusermount3 mount. It sends the descriptor over the socket that is its standard input.
+/// Mounts by fusermount3, which sends the descriptor over the socket that is its standard input.
 fn mount_by_helper(point: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let refused = |error: io::Error| MountError::Refused(point.to_owned(), error);
     let (ours, theirs) = UnixStream::pair().map_err(MountError::Io)?;
@@ -121,7 +121,7 @@ fn mount_by_helper(point: &Path, options: &MountOptions) -> Result<OwnedFd, Moun
     }
 }
 
-/// The descriptor that comes with a byte.
+/// Receives the descriptor that comes with a byte.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -147,7 +147,7 @@ pub(crate) fn unmount(point: &Path, device: Dev, detach: bool) -> io::Result<()>
         UnmountFlags::NOFOLLOW
     };
     // The directory in which the mount point lies is held, so whoever may rename directories above
-    // it has no other mount looked at, or taken away. The mount point itself the kernel holds.
+    // it cannot have another mount looked at, or taken away. The mount point itself the kernel holds.
     let (above, name) = match (point.parent(), point.file_name()) {
         (Some(above), Some(name)) => (above, Path::new(name)),
         _ => (point, Path::new(".")),
@@ -164,7 +164,7 @@ pub(crate) fn unmount(point: &Path, device: Dev, detach: bool) -> io::Result<()>
     }
 }
 
-/// The helper looks itself whether the mount is this user's.
+/// Unmounts by fusermount3, which itself looks whether the mount is this user's.
 fn unmount_by_helper(point: &Path, detach: bool) -> io::Result<()> {
     let mut command = Command::new(HELPER);
     command.arg("-u");
@@ -190,15 +190,15 @@ fn unmount_by_helper(point: &Path, detach: bool) -> io::Result<()> {
     Err(io::Error::new(kind, text))
 }
 
-/// The device of what lies on top at a path, as the kernel knows it: a server is not asked.
+/// Returns the device of what lies on top at a path, as the kernel knows it: a server is not asked.
 pub(crate) fn top(at: impl AsFd, path: &Path) -> io::Result<Dev> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT | AtFlags::SYMLINK_NOFOLLOW;
     let seen = rustix::fs::statx(at, path, flags, StatxFlags::empty())?;
     Ok(rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor))
 }
 
-/// Whether the kernel has ended the connection of a `/dev/fuse`: as long as it has not, no other mount
-/// has the device number.
+/// Returns whether the kernel has ended the connection of a `/dev/fuse`: as long as it has not, no
+/// other mount has the device number.
 pub(crate) fn has_ended(fuse: &OwnedFd) -> bool {
     let mut polled = [PollFd::new(fuse, PollFlags::empty())];
     let ready = rustix::io::retry_on_intr(|| poll(&mut polled, Some(&Timespec::default())));
@@ -206,7 +206,7 @@ pub(crate) fn has_ended(fuse: &OwnedFd) -> bool {
     ready.is_err() || polled[0].revents().contains(PollFlags::ERR)
 }
 
-/// The device number of the mount to which a `/dev/fuse` belongs, if the kernel says it.
+/// Returns the device number of the mount to which a `/dev/fuse` belongs, if the kernel says it.
 pub(crate) fn connection_of(fuse: impl AsFd) -> Option<Dev> {
     let path = format!("/proc/self/fdinfo/{}", fuse.as_fd().as_raw_fd());
     let mut text = String::new();

@@ -2,10 +2,10 @@
 //!
 //! A branch of FsCore as a FUSE mount, so that any program can work in it. [`Mounts`] holds all
 //! mounts of a filesystem. Programs on a mount are the actors; what they do becomes operations of
-//! FsCore with [`Origin::Mount`](agentfs_core::event::Origin::Mount), and what others do is taken out
-//! of the kernel's caches before anybody is told of it.
+//! FsCore with [`Origin::Mount`](agentfs_core::event::Origin::Mount). Changes of other origins are
+//! taken out of the kernel's caches before they are delivered to any watcher.
 //!
-//! It does not decide who may do what (the kernel does, by `default_permissions`), and it does not
+//! It does not check permissions (the kernel does, by `default_permissions`), and it does not
 //! lock files: the kernel does, among the programs of one mount. Two mounts of one branch do not share
 //! locks, for a program that waits for a lock of the server could not be killed; programs that lock
 //! files against each other belong on one mount (a bind mount counts as the same). Files without a
@@ -13,8 +13,8 @@
 //!
 //! The kernel's writeback cache is not used: the kernel would trust its own sizes and times. Nor is
 //! its passthrough of reads: a file that is open in this way cannot be turned to the branch's own
-//! content when somebody writes to it. Directories are opened without asking the server, so nobody
-//! elsewhere is told that one was opened, read or closed.
+//! content when somebody writes to it. Directories are opened without asking the server, so no event
+//! says that one was opened, read or closed.
 //!
 //! ```no_run
 //! use agentfs_core::{FsConfig, FsCore};

@@ -18,28 +18,28 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// Where a mount is, and the device of its files.
 #[derive(Debug)]
 pub(crate) enum Location {
-    /// In this process's mount namespace, with its `/dev/fuse`.
-    Here(PathBuf, Dev, Live),
-    /// In another one: its name there.
-    Elsewhere(PathBuf, Dev),
+    /// In the mount namespace of this process, with its `/dev/fuse`.
+    OwnNamespace(PathBuf, Dev, Live),
+    /// In another mount namespace, where it has this name.
+    OtherNamespace(PathBuf, Dev),
 }
 
 impl Location {
     pub(crate) fn point(&self) -> &Path {
         match self {
-            Self::Here(point, ..) | Self::Elsewhere(point, _) => point,
+            Self::OwnNamespace(point, ..) | Self::OtherNamespace(point, _) => point,
         }
     }
 
     pub(crate) fn device(&self) -> Dev {
         match self {
-            Self::Here(_, device, _) | Self::Elsewhere(_, device) => *device,
+            Self::OwnNamespace(_, device, _) | Self::OtherNamespace(_, device) => *device,
         }
     }
 }
 
-/// A copy of a `/dev/fuse`, to see whether the mount is there still. It is closed when nobody serves the
-/// mount any more: as long as one is open, the kernel waits for answers.
+/// A copy of a `/dev/fuse`, to see whether the mount is still there. It is closed when nobody serves
+/// the mount any more: as long as a copy is open, the kernel waits for answers.
 #[derive(Debug)]
 pub(crate) struct Live(Mutex<Option<OwnedFd>>);
 
@@ -63,8 +63,8 @@ impl Live {
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) location: Location,
-    /// A write to it ends the connection, whatever becomes of the number. `None` if that is not
-    /// for this process to do.
+    /// The file whose writing ends the connection, whatever becomes of its number. `None` if this
+    /// process may not do that.
     pub(crate) connection: Option<File>,
 }
 
@@ -82,19 +82,19 @@ impl Located {
         }
     }
 
-    /// Whether another mount lies over this one, and would be taken away in its stead.
+    /// Returns whether another mount lies over this one, and would be taken away in its stead.
     pub(crate) fn is_covered(&self) -> bool {
         match &self.location {
-            Location::Here(point, device, live) => {
+            Location::OwnNamespace(point, device, live) => {
                 !live.has_ended() && kernel_mount::top(CWD, point).is_ok_and(|top| top != *device)
             }
-            Location::Elsewhere(..) => false,
+            Location::OtherNamespace(..) => false,
         }
     }
 
-    /// Nobody serves it any more. The kernel has usually ended it; otherwise it is taken away.
+    /// Takes the mount away when nobody serves it any more, unless the kernel has ended it.
     pub(crate) fn end(&self) {
-        if let Location::Here(point, device, live) = &self.location {
+        if let Location::OwnNamespace(point, device, live) = &self.location {
             if !live.has_ended() {
                 session::detach(point, *device);
             }
@@ -105,11 +105,15 @@ impl Located {
     pub(crate) fn unmount(&self, detach: bool) -> io::Result<()> {
         match &self.location {
             // A mount that has ended may have left its number to another one at the same place.
-            Location::Here(_, _, live) if live.has_ended() => Err(ErrorKind::InvalidInput.into()),
-            Location::Here(point, device, _) => kernel_mount::unmount(point, *device, detach),
-            // Nobody can tell from here whether it is in use.
-            Location::Elsewhere(..) if !detach => Err(ErrorKind::ResourceBusy.into()),
-            Location::Elsewhere(..) => match &self.connection {
+            Location::OwnNamespace(_, _, live) if live.has_ended() => {
+                Err(ErrorKind::InvalidInput.into())
+            }
+            Location::OwnNamespace(point, device, _) => {
+                kernel_mount::unmount(point, *device, detach)
+            }
+            // Whether it is in use cannot be seen from here.
+            Location::OtherNamespace(..) if !detach => Err(ErrorKind::ResourceBusy.into()),
+            Location::OtherNamespace(..) => match &self.connection {
                 Some(connection) => {
                     let mut connection = connection;
                     connection.write_all(b"1")

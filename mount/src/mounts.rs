@@ -13,7 +13,7 @@ use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
 use fuser::Session;
 
 use crate::adapter::Adapter;
-use crate::echo::{Echo, Reach};
+use crate::echo::{Echo, MountPoint};
 use crate::error::{MountError, UnmountError};
 use crate::kernel_cache::KernelCache;
 use crate::location::Location;
@@ -29,7 +29,7 @@ pub struct MountInfo {
     pub id: MountId,
     /// Which branch it shows.
     pub branch: BranchId,
-    /// Where, in the mount namespace of who mounted it.
+    /// Where it is, in the mount namespace in which it was made.
     pub point: PathBuf,
     /// The device number of its files: `st_dev`.
     pub device: u64,
@@ -37,9 +37,9 @@ pub struct MountInfo {
 
 /// The mounts of one filesystem.
 ///
-/// It listens to the changes and takes what they made wrong out of the kernel's caches, so it has to
-/// be made **before** any other sink subscribes: sinks are told in the order in which they
-/// subscribed, and whoever hears of a change must find it when it looks.
+/// It subscribes to the changes and takes what they made wrong out of the kernel's caches, so it has to
+/// be made **before** any other sink subscribes: events are delivered to sinks in the order in which
+/// these subscribed, and a program that is notified of a change must find it when it looks.
 #[derive(Debug)]
 pub struct Mounts {
     fs: FsCore,
@@ -72,8 +72,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn reach<'a>(&'a self, processes: &'a [u32]) -> Reach<'a> {
-        Reach {
+    fn mount_point<'a>(&'a self, processes: &'a [u32]) -> MountPoint<'a> {
+        MountPoint {
             device: self.info.device,
             point: &self.info.point,
             processes,
@@ -82,7 +82,7 @@ impl Entry {
 }
 
 impl Mounts {
-    /// No mounts yet.
+    /// Returns an empty table of mounts.
     ///
     /// # Errors
     ///
@@ -91,8 +91,8 @@ impl Mounts {
         Self::with_end(fs, |_| {})
     }
 
-    /// No mounts yet. `at_end` is called, in some thread, with each one that has ended: unmounted
-    /// through its handle, or by whomever.
+    /// Returns an empty table of mounts. `at_end` is called, in some thread, with each mount that has
+    /// ended: it was unmounted through its handle, or by any program.
     ///
     /// # Errors
     ///
@@ -130,12 +130,11 @@ impl Mounts {
 
     /// Shows a branch in a mount that another process [made](crate::mount_elsewhere), in a mount
     /// namespace of its own, where it has the name `point`. The mount ends with the last process
-    /// there. It cannot be unmounted from here, and dropping the handle cuts it off: whoever uses
-    /// it gets errors from then on. Of the options only `threads` and
-    /// `guarded` count.
+    /// there. It cannot be unmounted from here, and dropping the handle cuts it off: programs that use
+    /// it get errors from then on. Of the options only `threads` and `guarded` count.
     ///
-    /// Ids are those of the user namespace in which the mount was made: it should map those of its
-    /// user to themselves.
+    /// Users and groups are those of the user namespace in which the mount was made: that should map
+    /// the ids of its user to themselves.
     ///
     /// # Errors
     ///
@@ -147,7 +146,7 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
-        let location = Location::Elsewhere(point.to_owned(), unserved.st_dev);
+        let location = Location::OtherNamespace(point.to_owned(), unserved.st_dev);
         self.start(branch, options.guarded, |adapter| {
             let session = other_namespace::open(adapter, unserved, options)?;
             Ok((session, location))
@@ -166,7 +165,7 @@ impl Mounts {
         let case = self.fs.config().case_sensitivity;
         let echo = Arc::new(Echo::new());
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
-        let opened = Arc::clone(&adapter.opened);
+        let open_files = Arc::clone(&adapter.open_files);
         let (session, location) = open(adapter)?;
         cache.connect(session.notifier());
         let info = MountInfo {
@@ -186,7 +185,7 @@ impl Mounts {
         let table = Arc::clone(&self.table);
         let at_end = self.at_end.clone();
         let served = Server::start(session, id, location, guarded, move || {
-            opened.close_all(&branch, id);
+            open_files.close_all(&branch, id);
             table.remove(id);
             at_end.0(id);
         });
@@ -198,8 +197,8 @@ impl Mounts {
         Ok(MountHandle { info, server })
     }
 
-    /// Makes the kernel forget what it remembers of all branches: for when it is not known what
-    /// changed. It asks again when it needs something.
+    /// Makes the kernel forget what it remembers of all branches, when it is not known what changed.
+    /// The kernel asks again when it needs something.
     pub fn forget_all(&self) {
         for entry in self.table.all().iter() {
             if let Ok(branch) = self.fs.branch(entry.info.branch) {
@@ -208,7 +207,7 @@ impl Mounts {
         }
     }
 
-    /// What has the kernel tell of changes from elsewhere.
+    /// Returns the echoes, by which the kernel notifies of changes of other origins.
     #[must_use]
     pub fn echoes(&self) -> Echoes {
         Echoes {
@@ -217,13 +216,13 @@ impl Mounts {
         }
     }
 
-    /// What other event sinks need before they tell somebody of a change.
+    /// Returns what other event sinks need before they deliver a change.
     #[must_use]
     pub fn settler(&self) -> Settler {
         Settler(Arc::clone(&self.table))
     }
 
-    /// What is mounted now, in the order of mounting.
+    /// Returns what is mounted now, in the order of mounting.
     #[must_use]
     pub fn list(&self) -> Vec<MountInfo> {
         let all = self.table.all();
@@ -257,7 +256,7 @@ impl Table {
     }
 }
 
-/// The first of the event sinks: every other one hears of a change when no mount hides it any more.
+/// The first of the event sinks: every other one gets a change when no mount hides it any more.
 #[derive(Debug)]
 struct Invalidator(Arc<Table>);
 
@@ -277,16 +276,17 @@ impl EventSink for Invalidator {
 
 /// Lets a change be seen on the mount through which it was made.
 ///
-/// The kernel carries such a change out when FsCore has, in the thread of the program that asked for
-/// it. It tells the watchers on that mount itself, in due time; whoever tells others has to wait.
+/// The kernel carries such a change out after FsCore, in the thread of the program that asked for it.
+/// It notifies the watchers on that mount itself, in due time; a sink that delivers the change to
+/// others has to wait.
 #[derive(Clone, Debug)]
 pub struct Settler(Arc<Table>);
 
 impl Settler {
     /// Waits until a change is seen on every mount of its branch: usually some microseconds.
     ///
-    /// For event sinks that are about to tell somebody of it. Sinks that have nobody to tell need
-    /// not wait.
+    /// Event sinks call it before they deliver the change. Those that deliver it to no one need not
+    /// wait.
     pub fn settle(&self, envelope: &Envelope) {
         let Origin::Mount(id) = envelope.origin else {
             return;
@@ -297,8 +297,8 @@ impl Settler {
     }
 }
 
-/// Has the kernel tell of changes from elsewhere, to all who watch a mount by whatever means: for
-/// programs that are not told otherwise.
+/// Replays changes of other origins on a mount, so that the kernel notifies every watcher there: for
+/// programs that the library cannot be preloaded into.
 #[derive(Clone, Debug)]
 pub struct Echoes {
     fs: FsCore,
@@ -306,28 +306,28 @@ pub struct Echoes {
 }
 
 impl Echoes {
-    /// Tells of a change on one mount; the caller's thread makes a system call there, and must
-    /// not be one that the kernel waits for. Changes are to come in their order. The opening and
-    /// closing of files is told together, at the close, and reading not at all. A mount in another
-    /// mount namespace is reached by way of `processes` there.
+    /// Replays a change on one mount; the caller's thread makes a system call there, and must not be
+    /// one that the kernel waits for. Changes have to come in their order. The opening of a file is
+    /// replayed together with its closing, and reading not at all. A mount in another mount namespace
+    /// is reached through the root directories of `processes` there.
     ///
     /// # Errors
     ///
     /// `NotFound` when there is no such mount or the change is overtaken by others, so that its
     /// directory is gone or cannot be reached by a path that stays in the mount; `Unsupported` when the
-    /// mount cannot be reached; otherwise what the system call said. Nobody was told then.
-    pub fn tell(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
+    /// mount cannot be reached; otherwise the error of the system call. Nobody was notified then.
+    pub fn replay(&self, mount: MountId, processes: &[u32], change: &Change) -> io::Result<()> {
         let (entry, branch) = self.find(mount)?;
-        let reach = entry.reach(processes);
-        entry.echo.tell(&branch, &entry.cache, reach, change)
+        let point = entry.mount_point(processes);
+        entry.echo.replay(&branch, &entry.cache, point, change)
     }
 
-    /// Whether changes can be told on a mount.
+    /// Returns whether changes can be replayed on a mount.
     #[must_use]
-    pub fn can_tell(&self, mount: MountId, processes: &[u32]) -> bool {
+    pub fn can_replay(&self, mount: MountId, processes: &[u32]) -> bool {
         self.find(mount).is_ok_and(|(entry, branch)| {
-            let reach = entry.reach(processes);
-            entry.echo.can_tell(&branch, &entry.cache, reach)
+            let point = entry.mount_point(processes);
+            entry.echo.can_replay(&branch, &entry.cache, point)
         })
     }
 
@@ -348,26 +348,27 @@ pub struct MountHandle {
 }
 
 impl MountHandle {
-    /// What [`Mounts::list`] says of it.
+    /// Returns the mount as [`Mounts::list`] does.
     #[must_use]
     pub fn info(&self) -> &MountInfo {
         &self.info
     }
 
-    /// Whether it is still mounted: `umount` may have been used on it.
+    /// Returns whether it is still mounted: `umount` may have been used on it.
     #[must_use]
     pub fn is_mounted(&self) -> bool {
         !self.server.wait(Duration::ZERO)
     }
 
-    /// Waits until it is unmounted, by whomever; gives whether it is.
+    /// Waits until it is unmounted, by any program; returns whether it is.
     #[must_use]
     pub fn wait_unmounted(&self, at_most: Duration) -> bool {
         self.server.wait(at_most)
     }
 
-    /// Unmounts it if nothing uses it. With `detach` what uses it may go on: it only loses its name.
-    /// A mount [elsewhere](Mounts::serve) always counts as used, and with `detach` it is cut off.
+    /// Unmounts it if nothing uses it. With `detach` programs that use it may go on: it only loses its
+    /// name. A mount of [another namespace](Mounts::serve) always counts as used, and with `detach` it
+    /// is cut off.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! The files that are open on a mount. When the connection ends, the kernel does not say any more
-//! that it closes them.
+//! The files that are open on a mount: when the connection ends, the kernel sends no request any
+//! more that closes them.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,9 @@ use agentfs_core::id::MountId;
 use agentfs_core::{Branch, Caller, HandleId};
 
 #[derive(Debug, Default)]
-pub(crate) struct Opened(Mutex<HashSet<HandleId>>);
+pub(crate) struct OpenFiles(Mutex<HashSet<HandleId>>);
 
-impl Opened {
+impl OpenFiles {
     fn lock(&self) -> MutexGuard<'_, HashSet<HandleId>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -24,7 +24,7 @@ impl Opened {
         self.lock().remove(&handle);
     }
 
-    /// Closes what is open still. To be called when nothing is asked any more.
+    /// Closes the files that are still open. Must be called when no more requests come.
     pub(crate) fn close_all(&self, branch: &Branch, mount: MountId) {
         let caller = Caller {
             origin: Origin::Mount(mount),

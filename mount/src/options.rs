@@ -8,8 +8,8 @@ use rustix::mount::MountFlags;
 pub struct MountOptions {
     /// Threads that answer requests; at least 2.
     pub threads: usize,
-    /// Whether other users may enter. Otherwise only the owner may, not even root. `None`: when
-    /// root mounts.
+    /// Whether other users may enter. Otherwise only the owner may, not even root. `None` means that
+    /// they may when root mounts.
     pub others: Option<bool>,
     /// Whether setuid and setgid bits are honoured.
     pub set_ids: bool,
@@ -36,7 +36,7 @@ impl Default for MountOptions {
 }
 
 impl MountOptions {
-    /// For a session of a mount that is already made.
+    /// Returns the options of a session whose mount is already made.
     pub(crate) fn config(&self) -> Config {
         let mut config = Config::default();
         config.acl = if self.lets_others_in() {
@@ -54,7 +54,7 @@ impl MountOptions {
         self.others.unwrap_or(is_root)
     }
 
-    /// For fusermount3, which adds `nosuid` and `nodev` itself.
+    /// Returns the options for fusermount3, which adds `nosuid` and `nodev` itself.
     pub(crate) fn for_helper(&self) -> String {
         let mut options = "fsname=agentfs,subtype=agentfs,default_permissions".to_owned();
         let more = [
@@ -69,7 +69,7 @@ impl MountOptions {
         options
     }
 
-    /// For mount(2).
+    /// Returns the flags for mount(2).
     pub(crate) fn flags(&self) -> MountFlags {
         let mut flags = MountFlags::empty();
         flags.set(MountFlags::NOSUID, !self.set_ids);

@@ -1,8 +1,8 @@
 //! Mounts that another process made, in a mount namespace of its own.
 //!
-//! Such a process opens `/dev/fuse`, mounts, and passes the descriptor on: [`mount_elsewhere`]. Whoever
-//! [serves](crate::Mounts::serve) it sees nothing of that namespace. The mount ends with the last
-//! process there, and the kernel then closes the connection.
+//! Such a process opens `/dev/fuse`, mounts, and passes the descriptor on: [`mount_elsewhere`]. The
+//! process that [serves](crate::Mounts::serve) the mount sees nothing of that namespace. The mount ends
+//! with the last process there, and the kernel then closes the connection.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use crate::session::check_mount_point;
 
 /// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
 const DEVICE_NUMBER: (u32, u32) = (10, 229);
-/// How long to wait for the first word of a kernel that has already been told to mount.
+/// How long to wait for the first request of a kernel that has already mounted.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
 /// A mount that waits for somebody to serve it.
@@ -51,16 +51,16 @@ pub struct Unserved {
 pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved, MountError> {
     check_mount_point(point)?;
     let refused = |error: io::Error| MountError::Refused(point.to_owned(), error);
-    // With allow_other the kernel lets in who is in the mount's user namespace; without, who has the
-    // mount's user and group (fuse_allow_current_process). An ordinary user's namespace has no others,
-    // and the daemon, which tells by echo, is outside of it.
+    // With allow_other the kernel lets in the processes of the mount's user namespace; without, those
+    // that have the mount's user and group (fuse_allow_current_process). An ordinary user's namespace
+    // has no others, and the daemon, which makes the echo, is outside of it.
     let options = MountOptions {
         others: None,
         ..options.clone()
     };
     let device = kernel_mount::mount(point, &options)?;
     let device = device.ok_or_else(|| refused(rustix::io::Errno::PERM.into()))?;
-    // Without asking the server, which is not there yet.
+    // The server is not asked, because it is not there yet.
     let st_dev = match kernel_mount::connection_of(&device) {
         Some(st_dev) => st_dev,
         None => kernel_mount::top(CWD, point).map_err(refused)?,
@@ -72,7 +72,8 @@ pub fn mount_elsewhere(point: &Path, options: &MountOptions) -> Result<Unserved,
     })
 }
 
-/// The group of this process, if its user namespace does not know all others (user_namespaces(7)).
+/// Returns the group of this process, if its user namespace does not know all others
+/// (user_namespaces(7)).
 fn only_group() -> Option<u32> {
     let map = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
     let counts = map
@@ -84,7 +85,7 @@ fn only_group() -> Option<u32> {
     (!knows_all).then(|| rustix::process::getgid().as_raw())
 }
 
-/// A session of a mount that is already made.
+/// Opens a session of a mount that is already made.
 pub(crate) fn open(
     mut adapter: Adapter,
     unserved: Unserved,
@@ -100,13 +101,13 @@ pub(crate) fn open(
         return Err(MountError::NoSuchMount);
     }
     let mut config = options.config();
-    // The kernel lets in who may enter, and nobody else.
+    // The kernel decides by the options of the mount who may enter.
     config.acl = fuser::SessionACL::All;
-    // The kernel's first word is there when something is mounted. Whoever passed the descriptor may
-    // have lied about that: then the thread waits in vain, and we do not.
+    // The kernel's first request is there when something is mounted. The process that passed the
+    // descriptor may have lied about that: then only the thread waits in vain.
     let (opened, opens) = mpsc::channel();
     let open = move || {
-        // Whoever waits for it may be gone.
+        // The receiver may be gone.
         drop(opened.send(Session::from_fd(adapter, device, config.acl, config)));
     };
     std::thread::Builder::new()
@@ -131,7 +132,8 @@ fn is_fuse(device: &OwnedFd) -> bool {
     rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device() && number == DEVICE_NUMBER
 }
 
-/// Whether the kernel says that the descriptor belongs to another mount; older ones say nothing.
+/// Returns whether the kernel says that the descriptor belongs to another mount; older kernels say
+/// nothing.
 fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
     kernel_mount::connection_of(device).is_some_and(|it| it != st_dev)
 }

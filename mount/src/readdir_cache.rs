@@ -1,5 +1,5 @@
-//! Directories are read without being opened: a program that lists one asks for its parts only, and
-//! once the kernel has them, for nothing.
+//! Remembers where programs are that read directories. Directories are read without being opened, so
+//! there is no handle to keep that in.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use agentfs_core::{Branch, Caller, DirEntry, Errno, Pass};
 /// Entries asked of FsCore at a time: some of the last ones do not fit into the kernel's buffer and
 /// are asked for again.
 const ENTRIES_AT_A_TIME: usize = 64;
-/// Readings that are remembered. Of those forgotten the host is asked again.
-const READINGS: usize = 32;
+/// Passes that are remembered. For one that was forgotten, the host's directory is read again.
+const PASSES: usize = 32;
 
-/// The readings of merged directories that are under way.
+/// The passes over merged directories that are under way, the oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Readings(Mutex<VecDeque<(NodeId, Pass)>>);
+pub(crate) struct ReaddirCache(Mutex<VecDeque<(NodeId, Pass)>>);
 
-impl Readings {
+impl ReaddirCache {
     fn lock(&self) -> MutexGuard<'_, VecDeque<(NodeId, Pass)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -32,14 +32,15 @@ impl Readings {
         let mut all = self.lock();
         all.retain(|(other, _)| *other != node);
         if let Some(pass) = pass.filter(Pass::is_some) {
-            if all.len() == READINGS {
+            if all.len() == PASSES {
                 all.pop_front();
             }
             all.push_back((node, pass));
         }
     }
 
-    /// Gives the entries after `cookie`, until `add` says that there is no more room, or to the end.
+    /// Passes the entries after `cookie` to `add`, until that returns true because there is no more
+    /// room, or to the end.
     pub(crate) fn read(
         &self,
         branch: &Branch,
@@ -59,7 +60,7 @@ impl Readings {
             {
                 Ok(entries) => entries,
                 Err(error) if at == cookie => return Err(error),
-                // What was found so far is given first.
+                // The entries that were found so far are answered first.
                 Err(_) => return Ok(()),
             };
             let Some(last) = entries.last() else {

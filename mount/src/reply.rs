@@ -18,7 +18,7 @@ pub(crate) fn open_flags(flags: OpenFlags) -> agentfs_core::OpenFlags {
     agentfs_core::OpenFlags::from_bits(flags.0.cast_unsigned())
 }
 
-/// What lseek searches for. The kernel does all other kinds of it itself.
+/// Returns what lseek searches for. The kernel does all other kinds of it itself.
 pub(crate) fn seek(whence: i32, offset: i64) -> Option<Seek> {
     const SEEK_DATA: i32 = 3;
     const SEEK_HOLE: i32 = 4;
@@ -29,7 +29,7 @@ pub(crate) fn seek(whence: i32, offset: i64) -> Option<Seek> {
     }
 }
 
-/// As listxattr(2) has it: a zero byte ends each name.
+/// Returns the names as listxattr(2) does: a zero byte ends each.
 pub(crate) fn name_list(names: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut list = Vec::new();
     for name in names {
@@ -39,7 +39,8 @@ pub(crate) fn name_list(names: &[impl AsRef<[u8]>]) -> Vec<u8> {
     list
 }
 
-/// A directory that was removed elsewhere while somebody has it open lists as any removed one.
+/// Returns the error of a listing: a directory that was removed through another door while somebody
+/// has it open lists as any removed one.
 pub(crate) fn listing_error(error: agentfs_core::Errno) -> Errno {
     match error {
         agentfs_core::Errno::ESTALE => Errno::ENOENT,
@@ -47,14 +48,14 @@ pub(crate) fn listing_error(error: agentfs_core::Errno) -> Errno {
     }
 }
 
-pub(crate) fn answer_empty(result: agentfs_core::Result<()>, reply: ReplyEmpty) {
+pub(crate) fn reply_empty(result: agentfs_core::Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(errno(error)),
     }
 }
 
-pub(crate) fn answer_written(result: agentfs_core::Result<u64>, reply: ReplyWrite) {
+pub(crate) fn reply_written(result: agentfs_core::Result<u64>, reply: ReplyWrite) {
     match result {
         // No request is for more than the protocol's 32 bits can answer.
         Ok(written) => reply.written(u32::try_from(written).unwrap_or(u32::MAX)),
@@ -62,8 +63,8 @@ pub(crate) fn answer_written(result: agentfs_core::Result<u64>, reply: ReplyWrit
     }
 }
 
-/// getxattr and listxattr: a question for the size, or the bytes.
-pub(crate) fn answer_xattr(
+/// Answers getxattr and listxattr: with the size if there is no room to fill, else with the bytes.
+pub(crate) fn reply_xattr(
     result: agentfs_core::Result<impl AsRef<[u8]>>,
     room: u32,
     reply: ReplyXattr,

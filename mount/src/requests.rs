@@ -1,4 +1,4 @@
-//! Every request of the protocol is one operation of FsCore.
+//! The requests of the protocol, each of which is one operation of FsCore.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -17,7 +17,7 @@ use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
 use crate::reply::{
-    answer_written, answer_xattr, handle, listing_error, name_list, node, open_flags, seek,
+    handle, listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek,
 };
 
 impl Filesystem for Adapter {
@@ -28,9 +28,9 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if self.echo.is_busy()
-            && let Some(told) = self.echo_lookup(request.pid(), parent, name)
+            && let Some(answer) = self.echo_lookup(request.pid(), parent, name)
         {
-            return self.echo_entry(parent, told, reply);
+            return self.echo_entry(parent, answer, reply);
         }
         let mark = self.cache.mark();
         let lifetime = self.name_lifetime(self.branch.tells_names(node(parent)));
@@ -39,7 +39,7 @@ impl Filesystem for Adapter {
             Err(agentfs_core::Errno::ENOENT) if lifetime > NEVER => {
                 reply.entry_with_ttls(&LONG, &LONG, &no_entry(), GENERATION);
             }
-            found => self.answer_entry(mark, parent, lifetime, found, reply),
+            found => self.reply_entry(mark, parent, lifetime, found, reply),
         }
     }
 
@@ -53,10 +53,10 @@ impl Filesystem for Adapter {
         }
         let found = self.branch.show_node(node(inode));
         match found.or_else(|error| {
-            let ghost = self.cache.ghost(node(inode));
-            ghost.map(agentfs_core::Shown::own).ok_or(error)
+            let orphan = self.cache.orphan(node(inode));
+            orphan.map(agentfs_core::Shown::own).ok_or(error)
         }) {
-            Ok(shown) => self.answer_shown(&shown, reply),
+            Ok(shown) => self.reply_shown(&shown, reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -82,7 +82,7 @@ impl Filesystem for Adapter {
         if self.echo.is_own(request.pid()) {
             return self.echo_attr(inode, reply);
         }
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let set = SetAttr {
             size,
             mode: mode.map(|mode| mode & 0o7777),
@@ -94,8 +94,8 @@ impl Filesystem for Adapter {
         let caller = self.caller(request);
         let handle = file.map(handle);
         let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
-        let ghost = |error| self.cache.change_ghost(node(inode), &set).ok_or(error);
-        self.answer_attr(changed.or_else(ghost), &NEVER, reply);
+        let orphan = |error| self.cache.change_orphan(node(inode), &set).ok_or(error);
+        self.reply_attr(changed.or_else(orphan), &NEVER, reply);
     }
 
     fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
@@ -200,10 +200,10 @@ impl Filesystem for Adapter {
         if self.echo.is_own(request.pid()) {
             return echo_opened(reply);
         }
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let (caller, flags) = (self.caller(request), open_flags(flags));
         match self.branch.open_node(&caller, node(inode), flags) {
-            Ok(handle) => self.answer_open(inode, handle, reply),
+            Ok(handle) => self.reply_open(inode, handle, reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -218,7 +218,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let mark = self.cache.mark();
         let (caller, name) = (self.caller(request), name.as_bytes());
         let flags = open_flags(OpenFlags(flags));
@@ -226,7 +226,7 @@ impl Filesystem for Adapter {
             .branch
             .create_at(&caller, node(parent), name, flags, mode & 0o7777)
         {
-            Ok((handle, attr)) => self.answer_create(mark, parent, (handle, attr), reply),
+            Ok((handle, attr)) => self.reply_create(mark, parent, (handle, attr), reply),
             Err(error) => reply.error(errno(error)),
         }
     }
@@ -242,10 +242,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let size = usize::try_from(size).unwrap_or_default();
-        self.cache.heard_of(node(inode), handle(file));
+        self.cache.note_request(node(inode), handle(file));
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
@@ -270,7 +270,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let appends = open_flags(flags).contains(agentfs_core::OpenFlags::APPEND);
         let (written, was_current) = self.write_data(
@@ -279,7 +279,7 @@ impl Filesystem for Adapter {
             (offset, data),
             (appends, write_flags),
         );
-        answer_written(written.map(|written| written as u64), reply);
+        reply_written(written.map(|written| written as u64), reply);
         if appends {
             self.forget_misplaced(file, offset, written, was_current);
         }
@@ -299,14 +299,14 @@ impl Filesystem for Adapter {
             return;
         };
         self.carry_out(request, reply, |caller| {
-            self.opened.remove(handle(file));
-            self.cache.heard_of(node(inode), handle(file));
+            self.open_files.remove(handle(file));
+            self.cache.note_request(node(inode), handle(file));
             self.branch.close(caller, handle(file))
         });
     }
 
     fn opendir(&self, _: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.answer_opendir(inode, reply);
+        self.reply_opendir(inode, reply);
     }
 
     fn readdir(
@@ -320,7 +320,7 @@ impl Filesystem for Adapter {
         let caller = self.caller(request);
         let is_told = self.branch.tells_names(node(inode));
         let read = self
-            .readings
+            .readdir_cache
             .read(&self.branch, &caller, node(inode), offset, |entry| {
                 let name = OsStr::from_bytes(&entry.name);
                 let inode = INodeNo(entry.node.0);
@@ -345,7 +345,7 @@ impl Filesystem for Adapter {
         let is_told = self.branch.tells_names(node(inode));
         let lifetime = self.name_lifetime(is_told);
         let read = self
-            .readings
+            .readdir_cache
             .read(&self.branch, &caller, node(inode), offset, |entry| {
                 self.add_with_attributes(inode, lifetime, entry, &mut reply)
             });
@@ -425,13 +425,13 @@ impl Filesystem for Adapter {
     ) {
         let (caller, name) = (self.caller(request), name.as_bytes());
         let value = self.branch.getxattr_node(&caller, node(inode), name);
-        answer_xattr(value, size, reply);
+        reply_xattr(value, size, reply);
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let caller = self.caller(request);
         let names = self.branch.listxattr_node(&caller, node(inode));
-        answer_xattr(names.map(|names| name_list(&names)), size, reply);
+        reply_xattr(names.map(|names| name_list(&names)), size, reply);
     }
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -489,11 +489,11 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _told = self.tell_after();
+        let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let from = (handle(from), from_offset);
         let to = (handle(to), to_offset);
         let length = length.min(u64::from(u32::MAX));
-        answer_written(self.branch.copy_range(&caller, from, to, length), reply);
+        reply_written(self.branch.copy_range(&caller, from, to, length), reply);
     }
 }

@@ -49,7 +49,8 @@ impl End {
 }
 
 impl Server {
-    /// Serves a session that is mounted at `location` until the kernel ends it, and calls `at_end` then.
+    /// Serves a session that is mounted at `location` until the kernel ends it, and then calls
+    /// `at_end`.
     pub(crate) fn start(
         session: Session<Adapter>,
         id: MountId,
@@ -74,7 +75,7 @@ impl Server {
                 Ok(guardian) => (guardian, Ok(())),
                 Err(error) => (None, Err(error)),
             };
-            // Whoever started this waits for it.
+            // The caller of `start` waits for it.
             drop(started.send(result));
             match serving.map(std::thread::JoinHandle::join) {
                 Ok(Ok(Ok(()))) | Err(_) => {}

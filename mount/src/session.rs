@@ -24,7 +24,7 @@ const GUARDIAN: Duration = Duration::from_secs(1);
 /// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
 const READ_AHEAD: &str = "1024";
 
-/// Mounts, and gives the session to be run, and where it is.
+/// Mounts, and returns the session to be run, and where it is.
 pub(crate) fn open(
     adapter: Adapter,
     point: &Path,
@@ -39,14 +39,14 @@ pub(crate) fn open(
         device,
     } = kernel_mount::attach(point, options)?;
     let config = options.config();
-    // To see whether it has ended.
+    // The copy shows whether the mount has ended.
     let copy = fuse.try_clone().map_err(MountError::Io);
     let session = copy.and_then(|copy| {
         let session = Session::from_fd(adapter, fuse, config.acl, config);
         Ok((session.map_err(MountError::Io)?, copy))
     });
     match session {
-        Ok((session, copy)) => Ok((session, Location::Here(point, device, copy.into()))),
+        Ok((session, copy)) => Ok((session, Location::OwnNamespace(point, device, copy.into()))),
         Err(error) => {
             detach(&point, device);
             Err(error)
@@ -54,7 +54,7 @@ pub(crate) fn open(
     }
 }
 
-/// Takes a mount away that is not served.
+/// Takes away a mount that is not served.
 pub(crate) fn detach(point: &Path, device: Dev) {
     if let Err(error) = kernel_mount::unmount(point, device, true)
         && error.kind() != ErrorKind::InvalidInput
@@ -63,7 +63,7 @@ pub(crate) fn detach(point: &Path, device: Dev) {
     }
 }
 
-/// Whether this process can mount at all, as far as `/dev/fuse` goes.
+/// Checks whether this process can mount at all, as far as `/dev/fuse` goes.
 ///
 /// # Errors
 ///
@@ -75,7 +75,7 @@ pub fn check_device() -> Result<(), MountError> {
     }
 }
 
-/// Why the device cannot be opened.
+/// Returns why the device cannot be opened.
 pub(crate) fn device_error(error: io::Error) -> MountError {
     if error.kind() == ErrorKind::NotFound {
         MountError::NoDevice
@@ -95,8 +95,8 @@ pub(crate) fn check_mount_point(point: &Path) -> Result<(), MountError> {
     is_dir.map_err(|error| MountError::NotADirectory(point.to_owned(), error))
 }
 
-/// Takes away what is mounted on a directory if its server died; gives whether there was such a one,
-/// and is none any more. Waits for whoever answers there.
+/// Takes away what is mounted on a directory if its server died; returns whether there was such a
+/// mount, and is none any more. Waits for the answer of a server that lives.
 #[must_use]
 pub fn clear_dead(point: &Path) -> bool {
     let was_dead = is_dead(point);
@@ -110,7 +110,7 @@ fn clear_dead_mounts(point: &Path) {
     if is_dead(point)
         && let Err(error) = wait_for_guardian(point)
     {
-        tracing::debug!(%error, "nobody tells when a mount is gone");
+        tracing::debug!(%error, "the end of a mount cannot be waited for");
     }
     for _ in 0..DEAD_MOUNTS {
         let Some(device) = dead(point) else {
@@ -128,11 +128,11 @@ fn is_dead(point: &Path) -> bool {
     dead(point).is_some()
 }
 
-/// The device of what lies on top at a directory, if its server died.
+/// Returns the device of what lies on top at a directory, if its server died.
 fn dead(point: &Path) -> Option<Dev> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let opened = rustix::fs::open(point, flags, Mode::empty()).ok()?;
-    // What the kernel remembers it would say of a dead one, too.
+    // Without this the kernel would answer from its cache, for a dead mount too.
     let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::EMPTY_PATH;
     let asked = rustix::fs::statx(&opened, "", flags, StatxFlags::BASIC_STATS);
     if !matches!(asked, Err(Errno::NOTCONN | Errno::CONNABORTED)) {

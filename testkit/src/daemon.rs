@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::child::{PATIENCE, ended, ended_within, soon};
 
-/// A directory for this user alone.
+/// Makes a directory for this user alone.
 pub fn private_directory() -> TempDir {
     let private = std::fs::Permissions::from_mode(0o700);
     tempfile::Builder::new()
@@ -25,12 +25,12 @@ pub fn private_directory() -> TempDir {
 pub struct DaemonProcess {
     pub directory: TempDir,
     child: Child,
-    /// Told once more when it ends.
+    /// Gets one more message when the daemon ends.
     _ready: Ready,
 }
 
 impl DaemonProcess {
-    /// Starts it and waits until it listens.
+    /// Starts a daemon and waits until it listens.
     pub fn start() -> Self {
         Self::start_in(private_directory(), &[])
     }
@@ -66,7 +66,7 @@ impl DaemonProcess {
         self.child.id()
     }
 
-    /// `agentfs` with this daemon.
+    /// Runs `agentfs` with this daemon.
     pub fn run(&self, arguments: &[&str]) -> Output {
         agentfs(self.directory.path())
             .args(arguments)
@@ -91,7 +91,7 @@ impl DaemonProcess {
         std::mem::replace(&mut self.directory, private_directory())
     }
 
-    /// How many descriptors it has open.
+    /// Returns how many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
@@ -109,15 +109,21 @@ impl Drop for DaemonProcess {
         let status = ended_within(&mut self.child, PATIENCE);
         assert!(
             status.is_some() || std::thread::panicking(),
-            "the daemon ends when it is told to"
+            "the daemon ends at SIGTERM"
         );
     }
 }
 
-/// Where a process that is started says that it is ready, as to systemd.
+/// The socket on which a process that is started says that it is ready, as to systemd.
 pub struct Ready {
     directory: TempDir,
     socket: UnixDatagram,
+}
+
+impl Default for Ready {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Ready {
@@ -139,7 +145,7 @@ impl Ready {
     }
 }
 
-/// The `agentfs` program, which cargo builds beside the tests of its package.
+/// Returns the path of the `agentfs` program, which cargo builds beside the tests of its package.
 ///
 /// Cargo names it in `CARGO_BIN_EXE_agentfs` for these tests only, and not for a library they use.
 pub fn program() -> PathBuf {
@@ -148,7 +154,7 @@ pub fn program() -> PathBuf {
     test.parent().unwrap().with_file_name("agentfs")
 }
 
-/// The program, with its socket in `directory`.
+/// Returns a command of the program, with its socket in `directory`.
 pub fn agentfs(directory: &Path) -> Command {
     let mut command = Command::new(program());
     command.env("AGENTFS_SOCKET", directory.join("control.sock"));
@@ -163,7 +169,7 @@ pub fn connect(socket: &Path) -> Client {
         .0
 }
 
-/// The daemon answers this session.
+/// Checks that the daemon answers this session.
 pub fn assert_answers(client: &mut Client) {
     assert_eq!(client.call(Ping { nonce: 99 }, soon()).unwrap().value, 99);
 }

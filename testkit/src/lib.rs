@@ -11,6 +11,9 @@
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    clippy::must_use_candidate,
     missing_docs,
     missing_debug_implementations,
     reason = "a test fails by panicking, and names say what helpers of tests do"

@@ -122,13 +122,13 @@ impl Drop for Program {
             let status = ended_within(&mut self.child, PATIENCE);
             assert!(
                 status.is_some() || std::thread::panicking(),
-                "a program ends when it is told to"
+                "a program ends at SIGTERM"
             );
         }
     }
 }
 
-/// Sends the lines of a stream as they come, until it ends or nobody receives them any more.
+/// Sends the lines of a stream as they come, until the stream ends or nobody receives them any more.
 pub fn forward_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {

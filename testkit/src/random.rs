@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// Returns any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -23,12 +23,12 @@ impl Random {
 
     /// Returns an index less than `bound`; 0 if that is 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound.max(1)).unwrap()).unwrap()
+        usize::try_from(self.next_u64() % u64::try_from(bound.max(1)).unwrap()).unwrap()
     }
 
     /// Returns a number of the range, which is not empty.
     pub fn range(&mut self, range: Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
+        range.start + self.next_u64() % (range.end - range.start)
     }
 
     /// Returns true in `percent` of 100 cases.
@@ -44,5 +44,18 @@ impl Random {
     /// Returns one of several values.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         *self.choose(from)
+    }
+
+    /// Brings objects into another order.
+    pub fn shuffle<T>(&mut self, all: &mut [T]) {
+        for last in (1..all.len()).rev() {
+            all.swap(last, self.below(last + 1));
+        }
+    }
+
+    /// Returns so many bytes, which cannot be compressed.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let words = (0..len.div_ceil(8)).flat_map(|_| self.next_u64().to_le_bytes());
+        words.take(len).collect()
     }
 }

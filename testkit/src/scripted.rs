@@ -77,7 +77,7 @@ pub struct Event {
     pub name: String,
 }
 
-/// An event of an entry, or of the object itself when the name is empty.
+/// Returns an event of an entry, or of the object itself when the name is empty.
 pub fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
     Event {
         wd,
@@ -132,7 +132,7 @@ impl Scripted {
         Arc::clone(&self.directory)
     }
 
-    /// The rings of queues to come.
+    /// Sets the size of the rings of queues to come.
     pub fn set_capacity(&self, bytes: usize) {
         *self.capacity.lock().unwrap() = Capacity::new(bytes).unwrap();
     }
@@ -154,7 +154,7 @@ impl Scripted {
         self.state.lock().unwrap().is_silent = true;
     }
 
-    /// Works with a queue.
+    /// Calls a function with a queue.
     pub fn queue<R>(&self, number: u32, work: impl FnOnce(&mut Queue) -> R) -> R {
         let mut state = self.state.lock().unwrap();
         work(state.queues.get_mut(&number).expect("the queue is open"))
@@ -170,7 +170,7 @@ impl Scripted {
         });
     }
 
-    /// Posts to the knotes of a file. Returns how many there are.
+    /// Posts to the knotes of a file; returns how many there are.
     pub fn post(&self, file: &Path, hint: u32) -> usize {
         use std::os::unix::fs::MetadataExt as _;
         let inode = std::fs::metadata(file).unwrap().ino();
@@ -209,7 +209,7 @@ impl Scripted {
 }
 
 impl Queue {
-    /// Writes a record. Returns false when the ring is full.
+    /// Writes a record; returns false when the ring is full.
     pub fn write(&mut self, event: &Event) -> bool {
         let name = event.name.as_bytes();
         let head = AgentFsEvent {
@@ -272,7 +272,7 @@ fn accept(listener: &UnixListener, state: &Shared, capacity: &Arc<Mutex<Capacity
     }
 }
 
-/// Reads one request. Returns `None` at the end of the connection.
+/// Serves one request; returns `None` at the end of the connection.
 fn serve(stream: &UnixStream, state: &Shared, capacity: &Mutex<Capacity>) -> Option<()> {
     let mut bytes = vec![0; LENGTH_WORD];
     fill(stream, &mut bytes, 0)?;
@@ -379,7 +379,7 @@ fn register(state: &mut State, item: &WatchItem) -> WatchOutcome {
     }
 }
 
-/// The bell that the daemon rings, and the end that the program gets.
+/// Makes the bell that the daemon rings, and the end that the program gets.
 fn new_bell(kind: QueueKind) -> (QueueBell, OwnedFd) {
     if kind == QueueKind::Inotify {
         let file = tempfile::tempfile_in("/dev/shm").unwrap();

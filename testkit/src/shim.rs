@@ -31,14 +31,14 @@ pub fn library() -> &'static Path {
     })
 }
 
-/// A directory on a filesystem in memory where there is one.
+/// Makes a directory, on a filesystem in memory where there is one.
 pub fn scratch() -> TempDir {
     TempDir::new_in("/dev/shm")
         .or_else(|_| TempDir::new())
         .unwrap()
 }
 
-/// The user-space kqueue as a library.
+/// Returns the path of the user-space kqueue as a library.
 pub fn kqueue_library() -> PathBuf {
     library().with_file_name("libagentfs_testkq_preload.so")
 }
@@ -91,14 +91,14 @@ static KQ_DEMO: Source = Source::new(
 );
 static KQUEUE: Source = Source::new("kqueue", include_str!("../programs/kqueue.c"));
 
-/// A command with the library preloaded.
+/// Returns a command with the library preloaded.
 pub fn preloaded(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env("LD_PRELOAD", library());
     command
 }
 
-/// A program with the user-space kqueue and, when there is a socket, with the library.
+/// Returns a command of a program with the user-space kqueue and, when there is a socket, with the library.
 fn with_kqueue(program: &Source, socket: Option<&Path>) -> Command {
     let kqueue = kqueue_library();
     let mut command = Command::new(program.path(&[kqueue.as_os_str()]));
@@ -115,7 +115,7 @@ fn with_kqueue(program: &Source, socket: Option<&Path>) -> Command {
     command
 }
 
-/// A running `script.c`, or another program that is told what to do.
+/// A running `script.c`, or another program that reads commands.
 pub struct Script(Program);
 
 impl Script {
@@ -124,7 +124,7 @@ impl Script {
         Self::start_with(socket, |_| {})
     }
 
-    /// As [`start`](Self::start), with more in the environment.
+    /// Does as [`start`](Self::start), with more in the environment.
     pub fn start_with(socket: &Path, more: impl FnOnce(&mut Command)) -> Self {
         let mut command = preloaded(SCRIPT.path(&["-ldl".as_ref()]));
         command
@@ -160,7 +160,7 @@ impl Script {
         Self(Program::start_showing_errors(&mut command))
     }
 
-    /// Gives a command and does not wait for its answer.
+    /// Writes a command and does not wait for its answer.
     pub fn begin(&mut self, command: impl AsRef<str>) {
         self.0.say(command.as_ref());
     }
@@ -171,20 +171,20 @@ impl Script {
         self.0.line()
     }
 
-    /// Gives a command and waits for its answer.
+    /// Writes a command and waits for its answer.
     #[track_caller]
     pub fn ask(&mut self, command: impl AsRef<str>) -> String {
         self.begin(command);
         self.answer()
     }
 
-    /// An answer that is a number.
+    /// Writes a command whose answer is a number.
     pub fn number(&mut self, command: impl AsRef<str>) -> i32 {
         let answer = self.ask(command);
         answer.parse().unwrap_or_else(|_| panic!("{answer}"))
     }
 
-    /// A new instance.
+    /// Makes a new instance.
     pub fn init(&mut self, flags: i32) -> i32 {
         self.number(format!("init {flags}"))
     }

@@ -1,27 +1,15 @@
 //! The program, and what it found.
 
 use std::process::Command;
-use std::sync::Once;
 
 use serde_json::Value;
 
-/// Set to leave out, loudly, what needs /dev/fuse.
-const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
-
-/// Whether mounting works here. Without it a test fails, unless [`SKIP`] is set.
 pub(crate) fn can_mount() -> bool {
-    static SAID: Once = Once::new();
-    let is_there = std::fs::File::options()
+    let device = std::fs::File::options()
         .read(true)
         .write(true)
         .open("/dev/fuse");
-    let Err(error) = is_there else { return true };
-    assert!(
-        std::env::var_os(SKIP).is_some(),
-        "the harness mounts, and /dev/fuse: {error}; or set {SKIP}=1 to leave it out"
-    );
-    SAID.call_once(|| eprintln!("LEFT OUT ({SKIP} is set): the harness, since /dev/fuse: {error}"));
-    false
+    agentfs_testkit::environment::can_mount(device.map(drop))
 }
 
 /// Seconds that a program may take: many times what it needs on a busy machine.

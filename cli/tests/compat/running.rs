@@ -5,10 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
-
 use agentfs_testkit::child::{PATIENCE, ended_within};
 use agentfs_testkit::program::forward_lines;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How long the end of a program that was killed takes at most, unless it hangs in the kernel.
 const KILLED: Duration = Duration::from_secs(5);

@@ -13,7 +13,6 @@ use agentfs_proto::message::{
     WatchUnregister,
 };
 use agentfs_proto::ssz::Ssz as _;
-
 use agentfs_testkit::daemon::{DaemonProcess, assert_answers};
 use agentfs_testkit::random::Random;
 
@@ -74,28 +73,28 @@ fn plausible(random: &mut Random) -> Vec<u8> {
         }
         .into(),
         9 => WatchList {
-            session: random.next() % 8,
+            session: random.next_u64() % 8,
             queue,
             after: u32::try_from(random.below(4)).unwrap(),
         }
         .into(),
         8 => Status {
-            after: random.next(),
+            after: random.next_u64(),
         }
         .into(),
         _ => WatchUnregister {
             queue,
-            watch: random.next(),
+            watch: random.next_u64(),
         }
         .into(),
     };
-    frame_of(random.next(), body)
+    frame_of(random.next_u64(), body)
 }
 
 fn damaged(random: &mut Random) -> Vec<u8> {
     match random.below(6) {
         0 => (0..random.below(300))
-            .map(|_| random.next().to_le_bytes()[0])
+            .map(|_| random.next_u64().to_le_bytes()[0])
             .collect(),
         1 => u32::MAX.to_le_bytes().to_vec(),
         2 => vec![0; 4],
@@ -109,7 +108,7 @@ fn damaged(random: &mut Random) -> Vec<u8> {
             let mut bytes = plausible(random);
             for _ in 0..=random.below(4) {
                 let at = random.below(bytes.len());
-                bytes[at] = random.next().to_le_bytes()[0];
+                bytes[at] = random.next_u64().to_le_bytes()[0];
             }
             bytes.truncate(random.below(bytes.len()).max(1));
             bytes

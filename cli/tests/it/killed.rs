@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{Hello, Status};
-use rustix::process::Signal;
-
-use crate::subscriber::Subscriber;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{DaemonProcess, agentfs, private_directory};
 use agentfs_testkit::files::{mkdir, rmdir, write};
 use agentfs_testkit::random::Random;
+use rustix::process::Signal;
+
+use crate::subscriber::Subscriber;
 
 const ROUNDS: u64 = 200;
 
@@ -97,7 +97,7 @@ fn programs_killed_at_any_moment_cost_the_daemon_and_the_others_nothing() {
         let random = &mut Random::new(1);
         for _ in 0..ROUNDS {
             let mut child = watcher(&daemon);
-            wait_for_changes(&changes, random.next() % 64);
+            wait_for_changes(&changes, random.next_u64() % 64);
             child.kill().unwrap();
             child.wait().unwrap();
         }
@@ -141,7 +141,7 @@ fn a_daemon_killed_at_any_moment_ends_the_waiting_of_every_program() {
             (daemon.client(), Subscriber::new(daemon.client(), "/", 4096));
         let program = (round % 10 == 0).then(|| watcher(&daemon));
         let changes = AtomicU64::new(0);
-        let kill_after = random.next() % 200;
+        let kill_after = random.next_u64() % 200;
         directory = std::thread::scope(|scope| {
             let acting = scope.spawn(|| act_until_refused(&mut actor, &changes));
             let reading = scope.spawn(|| subscriber.until(|_| false));

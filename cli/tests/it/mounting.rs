@@ -8,12 +8,11 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use agentfs_testkit::child::{PATIENCE, ended};
+use agentfs_testkit::daemon::DaemonProcess;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-use agentfs_testkit::child::{PATIENCE, ended};
-use agentfs_testkit::daemon::DaemonProcess;
 
 pub(crate) fn can_mount() -> bool {
     agentfs_testkit::environment::can_mount(agentfs_mount::check_device())

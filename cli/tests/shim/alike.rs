@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::mounted::Mounted;
 use agentfs_testkit::shim::{library, scratch};
+
+use crate::mounted::Mounted;
 
 /// Shell commands, each in a directory of its own.
 const COMMANDS: [(&str, &str); 6] = [

@@ -1,7 +1,8 @@
 //! Each change once, whichever way it is made, and none missed.
 
-use crate::mounted::{Change, Mounted};
 use agentfs_testkit::shim::Script;
+
+use crate::mounted::{Change, Mounted};
 
 const NONBLOCK: i32 = 0o4000;
 const IN_CREATE_DELETE: u32 = 0x300;

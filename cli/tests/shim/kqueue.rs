@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::mounted::{Change, Mounted};
 use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::shim::Script;
+
+use crate::mounted::{Change, Mounted};
 
 const VNODE: i32 = -4;
 const USER: i32 = -10;

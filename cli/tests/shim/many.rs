@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_client::Client;
 use agentfs_proto::message::{FsChmod, FsMkdir, FsMknod, FsRmdir, Status};
-use tempfile::TempDir;
-
-use crate::kqueue::{sleep, until_asleep};
-use crate::mounted::can_mount;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shim::Script;
+use tempfile::TempDir;
+
+use crate::kqueue::{sleep, until_asleep};
+use crate::mounted::can_mount;
 
 const NONBLOCK: i32 = 0o4000;
 const IN_ATTRIB: u32 = 0x4;
@@ -243,7 +243,7 @@ fn programs_killed_in_whatever_they_do_leave_nothing_behind() {
             } else {
                 kqueue_churn(&socket, &path)
             };
-            let until = made.load(Ordering::Relaxed) + random.next() % 100;
+            let until = made.load(Ordering::Relaxed) + random.next_u64() % 100;
             while made.load(Ordering::Relaxed) < until {
                 std::thread::yield_now();
             }

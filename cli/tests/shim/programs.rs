@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentfs_testkit::shim::{Script, library, scratch};
 use tempfile::TempDir;
 
 use crate::mounted::{Change, Mounted};
-use agentfs_testkit::shim::{Script, library, scratch};
 
 /// Debian's python, which has Debian's python3-watchdog.
 const PYTHON: &str = "/usr/bin/python3";

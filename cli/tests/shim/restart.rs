@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use tempfile::TempDir;
-
-use crate::mounted::can_mount;
 use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::DaemonProcess;
 use agentfs_testkit::shim::{Script, scratch};
+use tempfile::TempDir;
+
+use crate::mounted::can_mount;
 
 const OVERFLOW: &str = "-1:4000:0:";
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::mounted::{Change, Mounted};
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shim::{Script, scratch};
 use agentfs_testkit::shrink::shrink;
+
+use crate::mounted::{Change, Mounted};
 
 const NONBLOCK: i32 = 0o4000;
 

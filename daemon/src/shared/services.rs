@@ -104,10 +104,10 @@ impl Services {
         let core = core_over(lower.clone())?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
-        let limits = service::Limits {
+        let limits = service::QueueLimits {
             queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
             watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
-            ..service::Limits::default()
+            ..service::QueueLimits::default()
         };
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();

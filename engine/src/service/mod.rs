@@ -16,14 +16,14 @@ use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{BranchId, MountId, SessionId};
 use agentfs_ring::Capacity;
-use agentfs_ring::doorbell::{self, Ringer, Waiter};
+use agentfs_ring::doorbell::{Ringer, Waiter, pipe};
 use parking_lot::Mutex;
 
 pub use self::error::WatchError;
 pub use self::register::{NodeInterest, TreeInterest};
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{self, Doorbell};
 use crate::heal::Freezer;
 use crate::queue::{Open, Queue, QueueId};
 use crate::route::Router;
@@ -35,7 +35,7 @@ use crate::watch::Api;
 
 /// How much a session may have, and how much may wait for slow readers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct QueueLimits {
     /// How many queues a session may have.
     pub queues: usize,
     /// How many watches a queue may have.
@@ -49,7 +49,7 @@ pub struct Limits {
     pub doorbell_directory: PathBuf,
 }
 
-impl Default for Limits {
+impl Default for QueueLimits {
     fn default() -> Self {
         Self {
             queues: 1024,
@@ -77,7 +77,7 @@ pub struct OpenedQueue {
 }
 
 #[derive(Debug)]
-struct Session {
+struct WatchSession {
     branch: BranchId,
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next_queue: u32,
@@ -89,9 +89,9 @@ struct Session {
 pub struct WatchService {
     core: FsCore,
     router: Router,
-    limits: Limits,
+    limits: QueueLimits,
     pool: Arc<Pool>,
-    sessions: Mutex<HashMap<SessionId, Session>>,
+    sessions: Mutex<HashMap<SessionId, WatchSession>>,
     /// Sessions whose consumer wrote nonsense into its ring, until whoever holds their sockets ends
     /// them.
     broken: Mutex<Vec<SessionId>>,
@@ -132,7 +132,7 @@ impl WatchService {
     /// # Errors
     ///
     /// The error of the system, when it gives no descriptors.
-    pub fn new(core: FsCore, limits: Limits) -> io::Result<Self> {
+    pub fn new(core: FsCore, limits: QueueLimits) -> io::Result<Self> {
         Ok(Self {
             core,
             router: Router::new(),
@@ -140,7 +140,7 @@ impl WatchService {
             limits,
             sessions: Mutex::default(),
             broken: Mutex::default(),
-            attention: doorbell::pipe()?,
+            attention: pipe()?,
             closed_counts: Mutex::default(),
             before_delivery: BeforeDelivery(Box::new(|_| {})),
             kernel_mounts: KernelMounts {
@@ -189,7 +189,7 @@ impl WatchService {
 
     /// Opens a session whose watches look at a branch.
     pub fn open_session(&self, id: SessionId, branch: BranchId) {
-        let session = Session {
+        let session = WatchSession {
             branch,
             queues: BTreeMap::new(),
             next_queue: 1,
@@ -219,7 +219,7 @@ impl WatchService {
     ) -> Result<OpenedQueue, WatchError> {
         let (producer, ring) = agentfs_ring::create(capacity).map_err(WatchError::Ring)?;
         let (bell, doorbell) = self.make_doorbell(api).map_err(WatchError::Doorbell)?;
-        let (refill_ringer, refill) = make_refill().map_err(WatchError::Doorbell)?;
+        let (refill_ringer, refill) = doorbell::refill_ends().map_err(WatchError::Doorbell)?;
         let bounds = Bounds {
             records: self.limits.spill_records,
             pool: Arc::clone(&self.pool),
@@ -249,15 +249,14 @@ impl WatchService {
         })
     }
 
-    fn make_doorbell(&self, api: Api) -> io::Result<crate::doorbell::Ends> {
+    fn make_doorbell(&self, api: Api) -> io::Result<doorbell::Ends> {
         match api {
-            #[cfg(target_os = "linux")]
-            Api::Inotify => Doorbell::hidden_file(&self.limits.doorbell_directory),
-            _ => Doorbell::pipe(),
+            Api::Inotify => doorbell::for_inotify(&self.limits.doorbell_directory),
+            Api::KqueueXnu | Api::KqueueFreeBsd | Api::FsEvents | Api::Native => Doorbell::pipe(),
         }
     }
 
-    /// Gives a queue a new doorbell in place of the old one, and rings it, because the program may
+    /// Makes a new doorbell for a queue in place of the old one, and rings it, because the program may
     /// have missed a ring meanwhile. Returns the end for the program.
     ///
     /// # Errors
@@ -399,14 +398,4 @@ fn overflow_mask(api: Api) -> u32 {
         Api::FsEvents => MUST_SCAN_SUB_DIRS | USER_DROPPED,
         Api::Native => 0,
     }
-}
-
-#[cfg(target_os = "linux")]
-fn make_refill() -> io::Result<(Ringer, Waiter)> {
-    doorbell::eventfd()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn make_refill() -> io::Result<(Ringer, Waiter)> {
-    doorbell::pipe()
 }

@@ -3,7 +3,6 @@
 //! A kqueue or inotify watch sits on a node ([`NodeIndex`]), an FSEvents or native watch on a path
 //! and everything below it ([`TreeIndex`]).
 
-mod hash;
 mod node_index;
 mod tree_index;
 

@@ -1,14 +1,13 @@
 //! Finds the watches on a node of a branch.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agentfs_core::id::{BranchId, NodeId};
 use parking_lot::{RwLock, RwLockWriteGuard};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::hash::BuildMix;
 use super::{Api, WatchFilter, WatchHandle};
 use crate::queue::{Queue, Slot};
 
@@ -64,7 +63,7 @@ impl List {
     }
 }
 
-type Table = HashMap<Key, List, BuildMix>;
+type Table = FxHashMap<Key, List>;
 type Shard = RwLock<Table>;
 
 /// All watches on nodes. A lookup costs one hash and one shared lock, however many watches there
@@ -72,7 +71,6 @@ type Shard = RwLock<Table>;
 #[derive(Debug)]
 pub(crate) struct NodeIndex {
     shards: Box<[Shard]>,
-    hasher: BuildMix,
     len: AtomicUsize,
 }
 
@@ -83,7 +81,6 @@ impl NodeIndex {
     pub(crate) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            hasher: BuildMix::default(),
             len: AtomicUsize::new(0),
         }
     }
@@ -101,8 +98,9 @@ impl NodeIndex {
 
     #[inline]
     fn shard(&self, key: Key) -> &Shard {
-        // The table of the shard takes the low and the highest bits of the hash.
-        let bits = self.hasher.hash_one(key) >> 40;
+        // The table of the shard takes the lowest and the highest bits of the hash. These are the
+        // highest ones of the product, on which all of the key has an effect.
+        let bits = FxBuildHasher.hash_one(key) >> 20;
         let at = (bits % SHARDS as u64) as usize;
         &self.shards[at]
     }

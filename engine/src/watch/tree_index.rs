@@ -1,13 +1,14 @@
 //! Finds the watches of trees that hold a path of a branch.
 
 use std::collections::HashMap;
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use agentfs_core::id::BranchId;
 use parking_lot::RwLock;
+use rustc_hash::{FxHashMap, FxHasher};
 
-use super::hash::{BuildMix, mix};
 use super::{Api, WatchFilter, WatchHandle};
 use crate::synth::fsevents::CREATE_WATCH_ROOT;
 
@@ -29,7 +30,7 @@ pub(crate) struct TreeWatch {
 #[derive(Debug)]
 struct Trees {
     /// The watches by the hash of branch and path.
-    by_prefix: HashMap<u64, Vec<TreeWatch>, BuildMix>,
+    by_prefix: FxHashMap<u64, Vec<TreeWatch>>,
     /// The watches that want to hear that their top moved.
     roots: HashMap<BranchId, Vec<TreeWatch>>,
     /// How many watches there are by the number of components of their path. The last place counts
@@ -52,19 +53,16 @@ pub(crate) struct TreeIndex {
 /// Returns the hash of a prefix that is one component longer.
 #[inline]
 fn with_component(hash: u64, component: &[u8]) -> u64 {
-    let (words, rest) = component.as_chunks::<8>();
-    let mut hash = hash.rotate_left(23);
-    for word in words {
-        hash = mix(hash, u64::from_ne_bytes(*word));
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let len = component.len() as u64;
-    mix(hash, u64::from_ne_bytes(last) ^ (len << 56))
+    let mut hasher = FxHasher::default();
+    hasher.write_u64(hash);
+    hasher.write(component);
+    hasher.finish()
 }
 
 fn start(branch: BranchId) -> u64 {
-    mix(0, branch.0)
+    let mut hasher = FxHasher::default();
+    hasher.write_u64(branch.0);
+    hasher.finish()
 }
 
 /// Returns the components of a path that has no trailing slash.
@@ -82,7 +80,7 @@ pub(crate) fn path_hash(parts: [&[u8]; 2]) -> u64 {
 impl TreeIndex {
     pub(crate) fn new() -> Self {
         let trees = Trees {
-            by_prefix: HashMap::default(),
+            by_prefix: FxHashMap::default(),
             roots: HashMap::new(),
             depths: [0; DEPTHS],
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use agentfs_core::{FsConfig, RenameFlags};
-use agentfs_engine::service::Limits;
+use agentfs_engine::service::QueueLimits;
 use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
 };
@@ -16,9 +16,9 @@ use crate::rig::{Popped, Reader, Rig, masks};
 
 /// Creates a service that holds only so many records in memory.
 fn tight(records: usize) -> Rig {
-    let limits = Limits {
+    let limits = QueueLimits {
         spill_records: records,
-        ..Limits::default()
+        ..QueueLimits::default()
     };
     Rig::with(FsConfig::default(), limits)
 }
@@ -171,9 +171,9 @@ fn a_record_that_no_ring_holds_is_an_overflow_in_its_place() {
 
 #[test]
 fn without_room_for_all_queues_each_one_is_healed() {
-    let limits = Limits {
+    let limits = QueueLimits {
         spill_bytes: 4096,
-        ..Limits::default()
+        ..QueueLimits::default()
     };
     let rig = Rig::with(FsConfig::default(), limits);
     rig.mkdir("/d");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use agentfs_core::event::Origin;
 use agentfs_core::id::{MountId, NodeId, SessionId};
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, OpenFlags, RenameFlags};
-use agentfs_engine::service::{Limits, NodeInterest, TreeInterest, WatchService};
+use agentfs_engine::service::{NodeInterest, QueueLimits, TreeInterest, WatchService};
 use agentfs_engine::{Api, Queue, WatchId};
 use agentfs_proto::record::{AgentFsEvent, EventRef};
 use agentfs_ring::doorbell::{BellKind, Waiter};
@@ -41,10 +41,10 @@ pub(crate) const SESSION: SessionId = SessionId(1);
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self::with(FsConfig::default(), Limits::default())
+        Self::with(FsConfig::default(), QueueLimits::default())
     }
 
-    pub(crate) fn with(config: FsConfig, limits: Limits) -> Self {
+    pub(crate) fn with(config: FsConfig, limits: QueueLimits) -> Self {
         let core = FsCore::new(config).unwrap();
         let service = Arc::new(WatchService::new(core.clone(), limits).unwrap());
         core.subscribe_events(service.clone()).unwrap();

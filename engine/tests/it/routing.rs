@@ -2,7 +2,7 @@
 
 use agentfs_core::id::{MountId, SessionId};
 use agentfs_core::{Caller, FsConfig, Overlay};
-use agentfs_engine::service::{Limits, WatchError};
+use agentfs_engine::service::{QueueLimits, WatchError};
 use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_ATTRIB, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_IGNORED, IN_ISDIR,
     IN_MASK_ADD, IN_MODIFY, IN_MOVED_FROM, IN_MOVED_TO, IN_ONESHOT,
@@ -81,7 +81,7 @@ fn a_whiteout_ends_the_watch_of_what_it_hides() {
         }),
         ..FsConfig::default()
     };
-    let rig = Rig::with(config, Limits::default());
+    let rig = Rig::with(config, QueueLimits::default());
     let reader = rig.open(Api::Inotify);
     rig.watch(&reader, 1, "/d/f", IN_ALL_EVENTS & !super::ACTIVITY);
     rig.unlink("/d/f");

@@ -8,12 +8,11 @@ use agentfs_core::{
     Branch, Caller, Errno, FsConfig, FsCore, HandleId, OpenFlags, RenameFlags, SetTime,
     SubscriptionId, XattrFlags,
 };
-use agentfs_engine::service::{Limits, NodeInterest, WatchService};
+use agentfs_engine::service::{NodeInterest, QueueLimits, WatchService};
 use agentfs_engine::{Api, Counts, Queue, WatchId};
 use agentfs_proto::record::EventRef;
 use agentfs_ring::doorbell::{BellKind, Ringer};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId};
-
 use agentfs_testkit::inotify_oracle::generate::{DIRECTORIES, FILES};
 use agentfs_testkit::inotify_oracle::kernel::{Wd, open_flags};
 use agentfs_testkit::inotify_oracle::op::{
@@ -58,7 +57,7 @@ impl Core {
             branch.write(&caller, handle, b"text").unwrap();
             branch.close(&caller, handle).unwrap();
         }
-        let service = Arc::new(WatchService::new(core.clone(), Limits::default()).unwrap());
+        let service = Arc::new(WatchService::new(core.clone(), QueueLimits::default()).unwrap());
         let subscription = core.subscribe_events(Arc::<WatchService>::clone(&service));
         service.open_session(SESSION, FsCore::MAIN);
         let readers = (0..INSTANCES)

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use agentfs_ring::Capacity;
 use agentfs_testkit::environment::number;
-
-use crate::core::Core;
 use agentfs_testkit::inotify_oracle::generate::sequence;
 use agentfs_testkit::inotify_oracle::kernel::Kernel;
 use agentfs_testkit::inotify_oracle::op::{Answer, INSTANCES, Op};
 use agentfs_testkit::shrink::shrink;
+
+use crate::core::Core;
 
 /// What all sequences met together, to see that they meet anything.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ fn both_readers_get_the_same_records() {
     let failures = Mutex::new(Vec::new());
     let met = Met::default();
     let work = || {
-        let mut kernel = Kernel::new();
+        let mut kernel = Kernel::on_tmpfs();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + sequences || failures.lock().unwrap().len() >= 3 {

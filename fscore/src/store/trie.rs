@@ -362,10 +362,10 @@ mod tests {
 
     /// Dense keys, hashes, and keys that differ in one far bit.
     fn key(random: &mut Random) -> u64 {
-        match random.next() % 3 {
-            0 => random.next() % 200,
-            1 => random.next() % 8 * 0x1111_1111_1111_1111,
-            _ => (1 << (random.next() % 64)) | (random.next() % 4),
+        match random.next_u64() % 3 {
+            0 => random.next_u64() % 200,
+            1 => random.next_u64() % 8 * 0x1111_1111_1111_1111,
+            _ => (1 << (random.next_u64() % 64)) | (random.next_u64() % 4),
         }
     }
 
@@ -377,7 +377,7 @@ mod tests {
             let mut frozen = vec![(map.clone(), model.clone())];
             for step in 0..300 {
                 let key = key(&mut random);
-                match random.next() % 4 {
+                match random.next_u64() % 4 {
                     0 => assert_eq!(map.remove(key), model.remove(&key), "seed {seed}"),
                     1 => {
                         if let Some(value) = map.get_mut(key) {

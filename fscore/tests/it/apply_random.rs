@@ -6,9 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, OpenFlags};
-use tempfile::TempDir;
-
 use agentfs_testkit::random::Random;
+use tempfile::TempDir;
 
 use crate::replay::{operate, random_path};
 use crate::support::{World, get};

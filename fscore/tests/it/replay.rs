@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use agentfs_core::event::Change;
 use agentfs_core::id::NodeId;
 use agentfs_core::{Branch, Caller, FsCore, RenameFlags};
-
 use agentfs_testkit::random::Random;
 
 use crate::support::World;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::{BranchId, SnapshotId};
 use agentfs_core::{Branch, Caller, FsCore, PathChange, Version};
+use agentfs_testkit::fs_oracle::generate::Actor;
+use agentfs_testkit::fs_oracle::op::Step;
+use agentfs_testkit::fs_oracle::walk::{Seen, tree};
+use agentfs_testkit::random::Random;
 
 use crate::difference::{Contents, contents, differing, make};
 use crate::fscore::{Core, filesystem};
 use crate::replica::{Names, Recorder, Replica, by_branch};
 use crate::run::each_seed;
-use agentfs_testkit::fs_oracle::generate::Actor;
-use agentfs_testkit::fs_oracle::op::Step;
-use agentfs_testkit::fs_oracle::walk::{Seen, tree};
-use agentfs_testkit::random::Random;
 
 #[test]
 fn branches_and_snapshots_are_as_separate_as_copies() {
@@ -105,7 +105,7 @@ impl Play {
     fn add_line(&mut self, id: BranchId, mut actor: Actor, past: Vec<Past>, names: Names) {
         let branch = self.fs.branch(id).unwrap();
         actor.closed_all();
-        actor.reseed(self.rng.next());
+        actor.reseed(self.rng.next_u64());
         let seen = look(&branch);
         let core = Core::new(branch, false);
         self.lines.push(Line {
@@ -201,7 +201,7 @@ impl Play {
         self.fs.restore(&root(), line.id, photo.id).unwrap();
         line.actor = photo.actor;
         line.actor.closed_all();
-        line.actor.reseed(self.rng.next());
+        line.actor.reseed(self.rng.next_u64());
         line.past = photo.past;
         line.seen = photo.seen;
     }

@@ -8,12 +8,12 @@ use std::path::Path;
 use agentfs_core::event::ObjectKind;
 use agentfs_core::id::NodeId;
 use agentfs_core::{Caller, FsCore, PathChange, RenameFlags, Version};
+use agentfs_testkit::fs_oracle::op::{Answer, Time};
+use agentfs_testkit::fs_oracle::walk::Seen;
 
 use crate::branches::names_of;
 use crate::fscore::filesystem;
 use crate::replica::Names;
-use agentfs_testkit::fs_oracle::op::{Answer, Time};
-use agentfs_testkit::fs_oracle::walk::Seen;
 
 /// Everything that `Modified` can be about, by node.
 pub(crate) type Contents = BTreeMap<NodeId, Vec<Answer>>;

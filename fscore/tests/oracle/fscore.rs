@@ -5,7 +5,6 @@ use agentfs_core::{
     Access, AllocateFlags, Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay,
     RenameFlags as CoreRename, Result, Seek, SetAttr, SetTime, XattrFlags, file_type,
 };
-
 use agentfs_testkit::fs_oracle::op::{
     Answer, Attr, Inodes, Op, RenameFlags, Special, Stamp, Step, Time, WALKER, Whence, Who, bytes,
 };

@@ -1,11 +1,11 @@
 //! Sequences that once differed, as the random ones were shrunk to.
 
-use libc::{O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDWR, O_TRUNC};
-
-use crate::run::check;
 use agentfs_testkit::fs_oracle::generate::Case;
 use agentfs_testkit::fs_oracle::op::Who::{Alice, Root};
 use agentfs_testkit::fs_oracle::op::{Op, RenameFlags, Special, Stamp, Step, Whence};
+use libc::{O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDWR, O_TRUNC};
+
+use crate::run::check;
 
 #[track_caller]
 fn same(steps: &[Step]) {

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use agentfs_core::FsCore;
-use agentfs_testkit::fs_oracle::seeds;
-
-use crate::fscore::{Core, filesystem};
 use agentfs_testkit::fs_oracle::generate::{Case, Plan};
 use agentfs_testkit::fs_oracle::kernel::Kernel;
 use agentfs_testkit::fs_oracle::op::{Answer, Step, Who};
 use agentfs_testkit::fs_oracle::sandbox::{Sandbox, run_again_as_root_of_a_namespace};
+use agentfs_testkit::fs_oracle::seeds;
 use agentfs_testkit::fs_oracle::shrink::shrink_steps;
 use agentfs_testkit::fs_oracle::walk::everything;
+
+use crate::fscore::{Core, filesystem};
 
 /// Where the two sides differ, in words.
 type Difference = String;

@@ -7,11 +7,11 @@ use std::thread;
 
 use agentfs_core::id::{BranchId, NodeId};
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
+use agentfs_testkit::random::Random;
 
 use crate::branches::names_of;
 use crate::fscore::filesystem;
 use crate::replica::{Names, Recorder, Replica, by_branch};
-use agentfs_testkit::random::Random;
 
 const THREADS: u64 = 4;
 const ROUNDS: u64 = 400;

@@ -1,7 +1,6 @@
 //! Descriptors: copied, closed, and those that the program does not know of.
 
 use agentfs_proto::registration::Registration;
-
 use agentfs_testkit::scripted::{Scripted, event};
 use agentfs_testkit::shim::{Script, scratch};
 

@@ -1,7 +1,6 @@
 //! Threads, children, and processes that end anyhow.
 
 use agentfs_proto::registration::Registration;
-
 use agentfs_testkit::scripted::{Scripted, event};
 use agentfs_testkit::shim::{Script, scratch};
 

@@ -1,7 +1,6 @@
 //! What a program's watches are to the daemon, and their ends.
 
 use agentfs_proto::registration::Registration;
-
 use agentfs_testkit::scripted::{Scripted, device, event};
 use agentfs_testkit::shim::{Script, scratch};
 

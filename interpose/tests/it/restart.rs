@@ -1,7 +1,6 @@
 //! The daemon ends, and another one starts.
 
 use agentfs_proto::registration::Registration;
-
 use agentfs_testkit::scripted::{Scripted, event};
 use agentfs_testkit::shim::{Script, scratch};
 

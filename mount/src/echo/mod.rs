@@ -1,9 +1,9 @@
-//! Changes from elsewhere, told by the kernel itself to everybody who watches a mount.
+//! Replays changes of other origins on a mount, so that the kernel itself notifies every watcher there.
 //!
 //! A thread of ours makes, on the mount, the system call that would have made the change. Its
 //! requests are recognised by the number of that thread and answered without changing anything, and
-//! the kernel tells its watchers, as of any other call. So hear those, too, that no library can be
-//! loaded into.
+//! the kernel notifies its watchers, as of any other call. So the change reaches programs, too, that
+//! the library cannot be preloaded into.
 
 pub(crate) mod open_beneath;
 pub(crate) mod replay;
@@ -24,8 +24,8 @@ use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyEmpty, Reply
 use rustix::fs::{AtFlags, Dev};
 
 use crate::adapter::{Adapter, GENERATION, NEVER};
-use crate::echo::open_beneath::Point;
-use crate::echo::replay::Teller;
+use crate::echo::open_beneath::RootSeen;
+use crate::echo::replay::Replayer;
 use crate::kernel_cache::KernelCache;
 use crate::reply::node;
 
@@ -42,12 +42,12 @@ pub(crate) struct Echo {
     /// while that is being found out.
     thread: AtomicU32,
     probe: Mutex<Probe>,
-    plan: Mutex<Plan>,
+    replies: Mutex<PlannedReplies>,
     turn: Mutex<()>,
 }
 
-/// A name that nobody else knows is looked up once: then the directory in which that was done is the
-/// root of our mount, and whoever asked is us.
+/// A name that nobody else knows, which is looked up once: then the directory in which that was done is
+/// the root of our mount, and the thread that asked is ours.
 #[derive(Debug, Default)]
 struct Probe {
     name: String,
@@ -57,16 +57,17 @@ struct Probe {
 
 /// What our own requests are to be answered.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct PlannedReplies {
     /// What is at a name, or that there is nothing.
     pub(crate) names: Vec<(NodeId, Vec<u8>, Option<Attr>)>,
     /// What is made.
     pub(crate) made: Option<Attr>,
 }
 
-/// Where a mount may be reached: its device, its mount point, and processes that see it there.
+/// Where the root of a mount may be opened: its device, its mount point, and processes that see it
+/// there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach<'a> {
+pub(crate) struct MountPoint<'a> {
     pub(crate) device: Dev,
     pub(crate) point: &'a Path,
     pub(crate) processes: &'a [u32],
@@ -81,87 +82,95 @@ impl Echo {
         Self {
             thread: AtomicU32::new(0),
             probe: Mutex::default(),
-            plan: Mutex::default(),
+            replies: Mutex::default(),
             turn: Mutex::default(),
         }
     }
 
-    /// Whether a request of this thread is ours.
+    /// Returns whether a request of this thread is ours.
     pub(crate) fn is_own(&self, thread: u32) -> bool {
         // Acquire: pairs with the stores in `with`, which come before the thread's requests.
         let own = self.thread.load(Ordering::Acquire);
         own != 0 && own != PROBING && own == thread
     }
 
-    /// Whether a request may be ours.
+    /// Returns whether a request may be ours.
     pub(crate) fn is_busy(&self) -> bool {
         // Acquire: as in `is_own`.
         self.thread.load(Ordering::Acquire) != 0
     }
 
-    /// Has the kernel tell of a change. Returns when it has. Nothing outside of the mount is touched,
-    /// whatever its users put in the way.
+    /// Replays a change, and returns when the kernel has notified its watchers. Nothing outside of the
+    /// mount is touched, whatever its users put in the way.
     ///
     /// # Errors
     ///
     /// `Unsupported` when the mount cannot be reached, `NotFound` when the directory cannot, by a
-    /// path that stays in the mount; otherwise what the system calls say. Nobody was told then.
-    pub(crate) fn tell(
+    /// path that stays in the mount; otherwise the error of the system call. Nobody was notified then.
+    pub(crate) fn replay(
         &self,
         branch: &Branch,
         cache: &KernelCache,
-        reach: Reach<'_>,
+        mount: MountPoint<'_>,
         change: &Change,
     ) -> io::Result<()> {
-        self.with(branch, cache, reach, |teller| teller.tell(change))
+        self.with(branch, cache, mount, |replayer| replayer.replay(change))
     }
 
-    /// Whether our requests on this mount are recognised.
-    pub(crate) fn can_tell(&self, branch: &Branch, cache: &KernelCache, reach: Reach<'_>) -> bool {
-        self.with(branch, cache, reach, |_| Ok(())).is_ok()
+    /// Returns whether our requests on this mount are recognised.
+    pub(crate) fn can_replay(
+        &self,
+        branch: &Branch,
+        cache: &KernelCache,
+        mount: MountPoint<'_>,
+    ) -> bool {
+        self.with(branch, cache, mount, |_| Ok(())).is_ok()
     }
 
     fn with(
         &self,
         branch: &Branch,
         cache: &KernelCache,
-        reach: Reach<'_>,
-        tell: impl FnOnce(&Teller<'_>) -> io::Result<()>,
+        mount: MountPoint<'_>,
+        replay: impl FnOnce(&Replayer<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         let _turn = lock(&self.turn);
         self.thread.store(PROBING, Ordering::Release);
-        let here = std::iter::once(Point::Here(reach.point));
-        let theirs = reach.processes.iter().map(|it| Point::By(*it, reach.point));
+        let here = std::iter::once(RootSeen::FromHere(mount.point));
+        let theirs = mount
+            .processes
+            .iter()
+            .map(|it| RootSeen::FromProcess(*it, mount.point));
         let found = here.chain(theirs).find_map(|point| {
-            let root = open_beneath::root(point, reach.device).ok()?;
+            let root = open_beneath::root(point, mount.device).ok()?;
             Some((self.recognised(&root)?, root))
         });
-        let told = match found {
+        let result = match found {
             Some((thread, root)) => {
                 self.thread.store(thread, Ordering::Release);
-                tell(&Teller {
+                replay(&Replayer {
                     echo: self,
                     branch,
                     cache,
-                    device: reach.device,
+                    device: mount.device,
                     root,
                 })
             }
             None => Err(ErrorKind::Unsupported.into()),
         };
         self.thread.store(0, Ordering::Release);
-        *lock(&self.plan) = Plan::default();
-        told
+        *lock(&self.replies) = PlannedReplies::default();
+        result
     }
 
-    /// What our own requests are to be answered from now on.
-    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan> {
-        lock(&self.plan)
+    /// Locks the answers that our own requests get from now on.
+    pub(crate) fn replies(&self) -> MutexGuard<'_, PlannedReplies> {
+        lock(&self.replies)
     }
 
-    /// The number that this thread has on the mount, if our requests there are recognised: otherwise
-    /// they would be carried out, or would be about something else. The root holds the mount from
-    /// now on, so no other gets its device number.
+    /// Returns the number that this thread has on the mount, if our requests there are recognised:
+    /// otherwise they would be carried out, or would be about something else. The root holds the mount
+    /// from now on, so no other mount gets its device number.
     fn recognised(&self, root: &OwnedFd) -> Option<u32> {
         // Its keys are the system's random numbers.
         let secret = RandomState::new().hash_one(());
@@ -172,13 +181,13 @@ impl Echo {
         };
         // Only its being asked for matters.
         let _: Result<_, _> = rustix::fs::statat(root, name, AtFlags::SYMLINK_NOFOLLOW);
-        // It is 0 for a process that the mount's namespace of processes does not know.
+        // The number is 0 for a process that the mount's namespace of processes does not know.
         std::mem::take(&mut *lock(&self.probe))
             .asked
             .filter(|thread| *thread != 0)
     }
 
-    /// Whether this is the name that only we know, in the root. Then the thread is ours.
+    /// Returns whether this is the name that only we know, in the root. Then the thread is ours.
     fn is_probe(&self, parent: NodeId, name: &OsStr, thread: u32) -> bool {
         // Acquire: as in `is_own`. The mutex guards the name.
         if self.thread.load(Ordering::Acquire) != PROBING {
@@ -195,7 +204,8 @@ impl Echo {
 
 /// Answers to our own requests: nothing may be remembered, because more may have happened since.
 impl Adapter {
-    /// The answer to one of our own lookups; nothing when the name is to be looked up as for anybody.
+    /// Returns the answer to one of our own lookups; `None` when the name is to be looked up as for any
+    /// other program.
     pub(crate) fn echo_lookup(
         &self,
         thread: u32,
@@ -208,8 +218,8 @@ impl Adapter {
                 Err(Errno::from_i32(rustix::io::Errno::CANCELED.raw_os_error()))
             });
         }
-        let plan = lock(&self.echo.plan);
-        let known = plan
+        let replies = lock(&self.echo.replies);
+        let known = replies
             .names
             .iter()
             .find(|(dir, it, _)| *dir == node(parent) && it == name.as_bytes());
@@ -227,7 +237,7 @@ impl Adapter {
     }
 
     pub(crate) fn echo_made(&self, parent: INodeNo, reply: ReplyEntry) {
-        let made = lock(&self.echo.plan).made;
+        let made = lock(&self.echo.replies).made;
         self.echo_entry(parent, made.ok_or(Errno::ESTALE), reply);
     }
 
@@ -235,11 +245,11 @@ impl Adapter {
         let node = node(inode);
         let known = self.branch.getattr(node).ok();
         let planned = || {
-            let plan = lock(&self.echo.plan);
-            let mut all = plan.names.iter().filter_map(|(_, _, attr)| *attr);
+            let replies = lock(&self.echo.replies);
+            let mut all = replies.names.iter().filter_map(|(_, _, attr)| *attr);
             all.find(|attr| attr.node == node)
         };
-        match known.or_else(|| self.cache.ghost(node)).or_else(planned) {
+        match known.or_else(|| self.cache.orphan(node)).or_else(planned) {
             Some(attr) => reply.attr(&NEVER, &self.shown(&attr)),
             None => reply.error(Errno::ESTALE),
         }
@@ -250,7 +260,7 @@ pub(crate) fn echo_opened(reply: ReplyOpen) {
     reply.opened(HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
 }
 
-/// Answers the end of a file that was opened for an echo; gives the reply back for any other.
+/// Answers the closing of a file that was opened for an echo; returns the reply for any other file.
 pub(crate) fn echo_released(file: FileHandle, reply: ReplyEmpty) -> Option<ReplyEmpty> {
     if file == HANDLE {
         reply.ok();

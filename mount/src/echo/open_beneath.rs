@@ -1,7 +1,7 @@
 //! Opens the directories and files of one mount by path, and nothing outside of that mount.
 //!
-//! Whoever works in a mount can put a symbolic link in the place of a directory, or mount something
-//! over it, at any moment. So each descriptor that is returned here was compared with the device of
+//! A program that works in a mount can put a symbolic link in the place of a directory, or mount
+//! something over it, at any moment. So each descriptor that is returned here was compared with the device of
 //! the mount after it was opened, and holds the mount: what is done relative to it stays there.
 //! Opening with `O_PATH` does nothing to what is opened.
 
@@ -25,26 +25,26 @@ const INSIDE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_XDEV);
 
-/// A place where the root of a mount may be found.
+/// A path at which the root of a mount may be found.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Point<'a> {
+pub(crate) enum RootSeen<'a> {
     /// In the mount namespace of this process.
-    Here(&'a Path),
+    FromHere(&'a Path),
     /// As the process of this number sees it.
-    By(u32, &'a Path),
+    FromProcess(u32, &'a Path),
 }
 
 /// Opens what is at a mount point, if it has the device of the mount. It may still be another
 /// directory than the root, or a mount that got the number of one that is gone.
-pub(crate) fn root(point: Point<'_>, device: Dev) -> io::Result<OwnedFd> {
+pub(crate) fn root(point: RootSeen<'_>, device: Dev) -> io::Result<OwnedFd> {
     let opened = match point {
-        Point::Here(path) => {
+        RootSeen::FromHere(path) => {
             let how = ResolveFlags::NO_MAGICLINKS;
             openat2(CWD, path, DIRECTORY, Mode::empty(), how).or_else(|errno| {
                 if_missing(errno, || openat(CWD, path, DIRECTORY, Mode::empty()))
             })?
         }
-        Point::By(process, path) => {
+        RootSeen::FromProcess(process, path) => {
             let theirs = format!("/proc/{process}/root");
             let theirs = openat(CWD, theirs, DIRECTORY, Mode::empty())?;
             let below = path.strip_prefix("/").unwrap_or(path);
@@ -54,7 +54,7 @@ pub(crate) fn root(point: Point<'_>, device: Dev) -> io::Result<OwnedFd> {
             })?
         }
     };
-    known(opened, device)
+    of_device(opened, device)
 }
 
 /// Opens the directory that is a node, by its path in the mount. `NotFound` when another object is
@@ -74,15 +74,15 @@ pub(crate) fn dir(root: &OwnedFd, device: Dev, path: &[u8], node: NodeId) -> io:
     Ok(opened)
 }
 
-/// The object that has a name in a directory of the mount, itself: neither where it leads to nor what
-/// is mounted on it.
+/// Opens the object that has a name in a directory of the mount, itself: neither where it leads to nor
+/// what is mounted on it.
 pub(crate) fn object(dir: &OwnedFd, device: Dev, name: &[u8]) -> io::Result<OwnedFd> {
     let opened = openat2(dir, name, OBJECT, Mode::empty(), INSIDE)
         .or_else(|errno| if_missing(errno, || stepwise(dir, device, name, OBJECT)))?;
-    known(opened, device)
+    of_device(opened, device)
 }
 
-/// Whether something is mounted on a name.
+/// Returns whether something is mounted on a name.
 pub(crate) fn is_covered(dir: &OwnedFd, device: Dev, name: &[u8]) -> bool {
     match object(dir, device, name) {
         Ok(_) => false,
@@ -103,8 +103,8 @@ pub(crate) fn for_writing(object: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// Gives a descriptor back if it is of this device.
-fn known(opened: OwnedFd, device: Dev) -> io::Result<OwnedFd> {
+/// Returns a descriptor if it is of this device.
+fn of_device(opened: OwnedFd, device: Dev) -> io::Result<OwnedFd> {
     if identity(&opened)?.0 == device {
         Ok(opened)
     } else {
@@ -112,7 +112,7 @@ fn known(opened: OwnedFd, device: Dev) -> io::Result<OwnedFd> {
     }
 }
 
-/// Device and inode number, as the kernel has them: a server is not asked.
+/// Returns device and inode number as the kernel has them: a server is not asked.
 fn identity(opened: impl AsFd) -> io::Result<(Dev, u64)> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let seen = rustix::fs::statx(opened, "", flags, StatxFlags::INO)?;
@@ -120,7 +120,7 @@ fn identity(opened: impl AsFd) -> io::Result<(Dev, u64)> {
     Ok((device, seen.stx_ino))
 }
 
-/// Another way for kernels before 5.6, and where a filter of system calls forbids openat2.
+/// Tries another way on kernels before 5.6, and where a filter of system calls forbids openat2.
 fn if_missing<T>(errno: Errno, other: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
     match errno {
         Errno::NOSYS | Errno::PERM => other(),
@@ -128,7 +128,7 @@ fn if_missing<T>(errno: Errno, other: impl FnOnce() -> Result<T, Errno>) -> Resu
     }
 }
 
-/// One component after the other: none of them is a symbolic link, and each is of the device.
+/// Opens one component after the other: none of them is a symbolic link, and each is of the device.
 fn stepwise(root: &OwnedFd, device: Dev, path: &[u8], last: OFlags) -> Result<OwnedFd, Errno> {
     let mut at: Option<OwnedFd> = None;
     let mut rest = path.split(|byte| *byte == b'/').peekable();

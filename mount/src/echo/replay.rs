@@ -1,4 +1,4 @@
-//! The system calls that would have made a change, on the mount where it is to be told.
+//! Makes the system call that would have made a change, on the mount where it is replayed.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -11,14 +11,14 @@ use agentfs_core::{Attr, Branch, Caller};
 use rustix::fs::{AtFlags, Dev, Mode, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::echo::open_beneath;
-use crate::echo::{Echo, Plan};
+use crate::echo::{Echo, PlannedReplies};
 use crate::kernel_cache::KernelCache;
 
 /// How often a name is taken out of the kernel's cache when somebody looks it up just then.
 const ATTEMPTS: usize = 8;
 
-/// One who tells of a change on one mount, the root of which it holds.
-pub(crate) struct Teller<'a> {
+/// Replays changes on one mount, the root of which it holds.
+pub(crate) struct Replayer<'a> {
     pub(crate) echo: &'a Echo,
     pub(crate) branch: &'a Branch,
     pub(crate) cache: &'a KernelCache,
@@ -26,14 +26,14 @@ pub(crate) struct Teller<'a> {
     pub(crate) root: OwnedFd,
 }
 
-/// A directory of the mount, and a name in it.
-struct Spot<'a> {
+/// A name, with its directory on the mount opened.
+struct OpenedPlace<'a> {
     dir: OwnedFd,
     at: &'a Place,
 }
 
-impl Teller<'_> {
-    pub(crate) fn tell(&self, change: &Change) -> io::Result<()> {
+impl Replayer<'_> {
+    pub(crate) fn replay(&self, change: &Change) -> io::Result<()> {
         match change {
             Change::Created { node, at, .. } => self.created(node, at),
             Change::Removed { node, at } => self.removed(node, at),
@@ -87,29 +87,34 @@ impl Teller<'_> {
     }
 
     /// Opens the directory of a place. It may have another path by now.
-    fn spot<'p>(&self, at: &'p Place) -> io::Result<Spot<'p>> {
+    fn open_place<'p>(&self, at: &'p Place) -> io::Result<OpenedPlace<'p>> {
         let open = |path: &[u8]| open_beneath::dir(&self.root, self.device, path, at.parent);
         let dir = open(&at.dir).or_else(|error| {
             let moved = self.branch.path_of(at.parent);
             let moved = moved.filter(|it| it.as_os_str().as_bytes() != &*at.dir);
             open(moved.ok_or(error)?.as_os_str().as_bytes())
         })?;
-        Ok(Spot { dir, at })
+        Ok(OpenedPlace { dir, at })
     }
 
-    /// Says what the kernel shall believe to be at a name. To forget a name takes away what is
-    /// mounted on it, so nothing may be.
-    fn pretend(&self, names: &[(&Spot<'_>, Option<Attr>)], made: Option<Attr>) -> io::Result<()> {
-        for (spot, _) in names {
-            if open_beneath::is_covered(&spot.dir, self.device, &spot.at.name) {
+    /// Sets what the kernel's requests for these names are answered, and what a request that makes an
+    /// object is. The kernel has to forget the names, which would take away what is mounted on one, so
+    /// nothing may be.
+    fn plan_replies(
+        &self,
+        names: &[(&OpenedPlace<'_>, Option<Attr>)],
+        made: Option<Attr>,
+    ) -> io::Result<()> {
+        for (place, _) in names {
+            if open_beneath::is_covered(&place.dir, self.device, &place.at.name) {
                 return Err(ErrorKind::ResourceBusy.into());
             }
         }
         let names: Vec<_> = names
             .iter()
-            .map(|(Spot { at, .. }, attr)| (at.parent, at.name.to_vec(), *attr))
+            .map(|(OpenedPlace { at, .. }, attr)| (at.parent, at.name.to_vec(), *attr))
             .collect();
-        *self.echo.plan() = Plan {
+        *self.echo.replies() = PlannedReplies {
             names: names.clone(),
             made,
         };
@@ -117,54 +122,54 @@ impl Teller<'_> {
         Ok(())
     }
 
-    /// It asks for the names, then.
+    /// Makes the kernel forget the names, so that it asks for them.
     fn forget(&self, names: Vec<(NodeId, Vec<u8>, Option<Attr>)>) {
         for (parent, name, _) in names {
             self.cache.forget_name(parent, &name);
         }
     }
 
-    /// Again, while somebody else looks the names up in between.
-    fn attempt(&self, mut call: impl FnMut() -> rustix::io::Result<()>) -> io::Result<()> {
-        let mut told = call();
+    /// Makes a call, and again while other programs look the names up in between.
+    fn retry(&self, mut call: impl FnMut() -> rustix::io::Result<()>) -> io::Result<()> {
+        let mut result = call();
         for _ in 1..ATTEMPTS {
-            match told {
+            match result {
                 Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOENT) => {}
                 other => return Ok(other?),
             }
-            let names = self.echo.plan().names.clone();
+            let names = self.echo.replies().names.clone();
             self.forget(names);
-            told = call();
+            result = call();
         }
-        Ok(told?)
+        Ok(result?)
     }
 
-    /// The object as it is, or as it was.
+    /// Returns the attributes of an object as they are, or as they were.
     fn attr(&self, node: &NodeRef) -> Attr {
         let known = self.branch.getattr(node.id).ok();
         known
-            .or_else(|| self.cache.ghost(node.id))
+            .or_else(|| self.cache.orphan(node.id))
             .unwrap_or_else(|| vanished(node))
     }
 
-    /// Opens what has the name, and has it be the object, of which another, or none, may be in its
-    /// place by now.
+    /// Opens the object by its name, which another object, or none, may have by now: the kernel is
+    /// answered that it is this one.
     fn object(&self, node: &NodeRef, at: &Place) -> io::Result<OwnedFd> {
-        let spot = self.spot(at)?;
+        let place = self.open_place(at)?;
         let found = self.branch.lookup(&Caller::root(), at.parent, &at.name);
         if !found.is_ok_and(|attr| attr.node == node.id) {
-            self.pretend(&[(&spot, Some(self.attr(node)))], None)?;
+            self.plan_replies(&[(&place, Some(self.attr(node)))], None)?;
         }
-        open_beneath::object(&spot.dir, self.device, &at.name)
+        open_beneath::object(&place.dir, self.device, &at.name)
     }
 
     fn created(&self, made: &NodeRef, at: &Place) -> io::Result<()> {
-        let spot = self.spot(at)?;
+        let place = self.open_place(at)?;
         let attr = self.attr(made);
-        self.pretend(&[(&spot, None)], Some(attr))?;
-        let (dir, name) = (&spot.dir, &*at.name);
+        self.plan_replies(&[(&place, None)], Some(attr))?;
+        let (dir, name) = (&place.dir, &*at.name);
         let mode = Mode::from_raw_mode(attr.mode & 0o777);
-        self.attempt(|| match made.kind {
+        self.retry(|| match made.kind {
             ObjectKind::Directory => rustix::fs::mkdirat(dir, name, mode),
             ObjectKind::Symlink => rustix::fs::symlinkat("-", dir, name),
             ObjectKind::File
@@ -179,19 +184,19 @@ impl Teller<'_> {
     }
 
     fn removed(&self, gone: &NodeRef, at: &Place) -> io::Result<()> {
-        let spot = self.spot(at)?;
+        let place = self.open_place(at)?;
         let is_dir = gone.kind.is_dir();
         let attr = Attr {
             nlink: if is_dir { 2 } else { gone.nlink + 1 },
             ..self.attr(gone)
         };
-        self.pretend(&[(&spot, Some(attr))], None)?;
+        self.plan_replies(&[(&place, Some(attr))], None)?;
         let flags = if is_dir {
             AtFlags::REMOVEDIR
         } else {
             AtFlags::empty()
         };
-        self.attempt(|| rustix::fs::unlinkat(&spot.dir, &*at.name, flags))
+        self.retry(|| rustix::fs::unlinkat(&place.dir, &*at.name, flags))
     }
 
     fn renamed(
@@ -201,7 +206,7 @@ impl Teller<'_> {
         to: &Place,
         how: &RenameHow,
     ) -> io::Result<()> {
-        let (old, new) = (self.spot(from)?, self.spot(to)?);
+        let (old, new) = (self.open_place(from)?, self.open_place(to)?);
         let (target, flags) = match how {
             RenameHow::Free => (None, RenameFlags::empty()),
             RenameHow::Replaced(other) => {
@@ -217,14 +222,15 @@ impl Teller<'_> {
             RenameHow::ExchangeSecond(_) => return Ok(()),
         };
         let attr = self.attr(moved);
-        self.pretend(&[(&old, Some(attr)), (&new, target)], None)?;
-        self.attempt(|| {
+        self.plan_replies(&[(&old, Some(attr)), (&new, target)], None)?;
+        self.retry(|| {
             let (old, new) = (&old.dir, &new.dir);
             rustix::fs::renameat_with(old, &*from.name, new, &*to.name, flags)
         })
     }
 
-    /// Sets times, which the answer leaves as they are: modified, or attributes changed.
+    /// Sets times, which the answer leaves as they are; the kernel notifies that the object was modified
+    /// or that its attributes changed.
     fn times(&self, node: &NodeRef, at: &Place, atime: i64, mtime: i64) -> io::Result<()> {
         let object = self.object(node, at)?;
         let time = |tv_nsec: i64| Timespec { tv_sec: 1, tv_nsec };
@@ -247,7 +253,7 @@ impl Teller<'_> {
     }
 }
 
-/// An object of which nothing is left but its number.
+/// Returns attributes for an object of which nothing is left but its number.
 fn vanished(node: &NodeRef) -> Attr {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

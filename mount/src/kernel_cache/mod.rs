@@ -1,7 +1,7 @@
 //! What the kernel may remember of a branch through one mount, and how it is made to forget.
 //!
-//! Names and attributes are answered with long lifetimes, so a change that comes from elsewhere has
-//! to be taken out of the kernel's caches. What the kernel guards by itself:
+//! Names and attributes are answered with long lifetimes, so what a change of another origin made wrong
+//! has to be taken out of the kernel's caches. What the kernel guards by itself:
 //!
 //! * *Names and listings*: the kernel looks up and lists under the lock of the directory, and
 //!   invalidating an entry takes that lock (`fs/fuse/dir.c: fuse_reverse_inval_entry`), so it comes
@@ -13,8 +13,8 @@
 //! What is left is an answer that makes a new inode, and is on its way while the change happens: to
 //! invalidate an inode that does not exist yet does nothing. Hence every such answer is
 //! [admitted](KernelCache::admit): the node is registered first and looked at again if anything was
-//! invalidated since, and who invalidates a node registered since the last time first waits for the
-//! lock of the directory through which it was answered.
+//! invalidated since, and the invalidation of a node that was registered since the last one first
+//! waits for the lock of the directory through which the node was answered.
 //!
 //! One instant is the kernel's own: it declares attributes fresh before it has copied all of them
 //! (`fuse_change_attributes_common`), and stat does not lock. A stat on another processor at that
@@ -36,7 +36,7 @@ use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime, Shown, Stamp};
 use fuser::{INodeNo, Notifier};
 
 use crate::convert::nanos;
-use crate::kernel_cache::page_versions::Pages;
+use crate::kernel_cache::page_versions::PageVersion;
 
 /// Shards of the table of known nodes: more than there are worker threads.
 const SHARDS: usize = 16;
@@ -45,7 +45,7 @@ const SHARDS: usize = 16;
 /// harms nothing if it is there.
 const NO_NAME: &str = "\u{1}";
 
-/// Which invalidations an answer may have missed: see [`KernelCache::mark`].
+/// How many invalidations there were before an answer was looked for: see [`KernelCache::mark`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark(u64);
 
@@ -53,9 +53,9 @@ pub(crate) struct Mark(u64);
 pub(crate) struct KernelCache {
     mount: MountId,
     notifier: OnceLock<Notifier>,
-    /// Changes from elsewhere that were or are being invalidated.
+    /// Changes of other origins that were or are being invalidated.
     changes: AtomicU64,
-    known: [Mutex<HashMap<NodeId, Known>>; SHARDS],
+    nodes: [Mutex<HashMap<NodeId, CachedNode>>; SHARDS],
     /// Opens at which the kernel drops older pages and may not have done so yet.
     pub(crate) openings: AtomicUsize,
     /// Held by the one request that waits until pages are dropped.
@@ -64,18 +64,18 @@ pub(crate) struct KernelCache {
 
 /// A node that the kernel has, or is about to have.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct CachedNode {
     /// Answers that named it, less what the kernel forgot.
     lookups: u64,
     /// The directory of the last such answer, until the kernel has certainly taken it in.
     arriving_in: Option<NodeId>,
-    /// How a removed object was, for who still stands in it (`O_PATH`, a working directory) or has
-    /// it open as a directory.
-    ghost: Option<Box<Attr>>,
+    /// The attributes of a removed object, which programs may still have as their working directory, or
+    /// open as a directory or with `O_PATH`.
+    orphan: Option<Box<Attr>>,
     /// The version of the host's file that was answered last.
     pub(crate) version: Option<Stamp>,
     /// The pages of a file that the branch shows as the host has it.
-    pub(crate) pages: Option<Box<Pages>>,
+    pub(crate) pages: Option<Box<PageVersion>>,
 }
 
 impl KernelCache {
@@ -84,7 +84,7 @@ impl KernelCache {
             mount,
             notifier: OnceLock::new(),
             changes: AtomicU64::new(0),
-            known: std::array::from_fn(|_| Mutex::default()),
+            nodes: std::array::from_fn(|_| Mutex::default()),
             openings: AtomicUsize::new(0),
             dropping: Mutex::new(()),
         }
@@ -94,9 +94,9 @@ impl KernelCache {
         self.mount
     }
 
-    /// From here on there is a kernel that remembers.
+    /// Sets how the kernel is made to forget: from now on there is one that remembers.
     pub(crate) fn connect(&self, notifier: Notifier) {
-        // Called once, by who made the session.
+        // Called once, when the session is made.
         drop(self.notifier.set(notifier));
     }
 
@@ -104,9 +104,9 @@ impl KernelCache {
         self.notifier.get()
     }
 
-    pub(crate) fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, Known>> {
+    pub(crate) fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, CachedNode>> {
         let index = usize::try_from(node.0).unwrap_or_default() % SHARDS;
-        self.known[index]
+        self.nodes[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,12 +115,13 @@ impl KernelCache {
         node == NodeId::ROOT || self.shard(node).contains_key(&node)
     }
 
-    /// Taken before the branch is asked for what will be [admitted](Self::admit).
+    /// Returns the mark for an answer that will be [admitted](Self::admit). Called before the branch is
+    /// asked for it.
     pub(crate) fn mark(&self) -> Mark {
         Mark(self.changes.load(Ordering::SeqCst))
     }
 
-    /// Counts an answer that names a node of `parent`, and gives its attributes as they may be
+    /// Counts an answer that names a node of `parent`, and returns its attributes as they may be
     /// answered.
     pub(crate) fn admit(&self, mark: Mark, branch: &Branch, parent: NodeId, shown: Shown) -> Shown {
         let node = shown.attr.node;
@@ -129,16 +130,16 @@ impl KernelCache {
             let known = shard.entry(node).or_default();
             known.lookups += 1;
             known.arriving_in = Some(parent);
-            known.ghost = None;
+            known.orphan = None;
         }
-        // Who invalidates counts first and looks for the node then. So either it finds the node, or
-        // its count is seen here; and the change it was about is in what is read now.
+        // An invalidation counts first and looks for the node then. So either it finds the node, or
+        // its count is seen here; and the change that it was about is in what is read now.
         let shown = if self.changes.load(Ordering::SeqCst) == mark.0 {
             shown
         } else {
             branch.show_node(node).unwrap_or(shown)
         };
-        self.answering(&shown);
+        self.before_attributes_reply(&shown);
         shown
     }
 
@@ -155,25 +156,25 @@ impl KernelCache {
     }
 
     /// Remembers an object that is gone from the branch while the kernel still has it.
-    pub(crate) fn keep_ghost(&self, attr: &Attr) {
+    pub(crate) fn keep_orphan(&self, attr: &Attr) {
         if let Some(known) = self.shard(attr.node).get_mut(&attr.node) {
-            known.ghost = Some(Box::new(Attr { nlink: 0, ..*attr }));
+            known.orphan = Some(Box::new(Attr { nlink: 0, ..*attr }));
         }
     }
 
-    pub(crate) fn ghost(&self, node: NodeId) -> Option<Attr> {
-        self.shard(node).get(&node)?.ghost.as_deref().copied()
+    pub(crate) fn orphan(&self, node: NodeId) -> Option<Attr> {
+        self.shard(node).get(&node)?.orphan.as_deref().copied()
     }
 
     /// Changes what is remembered of a removed object, as the kernel allowed it.
-    pub(crate) fn change_ghost(&self, node: NodeId, set: &SetAttr) -> Option<Attr> {
+    pub(crate) fn change_orphan(&self, node: NodeId, set: &SetAttr) -> Option<Attr> {
         let now = nanos(SystemTime::now());
         let moment = |time| match time {
             SetTime::Now => now,
             SetTime::To(moment) => moment,
         };
         let mut shard = self.shard(node);
-        let attr = shard.get_mut(&node)?.ghost.as_deref_mut()?;
+        let attr = shard.get_mut(&node)?.orphan.as_deref_mut()?;
         attr.mode = set.mode.unwrap_or(attr.mode);
         attr.uid = set.uid.unwrap_or(attr.uid);
         attr.gid = set.gid.unwrap_or(attr.gid);
@@ -183,8 +184,8 @@ impl KernelCache {
         Some(*attr)
     }
 
-    /// Makes the kernel forget what a change elsewhere made wrong. When it returns, whoever asks
-    /// sees the change.
+    /// Makes the kernel forget what a change of another origin made wrong. When it returns, every
+    /// program that looks sees the change.
     ///
     /// May wait for locks that requests in flight hold, so it must not be called by a thread whose
     /// answer the kernel waits for. Another thread has to be there to answer them.
@@ -268,7 +269,7 @@ impl KernelCache {
     pub(crate) fn forget_all(&self, branch: &Branch) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let mut nodes = vec![NodeId::ROOT];
-        for shard in &self.known {
+        for shard in &self.nodes {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             nodes.extend(shard.keys());
         }
@@ -301,7 +302,7 @@ impl KernelCache {
         known.arriving_in = Some(parent);
     }
 
-    /// Waits for whoever has the inode locked now.
+    /// Waits until the inode is not locked by those who have it locked now.
     pub(crate) fn wait_for(&self, node: NodeId) {
         if let Some(notifier) = self.notifier.get() {
             let waited = notifier.inval_entry(INodeNo(node.0), OsStr::new(NO_NAME));
@@ -311,7 +312,7 @@ impl KernelCache {
         }
     }
 
-    /// A name, and the listing and the attributes of its directory. The kernel has nothing of a
+    /// Drops a name, and the listing and the attributes of its directory. The kernel has nothing of a
     /// directory that it does not have.
     fn drop_entry(&self, place: &Place) {
         let Some(notifier) = self.notifier.get() else {
@@ -330,7 +331,7 @@ impl KernelCache {
         self.drop_inode(node, -1);
     }
 
-    /// The pages and the attributes of a node. The caller must not hold up an answer.
+    /// Drops the pages and the attributes of a node. The caller must not hold up an answer.
     pub(crate) fn drop_content(&self, node: NodeId) {
         self.drop_inode(node, 0);
     }
@@ -352,8 +353,8 @@ impl KernelCache {
     }
 }
 
-/// What the kernel does not have is no error; otherwise only a connection that ended gives one, and
-/// with it went the caches.
+/// Logs the error of an invalidation. What the kernel does not have is no error; otherwise only a
+/// connection that ended gives one, and with it went the caches.
 pub(crate) fn report(result: std::io::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "the kernel did not take an invalidation");

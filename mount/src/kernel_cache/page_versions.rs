@@ -1,9 +1,9 @@
-//! Of which version the pages are that the kernel may hold of a file that the branch shows as the
-//! host has it.
+//! The versions of the pages that the kernel may hold, for files that the branch shows as the host has
+//! them.
 //!
-//! A change that is told is invalidated. A change that is not told is found when somebody opens the
-//! file, or asks for its attributes: the host is looked at in these requests anyway. When the version
-//! is another than that of the pages, the kernel is made to drop them: at an open by the answer
+//! A change that is emitted is invalidated. A change that is not emitted is found when a program opens
+//! the file, or asks for its attributes: the host is looked at in these requests anyway. When the
+//! version is another than that of the pages, the kernel is made to drop them: at an open by the answer
 //! (no `FOPEN_KEEP_CACHE`), else by an invalidation. So pages are always of the version remembered
 //! here or, where the host changed the file while it is open, of later ones. What was open before
 //! goes on with the pages that are there until then, as on NFS.
@@ -23,9 +23,9 @@ use crate::kernel_cache::{KernelCache, report};
 /// another that looks the same.
 const GRAIN: Duration = Duration::from_secs(2);
 
-/// The pages of a file.
+/// The version of the pages of a file.
 #[derive(Debug)]
-pub(crate) struct Pages {
+pub(crate) struct PageVersion {
     of: Stamp,
     /// Whether a later version would certainly look different.
     is_settled: bool,
@@ -34,16 +34,16 @@ pub(crate) struct Pages {
     opening: Option<HandleId>,
 }
 
-/// What the answer to an open has to do.
+/// What the answer to an open has to say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Opening {
+pub(crate) struct OpenReply {
     /// Whether the kernel may keep its pages.
     pub(crate) keeps_pages: bool,
     /// Whether the kernel may have attributes of another version.
     pub(crate) is_outdated: bool,
 }
 
-impl Opening {
+impl OpenReply {
     pub(crate) fn flags(self) -> FopenFlags {
         if self.keeps_pages {
             FopenFlags::FOPEN_KEEP_CACHE
@@ -59,11 +59,16 @@ fn is_settled(version: &Stamp) -> bool {
 }
 
 impl KernelCache {
-    /// Notes that a file of this version was opened; of none, if the branch has its own content.
-    pub(crate) fn opened(&self, node: NodeId, handle: HandleId, version: Option<Stamp>) -> Opening {
+    /// Notes that a file of this version was opened; `None` if the branch has its own content.
+    pub(crate) fn opened(
+        &self,
+        node: NodeId,
+        handle: HandleId,
+        version: Option<Stamp>,
+    ) -> OpenReply {
         let mut shard = self.shard(node);
         let Some(known) = shard.get_mut(&node) else {
-            return Opening {
+            return OpenReply {
                 keeps_pages: version.is_none(),
                 is_outdated: true,
             };
@@ -71,7 +76,7 @@ impl KernelCache {
         let is_outdated = known.version != version;
         let Some(version) = version else {
             self.no_longer_opening(known.pages.take());
-            return Opening {
+            return OpenReply {
                 keeps_pages: true,
                 is_outdated,
             };
@@ -79,7 +84,7 @@ impl KernelCache {
         let keeps_pages = match &mut known.pages {
             Some(pages) if pages.of == version && pages.is_settled => pages.opening.is_none(),
             old => {
-                let pages = Box::new(Pages {
+                let pages = Box::new(PageVersion {
                     of: version,
                     is_settled: is_settled(&version),
                     opening: Some(handle),
@@ -89,14 +94,14 @@ impl KernelCache {
                 false
             }
         };
-        Opening {
+        OpenReply {
             keeps_pages,
             is_outdated,
         }
     }
 
-    /// A request came with a handle: its open is over, and older pages are dropped.
-    pub(crate) fn heard_of(&self, node: NodeId, handle: HandleId) {
+    /// Notes a request with this handle: its open is over, and older pages are dropped.
+    pub(crate) fn note_request(&self, node: NodeId, handle: HandleId) {
         if self.openings.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -111,13 +116,13 @@ impl KernelCache {
     }
 
     /// Keeps count of openings that are not waited for any more.
-    pub(crate) fn no_longer_opening(&self, pages: Option<Box<Pages>>) {
+    pub(crate) fn no_longer_opening(&self, pages: Option<Box<PageVersion>>) {
         if pages.is_some_and(|pages| pages.opening.is_some()) {
             self.openings.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// The version of the pages that the kernel may have, if they are of the host's file.
+    /// Returns the version of the pages that the kernel may have, if they are of the host's file.
     pub(crate) fn version_of_pages(&self, node: NodeId) -> Option<Stamp> {
         let shard = self.shard(node);
         Some(shard.get(&node)?.pages.as_ref()?.of)
@@ -129,7 +134,7 @@ impl KernelCache {
     ///
     /// Waits for reads that are under way, which other threads answer: one thread at a time, so that
     /// there is another. Else the next answer does it.
-    pub(crate) fn answering(&self, shown: &Shown) {
+    pub(crate) fn before_attributes_reply(&self, shown: &Shown) {
         let node = shown.attr.node;
         let is_old = {
             let mut shard = self.shard(node);
@@ -197,9 +202,9 @@ mod tests {
             assert!(!keeps(1, Some(old)));
             // The first open may not be over.
             assert!(!keeps(2, Some(old)));
-            cache.heard_of(NODE, HandleId(2));
+            cache.note_request(NODE, HandleId(2));
             assert!(!keeps(3, Some(old)));
-            cache.heard_of(NODE, HandleId(1));
+            cache.note_request(NODE, HandleId(1));
             assert!(keeps(4, Some(old)));
             assert!(keeps(5, Some(old)));
         }
@@ -213,7 +218,7 @@ mod tests {
         for handle in 1..4 {
             let opening = cache.opened(NODE, HandleId(handle), Some(now));
             assert!(!opening.keeps_pages);
-            cache.heard_of(NODE, HandleId(handle));
+            cache.note_request(NODE, HandleId(handle));
         }
     }
 

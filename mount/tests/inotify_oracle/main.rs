@@ -1,12 +1,65 @@
-//! The kernel on both sides: what a program hears on a mount is what it hears on a tmpfs.
+//! The kernel on both sides: a program without the library gets the same from inotify on a mount as on
+//! a tmpfs.
 //!
-//! The operations, their generator and the tmpfs are those of the engine's oracle, whose variables
-//! `AGENTFS_ORACLE_SEQUENCES` and `AGENTFS_ORACLE_SEED` count here too.
+//! `AGENTFS_ORACLE_SEQUENCES`, of which every tenth runs, and `AGENTFS_ORACLE_SEED` choose the
+//! sequences, as they do for the engine's oracle.
 #![cfg(target_os = "linux")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test fails by panicking; operations are handed on from function to function"
-)]
 
-mod mounted;
+use agentfs_core::{FsConfig, FsCore};
+use agentfs_mount::{MountOptions, Mounts};
+use agentfs_testkit::environment::{can_mount, number};
+use agentfs_testkit::inotify_oracle::generate::sequence;
+use agentfs_testkit::inotify_oracle::kernel::Kernel;
+use agentfs_testkit::inotify_oracle::op::{Answer, INSTANCES, Op};
+use agentfs_testkit::shrink::shrink;
+
+type Difference = (usize, Op, Answer, Answer);
+
+fn compare(tmpfs: &mut Kernel, mounted: &mut Kernel, ops: &[Op]) -> Result<usize, Box<Difference>> {
+    let (mut expected, mut got) = (tmpfs.start(), mounted.start());
+    let read_all = (0..INSTANCES).map(|instance| Op::Drain {
+        instance,
+        room: 65_536,
+    });
+    let mut heard = 0;
+    for (step, op) in ops.iter().copied().chain(read_all).enumerate() {
+        let ((expected, _), (got, _)) = (expected.run(op), got.run(op));
+        if expected != got {
+            return Err(Box::new((step, op, expected, got)));
+        }
+        if let Answer::Records(records) = got {
+            heard += records.len();
+        }
+    }
+    Ok(heard)
+}
+
+#[test]
+fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
+    if !can_mount(agentfs_mount::check_device()) {
+        return;
+    }
+    let fs = FsCore::new(FsConfig::default()).unwrap();
+    let mounts = Mounts::new(&fs).unwrap();
+    let point = tempfile::tempdir().unwrap();
+    let options = MountOptions::default();
+    let _mount = mounts.mount(FsCore::MAIN, point.path(), &options).unwrap();
+    let (mut tmpfs, mut mounted) = (Kernel::on_tmpfs(), Kernel::below(point.path()));
+    let first = number("AGENTFS_ORACLE_SEED").unwrap_or(1);
+    let sequences = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(10_000) / 10;
+    let mut heard = 0;
+    for seed in first..first + sequences.max(1) {
+        let ops = sequence(seed);
+        match compare(&mut tmpfs, &mut mounted, &ops) {
+            Ok(records) => heard += records,
+            // As in the comparison with our own reader: a look into /proc is no mistake.
+            Err(_) if (0..3).all(|_| compare(&mut tmpfs, &mut mounted, &ops).is_ok()) => {}
+            Err(_) => {
+                let small = shrink(ops, |ops| compare(&mut tmpfs, &mut mounted, ops).is_err());
+                let difference = compare(&mut tmpfs, &mut mounted, &small);
+                panic!("seed {seed}\n{small:#?}\n{difference:#?}");
+            }
+        }
+    }
+    assert!(heard > 0, "nothing was heard");
+}

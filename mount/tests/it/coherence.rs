@@ -1,4 +1,4 @@
-//! Whoever heard of a change sees it, on every mount, whoever made it.
+//! A program that was notified of a change sees it, on every mount, whoever made it.
 //!
 //! Writers change items through two mounts of one branch and by direct requests; every item goes
 //! through versions that are counted when a change is asked for and when its event is delivered. A
@@ -17,9 +17,9 @@ use agentfs_core::event::{Change, Envelope, EventKind, EventSink};
 use agentfs_core::id::Seq;
 use agentfs_core::{Branch, Caller, OpenFlags, RenameFlags};
 use agentfs_mount::Settler;
+use agentfs_testkit::random::Random;
 
 use crate::support::{Fixture, Mounted};
-use agentfs_testkit::random::Random;
 
 /// For an event that must come.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! Changes from elsewhere, as the kernel tells them to any watcher on the mount.
+//! Changes of other origins, of which the kernel notifies every watcher on the mount.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -101,7 +101,7 @@ impl World {
         std::mem::take(&mut *self.outside.0.lock().unwrap())
     }
 
-    /// Has everything told that was done outside since the last time.
+    /// Replays everything that was done outside since the last time.
     fn echo(&self) {
         let changes = self.changes();
         let mount = self.mounted.handle.info().id;
@@ -109,7 +109,7 @@ impl World {
             self.fixture
                 .mounts
                 .echoes()
-                .tell(mount, &[], &change)
+                .replay(mount, &[], &change)
                 .unwrap();
         }
         assert_eq!(self.changes(), [], "an echo changes nothing");

@@ -1,4 +1,4 @@
-//! An echo stays in its mount, whatever those who work there put in the way.
+//! An echo stays in its mount, whatever the programs there put in the way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,7 +81,7 @@ fn told_changes(w: &World) -> Vec<Change> {
 
 fn tell(w: &World, change: &Change) -> std::io::Result<()> {
     let mount = w.mounted.handle.info().id;
-    w.fixture.mounts.echoes().tell(mount, &[], change)
+    w.fixture.mounts.echoes().replay(mount, &[], change)
 }
 
 #[test]

@@ -9,11 +9,11 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use agentfs_testkit::random::Random;
 use memmap2::MmapOptions;
 use rustix::fs::FallocateFlags;
 
 use crate::support::{Fixture, program};
-use agentfs_testkit::random::Random;
 
 /// The largest file, as fsx has it by default.
 const MAX: u64 = 256 * 1024;
@@ -121,7 +121,7 @@ impl Exercise {
 
     fn write(&mut self) {
         let (start, length) = self.range();
-        let byte = self.rng.next().to_le_bytes()[0];
+        let byte = self.rng.next_u64().to_le_bytes()[0];
         let data: Vec<u8> = (0..length)
             .map(|at| byte.wrapping_add(at.to_le_bytes()[0]))
             .collect();
@@ -154,7 +154,7 @@ impl Exercise {
 
     fn write_map(&mut self) {
         if let Some((start, length)) = self.range_inside() {
-            let byte = self.rng.next().to_le_bytes()[0];
+            let byte = self.rng.next_u64().to_le_bytes()[0];
             self.map(start, length, |bytes| bytes.fill(byte));
             self.model[start..start + length].fill(byte);
         }

@@ -1,4 +1,4 @@
-//! Two branches in use at once, and nothing of the one in the other.
+//! Two branches are in use at once, and nothing of the one appears in the other.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use agentfs_core::{FsCore, OpenFlags};
+use agentfs_testkit::random::Random;
 
 use crate::support::{Fixture, Mounted};
-use agentfs_testkit::random::Random;
 
 /// Names that both branches have, each with its own content.
 const SHARED: u64 = 40;

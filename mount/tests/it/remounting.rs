@@ -1,4 +1,4 @@
-//! What somebody else mounts on a mount point stays, however soon.
+//! What another program mounts on a mount point stays, however soon it is mounted.
 
 use std::fs;
 use std::path::Path;

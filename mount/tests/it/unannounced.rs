@@ -1,5 +1,5 @@
-//! A lower directory of which nobody tells what the host changes there: what is looked at is there
-//! all the same, and nothing is changed on the ground of what is not there any more.
+//! A lower directory whose changes by the host are not announced: what a program looks at is there all
+//! the same, and nothing is changed on the ground of what is not there any more.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -11,18 +11,17 @@ use agentfs_core::{FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
 use agentfs_testkit::child::ended_within;
 use agentfs_testkit::environment::{can_mount, number};
-use agentfs_testkit::fs_oracle::seeds;
-use rustix::fs::{Mode, OFlags};
-use rustix::process::{chroot, fchdir};
-
 use agentfs_testkit::fs_oracle::generate;
 use agentfs_testkit::fs_oracle::kernel::Kernel;
 use agentfs_testkit::fs_oracle::op::{Answer, Op, SLOTS, Step, Whence};
 use agentfs_testkit::fs_oracle::sandbox::Sandbox;
+use agentfs_testkit::fs_oracle::seeds;
 use agentfs_testkit::fs_oracle::shrink::shrink_steps;
 use agentfs_testkit::fs_oracle::walk::{Seen, everything};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{chroot, fchdir};
 
-/// What a process is told: where the mount is, and which of the processes it is.
+/// The variables that say to a process where the mount is, and which of the processes it is.
 const POINT: &str = "AGENTFS_ORACLE_POINT";
 const WORKER: &str = "AGENTFS_ORACLE_WORKER";
 /// How long a process may take.
@@ -87,7 +86,7 @@ fn carry_out(kernel: &mut Kernel, steps: &[Step]) -> Outcome {
     }
 }
 
-/// Gives a mount over nothing to `work` in.
+/// Calls `work` with a mount over nothing.
 fn mounted(work: impl FnOnce(&Path)) {
     if !can_mount(agentfs_mount::check_device()) {
         return;
@@ -108,10 +107,10 @@ pub(crate) fn check_many(default: u64) {
 }
 
 /// Runs `default` sequences in as many processes at once, each in directories of its own. They are
-/// runs of the same `test`, which is told by its environment where to work.
+/// runs of the same `test`, whose environment says where to work.
 pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
     if let Some(point) = std::env::var_os(POINT) {
-        let worker = number(WORKER).expect("a process is told which one it is");
+        let worker = number(WORKER).expect("the variable says which process this is");
         let seeds = seeds(default).filter(|seed| seed % workers == worker);
         return check(seeds, Path::new(&point), worker);
     }
@@ -171,7 +170,7 @@ fn generated(seed: u64) -> Vec<Step> {
 
 /// Leaves out what the kernel answers for every FUSE filesystem by itself, and other than tmpfs:
 ///
-/// * chown(2) that changes nothing takes the set-id bits away, and is refused to who does not own
+/// * chown(2) that changes nothing takes the set-id bits away, and is refused to users that do not own
 ///   the file. With `FUSE_HANDLE_KILLPRIV_V2` it succeeds (`fs/fuse/dir.c: fuse_setattr`).
 /// * lseek(2) from the end of a directory, or for data in one: tmpfs refuses it. So this is asked
 ///   only of what is certainly a file: opened for writing.

@@ -1,5 +1,5 @@
-//! The process that can be killed: a daemon with a mount, and somebody who changes files at random
-//! and writes down what was committed.
+//! The process that can be killed: a daemon with a mount, which also changes files at random and
+//! writes down what was committed.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ use agentfs_proto::message::{Hello, Mount};
 use agentfs_testkit::random::Random;
 
 use crate::Failure;
-use crate::truth::{ATTRIBUTES, DIRECTORY, GO, Told};
+use crate::truth::{ATTRIBUTES, DIRECTORY, GO, LoggedChange};
 
 /// What the parent asks for.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,14 +45,14 @@ impl EventSink for Log {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
-        if let Some(told) = told(envelope) {
+        if let Some(change) = change(envelope) {
             // Without its log the run fails in any case.
-            let _written = (&self.0).write_all(told.line().as_bytes());
+            let _written = (&self.0).write_all(change.line().as_bytes());
         }
     }
 }
 
-fn told(envelope: &Envelope) -> Option<Told> {
+fn change(envelope: &Envelope) -> Option<LoggedChange> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let (kind, path, to) = match envelope.kind()? {
         EventKind::Created { path } => ("created", text(path), String::new()),
@@ -70,7 +70,7 @@ fn told(envelope: &Envelope) -> Option<Told> {
         };
     let is_attributes = matches!(envelope.change, Change::Attributes { .. });
     let marks = [(is_dir, DIRECTORY), (is_attributes, ATTRIBUTES)];
-    Some(Told {
+    Some(LoggedChange {
         seq: envelope.seq.0,
         kind: kind.to_owned(),
         marks: marks.iter().filter(|it| it.0).map(|it| it.1).collect(),
@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 impl Actor {
-    /// Changes until told to stop: mostly some at a time, now and then very many.
+    /// Changes files until it is over: mostly some at a time, now and then very many.
     fn act(&mut self, is_over: &AtomicBool) -> Result<(), Failure> {
         while !is_over.load(Ordering::Relaxed) {
             let count = match self.random.below(300) {
@@ -166,7 +166,7 @@ impl Actor {
         format!("/d{directory}/f{}", self.random.below(FILES))
     }
 
-    /// One operation. What does not apply, as removing what is not there, fails and changes nothing.
+    /// Makes one operation. What does not apply, as removing what is not there, fails and changes nothing.
     fn change(&mut self) {
         self.changes += 1;
         let path = self.file();
@@ -201,7 +201,7 @@ impl Actor {
         self.branch.close(&self.caller, handle)
     }
 
-    /// Content that was not there before.
+    /// Writes content that was not there before.
     fn write(&self, path: &str) -> agentfs_core::Result<()> {
         let handle = self
             .branch

@@ -1,29 +1,29 @@
-//! Every change is accounted for: told, said by an event that was still unread, part of a difference
-//! that was told instead, or counted in an overflow.
+//! Accounts for every change: it was delivered, or an event said it that was still unread, or it was part
+//! of a difference that was delivered instead, or it was counted in an overflow.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
 use crate::difference;
-use crate::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, Told};
+use crate::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, LoggedChange};
 
 /// What became of the changes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct Account {
-    /// Told one by one.
+    /// Delivered one by one.
     pub(crate) delivered: u64,
     /// Said already by an event that was unread.
     pub(crate) coalesced: u64,
-    /// Told as part of a difference between two states.
+    /// Delivered as part of a difference between two states.
     pub(crate) healed: u64,
-    /// Before an overflow that was told.
+    /// Committed before an overflow that was delivered.
     pub(crate) overflowed: u64,
-    /// After the last thing that was told by a daemon that was killed, which its end tells.
+    /// Committed after the last delivery of a daemon that was killed, whose end the listener noticed.
     pub(crate) died: u64,
     /// None of that.
     pub(crate) unaccounted: u64,
-    /// What was told and is not true, or is missing: the first few.
+    /// What was delivered and is not true, or is missing: the first few.
     pub(crate) complaints: Vec<String>,
 }
 
@@ -58,14 +58,14 @@ impl Account {
 pub(crate) enum Scope {
     /// All.
     Whole,
-    /// All up to the last that it was told: then the daemon was killed.
+    /// All up to the last that was delivered to it: then the daemon was killed.
     UntilKilled,
-    /// Between the first and the last that it was told: it came late and was killed.
+    /// Those between the first and the last that were delivered to it: it came late and was killed.
     Between,
 }
 
-/// What a native subscriber was told, against what was committed.
-pub(crate) fn native(truth: &[Told], heard: &[Told], scope: Scope) -> Account {
+/// Compares what was delivered to a native subscriber with what was committed.
+pub(crate) fn native(truth: &[LoggedChange], heard: &[LoggedChange], scope: Scope) -> Account {
     let mut check = Native {
         account: Account::default(),
         truth,
@@ -84,8 +84,8 @@ pub(crate) fn native(truth: &[Told], heard: &[Told], scope: Scope) -> Account {
         };
         check.at = truth.partition_point(|it| it.seq < first.seq);
     }
-    for told in heard {
-        check.hear(told, scope);
+    for change in heard {
+        check.hear(change, scope);
     }
     let rest = truth.len().saturating_sub(check.at) as u64;
     match scope {
@@ -100,62 +100,63 @@ const OVERFLOW: &str = "overflow";
 
 struct Native<'a> {
     account: Account,
-    truth: &'a [Told],
+    truth: &'a [LoggedChange],
     /// What comes next.
     at: usize,
     /// The paths that the listener believes to be there.
     mirror: Option<BTreeSet<String>>,
-    last: Option<Told>,
-    /// The difference that is being told.
-    run: Vec<&'a Told>,
+    last: Option<LoggedChange>,
+    /// The difference that is being delivered.
+    run: Vec<&'a LoggedChange>,
     overflowed: bool,
 }
 
 impl<'a> Native<'a> {
-    fn hear(&mut self, told: &'a Told, scope: Scope) {
-        if told.kind == OVERFLOW {
+    fn hear(&mut self, change: &'a LoggedChange, scope: Scope) {
+        if change.kind == OVERFLOW {
             self.overflowed = true;
             // What it believes is known to be out of date.
             self.mirror = None;
             return;
         }
-        if told.has(HEALED) {
-            self.apply(told);
-            self.run.push(told);
+        if change.has(HEALED) {
+            self.apply(change);
+            self.run.push(change);
             return;
         }
         let truth = self.truth;
-        let found = truth.partition_point(|it| it.seq < told.seq);
-        let Some(committed) = truth.get(found).filter(|it| it.seq == told.seq) else {
+        let found = truth.partition_point(|it| it.seq < change.seq);
+        let Some(committed) = truth.get(found).filter(|it| it.seq == change.seq) else {
             // The daemon may be killed between telling and our writing it down.
-            if scope == Scope::Whole || truth.last().is_some_and(|it| told.seq < it.seq) {
+            if scope == Scope::Whole || truth.last().is_some_and(|it| change.seq < it.seq) {
                 self.account
-                    .complain(format!("told, but never committed: {told:?}"));
+                    .complain(format!("delivered, but never committed: {change:?}"));
             }
             return;
         };
         if found < self.at {
             self.account
-                .complain(format!("told twice or out of order: {told:?}"));
+                .complain(format!("delivered twice or out of order: {change:?}"));
             return;
         }
-        if !committed.says_the_same(told) {
+        if !committed.says_the_same(change) {
             self.account
-                .complain(format!("{told:?} is told of {committed:?}"));
+                .complain(format!("{change:?} is delivered for {committed:?}"));
         }
         self.gap(found);
         self.account.delivered += 1;
         self.at = found + 1;
-        self.apply(told);
-        self.last = Some(told.clone());
+        self.apply(change);
+        self.last = Some(change.clone());
     }
 
-    /// Accounts for what was committed before `until` and not told.
+    /// Accounts for what was committed before `until` and not delivered.
     fn gap(&mut self, until: usize) {
         self.end_run();
         let missing = self.truth.get(self.at..until).unwrap_or_default();
         for committed in missing {
-            let repeats = |last: &Told| last.kind == "modified" && last.says_the_same(committed);
+            let repeats =
+                |last: &LoggedChange| last.kind == "modified" && last.says_the_same(committed);
             if self.run.is_empty() && !self.overflowed && self.last.as_ref().is_some_and(repeats) {
                 self.account.coalesced += 1;
             } else if !self.run.is_empty() {
@@ -164,7 +165,8 @@ impl<'a> Native<'a> {
                 self.account.overflowed += 1;
             } else {
                 self.account.unaccounted += 1;
-                self.account.complain(format!("never told: {committed:?}"));
+                self.account
+                    .complain(format!("never delivered: {committed:?}"));
             }
         }
         self.at = self.at.max(until);
@@ -172,7 +174,7 @@ impl<'a> Native<'a> {
         self.overflowed = false;
     }
 
-    /// A difference is told: the listener must know the state at its end.
+    /// A difference is delivered: the listener must know the state at its end.
     fn end_run(&mut self) {
         let Some(end) = self.run.last().map(|it| it.seq) else {
             return;
@@ -204,24 +206,24 @@ impl<'a> Native<'a> {
         }
     }
 
-    fn apply(&mut self, told: &Told) {
+    fn apply(&mut self, change: &LoggedChange) {
         if let Some(mirror) = &mut self.mirror {
-            apply(mirror, told);
+            apply(mirror, change);
         }
     }
 }
 
-/// Whether nothing happened later to the name that was written to.
-fn is_last_of_path(written: &Told, all: &[Told]) -> bool {
-    let names = |it: &&Told| it.path == written.path || it.to == written.path;
+/// Returns whether nothing happened later to the name that was written to.
+fn is_last_of_path(written: &LoggedChange, all: &[LoggedChange]) -> bool {
+    let names = |it: &&LoggedChange| it.path == written.path || it.to == written.path;
     all.iter()
         .rev()
         .find(names)
         .is_some_and(|it| it.seq == written.seq)
 }
 
-/// The paths that are there after these changes, beginning with none.
-fn state(changes: &[Told]) -> BTreeSet<String> {
+/// Returns the paths that are there after these changes, beginning with none.
+fn state(changes: &[LoggedChange]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for change in changes {
         apply(&mut paths, change);
@@ -229,30 +231,30 @@ fn state(changes: &[Told]) -> BTreeSet<String> {
     paths
 }
 
-fn apply(paths: &mut BTreeSet<String>, told: &Told) {
-    match told.kind.as_str() {
+fn apply(paths: &mut BTreeSet<String>, change: &LoggedChange) {
+    match change.kind.as_str() {
         "created" => {
-            paths.insert(told.path.clone());
+            paths.insert(change.path.clone());
         }
         "removed" => {
-            paths.remove(&told.path);
+            paths.remove(&change.path);
         }
         "renamed" => {
-            paths.remove(&told.path);
-            paths.insert(told.to.clone());
+            paths.remove(&change.path);
+            paths.insert(change.to.clone());
         }
         _ => {}
     }
 }
 
-/// What an inotify program was told, against what was committed. Each event must come, in order, but
+/// Compares what an inotify program read with what was committed. Each event must come, in order, but
 /// for one that repeats the last one that came, and for what a difference stands for.
-pub(crate) fn inotify(truth: &[Told], heard: &[InotifyEvent], scope: Scope) -> Account {
+pub(crate) fn inotify(truth: &[LoggedChange], heard: &[InotifyEvent], scope: Scope) -> Account {
     let mut account = Account::default();
     let (changes, expected): (Vec<usize>, Vec<InotifyEvent>) = truth
         .iter()
         .enumerate()
-        .flat_map(|(at, told)| events(told).into_iter().map(move |event| (at, event)))
+        .flat_map(|(at, change)| events(change).into_iter().map(move |event| (at, event)))
         .unzip();
     let mut heard = heard;
     // Where an overflow begins and ends nobody knows: what follows it is looked for.
@@ -310,7 +312,7 @@ pub(crate) fn inotify(truth: &[Told], heard: &[InotifyEvent], scope: Scope) -> A
         && account.complaints.is_empty()
     {
         account.complain(format!(
-            "told, but nothing like it was committed: {event:?}"
+            "delivered, but nothing like it was committed: {event:?}"
         ));
     }
     for count in fate.values() {
@@ -323,9 +325,13 @@ pub(crate) fn inotify(truth: &[Told], heard: &[InotifyEvent], scope: Scope) -> A
 
 const IN_Q_OVERFLOW: u32 = 0x4000;
 
-/// What watches of the directories hear.
-fn events(told: &Told) -> Vec<InotifyEvent> {
-    let is_dir = if told.has(DIRECTORY) { 0x4000_0000 } else { 0 };
+/// Returns what watches of the directories hear.
+fn events(change: &LoggedChange) -> Vec<InotifyEvent> {
+    let is_dir = if change.has(DIRECTORY) {
+        0x4000_0000
+    } else {
+        0
+    };
     let event = |path: &str, mask: u32| {
         let (dir, name) = path.trim_start_matches('/').split_once('/')?;
         Some(InotifyEvent {
@@ -334,12 +340,12 @@ fn events(told: &Told) -> Vec<InotifyEvent> {
             name: name.to_owned(),
         })
     };
-    let found = match told.kind.as_str() {
-        "created" => [event(&told.path, 0x100), None],
-        "removed" => [event(&told.path, 0x200), None],
-        "modified" if told.has(ATTRIBUTES) => [event(&told.path, 0x4), None],
-        "modified" => [event(&told.path, 0x2), None],
-        "renamed" => [event(&told.path, 0x40), event(&told.to, 0x80)],
+    let found = match change.kind.as_str() {
+        "created" => [event(&change.path, 0x100), None],
+        "removed" => [event(&change.path, 0x200), None],
+        "modified" if change.has(ATTRIBUTES) => [event(&change.path, 0x4), None],
+        "modified" => [event(&change.path, 0x2), None],
+        "renamed" => [event(&change.path, 0x40), event(&change.to, 0x80)],
         _ => [None, None],
     };
     found.into_iter().flatten().collect()

@@ -1,4 +1,4 @@
-//! Differences in what an inotify program was told. They are not marked there: what is heard stops
+//! Finds the differences in what an inotify program read. They are not marked there: what is read stops
 //! being what was committed, and some events later is so again.
 
 use std::collections::HashMap;
@@ -26,11 +26,11 @@ pub(crate) struct Difference {
 
 /// The difference at the beginning of both, if there is one that says enough.
 pub(crate) fn at_start(expected: &[InotifyEvent], heard: &[InotifyEvent]) -> Option<Difference> {
-    (0..heard.len().min(LONGEST)).find_map(|told| {
-        let (told, rest) = heard.split_at_checked(told)?;
+    (0..heard.len().min(LONGEST)).find_map(|delivered| {
+        let (delivered, rest) = heard.split_at_checked(delivered)?;
         let end = (SHORTEST..expected.len()).find(|at| agrees(expected.get(*at..), rest))?;
-        says_enough(expected.get(..end)?, told).then_some(Difference {
-            heard: told.len(),
+        says_enough(expected.get(..end)?, delivered).then_some(Difference {
+            heard: delivered.len(),
             stands_for: end,
         })
     })
@@ -53,7 +53,7 @@ fn agrees(expected: Option<&[InotifyEvent]>, heard: &[InotifyEvent]) -> bool {
 
 /// Whether it tells of each name what a program has to know: that it is there, that it is gone, or that
 /// its content is another.
-fn says_enough(skipped: &[InotifyEvent], told: &[InotifyEvent]) -> bool {
+fn says_enough(skipped: &[InotifyEvent], delivered: &[InotifyEvent]) -> bool {
     #[derive(Default)]
     struct Name {
         first: u32,
@@ -73,7 +73,9 @@ fn says_enough(skipped: &[InotifyEvent], told: &[InotifyEvent]) -> bool {
     }
     names.iter().all(|((dir, file), name)| {
         let says = |mask| {
-            let mut of_it = told.iter().filter(|it| it.dir == *dir && it.name == *file);
+            let mut of_it = delivered
+                .iter()
+                .filter(|it| it.dir == *dir && it.name == *file);
             of_it.any(|it| it.mask & mask != 0)
         };
         if name.last & GONE != 0 {

@@ -17,7 +17,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::Failure;
 use crate::actor::{DIRECTORIES, END};
-use crate::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, Told};
+use crate::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, LoggedChange};
 
 /// How it listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -122,16 +122,16 @@ impl Listener {
         let mut is_over = false;
         let mut lines = String::new();
         subscription.drain(|event| {
-            let told = told(event);
-            is_over |= told.kind == "created" && told.path.ends_with(&format!("/{END}"));
-            lines += &told.line();
+            let change = change(event);
+            is_over |= change.kind == "created" && change.path.ends_with(&format!("/{END}"));
+            lines += &change.line();
         })?;
         self.log.write_all(lines.as_bytes())?;
         self.log.flush()?;
         Ok(is_over)
     }
 
-    /// Stays with one instance as a program does, and watches anew when it is told to.
+    /// Stays with one instance as a program does, and watches anew at each command.
     fn inotify(&mut self, mount: &Path) -> Result<(), Failure> {
         let instance = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let stdin = std::io::stdin();
@@ -169,7 +169,7 @@ impl Listener {
         }
     }
 
-    /// Writes down what can be read now; whether the end is among it.
+    /// Writes down what can be read now; returns whether the end is among it.
     fn read(
         &mut self,
         instance: &Inotify,
@@ -222,14 +222,14 @@ fn watch<'a>(instance: &Inotify, mount: &Path) -> Result<Vec<(i32, &'a str)>, Fa
     Ok(watched)
 }
 
-/// The wd as the kernel gave it, which nix hides.
+/// Returns the wd as the kernel gave it, which nix hides.
 fn number(descriptor: nix::sys::inotify::WatchDescriptor) -> i32 {
     let text = format!("{descriptor:?}");
     let digits: String = text.chars().filter(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
 }
 
-/// wd, mask and name of every event of a read.
+/// Returns wd, mask and name of every event of a read.
 fn events(mut rest: &[u8]) -> Vec<(i32, u32, String)> {
     const HEAD: usize = 16;
     let mut all = Vec::new();
@@ -249,7 +249,7 @@ fn events(mut rest: &[u8]) -> Vec<(i32, u32, String)> {
     all
 }
 
-fn told(event: &EventRef<'_>) -> Told {
+fn change(event: &EventRef<'_>) -> LoggedChange {
     let (head, text) = (event.head(), |bytes: &[u8]| {
         String::from_utf8_lossy(bytes).into_owned()
     });
@@ -258,7 +258,7 @@ fn told(event: &EventRef<'_>) -> Told {
         (flags::ATTRIBUTES, ATTRIBUTES),
         (flags::HEALED, HEALED),
     ];
-    Told {
+    LoggedChange {
         seq: head.seqno,
         kind: match head.kind {
             Kind::OVERFLOW | Kind::RESCAN => "overflow".to_owned(),

@@ -3,7 +3,6 @@
 //! `cargo xtask soak` runs it. A process with a daemon and a mount changes files at random
 //! (`actor`), others listen (`listener`), and all of them write down what they did or heard
 //! (`truth`). The soak (`run`) kills some of them, and compares what is written down (`check`).
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(target_os = "linux")]
 mod actor;

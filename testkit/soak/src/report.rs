@@ -21,7 +21,7 @@ pub(crate) struct Report {
 
 const HEAD: [&str; 7] = [
     "listener",
-    "told",
+    "delivered",
     "coalesced",
     "in differences",
     "in overflows",

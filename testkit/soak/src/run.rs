@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Changes files at random for a time, with faults, and accounts for every change
 ///
 /// Programs that listen are killed, the daemon is killed and started again, and some read slowly. At
-/// the end every change was told to every listener, said by an event that was still unread, told as
-/// part of a difference, or counted in an overflow; else the exit status is 1.
+/// the end every change was delivered to every listener, said by an event that was still unread,
+/// delivered as part of a difference, or counted in an overflow; else the exit status is 1.
 #[derive(Debug, Parser)]
 #[command(
     name = "agentfs-soak",
@@ -48,7 +48,7 @@ struct Cli {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long
+    /// How many seconds
     #[arg(long, default_value_t = 60)]
     pub(crate) seconds: u64,
     /// Makes a run that can be repeated, but for the timing of its processes
@@ -156,7 +156,7 @@ impl Soak {
         ear: Ear,
         is_slow: bool,
     ) -> Result<Listening, Failure> {
-        let log = self.logs.path().join(format!("{}", self.random.next()));
+        let log = self.logs.path().join(format!("{}", self.random.next_u64()));
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args([
@@ -168,7 +168,7 @@ impl Soak {
                     "inotify"
                 },
             ])
-            .args(["--seed", &self.random.next().to_string()])
+            .args(["--seed", &self.random.next_u64().to_string()])
             .args(is_slow.then_some("--slow"))
             .arg("--socket")
             .arg(self.socket())
@@ -190,7 +190,8 @@ impl Soak {
         })
     }
 
-    /// One daemon from its start to its end, and the account of it. How many changes were tried.
+    /// Runs one daemon from its start to its end, and makes the account of it. Returns how many changes
+    /// were tried.
     fn life(
         &mut self,
         length: Duration,
@@ -241,10 +242,12 @@ impl Soak {
         } else {
             Scope::Whole
         };
-        let committed = truth::read_told(&truth)?;
+        let committed = truth::read_changes(&truth)?;
         for listener in &mut *listeners {
             let account = match listener.ear {
-                Ear::Native => check::native(&committed, &truth::read_told(&listener.log)?, scope),
+                Ear::Native => {
+                    check::native(&committed, &truth::read_changes(&listener.log)?, scope)
+                }
                 Ear::Inotify => {
                     check::inotify(&committed, &truth::read_inotify(&listener.log)?, scope)
                 }
@@ -260,7 +263,7 @@ impl Soak {
     fn act(&mut self, truth: &Path) -> Result<Program, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["act", "--seed", &self.random.next().to_string()])
+            .args(["act", "--seed", &self.random.next_u64().to_string()])
             .arg("--socket")
             .arg(self.socket())
             .arg("--mount")
@@ -270,7 +273,7 @@ impl Soak {
         Ok(Program::start_showing_errors(&mut command))
     }
 
-    /// Meanwhile, listeners come and are killed.
+    /// Starts and kills listeners until the daemon is to end.
     fn let_live(
         &mut self,
         until: Instant,
@@ -293,8 +296,8 @@ impl Soak {
             victim.process.kill();
             self.faults.listeners_killed += 1;
             if ear == Ear::Native {
-                let heard = truth::read_told(&victim.log)?;
-                let committed = truth::read_told(truth)?;
+                let heard = truth::read_changes(&victim.log)?;
+                let committed = truth::read_changes(truth)?;
                 victims.add(&check::native(&committed, &heard, Scope::Between));
             }
             std::fs::remove_file(&victim.log)?;
@@ -322,8 +325,8 @@ fn expect(process: &Program, line: &str) -> Result<(), Failure> {
     }
 }
 
-/// The guardian of a killed daemon takes its mount away. To do the same meanwhile would let it find
-/// the next daemon's mount at that place, and take that.
+/// Waits until the guardian of a killed daemon has taken its mount away. If the mount were taken away
+/// here meanwhile, the guardian could find the next daemon's mount in its place, and take that.
 fn wait_until_unmounted(mount: &Path) -> Result<(), Failure> {
     const GUARDIAN: Duration = Duration::from_secs(30);
     let table = "/proc/self/mountinfo";

@@ -1,16 +1,16 @@
 //! What is written down: changes as they were committed, and what each listener heard.
 //!
-//! One line each, fields separated by tabs, so that a process that is killed leaves whole lines but
+//! Each is one line of fields separated by tabs, so that a process that is killed leaves whole lines but
 //! for the last.
 
 use std::path::Path;
 
 use crate::Failure;
 
-/// A change of a path, as anybody may tell it.
+/// A change of a path, as it was committed or as it was delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Told {
-    /// Commit order.
+pub(crate) struct LoggedChange {
+    /// Its number in the order of commits.
     pub(crate) seq: u64,
     /// `created`, `removed`, `modified`, `renamed`, `snapshot_created`, `overflow`.
     pub(crate) kind: String,
@@ -25,7 +25,7 @@ pub(crate) struct Told {
 pub(crate) const DIRECTORY: char = 'd';
 /// The change was of attributes, not of content.
 pub(crate) const ATTRIBUTES: char = 'a';
-/// Told as a difference between two states.
+/// Delivered as a difference between two states.
 pub(crate) const HEALED: char = 'h';
 
 /// An event of an inotify watch.
@@ -37,10 +37,10 @@ pub(crate) struct InotifyEvent {
     pub(crate) name: String,
 }
 
-/// What stands in a log where everything begins to be heard.
+/// The line of a log from which on every change must be heard.
 pub(crate) const GO: &str = "go";
 
-impl Told {
+impl LoggedChange {
     pub(crate) fn line(&self) -> String {
         let Self {
             seq,
@@ -70,7 +70,7 @@ impl Told {
         self.marks.contains(mark)
     }
 
-    /// As [`PartialEq`], but whatever number it has.
+    /// Returns whether both are the same change, whatever their numbers are.
     pub(crate) fn says_the_same(&self, other: &Self) -> bool {
         let said = |it: &Self| {
             (
@@ -102,7 +102,7 @@ impl InotifyEvent {
     }
 }
 
-/// The whole lines of a log from the last [`GO`] on.
+/// Returns the whole lines of a log from the last [`GO`] on.
 fn lines(log: &Path) -> Result<Vec<String>, Failure> {
     let text = std::fs::read_to_string(log)?;
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -118,9 +118,10 @@ fn lines(log: &Path) -> Result<Vec<String>, Failure> {
         .collect())
 }
 
-pub(crate) fn read_told(log: &Path) -> Result<Vec<Told>, Failure> {
-    let parse =
-        |line: &String| Told::parse(line).ok_or_else(|| format!("not an event: {line}").into());
+pub(crate) fn read_changes(log: &Path) -> Result<Vec<LoggedChange>, Failure> {
+    let parse = |line: &String| {
+        LoggedChange::parse(line).ok_or_else(|| format!("not an event: {line}").into())
+    };
     lines(log)?.iter().map(parse).collect()
 }
 

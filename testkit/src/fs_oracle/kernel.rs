@@ -1,4 +1,4 @@
-//! The oracle: the same operations as real system calls on a private tmpfs.
+//! The oracle: operations as real system calls on a private tmpfs.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ impl Drop for Kernel {
 }
 
 impl Kernel {
-    /// In the root directory that the thread has.
+    /// Begins in the root directory that the thread has.
     pub fn new(fine_ctime: bool, hardlinks_protected: bool) -> Self {
         Self {
             slots: Default::default(),
@@ -41,7 +41,7 @@ impl Kernel {
         }
     }
 
-    /// As if it were new: nothing open and no inode seen.
+    /// Begins anew: nothing is open and no inode was seen.
     pub fn restart(&mut self) {
         self.slots = Default::default();
         self.inodes = Inodes::new(self.inodes.fine_ctime);
@@ -76,7 +76,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether `fs.protected_hardlinks` of this machine could decide: a setting of the machine is
+    /// Returns whether `fs.protected_hardlinks` of this machine could decide: a setting of the machine is
     /// no behaviour of a filesystem.
     fn link_is_restricted(&self, by: Who, from: &str) -> bool {
         self.hardlinks_protected
@@ -206,7 +206,7 @@ fn number(value: usize) -> Answer {
     Answer::Number(u64::try_from(value).unwrap())
 }
 
-/// Whether the path leads to something that is neither a regular file nor a directory nor a link.
+/// Returns whether the path leads to something that is neither a regular file nor a directory nor a link.
 fn is_special(path: &str, flags: i32) -> bool {
     let follow = flags & libc::O_NOFOLLOW == 0;
     fs::statat(CWD, path, at_flags(follow)).is_ok_and(|stat| {
@@ -383,7 +383,7 @@ fn mknod(path: &str, special: Special, mode: u32) -> Result<(), Errno> {
     fs::mknodat(CWD, path, kind, Mode::from_raw_mode(mode), device)
 }
 
-/// The system call: opening the file would be another operation.
+/// Makes the system call by path: opening the file would be another operation.
 fn truncate(path: &str, len: u64) -> Result<Answer, Errno> {
     let len = i64::try_from(len).map_err(|_| Errno::INVAL)?;
     match nix::unistd::truncate(path, len) {

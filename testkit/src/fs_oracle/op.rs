@@ -8,7 +8,7 @@ pub const SLOTS: usize = 6;
 /// One more, which no generated operation uses.
 pub const WALKER: usize = SLOTS;
 
-/// Who calls.
+/// The users that call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
     /// May do everything.
@@ -301,7 +301,7 @@ impl Time {
     }
 }
 
-/// What stat tells, without what is the filesystem's own business (device, block
+/// What stat answers, without what is the filesystem's own business (device, block
 /// size).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attr {
@@ -329,7 +329,7 @@ pub struct Inodes {
     /// Each inode with the ctime it had last.
     seen: Vec<(u64, (i64, i64))>,
     /// Whether every change after a look gives another ctime (Linux 6.13 and later: before, two
-    /// changes in one tick were not told apart).
+    /// changes in one tick could not be distinguished).
     pub fine_ctime: bool,
 }
 
@@ -341,7 +341,7 @@ impl Inodes {
         }
     }
 
-    /// The inode's number, and whether it changed since the last look.
+    /// Returns the inode's number, and whether it changed since the last look.
     pub fn look(&mut self, inode: u64, ctime: (i64, i64)) -> (usize, bool) {
         if let Some(at) = self.seen.iter().position(|known| known.0 == inode) {
             let before = std::mem::replace(&mut self.seen[at].1, ctime);
@@ -352,7 +352,7 @@ impl Inodes {
     }
 }
 
-/// The bytes that a write of this seed writes.
+/// Returns the bytes that a write of this seed writes.
 pub fn bytes(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| {

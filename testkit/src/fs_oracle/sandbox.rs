@@ -38,7 +38,7 @@ impl Sandbox {
         })
     }
 
-    /// An empty filesystem, in the directory `name` at the top.
+    /// Makes an empty filesystem, in the directory `name` at the top.
     pub fn fresh(&self, name: &str) -> io::Result<Kernel> {
         self.leave()?;
         fs::mkdirat(&self.top, name, Mode::from_raw_mode(0o755))?;
@@ -57,7 +57,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Back from a sequence's root directory to the top of the mount.
+    /// Returns from a sequence's root directory to the top of the mount.
     pub fn leave(&self) -> io::Result<()> {
         fchdir(&self.top)?;
         chroot(".")?;
@@ -73,12 +73,12 @@ fn is_protected(what: &str) -> bool {
 /// Set in a user namespace, where root is the only user there is.
 const ALONE: &str = "AGENTFS_ORACLE_ALONE";
 
-/// Whether there are other users than root, and devices.
+/// Returns whether there are other users than root, and devices.
 pub fn has_users() -> bool {
     std::env::var_os(ALONE).is_none()
 }
 
-/// Runs a test of this program again in a user namespace, as its root: without real root nobody may
+/// Runs a test of this program again in a user namespace, as its root: only the real root may
 /// enter a [`Sandbox`]. There the sequences have fewer kinds of steps, see [`has_users`].
 pub fn run_again_as_root_of_a_namespace(test: &str) {
     let program = std::env::current_exe().unwrap();
@@ -95,7 +95,7 @@ pub fn run_again_as_root_of_a_namespace(test: &str) {
     );
 }
 
-/// Whether settings of this machine add rules for sticky directories.
+/// Returns whether settings of this machine add rules for sticky directories.
 pub fn guards_sticky_dirs() -> bool {
     static ANSWER: LazyLock<bool> = LazyLock::new(|| {
         ["symlinks", "regular", "fifos"]

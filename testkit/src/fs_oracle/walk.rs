@@ -1,4 +1,4 @@
-//! Everything that can be seen of a filesystem, asked for with the same operations that the
+//! Asks for everything that can be seen of a filesystem, with the same operations that the
 //! sequences are made of.
 
 use libc::{O_NOFOLLOW, O_RDONLY};
@@ -14,7 +14,7 @@ pub struct Seen {
     pub answer: Answer,
 }
 
-/// The state of all open descriptors, which are closed then, and of the whole tree. In the order
+/// Returns the state of all open descriptors, which are closed then, and of the whole tree. In the order
 /// of the sorted names, so that two equal filesystems give equal lists.
 pub fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     let mut walk = Walk {
@@ -39,7 +39,7 @@ pub fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     walk.seen
 }
 
-/// The whole tree.
+/// Returns the state of the whole tree.
 pub fn tree(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     let mut walk = Walk {
         run: &mut run,
@@ -138,7 +138,7 @@ impl Walk<'_> {
         }
     }
 
-    /// The first megabytes and the places far out that the generator writes to.
+    /// Asks for the first megabytes and the places far out that the generator writes to.
     fn content(&mut self, path: &'static str, slot: usize) {
         let mut at = 0;
         while at < 3_000_000 {

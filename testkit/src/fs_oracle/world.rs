@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// A name that exists, of this kind if there is one.
+    /// Returns a name that exists, of this kind if there is one.
     pub fn existing(&self, rng: &mut Random, kind: Option<Kind>) -> String {
         let fits: Vec<&String> = self
             .names
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// A directory, an empty one if a few tries find one.
+    /// Returns a directory, an empty one if a few tries find one.
     pub fn leaf_dir(&self, rng: &mut Random) -> String {
         let mut dir = String::new();
         for _ in 0..4 {
@@ -122,7 +122,7 @@ impl World {
         dir
     }
 
-    /// A name that probably does not exist, in a directory that does.
+    /// Returns a name that probably does not exist, in a directory that does.
     pub fn fresh(&self, rng: &mut Random) -> String {
         let dir = self.existing(rng, Some(Kind::Dir));
         let name = rng.below(self.spread);
@@ -143,7 +143,7 @@ impl World {
         }
     }
 
-    /// A slot with something in it, if there is one.
+    /// Returns a slot with something in it, if there is one.
     pub fn open_slot(&self, rng: &mut Random, kind: Option<Kind>) -> usize {
         let open: Vec<usize> = (0..SLOTS)
             .filter(|slot| match (self.slots[*slot], kind) {
@@ -159,7 +159,7 @@ impl World {
     }
 }
 
-/// Another spelling of a path: now and then with `.`, `..`, doubled or trailing slashes, or one
+/// Returns another spelling of a path: now and then with `.`, `..`, doubled or trailing slashes, or one
 /// that leads nowhere.
 pub fn spelled(rng: &mut Random, path: &str) -> &'static str {
     let path = if path.is_empty() { "/" } else { path };
@@ -181,7 +181,7 @@ pub fn spelled(rng: &mut Random, path: &str) -> &'static str {
     })
 }
 
-/// The one copy of a text that lives as long as the process.
+/// Returns the one copy of a text that lives as long as the process.
 pub fn intern(text: String) -> &'static str {
     static KNOWN: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock().unwrap();

@@ -3,10 +3,10 @@
 //! An open file holds the name it was opened by, and that name, also when it is removed, holds its
 //! directory. So, in the kernel and not here:
 //!
-//! - a file whose last name goes tells `IN_DELETE_SELF` at once, although it is still open, if it was
+//! - a file whose last name goes causes `IN_DELETE_SELF` at once, although it is still open, if it was
 //!   opened by another name, removed before;
 //! - `IN_EXCL_UNLINK` silences a file that still has names, if it was opened by one that is gone;
-//! - a removed directory tells `IN_DELETE_SELF` only when the last open file whose name was removed
+//! - a removed directory causes `IN_DELETE_SELF` only when the last open file whose name was removed
 //!   from it is closed.
 //!
 //! A sequence is compared up to the operation that leads there.
@@ -23,7 +23,7 @@ use super::op::Op;
 pub struct Held(Vec<u64>);
 
 impl Held {
-    /// Whether an operation, about to be made below `top`, leads to such a state.
+    /// Returns whether an operation, about to be made below `top`, leads to such a state.
     pub fn shows_through(&mut self, top: &Path, op: Op, open: &[Option<OwnedFd>]) -> bool {
         let (Op::Unlink { path } | Op::Rmdir { path } | Op::Rename { to: path, .. }) = op else {
             return false;

@@ -124,7 +124,7 @@ fn tree(rng: &mut Random) -> Op {
     }
 }
 
-/// A sequence: a few watches, then everything mixed.
+/// Returns a sequence: a few watches, then everything mixed.
 pub fn sequence(seed: u64) -> Vec<Op> {
     let mut rng = Random::new(seed);
     let watches = 3 + rng.below(12);

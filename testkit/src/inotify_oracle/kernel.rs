@@ -39,11 +39,13 @@ pub struct Run<'a> {
 pub type Wd = Option<i32>;
 
 impl Kernel {
-    pub fn new() -> Self {
-        Self::new_in(std::path::Path::new("/dev/shm"))
+    /// Works in a directory of a tmpfs.
+    pub fn on_tmpfs() -> Self {
+        Self::below(std::path::Path::new("/dev/shm"))
     }
 
-    pub fn new_in(dir: &std::path::Path) -> Self {
+    /// Works in a directory of its own below this one.
+    pub fn below(dir: &std::path::Path) -> Self {
         let instance = || inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         Self {
             top: tempfile::tempdir_in(dir).unwrap(),
@@ -52,7 +54,7 @@ impl Kernel {
         }
     }
 
-    /// A fresh tree.
+    /// Starts a sequence in a fresh tree.
     pub fn start(&mut self) -> Run<'_> {
         self.sequences += 1;
         let path = self.top.path().join(self.sequences.to_string());
@@ -95,12 +97,12 @@ fn relative(path: Path) -> &'static str {
 }
 
 impl Run<'_> {
-    /// Whether the operation would lead where the two sides are known to differ.
+    /// Returns whether the operation would lead where the two sides are known to differ.
     pub fn parts_ways(&mut self, op: Op) -> bool {
         self.held.shows_through(&self.path, op, &self.slots)
     }
 
-    /// Carries out an operation; for one that concerns a watch, says which.
+    /// Carries out an operation; for one that concerns a watch, returns also which.
     pub fn run(&mut self, op: Op) -> (Answer, Wd) {
         match op {
             Op::Watch {
@@ -128,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// The instance's last watch on what the path names.
+    /// Removes the instance's last watch on what the path names.
     fn unwatch(&mut self, instance: usize, path: Path) -> (Answer, Wd) {
         let Ok(stat) = fs::stat(self.path.join(path)) else {
             return (Answer::Failed, None);
@@ -144,7 +146,7 @@ impl Run<'_> {
         }
     }
 
-    /// One `read`, or as many as it takes when the buffer is large.
+    /// Reads once, or as many as it takes when the buffer is large.
     fn drain(&mut self, instance: usize, room: usize) -> Vec<Record> {
         let mut records = Vec::new();
         let mut buffer = vec![0; room];
@@ -269,7 +271,7 @@ fn parse(mut bytes: &[u8], cookies: &mut Cookies, records: &mut Vec<Record>) {
 
 #[test]
 fn the_kernel_tells_what_a_sequence_did() {
-    let mut kernel = Kernel::new();
+    let mut kernel = Kernel::on_tmpfs();
     let mut run = kernel.start();
     let (_, wd) = run.run(Op::Watch {
         instance: 0,

@@ -123,7 +123,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Bytes that it takes in a reader's buffer.
+    /// Returns how many bytes it takes in a reader's buffer.
     pub fn room(name: &[u8]) -> usize {
         16 + match name.len() {
             0 => 0,

@@ -304,7 +304,8 @@ impl Shared {
         }
         // Mounts that are watched by the library only are kept: their processes serve to reach the
         // mount for echoes under way, when the processes those are meant for have ended.
-        watched.retain(|mount, it| !it.is_wanted() || self.echoes.can_tell(*mount, &it.processes));
+        watched
+            .retain(|mount, it| !it.is_wanted() || self.echoes.can_replay(*mount, &it.processes));
         let is_watched = watched.values().any(Watched::is_wanted);
         let wanted = self.mounts.after(MountId(0)).into_iter();
         let wanted = wanted.filter(|(id, _)| watched.get(id).is_some_and(Watched::is_wanted));
@@ -365,6 +366,6 @@ impl Shared {
             .get(&mount)
             .map(|it| it.processes.clone());
         self.echoes
-            .tell(mount, &processes.unwrap_or_default(), change)
+            .replay(mount, &processes.unwrap_or_default(), change)
     }
 }

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use tempfile::TempDir;
-
 use agentfs_testkit::scripted::Scripted;
 use agentfs_testkit::shim::{Script, scratch};
+use tempfile::TempDir;
 
 const DELETE: u32 = 0x01;
 const WRITE: u32 = 0x02;

@@ -1,7 +1,7 @@
 use super::*;
 
-fn told(seq: u64, kind: &str, path: &str) -> Told {
-    Told {
+fn change(seq: u64, kind: &str, path: &str) -> LoggedChange {
+    LoggedChange {
         seq,
         kind: kind.to_owned(),
         marks: String::new(),
@@ -10,10 +10,10 @@ fn told(seq: u64, kind: &str, path: &str) -> Told {
     }
 }
 
-fn healed(seq: u64, kind: &str, path: &str) -> Told {
-    Told {
+fn healed(seq: u64, kind: &str, path: &str) -> LoggedChange {
+    LoggedChange {
         marks: HEALED.to_string(),
-        ..told(seq, kind, path)
+        ..change(seq, kind, path)
     }
 }
 
@@ -25,14 +25,14 @@ fn event(mask: u32, name: &str) -> InotifyEvent {
     }
 }
 
-fn truth() -> Vec<Told> {
+fn truth() -> Vec<LoggedChange> {
     vec![
-        told(1, "created", "/d0/a"),
-        told(2, "modified", "/d0/a"),
-        told(3, "modified", "/d0/a"),
-        told(4, "created", "/d0/b"),
-        told(5, "removed", "/d0/a"),
-        told(6, "created", "/d0/end"),
+        change(1, "created", "/d0/a"),
+        change(2, "modified", "/d0/a"),
+        change(3, "modified", "/d0/a"),
+        change(4, "created", "/d0/b"),
+        change(5, "removed", "/d0/a"),
+        change(6, "created", "/d0/end"),
     ]
 }
 
@@ -61,10 +61,10 @@ fn repeated_modification_is_coalesced_and_nothing_else_is() {
 #[test]
 fn difference_accounts_for_what_it_covers_if_it_is_right() {
     let right = vec![
-        told(1, "created", "/d0/a"),
+        change(1, "created", "/d0/a"),
         healed(5, "removed", "/d0/a"),
         healed(5, "created", "/d0/b"),
-        told(6, "created", "/d0/end"),
+        change(6, "created", "/d0/end"),
     ];
     let account = native(&truth(), &right, Scope::Whole);
     assert!(account.is_clean(), "{account:?}");
@@ -77,15 +77,15 @@ fn difference_accounts_for_what_it_covers_if_it_is_right() {
 #[test]
 fn difference_must_name_what_was_written() {
     let truth = vec![
-        told(1, "created", "/d0/a"),
-        told(2, "modified", "/d0/a"),
-        told(3, "created", "/d0/b"),
-        told(4, "created", "/d0/end"),
+        change(1, "created", "/d0/a"),
+        change(2, "modified", "/d0/a"),
+        change(3, "created", "/d0/b"),
+        change(4, "created", "/d0/end"),
     ];
     let heard = vec![
-        told(1, "created", "/d0/a"),
+        change(1, "created", "/d0/a"),
         healed(3, "created", "/d0/b"),
-        told(4, "created", "/d0/end"),
+        change(4, "created", "/d0/end"),
     ];
     assert!(!native(&truth, &heard, Scope::Whole).is_clean());
 }
@@ -93,9 +93,9 @@ fn difference_must_name_what_was_written() {
 #[test]
 fn overflow_accounts_for_what_is_missing_before_the_next_event() {
     let heard = vec![
-        told(1, "created", "/d0/a"),
-        told(0, "overflow", ""),
-        told(6, "created", "/d0/end"),
+        change(1, "created", "/d0/a"),
+        change(0, "overflow", ""),
+        change(6, "created", "/d0/end"),
     ];
     let account = native(&truth(), &heard, Scope::Whole);
     assert!(account.is_clean(), "{account:?}");
@@ -105,10 +105,10 @@ fn overflow_accounts_for_what_is_missing_before_the_next_event() {
 #[test]
 fn what_was_never_committed_or_comes_twice_is_found() {
     let mut phantom = truth();
-    phantom.insert(5, told(9, "removed", "/d0/b"));
+    phantom.insert(5, change(9, "removed", "/d0/b"));
     assert!(!native(&truth(), &phantom, Scope::Whole).is_clean());
     let mut twice = truth();
-    twice.insert(1, told(1, "created", "/d0/a"));
+    twice.insert(1, change(1, "created", "/d0/a"));
     assert!(!native(&truth(), &twice, Scope::Whole).is_clean());
 }
 
@@ -152,14 +152,14 @@ fn inotify_events_come_in_order_and_repeats_may_be_missing() {
 
 #[test]
 fn an_inotify_program_may_be_told_a_difference_that_says_enough() {
-    let after: Vec<Told> = (0..30)
-        .map(|it| told(10 + it, "created", &format!("/d0/late{it}")))
+    let after: Vec<LoggedChange> = (0..30)
+        .map(|it| change(10 + it, "created", &format!("/d0/late{it}")))
         .collect();
-    let mut truth = vec![told(1, "created", "/d0/stays")];
+    let mut truth = vec![change(1, "created", "/d0/stays")];
     for _ in 0..40 {
-        truth.push(told(2, "created", "/d0/goes"));
-        truth.push(told(3, "modified", "/d0/old"));
-        truth.push(told(4, "removed", "/d0/goes"));
+        truth.push(change(2, "created", "/d0/goes"));
+        truth.push(change(3, "modified", "/d0/old"));
+        truth.push(change(4, "removed", "/d0/goes"));
     }
     truth.extend(after);
     let late: Vec<InotifyEvent> = (0..30)

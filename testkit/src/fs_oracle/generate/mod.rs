@@ -14,7 +14,7 @@ use super::sandbox::{guards_sticky_dirs, has_users};
 use super::world::{Kind, World, intern, spelled};
 use crate::random::Random;
 
-/// A generator for a case without a lower layer.
+/// Returns the plan of a case without a lower layer.
 pub fn empty(seed: u64) -> Plan {
     let mut rng = Random::new(seed);
     let (length, spread) = match rng.below(100) {
@@ -29,7 +29,7 @@ pub fn empty(seed: u64) -> Plan {
     }
 }
 
-/// A generator for a case over a lower layer.
+/// Returns the plan of a case over a lower layer.
 pub fn overlay(seed: u64) -> Plan {
     let mut rng = Random::new(seed);
     let (lower, length) = (Some(20 + rng.below(50)), 20 + rng.below(30));
@@ -40,7 +40,7 @@ pub fn overlay(seed: u64) -> Plan {
     }
 }
 
-/// Who carries a step out.
+/// Carries a step out.
 type Run<'r> = &'r mut dyn FnMut(Step) -> Answer;
 
 /// A test.
@@ -113,7 +113,7 @@ impl Actor {
         Self(Generator::new(Random::new(seed), World::new(12)))
     }
 
-    /// Does so many steps and gives them.
+    /// Does so many steps and returns them.
     pub fn act(&mut self, count: usize, run: Run<'_>) -> Vec<Step> {
         self.0.grow(run, count);
         std::mem::take(&mut self.0.steps)
