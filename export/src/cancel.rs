@@ -25,7 +25,7 @@ impl CancelToken {
         }
     }
 
-    /// Cancels the work, which ends at its next [`check`](Self::check).
+    /// Cancels the work, which ends soon after.
     pub fn cancel(&self) {
         self.is_cancelled.store(true, Ordering::Relaxed);
     }

@@ -9,8 +9,8 @@
 //! place, so that an import finds what was changed there meanwhile. A file of the branch that cannot be
 //! read is named in the list, and `parts/` holds what the branch itself wrote of it.
 //!
-//! [`write`] exports: it fills a directory under another name and renames it when it is whole.
-//! [`import`] surveys the project and applies the steps that are left. Neither follows a symbolic link
+//! [`write()`] exports: it fills a directory under another name and renames it when it is whole.
+//! [`import()`] surveys the project and applies the steps that are left. Neither follows a symbolic link
 //! below the directory that it was given ([`Source`], [`Target`]), and both end at once when their
 //! [`CancelToken`] is cancelled.
 
