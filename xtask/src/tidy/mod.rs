@@ -1,8 +1,8 @@
 //! The project's own rules, as checks over the source text. Each rule says what to do.
 
+mod layers;
 mod links;
 mod platform;
-mod layers;
 mod ring;
 mod rules;
 mod unsafe_files;
