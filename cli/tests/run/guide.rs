@@ -81,9 +81,12 @@ impl Terminal {
         self.shell.say(&format!("echo '{end}'"));
     }
 
+    fn group(&self) -> Pid {
+        Pid::from_raw(self.shell.pid().try_into().unwrap()).unwrap()
+    }
+
     fn interrupt(&self) {
-        let group = Pid::from_raw(self.shell.pid().try_into().unwrap()).unwrap();
-        kill_process_group(group, Signal::INT).unwrap();
+        kill_process_group(self.group(), Signal::INT).unwrap();
     }
 
     fn see(&mut self, step: &Step) {
@@ -100,6 +103,14 @@ impl Terminal {
             assert_eq!(line, self.end(), "{action:?}: more than the guide shows");
             self.is_running = false;
         }
+    }
+}
+
+/// A test that fails leaves no watcher behind.
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The shell may have ended.
+        kill_process_group(self.group(), Signal::TERM).unwrap_or(());
     }
 }
 
