@@ -5,7 +5,6 @@ use std::time::Duration;
 
 #[cfg(feature = "daemon")]
 use agentfs_client::Deadline;
-use rustix::process::Pid;
 
 /// A deadline for one step of a test: longer than any step takes, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,10 +37,10 @@ pub fn ended(child: &mut Child) -> ExitStatus {
 #[cfg(target_os = "linux")]
 fn has_ended_within(child: &Child, patience: Duration) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::process::{PidfdFlags, pidfd_open};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let end = std::time::Instant::now() + patience;
     let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
-        // Nobody has waited for it, so it is there.
+        // A child that was not waited for is there, so no descriptor is to be had.
         return false;
     };
     loop {

@@ -183,7 +183,7 @@ fn notify_watch() -> PathBuf {
         .join("examples/notify_watch");
     assert!(
         program.exists(),
-        "missing {}: cargo build -p agentfs-daemon --examples",
+        "missing {}: cargo build -p agentfs --examples",
         program.display()
     );
     program

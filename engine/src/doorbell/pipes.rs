@@ -3,26 +3,34 @@
 use std::io;
 use std::path::Path;
 
-use agentfs_ring::doorbell::{Ringer, Waiter, pipe};
+use agentfs_ring::doorbell::{self, Ringer, Waiter};
 
-use super::{Doorbell, Ends};
+use super::Ends;
 
-/// There is no such file.
+/// The ringing end of a queue's doorbell: the writing end of a pipe.
 #[derive(Debug)]
-pub(crate) enum HiddenFile {}
+pub(crate) struct Doorbell(Ringer);
 
-impl HiddenFile {
-    pub(super) fn ring(&self) {
-        match *self {}
+impl Doorbell {
+    /// Makes a pipe, which a kqueue can watch.
+    pub(crate) fn pipe() -> io::Result<Ends> {
+        let (ringer, waiter) = doorbell::pipe()?;
+        Ok((Self(ringer), waiter.into()))
     }
-}
 
-/// Makes a pipe for an inotify queue, which no program here has.
-pub(crate) fn for_inotify(_directory: &Path) -> io::Result<Ends> {
-    Doorbell::pipe()
+    /// Makes a pipe for an inotify queue, which no program here has.
+    pub(crate) fn for_inotify(_directory: &Path) -> io::Result<Ends> {
+        Self::pipe()
+    }
+
+    /// Wakes the reader. Ringing fails when the other end is closed, and that is ignored: the
+    /// session is about to end.
+    pub(crate) fn ring(&self) {
+        drop(self.0.ring());
+    }
 }
 
 /// Makes the doorbell by which a program says that its full ring has room again.
 pub(crate) fn refill_ends() -> io::Result<(Ringer, Waiter)> {
-    pipe()
+    doorbell::pipe()
 }

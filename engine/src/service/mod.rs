@@ -251,7 +251,7 @@ impl WatchService {
 
     fn make_doorbell(&self, api: Api) -> io::Result<doorbell::Ends> {
         match api {
-            Api::Inotify => doorbell::for_inotify(&self.limits.doorbell_directory),
+            Api::Inotify => Doorbell::for_inotify(&self.limits.doorbell_directory),
             Api::KqueueXnu | Api::KqueueFreeBsd | Api::FsEvents | Api::Native => Doorbell::pipe(),
         }
     }

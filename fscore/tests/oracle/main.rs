@@ -4,6 +4,7 @@
 //! `AGENTFS_ORACLE_SEQUENCES` sets how many sequences run (10,000), `AGENTFS_ORACLE_BASE` from which
 //! number on the seeds count, and `AGENTFS_ORACLE_SEED` runs one sequence alone: the one that a
 //! failure names.
+#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
     clippy::wildcard_enum_match_arm,
