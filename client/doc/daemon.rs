@@ -161,7 +161,6 @@ mod daemon {
             instance: 1,
             max_queues: 1,
             max_watches: 1,
-            counters: String::new(),
         }
     }
 
