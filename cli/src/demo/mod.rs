@@ -64,8 +64,10 @@ pub(crate) fn run(
                     neither --json nor --socket nor --project";
         return Err(Failure::Other(text.to_owned()));
     }
+    // A signal that comes while the directory is made must not leave it behind.
+    let signal = shell::signals()?;
     let workspace = Workspace::create()?;
-    let mut shell = Shell::new(&workspace, output)?;
+    let mut shell = Shell::new(&workspace, output, signal);
     let shown = show(&mut shell, &workspace);
     drop(shell);
     let directory = workspace.directory().display().to_string();

@@ -5,6 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentfs_testkit::child::PATIENCE;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use crate::program::{Program, can_mount};
@@ -212,6 +215,23 @@ fn a_signal_ends_it_and_nothing_is_left() {
         assert!(err.contains("was interrupted"), "{out} {err}");
         place.nothing_is_left();
     }
+}
+
+#[test]
+fn a_signal_that_comes_first_of_all_leaves_nothing() {
+    let place = Place::new();
+    let created = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    let tmp = place.0.beside("tmp");
+    created.add_watch(&tmp, AddWatchFlags::IN_CREATE).unwrap();
+    let mut demo = Program::start(&mut place.demo());
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    let is_created = poll(&mut [PollFd::new(&created, PollFlags::IN)], Some(&patience));
+    assert_eq!(is_created, Ok(1), "the demo's directory in time");
+    demo.signal(Signal::TERM);
+    let (status, out, err) = demo.finish();
+    assert_eq!(status.code(), Some(1), "{status:?} {out} {err}");
+    assert!(err.contains("was interrupted"), "{out} {err}");
+    place.nothing_is_left();
 }
 
 #[test]
