@@ -1,6 +1,5 @@
 //! The directory of the demo: a project, and around it what a user has.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -11,7 +10,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use agentfs_proto::socket::SOCKET_VARIABLE;
-use rustix::process::Pid;
 
 use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
 use crate::output::failure::Failure;
@@ -30,8 +28,6 @@ const FILES: [(&str, &str); 2] = [
 #[derive(Debug)]
 pub(super) struct Workspace {
     directory: PathBuf,
-    /// Children that this process had before, which are none of the demo's.
-    others: HashSet<Pid>,
     is_removed: bool,
 }
 
@@ -56,7 +52,6 @@ impl Workspace {
         };
         let workspace = Self {
             directory: new_directory(&parent).map_err(failed)?,
-            others: platform::children().into_iter().collect(),
             is_removed: false,
         };
         workspace.fill().map_err(failed)?;
@@ -82,6 +77,10 @@ impl Workspace {
         self.directory.join("project")
     }
 
+    fn runtime(&self) -> PathBuf {
+        self.directory.join("runtime")
+    }
+
     /// A program in the project, which finds this `agentfs` and no daemon of the user's.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut path = self.directory.join("bin").into_os_string();
@@ -92,7 +91,7 @@ impl Workspace {
         let mut command = Command::new(program);
         command
             .env("PATH", path)
-            .env("XDG_RUNTIME_DIR", self.directory.join("runtime"))
+            .env("XDG_RUNTIME_DIR", self.runtime())
             .env("XDG_STATE_HOME", self.directory.join("state"))
             .current_dir(self.project());
         let foreign = [SOCKET_VARIABLE, BRANCH_VARIABLE, TOKEN_VARIABLE];
@@ -120,10 +119,13 @@ impl Workspace {
         }
     }
 
-    /// Ends the processes that commands of the demo left behind, as `run` leaves its daemon. Returns
-    /// whether none is left.
+    /// Ends the processes that commands of the demo left behind, as `run` leaves its daemon. They have the
+    /// runtime directory that [`command`](Self::command) sets; other children of this process do not.
+    /// Returns whether none is left.
     pub(super) fn end_processes(&self) -> bool {
-        platform::end_children(&self.others, PATIENCE)
+        let mut entry = OsString::from("XDG_RUNTIME_DIR=");
+        entry.push(self.runtime());
+        platform::end_children_with(&entry, PATIENCE)
     }
 
     /// Ends what still runs and removes the directory.

@@ -1,6 +1,7 @@
 //! Checks `agentfs demo`: what it shows, and that nothing of it is left.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use std::process::Command;
 use agentfs_testkit::child::PATIENCE;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
@@ -231,6 +232,57 @@ fn a_signal_that_comes_first_of_all_leaves_nothing() {
     let (status, out, err) = demo.finish();
     assert_eq!(status.code(), Some(1), "{status:?} {out} {err}");
     assert!(err.contains("was interrupted"), "{out} {err}");
+    place.nothing_is_left();
+}
+
+/// A process that the demo did not start. It is killed with this value.
+struct Foreign(OwnedFd);
+
+impl Foreign {
+    fn new(pid: &str) -> Self {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        Self(pidfd_open(pid, PidfdFlags::empty()).unwrap())
+    }
+
+    fn kill(&self) {
+        // The process may have ended.
+        pidfd_send_signal(&self.0, Signal::KILL).unwrap_or(());
+    }
+
+    fn has_ended_within(&self, patience: &Timespec) -> bool {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(patience)).unwrap() > 0
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn a_process_that_it_did_not_start_stays() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    // The demo's process has a child from before, which has a child of its own.
+    let script = "mkfifo ../pipe; \
+        sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! $$ > ../pipe; wait' & \
+        read pids < ../pipe; echo $pids > ../pids; exec \"$0\" demo";
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let mut shell = place.0.command("sh");
+    shell.env("TMPDIR", place.0.beside("tmp"));
+    let mut demo = waiting(&place, shell.args(["-c", script, agentfs]));
+    let pids = fs::read_to_string(place.0.beside("pids")).unwrap();
+    let (sleep, parent) = pids.trim().split_once(' ').unwrap();
+    let (sleep, parent) = (Foreign::new(sleep), Foreign::new(parent));
+    // From then on the sleep is a child of the demo.
+    parent.kill();
+    assert!(parent.has_ended_within(&Timespec::try_from(PATIENCE).unwrap()));
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.finish().0.code(), Some(1));
+    assert!(!sleep.has_ended_within(&Timespec::default()));
     place.nothing_is_left();
 }
 
