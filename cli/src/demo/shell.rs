@@ -209,7 +209,7 @@ impl<'a> Shell<'a> {
 }
 
 fn interrupted() -> Failure {
-    Failure::Other("the demo was interrupted, and has cleaned up after itself".to_owned())
+    Failure::Other("the demo was interrupted".to_owned())
 }
 
 impl Background {

@@ -131,16 +131,20 @@ impl Workspace {
     /// Ends what still runs and removes the directory.
     pub(super) fn remove(mut self) -> Result<(), Failure> {
         self.is_removed = true;
-        let is_alone = self.end_processes();
         let directory = self.directory.display();
-        fs::remove_dir_all(&self.directory)
-            .map_err(|error| Failure::Other(format!("{directory} cannot be removed: {error}")))?;
-        if is_alone {
+        let mut failures = Vec::new();
+        if !self.end_processes() {
+            failures.push(format!(
+                "a process that was started in {directory} does not end; `ps` shows it"
+            ));
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            failures.push(format!("{directory} cannot be removed: {error}"));
+        }
+        if failures.is_empty() {
             return Ok(());
         }
-        Err(Failure::Other(format!(
-            "a process that was started in {directory} does not end; `ps` shows it"
-        )))
+        Err(Failure::Other(failures.join("; ")))
     }
 }
 

@@ -287,6 +287,34 @@ fn a_process_that_it_did_not_start_stays() {
 }
 
 #[test]
+fn what_cannot_be_removed_is_reported_after_a_signal_too() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut demo = waiting(&place, &mut place.demo());
+    let tmp = place.0.beside("tmp");
+    let directory = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    let elsewhere = place.0.beside("elsewhere");
+    fs::rename(&directory, elsewhere).unwrap();
+    fs::write(&directory, "").unwrap();
+    demo.signal(Signal::TERM);
+    let (status, out, err) = demo.finish();
+    assert_eq!(status.code(), Some(1), "{out} {err}");
+    let stays = format!("{} cannot be removed: ", directory.display());
+    for text in ["the demo was interrupted", &stays] {
+        assert!(err.contains(text), "{text:?}: {err}");
+    }
+    for text in ["cleaned up", "is removed"] {
+        assert!(!err.contains(text), "{text:?}: {err}");
+    }
+    // The daemon may have kept the branch's changes here, as its state directory was gone.
+    fs::remove_dir_all(&tmp).unwrap();
+    fs::create_dir(&tmp).unwrap();
+    place.nothing_is_left();
+}
+
+#[test]
 fn what_a_terminal_interrupts_cleans_up() {
     if !can_mount() {
         return;
