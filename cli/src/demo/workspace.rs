@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use agentfs_proto::socket::SOCKET_VARIABLE;
+use agentfs_proto::socket::{self, SOCKET_VARIABLE, SocketPathError};
 
 use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
 use crate::output::failure::Failure;
@@ -50,12 +51,26 @@ impl Workspace {
                 "no directory for the demo can be made in {parent}: {error}; name another one in TMPDIR"
             ))
         };
+        let parent = fs::canonicalize(&parent).map_err(failed)?;
+        if parent.as_os_str().as_bytes().contains(&b':') {
+            return Err(unsuitable(
+                &parent,
+                "has a colon, which separates the directories in PATH",
+            ));
+        }
         let workspace = Self {
             directory: new_directory(&parent).map_err(failed)?,
             is_removed: false,
         };
         workspace.fill().map_err(failed)?;
-        Ok(workspace)
+        match socket::prepare(&workspace.longest_socket()) {
+            Ok(()) => Ok(workspace),
+            Err(SocketPathError::TooLong(_)) => Err(unsuitable(
+                &parent,
+                "is too long for the path of a socket below it",
+            )),
+            Err(error) => Err(Failure::Other(error.to_string())),
+        }
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -79,6 +94,12 @@ impl Workspace {
 
     fn runtime(&self) -> PathBuf {
         self.directory.join("runtime")
+    }
+
+    /// Returns a path as long as that of the socket at which a run's daemon listens.
+    fn longest_socket(&self) -> PathBuf {
+        let default = socket::path_for(None, Some(self.runtime().into_os_string()), 0);
+        socket::project_path(&default, &self.project(), 0, 0)
     }
 
     /// A program in the project, which finds this `agentfs` and no daemon of the user's.
@@ -162,9 +183,16 @@ impl Drop for Workspace {
     }
 }
 
+/// Returns the failure for a directory for temporary files in which the demo cannot work.
+fn unsuitable(parent: &Path, why: &str) -> Failure {
+    Failure::Other(format!(
+        "the demo cannot work in {}: it {why}; name another directory in TMPDIR: TMPDIR=/tmp agentfs demo",
+        parent.display()
+    ))
+}
+
 /// Makes a directory that nobody else has or may enter.
 fn new_directory(parent: &Path) -> io::Result<PathBuf> {
-    let parent = fs::canonicalize(parent)?;
     let mut number = std::process::id();
     loop {
         let directory = parent.join(format!("agentfs-demo-{number}"));

@@ -315,6 +315,32 @@ fn what_cannot_be_removed_is_reported_after_a_signal_too() {
 }
 
 #[test]
+fn a_directory_with_a_space_is_one_as_any_other() {
+    let place = Place::new();
+    let tmp = place.0.another("with a space");
+    shows_both_branches(&Said::by(place.demo().env("TMPDIR", &tmp)));
+    nothing_is_left(&tmp);
+}
+
+#[test]
+fn a_directory_that_it_cannot_work_in_is_refused_at_once() {
+    let place = Place::new();
+    for (name, why) in [
+        ("with:colon".to_owned(), "has a colon"),
+        ("l".repeat(90), "is too long"),
+    ] {
+        let tmp = place.0.another(&name);
+        let said = Said::by(place.demo().env("TMPDIR", &tmp));
+        assert_eq!((said.status, &*said.out), (Some(1), ""), "{said:?}");
+        let shown = tmp.display().to_string();
+        for text in [&shown, why, "TMPDIR=/tmp agentfs demo"] {
+            assert!(said.err.contains(text), "{text:?}: {said:?}");
+        }
+        nothing_is_left(&tmp);
+    }
+}
+
+#[test]
 fn what_a_terminal_interrupts_cleans_up() {
     if !can_mount() {
         return;
