@@ -64,18 +64,32 @@ pub(crate) fn run(
                     neither --json nor --socket nor --project";
         return Err(Failure::Other(text.to_owned()));
     }
+    // A signal that comes while the directory is made must not leave it behind.
+    let signal = shell::signals()?;
     let workspace = Workspace::create()?;
-    let mut shell = Shell::new(&workspace, output)?;
+    let mut shell = Shell::new(&workspace, output, signal);
     let shown = show(&mut shell, &workspace);
     drop(shell);
     let directory = workspace.directory().display().to_string();
     let removed = workspace.remove();
-    shown?;
-    removed?;
-    output.line(format_args!(
-        "\n{directory} is removed, and its processes have ended."
-    ))?;
+    let gone = format!("{directory} is removed, and its processes have ended");
+    both(shown, removed, &gone)?;
+    output.line(format_args!("\n{gone}."))?;
     output.line("The same in a project of yours: agentfs run -- COMMAND")
+}
+
+/// Returns why the demo failed, together with what became of its directory.
+fn both(
+    shown: Result<(), Failure>,
+    removed: Result<(), Failure>,
+    gone: &str,
+) -> Result<(), Failure> {
+    match (shown, removed) {
+        (Ok(()), removed) => removed,
+        (Err(Failure::Other(why)), Ok(())) => Err(Failure::Other(format!("{why} ({gone})"))),
+        (Err(failure), Ok(())) => Err(failure),
+        (Err(failure), Err(left)) => Err(Failure::Other(format!("{failure} ({left})"))),
+    }
 }
 
 fn show(shell: &mut Shell<'_>, workspace: &Workspace) -> Result<(), Failure> {

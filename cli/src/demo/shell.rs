@@ -36,19 +36,30 @@ pub(super) struct Background {
     words: String,
 }
 
+/// Returns a stream that is readable as soon as a signal has come that is to end the demo. From then on,
+/// no such signal ends this process by itself.
+pub(super) fn signals() -> Result<UnixStream, Failure> {
+    let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
+    for number in [SIGINT, SIGTERM, SIGHUP] {
+        let write = write.try_clone().map_err(Failure::Input)?;
+        signal_hook::low_level::pipe::register(number, write).map_err(Failure::Input)?;
+    }
+    Ok(signal)
+}
+
 impl<'a> Shell<'a> {
-    pub(super) fn new(workspace: &'a Workspace, output: &'a mut Output) -> Result<Self, Failure> {
-        let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
-        for number in [SIGINT, SIGTERM, SIGHUP] {
-            let write = write.try_clone().map_err(Failure::Input)?;
-            signal_hook::low_level::pipe::register(number, write).map_err(Failure::Input)?;
-        }
-        Ok(Self {
+    /// Returns a shell that ends what it waits for when `signal` is readable.
+    pub(super) fn new(
+        workspace: &'a Workspace,
+        output: &'a mut Output,
+        signal: UnixStream,
+    ) -> Self {
+        Self {
             workspace,
             output,
             signal,
             steps: 0,
-        })
+        }
     }
 
     /// Prints a line of explanation.
@@ -198,7 +209,7 @@ impl<'a> Shell<'a> {
 }
 
 fn interrupted() -> Failure {
-    Failure::Other("the demo was interrupted, and has cleaned up after itself".to_owned())
+    Failure::Other("the demo was interrupted".to_owned())
 }
 
 impl Background {

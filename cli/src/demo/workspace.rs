@@ -1,17 +1,16 @@
 //! The directory of the demo: a project, and around it what a user has.
 
-use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use agentfs_proto::socket::SOCKET_VARIABLE;
-use rustix::process::Pid;
+use agentfs_proto::socket::{self, SOCKET_VARIABLE, SocketPathError};
 
 use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
 use crate::output::failure::Failure;
@@ -30,8 +29,6 @@ const FILES: [(&str, &str); 2] = [
 #[derive(Debug)]
 pub(super) struct Workspace {
     directory: PathBuf,
-    /// Children that this process had before, which are none of the demo's.
-    others: HashSet<Pid>,
     is_removed: bool,
 }
 
@@ -54,13 +51,26 @@ impl Workspace {
                 "no directory for the demo can be made in {parent}: {error}; name another one in TMPDIR"
             ))
         };
+        let parent = fs::canonicalize(&parent).map_err(failed)?;
+        if parent.as_os_str().as_bytes().contains(&b':') {
+            return Err(unsuitable(
+                &parent,
+                "has a colon, which separates the directories in PATH",
+            ));
+        }
         let workspace = Self {
             directory: new_directory(&parent).map_err(failed)?,
-            others: platform::children().into_iter().collect(),
             is_removed: false,
         };
         workspace.fill().map_err(failed)?;
-        Ok(workspace)
+        match socket::prepare(&workspace.longest_socket()) {
+            Ok(()) => Ok(workspace),
+            Err(SocketPathError::TooLong(_)) => Err(unsuitable(
+                &parent,
+                "is too long for the path of a socket below it",
+            )),
+            Err(error) => Err(Failure::Other(error.to_string())),
+        }
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -82,6 +92,16 @@ impl Workspace {
         self.directory.join("project")
     }
 
+    fn runtime(&self) -> PathBuf {
+        self.directory.join("runtime")
+    }
+
+    /// Returns a path as long as that of the socket at which a run's daemon listens.
+    fn longest_socket(&self) -> PathBuf {
+        let default = socket::path_for(None, Some(self.runtime().into_os_string()), 0);
+        socket::project_path(&default, &self.project(), 0, 0)
+    }
+
     /// A program in the project, which finds this `agentfs` and no daemon of the user's.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut path = self.directory.join("bin").into_os_string();
@@ -92,7 +112,7 @@ impl Workspace {
         let mut command = Command::new(program);
         command
             .env("PATH", path)
-            .env("XDG_RUNTIME_DIR", self.directory.join("runtime"))
+            .env("XDG_RUNTIME_DIR", self.runtime())
             .env("XDG_STATE_HOME", self.directory.join("state"))
             .current_dir(self.project());
         let foreign = [SOCKET_VARIABLE, BRANCH_VARIABLE, TOKEN_VARIABLE];
@@ -120,25 +140,32 @@ impl Workspace {
         }
     }
 
-    /// Ends the processes that commands of the demo left behind, as `run` leaves its daemon. Returns
-    /// whether none is left.
+    /// Ends the processes that commands of the demo left behind, as `run` leaves its daemon. They have the
+    /// runtime directory that [`command`](Self::command) sets; other children of this process do not.
+    /// Returns whether none is left.
     pub(super) fn end_processes(&self) -> bool {
-        platform::end_children(&self.others, PATIENCE)
+        let mut entry = OsString::from("XDG_RUNTIME_DIR=");
+        entry.push(self.runtime());
+        platform::end_children_with(&entry, PATIENCE)
     }
 
     /// Ends what still runs and removes the directory.
     pub(super) fn remove(mut self) -> Result<(), Failure> {
         self.is_removed = true;
-        let is_alone = self.end_processes();
         let directory = self.directory.display();
-        fs::remove_dir_all(&self.directory)
-            .map_err(|error| Failure::Other(format!("{directory} cannot be removed: {error}")))?;
-        if is_alone {
+        let mut failures = Vec::new();
+        if !self.end_processes() {
+            failures.push(format!(
+                "a process that was started in {directory} does not end; `ps` shows it"
+            ));
+        }
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            failures.push(format!("{directory} cannot be removed: {error}"));
+        }
+        if failures.is_empty() {
             return Ok(());
         }
-        Err(Failure::Other(format!(
-            "a process that was started in {directory} does not end; `ps` shows it"
-        )))
+        Err(Failure::Other(failures.join("; ")))
     }
 }
 
@@ -156,9 +183,16 @@ impl Drop for Workspace {
     }
 }
 
+/// Returns the failure for a directory for temporary files in which the demo cannot work.
+fn unsuitable(parent: &Path, why: &str) -> Failure {
+    Failure::Other(format!(
+        "the demo cannot work in {}: it {why}; name another directory in TMPDIR: TMPDIR=/tmp agentfs demo",
+        parent.display()
+    ))
+}
+
 /// Makes a directory that nobody else has or may enter.
 fn new_directory(parent: &Path) -> io::Result<PathBuf> {
-    let parent = fs::canonicalize(parent)?;
     let mut number = std::process::id();
     loop {
         let directory = parent.join(format!("agentfs-demo-{number}"));

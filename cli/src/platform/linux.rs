@@ -1,12 +1,12 @@
 //! What is done in a way of its own on Linux. `other.rs` has the same names.
 
-use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -121,31 +121,14 @@ pub(crate) fn adopt_orphans() {
     }
 }
 
-/// Returns the children of this process, those included that have ended and were not waited for.
-pub(crate) fn children() -> Vec<Pid> {
-    let own = rustix::process::getpid().as_raw_nonzero().to_string();
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let parent_of = |name: &OsStr| {
-        let stat = fs::read_to_string(Path::new("/proc").join(name).join("stat")).ok()?;
-        // The name of the program, in parentheses, may have any characters (proc_pid_stat(5)).
-        let (_, rest) = stat.rsplit_once(')')?;
-        rest.split_ascii_whitespace().nth(1).map(str::to_owned)
-    };
-    let names = processes.map(|entry| entry.file_name());
-    let own_children = names.filter(|name| parent_of(name).as_ref() == Some(&own));
-    own_children
-        .filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?))
-        .collect()
-}
-
-/// Ends all children but the spared ones: by SIGTERM, and those that are still there when the time is
-/// over by SIGKILL. Returns whether none is left.
-pub(crate) fn end_children(spared: &HashSet<Pid>, patience: Duration) -> bool {
+/// Ends the children that were started with this entry, `NAME=value`, in their environment: by SIGTERM,
+/// and those that are still there when the time is over by SIGKILL. Returns whether none of them is left.
+pub(crate) fn end_children_with(entry: &OsStr, patience: Duration) -> bool {
     for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, patience)] {
         let until = Instant::now() + patience;
         loop {
             let mut left = children();
-            left.retain(|it| !spared.contains(it));
+            left.retain(|pid| was_started_with(*pid, entry, until));
             if left.is_empty() {
                 return true;
             }
@@ -155,6 +138,54 @@ pub(crate) fn end_children(spared: &HashSet<Pid>, patience: Duration) -> bool {
         }
     }
     false
+}
+
+/// Returns the children of this process, those included that have ended and were not waited for.
+fn children() -> Vec<Pid> {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = processes.map(|entry| entry.file_name());
+    let all = names.filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?));
+    all.filter(|pid| stat_field(*pid, 4).as_ref() == Some(&own))
+        .collect()
+}
+
+/// Returns whether a process has this entry in the environment that it was started with. A process that
+/// has ended has no environment, and that of another user's process cannot be read.
+fn was_started_with(pid: Pid, entry: &OsStr, until: Instant) -> bool {
+    let environment = proc_file(pid, "environ");
+    loop {
+        let Ok(text) = fs::read(&environment) else {
+            return false;
+        };
+        if !text.is_empty() || !is_in_execve(pid) || Instant::now() >= until {
+            return text
+                .split(|byte| *byte == 0)
+                .any(|it| it == entry.as_bytes());
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Returns whether execve(2) has given a process its new memory, but no environment yet: `env_end` is not
+/// set, while `vsize` is (proc_pid_stat(5)).
+fn is_in_execve(pid: Pid) -> bool {
+    let is_zero = |number| stat_field(pid, number).is_none_or(|it| it == "0");
+    is_zero(51) && !is_zero(23)
+}
+
+/// Returns a field of a process's `stat`, by the number that it has in proc_pid_stat(5). It is one after
+/// the name of the program.
+fn stat_field(pid: Pid, number: usize) -> Option<String> {
+    let stat = fs::read_to_string(proc_file(pid, "stat")).ok()?;
+    // The name, which is field 2 and in parentheses, may have any characters.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    fields.nth(number.checked_sub(3)?).map(str::to_owned)
+}
+
+fn proc_file(pid: Pid, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{name}", pid.as_raw_nonzero()))
 }
 
 /// Sends a signal to a child and waits for its end. False when that does not come in time.

@@ -1,6 +1,6 @@
 //! What `linux.rs` has, for systems that lack it or where it is not written yet.
 
-use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
-use rustix::process::Pid;
 
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
@@ -70,12 +69,7 @@ pub(crate) fn listeners_on(_: &[MountInfo]) -> Vec<Listener> {
 /// Does nothing: commands that leave processes behind need Linux.
 pub(crate) fn adopt_orphans() {}
 
-/// Returns nothing, as [`adopt_orphans`] does nothing.
-pub(crate) fn children() -> Vec<Pid> {
-    Vec::new()
-}
-
-/// Returns true, as there are no such children.
-pub(crate) fn end_children(_: &HashSet<Pid>, _: Duration) -> bool {
+/// Returns true: as [`adopt_orphans`] does nothing, there are no such children.
+pub(crate) fn end_children_with(_: &OsStr, _: Duration) -> bool {
     true
 }

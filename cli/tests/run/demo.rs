@@ -1,11 +1,15 @@
 //! Checks `agentfs demo`: what it shows, and that nothing of it is left.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use agentfs_testkit::child::PATIENCE;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
@@ -211,6 +215,128 @@ fn a_signal_ends_it_and_nothing_is_left() {
         assert_eq!(status.code(), Some(1), "{out} {err}");
         assert!(err.contains("was interrupted"), "{out} {err}");
         place.nothing_is_left();
+    }
+}
+
+#[test]
+fn a_signal_that_comes_first_of_all_leaves_nothing() {
+    let place = Place::new();
+    let created = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+    let tmp = place.0.beside("tmp");
+    created.add_watch(&tmp, AddWatchFlags::IN_CREATE).unwrap();
+    let mut demo = Program::start(&mut place.demo());
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    let is_created = poll(&mut [PollFd::new(&created, PollFlags::IN)], Some(&patience));
+    assert_eq!(is_created, Ok(1), "the demo's directory in time");
+    demo.signal(Signal::TERM);
+    let (status, out, err) = demo.finish();
+    assert_eq!(status.code(), Some(1), "{status:?} {out} {err}");
+    assert!(err.contains("was interrupted"), "{out} {err}");
+    place.nothing_is_left();
+}
+
+/// A process that the demo did not start. It is killed with this value.
+struct Foreign(OwnedFd);
+
+impl Foreign {
+    fn new(pid: &str) -> Self {
+        let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+        Self(pidfd_open(pid, PidfdFlags::empty()).unwrap())
+    }
+
+    fn kill(&self) {
+        // The process may have ended.
+        pidfd_send_signal(&self.0, Signal::KILL).unwrap_or(());
+    }
+
+    fn has_ended_within(&self, patience: &Timespec) -> bool {
+        poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(patience)).unwrap() > 0
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn a_process_that_it_did_not_start_stays() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    // The demo's process has a child from before, which has a child of its own.
+    let script = "mkfifo ../pipe; \
+        sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! $$ > ../pipe; wait' & \
+        read pids < ../pipe; echo $pids > ../pids; exec \"$0\" demo";
+    let agentfs = env!("CARGO_BIN_EXE_agentfs");
+    let mut shell = place.0.command("sh");
+    shell.env("TMPDIR", place.0.beside("tmp"));
+    let mut demo = waiting(&place, shell.args(["-c", script, agentfs]));
+    let pids = fs::read_to_string(place.0.beside("pids")).unwrap();
+    let (sleep, parent) = pids.trim().split_once(' ').unwrap();
+    let (sleep, parent) = (Foreign::new(sleep), Foreign::new(parent));
+    // From then on the sleep is a child of the demo.
+    parent.kill();
+    assert!(parent.has_ended_within(&Timespec::try_from(PATIENCE).unwrap()));
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.finish().0.code(), Some(1));
+    assert!(!sleep.has_ended_within(&Timespec::default()));
+    place.nothing_is_left();
+}
+
+#[test]
+fn what_cannot_be_removed_is_reported_after_a_signal_too() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut demo = waiting(&place, &mut place.demo());
+    let tmp = place.0.beside("tmp");
+    let directory = fs::read_dir(&tmp).unwrap().next().unwrap().unwrap().path();
+    let elsewhere = place.0.beside("elsewhere");
+    fs::rename(&directory, elsewhere).unwrap();
+    fs::write(&directory, "").unwrap();
+    demo.signal(Signal::TERM);
+    let (status, out, err) = demo.finish();
+    assert_eq!(status.code(), Some(1), "{out} {err}");
+    let stays = format!("{} cannot be removed: ", directory.display());
+    for text in ["the demo was interrupted", &stays] {
+        assert!(err.contains(text), "{text:?}: {err}");
+    }
+    for text in ["cleaned up", "is removed"] {
+        assert!(!err.contains(text), "{text:?}: {err}");
+    }
+    // The daemon may have kept the branch's changes here, as its state directory was gone.
+    fs::remove_dir_all(&tmp).unwrap();
+    fs::create_dir(&tmp).unwrap();
+    place.nothing_is_left();
+}
+
+#[test]
+fn a_directory_with_a_space_is_one_as_any_other() {
+    let place = Place::new();
+    let tmp = place.0.another("with a space");
+    shows_both_branches(&Said::by(place.demo().env("TMPDIR", &tmp)));
+    nothing_is_left(&tmp);
+}
+
+#[test]
+fn a_directory_that_it_cannot_work_in_is_refused_at_once() {
+    let place = Place::new();
+    for (name, why) in [
+        ("with:colon".to_owned(), "has a colon"),
+        ("l".repeat(90), "is too long"),
+    ] {
+        let tmp = place.0.another(&name);
+        let said = Said::by(place.demo().env("TMPDIR", &tmp));
+        assert_eq!((said.status, &*said.out), (Some(1), ""), "{said:?}");
+        let shown = tmp.display().to_string();
+        for text in [&shown, why, "TMPDIR=/tmp agentfs demo"] {
+            assert!(said.err.contains(text), "{text:?}: {said:?}");
+        }
+        nothing_is_left(&tmp);
     }
 }
 
