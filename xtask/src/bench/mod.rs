@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The package, and the program in it.
 const PACKAGE: &str = "agentfs-bench";
 
-/// A benchmark, as one names it.
+/// The name of the benchmark on the command line.
 struct Benchmark {
     name: &'static str,
     about: &'static str,
@@ -32,7 +32,7 @@ struct Benchmark {
     quick: &'static str,
 }
 
-/// A benchmark of one stage, which is a command of the same name.
+/// Returns the benchmark of one stage, which is a command of the same name.
 const fn stage(name: &'static str, about: &'static str) -> Benchmark {
     Benchmark {
         name,
