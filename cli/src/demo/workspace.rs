@@ -82,7 +82,7 @@ impl Workspace {
         self.directory.join("project")
     }
 
-    /// A program in the project, which finds this `agentfs` and no daemon of the user's.
+    /// Returns a command in the project, which finds this `agentfs` and no daemon of the user's.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut path = self.directory.join("bin").into_os_string();
         if let Some(others) = std::env::var_os("PATH") {
@@ -105,7 +105,7 @@ impl Workspace {
         command
     }
 
-    /// Whether a program of this name is installed.
+    /// Returns whether a program of this name is installed.
     pub(super) fn has_program(&self, name: &str) -> bool {
         let all: OsString = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&all).any(|it| it.join(name).is_file())
@@ -156,7 +156,7 @@ impl Drop for Workspace {
     }
 }
 
-/// Makes a directory that nobody else has or may enter.
+/// Makes a new directory, which no other user may enter.
 fn new_directory(parent: &Path) -> io::Result<PathBuf> {
     let parent = fs::canonicalize(parent)?;
     let mut number = std::process::id();
