@@ -1,8 +1,8 @@
 //! dlsym(3): programs that look libc's functions up on a handle of libc (most Python bindings, Ruby's
 //! FFI) would find the originals.
 //!
-//! `RTLD_NEXT` means "after the library that calls". So a look-up of any other name jumps to the original,
-//! which then sees the program as its caller.
+//! `RTLD_NEXT` means "after the library that calls". So a look-up that does not concern a hook jumps to the
+//! original, which then sees the program as its caller.
 //!
 //! ## Contract
 //!
