@@ -1,4 +1,4 @@
-//! Numbers of the protocol as FsCore's, and results of FsCore as answers.
+//! Converts numbers of the protocol to FsCore's, and results of FsCore to answers.
 
 use agentfs_core::id::NodeId;
 use agentfs_core::{HandleId, Seek};

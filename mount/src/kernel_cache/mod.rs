@@ -1,7 +1,8 @@
 //! What the kernel may remember of a branch through one mount, and how it is made to forget.
 //!
-//! Names and attributes are answered with long lifetimes, so what a change of another origin made wrong
-//! has to be taken out of the kernel's caches. What the kernel guards by itself:
+//! The kernel may remember names and attributes for a long time, so what a change of another origin made
+//! wrong has to be taken out of the kernel's caches. The kernel itself keeps an old answer from coming
+//! after an invalidation in these cases:
 //!
 //! * *Names and listings*: the kernel looks up and lists under the lock of the directory, and
 //!   invalidating an entry takes that lock (`fs/fuse/dir.c: fuse_reverse_inval_entry`), so it comes
