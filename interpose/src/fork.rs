@@ -1,4 +1,4 @@
-//! fork(2): a child gets the state of its parent and makes it its own.
+//! fork(2): a child gets a copy of its parent's state and owns that copy.
 //!
 //! ## Contract
 //!
