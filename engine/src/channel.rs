@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use agentfs_core::id::Seq;
-use agentfs_proto::record::{AgentFsEvent, HEAD_LEN, Kind, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, Kind};
 use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
 
 use crate::counters::Counts;
 use crate::doorbell::Doorbell;
 use crate::heal::{Base, Freezer, Replay};
+use crate::record::Record;
 use crate::spill::{Ordinal, Pool, Spill};
 
 /// Where a record was put. The channel can say later whether it is still unread.
@@ -76,51 +77,6 @@ pub(crate) struct Channel {
 enum Written {
     At(Position),
     RingFull,
-}
-
-/// A record that is still to be written: its fixed part, the two paths behind it, and the length of
-/// all of it when it is encoded.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Record<'a> {
-    event: &'a AgentFsEvent,
-    path: &'a [u8],
-    aux: &'a [u8],
-    len: usize,
-}
-
-impl<'a> Record<'a> {
-    /// Returns `None` when a path is too long for the length field of a record.
-    #[inline]
-    fn new(event: &'a AgentFsEvent, path: &'a [u8], aux: &'a [u8]) -> Option<Self> {
-        let len = encoded_len(path, aux).ok()?;
-        Some(Self {
-            event,
-            path,
-            aux,
-            len,
-        })
-    }
-
-    fn without_paths(event: &'a AgentFsEvent) -> Self {
-        Self {
-            event,
-            path: &[],
-            aux: &[],
-            len: HEAD_LEN,
-        }
-    }
-
-    #[inline]
-    fn write_to(&self, slot: &mut [u8]) {
-        // The slot has the encoded length, so this cannot fail.
-        let written = write_to(slot, self.event, self.path, self.aux);
-        debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
-    }
-
-    /// Appends the record to those that wait.
-    pub(crate) fn spill_into(&self, spill: &mut Spill) -> Ordinal {
-        spill.push(self.len, |slot| self.write_to(slot))
-    }
 }
 
 impl Channel {

@@ -9,7 +9,7 @@ use agentfs_core::event::{Change, Envelope, Origin};
 use agentfs_core::id::{BranchId, Seq};
 use agentfs_core::{Branch, Frozen, FsCore, Result};
 
-use crate::channel::Record;
+use crate::record::Record;
 use crate::spill::{Pool, Spill};
 
 /// Freezes the branch that a queue looks at, so that its reader can be given the difference later.

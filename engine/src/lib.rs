@@ -59,12 +59,15 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod branch_counts;
 mod channel;
 mod counters;
 mod doorbell;
 mod heal;
 mod queue;
+mod recent;
+mod record;
 mod record_writer;
 mod route;
 pub mod service;
@@ -72,7 +75,7 @@ mod spill;
 pub mod synth;
 mod watch;
 
+pub use api::Api;
 pub use branch_counts::BranchCounts;
 pub use counters::Counts;
 pub use queue::{Queue, QueueId, QueueReport, WatchId, WatchReport, WatchTarget};
-pub use watch::Api;

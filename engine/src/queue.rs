@@ -7,10 +7,11 @@ use agentfs_core::id::{BranchId, NodeId, SessionId};
 use agentfs_ring::PeerError;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::api::Api;
 use crate::channel::{Channel, RecordPosition};
 use crate::counters::Counts;
-use crate::record_writer::Recent;
-use crate::watch::{Api, TreeWatch};
+use crate::recent::Recent;
+use crate::watch::TreeWatch;
 
 /// The number of a queue in its session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

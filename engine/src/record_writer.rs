@@ -5,8 +5,8 @@ use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::{HEALED, LAST_NAME};
 use agentfs_proto::record::{AgentFsEvent, Kind};
 
-use crate::channel::RecordPosition;
 use crate::queue::{Open, Slot, WatchId};
+use crate::recent::{PATHS, PathFlags};
 use crate::synth::fsevents::{self, CREATE_FILE_EVENTS, ROOT_CHANGED};
 use crate::synth::inotify::{EntryName, Heard, IN_DELETE_SELF, IN_IGNORED, Step};
 use crate::synth::{self, Role};
@@ -61,32 +61,6 @@ impl RoutedChange<'_> {
         (change.place(), change.new_place())
     }
 }
-
-/// What the last record of a queue said, and which paths have unread records: enough to see what a
-/// record would repeat.
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    watch: u64,
-    kind: Kind,
-    mask: u32,
-    flags: u32,
-    path: Vec<u8>,
-    /// The path of the record that is being made, and the new path of a rename.
-    scratch: (Vec<u8>, Vec<u8>),
-    /// FSEvents: the unread flags of paths, each at the place that the hash of the path chooses.
-    unread: Vec<PathFlags>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct PathFlags {
-    hash: u64,
-    watch: u64,
-    flags: u32,
-    first: RecordPosition,
-}
-
-/// How many paths of an FSEvents queue are remembered at a time.
-const PATHS: usize = 256;
 
 impl Open {
     /// Enqueues what a watch hears of a change. Returns whether the watch has ended and must be
@@ -317,21 +291,6 @@ impl Open {
         self.channel.enqueue(&event, path, aux);
         std::mem::swap(&mut self.recent.path, path);
         self.recent.key(&event);
-    }
-}
-
-impl Recent {
-    fn key(&mut self, event: &AgentFsEvent) {
-        self.watch = event.watch;
-        self.kind = event.kind;
-        self.mask = event.mask;
-        self.flags = event.flags;
-    }
-
-    fn remember(&mut self, event: &AgentFsEvent, path: &[u8]) {
-        self.key(event);
-        self.path.clear();
-        self.path.extend_from_slice(path);
     }
 }
 

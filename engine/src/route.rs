@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use agentfs_core::event::{Change, Envelope, Place};
 use agentfs_core::id::{BranchId, NodeId};
 
+use crate::api::Api;
 use crate::branch_counts::BranchCounts;
 use crate::queue::{Queue, Slot, Target};
 use crate::record_writer::{ApiEvent, RoutedChange};
@@ -14,7 +15,7 @@ use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
 use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
-use crate::watch::{Api, Delivery, NodeIndex, NodeWatch, Round, TreeIndex, TreeWatch, WatchHandle};
+use crate::watch::{Delivery, NodeIndex, NodeWatch, Round, TreeIndex, TreeWatch, WatchHandle};
 
 /// The indexes of all watches, and counts over all of them.
 #[derive(Debug)]

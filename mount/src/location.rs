@@ -4,8 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{CWD, Dev, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
@@ -50,12 +50,8 @@ impl From<OwnedFd> for Live {
 }
 
 impl Live {
-    fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn has_ended(&self) -> bool {
-        self.lock().as_ref().is_none_or(kernel_mount::has_ended)
+        self.0.lock().as_ref().is_none_or(kernel_mount::has_ended)
     }
 }
 
@@ -98,7 +94,7 @@ impl Located {
             if !live.has_ended() {
                 session::detach(point, *device);
             }
-            live.lock().take();
+            live.0.lock().take();
         }
     }
 

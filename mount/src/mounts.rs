@@ -3,14 +3,15 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
 use fuser::Session;
+use parking_lot::RwLock;
 
 use crate::adapter::Adapter;
 use crate::echo::{Echo, MountPoint};
@@ -240,14 +241,11 @@ impl Drop for Mounts {
 
 impl Table {
     fn all(&self) -> Arc<Vec<Entry>> {
-        self.mounts
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.mounts.read().clone()
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
-        let mut mounts = self.mounts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut mounts = self.mounts.write();
         change(Arc::make_mut(&mut mounts));
     }
 

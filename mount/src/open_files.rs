@@ -2,26 +2,22 @@
 //! more that closes them.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::event::Origin;
 use agentfs_core::id::MountId;
 use agentfs_core::{Branch, Caller, HandleId};
+use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
 pub(crate) struct OpenFiles(Mutex<HashSet<HandleId>>);
 
 impl OpenFiles {
-    fn lock(&self) -> MutexGuard<'_, HashSet<HandleId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn add(&self, handle: HandleId) {
-        self.lock().insert(handle);
+        self.0.lock().insert(handle);
     }
 
     pub(crate) fn remove(&self, handle: HandleId) {
-        self.lock().remove(&handle);
+        self.0.lock().remove(&handle);
     }
 
     /// Closes the files that are still open. Must be called when no more requests come.
@@ -30,7 +26,7 @@ impl OpenFiles {
             origin: Origin::Mount(mount),
             ..Caller::root()
         };
-        for handle in std::mem::take(&mut *self.lock()) {
+        for handle in std::mem::take(&mut *self.0.lock()) {
             if let Err(error) = branch.close(&caller, handle) {
                 tracing::debug!(%mount, %error, "a file that was open at the end of a mount is gone");
             }

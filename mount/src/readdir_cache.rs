@@ -2,10 +2,10 @@
 //! there is no handle to keep the position in.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::id::NodeId;
 use agentfs_core::{Branch, Caller, DirEntry, Errno, Pass};
+use parking_lot::Mutex;
 
 /// Entries asked of FsCore at a time: some of the last ones do not fit into the kernel's buffer and
 /// are asked for again.
@@ -18,18 +18,14 @@ const PASSES: usize = 32;
 pub(crate) struct ReaddirCache(Mutex<VecDeque<(NodeId, Pass)>>);
 
 impl ReaddirCache {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(NodeId, Pass)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn of(&self, node: NodeId) -> Pass {
-        let all = self.lock();
+        let all = self.0.lock();
         let found = all.iter().find(|(other, _)| *other == node);
         found.map(|(_, pass)| pass.clone()).unwrap_or_default()
     }
 
     fn keep(&self, node: NodeId, pass: Option<Pass>) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         all.retain(|(other, _)| *other != node);
         if let Some(pass) = pass.filter(Pass::is_some) {
             if all.len() == PASSES {

@@ -2,11 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use agentfs_core::id::MountId;
 use fuser::Session;
+use parking_lot::{Condvar, Mutex};
 
 use crate::adapter::Adapter;
 use crate::error::UnmountError;
@@ -30,21 +31,16 @@ struct End {
 }
 
 impl End {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn reach(&self) {
-        *self.lock() = true;
+        *self.reached.lock() = true;
         self.changed.notify_all();
     }
 
     fn wait(&self, at_most: Duration) -> bool {
-        let reached = self.lock();
-        let waited = self
-            .changed
-            .wait_timeout_while(reached, at_most, |reached| !*reached);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
+        let mut reached = self.reached.lock();
+        self.changed
+            .wait_while_for(&mut reached, |reached| !*reached, at_most);
+        *reached
     }
 }
 

@@ -1,12 +1,16 @@
 //! Steps: what is run, how long it took, and what came of it.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, Write};
 use std::process::{Command, ExitCode, ExitStatus, Output, Stdio};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use crate::process_tree;
+
+/// How long a command may be silent: longer than building everything takes on a busy machine. nextest
+/// ends single tests long before (.config/nextest.toml).
+const SILENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Why a step failed, with the way out.
 #[derive(Debug)]
@@ -260,7 +264,8 @@ fn captured(shown: &str, output: &Output) -> Result<String, Failure> {
     }
 }
 
-/// Runs a command, letting its output through and showing every line of it to `look`.
+/// Runs a command, letting its output through and showing every line of it to `look`. Kills it, with
+/// all that it started, when it has been silent for [`SILENCE`].
 fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failure> {
     announce(command);
     let shown = show(command);
@@ -271,26 +276,47 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
     let mut child = command.stderr(input).spawn().map_err(failure)?;
     // The command holds ends of the pipe, too; with them the output would never end.
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+    let lines = lines(output);
     let mut stdout = io::stdout().lock();
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.map_err(failure)?;
-        let text = String::from_utf8_lossy(&line);
-        look(&text);
-        writeln!(stdout, "{text}").map_err(failure)?;
+    loop {
+        match lines.recv_timeout(SILENCE) {
+            Ok(line) => {
+                let line = line.map_err(failure)?;
+                let text = String::from_utf8_lossy(&line);
+                look(&text);
+                writeln!(stdout, "{text}").map_err(failure)?;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                let processes = process_tree::kill(child.id());
+                child.wait().map_err(failure)?;
+                return Err(Failure::new(format!(
+                    "`{shown}` was silent for {} minutes, and these were killed:\n{processes}",
+                    SILENCE.as_secs() / 60
+                )));
+            }
+        }
     }
     let status = child.wait().map_err(failure)?;
     succeeded(command, status)
 }
 
+/// Reads the lines of a pipe until all its writers have closed it.
+fn lines(pipe: PipeReader) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 /// Runs a command and returns what it wrote to its standard output.
 pub(crate) fn capture(command: &mut Command) -> Result<String, Failure> {
-    announce(command);
-    let shown = show(command);
-    let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let output = output
-        .output()
-        .map_err(|error| Failure::new(format!("{shown}: {error}")))?;
-    captured(&shown, &output)
+    capture_within(SILENCE, command)
 }
 
 #[cfg(test)]

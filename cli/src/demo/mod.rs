@@ -1,4 +1,4 @@
-//! `agentfs demo`: shows what AgentFS is for, in a directory of its own.
+//! `agentfs demo`: shows the main job in a directory of its own.
 //!
 //! [`Workspace`] makes that directory and removes it, [`Shell`] runs the commands that are shown, and
 //! this module has the two transcripts: with mounts, and what works without them.
@@ -112,8 +112,8 @@ fn with_mounts(shell: &mut Shell<'_>, workspace: &Workspace) -> Result<(), Failu
     shell.wait_for(&mut watching, "", IS_WATCHING)?;
 
     shell.step(
-        "A file comes into the branch from outside of its mount. The kernel notifies no watcher of such \
-         a change, but this one hears it:",
+        "A file comes into the branch from outside of its mount. The kernel announces no such change, \
+         but this watcher hears it:",
     )?;
     shell.run("echo 'Add French.' | agentfs fs write /TODO --branch french")?;
     hear(shell, &mut watching, "MODIFY TODO")?;

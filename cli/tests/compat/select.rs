@@ -42,7 +42,8 @@ pub(crate) fn main() -> ExitCode {
         trials.push(Trial::test(name, page_is_whole));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
-    if writes && !conclusion.has_failed() {
+    // The page says of every program what it heard.
+    if writes && conclusion.num_passed == PROGRAMS.len() as u64 {
         match std::fs::write(page_path(), table::page(PROGRAMS.iter())) {
             Ok(()) => println!("written: docs/compatibility.md"),
             Err(error) => println!("docs/compatibility.md: {error}"),

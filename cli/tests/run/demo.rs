@@ -107,6 +107,48 @@ fn a_stock_watcher_hears_and_both_branches_are_applied() {
     place.nothing_is_left();
 }
 
+/// Returns what README.md shows of the demo.
+fn shown_in_the_readme() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let (_, shown) = readme
+        .split_once("cli/tests/run/demo.rs compares. -->\n\n")
+        .expect("the transcript");
+    let lines = shown.lines().map_while(|line| {
+        let is_shown = line.is_empty() || line.starts_with("    ");
+        is_shown.then(|| line.get(4..).unwrap_or_default())
+    });
+    lines.filter(|it| !it.is_empty()).map(anywhere).collect()
+}
+
+/// Returns the line with a name in place of the demo's directory.
+fn anywhere(line: &str) -> String {
+    let is_demo = |word: &str| word.contains("/agentfs-demo-");
+    let words = line.split(' ').map(|word| match word {
+        word if is_demo(word) => "/.../project",
+        word => word,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_readme_shows_what_it_prints() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let said = Said::by(&mut place.demo());
+    let shown = shown_in_the_readme();
+    assert!(shown.len() > 15, "{shown:?}");
+    let mut printed = said.out.lines().map(anywhere);
+    for line in shown {
+        assert!(
+            printed.any(|it| it == line),
+            "{line:?} in its order in {said:?}"
+        );
+    }
+}
+
 #[test]
 fn without_a_stock_watcher_its_own_hears_the_same() {
     if !can_mount() {

@@ -78,11 +78,17 @@ impl Broadcasts {
     }
 
     /// Ends a subscription and returns whether there was one. `branch` is the session's.
+    ///
+    /// With the last one goes what waits for the session: a session without subscriptions takes
+    /// nothing, and only the first broadcast that waits wakes the loop.
     pub(crate) fn unsubscribe(&self, branch: BranchId, session: SessionId, number: u64) -> bool {
-        let gone = self
-            .subscriptions
-            .write()
-            .remove(&(branch, session, number));
+        let mut subscriptions = self.subscriptions.write();
+        let gone = subscriptions.remove(&(branch, session, number));
+        let of_session = (branch, session, 0)..=(branch, session, u64::MAX);
+        if subscriptions.range(of_session).next().is_none() {
+            self.forget(session);
+        }
+        drop(subscriptions);
         if gone.as_ref().is_some_and(|it| it.activity) {
             self.activity.remove(branch);
         }
@@ -238,11 +244,35 @@ fn is_within(path: &[u8], root: &[u8]) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use agentfs_core::id::SessionId;
+    use agentfs_core::id::{BranchId, SessionId};
     use mio::{Poll, Token};
 
-    use super::{Broadcasts, MAX_WAITING, is_within, overflow};
+    use super::{Broadcasts, MAX_WAITING, Subscription, is_within, overflow};
     use crate::base::wake::{Wake, WakeQueue};
+
+    #[test]
+    fn a_subscription_after_the_last_one_ended_with_broadcasts_waiting_is_woken() {
+        let poll = Poll::new().unwrap();
+        let wakes = Arc::new(WakeQueue::new(poll.registry(), Token(7)).unwrap());
+        let broadcasts = Broadcasts::new(&wakes, |_| {});
+        let (branch, session) = (BranchId(1), SessionId(1));
+        let subscription = || Subscription {
+            branch,
+            path: Vec::new(),
+            activity: false,
+        };
+        broadcasts.subscribe(session, 1, subscription());
+        broadcasts.overflow_all();
+        assert!(broadcasts.unsubscribe(branch, session, 1));
+        wakes.take(&mut Vec::new());
+
+        broadcasts.subscribe(session, 2, subscription());
+        broadcasts.overflow_all();
+        let mut taken = Vec::new();
+        wakes.take(&mut taken);
+        assert!(matches!(taken[..], [Wake::Broadcasts(SessionId(1))]));
+        assert_eq!(broadcasts.take(session).len(), 1);
+    }
 
     #[test]
     fn a_storm_wakes_once_until_it_is_taken_and_waits_in_bounded_memory() {

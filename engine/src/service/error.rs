@@ -6,8 +6,8 @@ use std::io;
 use agentfs_core::id::SessionId;
 use agentfs_ring::MapError;
 
+use crate::api::Api;
 use crate::queue::{QueueId, WatchId};
-use crate::watch::Api;
 
 /// Why the service cannot open, change or close a queue or a watch.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 pub use self::error::WatchError;
 pub use self::register::{NodeInterest, TreeInterest};
+use crate::api::Api;
 use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
 use crate::doorbell::{self, Doorbell};
@@ -31,7 +32,6 @@ use crate::spill::Pool;
 use crate::synth::fsevents::{MUST_SCAN_SUB_DIRS, USER_DROPPED};
 use crate::synth::inotify::IN_Q_OVERFLOW;
 use crate::synth::vnode::NOTE_WRITE;
-use crate::watch::Api;
 
 /// How much a session may have, and how much may wait for slow readers.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,10 +8,11 @@ use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::HEALED;
 
 use super::WatchService;
+use crate::api::Api;
 use crate::heal::{Base, Gap};
 use crate::queue::{Open, Queue, Slot, Target};
 use crate::synth::inotify::IN_DELETE_SELF;
-use crate::watch::{Api, Round};
+use crate::watch::Round;
 
 /// How a turn at a queue ended.
 enum Turn {

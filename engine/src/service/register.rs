@@ -5,10 +5,11 @@ use std::sync::Arc;
 use agentfs_core::id::{MountId, NodeId, Seq};
 
 use super::{WatchError, WatchService};
+use crate::api::Api;
 use crate::channel::RecordPosition;
 use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
 use crate::synth::inotify::{IN_DELETE_SELF, IN_MASK_ADD};
-use crate::watch::{Api, NodeWatch, TreeWatch, WatchFilter, WatchHandle};
+use crate::watch::{NodeWatch, TreeWatch, WatchFilter, WatchHandle};
 
 /// What a watch on a node asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,21 +15,6 @@ pub(crate) use self::node_index::{NodeIndex, NodeWatch};
 pub(crate) use self::tree_index::{TreeIndex, TreeWatch, path_hash};
 use crate::queue::{Queue, Slot};
 
-/// The API whose notifications the records of a queue are.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Api {
-    /// `EVFILT_VNODE` knotes as XNU posts them.
-    KqueueXnu,
-    /// `EVFILT_VNODE` knotes as FreeBSD posts them.
-    KqueueFreeBsd,
-    /// inotify.
-    Inotify,
-    /// FSEvents.
-    FsEvents,
-    /// A native subscription, whose records imitate no API.
-    Native,
-}
-
 /// Which changes a watch leaves out, whatever its interest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WatchFilter {

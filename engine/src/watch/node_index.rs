@@ -8,7 +8,8 @@ use agentfs_core::id::{BranchId, NodeId};
 use parking_lot::{RwLock, RwLockWriteGuard};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::{Api, WatchFilter, WatchHandle};
+use super::{WatchFilter, WatchHandle};
+use crate::api::Api;
 use crate::queue::{Queue, Slot};
 
 /// The part of a watch on a node that decides whether it hears a change.

@@ -9,7 +9,8 @@ use agentfs_core::id::BranchId;
 use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::{Api, WatchFilter, WatchHandle};
+use super::{WatchFilter, WatchHandle};
+use crate::api::Api;
 use crate::synth::fsevents::CREATE_WATCH_ROOT;
 
 /// A watch of a tree.

@@ -78,6 +78,37 @@ fn taken(new: Parent<'_>, flags: RenameFlags) -> Errno {
     }
 }
 
+/// A rename as it is asked for, with what the names lead to.
+struct Request<'n> {
+    old: EntryName<'n>,
+    new: EntryName<'n>,
+    source: Found,
+    /// What the new name leads to.
+    target: Option<Found>,
+    /// Whether source and target change places.
+    exchange: bool,
+}
+
+impl Request<'_> {
+    /// Checks that only directories are named with a slash at the end.
+    fn check_slashes(&self) -> Result<()> {
+        let target = self.target.as_ref();
+        let target_is_dir = target.is_some_and(|found| found.kind.is_dir());
+        let source_is_dir = self.source.kind.is_dir();
+        // Both the object that will have the new name and the one that will have the old name
+        // count.
+        let old_bad = self.old.slash && !source_is_dir;
+        let new_bad = self.new.slash
+            && !if self.exchange {
+                target_is_dir
+            } else {
+                source_is_dir
+            };
+        let bad = old_bad || new_bad;
+        if bad { Err(Errno::ENOTDIR) } else { Ok(()) }
+    }
+}
+
 /// A rename that was found to be possible.
 struct Move {
     from: NodeId,
@@ -110,18 +141,23 @@ impl Txn<'_> {
         new: EntryName<'_>,
         flags: RenameFlags,
     ) -> Result<Option<Move>> {
-        let exchange = flags.contains(RenameFlags::EXCHANGE);
-        let source = self.walk().lookup_at(old)?.ok_or(Errno::ENOENT)?;
-        let mut target = self.walk().lookup_at(new)?;
-        if flags.contains(RenameFlags::NOREPLACE) && target.is_some() {
+        let mut request = Request {
+            source: self.walk().lookup_at(old)?.ok_or(Errno::ENOENT)?,
+            target: self.walk().lookup_at(new)?,
+            exchange: flags.contains(RenameFlags::EXCHANGE),
+            old,
+            new,
+        };
+        if flags.contains(RenameFlags::NOREPLACE) && request.target.is_some() {
             return Err(Errno::EEXIST);
         }
-        if exchange && target.is_none() {
+        if request.exchange && request.target.is_none() {
             return Err(Errno::ENOENT);
         }
-        self.check_slashes(old, new, &source, target.as_ref(), exchange)?;
-        self.check_loops(old, new, &source, target.as_ref(), exchange)?;
-        if let Some(found) = &target
+        request.check_slashes()?;
+        self.check_loops(&request)?;
+        let source = &request.source;
+        if let Some(found) = &request.target
             && found.node == source.node
         {
             // Only a case-insensitive directory has one entry under two spellings.
@@ -129,55 +165,32 @@ impl Txn<'_> {
             if !same_entry || *source.name == *new.name {
                 return Ok(None);
             }
-            target = None;
+            request.target = None;
         }
-        self.check_rename_rights(old, new, &source, target.as_ref(), exchange)?;
-        self.prepare_rename(old, new, &source, target.as_ref(), exchange)?;
+        self.check_rename_rights(&request)?;
+        self.prepare_rename(&request)?;
         Ok(Some(Move {
             from: old.dir,
             to: new.dir,
-            old: source,
-            new_name: match &target {
-                Some(found) if exchange => found.name.clone(),
+            old: request.source,
+            new_name: match &request.target {
+                Some(found) if request.exchange => found.name.clone(),
                 _ => Arc::from(new.name),
             },
-            target,
+            target: request.target,
         }))
     }
 
-    /// Checks that only directories are named with a slash at the end.
-    fn check_slashes(
-        &self,
-        old: EntryName<'_>,
-        new: EntryName<'_>,
-        source: &Found,
-        target: Option<&Found>,
-        exchange: bool,
-    ) -> Result<()> {
-        let target_is_dir = target.is_some_and(|found| found.kind.is_dir());
-        let source_is_dir = source.kind.is_dir();
-        // Both the object that will have the new name and the one that will have the old name
-        // count.
-        let old_bad = old.slash && !source_is_dir;
-        let new_bad = new.slash
-            && !if exchange {
-                target_is_dir
-            } else {
-                source_is_dir
-            };
-        let bad = old_bad || new_bad;
-        if bad { Err(Errno::ENOTDIR) } else { Ok(()) }
-    }
-
     /// Checks that neither object is moved into itself.
-    fn check_loops(
-        &self,
-        old: EntryName<'_>,
-        new: EntryName<'_>,
-        source: &Found,
-        target: Option<&Found>,
-        exchange: bool,
-    ) -> Result<()> {
+    fn check_loops(&self, request: &Request<'_>) -> Result<()> {
+        let Request {
+            old,
+            new,
+            source,
+            target,
+            ..
+        } = request;
+        let (target, exchange) = (target.as_ref(), request.exchange);
         if old.dir == new.dir {
             return Ok(());
         }
@@ -198,14 +211,15 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn check_rename_rights(
-        &self,
-        old: EntryName<'_>,
-        new: EntryName<'_>,
-        source: &Found,
-        target: Option<&Found>,
-        exchange: bool,
-    ) -> Result<()> {
+    fn check_rename_rights(&self, request: &Request<'_>) -> Result<()> {
+        let Request {
+            old,
+            new,
+            source,
+            target,
+            ..
+        } = request;
+        let (target, exchange) = (target.as_ref(), request.exchange);
         self.may_remove(old.dir, source.node)?;
         let rights = self.walk().rights;
         let is_dir = source.kind.is_dir();
@@ -238,14 +252,15 @@ impl Txn<'_> {
         Ok(())
     }
 
-    fn prepare_rename(
-        &mut self,
-        old: EntryName<'_>,
-        new: EntryName<'_>,
-        source: &Found,
-        target: Option<&Found>,
-        exchange: bool,
-    ) -> Result<()> {
+    fn prepare_rename(&mut self, request: &Request<'_>) -> Result<()> {
+        let Request {
+            old,
+            new,
+            source,
+            target,
+            ..
+        } = request;
+        let (target, exchange) = (target.as_ref(), request.exchange);
         if let Some(found) = target {
             let inode = self.tree.inode(found.node)?;
             if !exchange && inode.is_dir() && !self.tree.is_empty_dir(found.node, &inode)? {

@@ -15,12 +15,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agentfs_core::event::Change;
 use agentfs_core::id::NodeId;
 use agentfs_core::{Attr, Branch};
 use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, ReplyOpen};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{AtFlags, Dev};
 
 use crate::adapter::{Adapter, GENERATION, NEVER};
@@ -71,10 +71,6 @@ pub(crate) struct MountPoint<'a> {
     pub(crate) device: Dev,
     pub(crate) point: &'a Path,
     pub(crate) processes: &'a [u32],
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Echo {
@@ -134,7 +130,7 @@ impl Echo {
         mount: MountPoint<'_>,
         replay: impl FnOnce(&Replayer<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let _turn = lock(&self.turn);
+        let _turn = self.turn.lock();
         self.thread.store(PROBING, Ordering::Release);
         let here = std::iter::once(RootSeen::FromHere(mount.point));
         let theirs = mount
@@ -159,13 +155,13 @@ impl Echo {
             None => Err(ErrorKind::Unsupported.into()),
         };
         self.thread.store(0, Ordering::Release);
-        *lock(&self.replies) = PlannedReplies::default();
+        *self.replies.lock() = PlannedReplies::default();
         result
     }
 
     /// Locks the answers that our own requests get from now on.
     pub(crate) fn replies(&self) -> MutexGuard<'_, PlannedReplies> {
-        lock(&self.replies)
+        self.replies.lock()
     }
 
     /// Returns the number that this thread has on the mount, if our requests there are recognised:
@@ -175,14 +171,14 @@ impl Echo {
         // Its keys are the system's random numbers.
         let secret = RandomState::new().hash_one(());
         let name = format!(".agentfs-echo-{secret:016x}");
-        *lock(&self.probe) = Probe {
+        *self.probe.lock() = Probe {
             name: name.clone(),
             asked: None,
         };
         // Only its being asked for matters.
         let _: Result<_, _> = rustix::fs::statat(root, name, AtFlags::SYMLINK_NOFOLLOW);
         // The number is 0 for a process that the mount's namespace of processes does not know.
-        std::mem::take(&mut *lock(&self.probe))
+        std::mem::take(&mut *self.probe.lock())
             .asked
             .filter(|thread| *thread != 0)
     }
@@ -193,7 +189,7 @@ impl Echo {
         if self.thread.load(Ordering::Acquire) != PROBING {
             return false;
         }
-        let mut probe = lock(&self.probe);
+        let mut probe = self.probe.lock();
         let is_it = parent == NodeId::ROOT && !probe.name.is_empty() && name == &*probe.name;
         if is_it {
             probe.asked = Some(thread);
@@ -218,7 +214,7 @@ impl Adapter {
                 Err(Errno::from_i32(rustix::io::Errno::CANCELED.raw_os_error()))
             });
         }
-        let replies = lock(&self.echo.replies);
+        let replies = self.echo.replies.lock();
         let known = replies
             .names
             .iter()
@@ -237,7 +233,7 @@ impl Adapter {
     }
 
     pub(crate) fn echo_made(&self, parent: INodeNo, reply: ReplyEntry) {
-        let made = lock(&self.echo.replies).made;
+        let made = self.echo.replies.lock().made;
         self.echo_entry(parent, made.ok_or(Errno::ESTALE), reply);
     }
 
@@ -245,7 +241,7 @@ impl Adapter {
         let node = node(inode);
         let known = self.branch.getattr(node).ok();
         let planned = || {
-            let replies = lock(&self.echo.replies);
+            let replies = self.echo.replies.lock();
             let mut all = replies.names.iter().filter_map(|(_, _, attr)| *attr);
             all.find(|attr| attr.node == node)
         };

@@ -27,14 +27,15 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use agentfs_core::event::{Change, Place, RenameHow, ResizedBy};
 use agentfs_core::id::{MountId, NodeId};
 use agentfs_core::{Attr, Branch, Caller, SetAttr, SetTime, Shown, Stamp};
 use fuser::{INodeNo, Notifier};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::convert::nanos;
 use crate::kernel_cache::page_versions::PageVersion;
@@ -107,9 +108,7 @@ impl KernelCache {
 
     pub(crate) fn shard(&self, node: NodeId) -> MutexGuard<'_, HashMap<NodeId, CachedNode>> {
         let index = usize::try_from(node.0).unwrap_or_default() % SHARDS;
-        self.nodes[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.nodes[index].lock()
     }
 
     fn is_known(&self, node: NodeId) -> bool {
@@ -271,7 +270,7 @@ impl KernelCache {
         self.changes.fetch_add(1, Ordering::SeqCst);
         let mut nodes = vec![NodeId::ROOT];
         for shard in &self.nodes {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let shard = shard.lock();
             nodes.extend(shard.keys());
         }
         for node in nodes {

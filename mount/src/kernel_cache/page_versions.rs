@@ -152,7 +152,7 @@ impl KernelCache {
         let (true, Some(notifier), Some(version)) = (is_old, self.notifier(), shown.version) else {
             return;
         };
-        let Ok(_turn) = self.dropping.try_lock() else {
+        let Some(_turn) = self.dropping.try_lock() else {
             return;
         };
         report(notifier.inval_inode(INodeNo(node.0), 0, 0));

@@ -80,6 +80,18 @@ impl Item {
         assert_eq!(*delivered + 1, version, "{self:?}: an event is missing");
     }
 
+    /// Waits until the last version is delivered: a change made through a mount is delivered after
+    /// the program has its answer.
+    fn wait_until_settled(&self) {
+        let asked = self.asked.load(Ordering::SeqCst);
+        let delivered = self.delivered.lock().unwrap();
+        let (delivered, _) = self
+            .heard
+            .wait_timeout_while(delivered, DEADLINE, |delivered| *delivered < asked)
+            .unwrap();
+        assert_eq!(*delivered, asked, "{self:?}: an event is missing");
+    }
+
     /// The version, if it is the one that was asked for last and everybody has heard of it.
     fn settled(&self) -> Option<u64> {
         let delivered = self.delivered();
@@ -389,6 +401,7 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
     );
     // At rest everything is settled, and both mounts agree to the last detail.
     for item in &heard.items {
+        item.wait_until_settled();
         for mount in &mounts {
             assert!(look(item, mount), "{item:?} is not settled at the end");
         }

@@ -34,9 +34,12 @@ pub(crate) fn check() -> StepResult {
         found.extend(platform::inside_functions(source));
         found.extend(rules::no_includes(source));
         found.extend(rules::no_ignored_tests(source));
+        found.extend(rules::no_sleeping_tests(source));
+        found.extend(rules::telling_names(source));
     }
     found.extend(unsafe_files::needed(&sources));
     found.extend(rules::flow_lines(&sources));
+    found.extend(rules::testkit_is_for_tests());
     found.extend(layers::check(&sources));
     found.extend(ring::labels(&sources));
     found.extend(ring::abi_hash()?);

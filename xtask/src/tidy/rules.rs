@@ -49,6 +49,56 @@ pub(super) fn no_includes(source: &Source) -> Option<String> {
     ))
 }
 
+/// Reports a test that sleeps: a test waits for the event itself, with a deadline.
+pub(super) fn no_sleeping_tests(source: &Source) -> Option<String> {
+    let line = source.text.lines().position(|line| {
+        let code = line.trim_start();
+        !code.starts_with("//") && code.contains(concat!("thread::", "sleep("))
+    })?;
+    let (path, line) = (&source.path, line + 1);
+    path.contains("/tests/")
+        .then(|| format!("{path}:{line}: a test that sleeps: wait for the event, with a deadline"))
+}
+
+/// Reports a vague name: a name says what a type is, not that it is useful.
+pub(super) fn telling_names(source: &Source) -> Option<String> {
+    const VAGUE: [&str; 3] = ["Manager", "Helper", "Util"];
+    let is_vague = |line: &str| {
+        let words: Vec<&str> = line.split([' ', '<', '(', '{', ';', ':']).collect();
+        words.windows(2).any(|pair| {
+            matches!(pair, ["struct" | "enum" | "trait" | "type", name]
+                if VAGUE.iter().any(|vague| name.contains(vague)))
+        })
+    };
+    let line = source.text.lines().position(is_vague)?;
+    let (path, line) = (&source.path, line + 1);
+    Some(format!(
+        "{path}:{line}: Manager, Helper and Util say nothing: name what the type holds"
+    ))
+}
+
+/// Reports a product that depends on testkit: only `[dev-dependencies]` may name it.
+pub(super) fn testkit_is_for_tests() -> Vec<String> {
+    let manifests = CRATES.iter().filter(|name| **name != "benches");
+    manifests
+        .map(|name| format!("{name}/Cargo.toml"))
+        .filter(|path| std::fs::read_to_string(path).is_ok_and(|text| depends_on_testkit(&text)))
+        .map(|path| format!("{path}: agentfs-testkit is for [dev-dependencies] alone"))
+        .collect()
+}
+
+fn depends_on_testkit(manifest: &str) -> bool {
+    let mut section = "";
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            section = line;
+        } else if line.starts_with("agentfs-testkit") && !section.contains("dev-dependencies") {
+            return true;
+        }
+    }
+    false
+}
+
 /// Reports an ignored test: a test that does not run shows nothing.
 pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
     let is_ignored = |line: &str| line.trim_start().starts_with("#[ignore");
@@ -111,6 +161,33 @@ mod tests {
         assert_eq!(no_includes(&file("#[path = \"linux.rs\"]\nmod c;\n")), None);
         assert!(no_ignored_tests(&file("#[test]\n#[ignore = \"slow\"]\nfn a() {}\n")).is_some());
         assert_eq!(no_ignored_tests(&file("#[test]\nfn a() {}\n")), None);
+    }
+
+    #[test]
+    fn a_sleeping_test_and_a_vague_name_are_found() {
+        let file = |path: &str, text: &str| Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let sleep = concat!("    std::thread::", "sleep(PAUSE);\n");
+        assert!(no_sleeping_tests(&file("a/tests/it/b.rs", sleep)).is_some());
+        assert_eq!(no_sleeping_tests(&file("a/src/b.rs", sleep)), None);
+        let vague = concat!("pub(crate) struct Path", "Helper<'a> {\n");
+        assert!(telling_names(&file("a.rs", vague)).is_some());
+        assert_eq!(
+            telling_names(&file("a.rs", "struct Reader {\n    Helper,\n")),
+            None
+        );
+    }
+
+    #[test]
+    fn testkit_in_a_product_is_found() {
+        let line = "agentfs-testkit = { workspace = true }\n";
+        assert!(depends_on_testkit(&format!("[dependencies]\n{line}")));
+        let linux = "[target.'cfg(target_os = \"linux\")'.dev-dependencies]\n";
+        assert!(!depends_on_testkit(&format!(
+            "[dev-dependencies]\n{line}{linux}{line}"
+        )));
     }
 
     #[test]
