@@ -182,7 +182,8 @@ fn show(common: &Common, findings: &Findings) -> Result<(), Failure> {
     Ok(report::print(findings, common.json)?)
 }
 
-/// Every watcher takes descriptors, and the usual soft limit is far below the hard one.
+/// Raises the limit of descriptors: every watcher takes some, and the usual soft limit is far below the
+/// hard one.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -17,12 +17,13 @@ use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source,
 
 /// Bring exported changes to the project
 ///
-/// For the directories that `agentfs run`, `agentfs branch export` and an ending daemon write. It needs no
-/// daemon.
+/// Use it to apply a directory that `agentfs run`, `agentfs branch export` or an ending daemon wrote. It
+/// needs no daemon.
 ///
-/// The project is the one that --to names, or the one that the changes are of if the current directory is
-/// in it; otherwise you are asked on a terminal. Nothing is done when the project was changed at the same
-/// paths meanwhile, unless it is forced. An interrupted command is finished by giving it again.
+/// The project is the one that --to names, or else the one in which the changes were made, if the current
+/// directory is in it; otherwise you are asked on a terminal. Nothing is done when the project was changed
+/// at the same paths meanwhile, unless --force is given. If the command is interrupted, give it again: it
+/// does what is left.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs run --export /tmp/attempt -- make
@@ -31,13 +32,13 @@ use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source,
 pub(crate) struct ApplyArgs {
     /// The exported directory
     dir: PathBuf,
-    /// The project, instead of the one that the changes are of
+    /// The project, instead of the one in which the changes were made
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Where the project was changed too, take the exported side
+    /// Take the exported side where the project was changed too
     #[arg(long)]
     force: bool,
 }

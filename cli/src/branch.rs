@@ -104,7 +104,7 @@ enum BranchCommand {
     },
     /// Bring the changes of a branch to the project
     ///
-    /// Nothing is done when the project was changed at the same paths meanwhile, unless it is forced.
+    /// Nothing is done when the project was changed at the same paths meanwhile, unless --force is given.
     #[command(after_help = "Examples:
   agentfs branch apply attempt-1 --dry-run
   agentfs branch apply attempt-1")]
@@ -114,7 +114,7 @@ enum BranchCommand {
         /// Show what would be done, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Where both changed a path, take the branch's side. Files that others put into a directory stay
+        /// Take the branch's side where both changed a path. Files that others put into a directory stay
         #[arg(long)]
         force: bool,
     },

@@ -33,8 +33,8 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
     /// Do not watch that directory, for instance when it has more directories than there are inotify
-    /// watches. A program that looks still sees what others change there, more slowly, but no watcher is
-    /// notified of it
+    /// watches. Programs in a branch still see what others change there, but more slowly, and no watcher
+    /// is notified of it
     #[arg(long)]
     no_watch_lower: bool,
     /// When to replay outside changes through a mount, so that programs the library cannot be preloaded
@@ -48,7 +48,7 @@ pub(crate) struct DaemonArgs {
     #[arg(long, value_name = "N", default_value_t = SessionLimits::default().watches)]
     max_watches: u32,
     /// End when nobody is connected, nothing is mounted and no branch has changes, as the daemons that
-    /// `agentfs run` starts
+    /// `agentfs run` starts do
     #[arg(long)]
     until_unused: bool,
 }

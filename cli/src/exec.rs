@@ -26,15 +26,15 @@ pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
 /// Run a command that is notified of changes in a mounted branch
 ///
-/// For programs that watch files on a mount made by `agentfs mount`. Commands of `agentfs run` are
+/// Use it for programs that watch files on a mount made by `agentfs mount`. Commands of `agentfs run` are
 /// notified without it.
 ///
-/// The preloaded library delivers the events of one branch: the one that is mounted where the command is
-/// started, or the one that --branch names; on no mount it is main. On mounts of other branches the kernel
+/// The preloaded library delivers the events of one branch: the one that --branch names, or else the one
+/// that is mounted where the command is started, or else main. On mounts of other branches the kernel
 /// delivers events as well, unless the daemon was started with --echo never.
 ///
 /// The command replaces this process: its exit status and the signals it gets are its own. Exit
-/// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that there is none.
+/// status 125 means that agentfs failed, 126 that the command cannot be run, 127 that it was not found.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   mkdir work && agentfs mount attempt-1 work

@@ -1,4 +1,4 @@
-//! `agentfs join`: another command in a branch at work.
+//! `agentfs join`: another command in the branch of a run.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -17,16 +17,16 @@ use crate::run::child;
 use crate::run::processes::{self, MountProcess};
 use crate::{Common, Failure, mount};
 
-/// Run another command in a branch at work
+/// Run another command in the branch of a run
 ///
-/// The command sees and changes the same files as the command of the `agentfs run` that has the branch.
-/// It replaces this process: the exit status is its own.
+/// Use it to start a shell, a build or a watcher beside the command of `agentfs run`: both see and change
+/// the same files. The command replaces this process: the exit status is its own.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs join run-1 -- bash
   agentfs join attempt-1 -- git status")]
 pub(crate) struct JoinArgs {
-    /// The branch; `agentfs branch list` shows which have a run
+    /// The branch; `agentfs branch list` shows which branches have a run
     branch: String,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]

@@ -77,7 +77,7 @@ struct Common {
     /// Print JSON for programs, instead of text for people
     #[arg(long, global = true)]
     json: bool,
-    /// The control socket, at which the daemon is reached, or listens if this starts it. Without it, the
+    /// The control socket of the daemon; a daemon that this command starts listens there. Without it, the
     /// daemon of the project is looked for
     #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
     socket: Option<PathBuf>,

@@ -89,7 +89,7 @@ pub(crate) fn is_name(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"shim-")
 }
 
-/// Puts the library back when somebody removed it.
+/// Puts the library back when it was removed.
 pub(crate) fn restore() {
     match install() {
         Ok(_) | Err(InstallError::NotCarried) => {}
@@ -115,8 +115,8 @@ fn is_loadable(directory: &Path) -> io::Result<bool> {
     Ok(!platform::is_noexec(directory)? && !directory.as_os_str().as_bytes().iter().any(separates))
 }
 
-/// Returns whether the file is the library as this program carries it, and nobody else could have put it
-/// there.
+/// Returns whether the file is the library as this program carries it, and no other user could have put
+/// it there.
 fn is_ours(path: &Path) -> bool {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let mut options = File::options();

@@ -16,8 +16,8 @@ use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
 ///
-/// For scripts, and to see what happens in a branch. A program that watches files by itself needs no such
-/// command: start it with `agentfs run` or `agentfs exec`.
+/// Use it in scripts, and to see what happens in a branch. A program that watches files by itself does not
+/// need it: start that program with `agentfs run` or `agentfs exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs watch

@@ -238,7 +238,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`receive`](Self::receive). Answers that nobody waits for are passed over.
+    /// As [`receive`](Self::receive). Answers that no caller waits for are passed over.
     ///
     /// # Examples
     ///

@@ -294,7 +294,7 @@ impl Subscription {
                     self.ready
                         .push_back(Event::without_change(EventKind::Resumed));
                 }
-                // Between two daemons nobody listens, or one that is about to end does.
+                // Between two daemons no daemon listens, or one that is about to end.
                 Err(
                     ConnectError::NoDaemon(_)
                     | ConnectError::Handshake(CallError::Closed | CallError::Io(_)),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use agentfs_core::id::BranchId;
 use parking_lot::RwLock;
 
-/// Counts by branch. Asking costs one load while nothing is counted, and a look into a table otherwise,
-/// whatever the other branches have. Nothing else is locked meanwhile.
+/// Counts by branch. To ask costs one load while nothing is counted at all, and a look into a table
+/// otherwise. The cost does not depend on other branches, and no other lock is taken.
 #[derive(Debug, Default)]
 pub struct BranchCounts {
     all: AtomicUsize,
@@ -36,13 +36,13 @@ impl BranchCounts {
         self.all.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether anything is counted.
+    /// Returns whether anything is counted.
     #[inline]
     pub fn has_any(&self) -> bool {
         self.all.load(Ordering::Acquire) > 0
     }
 
-    /// Whether anything is counted for a branch.
+    /// Returns whether anything is counted for a branch.
     #[inline]
     pub fn has(&self, branch: BranchId) -> bool {
         self.has_any() && self.each.read().contains_key(&branch)

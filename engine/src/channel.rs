@@ -45,7 +45,7 @@ pub(crate) struct Backlog {
     /// The difference delivers the changes up to this one, so none of them becomes a record of its
     /// own.
     pub(crate) healed_through: Seq,
-    /// Events are dropped. An overflow record at the end of the spill says so.
+    /// Events are dropped. An overflow record at the end of the spill reports that.
     pub(crate) lossy: bool,
 }
 

@@ -106,7 +106,7 @@ impl fmt::Debug for Replay {
 }
 
 impl Replay {
-    /// The last change that the difference holds.
+    /// Returns the number of the last change that the difference holds.
     pub(crate) fn seq(&self) -> Seq {
         self.seq
     }

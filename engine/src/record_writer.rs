@@ -63,7 +63,7 @@ impl RoutedChange<'_> {
 }
 
 impl Open {
-    /// Enqueues what a watch hears of a change. Returns whether the watch is over and must be
+    /// Enqueues what a watch hears of a change. Returns whether the watch has ended and must be
     /// removed.
     pub(crate) fn enqueue(
         &mut self,

@@ -37,16 +37,17 @@ pub struct List {
 pub(crate) struct Step {
     pub(crate) change: DiffKind,
     pub(crate) path: Bytes,
-    /// Of a rename: the old path.
+    /// The old path, if this is a rename.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub(crate) from: Bytes,
-    /// Of what goes away: type and permissions.
+    /// Type and permissions of an object that is removed.
     pub(crate) mode: u32,
-    /// Where the project has it, or would have it, before any step; of a rename, what moves.
+    /// Where the project has the object, or would have it, before any step; for a rename, where the
+    /// object is that moves.
     pub(crate) original: Bytes,
     /// What the project had there.
     pub(crate) before: Option<Stamp>,
-    /// What is there afterwards, unless it goes away or only moves.
+    /// What is there afterwards, unless the object is removed or only moves.
     pub(crate) after: Option<Object>,
 }
 
@@ -66,7 +67,7 @@ pub(crate) fn is_empty(bytes: &Bytes) -> bool {
     bytes.0.is_empty()
 }
 
-/// What tells one directory from all others of a system.
+/// Identifies a directory among all others of a system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Identity {
     /// The device.
@@ -75,7 +76,7 @@ pub struct Identity {
     pub ino: u64,
 }
 
-/// What tells one state of an object from another.
+/// Identifies a state of an object: another state has another stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) kind: u32,
@@ -140,13 +141,13 @@ impl Object {
     }
 }
 
-/// The path when what is at `from` moves to `to`, if it moves along.
+/// Returns the path after what is at `from` has moved to `to`; `None` if the path does not move along.
 pub(crate) fn moved(path: &[u8], from: &[u8], to: &[u8]) -> Option<Bytes> {
     let rest = path.strip_prefix(from)?;
     (rest.is_empty() || rest.first() == Some(&b'/')).then(|| Bytes([to, rest].concat()))
 }
 
-/// A path of a list as one that is relative to the directory that it is meant for. `None` for one
+/// Returns a path of a list relative to the directory that the list is for. `None` for a path
 /// that leads out of it.
 pub(crate) fn inside(path: &[u8]) -> Option<&[u8]> {
     let path = path.strip_prefix(b"/").unwrap_or(path);
@@ -155,7 +156,7 @@ pub(crate) fn inside(path: &[u8]) -> Option<&[u8]> {
     (is_inside && !path.contains(&0)).then_some(path)
 }
 
-/// The directory of a path and its name in it.
+/// Splits a path into its directory and the name in it.
 pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),

@@ -1,4 +1,4 @@
-//! The directories to which a branch is exported when nobody named one.
+//! The directories to which a branch is exported when the user names none.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;

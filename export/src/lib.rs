@@ -1,13 +1,13 @@
 //! actor -> **FsCore operation** -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
 //! Exports what a branch changed to a directory of the host, and imports such a directory into a
-//! project later: for the server and for `agentfs apply`, when nobody decides at once what becomes of
-//! the changes.
+//! project later. The daemon and `agentfs apply` use it when what becomes of the changes is decided
+//! later.
 //!
 //! The directory holds `changes.json`, the list of the changes in an order in which they can be applied,
 //! and `files/`, the new contents under their paths. The list also says what the project had at each
-//! place, so that an import finds what was changed there meanwhile. A file of the branch that cannot be
-//! read is named in the list, and `parts/` holds what the branch itself wrote of it.
+//! place, so that an import finds what was changed there since. The list names each file of the branch
+//! that cannot be read, and `parts/` holds what the branch itself wrote of such a file.
 //!
 //! [`write()`] exports: it fills a directory under another name and renames it when it is whole.
 //! [`import()`] surveys the project and applies the steps that are left. Neither follows a symbolic link

@@ -145,7 +145,7 @@ impl Partial {
         Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
     }
 
-    /// Gives the directory its name, which must be free.
+    /// Renames the finished directory to its own name, which must be free.
     fn finish(&self, directory: &Path) -> io::Result<()> {
         use rustix::io::Errno;
         let (from, to) = (&self.path, directory.as_os_str());

@@ -41,7 +41,7 @@ fn is_backing_off() -> bool {
     until != 0 && seconds() < until
 }
 
-/// Ends the back-off: there may be another daemon, which is asked whatever the one before did.
+/// Ends the back-off: there may be another daemon, which is asked even if the one before did not answer.
 pub(crate) fn end_back_off() {
     BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
@@ -50,10 +50,10 @@ pub(crate) fn end_back_off() {
 #[derive(Debug)]
 struct ProcessSession {
     client: Client,
-    /// Device and inode of the socket, to notice that its number is another file's by now.
+    /// Device and inode of the socket, to notice that its number has become another file's.
     socket: rustix::fs::Stat,
     requests: Option<Arc<RequestWriter>>,
-    /// A number that no earlier session of this process had, whatever the daemon calls the session.
+    /// A number that no earlier session of this process had. It is not the daemon's number of the session.
     number: u64,
     /// A number that no earlier daemon had.
     instance: u64,
@@ -187,7 +187,7 @@ fn connect(path: &Path) -> Option<OwnedFd> {
     Some(crate::hidden_fd::move_up(fd))
 }
 
-/// Returns what the program is called, for people who look at the daemon's status.
+/// Returns the name of the program, which the daemon's status shows.
 fn program_name() -> String {
     platform::program_path()
         .file_name()
@@ -251,7 +251,7 @@ pub(crate) fn open_queue(request: &QueueOpen) -> Option<(u32, OpenQueue)> {
     })
 }
 
-/// Makes a request in one session and no other. Returns `None` when that session is over, or when the
+/// Makes a request in one session and no other. Returns `None` when that session has ended, or when the
 /// daemon refuses.
 pub(crate) fn request_in<C: Call + Clone>(session: u32, request: &C) -> Option<C::Answer> {
     SESSION.with(|current| {

@@ -1,4 +1,4 @@
-//! fork(2): a child gets the state of its parent and makes it its own.
+//! fork(2): a child gets a copy of its parent's state and owns that copy.
 //!
 //! ## Contract
 //!
@@ -21,7 +21,7 @@ pub(crate) fn own_state() {
     }
 }
 
-/// A panic of ours must print nothing. The hook is that of this library's own copy of std.
+/// Makes a panic of this library print nothing. The hook is that of the library's own copy of std.
 fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }

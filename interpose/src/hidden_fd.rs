@@ -1,8 +1,9 @@
 //! Descriptors that the shim opens for itself in a process that does not know them.
 //!
-//! They get high numbers, so that the program's own come out as without us, and are noted in the
-//! table, so that close() does not find them. A program can still take one away (a raw system call,
-//! or dup2 onto its number): so before every use we look whether it is still the same file.
+//! They get high numbers, so that the program's own descriptors have the numbers they would have without
+//! the shim. They are noted in the table, so that close() does not find them. A program can still take
+//! such a number (by a raw system call, or by dup2 onto it), so the shim checks before every use whether
+//! the number still is the same file.
 //!
 //! ## Contract
 //!
@@ -33,7 +34,7 @@ fn identity(fd: BorrowedFd<'_>) -> Option<Identity> {
         .map(|stat| Identity(i128::from(stat.st_dev), stat.st_ino))
 }
 
-/// A descriptor of ours. Closed on drop if it still is.
+/// A descriptor of the shim. It is closed on drop if the number still is the shim's.
 #[derive(Debug)]
 pub(crate) struct HiddenFd {
     fd: RawFd,
@@ -83,7 +84,7 @@ impl Drop for HiddenFd {
     }
 }
 
-/// Gives a file a number in the upper half of those that are allowed.
+/// Moves a file to a number in the upper half of those that are allowed.
 pub(crate) fn move_up(fd: OwnedFd) -> OwnedFd {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(1024);
     let least = (limit / 2).clamp(16, fd_table::LEN as u64 / 2);

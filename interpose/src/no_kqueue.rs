@@ -2,14 +2,14 @@
 
 use std::os::fd::RawFd;
 
-/// No descriptor here is a kqueue.
+/// Does nothing: no descriptor here is a kqueue.
 pub(crate) fn closing(_fd: RawFd) {}
 
-/// No descriptor here is a kqueue.
+/// Does nothing: no descriptor here is a kqueue.
 pub(crate) fn duplicated(_from: RawFd, _to: RawFd) {}
 
-/// No descriptor of ours hangs in a kqueue.
+/// Does nothing: the shim has no descriptor in a kqueue.
 pub(crate) fn vacate(_fd: RawFd) {}
 
-/// There is no state.
+/// Does nothing: there is no state.
 pub(crate) fn in_forked_child() {}

@@ -70,8 +70,8 @@ pub(crate) fn is_owner_alive(owner: OwnerId) -> bool {
     is_process_alive(owner.get() as u32)
 }
 
-/// Returns whether there is such a process and it has not ended. A process that nobody has waited for
-/// still has its number, and this very process may be the one that should wait for it.
+/// Returns whether there is such a process and it has not ended. A process that has ended keeps its number
+/// until its parent waits for it, and this very process may be the parent.
 pub(crate) fn is_process_alive(process: u32) -> bool {
     process == owner()
         || i32::try_from(process)

@@ -101,8 +101,8 @@ pub(crate) fn set_time(time: TimeOrNow) -> SetTime {
     }
 }
 
-/// The protocol has 32 bits for a device number (`new_encode_dev`): twelve for the major one and
-/// twenty for the minor one, where the system calls put them too.
+/// Encodes a device number in the 32 bits of the protocol (`new_encode_dev`): twelve for the major
+/// number and twenty for the minor number, where the system calls put them too.
 fn kernel_device(rdev: u64) -> u32 {
     u32::try_from(rdev & u64::from(u32::MAX)).unwrap_or_default()
 }

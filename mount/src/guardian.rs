@@ -1,14 +1,14 @@
 //! A process that takes a mount away when the one that serves it dies.
 //!
-//! The kernel does not: a FUSE mount without server stays, and answers `ENOTCONN`. Worse, a thread
-//! of the server can be waiting inside the kernel for a lock that a request in flight holds, which
-//! nobody will answer any more; the connection then stays open, and whoever waits for it hangs. So
-//! the guardian first aborts the connection, which wakes all of them with an error, and then
-//! detaches the mount.
+//! The kernel does not do that: a FUSE mount without a server stays, and answers `ENOTCONN`. Worse, a
+//! thread of the server can be waiting inside the kernel for a lock that a request in flight holds, and
+//! that request gets no answer any more. Then the connection stays open, and every program that waits
+//! for an answer hangs. So the guardian first aborts the connection, which wakes all of them with an
+//! error, and then detaches the mount.
 //!
-//! It notices the death by the end of its input, and, since the descriptors of a process with a
-//! thread stuck in the kernel are not closed, by the death of the thread that started it. The signal
-//! for that is one that does nothing as long as the guardian is not ready for it.
+//! The guardian notices the death by the end of its input. The descriptors of a process with a thread
+//! that is stuck in the kernel are not closed, so the guardian also gets a signal when the thread dies
+//! that started it. That signal does nothing as long as the guardian is not ready for it.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -18,12 +18,12 @@ use std::process::{Child, Command, Stdio};
 
 use crate::location::{Located, Location};
 
-/// Output: what ends the connection, if that is allowed. Arguments: the device of the mount as
-/// mountinfo writes it, and the name of the mount point in the working directory, if it is in this
-/// namespace. A line of input means that the mount is gone already. Of several mounts on that point
-/// the last one listed lies on top, and is what unmounting takes away: only ours may be. It unmounts
-/// at most once: what is there then is another one's. The working directory is held from the beginning,
-/// so whoever renames directories above it has no other mount taken away.
+/// Its output is the file that ends the connection, if that is allowed. Its arguments are the device of
+/// the mount as mountinfo writes it, and the name of the mount point in the working directory, if it is
+/// in this namespace. A line of input means that the mount is gone already. Of several mounts on that
+/// point the last one listed lies on top, and an unmount takes that one away: so it must be ours. The
+/// script unmounts at most once, because what is there afterwards belongs to another program. The working
+/// directory is held from the beginning, so a rename of a directory above it leads to no other mount.
 const SCRIPT: &str = r#"
 end() {
   echo 1

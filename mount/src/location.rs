@@ -38,8 +38,8 @@ impl Location {
     }
 }
 
-/// A copy of a `/dev/fuse`, to see whether the mount is still there. It is closed when nobody serves
-/// the mount any more: as long as a copy is open, the kernel waits for answers.
+/// A copy of a `/dev/fuse`, to see whether the mount is still there. It is closed when no process
+/// serves the mount any more: as long as a copy is open, the kernel waits for answers.
 #[derive(Debug)]
 pub(crate) struct Live(Mutex<Option<OwnedFd>>);
 
@@ -88,7 +88,7 @@ impl Located {
         }
     }
 
-    /// Takes the mount away when nobody serves it any more, unless the kernel has ended it.
+    /// Takes the mount away when no process serves it any more, unless the kernel has ended it.
     pub(crate) fn end(&self) {
         if let Location::OwnNamespace(point, device, live) = &self.location {
             if !live.has_ended() {

@@ -175,7 +175,7 @@ impl Mounts {
             point: location.point().to_owned(),
             device: location.device(),
         };
-        // From here on changes are invalidated; nobody has been answered anything yet.
+        // From here on changes are invalidated; no request has been answered yet.
         self.table.change(|all| {
             all.push(Entry {
                 info: info.clone(),

@@ -24,7 +24,7 @@ const DEVICE_NUMBER: (u32, u32) = (10, 229);
 /// How long to wait for the first request of a kernel that has already mounted.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
-/// A mount that waits for somebody to serve it.
+/// A mount that waits for a process to serve it.
 #[derive(Debug)]
 pub struct Unserved {
     /// `/dev/fuse`, to be passed on. While a copy is open the mount answers nothing and fails
@@ -33,17 +33,17 @@ pub struct Unserved {
     /// The device number of the mount's files: `st_dev`.
     pub st_dev: u64,
     /// The one group that the user namespace of the mount knows; `None` when it knows all. All
-    /// files are shown as this group's: the kernel lets nobody write to what has a group that it
-    /// does not know there (`inode_permission`), not even the owner.
+    /// files are shown as this group's: the kernel lets no program, not even the owner's, write to a
+    /// file whose group is unknown there (`inode_permission`).
     pub group: Option<u32>,
 }
 
 /// Mounts on a directory in the calling thread's mount namespace, for another process to
 /// [serve](crate::Mounts::serve) it: until then everything there waits.
 ///
-/// Asks only for what a user namespace of its own is allowed. `threads`, `others` and `guarded`
-/// of the options are not looked at: everybody in the user namespace of the mount may enter, and
-/// nobody else.
+/// Asks only for what a user namespace of its own is allowed. The options `threads`, `others` and
+/// `guarded` have no effect: every program in the user namespace of the mount may enter, and no other
+/// one.
 ///
 /// # Errors
 ///
@@ -101,7 +101,7 @@ pub(crate) fn open(
         return Err(MountError::NoSuchMount);
     }
     let mut config = options.config();
-    // The kernel decides by the options of the mount who may enter.
+    // The kernel decides by the options of the mount which programs may enter.
     config.acl = fuser::SessionACL::All;
     // The kernel's first request is there when something is mounted. The process that passed the
     // descriptor may have lied about that: then only the thread waits in vain.

@@ -1,5 +1,5 @@
-//! Remembers where programs are that read directories. Directories are read without being opened, so
-//! there is no handle to keep that in.
+//! Remembers how far programs have read directories. Directories are read without being opened, so
+//! there is no handle to keep the position in.
 
 use std::collections::VecDeque;
 

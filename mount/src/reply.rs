@@ -1,4 +1,4 @@
-//! Numbers of the protocol as FsCore's, and results of FsCore as answers.
+//! Converts numbers of the protocol to FsCore's, and results of FsCore to answers.
 
 use agentfs_core::id::NodeId;
 use agentfs_core::{HandleId, Seek};
@@ -39,8 +39,8 @@ pub(crate) fn name_list(names: &[impl AsRef<[u8]>]) -> Vec<u8> {
     list
 }
 
-/// Returns the error of a listing: a directory that was removed through another door while somebody
-/// has it open lists as any removed one.
+/// Returns the error of a listing: a directory that was removed from outside of the mount while a
+/// program has it open lists as any removed one does.
 pub(crate) fn listing_error(error: agentfs_core::Errno) -> Errno {
     match error {
         agentfs_core::Errno::ESTALE => Errno::ENOENT,

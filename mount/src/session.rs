@@ -104,8 +104,9 @@ pub fn clear_dead(point: &Path) -> bool {
     was_dead && !is_dead(point)
 }
 
-/// A mount whose server died answers everything with `ENOTCONN`, and would refuse the new one. Its
-/// guardian is usually about to take it away; to do the same meanwhile could hit the new one.
+/// Takes dead mounts away from a directory. A mount whose server died answers everything with `ENOTCONN`,
+/// and would be in the way of a new one. Usually its guardian is about to take it away, so this waits for
+/// the guardian first: two that unmount at the same time could hit the new mount.
 fn clear_dead_mounts(point: &Path) {
     if is_dead(point)
         && let Err(error) = wait_for_guardian(point)

@@ -1,4 +1,4 @@
-//! Where the control socket is, and that nobody else can put one there.
+//! Where the control socket is, and the check that no other user can put one there.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

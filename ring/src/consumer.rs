@@ -127,7 +127,7 @@ impl Consumer {
     /// replaced. The records that it had popped and not released are popped again.
     ///
     /// Whoever drops a claim must have seen [`ArmOutcome::MaySleep`], or else must make sure that
-    /// the queue still looks readable to those who found it claimed.
+    /// the queue still looks readable to the threads that found it claimed.
     ///
     /// # Examples
     /// ```

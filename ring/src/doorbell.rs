@@ -169,8 +169,8 @@ impl Ringer {
     /// Wakes whoever waits. Never blocks on a descriptor in non-blocking mode.
     ///
     /// # Errors
-    /// [`RingError::PeerGone`] when the other end of a pipe is closed (an eventfd cannot tell; see
-    /// [`peer_is_gone`]), [`RingError::Io`] when the system refuses otherwise.
+    /// [`RingError::PeerGone`] when the other end of a pipe is closed (an eventfd does not report that;
+    /// see [`peer_is_gone`]), [`RingError::Io`] when the system refuses otherwise.
     ///
     /// # Examples
     /// ```

@@ -105,7 +105,7 @@ impl Drop for DaemonProcess {
             return;
         }
         self.signal(Signal::TERM);
-        // One that is killed has its mounts aborted, which frees whoever hangs there.
+        // When the daemon is killed, its mounts are aborted, which frees the programs that hang there.
         let status = ended_within(&mut self.child, PATIENCE);
         assert!(
             status.is_some() || std::thread::panicking(),

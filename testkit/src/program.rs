@@ -128,7 +128,7 @@ impl Drop for Program {
     }
 }
 
-/// Sends the lines of a stream as they come, until the stream ends or nobody receives them any more.
+/// Sends the lines of a stream as they come, until the stream ends or the receiver is gone.
 pub fn forward_lines(stream: impl Read + Send + 'static, sender: Sender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {

@@ -37,10 +37,10 @@ const FLAGS: [&str; 10] = [
 #[command(after_help = "Examples:\n  \
     cargo xtask fuzz\n  \
     cargo xtask fuzz control_frames --seconds 600\n\n\
-    An input that fails is left in fuzz/artifacts/TARGET; the program that is named beside it runs \
+    An input that fails is kept in fuzz/artifacts/TARGET; the program that is printed with it runs \
     that input again when it is given its path.")]
 pub(crate) struct Args {
-    /// Only this target
+    /// Run only this target
     #[arg(value_parser = TARGETS)]
     target: Option<String>,
     /// How long each target runs

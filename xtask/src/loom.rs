@@ -52,7 +52,7 @@ pub(crate) fn mutants(report: &mut Report) {
     report.step("mutants", check_mutants);
 }
 
-/// `cargo SUBCOMMAND` with everything under loom.
+/// Returns `cargo SUBCOMMAND` with everything under loom.
 fn under_loom(subcommand: &str) -> Command {
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut command = cargo();
@@ -152,7 +152,7 @@ fn judge_all(names: VecDeque<String>, binaries: &[PathBuf]) -> Result<Vec<Verdic
     })
 }
 
-/// The first model that fails with this mutant.
+/// Returns the first model that fails with this mutant.
 fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> {
     for binary in binaries {
         let failure =
@@ -175,7 +175,7 @@ fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> 
     Ok(None)
 }
 
-/// Reads libtest's lines up to the first that tells of a failure. A model that aborts the process
+/// Reads libtest's lines up to the first that reports a failure. A model that aborts the process
 /// leaves its line unfinished.
 fn first_failure(child: &mut Child) -> std::io::Result<Option<String>> {
     let Some(pipe) = child.stdout.take() else {

@@ -85,7 +85,7 @@ fn type_check(target: &str, packages: &[&str]) -> StepResult {
     Ok(Outcome::Note(compiler.describe().to_owned()))
 }
 
-/// Who compiles for a foreign target.
+/// The compiler for a foreign target.
 #[derive(Clone, Copy)]
 enum Compiler {
     /// The usual one: the target's library is installed.
@@ -141,7 +141,7 @@ impl Compiler {
     }
 }
 
-/// Whether the usual compiler has the target's standard library.
+/// Returns whether the usual compiler has the target's standard library.
 fn has_library(target: &str) -> bool {
     let output = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", target])
@@ -169,7 +169,7 @@ fn link_and_prove() -> StepResult {
     Ok(Outcome::Note(format!("hooks {}", names.join(" "))))
 }
 
-/// Whether any source of the shim puts something into the section.
+/// Returns whether any source of the shim puts something into the section.
 fn declares_hooks(dir: &Path) -> Result<bool, Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", dir.display()));
     for entry in fs::read_dir(dir).map_err(failure)? {
@@ -268,7 +268,7 @@ fn prove(objdump: &Path, dylib: &Path) -> Result<BTreeSet<String>, Failure> {
 /// What a program that watches files on macOS cannot do without.
 const MUST_HOOK: &[&str] = &["_kqueue", "_kevent", "_kevent64", "_close"];
 
-/// The size of a section in `llvm-objdump --section-headers`: index, name, size in hexadecimal.
+/// Reads a section's size from `llvm-objdump --section-headers`: index, name, size in hexadecimal.
 fn section_size(headers: &str, name: &str) -> Option<u64> {
     let line = headers
         .lines()
@@ -276,7 +276,7 @@ fn section_size(headers: &str, name: &str) -> Option<u64> {
     u64::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()
 }
 
-/// The symbols that `llvm-objdump --bind` lists for a section: the last word of each line.
+/// Returns the symbols that `llvm-objdump --bind` lists for a section: the last word of each line.
 fn bound_in(binds: &str, section: &str) -> BTreeSet<String> {
     binds
         .lines()

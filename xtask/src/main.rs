@@ -29,8 +29,8 @@ use clap::{Parser, Subcommand};
 
 use crate::report::Report;
 
-/// Runs this project's checks. Every command says what it runs, how long it took, and closes with a
-/// summary; the exit status is 0 only if everything passed.
+/// Runs this project's checks. Every command prints what it runs and how long that took, and closes
+/// with a summary; the exit status is 0 only if everything passed.
 #[derive(Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -48,31 +48,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Unit, integration, end-to-end and documentation tests, and the ring's models
+    /// Run unit, integration, end-to-end and documentation tests, and the ring's models
     Test(test::Args),
-    /// The models of the ring and its doorbell: every interleaving of a few records
+    /// Run the models of the ring and its doorbell: every interleaving of a few records
     Loom(loom::Args),
     /// Type-check for macOS and FreeBSD, link the shim, and prove its hooks, without a Mac
     Macos(macos::Args),
-    /// Other people's watcher programs in a mounted branch, and the table of what they hear
+    /// Run other people's watcher programs in a mounted branch, and compare with docs/compatibility.md
     Compat(compat::Args),
-    /// Random load with faults: every change is accounted for
+    /// Run random load with faults, and account for every change
     Soak(soak::Args),
     /// Build the Debian package, install it into a root of its own, and use it from there
     Package(package::Args),
     /// Package the library crates as for crates.io, and send nothing
     Publish(publish::Args),
-    /// Any bytes that a peer could send, as a fuzzer finds them, for ten seconds a target
+    /// Run the fuzz targets, ten seconds each: any bytes that a peer could send
     Fuzz(fuzz::Args),
-    /// ThreadSanitizer over the ring's tests and the daemon's tests of its locks
+    /// Run the ring's tests and the daemon's tests of its locks under ThreadSanitizer
     Tsan(tsan::Args),
-    /// Miri over the unit tests of the ring and the protocol, where Miri is installed
+    /// Run unit tests of the ring and the protocol under Miri, where Miri is installed
     Miri,
     /// Run a benchmark and print its table
     Bench(bench::Args),
-    /// Formatting, clippy, rustdoc, dependency rules, and the project's own rules
+    /// Check formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Everything: lint, test, soak, compat, package, publish, fuzz, loom --mutants, macos
+    /// Run everything: lint, test, soak, compat, package, publish, fuzz, loom --mutants, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }

@@ -26,7 +26,7 @@ pub(crate) fn with_source() -> Result<(), Failure> {
     install(&["component", "add", "rust-src", "--toolchain", "nightly"])
 }
 
-/// Whether nightly runs this.
+/// Returns whether nightly runs this command.
 pub(crate) fn has(args: &[&str]) -> bool {
     rustup()
         .args(["run", "nightly"])

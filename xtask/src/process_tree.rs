@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 
-/// Kills the process and all that it started, and tells what they were: one line each, with the
+/// Kills the process and all that it started, and returns what they were: one line each, with the
 /// kernel function they slept in. Without /proc, only the process itself is found.
 pub(crate) fn kill(root: u32) -> String {
     let mut parents = HashMap::<u32, Vec<u32>>::new();
@@ -22,7 +22,7 @@ pub(crate) fn kill(root: u32) -> String {
         next += 1;
     }
     let lines: Vec<String> = all.iter().map(|pid| describe(*pid)).collect();
-    // One that has ended meanwhile makes `kill` fail, which is fine.
+    // `kill` fails for a process that has ended meanwhile, which is fine.
     drop(
         Command::new("kill")
             .arg("-KILL")
@@ -32,7 +32,7 @@ pub(crate) fn kill(root: u32) -> String {
     lines.join("\n")
 }
 
-/// proc_pid_stat(5): the second field is in parentheses and may hold anything.
+/// Reads proc_pid_stat(5): the second field is in parentheses and may hold anything.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;

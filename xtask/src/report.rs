@@ -177,7 +177,7 @@ impl fmt::Display for Step {
     }
 }
 
-/// The command as one would type it, without the environment.
+/// Formats the command as a user would type it, without the environment.
 fn show(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program());
     let mut text = program

@@ -10,10 +10,10 @@ use crate::tools::cargo;
     cargo xtask soak\n  \
     cargo xtask soak --seconds 20 --seed 7")]
 pub(crate) struct Args {
-    /// How long
+    /// How long the load runs
     #[arg(long, default_value_t = 180)]
     seconds: u64,
-    /// Repeats a run, but for the timing of its processes
+    /// The seed of the random numbers: the same one repeats a run, but for the timing of its processes
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

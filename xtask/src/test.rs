@@ -95,7 +95,7 @@ pub(crate) fn install_runner(report: &mut Report) {
     });
 }
 
-/// What the tests of the mount run in one, of what a machine may not have.
+/// Finds the programs that the mount's tests run in a mount and that a machine may not have.
 fn mount_programs() -> Result<(PathBuf, PathBuf), Failure> {
     let fsx = from_cargo(FSX.0, FSX.1)?;
     let npm = from_pip("npm", NODE)?;

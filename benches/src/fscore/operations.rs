@@ -138,7 +138,7 @@ fn readdir(ours: &Ours, theirs: &Tmpfs, size: Size) -> io::Result<(f64, f64)> {
     Ok((own, other))
 }
 
-/// As getdents does: in parts.
+/// Lists a directory in parts, as getdents does.
 fn list(ours: &Ours) -> io::Result<usize> {
     let (branch, caller) = (&ours.branch, &ours.caller);
     let handle = branch.open_node(caller, ours.dir, OpenFlags::DIRECTORY)?;

@@ -14,7 +14,7 @@ pub(super) struct Tmpfs {
 }
 
 impl Tmpfs {
-    /// In /dev/shm, which every Linux has as a tmpfs.
+    /// Makes the directory in /dev/shm, which every Linux has as a tmpfs.
     pub(super) fn new() -> io::Result<Self> {
         let path = format!("/dev/shm/agentfs-bench-{}", std::process::id());
         create_dir(&path)?;

@@ -90,7 +90,7 @@ fn ring(wakes: u64, count: u64) -> Vec<u64> {
     )
 }
 
-/// The same with the records in the daemon's memory, fetched by a request over a stream socket.
+/// Measures the same with the records in the daemon's memory, fetched by a request over a stream socket.
 fn socket(wakes: u64, count: u64) -> Vec<u64> {
     let page = Page::new();
     let (ringer, waiter) = eventfd().expect("a doorbell");

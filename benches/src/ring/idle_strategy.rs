@@ -135,7 +135,7 @@ fn burst(capacity: usize, empty: Empty) -> (f64, f64) {
     )
 }
 
-/// One publish a record.
+/// Publishes each record by itself.
 fn produce(producer: &mut Producer, records: u64, mut ring: impl FnMut()) {
     let mut item = 0;
     while item < records {

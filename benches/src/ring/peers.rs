@@ -38,8 +38,8 @@ pub(super) fn slices(len: usize) -> Option<Run> {
     })
 }
 
-/// The writer creates the service and the reader opens it after: two that create or open one at once
-/// may each end up with a service of their own, and the records with nobody.
+/// Has the writer create the service and the reader open it afterwards: when two create or open one at the
+/// same time, each may end up with a service of its own, and no reader gets the records.
 fn one_by_one<const WORDS: usize>(records: u64) -> f64 {
     let page = Page::new();
     let name = service_name();

@@ -18,11 +18,11 @@ pub(super) struct Lines {
 #[derive(Debug)]
 pub(super) enum Next {
     Line(String),
-    /// Nobody can write any more.
+    /// No process can write any more.
     End,
     /// A signal came first.
     Interrupted,
-    /// The time is over.
+    /// The time has passed.
     Late,
 }
 

@@ -229,7 +229,7 @@ impl Background {
         Err(Failure::Other(format!("{words} failed: {status}")))
     }
 
-    /// Waits until nobody has the pipe any more.
+    /// Waits until no process has the pipe any more.
     fn has_ended_within(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {

@@ -102,7 +102,7 @@ impl Workspace {
         socket::project_path(&default, &self.project(), 0, 0)
     }
 
-    /// A program in the project, which finds this `agentfs` and no daemon of the user's.
+    /// Returns a command in the project, which finds this `agentfs` and no daemon of the user's.
     pub(super) fn command(&self, program: &str) -> Command {
         let mut path = self.directory.join("bin").into_os_string();
         if let Some(others) = std::env::var_os("PATH") {
@@ -125,7 +125,7 @@ impl Workspace {
         command
     }
 
-    /// Whether a program of this name is installed.
+    /// Returns whether a program of this name is installed.
     pub(super) fn has_program(&self, name: &str) -> bool {
         let all: OsString = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&all).any(|it| it.join(name).is_file())
@@ -191,7 +191,7 @@ fn unsuitable(parent: &Path, why: &str) -> Failure {
     ))
 }
 
-/// Makes a directory that nobody else has or may enter.
+/// Makes a new directory, which no other user may enter.
 fn new_directory(parent: &Path) -> io::Result<PathBuf> {
     let mut number = std::process::id();
     loop {

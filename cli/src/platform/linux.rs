@@ -1,4 +1,4 @@
-//! What is done in a way of its own on Linux. `other.rs` has the same names.
+//! What Linux does in its own way. `other.rs` has the same names.
 
 use std::ffi::OsStr;
 use std::fs;

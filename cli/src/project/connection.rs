@@ -16,7 +16,7 @@ use agentfs_export::command::quoted;
 /// How long the daemon may take for one answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a request waits for its turn before the user is told so.
+/// How long a request waits for its turn before that is reported to the user.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection to the daemon of a project, which the daemon knows as a session.

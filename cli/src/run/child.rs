@@ -106,8 +106,8 @@ pub(crate) fn go_to(directory: &Path, project: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::Other(format!("{}: {error}", directory.display())))
 }
 
-/// Refuses to start the command in the project itself: somebody may have put another directory at the
-/// project's path when the branch was mounted on the one before.
+/// Refuses to start the command in the project itself: while the branch was mounted on the project's
+/// directory, another program may have put another directory at its path.
 pub(crate) fn require_branch(directory: &Path, project: &Path, st_dev: u64) -> Result<(), Failure> {
     let here = rustix::fs::stat(".").map_err(|error| Failure::Input(error.into()))?;
     // A command for a project may be started from elsewhere.
@@ -124,8 +124,8 @@ pub(crate) fn require_branch(directory: &Path, project: &Path, st_dev: u64) -> R
     )))
 }
 
-/// Gives this process a mount namespace of its own, in a user namespace of its own if it is not
-/// privileged. Nothing that is mounted in it is seen outside.
+/// Moves this process into a new mount namespace, and into a new user namespace if it is not
+/// privileged. What is mounted in the namespace is not seen outside.
 fn separate() -> io::Result<()> {
     match unshare(CloneFlags::CLONE_NEWNS) {
         Err(Errno::EPERM) => separate_user()?,

@@ -1,5 +1,5 @@
 //! Finishes a run: shows what changed, and does with the changes what the user wants. Nothing is lost:
-//! what is not applied is exported or stays with the daemon, and the user is told where.
+//! what is not applied is exported or stays with the daemon, and this command prints where.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::{Failure, mount};
 
 /// How many changes are listed.
 const LISTED: usize = 40;
-/// How long the kernel may take to end a mount that nobody uses.
+/// How long the kernel may take to end a mount that no process uses.
 const MOUNT_END_MS: u32 = 5_000;
 
 /// What becomes of the changes.
@@ -169,7 +169,7 @@ impl Finish<'_> {
         Ok(outcome.is_wanted && !is_partial)
     }
 
-    /// Refuses to go on with another branch of the same name when somebody deleted the first one.
+    /// Refuses to go on with another branch of the same name when the run's own branch was deleted.
     fn require_branch(&mut self) -> Result<(), Failure> {
         let branch = self.branch;
         if hold(self.connection, branch)? {
@@ -192,7 +192,7 @@ impl Finish<'_> {
             .flat_map(|it| processes::of(it, &project))
             .collect();
         if processes.is_empty() {
-            // A mount that everybody sees, as `agentfs mount` makes it, stays.
+            // A mount in this namespace, as `agentfs mount` makes it, stays.
             for mount in shown.into_iter().filter(|it| !processes::is_here(it)) {
                 self.connection.call(MountWait {
                     id: mount.id,
@@ -301,7 +301,7 @@ impl Finish<'_> {
         Ok(own.map_or(0, |it| it.seq))
     }
 
-    /// Lets the daemon delete the branch when nobody uses it, unless it was changed after this number.
+    /// Lets the daemon delete the branch when no process uses it, unless it was changed after this number.
     fn retire(&mut self, seq: u64) -> Result<(), Failure> {
         let name = self.branch.to_owned();
         match self.connection.call(BranchRetire { name, seq }) {

@@ -67,7 +67,7 @@ fn report_former(daemon: &Daemon) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the branches that have changes and in which nobody is at work.
+/// Returns the branches that have changes, that no run has, and that no mount shows.
 fn left_in(
     connection: &mut DaemonConnection,
     wanted: fn(&str) -> bool,

@@ -1,8 +1,9 @@
 //! `agentfs run`: a command in a branch of its own, mounted on the project's own path.
 //!
-//! The daemon is a process of its own, started when there is none and ended when nobody needs it: so
-//! a run that is killed loses no changes. This process stays outside the branch, starts the command
-//! inside, passes signals on, and at the end does with the changes what the user wants.
+//! The daemon is a process of its own, which is started when there is none and ends when it is not
+//! needed any more. So a run that is killed loses no changes. This process stays outside the branch,
+//! starts the command inside, passes signals on, and at the end does with the changes what the user
+//! wants.
 
 pub(crate) mod child;
 mod daemon_exit;
@@ -32,13 +33,13 @@ use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
 use crate::{Common, Failure, mount};
 
-/// How the names of branches begin that nobody named.
+/// How the names of branches begin when the user names none.
 const PREFIX: &str = "run-";
 
 /// Run a command in a branch of its own of a project
 ///
 /// The command sees the project at its usual place, changes only its branch, and is notified of changes
-/// that others make there. A daemon is started if none runs; it ends when nobody needs it.
+/// that others make there. A daemon is started if none runs; it ends when it is not needed any more.
 ///
 /// When the command ends, the changes are shown. An option says what becomes of them; without one, you are
 /// asked on a terminal, and elsewhere they are exported.
@@ -170,7 +171,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     })
 }
 
-/// Reports which directories of the project nobody watches, and why.
+/// Reports which directories of the project the daemon does not watch, and why.
 fn report_gap(connection: &mut DaemonConnection) -> Result<(), Failure> {
     let report = connection.call(Status { after: 0 })?;
     if let Some(gap) = Coverage(&report).line() {

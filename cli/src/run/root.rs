@@ -69,8 +69,8 @@ fn upwards(common: &Common, start: &Path) -> Result<PathBuf, Failure> {
     Ok(found.to_owned())
 }
 
-/// Returns whether git takes a directory for the root of a repository, and it belongs to the user: nobody
-/// else may decide what is mounted on and applied to.
+/// Returns whether git takes a directory for the root of a repository, and the directory belongs to the
+/// user: no other user may decide what is mounted on and applied to.
 fn is_repository(directory: &Path) -> bool {
     let uid = rustix::process::geteuid().as_raw();
     let is_own = |path: &Path| fs::metadata(path).is_ok_and(|it| it.uid() == uid);

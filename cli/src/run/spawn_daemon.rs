@@ -22,7 +22,7 @@ use crate::project::connection::DaemonConnection;
 use crate::project::{self, Found, Identity};
 use crate::{Common, Failure};
 
-/// This program, also when its file was replaced meanwhile.
+/// This program, even if its file was replaced since it started.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// How often a daemon that ends just when it is found is started again.
 const ATTEMPTS: usize = 5;
@@ -49,7 +49,7 @@ pub(super) fn find_or_start(
             }
         };
         let connection = connect_or_start(&found, project, echo)?;
-        // Otherwise the directory was replaced meanwhile.
+        // Otherwise the directory was replaced while the daemon was looked for.
         if is_over(&connection, identity) {
             return Ok(connection);
         }

@@ -79,8 +79,8 @@ pub(super) fn line() -> io::Result<Option<String>> {
     Ok(text.map(|text| String::from_utf8_lossy(text).into_owned()))
 }
 
-/// Waits until there is something to read, the time is over, or a signal comes, and returns the name of
-/// the signal.
+/// Waits until there is something to read, the time has passed, or a signal comes, and returns the name
+/// of the signal.
 pub(super) fn readable_or_signal(
     answer: impl AsFd,
     time: Option<Duration>,

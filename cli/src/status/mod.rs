@@ -108,7 +108,7 @@ fn watches(
     Ok(watches)
 }
 
-/// Returns all pages of what a queue watches; of a queue that has ended meanwhile, nothing.
+/// Returns all pages of what a queue watches; nothing if the queue has ended meanwhile.
 fn watches_of(
     connection: &mut DaemonConnection,
     of: u64,

@@ -21,19 +21,19 @@ pub struct Config {
     pub echo: EchoMode,
     /// What one session may have.
     pub limits: SessionLimits,
-    /// Whether the daemon ends when nobody uses it and nothing would be lost with it.
+    /// Whether the daemon ends when no program uses it and nothing would be lost with it.
     pub until_unused: bool,
     /// Whether the changes of its branches are exported to the user's state directory before the
     /// daemon ends. Otherwise they are lost.
     pub saves_changes: bool,
-    /// A file that lies beside the socket and is put back when somebody removes it.
+    /// A file that lies beside the socket, and that the daemon puts back when it is removed.
     pub companion: Option<Companion>,
 }
 
 /// A file beside the socket without which programs cannot use the daemon: the preloaded library.
 #[derive(Clone, Copy, Debug)]
 pub struct Companion {
-    /// Returns whether a file of this name is one, of whatever version.
+    /// Returns whether a file of this name is such a file, of any version.
     pub is_name: fn(&OsStr) -> bool,
     /// Puts the file back, unless it is there.
     pub restore: fn(),

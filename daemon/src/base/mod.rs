@@ -1,4 +1,4 @@
-//! What every other folder uses, and what uses none of them.
+//! What every other folder uses. Nothing here uses another folder.
 
 pub(crate) mod config;
 pub(crate) mod echo_mode;

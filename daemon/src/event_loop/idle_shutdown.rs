@@ -1,4 +1,4 @@
-//! The end of a daemon that nobody uses, if it was started by a command that needed one.
+//! The end of a daemon that is not used any more, if a command started it for its own use.
 
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ impl IdleShutdown {
         }
     }
 
-    /// Returns whether the daemon is to end now. `is_idle` is called only when nobody is connected.
+    /// Returns whether the daemon is to end now. `is_idle` is called only when no program is connected.
     pub(crate) fn is_over(
         &mut self,
         is_alone: bool,

@@ -70,7 +70,7 @@ impl Listener {
         Self::bind_with(path, None)
     }
 
-    /// As [`bind`](Self::bind), with a lock that this daemon has already.
+    /// Binds as [`bind`](Self::bind) does, with a lock that this daemon has already.
     fn bind_with(path: &Path, lock: Option<File>) -> Result<Self, ListenError> {
         socket::prepare(path).map_err(ListenError::Path)?;
         let failed = |error| ListenError::Io(path.to_owned(), error);

@@ -245,7 +245,7 @@ impl EventLoop {
         self.make_ready(id);
     }
 
-    /// Gives a late reply to its session, and a turn to those that wait for the end of a job.
+    /// Passes a late reply to its session, and makes the sessions ready that wait for a job to end.
     fn complete(&mut self, late: LateReply) {
         let waiting = self.sessions.iter().filter(|(_, it)| it.is_waiting());
         let waiting: Vec<SessionId> = waiting.map(|(id, _)| *id).collect();
@@ -366,7 +366,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Gives every ready session one turn.
+    /// Serves every ready session for one turn.
     fn serve_ready(&mut self, now: Instant) {
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else {

@@ -2,8 +2,8 @@
 //!
 //! One thread watches it with the `notify` crate, which takes one inotify watch for every
 //! directory. Where the system does not allow so many, changes in the other directories are not
-//! reported: what is remembered of those is looked at again, and the log says how to allow more.
-//! When the host's queue overflows, everything that remembers is made to look again.
+//! reported: each look at them asks the host again, and the log says how to allow more. When the
+//! host's queue overflows, the mounts forget everything, and every queue gets an overflow record.
 
 mod coverage;
 pub mod filesystem;

@@ -59,7 +59,7 @@ impl MountTable {
         self.0.table.lock().mounts.insert(id, mount);
     }
 
-    /// The mount is gone.
+    /// Removes a mount that is gone.
     pub fn remove(&self, id: MountId) {
         self.0.table.lock().mounts.remove(&id);
         self.0.shrunk.notify_all();

@@ -87,7 +87,7 @@ impl OpenSession {
         Ok(())
     }
 
-    /// Gives back everything that the session has.
+    /// Ends the session: everything that it has is given back.
     pub(crate) fn end(mut self, services: &Services) {
         let id = self.public.id();
         services.stops().end(id);

@@ -10,9 +10,9 @@ use crate::shared::jobs::{Job, Size};
 
 /// What becomes of a request.
 pub(crate) enum Work {
-    /// It has its reply.
+    /// The request has its reply.
     Done(ReplyWithFds),
-    /// It may take long: a thread of its own carries it out, and the reply comes later.
+    /// The request may take long: a thread of its own carries it out, and the reply comes later.
     Job(Job),
 }
 
@@ -37,8 +37,7 @@ pub(super) fn holding_job(
     Ok(in_span(run, Size::Long, Some(branch)))
 }
 
-/// Creates a job that runs in the span of its request, in whatever thread and whenever it has its
-/// turn.
+/// Creates a job that runs in the span of its request, in any thread, when it has its turn.
 fn in_span(
     run: impl FnOnce() -> Result<ReplyWithFds, Refusal> + Send + 'static,
     size: Size,

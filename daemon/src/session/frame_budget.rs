@@ -44,7 +44,7 @@ impl FrameBudget {
         self.left = (self.left - frames).max(-self.rate);
     }
 
-    /// Puts a frame back that was taken for nothing.
+    /// Puts a frame back that was taken and not used.
     pub(crate) fn put_back(&mut self) {
         self.left += 1.0;
     }

@@ -39,7 +39,7 @@ pub(crate) struct PeerSession {
     /// The span of the request that a job carries out: what comes after it waits, so that replies
     /// keep the order of the requests.
     busy: Option<Span>,
-    /// The other side has closed the connection, so nobody reads a reply.
+    /// The peer has closed the connection, so no reply is read.
     has_hung_up: bool,
     /// A request that waits for a branch; those that come after it wait too.
     waiting: Option<ToDaemon>,
@@ -358,7 +358,7 @@ impl PeerSession {
         })
     }
 
-    /// Gives back everything the session had.
+    /// Ends the session: everything that it had is given back.
     pub(crate) fn end(self, services: &Services) {
         let _entered = self.span.enter();
         if let State::Open(open) = self.state {

@@ -18,7 +18,11 @@ struct Holder {
 pub(crate) struct Holds(Mutex<HashMap<BranchId, Holder>>);
 
 impl Holds {
-    /// Gives a branch to a session; when another one has it, returns the process of that one.
+    /// Reserves a branch for a session.
+    ///
+    /// # Errors
+    ///
+    /// The process of the run that has the branch, if that is another session.
     pub(crate) fn take(&self, branch: BranchId, session: SessionId, pid: u32) -> Result<(), u32> {
         let mut all = self.0.lock();
         let holder = all.entry(branch).or_insert(Holder { session, pid });

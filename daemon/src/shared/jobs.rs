@@ -28,15 +28,15 @@ const MAX_LONG: usize = 12;
 /// How much a job has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Size {
-    /// The job is over soon.
+    /// The job ends soon.
     Short,
     /// The job grows with what a branch has: to minutes, if that is much.
     Long,
-    /// The job only waits until something happens. It takes no turn from those that work; every
-    /// session has at most one.
+    /// The job only waits until something happens. It takes no turn from the jobs that work; every
+    /// session has at most one such job.
     Wait,
-    /// The job ends the daemon, and waits for no turn: the jobs before it could last longer than
-    /// the program waits that ends the daemon.
+    /// The job ends the daemon, and waits for no turn: the jobs before it could take longer than
+    /// the program waits that asked for the end.
     End,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Size {
 pub(crate) struct Job {
     pub(crate) run: Box<dyn FnOnce() -> Result<ReplyWithFds, Refusal> + Send>,
     pub(crate) size: Size,
-    /// The branch that cannot be changed meanwhile.
+    /// The branch that cannot be changed while the job runs.
     pub(crate) holds: Option<BranchId>,
 }
 

@@ -70,7 +70,7 @@ impl Refills {
 #[cfg(target_os = "linux")]
 fn clear(_: &Waiter) {}
 
-/// Empties the pipe, which would be full one day. Its reading end is ours alone.
+/// Empties the pipe, which would be full one day. No other process has its reading end.
 #[cfg(not(target_os = "linux"))]
 fn clear(doorbell: &Waiter) {
     if let Err(error) = doorbell.clear() {

@@ -112,7 +112,7 @@ impl Registrations {
         }
     }
 
-    /// How often a channel was looked into, and how many requests were read.
+    /// Returns how often a channel was looked into, and how many requests were read.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
         (count(&self.looks), count(&self.requests))
@@ -209,8 +209,8 @@ impl Registrations {
         let _turn = channel.turn.lock();
         let mut inbox = channel.inbox.lock();
         self.receive(channel, &mut inbox);
-        // A request stays there until it is carried out, because others ask meanwhile what it
-        // wants.
+        // A request stays in the inbox until it is carried out, because other threads look there
+        // for what it wants to hear.
         while let Some(request) = inbox.pending.front().copied() {
             drop(inbox);
             if let Err(error) = self.register(channel, request, ending) {

@@ -60,7 +60,7 @@ pub(crate) struct Services {
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
-    /// A random number that tells this start of the daemon from all others.
+    /// A random number, which is another one for each start of the daemon.
     instance: u64,
     started: Instant,
     end: Arc<End>,

@@ -1,4 +1,4 @@
-//! What binds sessions to branches.
+//! The tokens that bind sessions to branches.
 
 use std::collections::HashMap;
 use std::fs::File;

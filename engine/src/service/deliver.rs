@@ -45,9 +45,9 @@ impl WatchService {
         self.deliver_round(envelope, Round::First(&kernel_mounts));
     }
 
-    /// Delivers a change to those who watch on a mount for which
-    /// [`notified_by_kernel`](Self::notified_by_kernel) announced an echo, once that was tried. When
-    /// the kernel could not be made to notify, they get records.
+    /// Delivers a change to the queues that watch on a mount for which
+    /// [`notified_by_kernel`](Self::notified_by_kernel) announced an echo, after the echo was tried. If
+    /// it failed, these queues get records.
     pub fn deliver_after_echo(&self, envelope: &Envelope, mount: MountId, is_echoed: bool) {
         let round = if is_echoed {
             Round::Echoed(mount)

@@ -72,7 +72,7 @@ pub struct OpenedQueue {
     pub refill_ringer: OwnedFd,
     /// For the program: rung when a record waits and the program sleeps.
     pub doorbell: OwnedFd,
-    /// Stays with the caller, who clears it when it is readable and calls [`WatchService::refill`].
+    /// For the caller, which clears it when it is readable and calls [`WatchService::refill`].
     pub refill: Waiter,
 }
 

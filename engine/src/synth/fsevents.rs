@@ -105,8 +105,8 @@ pub fn entries(change: &Change) -> Entries {
     }
 }
 
-/// All permission bits are one kernel event, which fseventsd calls a change of owner. An access
-/// time alone has no entry.
+/// Returns the flags of changed attributes. All permission bits are one kernel event, which fseventsd
+/// calls a change of owner. An access time alone has no entry.
 fn attribute_flags(set: Attributes) -> u32 {
     let owner = if set.mode || set.owner {
         ITEM_CHANGE_OWNER
@@ -137,8 +137,8 @@ fn hardlink(node: &NodeRef) -> u32 {
     }
 }
 
-/// A file whose other names remain was a hard link. Whether a file without names ever had two is
-/// not known.
+/// Returns the flags of a removed hard link: a file whose other names remain was one. Whether a file
+/// without names ever had two is not known.
 fn removed_hardlink(node: &NodeRef) -> u32 {
     if !node.kind.is_dir() && node.nlink > 0 {
         ITEM_IS_HARDLINK

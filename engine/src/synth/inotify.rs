@@ -148,8 +148,8 @@ pub fn steps(change: &Change) -> Steps {
     steps
 }
 
-/// As `fsnotify_change`: setting both times is a change of attributes, setting one is an access or
-/// a modification.
+/// Returns the mask as `fsnotify_change` does: setting both times is a change of attributes, setting
+/// one is an access or a modification.
 fn attribute_mask(set: Attributes) -> u32 {
     let times = match (set.atime, set.mtime) {
         (true, true) => IN_ATTRIB,
@@ -182,7 +182,7 @@ fn renamed(steps: &mut Steps, node: &NodeRef, how: &RenameHow) {
     }
 }
 
-/// As `fsnotify_inoderemove`. Neither event has `IN_ISDIR`.
+/// Adds the events of the last end of a node, as `fsnotify_inoderemove` does. Neither has `IN_ISDIR`.
 fn gone(steps: &mut Steps, role: Role, node: &NodeRef) {
     if node.is_gone() {
         steps.push(on(role, IN_DELETE_SELF));
@@ -190,12 +190,12 @@ fn gone(steps: &mut Steps, role: Role, node: &NodeRef) {
     }
 }
 
-/// As `fsnotify_path`: adds an event of an open file.
+/// Adds an event of an open file, as `fsnotify_path` does.
 fn used(steps: &mut Steps, node: &NodeRef, at: Option<&Place>, mask: u32) {
     both(steps, node, at, mask, node.nlink == 0);
 }
 
-/// As `fsnotify_dentry`: adds an event of a name, even if an open file led there.
+/// Adds an event of a name, even if an open file led there, as `fsnotify_dentry` does.
 fn changed(steps: &mut Steps, node: &NodeRef, at: Option<&Place>, mask: u32) {
     both(steps, node, at, mask, false);
 }

@@ -1,9 +1,9 @@
 //! Pure tables: what the API of a watch says of a change.
 //!
 //! A change touches at most four nodes, each in one [`Role`]. For every API one function turns a
-//! change into a short list of what a kernel would say to the watchers of which role, in the
-//! kernel's order, and one rule says which of it a watch hears. Nothing here allocates, takes a
-//! lock or looks at the filesystem.
+//! change into a short list of what a kernel would say to the watchers of each role, in the
+//! kernel's order, and one rule decides which items of the list a watch hears. Nothing here
+//! allocates, takes a lock or looks at the filesystem.
 
 pub mod fsevents;
 pub mod inotify;

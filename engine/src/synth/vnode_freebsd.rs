@@ -69,8 +69,8 @@ fn link(node: &NodeRef) -> u32 {
     if node.kind.is_dir() { NOTE_LINK } else { 0 }
 }
 
-/// As `vop_rename_post`. FreeBSD cannot exchange, so each half is posted as a rename to a free
-/// name.
+/// Posts a rename as `vop_rename_post` does. FreeBSD cannot exchange, so each half is posted as a
+/// rename to a free name.
 fn renamed(posts: &mut Posts, node: &NodeRef, from: &Place, to: &Place, how: &RenameHow) {
     let target = match how {
         RenameHow::Replaced(target) => Some(target),

@@ -62,15 +62,15 @@ fn entry_hint(node: &NodeRef) -> u32 {
     }
 }
 
-/// As `ubc_setsize_ex`, which runs within the operation and so posts before it.
+/// Posts a growth as `ubc_setsize_ex` does, which runs within the operation and so posts before it.
 fn extended(posts: &mut Posts, size: SizeChange) {
     if size == SizeChange::Grew {
         posts.post(Role::Object, NOTE_EXTEND);
     }
 }
 
-/// As `post_rename`. An exchange is one rename there, and the other object counts as replaced
-/// although it survives.
+/// Posts a rename as `post_rename` does. An exchange is one rename there, and the other object counts
+/// as replaced although it survives.
 fn renamed(posts: &mut Posts, node: &NodeRef, from: &Place, to: &Place, how: &RenameHow) {
     let replaces = match how {
         RenameHow::Free => false,

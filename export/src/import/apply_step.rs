@@ -1,9 +1,9 @@
 //! Applies one step of a list to the host.
 //!
-//! What is new is made whole beside its place, under a name that nobody else takes, and then gets its
-//! name in one step that fails where somebody else was quicker: a name that must be free is taken
-//! without replacing anything, and a name that is taken changes places with the new object, so that
-//! what was there can be looked at once more before it goes.
+//! A new object is made whole beside its place, under a name that no other program uses, and then gets
+//! its own name in one call, which fails if another program was quicker. A name that must be free is
+//! taken without replacing anything. When the name is in use, both objects exchange their names, so that
+//! the old one can be checked once more before it is removed.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -36,11 +36,11 @@ pub(crate) struct StepApplier<'a> {
     pub(crate) source: &'a Source,
     pub(crate) target: &'a Target,
     pub(crate) stop: &'a CancelToken,
-    /// Whether what somebody else changed is replaced.
+    /// Whether an object is replaced that another program changed.
     pub(crate) force: bool,
     /// The files that have several names and get new contents.
     pub(crate) linked: HashSet<u64>,
-    /// The names of those files, once somebody needed them.
+    /// The names of those files, once a step has needed them.
     pub(crate) names: Option<Names>,
     /// The directories that get their attributes when everything is in them.
     pub(crate) directories: Vec<(&'a [u8], &'a Object)>,

@@ -1,5 +1,5 @@
 //! Reads a directory of changes that was written earlier. The changes are applied to the host with the
-//! rights of the user who reads them, so nobody else may be able to write to the directory.
+//! rights of the user that reads them, so no other user may be able to write to the directory.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -34,7 +34,7 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`ExportError`] when there is no such directory, or somebody else could have written it.
+    /// [`ExportError`] when there is no such directory, or another user could have written it.
     pub fn open(path: &Path) -> Result<Self, ExportError> {
         let failed = |error| ExportError::Io(path.to_owned(), error);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,5 +1,5 @@
 //! Surveys the host before anything is applied: for each step of a list, whether the host is as the list
-//! expects it, whether the step is done already, or whether somebody else changed what it changes.
+//! expects it, whether the step is done already, or whether another program changed what it changes.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -66,7 +66,7 @@ impl Finding {
 
 /// Why nothing can be found out about a step.
 enum Trouble {
-    /// A symbolic link or a mount is in the way, which somebody else put there.
+    /// A symbolic link or a mount is in the way, which another program put there.
     Blocked,
     Fatal(ExportError),
 }
@@ -257,7 +257,7 @@ impl<'a> Surveyor<'a> {
             return Ok(Finding::new(State::Done, from));
         }
         if before.kind == DIRECTORY {
-            // The stamp of a directory tells nothing about which one it is.
+            // The stamp of a directory does not identify the directory.
             let is_to_do = !self.is_recorded_directory
                 && is_like(from)
                 && is_free
@@ -413,7 +413,7 @@ impl<'a> Surveyor<'a> {
             return Ok(Finding::new(State::Conflict, None));
         };
         let is_expected = alike(Some(found.stamp()), step.before);
-        // A stamp tells of another content, and nothing of the attributes.
+        // A stamp shows whether the content is another, and nothing of the attributes.
         let is_told = is_expected && step.change == DiffKind::Content;
         let state = if !is_told && self.is_as(&path, found, object)? {
             State::Done
@@ -425,7 +425,7 @@ impl<'a> Surveyor<'a> {
         Ok(Finding::new(state, Some(found)))
     }
 
-    /// Whether what is there is what the branch has.
+    /// Returns whether the object that was found is the one that the branch has.
     fn is_as(&self, path: &[u8], found: Metadata, object: &Object) -> Result<bool, ExportError> {
         // Which of the other bits are kept depends on the owner.
         let is_link = found.kind() == LINK;
@@ -458,7 +458,7 @@ impl<'a> Surveyor<'a> {
     fn has_content(&self, path: &[u8], content: &Bytes) -> Result<bool, ExportError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let Ok(opened) = beneath::open_on_mount(self.target.root(), path, flags) else {
-            // It cannot be told.
+            // Without reading the file it is not known.
             return Ok(false);
         };
         let wanted = self.source.content(content)?;

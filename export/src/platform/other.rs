@@ -51,7 +51,7 @@ pub(crate) fn rename_new(dir: impl AsFd, from: &[u8], to: &[u8]) -> rustix::io::
     rename_between(&dir, from, &dir, to)
 }
 
-/// As [`rename_new`], from one directory to another.
+/// Renames from one directory to another as [`rename_new`] does within one.
 pub(crate) fn rename_between(
     from_dir: impl AsFd,
     from: &[u8],

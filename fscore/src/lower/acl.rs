@@ -122,11 +122,11 @@ fn of_acl(acl: &[u8], mode: u32) -> Taken {
     let (mut group, mut other) = (mode >> 3 & 7, mode & 7);
     for (tag, bits) in entries() {
         match tag {
-            // A member of the owning group who has an entry by name gets that entry's bits, and no
+            // A member of the owning group with an entry by name gets that entry's bits, and no
             // more.
             USER => (group, other) = (group & bits & mask, other & bits & mask),
             GROUP_OBJ => group &= bits & mask,
-            // A user who is in the owning group as well gets the bits of the one or the other.
+            // A user that is in the owning group as well gets the bits of one of the two groups.
             GROUP => other &= bits & mask,
             _ => {}
         }

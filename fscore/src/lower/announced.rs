@@ -11,8 +11,8 @@ use crate::sync::RwLock;
 /// [`lower_changed`](crate::FsCore::lower_changed): those that a watcher of the host covers, on a
 /// filesystem that only this machine changes.
 ///
-/// A kernel may cache what it was told about these directories until a change is announced. What it
-/// was told about any other has to be looked up again. No directory is announced until it is
+/// A kernel may cache answers about these directories until a change is announced. Answers about any
+/// other directory have to be looked up again. No directory is announced until it is
 /// [added](Self::add).
 ///
 /// Paths are relative to the lower directory, which itself is the empty path.

@@ -1,7 +1,7 @@
 //! Opening a path beneath a directory, so that nothing leads out of it (`RESOLVE_BENEATH` of
 //! openat2(2)): no symbolic link on the way is followed, and no `..` is accepted.
 //!
-//! All code that acts on the host by a path which somebody else may change opens that path here.
+//! All code that acts on the host by a path which other programs may change opens that path here.
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};

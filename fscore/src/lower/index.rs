@@ -133,9 +133,9 @@ impl Index {
         }
     }
 
-    /// Gives the object with this name a node of its own. It was taken for `old`, but the host has
-    /// given the number of that object to another one, or has changed the object under another
-    /// name.
+    /// Makes a node of its own for the object with this name. The object was taken for `old`, but
+    /// the host has given the number of that object to another one, or has changed the object under
+    /// another name.
     pub(super) fn renumber(&mut self, (dir, name): (NodeId, &Name), old: NodeId, new: NodeId) {
         let Some(known) = self.nodes.get_mut(&old) else {
             return;

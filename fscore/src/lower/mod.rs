@@ -336,7 +336,7 @@ impl Lower {
         Found { node, kind, name }
     }
 
-    /// Gives the object of this name, which was taken for `old`, a node of its own.
+    /// Makes a node of its own for the object of this name, which was taken for `old`.
     pub(crate) fn renumber(&self, at: (NodeId, &Name), old: NodeId) -> NodeId {
         let new = self.numbers.next();
         self.index.lock().renumber(at, old, new);

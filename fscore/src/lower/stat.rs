@@ -97,7 +97,7 @@ impl Fingerprint {
         self.kind == Some(ObjectKind::File)
     }
 
-    /// Returns whether both are of the same object and nobody has written to it since. A directory
+    /// Returns whether both are of the same object, which was not written since. A directory
     /// only has to be the same object.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         let is_untouched = self.is_dir() || self.stamp.has_bytes_of(&other.stamp);

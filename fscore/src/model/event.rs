@@ -1,9 +1,10 @@
 //! Events: what FsCore emits about a committed change.
 //!
 //! [`EventKind`] is the simple form: one value per change, with canonical paths. [`Envelope`] has
-//! everything: who changed which node, by which name, and how the node was just after the commit.
-//! It carries every detail on which a kernel's notification depends, so that its receiver can build
-//! what inotify, kqueue or FSEvents would have reported without looking at the filesystem again.
+//! everything: the origin of the change, which node changed, by which name, and how the node was just
+//! after the commit. It carries every detail on which a kernel's notification depends, so that its
+//! receiver can build what inotify, kqueue or FSEvents would have reported without looking at the
+//! filesystem again.
 
 mod change;
 
@@ -95,7 +96,7 @@ pub trait EventSink: Send + Sync {
     fn on_batch_end(&self) {}
 }
 
-/// Who made a change.
+/// Where a change comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Origin {
     /// A caller of this library that named nothing else.

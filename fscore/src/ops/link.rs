@@ -14,7 +14,7 @@ use crate::model::id::NodeId;
 use crate::ops::walk::EntryName;
 
 impl Branch {
-    /// Gives an object a further name:
+    /// Makes a further name of an object:
     /// [link(2)](https://man7.org/linux/man-pages/man2/link.2.html). A symbolic link at `old` is
     /// not followed.
     ///
@@ -37,8 +37,8 @@ impl Branch {
         })
     }
 
-    /// Gives a node a further name: linkat(2). A file made by [`tmpfile_at`](Self::tmpfile_at) gets
-    /// its name by this.
+    /// Makes a further name of a node: linkat(2). A file made by [`tmpfile_at`](Self::tmpfile_at)
+    /// gets its name by this.
     ///
     /// # Errors
     ///

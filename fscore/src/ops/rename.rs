@@ -360,7 +360,7 @@ impl Txn<'_> {
         })
     }
 
-    /// Gives the object and its handles the new name.
+    /// Sets the new name of the object and of its handles.
     fn moved(&mut self, object: &Found, from: NodeId, to: NodeId, name: &Name) -> Result<()> {
         let now = self.now;
         let inode = self.tree.inode_mut(object.node)?;

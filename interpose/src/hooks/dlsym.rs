@@ -1,7 +1,7 @@
 //! dlsym(3): programs that look libc's functions up on a handle of libc (most Python bindings, Ruby's
 //! FFI) would find the originals.
 //!
-//! `RTLD_NEXT` means "after the library that calls", so everything that is not ours jumps to the
+//! `RTLD_NEXT` means "after the library that calls". So a look-up that does not concern a hook jumps to the
 //! original, which then sees the program as its caller.
 //!
 //! ## Contract

@@ -1,4 +1,4 @@
-//! The ways to give a descriptor another number: an inotify instance stays what it is under both.
+//! The calls that give a descriptor another number: under both numbers it is the same inotify instance.
 //!
 //! ## Contract
 //!

@@ -1,8 +1,8 @@
 //! The functions that a program finds instead of libc's.
 //!
 //! Every hook decides in a few instructions, before the call, whether the call concerns it. Otherwise it
-//! *jumps* to the original: nothing of ours is on the stack then, and nothing runs afterwards. If the call
-//! does, the hook goes on in Rust, under [`guarded`](crate::guard::guarded).
+//! *jumps* to the original: nothing of the shim is on the stack then, and nothing runs afterwards. If the
+//! call concerns it, the hook goes on in Rust, under [`guarded`](crate::guard::guarded).
 
 mod close;
 mod dlsym;

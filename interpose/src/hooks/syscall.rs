@@ -1,8 +1,8 @@
 //! syscall(2), through which some programs read (Bun does).
 //!
-//! Numbers that are not ours, and descriptors that are not ours, jump to the original: vfork and
-//! clone go through here. As with the other hooks (`by_descriptor!`), the
-//! stack is untouched then, and so is every register that carries an argument.
+//! Calls with other numbers, and calls with descriptors that do not concern the shim, jump to the original:
+//! vfork and clone go through here. As with the other hooks (`by_descriptor!`), the stack is untouched
+//! then, and so is every register that carries an argument.
 //!
 //! ## Contract
 //!
@@ -217,7 +217,7 @@ unsafe fn of_this_architecture(number: c_long, a: usize, b: usize, c: usize) -> 
     }
 }
 
-/// Makes no call of its own: this architecture has the newer ones alone.
+/// Makes no call by itself: this architecture has only the newer calls.
 ///
 /// # Safety
 /// As syscall(2).

@@ -165,8 +165,8 @@ impl<'a> Buffer<'a> {
         token
     }
 
-    /// Inserts an event at `at`, before what is there, and moves `at` behind it. Returns false when it does
-    /// not fit.
+    /// Inserts an event at `at`, before the event that is there, and moves `at` behind it. Returns false
+    /// when the new event does not fit.
     pub(crate) fn insert(&mut self, at: &mut usize, head: Head, name: &[u8]) -> bool {
         let len = event_len(name.len());
         if len > self.room() || *at > self.filled {

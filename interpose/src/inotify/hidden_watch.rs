@@ -1,8 +1,9 @@
-//! Watches of ours in the program's own instance, with wds that do not disturb the program's.
+//! Watches of the shim in the program's own instance, with wds that do not disturb the program's.
 //!
 //! The kernel numbers watches upwards (`inotify_user.c: inotify_add_to_idr`, a cyclic allocator), and
-//! there are programs that count on it. Where the kernel can set the next number (`INOTIFY_IOC_SETNEXTWD`,
-//! for checkpoints), ours are the highest there are and the program's go on where they were.
+//! some programs depend on that. Where the kernel can set the next number (`INOTIFY_IOC_SETNEXTWD`, for
+//! checkpoints), the shim's watches get the highest numbers there are, and the program's go on where they
+//! were.
 //!
 //! ## Contract
 //!

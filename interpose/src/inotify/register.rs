@@ -66,7 +66,7 @@ fn set(queue: &Queue, watch: Watch) {
     });
 }
 
-/// Gives an instance of the program a state and a queue.
+/// Makes the state and the queue of one of the program's instances, unless it has them.
 fn make(fd: BorrowedFd<'_>) -> Option<Instance> {
     use std::os::fd::AsRawFd as _;
     if let Some(instance) = Instance::of(fd.as_raw_fd()) {

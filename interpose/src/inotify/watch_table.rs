@@ -2,7 +2,7 @@
 //! share ([`Shared`]).
 //!
 //! A lookup takes no lock, because read(2) may be called in a signal handler. Only growing the table makes
-//! lookups wait; a counter that is odd meanwhile tells them.
+//! lookups wait: they wait while a counter is odd.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{Ordering, fence};
@@ -226,7 +226,7 @@ impl Locked<'_> {
         } else {
             entries
         };
-        // Odd: a lookup meanwhile looks again. The fence keeps the stores below after this one.
+        // Odd: a lookup that runs now starts again. The fence keeps the stores below after this one.
         header.version.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         for index in 0..new {

@@ -38,7 +38,7 @@ pub enum WatchOp {
         watch: WatchId,
         /// The file.
         node: Node,
-        /// The program's descriptor, for people who look at the status.
+        /// The program's descriptor, which the daemon's status shows.
         ident: u64,
         /// The NOTE_* bits that the program asks for.
         fflags: u32,
@@ -77,7 +77,7 @@ pub trait Daemon: Sync {
     /// Closes a queue, as the program has.
     fn close_queue(&self, queue: QueueId);
 
-    /// Reports the ident of the queue's reserved EVFILT_USER knote, for people who look at the status.
+    /// Reports the ident of the queue's reserved EVFILT_USER knote, which the daemon's status shows.
     fn reserved_ident(&self, queue: QueueId, ident: u64);
 
     /// Returns the directory to watch while there is no daemon: something is made in it when a daemon

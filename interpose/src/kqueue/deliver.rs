@@ -1,6 +1,6 @@
 //! What a program finds in its eventlist: the kernel's events without the hidden ones, with posted bits in
-//! them, and posted events behind them. The code makes no system call; what must happen in the kernel, it
-//! asks of its caller.
+//! them, and posted events behind them. The code makes no system call: it asks its caller for what must
+//! happen in the kernel.
 
 use super::abi::{self, Event};
 use super::daemon::WatchOp;

@@ -97,8 +97,8 @@ impl<D: Daemon> Engine<D> {
         known
     }
 
-    /// Notes that kqueue(2) or guarded_kqueue_np returned `kq`: what the number meant before is over, even if
-    /// no hook saw it close.
+    /// Notes that kqueue(2) or guarded_kqueue_np returned `kq`: the number does not mean the earlier queue any
+    /// more, even if no hook saw that queue close.
     pub fn opened(&self, kq: RawFd) {
         self.forget_queue(kq);
     }

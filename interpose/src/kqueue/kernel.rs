@@ -191,7 +191,7 @@ impl<L: Layout + Real> Call<L> {
     }
 
     /// Returns whether the call waits, and not for ever. It may return true for a call that does not wait; then
-    /// the clock is read for nothing.
+    /// the clock is read without need.
     #[inline]
     pub(crate) fn waits_for_a_time(&self) -> bool {
         let timeout = self.options.timeout;

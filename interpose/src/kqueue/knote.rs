@@ -88,7 +88,7 @@ pub(crate) enum Arrival {
     Late,
 }
 
-/// What has to happen in the kernel before posted bits may be delivered without an event of its own.
+/// What has to happen in the kernel before posted bits may be delivered without an event of the kernel's.
 /// Each fails with ENOENT when the kernel has no such knote any more.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Confirm {
@@ -244,7 +244,7 @@ impl Knotes {
     }
 
     /// Posts a record of the daemon. The daemon has applied the filter rule, with the interest that was in
-    /// force when the change happened; bits stay pending whatever the interest becomes.
+    /// force when the change happened; bits stay pending even if the interest changes.
     pub(crate) fn post(&mut self, watch: WatchId, hint: u32) {
         let Ok(index) = u32::try_from(watch.0 & 0xFFFF_FFFF) else {
             return;

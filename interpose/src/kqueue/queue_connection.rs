@@ -100,7 +100,7 @@ impl Daemon for QueueConnection {
             queue: queue.queue,
             ident,
         };
-        // The ident is only for people who look at the status.
+        // Only the daemon's status shows the ident.
         let _told = connection::request_in(queue.session, &request);
     }
 

@@ -1,4 +1,5 @@
-//! macOS: any filesystem may be one of the daemon's, because what AgentFS is mounted by has no one name.
+//! macOS: any filesystem may be one of the daemon's, because the programs that can mount AgentFS there give
+//! their filesystems different names.
 
 use std::os::fd::BorrowedFd;
 

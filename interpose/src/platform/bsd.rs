@@ -12,7 +12,7 @@ pub(crate) fn errno_location() -> *mut c_int {
     unsafe { libc::__error() }
 }
 
-/// Returns whether a process that still has its number has ended. Nothing tells that here.
+/// Returns false: whether a process that still has its number has ended is not known on these systems.
 pub(crate) fn has_ended(_pid: Pid) -> bool {
     false
 }

@@ -101,8 +101,8 @@ impl Side {
         self.file.load(Ordering::Relaxed)
     }
 
-    /// Returns how often a consumer that shares its end tries its luck. Few times: loom cannot tell a spin
-    /// that waits for another thread from one that never ends.
+    /// Returns how often a consumer that shares its end tries to claim it. Few times, because loom cannot
+    /// distinguish a spin that waits for another thread from one that never ends.
     #[must_use]
     pub fn tries(&self) -> u64 {
         self.items

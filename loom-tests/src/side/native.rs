@@ -103,7 +103,7 @@ impl Side {
     /// Sleeps until this end's doorbell is rung, and clears it.
     ///
     /// # Panics
-    /// When nobody rings within the deadline: a wake-up was lost.
+    /// When no end rings within the deadline: a wake-up was lost.
     #[must_use]
     pub fn wait(&self) -> Woken {
         let woken = self

@@ -1,8 +1,8 @@
 //! Replays changes of other origins on a mount, so that the kernel itself notifies every watcher there.
 //!
-//! A thread of ours makes, on the mount, the system call that would have made the change. Its
-//! requests are recognised by the number of that thread and answered without changing anything, and
-//! the kernel notifies its watchers, as of any other call. So the change reaches programs, too, that
+//! The echo thread makes, on the mount, the system call that would have made the change. The server
+//! recognises its requests by the number of that thread and answers them without changing anything, and
+//! the kernel notifies its watchers, as of any other call. So the change also reaches programs that
 //! the library cannot be preloaded into.
 
 pub(crate) mod open_beneath;
@@ -46,8 +46,8 @@ pub(crate) struct Echo {
     turn: Mutex<()>,
 }
 
-/// A name that nobody else knows, which is looked up once: then the directory in which that was done is
-/// the root of our mount, and the thread that asked is ours.
+/// A secret name that the echo thread looks up once. When the lookup arrives here, the directory that the
+/// thread has opened is the root of our mount, and the thread that asked is ours.
 #[derive(Debug, Default)]
 struct Probe {
     name: String,

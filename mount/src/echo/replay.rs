@@ -14,7 +14,7 @@ use crate::echo::open_beneath;
 use crate::echo::{Echo, PlannedReplies};
 use crate::kernel_cache::KernelCache;
 
-/// How often a name is taken out of the kernel's cache when somebody looks it up just then.
+/// How often a name is taken out of the kernel's cache when programs look it up at the same time.
 const ATTEMPTS: usize = 8;
 
 /// Replays changes on one mount, the root of which it holds.

@@ -1,7 +1,8 @@
 //! What the kernel may remember of a branch through one mount, and how it is made to forget.
 //!
-//! Names and attributes are answered with long lifetimes, so what a change of another origin made wrong
-//! has to be taken out of the kernel's caches. What the kernel guards by itself:
+//! The kernel may remember names and attributes for a long time, so what a change of another origin made
+//! wrong has to be taken out of the kernel's caches. The kernel itself keeps an old answer from coming
+//! after an invalidation in these cases:
 //!
 //! * *Names and listings*: the kernel looks up and lists under the lock of the directory, and
 //!   invalidating an entry takes that lock (`fs/fuse/dir.c: fuse_reverse_inval_entry`), so it comes
@@ -10,15 +11,15 @@
 //! * *Attributes of an inode that it has*: invalidating moves the inode's `attr_version` on, and an
 //!   answer to a request that is older is thrown away (`fuse_change_attributes`).
 //!
-//! What is left is an answer that makes a new inode, and is on its way while the change happens: to
-//! invalidate an inode that does not exist yet does nothing. Hence every such answer is
-//! [admitted](KernelCache::admit): the node is registered first and looked at again if anything was
-//! invalidated since, and the invalidation of a node that was registered since the last one first
-//! waits for the lock of the directory through which the node was answered.
+//! One case is left: an answer that makes a new inode and is on its way while the change happens. To
+//! invalidate an inode that does not exist yet does nothing, so every such answer is
+//! [admitted](KernelCache::admit): the node is registered first, and looked at again if anything was
+//! invalidated since. The invalidation of a node that was registered since the last one first waits
+//! for the lock of the directory through which the node was answered.
 //!
-//! One instant is the kernel's own: it declares attributes fresh before it has copied all of them
+//! The kernel itself has one gap: it declares attributes fresh before it has copied all of them
 //! (`fuse_change_attributes_common`), and stat does not lock. A stat on another processor at that
-//! very instant can see one that is older; the next one does not.
+//! very instant can see an attribute that is older; the next stat does not.
 
 pub(crate) mod page_versions;
 
@@ -142,7 +143,7 @@ impl KernelCache {
         shown
     }
 
-    /// FORGET.
+    /// Carries out FORGET: the kernel drops this many lookups of the node.
     pub(crate) fn forget(&self, node: NodeId, lookups: u64) {
         let mut shard = self.shard(node);
         if let Some(known) = shard.get_mut(&node) {
@@ -225,11 +226,11 @@ impl KernelCache {
         }
     }
 
-    /// Waits until the kernel has carried out a change that came through this mount. It does so when
-    /// it has the answer, in the thread of the program that asked, which may run later than ours; so
-    /// another program could look and still find what was before. The kernel keeps the inode locked
-    /// all the time, and asking to invalidate an entry "in" it waits for that lock, even if it is no
-    /// directory.
+    /// Waits until the kernel has carried out a change that came through this mount. The kernel does
+    /// that when it has the answer, in the thread of the program that asked. That thread may run later
+    /// than ours, so another program could look and still find the state before the change. The kernel
+    /// keeps the inode locked all the time, and a request to invalidate an entry "in" the inode waits
+    /// for that lock, even if the inode is no directory.
     ///
     /// Must not be called by a thread whose answer the kernel waits for.
     pub(crate) fn settle(&self, change: &Change) {
@@ -301,7 +302,7 @@ impl KernelCache {
         known.arriving_in = Some(parent);
     }
 
-    /// Waits until the inode is not locked by those who have it locked now.
+    /// Waits until the requests that hold the lock of the inode now have given it back.
     pub(crate) fn wait_for(&self, node: NodeId) {
         if let Some(notifier) = self.notifier.get() {
             let waited = notifier.inval_entry(INodeNo(node.0), OsStr::new(NO_NAME));

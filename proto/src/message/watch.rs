@@ -187,8 +187,8 @@ container! {
         pub slots: u32,
     }
 
-    /// Reports which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only for
-    /// people who look at the status.
+    /// Reports which ident the shim uses for the `EVFILT_USER` knote it keeps in a kqueue. Only the
+    /// daemon's status shows it.
     pub struct UpdateDoorbellIdent {
         /// The queue.
         pub queue: u32,

@@ -174,7 +174,7 @@ impl<'a> Native<'a> {
         self.overflowed = false;
     }
 
-    /// A difference is delivered: the listener must know the state at its end.
+    /// Ends a run that is a difference: the listener must know the state at its end.
     fn end_run(&mut self) {
         let Some(end) = self.run.last().map(|it| it.seq) else {
             return;

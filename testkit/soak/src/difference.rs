@@ -24,7 +24,7 @@ pub(crate) struct Difference {
     pub(crate) stands_for: usize,
 }
 
-/// The difference at the beginning of both, if there is one that says enough.
+/// Returns the difference at the beginning of both, if there is one that says enough.
 pub(crate) fn at_start(expected: &[InotifyEvent], heard: &[InotifyEvent]) -> Option<Difference> {
     (0..heard.len().min(LONGEST)).find_map(|delivered| {
         let (delivered, rest) = heard.split_at_checked(delivered)?;
@@ -36,7 +36,8 @@ pub(crate) fn at_start(expected: &[InotifyEvent], heard: &[InotifyEvent]) -> Opt
     })
 }
 
-/// Whether a program that is killed with its daemon could have been in the midst of one.
+/// Returns whether a program that is killed with its daemon could have been in the midst of a
+/// difference.
 pub(crate) fn may_be_cut(heard: &[InotifyEvent]) -> bool {
     heard.len() < LONGEST
 }
@@ -51,8 +52,8 @@ fn agrees(expected: Option<&[InotifyEvent]>, heard: &[InotifyEvent]) -> bool {
     })
 }
 
-/// Whether it tells of each name what a program has to know: that it is there, that it is gone, or that
-/// its content is another.
+/// Returns whether the delivered events say of each skipped name what a program has to know: that the name
+/// is there, that it is gone, or that its content is another.
 fn says_enough(skipped: &[InotifyEvent], delivered: &[InotifyEvent]) -> bool {
     #[derive(Default)]
     struct Name {

@@ -33,7 +33,7 @@ impl Who {
         }
     }
 
-    /// The primary group has the user's number.
+    /// Returns the primary group, which has the user's number.
     pub fn gid(self) -> u32 {
         self.uid()
     }

@@ -28,7 +28,7 @@ impl Sandbox {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private)?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-        // Over an existing directory: nobody else sees it.
+        // Over an existing directory: no other program sees it.
         rustix::mount::mount("oracle", "/tmp", "tmpfs", flags, Some(c"mode=0755,size=4g"))?;
         let top = fs::open("/tmp", OFlags::DIRECTORY, Mode::empty())?;
         Ok(Self {

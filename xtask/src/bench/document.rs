@@ -1,5 +1,5 @@
-//! docs/benchmarks.md: one part for each benchmark and the table of all goals, which benchmarks
-//! write and nobody else.
+//! docs/benchmarks.md: one part for each benchmark and the table of all goals, which only
+//! benchmarks write.
 
 use std::fs;
 use std::path::Path;
@@ -38,12 +38,12 @@ struct Goal {
 }
 
 impl Findings {
-    /// One row for each goal.
+    /// Returns one row for each goal.
     pub(super) fn goal_rows(&self, name: &str) -> String {
         self.goals.iter().map(|goal| goal.row(name)).collect()
     }
 
-    /// How many goals there are, and how many are missed.
+    /// Returns how many goals there are, and how many are missed.
     pub(super) fn missed(&self) -> (usize, usize) {
         let missed = self.goals.iter().filter(|goal| goal.verdict != "met");
         (self.goals.len(), missed.count())
@@ -72,7 +72,7 @@ impl Goal {
     }
 }
 
-/// Three digits, or all there are of a whole number.
+/// Formats three digits, or all digits of a whole number.
 fn short(value: f64) -> String {
     let digits = match value.abs() {
         whole if whole.fract() == 0.0 => 0,
@@ -120,14 +120,14 @@ fn marks(name: &str) -> (String, String) {
     )
 }
 
-/// What is between the marks of a part.
+/// Returns the text between the marks of a part.
 fn part<'a>(document: &'a str, name: &str) -> Option<&'a str> {
     let (begin, end) = marks(name);
     let (_, rest) = document.split_once(&begin)?;
     Some(rest.split_once(&end)?.0)
 }
 
-/// The document with another text in a part, which is added at its end if it has none.
+/// Returns the document with another text in a part. A part that is missing is added at the end.
 fn replaced(document: &str, name: &str, text: &str) -> String {
     let (begin, end) = marks(name);
     let part = format!("{begin}\n{}\n{end}\n", text.trim_end());

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The package, and the program in it.
 const PACKAGE: &str = "agentfs-bench";
 
-/// A benchmark, as one names it.
+/// The name of the benchmark on the command line.
 struct Benchmark {
     name: &'static str,
     about: &'static str,
@@ -32,7 +32,7 @@ struct Benchmark {
     quick: &'static str,
 }
 
-/// A benchmark of one stage, which is a command of the same name.
+/// Returns the benchmark of one stage, which is a command of the same name.
 const fn stage(name: &'static str, about: &'static str) -> Benchmark {
     Benchmark {
         name,
@@ -92,7 +92,7 @@ const BENCHMARKS: [Benchmark; 9] = [
     cargo bench -p agentfs-bench         the criterion benchmarks\n\n\
     Run nothing else meanwhile: timings beside a compiler are worth nothing.")]
 pub(crate) struct Args {
-    /// Which benchmark; without it they are listed
+    /// The benchmark to run; without it the benchmarks are listed
     name: Option<String>,
     /// Run every benchmark
     #[arg(long, conflicts_with = "name")]
@@ -100,13 +100,13 @@ pub(crate) struct Args {
     /// Build only
     #[arg(long)]
     build: bool,
-    /// To see that it runs, not to quote
+    /// Run few repetitions: to see that the benchmark runs, not to quote its figures
     #[arg(long, conflicts_with = "write")]
     quick: bool,
     /// Put the tables and the goals into docs/benchmarks.md
     #[arg(long)]
     write: bool,
-    /// For the benchmark itself, in place of its usual arguments
+    /// Arguments of the benchmark itself, in place of the usual ones
     #[arg(last = true)]
     rest: Vec<String>,
 }

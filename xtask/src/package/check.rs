@@ -68,7 +68,7 @@ pub(super) fn installed(stage: &Path, deb: &Path) -> StepResult {
     Ok(Outcome::Note(note + ", units included"))
 }
 
-/// systemd takes the units, with the program where it was installed.
+/// Checks that systemd takes the units, with the program where it was installed.
 fn units(root: &Path, stage: &Path) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("units: {error}"));
     let moved = stage.join("units");
@@ -91,7 +91,7 @@ fn units(root: &Path, stage: &Path) -> Result<(), Failure> {
     )
 }
 
-/// The first connection starts the daemon, with the socket that it came by.
+/// Checks that the first connection starts the daemon, with the socket of that connection.
 fn activation(program: &Path, stage: &Path) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("socket activation: {error}"));
     let directory = std::env::temp_dir().join(format!("agentfs-package-{}", std::process::id()));

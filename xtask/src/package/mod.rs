@@ -18,7 +18,7 @@ const CARGO_DEB: &str = "3.8.0";
     The package is in target/package/. It is installed for the check into a root of its own there; \
     nothing of this machine is changed.")]
 pub(crate) struct Args {
-    /// The program as tests build it, which is there already
+    /// Package the program as tests build it, to check the package without a release build
     #[arg(long)]
     pub(crate) dev: bool,
 }

@@ -77,7 +77,7 @@ fn upward_imports(src: &str, layers: &[&str], sources: &[Source]) -> Vec<String>
     found
 }
 
-/// The path of a file's module, if the file lies below `src`; empty for the root of a crate.
+/// Returns the path of a file's module, if the file lies below `src`; empty for the root of a crate.
 fn module_of(src: &str, path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix(src)?.strip_prefix('/')?;
     let path = path.strip_suffix(".rs")?;
@@ -167,7 +167,7 @@ fn names(tokens: &[Token<'_>], found: &mut Vec<Import>) {
     }
 }
 
-/// Whether an attribute follows that compiles its item for tests only.
+/// Returns whether an attribute follows that compiles its item for tests only.
 fn is_test_attribute(tokens: &[Token<'_>]) -> bool {
     let begins_with = |words: &[&str]| {
         tokens.len() >= words.len() && tokens.iter().zip(words).all(|(it, word)| it.text == *word)
@@ -176,7 +176,7 @@ fn is_test_attribute(tokens: &[Token<'_>]) -> bool {
         || begins_with(&["#", "[", "cfg", "(", "all", "(", "test", ","])
 }
 
-/// The position after the item whose first attribute is at `at`.
+/// Returns the position after the item whose first attribute is at `at`.
 fn end_of_item(tokens: &[Token<'_>], at: usize) -> usize {
     let mut depth = 0_usize;
     let mut is_use = false;
@@ -233,7 +233,7 @@ fn token_length(rest: &str, first: char) -> usize {
     }
 }
 
-/// The length of the comment, text or character that `rest` begins with; 0 if it is none of them.
+/// Returns the length of the comment, text or character that `rest` begins with; 0 if it is none.
 fn skipped(rest: &str) -> usize {
     let until = |end: &str, from: usize| {
         let found = rest[from..].find(end);
@@ -260,7 +260,7 @@ fn skipped(rest: &str) -> usize {
     0
 }
 
-/// Where the content of a raw text begins, and what ends it.
+/// Returns where the content of a raw text begins, and what ends it.
 fn raw_text(rest: &str) -> Option<(usize, String)> {
     let after = rest.strip_prefix("br").or_else(|| rest.strip_prefix('r'))?;
     let hashes = after.len() - after.trim_start_matches('#').len();

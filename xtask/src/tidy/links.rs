@@ -82,7 +82,7 @@ fn named_files(text: &str) -> Vec<Link> {
     found
 }
 
-/// Whether it is one path, and neither a pattern nor a command.
+/// Returns whether the quoted text is one path, and neither a pattern nor a command.
 fn is_plain(path: &str) -> bool {
     let is_usual = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
     path.starts_with(char::is_alphanumeric) && path.chars().all(is_usual)

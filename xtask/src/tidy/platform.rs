@@ -39,7 +39,7 @@ fn is_cfg(line: &str) -> bool {
     !code.starts_with("//") && (code.starts_with("#[cfg") || code.contains(concat!("cfg", "!(")))
 }
 
-/// Whether a function begins in this line, as rustfmt writes it.
+/// Returns whether a function begins in this line, as rustfmt writes it.
 fn starts_function(line: &str) -> bool {
     const BEFORE: [&str; 7] = [
         "pub", "const", "async", "unsafe", "extern", "default", "safe",

@@ -25,7 +25,7 @@ const CRATES: &[&str] = &[
 /// The most lines a file may have.
 const MAX_LINES: usize = 600;
 
-/// A file that does one thing is short.
+/// Reports a file that is too long: a file that does one thing is short.
 pub(super) fn length(source: &Source) -> Option<String> {
     let lines = source.text.lines().count();
     (lines > MAX_LINES).then(|| {
@@ -36,7 +36,7 @@ pub(super) fn length(source: &Source) -> Option<String> {
     })
 }
 
-/// What several crates' tests need is in testkit/.
+/// Reports an include of another crate's file: what several crates' tests need is in testkit/.
 pub(super) fn no_includes(source: &Source) -> Option<String> {
     let is_include = |line: &str| {
         let path = line.trim_start().strip_prefix("#[path = \"");
@@ -49,7 +49,7 @@ pub(super) fn no_includes(source: &Source) -> Option<String> {
     ))
 }
 
-/// A test waits for the event itself, with a deadline.
+/// Reports a test that sleeps: a test waits for the event itself, with a deadline.
 pub(super) fn no_sleeping_tests(source: &Source) -> Option<String> {
     let line = source.text.lines().position(|line| {
         let code = line.trim_start();
@@ -60,7 +60,7 @@ pub(super) fn no_sleeping_tests(source: &Source) -> Option<String> {
         .then(|| format!("{path}:{line}: a test that sleeps: wait for the event, with a deadline"))
 }
 
-/// Names say what a type is, not that it is useful.
+/// Reports a vague name: a name says what a type is, not that it is useful.
 pub(super) fn telling_names(source: &Source) -> Option<String> {
     const VAGUE: [&str; 3] = ["Manager", "Helper", "Util"];
     let is_vague = |line: &str| {
@@ -77,7 +77,7 @@ pub(super) fn telling_names(source: &Source) -> Option<String> {
     ))
 }
 
-/// What tests share is in no product: only `[dev-dependencies]` name testkit.
+/// Reports a product that depends on testkit: only `[dev-dependencies]` may name it.
 pub(super) fn testkit_is_for_tests() -> Vec<String> {
     let manifests = CRATES.iter().filter(|name| **name != "benches");
     manifests
@@ -99,7 +99,7 @@ fn depends_on_testkit(manifest: &str) -> bool {
     false
 }
 
-/// A test that does not run shows nothing.
+/// Reports an ignored test: a test that does not run shows nothing.
 pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
     let is_ignored = |line: &str| line.trim_start().starts_with("#[ignore");
     let line = source.text.lines().position(is_ignored)?;
@@ -109,7 +109,7 @@ pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
     ))
 }
 
-/// Every crate says where on the way of a change it stands.
+/// Checks that every crate says where on the way of a change it stands.
 pub(super) fn flow_lines(sources: &[Source]) -> Vec<String> {
     CRATES
         .iter()

@@ -101,7 +101,7 @@ const LIST: &[(&str, &str)] = &[
     ("benches/", "forks, and calls what has no wrapper"),
 ];
 
-/// Code that opts in to `unsafe` must be on the list.
+/// Reports a file that opts in to `unsafe` and is not on the list.
 pub(super) fn listed(source: &Source) -> Option<String> {
     let allowed = LIST.iter().any(|(place, _)| covers(place, &source.path));
     (uses_unsafe(source) && !allowed && is_audited(&source.path)).then(|| {
@@ -113,7 +113,7 @@ pub(super) fn listed(source: &Source) -> Option<String> {
     })
 }
 
-/// What is on the list must still need it.
+/// Reports what is on the list and does not need `unsafe` any more.
 pub(super) fn needed(sources: &[Source]) -> Vec<String> {
     LIST.iter()
         .filter(|(place, _)| {
@@ -127,7 +127,7 @@ pub(super) fn needed(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// What is shipped: not tests, nor the kqueue for tests, nor this program, which only talks of it.
+/// Returns whether a file is shipped. Tests, the kqueue for tests, and this program are not.
 fn is_audited(path: &str) -> bool {
     path.contains("/src/") && !path.starts_with("testkq/") && !path.starts_with("xtask/")
 }
@@ -136,7 +136,7 @@ fn covers(place: &str, path: &str) -> bool {
     place == path || (place.ends_with('/') && path.starts_with(place))
 }
 
-/// The workspace denies `unsafe_code`, so every use opts in with this lint expectation.
+/// Returns whether a file opts in to `unsafe`, which the workspace denies, by a lint expectation.
 fn uses_unsafe(source: &Source) -> bool {
     let text = &source.text;
     ["expect(", "allow("].iter().any(|attribute| {

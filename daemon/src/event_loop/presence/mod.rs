@@ -1,6 +1,7 @@
-//! What makes the daemon reachable: its socket, and the preloaded library beside it. Removing them,
-//! or their directory, as systemd does when a user has logged out, does not end the daemon, and the
-//! changes in its branches would be out of reach. So the daemon watches them, and makes them again.
+//! What makes the daemon reachable: its socket, and the preloaded library beside it. When they or
+//! their directory are removed, as systemd does when a user has logged out, the daemon does not end,
+//! but the changes in its branches would be out of reach. So the daemon watches these files, and makes
+//! them again.
 
 #[cfg_attr(target_os = "linux", path = "linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other.rs")]

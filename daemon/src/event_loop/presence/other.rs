@@ -1,5 +1,5 @@
-//! What makes the daemon reachable is not watched on this system: whoever removes its socket has to
-//! end the daemon by a signal, which exports the changes of its branches.
+//! What makes the daemon reachable is not watched on this system: a user who removes its socket has to
+//! end the daemon by a signal, and it then exports the changes of its branches.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};

@@ -1,7 +1,8 @@
 //! Which directories of the host are watched, and why others are not.
 //!
-//! Every directory is watched by itself, so the state of each is known: what was answered for one
-//! that is not watched is looked at again (`Announced` of FsCore), and they are counted for people.
+//! Every directory is watched by itself, so the state of each is known. What was answered for a
+//! directory that is not watched is looked at again (`Announced` of FsCore), and the status reports how
+//! many such directories there are.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;

@@ -1,11 +1,11 @@
 //! The echo: changes from elsewhere are repeated for the kernel, on every mount where a program
-//! without the preloaded library watches something concerned.
+//! without the preloaded library watches an object that the change concerns.
 //!
-//! A program that watches the same through the library gets the kernel's event too, and no record,
-//! unless the echo fails: then the record follows. So a change is delivered in one way only, and
-//! that is decided before it is delivered at all. The decision rests on what was watched when
-//! `/proc` was last looked at; for a change that is newer, the thread looks once more, and echoes
-//! it late if a program has begun to watch meanwhile.
+//! A program with the library that watches the same object gets the kernel's event too, and no
+//! record, unless the echo fails: then the record follows. So a change is delivered in one way only,
+//! and that is decided before it is delivered at all. The decision rests on what was watched when
+//! the thread last looked into `/proc`. For a change that is newer, the thread looks once more, and
+//! echoes the change late if a program has begun to watch meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -61,13 +61,13 @@ struct Shared {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Watched {
-    /// Everything is echoed, whatever is watched.
+    /// Everything is echoed, even if no program watches.
     always: bool,
     /// Programs without the library watch the whole mount.
     all: bool,
     /// The nodes that programs without the library watch.
     nodes: HashSet<u64>,
-    /// The processes that watch, by whatever means. They see the mount, wherever it is.
+    /// The processes that watch, with or without the library. They see the mount in their namespace.
     processes: Vec<u32>,
 }
 
@@ -142,7 +142,7 @@ impl Echoing {
         })
     }
 
-    /// Names the service that delivers changes whose echo failed, and the sessions, each with its
+    /// Sets the service that delivers changes whose echo failed, and the sessions, each with its
     /// branch.
     pub(crate) fn serve(&self, service: &Arc<WatchService>, sessions: &Arc<Sessions>) {
         let library = (Arc::downgrade(service), Arc::clone(sessions));

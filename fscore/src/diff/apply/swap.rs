@@ -241,8 +241,8 @@ impl Swap {
         }
     }
 
-    /// Gives the host's own object its name back, unless the host has created another one there by
-    /// now.
+    /// Moves the host's own object back to its name, unless the host has created another object there
+    /// since.
     fn put_back(&self, from: At<'_>, to: At<'_>) -> Result<()> {
         if self.place(from, to)? {
             return Ok(());

@@ -119,7 +119,7 @@ impl Actor {
         std::mem::take(&mut self.0.steps)
     }
 
-    /// Nothing is open any more.
+    /// Notes that nothing is open any more.
     pub fn closed_all(&mut self) {
         self.0.world.slots = Default::default();
     }
@@ -206,7 +206,7 @@ impl Generator {
         }
     }
 
-    /// A few directories and files to begin with.
+    /// Makes a few directories and files to begin with.
     fn plant(&mut self, run: Run<'_>) {
         if self.mixed {
             self.push(
@@ -301,7 +301,7 @@ impl Generator {
         u8::try_from(self.rng.below(256)).unwrap()
     }
 
-    /// Of some content: mostly small, now and then over several pages or chunks.
+    /// Returns the length of some content: mostly small, now and then over several pages or chunks.
     fn length(&mut self) -> usize {
         match self.rng.below(10) {
             0 => 0,
