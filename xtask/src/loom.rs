@@ -1,4 +1,4 @@
-//! `cargo xtask loom`: the ring's models, and the proof that they would notice.
+//! `cargo xtask loom`: runs the ring's models, and proves that they would notice a weaker ordering.
 //!
 //! loom replaces the ring's atomics, so everything is built with `--cfg loom`, in a target directory
 //! of its own. A mutant is chosen by the environment variable `RING_MUTANT` when a model runs: one
@@ -52,7 +52,7 @@ pub(crate) fn mutants(report: &mut Report) {
     report.step("mutants", check_mutants);
 }
 
-/// `cargo SUBCOMMAND` with everything under loom.
+/// Returns `cargo SUBCOMMAND` with everything under loom.
 fn under_loom(subcommand: &str) -> Command {
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let mut command = cargo();
@@ -152,7 +152,7 @@ fn judge_all(names: VecDeque<String>, binaries: &[PathBuf]) -> Result<Vec<Verdic
     })
 }
 
-/// The first model that fails with this mutant.
+/// Returns the first model that fails with this mutant.
 fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> {
     for binary in binaries {
         let failure =
@@ -165,7 +165,8 @@ fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> 
             .spawn()
             .map_err(failure)?;
         let caught = first_failure(&mut child).map_err(failure)?;
-        // It may have ended already, or be about to run the remaining models: neither matters.
+        // The child may have ended already, or be about to run the remaining models: neither
+        // matters.
         drop(child.kill());
         child.wait().map_err(failure)?;
         if caught.is_some() {
@@ -175,7 +176,7 @@ fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> 
     Ok(None)
 }
 
-/// Reads libtest's lines up to the first that tells of a failure. A model that aborts the process
+/// Reads libtest's lines up to the first that reports a failure. A model that aborts the process
 /// leaves its line unfinished.
 fn first_failure(child: &mut Child) -> std::io::Result<Option<String>> {
     let Some(pipe) = child.stdout.take() else {

@@ -1,10 +1,10 @@
-//! A process and all that it started: what they are doing, and their end.
+//! Ends a process and all that it started, and reports what they were doing.
 
 use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 
-/// Kills the process and all that it started, and tells what they were: one line each, with the
+/// Kills the process and all that it started, and returns what they were: one line each, with the
 /// kernel function they slept in. Without /proc, only the process itself is found.
 pub(crate) fn kill(root: u32) -> String {
     let mut parents = HashMap::<u32, Vec<u32>>::new();
@@ -22,7 +22,7 @@ pub(crate) fn kill(root: u32) -> String {
         next += 1;
     }
     let lines: Vec<String> = all.iter().map(|pid| describe(*pid)).collect();
-    // One that has ended meanwhile makes `kill` fail, which is fine.
+    // A process that has ended meanwhile makes `kill` fail, which does no harm.
     drop(
         Command::new("kill")
             .arg("-KILL")
@@ -32,7 +32,8 @@ pub(crate) fn kill(root: u32) -> String {
     lines.join("\n")
 }
 
-/// proc_pid_stat(5): the second field is in parentheses and may hold anything.
+/// Returns the parent of a process. In proc_pid_stat(5), the second field is in parentheses and may
+/// hold anything.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(") ")?;
@@ -60,9 +61,9 @@ mod tests {
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(output.next().unwrap().unwrap(), "started");
-        let told = kill(child.id());
-        assert!(told.contains("sleep 1234"), "{told}");
-        // Its end is that nobody holds the pipe any more.
+        let killed = kill(child.id());
+        assert!(killed.contains("sleep 1234"), "{killed}");
+        // The process has ended when nobody holds the pipe any more.
         assert!(output.next().is_none());
         child.wait().unwrap();
     }

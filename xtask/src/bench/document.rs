@@ -1,5 +1,5 @@
-//! docs/benchmarks.md: one part for each benchmark and the table of all goals, which benchmarks
-//! write and nobody else.
+//! docs/benchmarks.md: one part for each benchmark and the table of all goals, which only the
+//! benchmarks write.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ A figure is the median of the run's rounds, with the least and the most.
 |---|---|---|---|---|
 ";
 
-/// What a benchmark printed with `--json`.
+/// The output of a benchmark run with `--json`.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Findings {
     goals: Vec<Goal>,
@@ -38,12 +38,12 @@ struct Goal {
 }
 
 impl Findings {
-    /// One row for each goal.
+    /// Returns one row for each goal.
     pub(super) fn goal_rows(&self, name: &str) -> String {
         self.goals.iter().map(|goal| goal.row(name)).collect()
     }
 
-    /// How many goals there are, and how many are missed.
+    /// Returns how many goals there are, and how many are missed.
     pub(super) fn missed(&self) -> (usize, usize) {
         let missed = self.goals.iter().filter(|goal| goal.verdict != "met");
         (self.goals.len(), missed.count())
@@ -72,7 +72,7 @@ impl Goal {
     }
 }
 
-/// Three digits, or all there are of a whole number.
+/// Returns a number with three digits, or with all there are of a whole number.
 fn short(value: f64) -> String {
     let digits = match value.abs() {
         whole if whole.fract() == 0.0 => 0,
@@ -84,7 +84,7 @@ fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Puts a benchmark's tables and goals in the place of those it had.
+/// Puts a benchmark's tables and goals in the place of its earlier ones.
 pub(super) fn keep(name: &str, head: &str, findings: &Findings) -> Result<(), Failure> {
     let document = fs::read_to_string(DOCUMENT).unwrap_or_default();
     let renewed = renewed(&document, name, head, findings);
@@ -102,7 +102,7 @@ fn renewed(document: &str, name: &str, head: &str, findings: &Findings) -> Strin
         .map(str::to_owned)
         .collect();
     rows.extend(findings.goal_rows(name).lines().map(str::to_owned));
-    // In the order of the flow; within one benchmark as it came.
+    // The goals are in the order of the flow; within one benchmark they keep their order.
     rows.sort_by_key(|row| {
         let of = row.split('|').nth(1).unwrap_or_default().trim();
         super::BENCHMARKS.iter().position(|it| it.name == of)
@@ -120,14 +120,15 @@ fn marks(name: &str) -> (String, String) {
     )
 }
 
-/// What is between the marks of a part.
+/// Returns what is between the marks of a part.
 fn part<'a>(document: &'a str, name: &str) -> Option<&'a str> {
     let (begin, end) = marks(name);
     let (_, rest) = document.split_once(&begin)?;
     Some(rest.split_once(&end)?.0)
 }
 
-/// The document with another text in a part, which is added at its end if it has none.
+/// Returns the document with another text in a part, which is added at the document's end if it has
+/// none.
 fn replaced(document: &str, name: &str, text: &str) -> String {
     let (begin, end) = marks(name);
     let part = format!("{begin}\n{}\n{end}\n", text.trim_end());

@@ -1,4 +1,4 @@
-//! Whether the package installs and what it brings works.
+//! Checks that the package installs, and that the programs in it work.
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) fn installed(stage: &Path, deb: &Path) -> StepResult {
             "the package depends on \"{depends}\" only"
         )));
     }
-    // The root has no libc6, and we need not be root.
+    // The root has no libc6, and the check need not run as root.
     run_command(
         Command::new("dpkg")
             .arg(format!("--root={}", root.display()))
@@ -68,7 +68,7 @@ pub(super) fn installed(stage: &Path, deb: &Path) -> StepResult {
     Ok(Outcome::Note(note + ", units included"))
 }
 
-/// systemd takes the units, with the program where it was installed.
+/// Checks that systemd accepts the units, with the program where it was installed.
 fn units(root: &Path, stage: &Path) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("units: {error}"));
     let moved = stage.join("units");
@@ -91,7 +91,7 @@ fn units(root: &Path, stage: &Path) -> Result<(), Failure> {
     )
 }
 
-/// The first connection starts the daemon, with the socket that it came by.
+/// Checks that the first connection starts the daemon, with the socket that the connection came by.
 fn activation(program: &Path, stage: &Path) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("socket activation: {error}"));
     let directory = std::env::temp_dir().join(format!("agentfs-package-{}", std::process::id()));
@@ -126,12 +126,12 @@ fn activation(program: &Path, stage: &Path) -> Result<(), Failure> {
     }
 }
 
-/// It becomes the daemon.
+/// The process that becomes the daemon; it is killed when this is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Ended already, perhaps.
+        // The process may have ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }

@@ -1,11 +1,12 @@
-//! Layers: within a crate a folder imports only those below it, so nothing runs in a circle.
+//! Checks the layers: within a crate a folder imports only those below it, so nothing runs in a
+//! circle.
 
 use std::collections::BTreeSet;
 
 use super::Source;
 
-/// The crates whose folders are layers: the sources, and the folders and files right in them from the
-/// lowest to the highest. Each may import itself and what stands before it.
+/// The crates whose folders are layers: the sources, and the folders and files right in them from
+/// the lowest to the highest. Each may import itself and what stands before it.
 const LAYERED: &[(&str, &[&str])] = &[
     (
         "fscore/src",
@@ -77,7 +78,8 @@ fn upward_imports(src: &str, layers: &[&str], sources: &[Source]) -> Vec<String>
     found
 }
 
-/// The path of a file's module, if the file lies below `src`; empty for the root of a crate.
+/// Returns the path of a file's module, if the file lies below `src`; it is empty for the root of a
+/// crate.
 fn module_of(src: &str, path: &str) -> Option<Vec<String>> {
     let path = path.strip_prefix(src)?.strip_prefix('/')?;
     let path = path.strip_suffix(".rs")?;
@@ -94,7 +96,7 @@ fn module_of(src: &str, path: &str) -> Option<Vec<String>> {
 #[derive(PartialEq, Eq, Debug)]
 struct Import {
     line: usize,
-    /// Its first name.
+    /// The first name of the path.
     name: String,
 }
 
@@ -102,7 +104,7 @@ struct Import {
 fn imports(text: &str, home: &[String]) -> Vec<Import> {
     let tokens = tokens(text);
     let mut found = Vec::new();
-    // For each open brace, whether it is that of a module.
+    // For each open brace, this holds whether it is that of a module.
     let mut open: Vec<bool> = Vec::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -136,7 +138,7 @@ fn imports(text: &str, home: &[String]) -> Vec<Import> {
     found
 }
 
-/// Notes the first name of a path, or the first name of each path in a group.
+/// Records the first name of a path, or the first name of each path in a group.
 fn names(tokens: &[Token<'_>], found: &mut Vec<Import>) {
     let mut note = |token: &Token<'_>| {
         found.push(Import {
@@ -167,7 +169,7 @@ fn names(tokens: &[Token<'_>], found: &mut Vec<Import>) {
     }
 }
 
-/// Whether an attribute follows that compiles its item for tests only.
+/// Returns whether an attribute follows that compiles its item for tests only.
 fn is_test_attribute(tokens: &[Token<'_>]) -> bool {
     let begins_with = |words: &[&str]| {
         tokens.len() >= words.len() && tokens.iter().zip(words).all(|(it, word)| it.text == *word)
@@ -176,7 +178,7 @@ fn is_test_attribute(tokens: &[Token<'_>]) -> bool {
         || begins_with(&["#", "[", "cfg", "(", "all", "(", "test", ","])
 }
 
-/// The position after the item whose first attribute is at `at`.
+/// Returns the position after the item whose first attribute is at `at`.
 fn end_of_item(tokens: &[Token<'_>], at: usize) -> usize {
     let mut depth = 0_usize;
     let mut is_use = false;
@@ -233,7 +235,8 @@ fn token_length(rest: &str, first: char) -> usize {
     }
 }
 
-/// The length of the comment, text or character that `rest` begins with; 0 if it is none of them.
+/// Returns the length of the comment, text or character that `rest` begins with; 0 if it is none of
+/// them.
 fn skipped(rest: &str) -> usize {
     let until = |end: &str, from: usize| {
         let found = rest[from..].find(end);
@@ -252,7 +255,7 @@ fn skipped(rest: &str) -> usize {
     if rest.starts_with('"') {
         return quoted(rest, '"');
     }
-    // A character, and not a lifetime.
+    // The quote begins a character, not a lifetime.
     let mut after = rest.chars().skip(1);
     if rest.starts_with('\'') && (after.next() == Some('\\') || after.next() == Some('\'')) {
         return quoted(rest, '\'');
@@ -260,7 +263,7 @@ fn skipped(rest: &str) -> usize {
     0
 }
 
-/// Where the content of a raw text begins, and what ends it.
+/// Returns where the content of a raw text begins, and what ends it.
 fn raw_text(rest: &str) -> Option<(usize, String)> {
     let after = rest.strip_prefix("br").or_else(|| rest.strip_prefix('r'))?;
     let hashes = after.len() - after.trim_start_matches('#').len();

@@ -1,5 +1,5 @@
-//! What the documents refer to: the file that a relative link names is there and has the heading, and
-//! so is every source file that a document names in code quotes.
+//! Checks what the documents refer to: the file that a relative link names is there and has the
+//! heading, and so is every source file that a document names in code quotes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -82,7 +82,7 @@ fn named_files(text: &str) -> Vec<Link> {
     found
 }
 
-/// Whether it is one path, and neither a pattern nor a command.
+/// Returns whether the text is one path, and neither a pattern nor a command.
 fn is_plain(path: &str) -> bool {
     let is_usual = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
     path.starts_with(char::is_alphanumeric) && path.chars().all(is_usual)

@@ -27,7 +27,7 @@ const LAYOUT: &str = "ring/src/layout.rs";
 const ABI: &str = "docs/ring-abi.md";
 const HASH_MARK: &str = "Hash of ring/src/layout.rs: ";
 
-/// An ordering outside its file is an ordering without a model.
+/// Reports each ordering outside its file, because such an ordering has no model.
 pub(super) fn orderings(source: &Source) -> Vec<String> {
     let path = source.path.as_str();
     if !path.starts_with("ring/src/") {
@@ -50,7 +50,8 @@ pub(super) fn orderings(source: &Source) -> Vec<String> {
     found
 }
 
-/// Every label is defined once, named by another one as its partner, used, and a mutant.
+/// Reports each label that is not defined once, not named by another one as its partner, not used,
+/// or not a mutant.
 pub(super) fn labels(sources: &[Source]) -> Vec<String> {
     let Some(orderings) = sources.iter().find(|source| source.path == ORDERINGS) else {
         return vec![format!("{ORDERINGS} is missing")];
@@ -93,14 +94,14 @@ pub(super) fn labels(sources: &[Source]) -> Vec<String> {
 }
 
 struct Definition {
-    /// As it is written in documentation: `ORDERING\[publish\]`.
+    /// The label as it is written in documentation: `ORDERING\[publish\]`.
     label: String,
     function: String,
-    /// Its documentation, as one line.
+    /// The function's documentation, as one line.
     text: String,
 }
 
-/// Functions whose documentation starts with a label and a colon.
+/// Returns the functions whose documentation starts with a label and a colon.
 fn definitions(text: &str) -> Vec<Definition> {
     let mut all = Vec::new();
     let mut documentation = String::new();
@@ -126,7 +127,7 @@ fn definitions(text: &str) -> Vec<Definition> {
     all
 }
 
-/// The document names the layout that it describes.
+/// Reports a document that does not name the layout that it describes.
 pub(super) fn abi_hash() -> Result<Option<String>, Failure> {
     let hash = layout_hash()?;
     let document = read(Path::new(ABI))?;
@@ -158,14 +159,14 @@ pub(crate) fn renew_abi_hash() -> StepResult {
     ))
 }
 
-/// Of the layout without its tests.
+/// Returns the hash of the layout without its tests.
 fn layout_hash() -> Result<String, Failure> {
     let text = read(Path::new(LAYOUT))?;
     let layout = text.split("#[cfg(test)]").next().unwrap_or_default();
     Ok(format!("{:016x}", fnv1a(layout.as_bytes())))
 }
 
-/// FNV-1a, which stays the same in every version of everything.
+/// Computes FNV-1a, which stays the same in every version of everything.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -2,11 +2,11 @@
 
 use super::Source;
 
-/// The way of one change through the crates, as every lib.rs shows it.
+/// The path of one change through the crates, as every lib.rs shows it.
 const FLOW: &str =
     "actor -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook";
 
-/// The crates on that way.
+/// The crates on that path.
 const CRATES: &[&str] = &[
     "ring",
     "fscore",
@@ -25,7 +25,7 @@ const CRATES: &[&str] = &[
 /// The most lines a file may have.
 const MAX_LINES: usize = 600;
 
-/// A file that does one thing is short.
+/// Reports a file that is too long: a file that does one thing is short.
 pub(super) fn length(source: &Source) -> Option<String> {
     let lines = source.text.lines().count();
     (lines > MAX_LINES).then(|| {
@@ -36,7 +36,8 @@ pub(super) fn length(source: &Source) -> Option<String> {
     })
 }
 
-/// What several crates' tests need is in testkit/.
+/// Reports a file of another crate that is included: what several crates' tests need is in
+/// testkit/.
 pub(super) fn no_includes(source: &Source) -> Option<String> {
     let is_include = |line: &str| {
         let path = line.trim_start().strip_prefix("#[path = \"");
@@ -49,7 +50,7 @@ pub(super) fn no_includes(source: &Source) -> Option<String> {
     ))
 }
 
-/// A test that does not run shows nothing.
+/// Reports an ignored test: a test that does not run shows nothing.
 pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
     let is_ignored = |line: &str| line.trim_start().starts_with("#[ignore");
     let line = source.text.lines().position(is_ignored)?;
@@ -59,7 +60,7 @@ pub(super) fn no_ignored_tests(source: &Source) -> Option<String> {
     ))
 }
 
-/// Every crate says where on the way of a change it stands.
+/// Reports each crate that does not show where it stands on the path of a change.
 pub(super) fn flow_lines(sources: &[Source]) -> Vec<String> {
     CRATES
         .iter()

@@ -2,7 +2,7 @@
 
 use super::Source;
 
-/// A file, or a folder with everything below, and the reason.
+/// A file, or a folder with everything below it, and the reason.
 const LIST: &[(&str, &str)] = &[
     ("ring/src/region/", "offsets of a mapping become references"),
     (
@@ -101,7 +101,7 @@ const LIST: &[(&str, &str)] = &[
     ("benches/", "forks, and calls what has no wrapper"),
 ];
 
-/// Code that opts in to `unsafe` must be on the list.
+/// Reports a file that opts in to `unsafe` without being on the list.
 pub(super) fn listed(source: &Source) -> Option<String> {
     let allowed = LIST.iter().any(|(place, _)| covers(place, &source.path));
     (uses_unsafe(source) && !allowed && is_audited(&source.path)).then(|| {
@@ -113,7 +113,7 @@ pub(super) fn listed(source: &Source) -> Option<String> {
     })
 }
 
-/// What is on the list must still need it.
+/// Reports each entry of the list that no longer needs to be on it.
 pub(super) fn needed(sources: &[Source]) -> Vec<String> {
     LIST.iter()
         .filter(|(place, _)| {
@@ -127,7 +127,8 @@ pub(super) fn needed(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// What is shipped: not tests, nor the kqueue for tests, nor this program, which only talks of it.
+/// Returns whether the file is part of the product: tests, the kqueue for tests and this program,
+/// which only mentions `unsafe`, are not.
 fn is_audited(path: &str) -> bool {
     path.contains("/src/") && !path.starts_with("testkq/") && !path.starts_with("xtask/")
 }
@@ -136,7 +137,8 @@ fn covers(place: &str, path: &str) -> bool {
     place == path || (place.ends_with('/') && path.starts_with(place))
 }
 
-/// The workspace denies `unsafe_code`, so every use opts in with this lint expectation.
+/// Returns whether the file uses `unsafe`: the workspace denies `unsafe_code`, so every use opts in
+/// with this lint expectation.
 fn uses_unsafe(source: &Source) -> bool {
     let text = &source.text;
     ["expect(", "allow("].iter().any(|attribute| {
