@@ -1,4 +1,4 @@
-//! Attributes, and operations that only look.
+//! Generates attributes, and operations that only look.
 
 use super::*;
 
@@ -96,7 +96,7 @@ impl Generator {
         }
     }
 
-    /// Mostly the path that got an extended attribute last.
+    /// Returns mostly the path that got an extended attribute last.
     pub(super) fn marked(&mut self, other: &'static str) -> &'static str {
         match self.world.marked {
             Some(path) if self.rng.chance(70) => path,
