@@ -87,7 +87,7 @@ fn nobody_may_more_in_a_branch_than_the_host_s_acl_allows() {
     }
     let read = |caller: &Caller| w.b.access(caller, "/f", Access::READ).is_ok();
     let who = || [&in_group, &named, &other].map(read);
-    // Each ACL stands beside who may read: those in the owning group, those whom it names, others.
+    // Beside each ACL: whether a member of the group, the named user, and another one may read.
     let denied: [(&[Entry], [bool; 3]); 4] = [
         // The ACL shuts the owning group out; the group bits of the mode are those of the mask.
         (

@@ -21,7 +21,7 @@ use agentfs_testkit::fs_oracle::walk::{Seen, everything};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{chroot, fchdir};
 
-/// The variables that tell a process where the mount is, and which of the processes it is.
+/// The variables by which a process finds the mount, and learns its own number.
 const POINT: &str = "AGENTFS_ORACLE_POINT";
 const WORKER: &str = "AGENTFS_ORACLE_WORKER";
 /// How long a process may take.
