@@ -19,7 +19,7 @@ use agentfs_testkit::daemon::assert_answers;
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;
 
-/// Threads by name, which are waited for with a deadline.
+/// The threads by name, which are waited for with a deadline.
 struct Crew {
     done: Sender<&'static str>,
     finished: Receiver<&'static str>,

@@ -218,7 +218,7 @@ fn a_branch_that_was_applied_can_be_changed_and_applied_again() {
         let now = fs::read_to_string(host.path().join(&name[1..])).unwrap();
         assert_eq!(now, "second", "{name}");
     }
-    // And what the host writes after that is newer.
+    // The host's later content is newer than what the branch has shown.
     in_place(&host.path().join("f"), NEW);
     w.put("/f", "third");
     refuses(&w, &host, &["f"], NEW, "after applying");

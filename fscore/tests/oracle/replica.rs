@@ -60,6 +60,8 @@ impl Replica {
         self.last
     }
 
+    /// Applies a change to the names.
+    ///
     /// # Errors
     ///
     /// Fails when the event contradicts those before it: there is a gap, or a name is already there

@@ -54,7 +54,7 @@ fn without_a_daemon_the_kernels_events_go_on() {
     daemon.inject(1, &[event(1, 2, "last")]);
     let directory = daemon.directory();
     daemon.die();
-    // What was published is still read.
+    // Events that were published are still read.
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:2:0:last");
     std::fs::create_dir(tree.path().join("a")).unwrap();
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:40000100:0:a");

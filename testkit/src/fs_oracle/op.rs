@@ -76,11 +76,11 @@ pub enum RenameFlags {
     None,
     NoReplace,
     Exchange,
-    /// Both at once, which is an error.
+    /// The operation sets both at once, which is an error.
     Both,
 }
 
-/// What mknod makes.
+/// The kind of object that mknod makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Special {
     Regular,

@@ -104,7 +104,7 @@ struct Import {
 fn imports(text: &str, home: &[String]) -> Vec<Import> {
     let tokens = tokens(text);
     let mut found = Vec::new();
-    // For each open brace, this holds whether it is that of a module.
+    // This holds, for each open brace, whether it is that of a module.
     let mut open: Vec<bool> = Vec::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {

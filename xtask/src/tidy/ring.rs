@@ -1,5 +1,5 @@
-//! Rules for the ring: where memory orderings may be, that each has its partner, and that the
-//! layout does not change behind its document's back.
+//! Checks the rules for the ring: where memory orderings may be, that each has its partner, and
+//! that the document follows when the layout changes.
 
 use std::fs;
 use std::path::Path;

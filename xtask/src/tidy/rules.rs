@@ -1,4 +1,4 @@
-//! Rules for every crate.
+//! Checks the rules for every crate.
 
 use super::Source;
 

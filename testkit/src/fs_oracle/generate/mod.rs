@@ -52,7 +52,7 @@ pub struct Case {
     pub steps: Vec<Step>,
 }
 
-/// What a generator is going to generate.
+/// A case that is not generated yet.
 #[derive(Debug)]
 pub struct Plan {
     generator: Generator,
