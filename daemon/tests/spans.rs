@@ -1,5 +1,5 @@
-//! The spans of a session and of a request, around what is logged for them. The subscriber is that of
-//! the whole process, so this is a test of its own.
+//! Tests the spans of a session and of a request, around what is logged for them. The subscriber is
+//! that of the whole process, so these tests have a program of their own.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io;
@@ -12,7 +12,7 @@ use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::private_directory;
 use tracing_subscriber::filter::LevelFilter;
 
-/// What was logged.
+/// The lines that were logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -65,14 +65,14 @@ fn what_is_logged_for_a_request_names_its_session_and_kind() {
     let (id, pid) = (welcome.session, std::process::id());
     let session = format!("session{{id={id} pid={pid} program=\"a program\"}}");
 
-    // Refused by the event loop.
+    // The event loop refuses this request.
     let name = "missing-1".to_owned();
     assert_refused(client.call(BranchToken { name }, soon()), Code::NOT_FOUND);
     let line = log.line("there is no branch missing-1");
     let spans = format!("{session}:request{{kind=\"BranchToken\"}}:");
     assert!(line.contains(&spans), "{line}");
 
-    // Refused by a job.
+    // A job refuses this request.
     let request = BranchDiff {
         name: String::new(),
         against: "missing-2".to_owned(),

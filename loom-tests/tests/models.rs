@@ -1,4 +1,5 @@
-//! Every model: under `--cfg loom` explored, otherwise between real processes.
+//! Runs every model: loom explores it under `--cfg loom`, and otherwise it runs between real
+//! processes.
 
 use agentfs_loom_tests::{MODELS, Model};
 
@@ -15,7 +16,7 @@ fn check(model: &'static Model) {
     use std::sync::Mutex;
 
     /// A process inherits every descriptor that is not close-on-exec, so no two tests may make
-    /// theirs at once: a stray copy of a lifeline would hide an exit.
+    /// their descriptors at once: a stray copy of a lifeline would hide an exit.
     static SPAWNING: Mutex<()> = Mutex::new(());
 
     let (world, mut producer) = World::new(Capacity::MIN).expect("a ring");

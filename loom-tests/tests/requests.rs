@@ -1,5 +1,5 @@
-//! The request channel: under `--cfg loom` every interleaving of two requests, otherwise thousands
-//! between threads over real shared memory.
+//! Tests the request channel: under `--cfg loom` every interleaving of two requests, otherwise
+//! thousands of requests between threads over real shared memory.
 
 use core::num::NonZeroU64;
 
@@ -52,7 +52,7 @@ fn owner(id: u64) -> OwnerId {
     OwnerId::new(NonZeroU64::new(id).expect("not zero"))
 }
 
-/// Sends until it is sent, or until patience ends.
+/// Sends until the request is accepted, or until patience ends.
 fn send(writer: &RequestWriter, id: u64, item: u64) -> bool {
     for _ in 0..TRIES {
         match writer.send([id, item, !item, item], owner(id), |_| true) {
@@ -64,7 +64,7 @@ fn send(writer: &RequestWriter, id: u64, item: u64) -> bool {
     false
 }
 
-/// Reads the next request, whole.
+/// Reads the whole next request.
 fn next(reader: &mut RequestReader) -> Option<(u64, u64)> {
     let [id, item, not_item, again] = reader.next().expect("an honest program")?;
     assert_eq!((not_item, again), (!item, item), "a torn request");

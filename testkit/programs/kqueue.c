@@ -1,4 +1,4 @@
-// An unmodified program with kqueues that does what it is told, a line at a time, and prints a line for
+// An unmodified program with kqueues that carries out commands, one a line, and prints a line for
 // each. Numbers are hexadecimal but for descriptors and counts.
 #define _GNU_SOURCE
 #include <errno.h>

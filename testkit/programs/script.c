@@ -1,4 +1,4 @@
-// An unmodified program that does what it is told, a line at a time, and prints a line for each.
+// An unmodified program that carries out commands, one a line, and prints a line for each.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -15,8 +15,8 @@ pub fn soon() -> Deadline {
     Deadline::after(PATIENCE)
 }
 
-/// Returns the status of a child, if it ends in time. One that does not is killed, and not waited
-/// for: it may hang in the kernel.
+/// Returns the status of a child, if the child ends in time. A child that does not is killed, and
+/// not waited for, because it may hang in the kernel.
 pub fn ended_within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     if let Ok(Some(status)) = child.try_wait() {
         return Some(status);
@@ -40,7 +40,8 @@ fn has_ended_within(child: &Child, patience: Duration) -> bool {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     let end = std::time::Instant::now() + patience;
     let Ok(process) = pidfd_open(Pid::from_child(child), PidfdFlags::empty()) else {
-        // A child that was not waited for is there, so no descriptor is to be had.
+        // A child that was not waited for still exists, so the error means that no descriptor is
+        // available.
         return false;
     };
     loop {

@@ -25,7 +25,7 @@ pub fn private_directory() -> TempDir {
 pub struct DaemonProcess {
     pub directory: TempDir,
     child: Child,
-    /// Gets one more message when the daemon ends.
+    /// The channel gets one more message when the daemon ends.
     _ready: Ready,
 }
 
@@ -84,14 +84,14 @@ impl DaemonProcess {
         ended(&mut self.child)
     }
 
-    /// Kills it. Its directory stays.
+    /// Kills the daemon. Its directory stays.
     pub fn kill(mut self) -> TempDir {
         self.signal(Signal::KILL);
         self.wait();
         std::mem::replace(&mut self.directory, private_directory())
     }
 
-    /// Returns how many descriptors it has open.
+    /// Returns how many descriptors the daemon has open.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .unwrap()
@@ -114,7 +114,7 @@ impl Drop for DaemonProcess {
     }
 }
 
-/// The socket on which a process that is started says that it is ready, as to systemd.
+/// The socket on which a started process reports that it is ready, as it would to systemd.
 pub struct Ready {
     directory: TempDir,
     socket: UnixDatagram,
@@ -150,7 +150,7 @@ impl Ready {
 /// Cargo names it in `CARGO_BIN_EXE_agentfs` for these tests only, and not for a library they use.
 pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    // .../deps/it-HASH beside .../agentfs
+    // The program is .../agentfs, when the test is .../deps/it-HASH.
     test.parent().unwrap().with_file_name("agentfs")
 }
 
@@ -158,7 +158,7 @@ pub fn program() -> PathBuf {
 pub fn agentfs(directory: &Path) -> Command {
     let mut command = Command::new(program());
     command.env("AGENTFS_SOCKET", directory.join("control.sock"));
-    // What its branches hold is exported there when it ends.
+    // The work that the daemon's branches hold is exported there when it ends.
     command.env("XDG_STATE_HOME", directory.join("state"));
     command
 }

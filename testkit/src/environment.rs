@@ -1,4 +1,4 @@
-//! What the environment of a test asks for.
+//! Reads what the environment asks of a test.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! Changes through the control socket.
+//! Changes files through the control socket.
 
 use agentfs_client::{CallError, Client};
 use agentfs_proto::message::{

@@ -11,7 +11,7 @@ use crate::child::{PATIENCE, ended_within};
 
 /// A running program whose lines are read as they come.
 ///
-/// When it is dropped it gets SIGTERM, and must end then.
+/// A program that is dropped gets SIGTERM, and must end then.
 pub struct Program {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -63,7 +63,7 @@ impl Program {
         self.lines.recv_timeout(patience).ok()
     }
 
-    /// Waits for a line with this in it; others may come before.
+    /// Waits for a line with this text in it; others may come before.
     #[track_caller]
     pub fn expect(&self, wanted: &str) {
         self.wait_for(wanted);
@@ -86,7 +86,7 @@ impl Program {
         self.stdin = None;
     }
 
-    /// Waits for a line of its errors with this in it.
+    /// Waits for a line of the program's errors with this text in it.
     #[track_caller]
     pub fn complains(&self, wanted: &str) {
         until(&self.errors, wanted);
@@ -96,14 +96,14 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Kills it, and waits for its end unless it hangs in the kernel.
+    /// Kills the program, and waits for its end unless it hangs in the kernel.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         let _status = ended_within(&mut self.child, PATIENCE);
     }
 
-    /// Ends its input and waits for its end; returns its status, and the rest of its output and of
-    /// its errors.
+    /// Ends the program's input and waits for its end; returns its status, and the rest of its
+    /// output and of its errors.
     #[track_caller]
     pub fn finish(&mut self) -> (ExitStatus, String, String) {
         self.stdin = None;

@@ -25,9 +25,9 @@ use tempfile::TempDir;
 
 /// How a queue is woken.
 enum QueueBell {
-    /// inotify: a file with a hidden watch on it.
+    /// inotify: the bell is a file with a hidden watch on it.
     File(File),
-    /// kqueue: a pipe.
+    /// kqueue: the bell is a pipe.
     Pipe(Ringer),
 }
 
@@ -36,7 +36,7 @@ pub struct Queue {
     pub producer: Producer,
     bell: QueueBell,
     pub refill: Waiter,
-    /// How often its bell was rung.
+    /// How often the queue's bell was rung.
     pub rings: u32,
 }
 
@@ -45,16 +45,16 @@ struct State {
     queues: BTreeMap<u32, Queue>,
     channels: Vec<RequestReader>,
     registrations: Vec<Registration>,
-    /// Knotes: queue and watch, inode and `NOTE_*` bits.
+    /// The knotes: queue and watch, inode and `NOTE_*` bits.
     knotes: BTreeMap<(u32, u64), (u64, u32)>,
     mounts: Vec<(u64, String)>,
-    /// What connections there are, to be cut off.
+    /// All connections, which are kept so that they can be cut off.
     streams: Vec<UnixStream>,
     sessions: u64,
-    /// As `Welcome::instance`.
+    /// The instance that `Welcome::instance` reports.
     instance: u64,
     is_gone: bool,
-    /// Takes connections and requests, and answers none.
+    /// Set when the daemon takes connections and requests, and answers none.
     is_silent: bool,
 }
 
@@ -87,10 +87,10 @@ pub fn event(wd: i32, mask: u32, name: impl Into<String>) -> Event {
     }
 }
 
-/// The next daemon's instance.
+/// The instance of the next daemon.
 static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
-/// The daemon.
+/// A daemon that does what a test says.
 pub struct Scripted {
     directory: Arc<TempDir>,
     state: Shared,
@@ -115,7 +115,7 @@ impl Scripted {
             state: Arc::new(Mutex::new(state)),
             capacity: Arc::new(Mutex::new(Capacity::DEFAULT)),
         };
-        // As the real one: listening before the name is there.
+        // As with the real daemon, the socket listens before its name is there.
         let temporary = daemon.directory.path().join("new.sock");
         let listener = UnixListener::bind(&temporary).unwrap();
         std::fs::rename(&temporary, daemon.socket()).unwrap();
@@ -137,7 +137,7 @@ impl Scripted {
         *self.capacity.lock().unwrap() = Capacity::new(bytes).unwrap();
     }
 
-    /// Dies: every connection ends and nothing more is accepted.
+    /// Ends the daemon: every connection ends and nothing more is accepted.
     pub fn die(&self) {
         let mut state = self.state.lock().unwrap();
         state.is_gone = true;
@@ -149,7 +149,7 @@ impl Scripted {
         std::fs::remove_file(self.socket()).unwrap();
     }
 
-    /// Answers nothing from now on, as a daemon that is stopped.
+    /// Lets the daemon answer nothing from now on, as a stopped daemon does.
     pub fn fall_silent(&self) {
         self.state.lock().unwrap().is_silent = true;
     }
@@ -280,7 +280,7 @@ fn serve(stream: &UnixStream, state: &Shared, capacity: &Mutex<Capacity>) -> Opt
     bytes.resize(len, 0);
     fill(stream, &mut bytes, LENGTH_WORD)?;
     if state.lock().unwrap().is_silent {
-        // The connection stays open: the state has a copy.
+        // The connection stays open, because the state has a copy.
         return None;
     }
     let message = ToDaemon::from_ssz(bytes.get(LENGTH_WORD..)?).ok()?;

@@ -13,7 +13,8 @@ use crate::program::Program;
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        // .../deps/it-HASH, or .../PROGRAM, and .../deps/libagentfs_interpose_shim.so
+        // The library is .../deps/libagentfs_interpose_shim.so, when the test is .../deps/it-HASH
+        // or the program .../PROGRAM.
         let this = std::env::current_exe().unwrap();
         let beside = this.parent().unwrap();
         let folder = if beside.ends_with("deps") {
@@ -54,7 +55,7 @@ pub fn compile(source: &Path, program: &Path, libraries: &[&OsStr]) {
     assert!(status.success(), "cc compiles {}", source.display());
 }
 
-/// A C program, compiled once.
+/// A C program that is compiled once.
 struct Source {
     name: &'static str,
     text: &'static str,
@@ -104,7 +105,7 @@ fn with_kqueue(program: &Source, socket: Option<&Path>) -> Command {
     let mut command = Command::new(program.path(&[kqueue.as_os_str()]));
     let mut preload = kqueue.into_os_string();
     if let Some(socket) = socket {
-        // In front, as a library that is preloaded is in front of the system's.
+        // The library stands in front, as a library that is preloaded is in front of the system's.
         let mut both = library().as_os_str().to_owned();
         both.push(":");
         both.push(&preload);
@@ -119,7 +120,7 @@ fn with_kqueue(program: &Source, socket: Option<&Path>) -> Command {
 pub struct Script(Program);
 
 impl Script {
-    /// Starts one with the library, that finds a daemon at `socket`.
+    /// Starts `script.c` with the library, which finds a daemon at `socket`.
     pub fn start(socket: &Path) -> Self {
         Self::start_with(socket, |_| {})
     }
@@ -194,12 +195,12 @@ impl Script {
         self.number(format!("add {fd} {mask:x} {}", path.display()))
     }
 
-    /// Returns the id of its process.
+    /// Returns the id of the program's process.
     pub fn id(&self) -> i32 {
         i32::try_from(self.0.pid()).unwrap()
     }
 
-    /// Ends it, and waits until it has ended with success.
+    /// Ends the program, and waits until it has ended with success.
     #[track_caller]
     pub fn end(mut self) {
         let (status, _, _) = self.0.finish();
@@ -208,7 +209,7 @@ impl Script {
 }
 
 impl Drop for Script {
-    /// Kills it: it may be asleep. A child that it left ends with its input.
+    /// Kills the program, which may be asleep. A child that it left ends with its input.
     fn drop(&mut self) {
         self.0.kill();
     }

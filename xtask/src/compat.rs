@@ -1,4 +1,4 @@
-//! `cargo xtask compat`: other people's watcher programs in a mounted branch.
+//! `cargo xtask compat`: runs other people's watcher programs in a mounted branch.
 
 use std::fs;
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::process::Command;
 use crate::report::{Failure, Outcome, Report, StepResult, run as run_command};
 use crate::tools::{IS_LINUX, NODE, cargo, find, from_apt, make_python_env, root, target_dir};
 
-/// The scripts, and which versions of what they need.
+/// The folder with the scripts, and with the versions of what they need.
 const SCRIPTS: &str = "cli/tests/compat/programs";
-/// A program of each Debian package that is needed, and the package.
+/// The Debian packages that are needed, each after a program that it brings.
 const DEBIAN: [(&str, &str); 4] = [
     ("inotifywait", "inotify-tools"),
     ("entr", "entr"),

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the targets of `fuzz/`, each for a short time.
+//! `cargo xtask fuzz`: runs the targets of `fuzz/`, each for a short time.
 //!
 //! cargo-fuzz runs them when it is installed. Without it the same flags are passed to rustc from
 //! here, so that nobody waits for it to be built.
@@ -64,7 +64,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         });
         return;
     }
-    // No command of the workspace sees the format of another workspace.
+    // No command of the workspace checks the format of another workspace.
     report.step("fuzz: format", || {
         run_command(cargo().args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]))?;
         Ok(Outcome::Done)
@@ -118,7 +118,7 @@ fn fuzz(target: &str, seconds: u64, has_cargo_fuzz: bool) -> StepResult {
         command
     };
     options.add_to(&mut command);
-    // Beyond its time only for the last input, and with cargo-fuzz for the build.
+    // A run exceeds its time only for the last input, and with cargo-fuzz for the build.
     run_within(Duration::from_secs(seconds + 600), &mut command)?;
     Ok(Outcome::Note(format!("{seconds} s")))
 }
@@ -142,7 +142,7 @@ impl Options {
         command
             .arg(format!("-max_total_time={}", self.seconds))
             .arg(format!("-artifact_prefix={artifacts}"))
-            // An input that takes longer goes round without end.
+            // An input that takes longer makes the code loop without end.
             .args([
                 "-timeout=10",
                 "-max_len=8192",

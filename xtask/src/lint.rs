@@ -1,4 +1,5 @@
-//! `cargo xtask lint`.
+//! `cargo xtask lint`: checks the format, clippy, rustdoc, dependency rules, and the project's own
+//! rules.
 
 use std::process::Command;
 

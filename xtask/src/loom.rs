@@ -1,4 +1,4 @@
-//! `cargo xtask loom`: the ring's models, and the proof that they would notice.
+//! `cargo xtask loom`: runs the ring's models, and proves that they would notice a weaker ordering.
 //!
 //! loom replaces the ring's atomics, so everything is built with `--cfg loom`, in a target directory
 //! of its own. A mutant is chosen by the environment variable `RING_MUTANT` when a model runs: one
@@ -165,7 +165,8 @@ fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> 
             .spawn()
             .map_err(failure)?;
         let caught = first_failure(&mut child).map_err(failure)?;
-        // It may have ended already, or be about to run the remaining models: neither matters.
+        // The child may have ended already, or be about to run the remaining models: neither
+        // matters.
         drop(child.kill());
         child.wait().map_err(failure)?;
         if caught.is_some() {

@@ -1,4 +1,4 @@
-//! `cargo xtask macos`: what of macOS and FreeBSD can be checked without either.
+//! `cargo xtask macos`: checks what can be checked of macOS and FreeBSD without either.
 //!
 //! A compiler that has the target's standard library, or for which rustup can install it, is used as
 //! it is. Otherwise Debian's rustc builds one from the library source that comes with it, if that
@@ -50,7 +50,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
         return;
     }
     report.step("type-check for macOS", || {
-        // What is never run there: this program, and the benchmarks, which measure Linux.
+        // These are never run there: this program, and the benchmarks, which measure Linux.
         let without = ["xtask", "agentfs-bench"];
         let without = without.map(|name| ["--exclude", name]).concat();
         let tests = ["--workspace", "--test", "macos"];
@@ -88,9 +88,9 @@ fn type_check(target: &str, packages: &[&str]) -> StepResult {
 /// The compiler for a foreign target.
 #[derive(Clone, Copy)]
 enum Compiler {
-    /// The usual one: the target's library is installed.
+    /// The usual compiler: the target's library is installed.
     Rustup,
-    /// Debian's, building the library from source.
+    /// Debian's compiler, which builds the library from source.
     Debian,
 }
 
@@ -129,7 +129,7 @@ impl Compiler {
             .args(["--target", target])
             .arg("--target-dir")
             .arg(target_dir("foreign"))
-            // Flags for this machine's processor mean nothing there.
+            // Flags for this machine's processor have no meaning for another target.
             .env_remove("RUSTFLAGS");
         match self {
             Self::Rustup => command,
@@ -214,7 +214,7 @@ fn link() -> Result<PathBuf, Failure> {
         .join(DYLIB))
 }
 
-/// LLVM's objdump, which reads Mach-O; GNU's does not.
+/// Finds LLVM's objdump, which reads Mach-O; GNU's does not.
 fn objdump() -> Result<PathBuf, Failure> {
     let versioned = || {
         let names = fs::read_dir("/usr/bin").ok()?;
@@ -265,7 +265,7 @@ fn prove(objdump: &Path, dylib: &Path) -> Result<BTreeSet<String>, Failure> {
     }
 }
 
-/// What a program that watches files on macOS cannot do without.
+/// The functions that a program that watches files on macOS cannot do without.
 const MUST_HOOK: &[&str] = &["_kqueue", "_kevent", "_kevent64", "_close"];
 
 /// Reads a section's size from `llvm-objdump --section-headers`: index, name, size in hexadecimal.

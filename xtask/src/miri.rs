@@ -1,11 +1,12 @@
-//! `cargo xtask miri`: unit tests under Miri, which finds undefined behaviour.
+//! `cargo xtask miri`: runs unit tests under Miri, which finds undefined behaviour.
 
 use crate::nightly;
 use crate::report::{Outcome, Report};
 use crate::tools::target_dir;
 
-/// Packages, and which of their tests run. Of the ring only those that map no memory from a
-/// descriptor, because Miri knows no memfd. Of the protocol those of what lies in shared memory.
+/// The packages, and which of their tests run. Of the ring these are only the tests that map no
+/// memory from a descriptor, because Miri knows no memfd; of the protocol, the tests of what lies
+/// in shared memory.
 const TESTS: [(&str, &[&str], &[&str]); 2] = [
     ("agentfs-ring", &["--lib"], &["position::", "layout::"]),
     (
@@ -15,7 +16,7 @@ const TESTS: [(&str, &[&str], &[&str]); 2] = [
     ),
 ];
 
-/// Generated cases a test: Miri is some hundred times slower than the machine.
+/// The number of generated cases a test: Miri is some hundred times slower than the machine.
 const CASES: &str = "20";
 
 pub(crate) fn run(report: &mut Report) {

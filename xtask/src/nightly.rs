@@ -1,10 +1,10 @@
-//! The nightly toolchain, for what stable has no flags for: sanitizers, coverage and Miri.
+//! The nightly toolchain, for what has no flags in stable: sanitizers, coverage and Miri.
 
 use std::process::{Command, Stdio};
 
 use crate::report::{Failure, run as run_command};
 
-/// Returns the name of this machine's own target. Flags for a target that is named do not reach build
+/// Returns the name of this machine's own target. When a target is named, flags do not reach build
 /// scripts and macros.
 pub(crate) fn target() -> String {
     format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
@@ -22,7 +22,7 @@ pub(crate) fn cargo(subcommand: &str) -> Result<Command, Failure> {
 
 /// Makes sure that nightly has the source of the standard library, to build it with a sanitizer.
 pub(crate) fn with_source() -> Result<(), Failure> {
-    // Quick when it is there already.
+    // The command is quick when the source is already there.
     install(&["component", "add", "rust-src", "--toolchain", "nightly"])
 }
 
@@ -48,7 +48,7 @@ fn install(args: &[&str]) -> Result<(), Failure> {
 
 fn rustup() -> Command {
     let mut command = Command::new("rustup");
-    // What the cargo that runs us has set for its own toolchain.
+    // The cargo that runs this program has set these for its own toolchain.
     for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
         command.env_remove(variable);
     }

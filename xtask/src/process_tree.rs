@@ -1,4 +1,4 @@
-//! A process and all that it started: what they are doing, and their end.
+//! Ends a process and all that it started, and reports what they were doing.
 
 use std::collections::HashMap;
 use std::fs;
@@ -60,9 +60,9 @@ mod tests {
             .unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(output.next().unwrap().unwrap(), "started");
-        let told = kill(child.id());
-        assert!(told.contains("sleep 1234"), "{told}");
-        // Its end is that nobody holds the pipe any more.
+        let killed = kill(child.id());
+        assert!(killed.contains("sleep 1234"), "{killed}");
+        // The process has ended when nobody holds the pipe any more.
         assert!(output.next().is_none());
         child.wait().unwrap();
     }

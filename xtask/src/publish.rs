@@ -17,10 +17,10 @@ const CRATES: [&str; 5] = [
     "agentfs-engine",
 ];
 
-/// What every package carries beside its code.
+/// The files that every package carries beside its code.
 const FILES: [&str; 4] = ["Cargo.toml", "README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
-/// What docs.rs, crates.io and their readers want to know.
+/// The fields that docs.rs, crates.io and their readers rely on.
 const FIELDS: [&str; 7] = [
     "description",
     "readme",
@@ -75,7 +75,7 @@ fn check_manifests() -> StepResult {
     verdict(&found, format!("{} crates", CRATES.len()))
 }
 
-/// Returns what cargo knows of the workspace's packages.
+/// Returns what cargo reports of the workspace's packages.
 fn packages() -> Result<Vec<Value>, Failure> {
     let text = capture(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let mut metadata: Value =
@@ -104,7 +104,7 @@ fn missing_fields(name: &str, package: &Value) -> Vec<String> {
     missing
 }
 
-/// Lists what each package would hold, and looks for what is missing from it.
+/// Lists what each package would hold, and reports what is missing from it.
 fn check_contents() -> StepResult {
     let mut found = Vec::new();
     let mut count = 0;

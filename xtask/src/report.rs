@@ -1,4 +1,4 @@
-//! Steps: what is run, how long it took, and what came of it.
+//! Runs steps, and reports what was run, how long it took, and how it ended.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, PipeReader, Write};
@@ -28,13 +28,13 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A step that did not fail.
+/// The outcome of a step that did not fail.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    /// Done, with something worth a place in the summary.
+    /// The step is done, with a note that is worth a place in the summary.
     Note(String),
-    /// There was nothing to check, and why.
+    /// There was nothing to check; the text gives the reason.
     Skipped(String),
 }
 
@@ -98,7 +98,7 @@ impl Report {
         }
     }
 
-    /// Runs a step; later steps run whatever came of it. True if it did not fail.
+    /// Runs a step; later steps run however it ends. Returns true if it did not fail.
     pub(crate) fn step(&mut self, name: &str, body: impl FnOnce() -> StepResult) -> bool {
         println!("\n== {name}");
         let started = Instant::now();
@@ -212,7 +212,7 @@ fn succeeded(command: &Command, status: ExitStatus) -> Result<(), Failure> {
     Err(Failure::new(format!("`{command}` ended with {status}")))
 }
 
-/// Runs a command, letting its output through.
+/// Runs a command, and lets its output through.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     announce(command);
     let status = command
@@ -274,7 +274,7 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
     // nextest reports on standard error, test programs on standard output.
     command.stdout(input.try_clone().map_err(failure)?);
     let mut child = command.stderr(input).spawn().map_err(failure)?;
-    // The command holds ends of the pipe, too; with them the output would never end.
+    // The command holds ends of the pipe, too; while it does, the output would never end.
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let lines = lines(output);
     let mut stdout = io::stdout().lock();

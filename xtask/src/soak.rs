@@ -1,4 +1,4 @@
-//! `cargo xtask soak`.
+//! `cargo xtask soak`: runs the soak.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl Default for Args {
 pub(crate) fn run(report: &mut Report, args: &Args) {
     report.step("soak", || {
         run_command(cargo().args(["build", "--quiet", "--package", "agentfs-soak"]))?;
-        // Each of its processes is given two minutes for an answer.
+        // Each of the soak's processes is given two minutes for an answer.
         run_within(
             Duration::from_secs(args.seconds) + Duration::from_secs(300),
             cargo()

@@ -1,4 +1,4 @@
-//! `cargo xtask test`.
+//! `cargo xtask test`: runs the tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -62,7 +62,7 @@ fn nextest_and_doc(args: &Args, nextest: PathBuf) -> Vec<(&'static str, Command)
         &["nextest", "run", "--color", "never"],
     );
     let mut commands = vec![("tests", nextest)];
-    // A filter names tests; those of the documentation have no names.
+    // A filter selects tests by name; those of the documentation have no names.
     if args.filter.is_none() && args.package.iter().all(|it| has_library(it)) {
         let doc = select(args, cargo(), &["test", "--doc", "--no-fail-fast"]);
         commands.push(("documentation tests", doc));
@@ -76,7 +76,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
     if args.package.is_empty() {
         command.arg("--workspace");
         if !IS_LINUX {
-            // They measure beside what only Linux has.
+            // The benchmarks measure beside what only Linux has.
             command.args(["--exclude", "agentfs-bench"]);
         }
     }
@@ -87,7 +87,7 @@ fn select(args: &Args, mut command: Command, words: &[&str]) -> Command {
     command
 }
 
-/// Installs cargo-nextest, which is not waited for on other machines than those of CI.
+/// Installs cargo-nextest, for which only CI waits.
 pub(crate) fn install_runner(report: &mut Report) {
     report.step("install cargo-nextest", || {
         from_pip("cargo-nextest", NEXTEST)?;

@@ -1,4 +1,5 @@
-//! Programs that the checks need beyond cargo: found, installed, or named with the line to type.
+//! Finds the programs that the checks need beyond cargo, installs them, or names the command to
+//! type.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -110,7 +111,7 @@ pub(crate) fn python_env() -> Result<PathBuf, Failure> {
     Ok(env)
 }
 
-/// Makes a virtual environment unless it is there.
+/// Makes a virtual environment unless it is already there.
 pub(crate) fn make_python_env(env: &Path) -> Result<(), Failure> {
     if env.join("bin/pip").is_file() {
         return Ok(());

@@ -1,14 +1,15 @@
-//! `cargo xtask tsan`: ThreadSanitizer over what threads share.
+//! `cargo xtask tsan`: runs ThreadSanitizer over what threads share.
 
 use crate::nightly;
 use crate::report::{Outcome, Report};
 use crate::tools::target_dir;
 
-/// Unit and integration tests of the ring.
+/// The unit and integration tests of the ring.
 const RING: &[&str] = &["-p", "agentfs-ring", "--lib", "--tests"];
 
-/// The daemon's tests of its locks, one after the other: each has a minute, keeps both cores of a
-/// small machine busy by itself, and runs some ten times slower than without the sanitizer.
+/// The daemon's tests of its locks, which run one after the other: each has a minute, keeps both
+/// cores of a small machine busy by itself, and runs some ten times slower than without the
+/// sanitizer.
 const LOCKING: &[&str] = &[
     "-p",
     "agentfs-daemon",
@@ -42,8 +43,8 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
     }
 }
 
-/// Runs tests in which every access to memory is watched, the standard library's included: built
-/// without, it would hide the orderings that its locks and channels give.
+/// Runs tests in which every access to memory is watched. The standard library is built in the same
+/// way: without that, the orderings that its locks and channels give would be invisible.
 fn test(report: &mut Report, name: &str, args: &[&str]) {
     match nightly::cargo("test") {
         Ok(mut command) => {

@@ -1,5 +1,5 @@
-//! Real watcher programs, unmodified, in a mounted branch: what each of them hears of a change made
-//! through the mount, of one made from outside, and of a restored snapshot.
+//! Tests real watcher programs, unmodified, in a mounted branch: what each of them hears of a
+//! change made through the mount, of one made from outside, and of a restored snapshot.
 //!
 //! By itself this runs the few programs that are small and in Debian. `cargo xtask compat` installs
 //! the others, runs all, and compares with docs/compatibility.md or writes it.

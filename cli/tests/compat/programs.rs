@@ -1,15 +1,15 @@
-//! The programs.
+//! The watcher programs, and what each of them prints.
 
 use crate::notify_watch;
 
-/// How a program comes to know of changes.
+/// How a program gets to know of changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Means {
-    /// Calls of libc, which the preloaded library hooks.
+    /// The program calls libc, which the preloaded library hooks.
     Inotify,
-    /// The kernel's own events, which no preloaded library reaches: by echo.
+    /// The program gets the kernel's own events by echo, because no preloaded library reaches them.
     Fanotify,
-    /// It looks itself, because the file system is a remote one to it.
+    /// The program looks itself, because the file system is a remote one to it.
     Polling,
 }
 
@@ -29,32 +29,32 @@ impl Means {
 /// this one included. No file is changed twice: some programs leave out what comes soon after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Program {
-    /// As the table names it, and as it is selected.
+    /// The name in the table, by which the program is also selected.
     pub(crate) name: &'static str,
-    /// What runs it, and the script.
+    /// The program that runs the script, and the script.
     pub(crate) command: &'static [&'static str],
     pub(crate) means: Means,
     /// Whether `cargo xtask compat` must install it first.
     pub(crate) installed: bool,
-    /// What is copied into the branch as `compiler`.
+    /// The folder that is copied into the branch as `compiler`.
     pub(crate) carries: Option<&'static str>,
-    /// The line that tells that it watches.
+    /// The line by which the program says that it watches.
     pub(crate) ready: &'static str,
-    /// Only lines with one of these in them count.
+    /// A line counts only with one of these in it.
     pub(crate) counts: &'static [&'static str],
-    /// What is written behind a sentinel.
+    /// The text that is appended to a sentinel.
     pub(crate) sentinel: &'static str,
-    /// What the program prints of the change number `k`, which is one of `file{k}.ts`, one line after the other.
+    /// The lines that the program prints for change number `k`, which is a change of `file{k}.ts`.
     pub(crate) heard: &'static [&'static str],
-    /// What it prints of one of a sentinel.
+    /// The lines that the program prints for a change of a sentinel.
     pub(crate) sentinel_heard: &'static [&'static str],
-    /// What is in a line by which it tells of a file that a restored snapshot changed.
+    /// A part of the line by which the program reports a file that a restored snapshot changed.
     pub(crate) restored: &'static str,
-    /// What it shows of a writer's steps.
+    /// What the program shows of a writer's steps.
     pub(crate) steps: &'static str,
 }
 
-/// One that names the file once for each change.
+/// A program that names the file once for each change.
 const PLAIN: Program = Program {
     name: "",
     command: &[],
@@ -72,7 +72,7 @@ const PLAIN: Program = Program {
 
 const OPEN_TO_CLOSE: &str = "open, modify, close";
 
-/// As inotify-tools prints them.
+/// What the programs of inotify-tools have in common.
 const TOOLS: Program = Program {
     installed: false,
     ready: "Watches established",
@@ -126,7 +126,7 @@ pub(crate) const PROGRAMS: &[Program] = &[
         counts: &["ran for"],
         heard: &["ran for * file{k}.ts"],
         sentinel_heard: &["ran for * sentinel{s}.ts"],
-        // It names only the first of those that changed at once.
+        // The program names only the first of the files that changed at once.
         restored: "ran for",
         ..PLAIN
     },

@@ -17,29 +17,30 @@ use agentfs_testkit::daemon::{DaemonProcess, agentfs};
 /// How long a trial takes at most.
 const TRIAL: Duration = Duration::from_secs(150);
 const BRANCH: &str = "work";
-/// Where the project is in the branch. tsc watches no directory that is near to the root.
+/// The folder of the project in the branch. tsc watches no directory that is near to the root.
 const PROJECT: &str = "packages/app/src";
 
-/// Where a change comes from.
+/// The side from which a change comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     /// A program without the library writes on the mount.
     Mount,
-    /// `agentfs fs write`: the kernel hears nothing of it.
+    /// `agentfs fs write` makes the change: the kernel does not notice it.
     Outside,
 }
 
-/// The daemon goes before the folder, and takes the mount with it: what is removed is an empty one.
+/// The daemon is dropped before the folder, and takes the mount away: the folder that is removed is
+/// an empty one.
 pub(crate) struct Rig {
     _limit: Limit,
     daemon: DaemonProcess,
     point: TempDir,
 }
 
-/// Kills the daemon when a trial takes too long. Its mount is aborted then, and whoever hangs there,
-/// this process included, goes on with an error.
+/// Kills the daemon when a trial takes too long. The daemon's mount is aborted then, and every
+/// process that hangs there, this one included, goes on with an error.
 struct Limit {
-    /// When it is dropped, the trial is over.
+    /// The trial is over when this sender is dropped.
     _trial: Sender<Infallible>,
 }
 
@@ -77,7 +78,7 @@ impl Rig {
         self.point.path()
     }
 
-    /// The working directory of programs, on the mount.
+    /// Returns the working directory of programs, on the mount.
     pub(crate) fn project(&self) -> PathBuf {
         self.point().join(PROJECT)
     }
@@ -103,7 +104,7 @@ impl Rig {
         }
     }
 
-    /// Runs `agentfs` with this daemon, on the branch where that is an option.
+    /// Runs `agentfs` with this daemon, on the branch if the command has that option.
     pub(crate) fn agentfs(&self, arguments: &[&str]) -> io::Result<()> {
         self.succeeds(self.command().args(arguments), "")
     }
@@ -112,7 +113,7 @@ impl Rig {
         self.agentfs(&["snapshot", verb, "before", "--branch", BRANCH])
     }
 
-    /// A command that hears of the branch, in the project.
+    /// Returns a command that runs in the project and hears of changes in the branch.
     pub(crate) fn exec(&self, words: impl IntoIterator<Item = PathBuf>) -> Command {
         let mut command = self.command();
         command
@@ -143,12 +144,12 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         let point = self.point.path().display().to_string();
-        // The daemon takes its mounts away when it ends, too.
+        // The daemon also takes its mounts away when it ends.
         self.agentfs(&["umount", "--detach", &point]).unwrap_or(());
     }
 }
 
-/// Copies a folder without folders in it, or with.
+/// Copies a folder with everything in it.
 pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {

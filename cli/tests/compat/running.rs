@@ -9,7 +9,7 @@ use agentfs_testkit::child::{PATIENCE, ended_within};
 use agentfs_testkit::program::forward_lines;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// How long the end of a program that was killed takes at most, unless it hangs in the kernel.
+/// How long the end of a killed program takes at most, unless the program hangs in the kernel.
 const KILLED: Duration = Duration::from_secs(5);
 
 /// A program in a process group of its own, which is killed with everything it started.
@@ -36,8 +36,8 @@ impl Running {
         Ok(Self { child, lines })
     }
 
-    /// Reads the lines of its output and its errors that count, up to the one that is wanted. Gives
-    /// them, and whether that came in time.
+    /// Reads the lines of the program's output and of its errors that count, up to the one that is
+    /// wanted. Returns the lines, and whether that one came in time.
     pub(crate) fn until(
         &self,
         counts: impl Fn(&str) -> bool,
@@ -66,9 +66,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Not there any more is fine, too.
+        // A program that is not there any more is fine, too.
         kill_process_group(Pid::from_child(&self.child), Signal::KILL).unwrap_or(());
-        // One that hangs in the mount does not end before that does.
+        // A program that hangs in the mount does not end before the mount does.
         let _status = ended_within(&mut self.child, KILLED);
     }
 }

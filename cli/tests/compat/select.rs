@@ -1,4 +1,4 @@
-//! Which programs run, and what follows from how they fared.
+//! Selects the programs that run, and judges the outcome.
 #![expect(clippy::print_stdout, reason = "a test program's report")]
 
 use std::env;
@@ -13,7 +13,7 @@ use crate::{notify_watch, table, trial};
 /// The folder with the scripts and everything that they need. Without it, only the programs that
 /// need nothing else run.
 const FOLDER: &str = "AGENTFS_COMPAT";
-/// Writes the table instead of comparing with it.
+/// The option by which the table is written, not compared.
 const WRITE: &str = "--write";
 /// Set to leave out, loudly, what needs /dev/fuse.
 const SKIP: &str = "AGENTFS_SKIP_FUSE_TESTS";
@@ -69,7 +69,7 @@ fn page_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md")
 }
 
-/// Puts a program to the test; what it hears must be what the page says of it.
+/// Tests a program; what it hears must be what the page says of it.
 fn heard(program: &'static Program, writes: bool) -> Result<(), Failed> {
     trial::run(program, &folder()).map_err(Failed::from)?;
     let line = table::line(program);

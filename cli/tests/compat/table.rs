@@ -1,4 +1,4 @@
-//! docs/compatibility.md.
+//! Makes docs/compatibility.md.
 
 use crate::programs::Program;
 

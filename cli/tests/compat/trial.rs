@@ -1,4 +1,4 @@
-//! One program put to the test.
+//! Tests one program.
 
 use std::env;
 use std::fs;
@@ -12,10 +12,10 @@ use crate::programs::Program;
 use crate::rig::{Rig, Side, copy};
 use crate::running::Running;
 
-/// How many changes there are, each of its own file, and each with a sentinel.
+/// The number of changes, each of which has a file and a sentinel of its own.
 const CHANGES: u32 = 5;
 
-/// The file that is another in the snapshot, and that nothing else changes.
+/// The file that differs in the snapshot, and that nothing else changes.
 const RESTORED: &str = "restored.ts";
 
 const TSCONFIG: &str = r#"{
@@ -24,10 +24,10 @@ const TSCONFIG: &str = r#"{
 }
 "#;
 
-/// A failure, told for people.
+/// A failure, described for people.
 pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Runs the program through everything: it must hear of each change once.
+/// Runs the program through all changes, and checks that it hears of each once.
 pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
     let rig = Rig::new()?;
     fill(&rig, program, folder)?;
@@ -50,14 +50,15 @@ pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
         changes: 0,
         sentinels: 0,
     };
-    // Twice each, in this order: what comes too late from before would show.
+    // Each side has two turns, in this order, so that an event that comes too late from the turn
+    // before would show.
     for side in [Side::Mount, Side::Outside, Side::Mount, Side::Outside] {
         trial.change(side)?;
     }
     trial.restore()
 }
 
-/// What is in the branch before the program starts.
+/// Fills the branch with what the program finds when it starts.
 fn fill(rig: &Rig, program: &Program, folder: &Path) -> io::Result<()> {
     let root = rig.project();
     let mut index = format!("import \"./{RESTORED}\";\n");
@@ -76,7 +77,7 @@ fn fill(rig: &Rig, program: &Program, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The command, with the script's place instead of its name.
+/// Returns the command, with the script's path instead of its name.
 fn words(program: &Program, folder: &Path) -> io::Result<Vec<PathBuf>> {
     let words = program.command;
     if words == [notify_watch::ARGUMENT] {
@@ -105,8 +106,9 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Changes the file, waits for the program to tell, then changes the sentinel and reads on until
-    /// that is told: twice is seen by then.
+    /// Changes the file, waits until the program reports the change, then changes the sentinel and
+    /// reads on until the program reports that: a second report of the first change would have come
+    /// by then.
     fn change(&mut self, side: Side) -> Result<(), Failed> {
         self.changes += 1;
         let line = format!("// change {}", self.changes);
@@ -127,13 +129,13 @@ impl Trial<'_> {
         Err(format!("{side:?}: {once:#?} and nothing else, but {lines:#?}").into())
     }
 
-    /// Restores the snapshot. Programs may tell of it in any way and as often as they like; they must
-    /// hear of the next change as before.
+    /// Restores the snapshot. Programs may report it in any way and as often as they like; they
+    /// must hear of the next change as before.
     fn restore(&mut self) -> Result<(), Failed> {
         self.rig.snapshot("restore")?;
         let restored = self.program.restored;
-        let told = self.running.until(|_| true, |it| it.contains(restored));
-        if let (lines, false) = told {
+        let reported = self.running.until(|_| true, |it| it.contains(restored));
+        if let (lines, false) = reported {
             return Err(format!("restore: {restored:?} in time, but {lines:#?}").into());
         }
         self.changes += 1;
@@ -145,12 +147,12 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Reads the lines that count, up to the last of these.
+    /// Reads the lines that count, up to the last of the wanted ones.
     fn read(&self, side: Side, wanted: &[String]) -> Result<Vec<String>, Failed> {
         let last = wanted.last().map(String::as_str).unwrap_or_default();
         let counts = |line: &str| self.program.counts.iter().any(|it| line.contains(it));
-        let told = self.running.until(counts, |line| matches_line(line, last));
-        match told {
+        let reported = self.running.until(counts, |line| matches_line(line, last));
+        match reported {
             (lines, true) => Ok(lines),
             (lines, false) => Err(format!("{side:?}: {wanted:#?} in time, but {lines:#?}").into()),
         }
@@ -175,7 +177,8 @@ fn matches(lines: &[String], wanted: &[&String]) -> bool {
             .all(|(line, wanted)| matches_line(line, wanted))
 }
 
-/// Whether the line has the parts in it, which `*` separates, one after the other.
+/// Returns whether the line has the parts of `wanted` in it, which `*` separates, one after the
+/// other.
 fn matches_line(line: &str, wanted: &str) -> bool {
     let mut rest = line;
     wanted.split(" * ").all(|part| {

@@ -34,7 +34,7 @@ fn create(client: &mut Client, name: &str) {
     client.call(request, soon()).unwrap();
 }
 
-/// The program's standard output; it must succeed.
+/// Runs the program, which must succeed, and returns its standard output.
 fn run(daemon: &DaemonProcess, arguments: &[&str]) -> String {
     let done = daemon.run(arguments);
     assert!(
@@ -98,7 +98,8 @@ fn a_branch_has_its_own_files_and_tells_what_it_changed() {
     );
 }
 
-/// Between the look at what a branch changed and its end, somebody may still be at work in it.
+/// Between the look at what a branch changed and the branch's end, a program may still be at work
+/// in it.
 #[test]
 fn what_was_changed_after_the_look_is_not_retired() {
     let daemon = DaemonProcess::start();
@@ -126,7 +127,7 @@ fn what_was_changed_after_the_look_is_not_retired() {
     assert_eq!(seq_of(&mut client), None);
 }
 
-/// What the host changes meanwhile shows in the branch, and is no reason to keep it.
+/// What the host changes meanwhile shows in the branch, and is no reason to keep the branch.
 #[test]
 fn what_the_host_changed_after_the_look_keeps_no_branch() {
     let lower = private_directory();

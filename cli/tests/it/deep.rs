@@ -13,7 +13,7 @@ use agentfs_testkit::daemon::{DaemonProcess, private_directory};
 
 const LEVELS: usize = 5000;
 
-/// As a program does it that changes into each directory it makes; a file is at the end.
+/// Makes directories as a program does that changes into each one it makes; a file is at the end.
 fn dig(top: &Path) {
     fs::create_dir(top).unwrap();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -100,7 +100,7 @@ fn a_tree_of_5000_levels_ends_nobody() {
 
     said(&daemon, &["branch", "delete", "deep"]);
     said(&daemon, &["status"]);
-    // Deeper than most that remove trees can go.
+    // The tree is deeper than most programs that remove trees can go.
     let removed = Command::new("rm")
         .arg("-rf")
         .arg(lower.path().join("top"))

@@ -51,7 +51,7 @@ impl World {
         self.daemon.core().branch(FsCore::MAIN).unwrap()
     }
 
-    /// A program's watch, by system calls alone.
+    /// Starts a program's watch, by system calls alone.
     fn watcher(&self) -> OwnedFd {
         let fd = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
         let flags = WatchFlags::CREATE
@@ -70,7 +70,7 @@ impl World {
     }
 }
 
-/// What a watcher hears, up to this.
+/// Returns what a watcher hears, up to this event.
 fn heard_until(fd: &OwnedFd, last: &str) -> Vec<String> {
     let mut heard: Vec<String> = Vec::new();
     let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -109,7 +109,7 @@ fn a_program_without_the_library_hears_each_change_once() {
     };
     let (main, root) = (world.main(), Caller::root());
     let watcher = world.watcher();
-    // The first change is found to be watched after it was made; the others before.
+    // The watch is found after the first change was made; the later changes find it at once.
     main.mkdir(&root, "/first", 0o755).unwrap();
     assert_eq!(heard_until(&watcher, "CREATE first"), ["CREATE first"]);
     for round in 0..50 {
@@ -132,7 +132,7 @@ fn a_program_without_the_library_hears_each_change_once() {
             ]
         );
     }
-    // What a program does on the mount the kernel tells by itself.
+    // The kernel itself reports what a program does on the mount.
     fs::write(world.point.path().join("mine"), "x").unwrap();
     main.mkdir(&root, "/last", 0o755).unwrap();
     assert_eq!(

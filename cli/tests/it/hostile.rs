@@ -116,7 +116,8 @@ fn damaged(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Sends and closes, or reads a while before. Whether the daemon hangs up is its own affair.
+/// Sends the bytes and closes, or reads a while before closing. Whether the daemon hangs up is its
+/// own affair.
 fn misbehave(socket: &Path, seed: u64) {
     let random = &mut Random::new(seed);
     let mut stream = UnixStream::connect(socket).unwrap();
@@ -183,8 +184,8 @@ fn settle(daemon: &DaemonProcess, witness: &mut agentfs_client::Client) {
             daemon.pid()
         );
     }
-    // Connections that were never greeted are no sessions; one made after them tells that they were
-    // looked at.
+    // Connections that were never greeted are no sessions; a session of a connection made after
+    // them shows that they were looked at.
     assert_answers(&mut daemon.client());
     let count = |witness: &mut agentfs_client::Client| {
         let report = witness
@@ -246,7 +247,7 @@ fn descriptors_that_nobody_asked_for_are_not_kept() {
         }
     }
     assert_answers(&mut witness);
-    // One for the connection itself.
+    // The connection itself takes one descriptor.
     assert!(daemon.descriptors() <= before + 1);
 }
 

@@ -38,7 +38,7 @@ fn assert_nothing_named(daemon: &DaemonProcess) {
         .lines()
         .filter_map(|line| Some(line[line.find('/')?..].to_owned()));
     let open = std::fs::read_dir(format!("{process}/fd")).unwrap();
-    // One may be closed meanwhile.
+    // A descriptor may be closed meanwhile.
     let open = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     let open = open.map(|path| path.to_string_lossy().into_owned());
     let is_named = |path: &String| path.starts_with("/dev/shm/") && !path.ends_with(" (deleted)");
@@ -173,7 +173,7 @@ fn act_until_refused(actor: &mut Client, changes: &AtomicU64) {
         match mkdir(actor, &format!("/d{number}")) {
             Ok(()) => changes.store(number + 1, Ordering::Relaxed),
             Err(CallError::Closed) => {
-                // Nobody waits for changes that do not come.
+                // The count is raised, so that no thread waits for changes that do not come.
                 changes.store(u64::MAX, Ordering::Relaxed);
                 return;
             }

@@ -18,13 +18,13 @@ fn of_agentfs(arguments: &[&str]) -> String {
     said(output)
 }
 
-/// The commands that the help lists.
+/// Returns the commands that the help lists.
 fn commands() -> Vec<String> {
     let help = of_agentfs(&["--help"]);
     let (_, rest) = help.split_once("Commands:\n").unwrap();
     let (list, _) = rest.split_once("\n\n").unwrap();
     let names = list.lines().filter_map(|line| {
-        // What goes on in the next line is further in.
+        // A line that continues the one before is indented further.
         let name = line.strip_prefix("  ")?.split(' ').next()?;
         (!name.is_empty() && name != "help").then(|| name.to_owned())
     });
@@ -45,7 +45,7 @@ fn every_command_has_a_page_with_examples() {
         assert!(!page.contains(".SH EXTRA"), "{page}");
         assert!(page.contains(".SH EXAMPLES"), "{page}");
     }
-    // What is for the program itself only.
+    // These commands are for the program itself only.
     assert!(!directory.path().join("agentfs-enter.1").exists());
     assert!(directory.path().join("agentfs-branch-diff.1").exists());
 }

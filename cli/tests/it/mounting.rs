@@ -28,7 +28,7 @@ fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
 
 fn mounts_on(path: &Path) -> usize {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    // As it is written there (proc_pid_mountinfo(5)).
+    // The path is escaped as proc_pid_mountinfo(5) describes.
     let path = path.to_str().unwrap().replace(' ', "\\040");
     mounts
         .lines()
@@ -86,7 +86,7 @@ fn a_mount_ends_with_the_daemon() {
     assert!(!is_mount_point(point.path()));
 }
 
-/// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
+/// Waits until the kernel reports a changed mount table in which `path` is no mount point.
 fn wait_until_unmounted(path: &Path) {
     let table = fs::File::open("/proc/self/mountinfo").unwrap();
     let until = Instant::now() + PATIENCE;
@@ -95,7 +95,7 @@ fn wait_until_unmounted(path: &Path) {
         assert!(left > Duration::ZERO, "{} is still mounted", path.display());
         let mut polled = [PollFd::new(&table, PollFlags::PRI)];
         let wait = Timespec::try_from(left).unwrap();
-        // One change since the file was opened is remembered.
+        // The kernel remembers one change since the file was opened.
         poll(&mut polled, Some(&wait)).unwrap();
     }
 }
@@ -111,7 +111,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
     for point in &points {
         succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
     }
-    // Shells, so that a process that hangs is a process, and is waited for.
+    // The workers are shells, so that one that hangs is a process that the test can wait for.
     let script = "while echo x > f$1 && mv f$1 g$1 && cat g$1 && rm g$1; do :; done; exit 0";
     let mut workers: Vec<_> = (0..8)
         .map(|number| {
@@ -124,7 +124,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
                 .unwrap()
         })
         .collect();
-    // Another one in this process, to see the error.
+    // This process tries one more, to see the error.
     let inside = points[0].path().join("inside");
     let (failed, fails) = mpsc::channel();
     std::thread::spawn(move || {
@@ -135,7 +135,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
             }
         }
     });
-    // Requests of others have to be under way as well: they invalidate.
+    // Requests of others have to be under way as well, because they invalidate.
     for number in 0..50 {
         succeeds(&daemon, &["fs", "mkdir", &format!("/d{number}")]);
     }
@@ -156,7 +156,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
     }
 }
 
-/// The processes that take the mounts of a daemon away when it dies.
+/// Returns the processes that take the mounts of a daemon away when it dies.
 fn guardians(daemon: &DaemonProcess) -> Vec<OwnedFd> {
     let is_guardian = |process: &str| {
         let text = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();

@@ -38,7 +38,7 @@ fn top_shows_a_session_until_it_is_told_to_end() {
         capacity: 0,
     };
     let _queue = client.open_queue(open, soon()).unwrap();
-    // The next look may have begun before.
+    // The next look at the daemon may have begun before.
     let shown = (0..100).any(|_| queues(&look()) == 1);
     assert!(shown);
     kill_process(Pid::from_child(&top), Signal::INT).unwrap();
@@ -73,7 +73,7 @@ fn watch(client: &mut Client, queue: u32, wd: u32, path: &str) -> u64 {
     client.call(request, soon()).unwrap().node
 }
 
-/// What `agentfs status --watches` shows, without the heading.
+/// Returns what `agentfs status --watches` shows, without the heading.
 #[track_caller]
 fn shown(daemon: &DaemonProcess) -> Vec<String> {
     let output = daemon.run(&["status", "--watches"]);
@@ -126,7 +126,7 @@ fn a_tree_is_shown_as_it_was_asked_for() {
     assert_eq!(shown(&daemon), expected);
 }
 
-/// Every page of what a queue of this client's session watches.
+/// Returns every page of what a queue of this client's session watches.
 fn pages(client: &mut Client, session: u64, queue: u32) -> Result<Vec<Vec<WatchInfo>>, CallError> {
     let (mut pages, mut after) = (Vec::new(), 0);
     loop {

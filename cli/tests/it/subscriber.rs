@@ -54,8 +54,8 @@ impl Subscriber {
         Self(Mutex::new(Subscription::over(client, options).unwrap()))
     }
 
-    /// Events until `is_last` says so of one, or the daemon is gone. What is in the ring together
-    /// with the last one is among them.
+    /// Returns the events until `is_last` returns true for one, or the daemon is gone. What is in
+    /// the ring together with the last event is among them.
     pub(crate) fn until(&self, mut is_last: impl FnMut(&Heard) -> bool) -> Vec<Heard> {
         let mut subscription = self.0.lock().unwrap();
         let (mut all, mut is_done) = (Vec::new(), false);
@@ -79,13 +79,13 @@ impl Subscriber {
         }
     }
 
-    /// Everything up to the creation of this path.
+    /// Returns everything up to the creation of this path.
     pub(crate) fn until_created(&self, path: &str) -> Vec<Heard> {
         self.until(|heard| heard.kind == Kind::CREATED && heard.path == path)
     }
 }
 
-/// `kind path` or `renamed path -> path`, one a line.
+/// Returns `kind path` or `renamed path -> path`, one a line.
 pub(crate) fn lines(heard: &[Heard]) -> Vec<String> {
     let line = |it: &Heard| match it.new_path.as_str() {
         "" => format!("{} {}", it.kind, it.path),

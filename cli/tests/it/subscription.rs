@@ -15,7 +15,7 @@ fn options(daemon: &DaemonProcess) -> SubscriptionOptions {
     SubscriptionOptions::new().socket(daemon.socket())
 }
 
-/// Whether the descriptor is readable within `wait`.
+/// Returns whether the descriptor is readable within `wait`.
 fn is_readable(subscription: &Subscription, wait: Duration) -> bool {
     let wait = Timespec::try_from(wait).unwrap();
     let mut fds = [PollFd::new(subscription, PollFlags::IN)];

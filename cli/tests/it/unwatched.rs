@@ -55,7 +55,8 @@ impl Place {
     }
 }
 
-/// By writing and by renaming, to the same size and another, with the time set back.
+/// Rewrites the file in one of several ways: by writing or by renaming, to the same size or
+/// another, with the time set back.
 fn rewrite(path: &Path, way: usize, text: &str) {
     let time = fs::metadata(path).unwrap().modified().unwrap();
     if way.is_multiple_of(2) {
@@ -104,7 +105,8 @@ fn what_is_not_watched_is_looked_at_again_and_not_overwritten() {
     fs::remove_file(host.path().join("gone")).unwrap();
     assert!(!place.path("gone").exists());
 
-    // Edited as an editor does: what was read before, and all of it.
+    // The file is edited as an editor does it: what was read before is changed, and all of it is
+    // written.
     for name in ["f", "dir/f", "same"] {
         let text = place.read(name);
         if name != "same" {
@@ -128,7 +130,7 @@ fn what_is_not_watched_is_looked_at_again_and_not_overwritten() {
     assert_eq!(counter(&place.daemon.socket(), "lower_watch_off"), 1);
 }
 
-/// The lower directory is a mount whose files somebody changes who does not come this way.
+/// The lower directory is a mount, and somebody changes its files by another way.
 #[test]
 fn a_lower_directory_that_others_change_unheard_is_right_and_said_to_be_so() {
     if !can_mount() {
@@ -173,7 +175,7 @@ fn a_lower_directory_that_others_change_unheard_is_right_and_said_to_be_so() {
 struct Started(Child);
 
 impl Started {
-    /// Starts it, and waits until it listens.
+    /// Starts the daemon, and waits until it listens.
     fn by(command: &mut Command, ready: &Ready) -> Self {
         let command = command.env("NOTIFY_SOCKET", ready.path());
         let command = command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -192,7 +194,7 @@ impl Drop for Started {
     }
 }
 
-/// One that may not be read used to end the watching of all that came after it.
+/// A directory that may not be read used to end the watching of all directories that came after it.
 #[test]
 fn a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_watched() {
     const USER: u32 = 65_534;
@@ -307,7 +309,7 @@ fn every_file_is_right_when_there_are_fewer_watches_than_directories() {
         "{status}"
     );
 
-    // Everything is read before and after the host changes it.
+    // Every file is read before and after the host changes it.
     let all = || (0..DIRS).map(|dir| read(file(dir))).collect::<String>();
     let seen = || sh("cd \"$1\" && cat d*/f");
     assert_eq!(seen(), all());
@@ -320,7 +322,7 @@ fn every_file_is_right_when_there_are_fewer_watches_than_directories() {
         .collect();
     assert_eq!(sh("cd \"$1\" && stat -c %s d*/f"), sizes);
 
-    // Each is edited, and the host has changed every third since it was read.
+    // Every file is edited, and the host has changed every third one since it was read.
     let newer = |dir: usize| dir.is_multiple_of(3);
     for dir in (0..DIRS).filter(|dir| newer(*dir)) {
         rewrite(&file(dir), dir % 4, &format!("{dir}: {NEW}"));

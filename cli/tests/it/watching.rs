@@ -349,7 +349,7 @@ fn a_bound_session_may_not_leave_its_branch() {
     assert!(report.sessions[0].bound);
 }
 
-/// `agentfs watch`, with its first line read: it is watching.
+/// Starts `agentfs watch`, and reads its first line: from then on it is watching.
 fn start_watch(daemon: &DaemonProcess, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let mut child = agentfs(daemon.directory.path())
         .arg("watch")

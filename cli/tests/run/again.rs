@@ -69,7 +69,7 @@ fn force_renames_nothing_but_what_the_branch_renamed() {
             .exported();
         let exported = exported.to_str().unwrap();
         project.ask(&["apply", exported]);
-        // As many editors save a file.
+        // The file is saved as many editors do it.
         shell(
             &project,
             &format!("rm g; echo 'olda, edited' > t; mv t {new_name}"),

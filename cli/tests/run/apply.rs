@@ -28,7 +28,7 @@ impl Export {
         }
     }
 
-    /// A change of a file, or a new one where the project has none.
+    /// Adds a change of a file, or a new file where the project has none.
     fn file(mut self, project: &Project, path: &str, content: &str) -> Self {
         let files = self.directory.join("files");
         let stored = files.join(path.trim_start_matches('/'));
@@ -171,7 +171,7 @@ fn from_elsewhere_it_is_applied_only_where_the_user_names_the_project() {
     );
     assert_eq!(said.status, Some(1), "{said:?}");
     assert_eq!(project.read("inner/f"), "old");
-    // What is printed works as it stands, from there.
+    // The printed command works as it stands, in that directory.
     let (_, command) = said.err.trim_end().rsplit_once("with: agentfs ").unwrap();
     let script = format!("{} {command}", env!("CARGO_BIN_EXE_agentfs"));
     let typed = Said::by(
@@ -182,7 +182,7 @@ fn from_elsewhere_it_is_applied_only_where_the_user_names_the_project() {
     );
     assert_eq!(typed.status, Some(0), "{script}: {typed:?}");
     assert_eq!(project.read("inner/f"), "new");
-    // In the project nothing is to be named.
+    // In the project the command needs no directory to be named.
     let inner = project.path().join("inner");
     let said = Said::by(
         project

@@ -79,7 +79,7 @@ pub(crate) fn shows_both_branches(said: &Said) {
     ] {
         assert!(said.out.contains(line), "{line:?}: {said:?}");
     }
-    // Before they are applied, the project is as it was at the start.
+    // Before the changes are applied, the project is as it was at the start.
     let unchanged =
         "   $ grep . *\n   README:A collection of greetings.\n   greetings.txt:hello\n\n";
     assert_eq!(said.out.matches(unchanged).count(), 2, "{said:?}");
@@ -346,7 +346,7 @@ fn what_a_terminal_interrupts_cleans_up() {
         return;
     }
     let place = Place::new();
-    // As in `Project::on_terminal`.
+    // SIGINT is handled as in `Project::on_terminal`.
     let agentfs = env!("CARGO_BIN_EXE_agentfs");
     let line = format!("exec env --default-signal=INT {agentfs} demo");
     let mut script = place.0.command("script");

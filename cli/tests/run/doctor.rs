@@ -1,4 +1,4 @@
-//! Checks `agentfs doctor`: what it finds missing, and what it says is to be done.
+//! Checks `agentfs doctor`: what it finds missing, and what it advises.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,11 +9,12 @@ use rustix::fs::XattrFlags;
 use crate::program::can_mount;
 use crate::project::{Project, Said};
 
-/// `CAP_CHOWN`, permitted and effective, as a file has it (capabilities(7), `VFS_CAP_REVISION_2`).
+/// The file capability `CAP_CHOWN`, permitted and effective (capabilities(7),
+/// `VFS_CAP_REVISION_2`).
 const CHOWN: [u8; 20] = [1, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Returns the lines about one check.
-fn told<'a>(said: &'a Said, what: &str) -> Vec<&'a str> {
+fn lines_about<'a>(said: &'a Said, what: &str) -> Vec<&'a str> {
     let lines = said.out.lines();
     lines.filter(|line| line.contains(what)).collect()
 }
@@ -33,7 +34,7 @@ fn a_missing_device_is_told_with_what_to_do() {
     let project = Project::new();
     let said = as_root(&project, "mount -t tmpfs none /dev && exec \"$0\" doctor");
     assert_eq!(said.status, Some(0), "{said:?}");
-    let [state, advice] = told(&said, "mounts (FUSE)")[..] else {
+    let [state, advice] = lines_about(&said, "mounts (FUSE)")[..] else {
         panic!("{said:?}");
     };
     assert!(state.starts_with("MISSING"), "{state}");
@@ -58,7 +59,7 @@ fn a_device_that_may_not_be_opened_is_told_with_what_to_do() {
         mount --bind /mnt/fuse /dev/fuse && \
         exec setpriv --reuid=65534 --regid=65534 --clear-groups -- ../agentfs doctor";
     let said = as_root(&project, script);
-    let [state, advice] = told(&said, "mounts (FUSE)")[..] else {
+    let [state, advice] = lines_about(&said, "mounts (FUSE)")[..] else {
         panic!("{said:?}");
     };
     assert!(state.starts_with("MISSING"), "{state}");
@@ -72,7 +73,7 @@ fn namespaces_that_are_off_are_told_with_what_to_do() {
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$0\" doctor";
     let words = ["--user", "--map-root-user", "sh", "-c", script];
     let said = Said::by(command.args(words).arg(env!("CARGO_BIN_EXE_agentfs")));
-    let [state, advice] = told(&said, "(user namespaces)")[..] else {
+    let [state, advice] = lines_about(&said, "(user namespaces)")[..] else {
         panic!("{said:?}");
     };
     assert!(state.starts_with("limited"), "{state}");
@@ -104,7 +105,7 @@ fn what_a_program_will_hear_is_told() {
     let about = |program: &str| {
         let said = project.say(&["doctor", program]);
         assert_eq!(said.status, Some(0), "{said:?}");
-        told(&said, "the program").join("\n")
+        lines_about(&said, "the program").join("\n")
     };
     assert!(about("sh").starts_with("ok"), "{}", about("sh"));
     project.write("script", "#!/usr/bin/env -S sh\n");
@@ -128,7 +129,7 @@ fn a_program_of_another_c_library_is_told_with_what_to_do() {
     program[at..at + musl.len()].copy_from_slice(musl);
     fs::write(project.path().join("program"), program).unwrap();
     let said = project.say(&["doctor", "./program"]);
-    let [state, advice] = told(&said, "the program")[..] else {
+    let [state, advice] = lines_about(&said, "the program")[..] else {
         panic!("{said:?}");
     };
     assert!(state.contains("linked with musl"), "{state}");
@@ -146,7 +147,7 @@ fn tools_that_refuse_mounts_are_told_with_what_to_do() {
     for (name, advice) in tools {
         project.write(name, "#!/bin/sh\n");
         let said = project.say(&["doctor", &format!("./{name}")]);
-        let lines = told(&said, advice);
+        let lines = lines_about(&said, advice);
         assert_eq!(lines.len(), 1, "{name}: {said:?}");
         assert!(lines[0].starts_with("the program: "), "{lines:?}");
     }
@@ -172,14 +173,14 @@ fn a_program_with_other_rights_is_told_with_what_to_do() {
         let mut command = project.command("setpriv");
         let command = command.args(nobody).args(["--", "../agentfs", "doctor"]);
         let said = Said::by(command.arg(program));
-        let [state, advice] = told(&said, "the program")[..] else {
+        let [state, advice] = lines_about(&said, "the program")[..] else {
             panic!("{said:?}");
         };
         assert!(state.contains("setuid or setgid, or has cap"), "{state}");
         assert!(advice.contains("runs without its privileges"), "{advice}");
     }
     let by_root = project.say(&["doctor", "./setuid"]);
-    let [state] = told(&by_root, "the program")[..] else {
+    let [state] = lines_about(&by_root, "the program")[..] else {
         panic!("{by_root:?}");
     };
     assert!(
@@ -204,7 +205,7 @@ fn directories_that_get_no_watch_are_told_before_a_run_and_when_it_starts() {
         Said::by(command.arg(env!("CARGO_BIN_EXE_agentfs")))
     };
     let doctor = limited("doctor");
-    let [state, advice] = told(&doctor, "watching this directory")[..] else {
+    let [state, advice] = lines_about(&doctor, "watching this directory")[..] else {
         panic!("{doctor:?}");
     };
     assert!(state.starts_with("limited"), "{state}");
@@ -219,22 +220,22 @@ fn directories_that_get_no_watch_are_told_before_a_run_and_when_it_starts() {
         panic!("{run:?}");
     };
     let place = project.path().canonicalize().unwrap();
-    let told = format!(
+    let expected = format!(
         "agentfs: 21 of 31 directories of {} are not",
         place.display()
     );
-    assert!(line.starts_with(&told), "{line}");
+    assert!(line.starts_with(&expected), "{line}");
     assert!(line.contains(allow), "{line}");
-    // Nothing is said where there are enough, by another daemon.
+    // Another daemon, which has enough watches, prints no warning.
     let project = Project::new();
     let run = project.say(&["run", "--", "true"]);
     assert_eq!((run.status, &*run.err), (Some(0), ""), "{run:?}");
     let doctor = project.say(&["doctor"]);
-    assert!(told_ok(&doctor), "{doctor:?}");
+    assert!(reports_ok(&doctor), "{doctor:?}");
 }
 
-fn told_ok(said: &Said) -> bool {
-    told(said, "watching this directory")
+fn reports_ok(said: &Said) -> bool {
+    lines_about(said, "watching this directory")
         .iter()
         .any(|line| line.starts_with("ok"))
 }

@@ -39,18 +39,18 @@ const UNREACHED: &str = "exec env -u LD_PRELOAD inotifywait -m -e create -e modi
 /// Returns the same command with the library.
 const REACHED: &str = "exec inotifywait -m -e create -e modify -e close_write --format '%f %e' .";
 
-/// What inotifywait prints of a file that is made and written once.
+/// Returns what inotifywait prints of a file that is made and written once.
 fn written(name: &str) -> [String; 3] {
     ["CREATE", "MODIFY", "CLOSE_WRITE,CLOSE"].map(|what| format!("{name} {what}"))
 }
 
-/// A script in the branch `b`.
+/// Starts a script in the branch `b`.
 fn start(project: &Project, mode: &str, script: &str) -> Program {
     let options = ["--echo", mode, "--branch", "b", "--discard"];
     project.start(&options, script)
 }
 
-/// A script in the branch `b`, which is at work.
+/// Starts a script in the branch `b`, in which another program runs.
 fn join(project: &Project, script: &str) -> Program {
     let words = ["join", "b", "--", "sh", "-c", script];
     Program::start(project.agentfs().args(words))
@@ -77,7 +77,7 @@ fn assert_next(program: &Program, expected: &[String]) {
     assert_eq!(heard, expected);
 }
 
-/// A counter of the daemon.
+/// Returns a counter of the daemon.
 fn counter(project: &Project, name: &str) -> u64 {
     let status: serde_json::Value =
         serde_json::from_str(&project.ask(&["status", "--json"])).unwrap();
@@ -86,7 +86,8 @@ fn counter(project: &Project, name: &str) -> u64 {
     found.unwrap()["value"].as_u64().unwrap()
 }
 
-/// Lets the daemon find out which programs watch. It looks at the first change, which some hear twice.
+/// Lets the daemon find out which programs watch. The daemon looks at the first change, which some
+/// programs hear twice.
 fn settle(project: &Project, programs: &[&Program]) {
     for name in ["first", "settled"] {
         write_outside(project, &format!("/{name}"));
@@ -135,7 +136,7 @@ fn by_default_a_program_without_the_library_hears_each_change_once_and_so_do_oth
     assert!(doctor.contains(&name), "{name}: {doctor}");
 }
 
-/// Of the program that `agentfs status` shows as the only one without the library.
+/// Returns the process that `agentfs status` shows as the only one without the library.
 fn unreached_pid(project: &Project) -> u64 {
     let status: serde_json::Value =
         serde_json::from_str(&project.ask(&["status", "--json"])).unwrap();
@@ -165,9 +166,9 @@ fn a_static_program_hears_a_change_once() {
     let mut gcc = project.command("gcc");
     let built = Said::by(gcc.args(["-static", "-o", "watcher", "watcher.c"]));
     assert_eq!(built.status, Some(0), "{built:?}");
-    let told = project.ask(&["doctor", "./watcher"]);
-    assert!(told.contains("linked statically"), "{told}");
-    assert!(told.contains("the kernel notifies it"), "{told}");
+    let advice = project.ask(&["doctor", "./watcher"]);
+    assert!(advice.contains("linked statically"), "{advice}");
+    assert!(advice.contains("the kernel notifies it"), "{advice}");
     let program = start(&project, "auto", "exec ./watcher");
     program.expect("watching");
     for name in ["first", "settled"] {
@@ -192,7 +193,7 @@ fn with_always_the_kernel_tells_all_programs_and_each_hears_once() {
     let unreached = join(&project, UNREACHED);
     unreached.complains("Watches established");
     assert_hear_all_once(&project, &[&reached, &unreached]);
-    // The files from outside, three steps each.
+    // These are the files from outside, with three steps each.
     assert!(counter(&project, "echoes") >= 9);
 }
 
@@ -248,7 +249,7 @@ fn a_file_that_the_host_puts_into_the_project_is_echoed_once() {
     let project = Project::new();
     let unreached = start(&project, "auto", UNREACHED);
     unreached.complains("Watches established");
-    // Whole, so that it is one change.
+    // The file is written as a whole, so that there is one change.
     let put = |name: &str| {
         fs::write(project.beside(name), "by the host").unwrap();
         fs::rename(project.beside(name), project.path().join(name)).unwrap();

@@ -13,18 +13,18 @@ use crate::project::Project;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
 
 const FILES: usize = 100;
-/// nobody, as Debian numbers it.
+/// The user nobody, by the number that Debian gives it.
 const USER: &str = "65534";
 /// How long an attack goes on.
 const ATTACK: Duration = Duration::from_secs(5);
-/// A directory and a link out of the mount have the same name in turn.
+/// A script that gives a directory and a link out of the mount the same name in turn.
 const SWAP: &str = "while mv d d_old && ln -s \"$0\" d && rm d && mv d_old d; do :; done";
 
 fn name(number: usize) -> String {
     format!("f{number}")
 }
 
-/// A directory that nobody is to touch, with the names that are made and removed meanwhile.
+/// Fills a directory that nobody may touch, with the names that are made and removed meanwhile.
 fn fill(dir: &Path) {
     for number in 0..FILES {
         fs::write(dir.join(name(number)), "kept").unwrap();
@@ -48,7 +48,7 @@ fn change(dir: &Path) {
     }
 }
 
-/// Whether every name is there, and no other.
+/// Asserts that every name is there, and no other.
 #[track_caller]
 fn assert_untouched(dir: &Path) {
     let all: BTreeSet<String> = (0..FILES).map(name).collect();
@@ -81,8 +81,8 @@ fn echoes(status: &str) -> u64 {
     found.unwrap()["value"].as_u64().unwrap()
 }
 
-/// Root's daemon over root's project, of which one directory belongs to the user; and what root keeps
-/// from the user.
+/// Root's daemon over root's project, of which one directory belongs to the user; and a directory
+/// that root keeps from the user.
 struct OfRoot {
     daemon: DaemonProcess,
     project: tempfile::TempDir,
@@ -123,7 +123,7 @@ impl OfRoot {
         })
     }
 
-    /// A program of the user in a directory of the mount.
+    /// Returns a program of the user in a directory of the mount.
     fn as_user(&self, directory: &str, words: &[&str]) -> Command {
         let ids = ["--reuid", USER, "--regid", USER, "--clear-groups", "--"];
         let mut command = Command::new("setpriv");
@@ -165,14 +165,14 @@ fn what_is_mounted_over_a_directory_stays_and_who_has_the_library_hears_by_recor
             .args(["join", "b", "--", "sh", "-c", reached]),
     );
     reached.complains("Watches established");
-    // The daemon looks who watches.
+    // The daemon finds out which programs watch.
     for name in ["first", "settled"] {
         let directory = format!("/d/{name}");
         project.ask(&["fs", "mkdir", &directory, "--branch", "b"]);
         unreached.expect(&format!("CREATE,ISDIR {name}"));
         reached.expect(&format!("CREATE,ISDIR {name}"));
     }
-    // It ends with the mount namespace.
+    // The covering mount ends with the mount namespace.
     let cover = "mount -t tmpfs none d && echo mine > d/old && mkdir d/first && ls d";
     assert_eq!(
         project.ask(&["join", "b", "--", "sh", "-c", cover]),
@@ -195,7 +195,7 @@ fn what_is_mounted_over_a_directory_stays_and_who_has_the_library_hears_by_recor
     }
     let seen = project.ask(&["join", "b", "--", "sh", "-c", "ls d; cat d/old"]);
     assert_eq!(seen, "first\nold\nmine\n");
-    // What can be told by echo still is, and each hears it once.
+    // What can still be echoed is echoed, and each program hears it once.
     project.ask(&["fs", "mkdir", "/last", "--branch", "b"]);
     assert_eq!(reached.line(), "./ CREATE,ISDIR last");
     unreached.expect("./ CREATE,ISDIR last");

@@ -24,7 +24,7 @@ fn changed() -> Project {
     ])
 }
 
-/// Every path with its kind, permissions and content.
+/// Returns every path with its kind, permissions and content.
 fn tree(root: &Path) -> Vec<String> {
     fn walk(root: &Path, at: &Path, all: &mut Vec<String>) {
         let mut entries: Vec<_> = fs::read_dir(at)
@@ -54,7 +54,7 @@ fn tree(root: &Path) -> Vec<String> {
     all
 }
 
-/// What the changes come to, made by the kernel.
+/// Returns the outcome of the changes when the kernel makes them.
 fn expected() -> Vec<String> {
     let project = changed();
     let said = Said::by(project.command("sh").args(["-c", CHANGES]));
@@ -209,7 +209,7 @@ fn an_interrupted_question_exports() {
     let project = Project::with(&[("f", "old")]);
     let mut terminal = project.on_terminal("run -- sh -c 'echo new > f'");
     terminal.expect("M /f");
-    // What the terminal makes SIGINT of.
+    // The terminal sends SIGINT for this character.
     terminal.say("\x03");
     terminal.expect("exported to");
     assert!(terminal.finish().0.success());

@@ -12,7 +12,7 @@ use crate::program::{Program, can_mount};
 use crate::project::Said;
 use agentfs_testkit::daemon::{DaemonProcess, agentfs, private_directory};
 
-/// `agentfs exec` with a runtime directory of its own, where the library goes.
+/// Returns `agentfs exec` with a runtime directory of its own, into which the library is put.
 fn exec(daemon: &DaemonProcess, words: &[&str]) -> Command {
     let mut command = agentfs(daemon.directory.path());
     command
@@ -171,7 +171,7 @@ impl Mounted {
         Self { daemon, points }
     }
 
-    /// A watcher that is started in this directory.
+    /// Starts a watcher in this directory.
     fn watch(&self, here: &str, options: &[&str], watched: &[&str]) -> Program {
         let mut command = agentfs(self.daemon.directory.path());
         command

@@ -9,7 +9,7 @@ use crate::program::can_mount;
 use crate::project::{Project, Said};
 use crate::waiting;
 
-/// Changes of every kind, those that depend on each other among them.
+/// Changes of every kind, among them some that depend on each other.
 const CHANGES: &str = "printf new > made; printf changed > file; rm gone; mv from to; \
     mkdir dir; printf in > dir/in; ln -s made link; chmod 755 tool; rm -r tree; \
     mv moving moved; printf later >> moved/inner; mv a x; mv b a; mv x b; \
@@ -173,7 +173,7 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     assert!(said.err.contains("parts"), "{}", said.err);
     assert!(said.err.contains("branch delete run-1"), "{}", said.err);
 
-    // The branch is kept; what it has cannot be applied at once, and the way out works.
+    // The branch is kept; its changes cannot be applied at once, and the printed way out works.
     let conflict = project.say(&["branch", "apply", "run-1"]);
     assert!(conflict.out.contains("conflict /big\n"), "{conflict:?}");
     let forced = project.say(&["branch", "apply", "run-1", "--force"]);

@@ -1,4 +1,4 @@
-//! docs/GUIDE.md: every command in it is run, and prints what the guide shows.
+//! Runs every command in docs/GUIDE.md, and checks that it prints what the guide shows.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
@@ -13,23 +13,23 @@ const GUIDE: &str = include_str!("../../../docs/GUIDE.md");
 /// The home directory of the guide's reader.
 const HOME: &str = "/home/me";
 
-/// What the reader does.
+/// An action of the reader.
 #[derive(Debug, PartialEq)]
 enum Action {
-    /// Types a command into the terminal with this prompt.
+    /// The reader types a command into the terminal with this prompt.
     Type { terminal: String, command: String },
-    /// Presses Ctrl-C where a command is running.
+    /// The reader presses Ctrl-C where a command is running.
     Interrupt,
-    /// Looks at what is running.
+    /// The reader looks at what is running.
     Look,
 }
 
-/// An action and what is seen then.
+/// An action, and what the reader sees then.
 #[derive(Debug, PartialEq)]
 struct Step {
     action: Action,
     expected: Vec<String>,
-    /// Whether the command goes on when it has printed this.
+    /// Whether the command goes on after it has printed this.
     goes_on: bool,
 }
 
@@ -46,7 +46,8 @@ impl Terminal {
         let home = project.beside("home");
         let programs = Path::new(env!("CARGO_BIN_EXE_agentfs")).parent().unwrap();
         let path = std::env::var("PATH").unwrap();
-        // Whoever runs the tests in the background has SIGINT ignored, which no shell can undo.
+        // A background job has SIGINT ignored, which no shell can undo, and the tests may run in
+        // one.
         let mut command = project.command("env");
         command
             .args(["--default-signal=INT", "bash"])
@@ -65,7 +66,7 @@ impl Terminal {
         }
     }
 
-    /// The line that follows the output of the last command.
+    /// Returns the line that follows the output of the last command.
     fn end(&self) -> String {
         format!("--- end of command {} ---", self.typed)
     }
@@ -106,7 +107,7 @@ impl Terminal {
     }
 }
 
-/// A test that fails leaves no watcher behind.
+/// Ends the shell, so that a test that fails leaves no watcher behind.
 impl Drop for Terminal {
     fn drop(&mut self) {
         // The shell may have ended.
@@ -114,7 +115,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Whether the line is the expected one, in which `...` stands for anything.
+/// Returns whether the line is the expected one, in which `...` stands for anything.
 fn matches(expected: &str, line: &str) -> bool {
     let (first, others) = expected.split_once("...").unwrap_or((expected, ""));
     let Some(mut rest) = line.strip_prefix(first) else {

@@ -41,7 +41,7 @@ impl Daemon {
     }
 }
 
-/// A project with a branch `b` whose changes are kept.
+/// Creates a project with a branch `b` whose changes are kept.
 fn kept() -> Project {
     let project = Project::with(&[("f", "old")]);
     let said = project.run(&["--branch", "b", "--keep"], "echo new > f; echo made > g");
@@ -53,7 +53,7 @@ fn changes(project: &Project) -> PathBuf {
     project.beside("home/.local/state/agentfs/changes/project")
 }
 
-/// The only export of a branch.
+/// Returns the only export of a branch.
 #[track_caller]
 fn export_of(project: &Project, branch: &str) -> PathBuf {
     let log = fs::read_to_string(project.own_socket().with_extension("log"));
@@ -80,7 +80,8 @@ fn assert_applies(project: &Project, export: &Path) {
     assert_eq!(project.read("g"), "made\n");
 }
 
-/// Types what was printed after some words, from a directory that has nothing to do with it.
+/// Types the command that was printed after some words, in a directory that has nothing to do with
+/// the project.
 #[track_caller]
 fn type_printed(project: &Project, text: &str, words: &str) -> Said {
     let mut lines = text.lines();
@@ -162,7 +163,7 @@ fn shutdown_is_refused_when_nothing_can_be_exported() {
     let said = project.say(&["shutdown"]);
     assert_eq!(said.status, Some(1), "{said:?}");
     assert!(said.err.contains("shutdown --discard"), "{}", said.err);
-    // It goes on, and its branches can be changed.
+    // The daemon goes on, and its branches can be changed.
     project.ask(&["fs", "touch", "/h", "--branch", "b"]);
     let diff = project.ask(&["branch", "diff", "b"]);
     assert_eq!(diff, "A /h\nM /f\n");
@@ -234,7 +235,8 @@ fn a_daemon_whose_runtime_directory_is_removed_makes_it_again() {
     fs::remove_file(&installed).unwrap();
     waiting::appears(&runtime, &installed);
 
-    // It may find something new in it in between; what counts is that the daemon is there again.
+    // The removal may fail, because the daemon creates entries in the directory meanwhile; what
+    // counts is that the socket is there again.
     drop(fs::remove_dir_all(&runtime));
     waiting::appears(&project.beside("runtime"), &socket);
     assert_eq!(Daemon::of(&project).0, daemon.0);
@@ -245,7 +247,7 @@ fn a_daemon_whose_runtime_directory_is_removed_makes_it_again() {
         0o700
     );
 
-    // As systemd removes all of it when a user has logged out, and makes it again later.
+    // systemd removes all of the directory when a user has logged out, and makes it again later.
     fs::rename(project.beside("runtime"), project.beside("gone")).unwrap();
     fs::remove_dir_all(project.beside("gone")).unwrap();
     waiting::appears(project.directory(), &socket);
@@ -263,7 +265,7 @@ fn while_a_daemon_cannot_be_reached_no_second_one_takes_its_project() {
     run.expect("done");
     let daemon = Daemon::of(&project);
     let runtime = project.beside("runtime");
-    // Nothing can be made there any more.
+    // Nothing can be created in the directory any more.
     fs::rename(&runtime, project.beside("gone")).unwrap();
     fs::write(&runtime, "in the way").unwrap();
     fs::remove_dir_all(project.beside("gone")).unwrap();
@@ -279,7 +281,7 @@ fn while_a_daemon_cannot_be_reached_no_second_one_takes_its_project() {
     let way_out = format!("kill {}", daemon.0.as_raw_nonzero());
     assert!(said.err.contains(&way_out), "{}", said.err);
 
-    // When it is possible again, it can be reached again.
+    // When the directory can be created again, the daemon can be reached again.
     fs::remove_file(&runtime).unwrap();
     fs::create_dir(&runtime).unwrap();
     waiting::appears(&runtime, &project.own_socket());
@@ -321,7 +323,7 @@ fn a_daemon_ends_at_once_while_somebody_waits_for_the_end_of_a_mount() {
         timeout_ms: u32::MAX,
     };
     client.send(wait.into(), soon()).unwrap();
-    // Requests of another session are answered after it began.
+    // When a request of another session is answered, the wait has begun.
     let daemon = Daemon::of(&project);
     daemon.end();
     run.end_input();
@@ -334,7 +336,7 @@ fn what_is_written_after_the_export_is_refused_and_not_lost_in_silence() {
         return;
     }
     let project = Project::with(&[("f", "old")]);
-    // It writes on until it is refused, and tells what was accepted.
+    // The program writes until it is refused, and reports what was accepted.
     let script = "echo begun > h; echo done; i=1; \
                   while echo $i > g && echo $i >> h; do i=$((i+1)); done 2>/dev/null; echo last $i";
     let mut run: Program = project.start(&["--keep"], script);

@@ -52,7 +52,7 @@ fn of_two_runs_that_end_together_one_is_applied_and_the_other_kept() {
     }
 }
 
-/// Every object of both commits is there, whoever comes second.
+/// Every object of both commits is there, whichever branch is applied second.
 #[test]
 fn what_two_agents_committed_with_git_is_all_there_when_both_are_applied() {
     if !can_mount() {
@@ -74,7 +74,7 @@ fn what_two_agents_committed_with_git_is_all_there_when_both_are_applied() {
     git(&["commit", "-qm", "base"]);
     let mut commits = Vec::new();
     for agent in ["one", "two"] {
-        // Enough objects that both make many of the same directories.
+        // There are enough objects that both branches make many of the same directories.
         let script = format!(
             "for n in $(seq 150); do echo {agent} $n > {agent}-$n; done; \
              git add . && git commit -qm {agent} && git rev-parse HEAD"
@@ -89,7 +89,7 @@ fn what_two_agents_committed_with_git_is_all_there_when_both_are_applied() {
     let checked = git(&["fsck", "--full", "--connectivity-only", "--dangling"]);
     assert!(!checked.contains("missing"), "{checked}");
     for (commit, agent) in commits.iter().zip(["one", "two"]) {
-        // Walks everything that the commit leads to.
+        // git walks everything that the commit leads to.
         git(&["rev-list", "--objects", "--quiet", commit]);
         git(&["cat-file", "-p", &format!("{commit}:{agent}-150")]);
         assert!(project.has(&format!("{agent}-150")));
@@ -150,7 +150,7 @@ fn an_export_removes_nothing_that_its_branch_never_saw() {
     assert!(!project.has("anew/old"), "{applied:?}");
 }
 
-/// A small filesystem over a directory, for root.
+/// A small filesystem over a directory, which root mounts.
 struct Small<'a>(&'a Path);
 
 impl Drop for Small<'_> {
@@ -168,7 +168,7 @@ fn what_does_not_fit_into_the_project_is_exported() {
     let path = project.path();
     let size = Some(c"size=1m");
     let Ok(()) = mount("agentfs-test", &path, "tmpfs", MountFlags::empty(), size) else {
-        // Only root may; fscore's tests say so.
+        // Only root may mount it; fscore's tests report when they leave this out.
         return;
     };
     let small = Small(&path);

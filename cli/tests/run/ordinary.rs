@@ -8,7 +8,7 @@ use crate::demo::{nothing_is_left, shows_a_watcher, shows_both_branches};
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
-/// nobody, as Debian numbers it.
+/// The user nobody, by the number that Debian gives it.
 const USER: u32 = 65_534;
 
 /// Becomes the user, with a `/dev/fuse` that has the permissions `$MODE`, whatever it is here.
@@ -29,7 +29,7 @@ fn project() -> Option<Project> {
     }
     let private = fs::Permissions::from_mode(0o700);
     fs::set_permissions(project.beside("runtime"), private).unwrap();
-    // Of a group that the user's own namespace does not know.
+    // The group is one that the user's own namespace does not know.
     chown(project.beside("project/f"), Some(USER), Some(0)).unwrap();
     Some(project)
 }

@@ -1,4 +1,4 @@
-//! Makes a project with everything that a user has around it.
+//! Makes a project with everything around it that a user has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(crate) struct Project {
     directory: TempDir,
 }
 
-/// What a command said, and its status.
+/// The output of a command, and its status.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) status: Option<i32>,
@@ -35,7 +35,7 @@ impl Said {
         Self { status, out, err }
     }
 
-    /// The directory in which changes were kept.
+    /// Returns the directory in which changes were kept.
     #[track_caller]
     pub(crate) fn exported(&self) -> PathBuf {
         let mut lines = self.err.lines();
@@ -45,7 +45,7 @@ impl Said {
 }
 
 impl Said {
-    /// The commands that the errors name, each at the end of a line.
+    /// Returns the commands that the errors name, each at the end of a line.
     pub(crate) fn hints(&self) -> Vec<String> {
         let lines = self.err.lines();
         let hints =
@@ -54,11 +54,11 @@ impl Said {
     }
 }
 
-/// A daemon does not end by itself while a branch has changes.
+/// Ends the daemons, because a daemon does not end by itself while a branch has changes.
 impl Drop for Project {
     fn drop(&mut self) {
         for daemon in self.daemons() {
-            // It may just have ended.
+            // The daemon may just have ended.
             kill_process(daemon, Signal::TERM).unwrap_or(());
         }
     }
@@ -73,7 +73,7 @@ impl Project {
         Self { directory }
     }
 
-    /// With these files, path and content.
+    /// Creates a project with these files, given as path and content.
     pub(crate) fn with(files: &[(&str, &str)]) -> Self {
         let project = Self::new();
         for (name, content) in files {
@@ -105,12 +105,12 @@ impl Project {
         self.path().join(name).symlink_metadata().is_ok()
     }
 
-    /// `agentfs` in the project.
+    /// Returns `agentfs` in the project.
     pub(crate) fn agentfs(&self) -> Command {
         self.command(env!("CARGO_BIN_EXE_agentfs"))
     }
 
-    /// A program in the project, with what a user of it has in the environment.
+    /// Returns a program in the project, with what its user has in the environment.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
@@ -129,7 +129,7 @@ impl Project {
         Said::by(self.agentfs().current_dir(directory).args(words))
     }
 
-    /// As [`say_in`](Self::say_in), and it must succeed.
+    /// Runs `agentfs` as [`say_in`](Self::say_in) does; the command must succeed.
     #[track_caller]
     pub(crate) fn ask_in(&self, directory: &Path, words: &[&str]) -> String {
         let said = self.say_in(directory, words);
@@ -137,7 +137,7 @@ impl Project {
         said.out
     }
 
-    /// What a user types who copies a hint.
+    /// Runs a line that a user has copied from a hint.
     #[track_caller]
     pub(crate) fn type_in(&self, directory: &Path, line: &str) -> String {
         let programs = Path::new(env!("CARGO_BIN_EXE_agentfs")).parent().unwrap();
@@ -152,7 +152,7 @@ impl Project {
         said.out
     }
 
-    /// A further directory beside the project.
+    /// Makes a further directory beside the project.
     pub(crate) fn another(&self, name: &str) -> PathBuf {
         let path = self.beside(name);
         fs::create_dir_all(&path).unwrap();
@@ -172,10 +172,11 @@ impl Project {
         said.out
     }
 
-    /// `agentfs` with arguments as a shell reads them, on a terminal that script(1) makes.
+    /// Starts `agentfs`, with arguments as a shell reads them, on a terminal that script(1) makes.
     ///
-    /// No shell stays between the two: it would die of the SIGINT that the command gets over. And whoever
-    /// runs the tests in the background has SIGINT ignored, which the command must not inherit.
+    /// No shell stays between the two: a shell would die of the SIGINT that the command survives.
+    /// The tests may run in the background, where SIGINT is ignored, and the command must not
+    /// inherit that.
     pub(crate) fn on_terminal(&self, arguments: &str) -> Program {
         let agentfs = env!("CARGO_BIN_EXE_agentfs");
         let line = format!("exec env --default-signal=INT {agentfs} {arguments}");
@@ -187,7 +188,7 @@ impl Project {
         )
     }
 
-    /// Starts a script in a branch of its own. It says `ready` when it is there.
+    /// Starts a script in a branch of its own, and waits until the script runs.
     pub(crate) fn start(&self, options: &[&str], script: &str) -> Program {
         let mut command = self.agentfs();
         let script = format!("echo ready; {script}");
@@ -210,7 +211,7 @@ impl Project {
         Said::by(&mut command)
     }
 
-    /// Waits until nobody is in a branch any more.
+    /// Waits until no program is in a branch any more.
     pub(crate) fn wait_unmounted(&self, branch: &str) {
         for socket in self.sockets() {
             let mut client = connect(&socket);
@@ -225,7 +226,7 @@ impl Project {
         }
     }
 
-    /// The sockets of the daemons that listen in the runtime directory.
+    /// Returns the sockets of the daemons that listen in the runtime directory.
     pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.runtime()).into_iter().flatten().flatten();
         let sockets = entries.map(|it| it.path());
@@ -235,7 +236,7 @@ impl Project {
             .collect()
     }
 
-    /// Where the daemon that a run starts listens.
+    /// Returns the socket of the daemon that a run starts.
     pub(crate) fn own_socket(&self) -> PathBuf {
         use std::os::unix::fs::MetadataExt as _;
         let path = self.path().canonicalize().unwrap();
@@ -244,7 +245,7 @@ impl Project {
         agentfs_proto::socket::project_path(&default, &path, found.dev(), found.ino())
     }
 
-    /// The socket of the only daemon.
+    /// Returns the socket of the only daemon.
     #[track_caller]
     pub(crate) fn socket(&self) -> PathBuf {
         let mut sockets = self.sockets();
@@ -252,7 +253,7 @@ impl Project {
         sockets.remove(0)
     }
 
-    /// The daemons over this project, and over others with the same runtime directory.
+    /// Returns the daemons over this project, and over others with the same runtime directory.
     fn daemons(&self) -> Vec<Pid> {
         let sockets = self.sockets().into_iter();
         sockets

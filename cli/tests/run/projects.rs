@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
-/// A project with the run `run-1`, which made `a`, and beside it another one whose `run-1` made `b`.
+/// Creates a project with the run `run-1`, which made `a`, and beside it another one whose `run-1`
+/// made `b`.
 fn two() -> (Project, PathBuf) {
     let project = Project::new();
     let other = project.another("other");
@@ -19,7 +20,7 @@ fn two() -> (Project, PathBuf) {
     (project, other)
 }
 
-/// A daemon over a directory at the default socket, as a service.
+/// Starts a daemon over a directory at the default socket, as a service does.
 fn serve(project: &Project, lower: &Path) -> Program {
     let mut command = project.agentfs();
     command.args(["daemon", "--lower"]).arg(lower);
@@ -263,11 +264,11 @@ fn every_hint_at_the_end_of_a_run_works_as_it_is_printed() {
         fs::remove_file(other.join("new")).unwrap();
         let branches = project.ask_in(&other, &["branch", "list"]);
         assert!(!branches.contains("new"), "{branches}");
-        let told = said
+        let hint = said
             .hints()
             .into_iter()
             .find(|it| it.contains("diff run-1"));
-        assert_eq!(project.type_in(&from, &told.unwrap()), "A /b\n");
+        assert_eq!(project.type_in(&from, &hint.unwrap()), "A /b\n");
     }
     assert_untouched(&project);
 }

@@ -1,4 +1,5 @@
-//! Checks commands when the project's directory is another one than the daemon has.
+//! Checks commands when another directory than the one that the daemon has is at the project's
+//! path.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use crate::program::can_mount;
 use crate::project::{Project, Said};
 
-/// A project with a file and with kept work.
+/// Creates a project with a file and with kept work.
 fn kept() -> Project {
     let project = Project::with(&[("f", "old\n")]);
     let said = project.run(&["--keep"], "echo kept > made");
@@ -14,14 +15,14 @@ fn kept() -> Project {
     project
 }
 
-/// Another directory in its place, as after a new clone.
+/// Puts another directory in the project's place, as after a new clone.
 fn replace(project: &Project) {
     fs::rename(project.path(), project.beside("moved")).unwrap();
     fs::create_dir(project.path()).unwrap();
     project.write("f", "new\n");
 }
 
-/// The commands that are printed for the work of before.
+/// Returns the commands that are printed for the earlier work.
 #[track_caller]
 fn hints_of_before(said: &Said, project: &Path) -> Vec<String> {
     let before = format!("that was at {} before", project.display());
@@ -147,7 +148,7 @@ fn a_moved_project_has_its_branches_where_it_is_now() {
     }
 }
 
-/// What `branch export` says how the changes are applied.
+/// Returns the command by which, as `branch export` says, the changes are applied.
 #[track_caller]
 fn hint_of_export(said: &str) -> String {
     let hint = said.split_once("to apply the changes: ").unwrap().1;
@@ -247,7 +248,7 @@ fn a_filesystem_that_is_mounted_over_the_project_is_another_project() {
     for hint in hints_of_before(&said, &path) {
         project.type_in(&path, &hint);
     }
-    // The daemon over it keeps it busy until it ends.
+    // The daemon over the filesystem keeps it busy until the daemon ends.
     let status = project.ask(&["status"]);
     assert!(
         status.contains(&format!("over {}\n", path.display())),

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::program::can_mount;
 use crate::project::{Project, Said};
 
-/// Where the command is, and what is the root of its project.
+/// The directory in which the command runs, and the root of its project.
 const WHERE: &str = "pwd; echo made > made";
 
 #[track_caller]

@@ -171,7 +171,7 @@ fn what_a_killed_run_changed_can_be_continued() {
     run.signal(Signal::KILL);
     run.end_input();
     run.finish();
-    // The command may go on: it has its branch.
+    // The command may go on, because it has its branch.
     let command = Pid::from_raw(command).unwrap();
     if let Err(error) = kill_process(command, Signal::KILL) {
         assert_eq!(error, rustix::io::Errno::SRCH, "it ended already");

@@ -8,7 +8,7 @@ use crate::program::{Program, can_mount};
 use crate::project::Project;
 use agentfs_testkit::child::PATIENCE;
 
-/// `agentfs run` of a script on a terminal.
+/// Starts `agentfs run` of a script on a terminal.
 fn run(project: &Project, options: &str, script: &str) -> Program {
     project.write("script", script);
     project.on_terminal(&format!("run {options} -- sh ./script"))
@@ -42,7 +42,7 @@ fn what_a_terminal_interrupts_is_the_command_and_nothing_is_lost() {
                   while :; do read -r line; done";
     let mut terminal = run(&project, "--keep", script);
     terminal.expect("waiting");
-    // What the terminal makes SIGINT of.
+    // The terminal sends SIGINT for this character.
     terminal.say("\x03");
     terminal.expect("interrupted");
     terminal.expect("A /f");

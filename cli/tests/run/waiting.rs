@@ -10,7 +10,7 @@ use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 
 use agentfs_testkit::child::PATIENCE;
 
-/// Waits until a directory has an entry for which `wanted` holds; gives its path.
+/// Waits until a directory has an entry for which `wanted` holds, and returns its path.
 #[track_caller]
 pub(crate) fn entry(directory: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf {
     until(directory, || {
@@ -20,7 +20,7 @@ pub(crate) fn entry(directory: &Path, wanted: impl Fn(&str) -> bool) -> PathBuf 
     })
 }
 
-/// Waits until a path is there, with those above it below `root`, which is there.
+/// Waits until a path exists, with the directories above it below `root`, which exists already.
 #[track_caller]
 pub(crate) fn appears(root: &Path, path: &Path) {
     let mut directory = root.to_owned();
@@ -41,7 +41,7 @@ pub(crate) fn no_entry(directory: &Path, unwanted: impl Fn(&str) -> bool) {
     });
 }
 
-/// Looks whenever something happens in a directory.
+/// Calls `look` at once, and whenever something happens in a directory.
 #[track_caller]
 fn until<T>(directory: &Path, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -11,14 +11,15 @@ use crate::project::Project;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::connect;
 
-/// Changes that come faster than a program reads.
+/// The number of changes, which come faster than a program reads.
 const BURST: u32 = 100_000;
 
-/// Prints each change of the directory it is in, and at the first makes known that it watches.
+/// Runs inotifywait, which says at first that it watches, and then prints each change of the
+/// directory it is in.
 const INOTIFYWAIT: &str = "exec inotifywait -m -r --format '%w%f %e' \
     -e create -e modify -e close_write -e delete -e move -e attrib .";
 
-/// As a program in another language does: by ctypes, with a blocking read.
+/// Watches as a program in another language does: by ctypes, with a blocking read.
 const PYTHON: &str = "exec python3 -u -c '
 import ctypes, os, struct
 libc = ctypes.CDLL(None)
@@ -40,7 +41,7 @@ fn watched(project: &Project) -> Program {
     program
 }
 
-/// The lines up to the one about `end`.
+/// Returns the lines up to the one about `end`.
 #[track_caller]
 fn lines_until(program: &Program, end: &str) -> Vec<String> {
     let mut lines = Vec::new();
@@ -252,7 +253,7 @@ fn a_build_runs_again_when_a_source_is_changed_from_outside() {
         ("main.c", main),
         ("Makefile", "program: main.o part.o\n\t$(CC) -o $@ $^\n"),
     ]);
-    // -a: entr would leave out what comes soon after a build.
+    // The option -a is needed because entr would leave out what comes soon after a build.
     let script = "ls *.c Makefile >sources
         exec entr -a -n sh -c 'make CC=gcc && ./program' <sources";
     let program = project.start(&["--branch", "b", "--discard"], script);

@@ -1,5 +1,5 @@
-//! Programs that have nothing to do with AgentFS do on a mount, with the library and a daemon, what they do
-//! in a directory without either.
+//! Tests that programs that have nothing to do with AgentFS do on a mount, with the library and a
+//! daemon, what they do in a directory without either.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use agentfs_testkit::shim::{library, scratch};
 
 use crate::mounted::Mounted;
 
-/// Shell commands, each in a directory of its own.
+/// The shell commands, each of which runs in a directory of its own.
 const COMMANDS: [(&str, &str); 6] = [
     (
         "bash",

@@ -1,4 +1,4 @@
-//! Each change once, whichever way it is made, and none missed.
+//! Tests that each change is heard once, whichever way it is made, and that none is missed.
 
 use agentfs_testkit::shim::Script;
 
@@ -51,7 +51,7 @@ fn no_change_after_the_call_returned_goes_unheard() {
     for round in 0..50 {
         for name in names {
             let wd = script.add(fd, IN_CREATE_DELETE | 4, &point.join(name));
-            // At once: nothing but the return of the call is in between.
+            // The change follows at once: nothing but the return of the call is in between.
             mounted.apply(&Change::Chmod(name));
             assert_eq!(
                 script.ask(format!("read {fd} 4096")),

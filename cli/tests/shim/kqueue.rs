@@ -1,4 +1,4 @@
-//! A program with kqueues on a mount. What is "the kernel's" here is the user-space kqueue.
+//! Tests a program with kqueues on a mount. What is "the kernel's" here is the user-space kqueue.
 
 use std::path::Path;
 use std::time::Instant;
@@ -23,14 +23,14 @@ const ATTRIB: u32 = 0x08;
 const LINK: u32 = 0x10;
 const RENAME: u32 = 0x20;
 
-/// Says that a call is to have this change.
+/// Adds a change to the next call.
 fn change(script: &mut Script, ident: i64, filter: i32, flags: u16, fflags: u32, data: u64) {
     script.number(format!(
         "change {ident:x} {filter} {flags:x} {fflags:x} {data:x}"
     ));
 }
 
-/// A queue of the program.
+/// Opens a queue in the program.
 fn queue(script: &mut Script) -> i32 {
     script.number("kqueue")
 }
@@ -43,12 +43,12 @@ fn watch(script: &mut Script, kq: i32, path: &Path, flags: u16) -> i32 {
     fd
 }
 
-/// The event of a knote of [`watch`].
+/// Returns the event of a knote of [`watch`].
 fn event(fd: i32, flags: u16, fflags: u32) -> String {
     format!("{VNODE}:{fd:x}:{:x}:{fflags:x}:0:0", ADD | flags)
 }
 
-/// What is ready now.
+/// Returns what is ready now.
 fn ready(script: &mut Script, kq: i32) -> String {
     script.ask(format!("call {kq} 64 0"))
 }
@@ -60,7 +60,8 @@ pub(crate) fn sleep(script: &mut Script, kq: i32, room: u32) {
     until_asleep(script, |call, _| call != read);
 }
 
-/// Waits until the program sleeps in a system call, by its number and its first argument.
+/// Waits until the program sleeps in a system call that `is_it` recognizes by its number and its
+/// first argument.
 pub(crate) fn until_asleep(script: &Script, is_it: impl Fn(&str, &str) -> bool) {
     let path = format!("/proc/{}/syscall", script.id());
     let until = Instant::now() + PATIENCE;
@@ -76,7 +77,7 @@ pub(crate) fn until_asleep(script: &Script, is_it: impl Fn(&str, &str) -> bool) 
     }
 }
 
-/// A change, and what the file and its directory are told by it, in order.
+/// A change, and the bits that the file and its directory get for it, in order.
 type Case<'a> = (&'a str, &'a dyn Fn(&mut Mounted), Vec<String>);
 
 #[test]
@@ -177,7 +178,7 @@ fn changes_before_a_call_are_one_event_for_each_knote() {
         event(level, 0, bits),
     ];
     assert_eq!(ready(&mut script, kq), expected.join(" "));
-    // Without EV_CLEAR it stays.
+    // Without EV_CLEAR the event stays.
     assert_eq!(ready(&mut script, kq), event(level, 0, bits));
     assert_eq!(script.ask(format!("poll {kq}")), "1");
     assert_eq!(ready(&mut script, kq), event(level, 0, bits));
@@ -190,7 +191,7 @@ fn changes_before_a_call_are_one_event_for_each_knote() {
     mounted.end();
 }
 
-/// A timer, a signal, a socket and an own EVFILT_USER knote, with or without the library.
+/// Checks a timer, a signal, a socket and an own EVFILT_USER knote, with or without the library.
 fn others(
     script: &mut Script,
     watched: &dyn Fn(&mut Script, i32),
@@ -211,7 +212,7 @@ fn others(
         script.number(format!("send {}", socket + 1));
         change(script, 123, USER, 0, TRIGGER, 0);
         assert_eq!(script.ask(format!("call {kq} 0")), "nothing");
-        // The timer fires once, and when it likes.
+        // The timer fires once, at any time.
         let wanted = if round == 0 { 4 } else { 3 };
         let mut found = 0;
         while found < wanted {

@@ -1,4 +1,4 @@
-//! What unmodified programs hear on a mounted branch, under the preloaded library.
+//! Tests what unmodified programs hear on a mounted branch, under the preloaded library.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

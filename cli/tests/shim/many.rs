@@ -1,4 +1,4 @@
-//! Many watches, queues and programs, and programs that are killed in whatever they do.
+//! Tests many watches, queues and programs, and programs that are killed in whatever they do.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +29,7 @@ fn stage() -> Option<Stage> {
     if !can_mount() {
         return None;
     }
-    // Its descriptors are counted, and to look for programs without the library takes some.
+    // The daemon's descriptors are counted, and a look for programs without the library opens some.
     let daemon = DaemonProcess::start_in(private_directory(), &["--echo", "never"]);
     let point = TempDir::new().unwrap();
     let output = daemon.run(&["mount", "main", point.path().to_str().unwrap()]);
@@ -49,7 +49,7 @@ fn mkdir(client: &mut Client, path: &str) {
         .unwrap();
 }
 
-/// A change that a watch of the object hears once.
+/// Makes a change that a watch of the object hears once.
 fn touch(client: &mut Client, path: &str) {
     let path = path.into();
     client
@@ -57,14 +57,14 @@ fn touch(client: &mut Client, path: &str) {
         .unwrap();
 }
 
-/// A number of the daemon's status.
+/// Returns a number of the daemon's status.
 fn counter(client: &mut Client, name: &str) -> u64 {
     let report = client.call(Status { after: 0 }, soon()).unwrap();
     let counter = report.counters.iter().find(|it| it.name == name);
     counter.unwrap().value
 }
 
-/// Waits until the daemon has no session but this one and no watch.
+/// Waits until the daemon has no session but this one, and no watch.
 fn wait_until_alone(client: &mut Client) {
     let is_alone = |client: &mut Client| {
         let report = client.call(Status { after: 0 }, soon()).unwrap();
@@ -166,7 +166,7 @@ fn fifty_inotify_instances_of_one_process_hear_a_change_once_each() {
     let before = descriptors(&mut stage);
     let mut script = Script::start(&stage.daemon.socket());
     let path = stage.point.path().join("d");
-    // A user has 128 (fs.inotify.max_user_instances).
+    // A user may have 128 instances (fs.inotify.max_user_instances).
     let many = format!("many 50 {IN_ATTRIB:x} {}", path.display());
     assert_eq!(script.ask(many), "50");
     for _ in 0..3 {
@@ -178,7 +178,7 @@ fn fifty_inotify_instances_of_one_process_hear_a_change_once_each() {
     assert_eq!(descriptors(&mut stage), before);
 }
 
-/// Ends what waits for it, also when the test fails.
+/// Ends the threads that wait for the flag, also when the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -187,7 +187,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Makes changes until it is told to stop, and counts them.
+/// Makes changes until `is_over` is set, and counts them.
 fn act(client: &mut Client, made: &AtomicU64, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Relaxed) {
         touch(client, "/d");
@@ -247,14 +247,14 @@ fn programs_killed_in_whatever_they_do_leave_nothing_behind() {
             while made.load(Ordering::Relaxed) < until {
                 std::thread::yield_now();
             }
-            // Killed.
+            // The process was killed.
             drop(script);
         }
         drop(over);
     });
     drop(actor);
     assert_eq!(descriptors(&mut stage), before);
-    // Whoever comes next is served.
+    // The daemon serves whoever comes next.
     let mut script = Script::start(&socket);
     let fd = script.init(0);
     script.add(fd, IN_ATTRIB, &path);
@@ -264,7 +264,7 @@ fn programs_killed_in_whatever_they_do_leave_nothing_behind() {
     script.end();
 }
 
-/// Brings a program into a state.
+/// A function that starts a program and brings it into a state.
 type Reach = fn(&mut Stage) -> Script;
 
 const STATES: [(&str, Reach); 8] = [
@@ -358,7 +358,7 @@ fn a_program_killed_in_any_state_leaves_nothing_behind() {
     for (state, reach) in STATES {
         let script = reach(&mut stage);
         assert!(counter(&mut stage.client, "node_watches") > 0, "{state}");
-        // Killed.
+        // The process was killed.
         drop(script);
         assert_eq!(descriptors(&mut stage), before, "{state}");
         assert_eq!(counter(&mut stage.client, "spilled_bytes"), 0, "{state}");

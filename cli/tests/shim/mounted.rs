@@ -34,7 +34,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    /// `None` when mounting is left out.
+    /// Starts a daemon with a mount; returns `None` when mounting is left out.
     pub(crate) fn new() -> Option<Self> {
         if !can_mount() {
             return None;
@@ -45,7 +45,8 @@ impl Mounted {
             .tempdir()
             .unwrap();
         let mut config = Config::new(directory.path().join("control.sock"));
-        // The mount is not one of the daemon's own, and descriptors of this process are counted.
+        // There is no echo: the mount is not one of the daemon's own, and the tests count the
+        // descriptors of this process.
         config.echo = EchoMode::Never;
         let daemon = Daemon::start(config).unwrap();
         let mounts = Mounts::new(daemon.core()).unwrap();
@@ -80,7 +81,7 @@ impl Mounted {
         self.try_ask(op).expect("the operation is possible")
     }
 
-    /// `None` when the daemon refuses.
+    /// Sends an operation; returns `None` when the daemon refuses it.
     fn try_ask(&mut self, op: FsOp) -> Option<FsReply> {
         let request = FsRequest {
             branch: String::new(),
@@ -98,8 +99,8 @@ impl Mounted {
         assert!(self.try_apply("", change), "{change:?}");
     }
 
-    /// Makes a change below `root`, which is empty or ends with a slash, from outside. Whether it could
-    /// be made.
+    /// Makes a change below `root`, which is empty or ends with a slash, from outside. Returns
+    /// whether it could be made.
     pub(crate) fn try_apply(&mut self, root: &str, change: &Change) -> bool {
         let path = |it: &str| format!("/{root}{it}").as_str().into();
         let op = match change {
@@ -155,7 +156,7 @@ impl Mounted {
         true
     }
 
-    /// Writes into a file that is there, from outside and without making it empty first.
+    /// Writes into an existing file from outside, without making the file empty first.
     pub(crate) fn write_at(&mut self, name: &str, offset: u64, data: &str) {
         let open = FsOpen {
             path: format!("/{name}").as_str().into(),
@@ -195,7 +196,7 @@ impl Mounted {
         self.ask(FsOp::Truncate(FsTruncate { path, size }));
     }
 
-    /// The reserved idents of the queues of every other session.
+    /// Returns the reserved idents of the queues of every other session.
     pub(crate) fn reserved_idents(&mut self) -> Vec<u64> {
         let report = self.client.call(Status { after: 0 }, deadline()).unwrap();
         let queues = report.sessions.iter().flat_map(|it| &it.queues);
@@ -207,10 +208,10 @@ impl Mounted {
     }
 }
 
-/// A change that the kernel, too, can make.
+/// A change that the kernel can make as well as the daemon.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
-    /// Opens (and makes or empties), writes, closes.
+    /// Opens the file (and makes or empties it), writes, and closes it.
     Write(&'static str),
     Mkdir(&'static str),
     Rmdir(&'static str),
@@ -223,12 +224,12 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// Makes it as any program does.
+    /// Makes the change as any program does.
     pub(crate) fn apply_below(&self, root: &Path) {
         self.try_below(root).unwrap();
     }
 
-    /// Makes it if it can be made.
+    /// Makes the change if it can be made.
     pub(crate) fn try_below(&self, root: &Path) -> std::io::Result<()> {
         match self {
             Self::Write(name) => std::fs::write(root.join(name), "text"),

@@ -1,5 +1,5 @@
-//! Other people's programs on a mount: what they print of a change is what they print of the same
-//! change on a tmpfs without the library, once, whichever way it is made.
+//! Tests other people's programs on a mount: what they print of a change is what they print of the
+//! same change on a tmpfs without the library, once, whichever way it is made.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,14 +35,14 @@ console.log('ready');
 process.stdin.resume().on('end', () => process.exit());
 ";
 
-/// A program that watches a directory and says when it does.
+/// A program that watches a directory and says when it has begun.
 struct Watcher {
     command: &'static dyn Fn(&Path) -> Command,
     ready: &'static str,
 }
 
-/// What is done, each by one way or the other. Nothing is done in a directory that is new: whether a
-/// program watches it already depends on how fast it is.
+/// The steps, each of which is made by one way or the other. Nothing is done in a new directory:
+/// whether a program watches it already depends on how fast the program is.
 const STEPS: [&[Change]; 8] = [
     &[Change::Write("d/f")],
     &[Change::Rename("d/f", "d/g"), Change::Chmod("d/g")],
@@ -54,7 +54,8 @@ const STEPS: [&[Change]; 8] = [
     &[Change::Rmdir("d"), Change::Mkdir("d")],
 ];
 
-/// Made after each step, so that it is known when everything before it was told. One event each.
+/// The changes that are made after the steps. Each causes one event, which shows that everything
+/// before it was reported.
 const MARKS: [Change; 8] = [
     Change::Symlink("mark0"),
     Change::Symlink("mark1"),
@@ -66,7 +67,7 @@ const MARKS: [Change; 8] = [
     Change::Symlink("mark7"),
 ];
 
-/// What the program prints in each step.
+/// Returns what the program prints in each step.
 fn watch(
     script: &Script,
     root: &Path,
@@ -103,7 +104,7 @@ fn prints_the_same_once(watcher: &Watcher) {
         change.apply_below(native.path());
     });
     let point = mounted.point().to_owned();
-    // First everything one way, then in turns.
+    // All changes are made one way, then all the other way, and then in turns.
     let ways: [fn(usize) -> bool; 4] = [|_| true, |_| false, |it| it % 2 == 0, |it| it % 2 != 0];
     for (number, is_outside) in ways.into_iter().enumerate() {
         let mut command = (watcher.command)(&point);
@@ -139,7 +140,7 @@ fn inotifywait() {
         command: &|root| {
             let mut command = Command::new("sh");
             let events = "modify,attrib,close_write,move,move_self,create,delete,delete_self";
-            // "Watches established" is told on the standard error.
+            // "Watches established" is printed on the standard error.
             let script =
                 format!("exec inotifywait -m -r -e {events} --format '%e %w%f' \"$0\" 2>&1");
             command.args(["-c", &script]).arg(root);
@@ -173,7 +174,7 @@ fn python_watchdog() {
     });
 }
 
-/// `examples/notify_watch.rs`, built with this test.
+/// Returns the path of `examples/notify_watch.rs`, built with this test.
 fn notify_watch() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test
@@ -230,7 +231,7 @@ fn tail() {
         written += &format!("{line}\n");
         assert_eq!(script.answer(), line);
     }
-    // Another file takes its place.
+    // Another file takes the file's place.
     let other = TempDir::new_in(mounted.point()).unwrap();
     std::fs::write(other.path().join("log"), "replaced\n").unwrap();
     std::fs::rename(other.path().join("log"), &file).unwrap();

@@ -1,4 +1,4 @@
-//! The daemon is killed and another one starts, while programs wait.
+//! Tests that the daemon is killed and another one starts, while programs wait.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {errors}");
 }
 
-/// A program to which only a mount is AgentFS.
+/// Starts a program for which only the mount belongs to AgentFS.
 fn program(daemon: &DaemonProcess) -> Script {
     Script::start_with(&daemon.socket(), |command| {
         command.env_remove("AGENTFS_ANY_FILESYSTEM");
@@ -29,7 +29,7 @@ fn mount(daemon: &DaemonProcess, point: &Path) {
     succeeds(daemon, &["mount", "main", point.to_str().unwrap()]);
 }
 
-/// Reads until the wanted event came, and says what came with it.
+/// Reads until the wanted event comes, and returns all events up to then.
 fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
     let mut events: Vec<String> = Vec::new();
     while !events.iter().any(|it| it == wanted) {
@@ -39,11 +39,11 @@ fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
     events
 }
 
-/// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
+/// Waits until the kernel reports a changed mount table in which `path` is no mount point.
 fn wait_until_unmounted(path: &Path) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let path = path.to_str().unwrap();
-    // One change since the file was opened is remembered.
+    // The kernel remembers one change since the file was opened.
     let table = std::fs::File::open("/proc/self/mountinfo").unwrap();
     let is_mounted = || {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -80,14 +80,14 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     succeeds(&daemon, &["fs", "mkdir", "/n"]);
     assert_eq!(script.answer(), "1:40000100:0:n");
     let directory = daemon.kill();
-    let mut told = Vec::new();
+    let mut heard = Vec::new();
     for wd in [1, 2] {
         let end = format!("{wd}:8000:0:");
-        if !told.contains(&end) {
-            told.extend(read_until(&mut script, fd, &end));
+        if !heard.contains(&end) {
+            heard.extend(read_until(&mut script, fd, &end));
         }
     }
-    // Without a daemon the kernel goes on.
+    // Without a daemon the kernel's events go on.
     std::fs::create_dir(native.path().join("k")).unwrap();
     assert_eq!(script.ask(format!("read {fd} 4096")), "3:40000100:0:k");
     script.begin(format!("read {fd} 4096"));
@@ -126,7 +126,7 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
         assert_eq!(script.add(fd, 0x300, native.path()), 2);
         fd
     });
-    // The old mount cannot end while this is open.
+    // The old mount cannot end while this file is open.
     let busy = std::fs::File::open(point.path().join("d")).unwrap();
     let directory = daemon.kill();
     wait_until_unmounted(point.path());
@@ -165,13 +165,13 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     assert_eq!(demo.answer(), format!("{}: WRITE LINK", a.display()));
     let directory = daemon.kill();
     assert_eq!(demo.ask("a line"), "stdin: a line");
-    // Its files keep the dead mount.
+    // The program's open files keep the dead mount.
     wait_until_unmounted(point.path());
     let daemon = DaemonProcess::start_in(directory, &[]);
-    let mut told = [demo.answer(), demo.answer()];
-    told.sort();
-    assert_eq!(told, [&a, &b].map(|it| format!("{}: WRITE", it.display())));
-    // What has the old numbers now is nothing that it watches.
+    let mut heard = [demo.answer(), demo.answer()];
+    heard.sort();
+    assert_eq!(heard, [&a, &b].map(|it| format!("{}: WRITE", it.display())));
+    // The files that have the old numbers now are none that the program watches.
     mount(&daemon, point.path());
     succeeds(&daemon, &["fs", "mkdir", "/a"]);
     succeeds(&daemon, &["fs", "mkdir", "/b"]);

@@ -1,4 +1,4 @@
-//! The kernel as the oracle: the same changes on a tmpfs, read by the same program.
+//! The kernel is the oracle: the same changes on a tmpfs, read by the same program.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::mounted::{Change, Mounted};
 
 const NONBLOCK: i32 = 0o4000;
 
-/// What is there before anybody watches.
+/// The objects that exist before anybody watches.
 const BEFORE: [Change; 5] = [
     Change::Mkdir("d"),
     Change::Mkdir("e"),
@@ -19,10 +19,10 @@ const BEFORE: [Change; 5] = [
     Change::Mkdir("d/sub"),
 ];
 
-/// Watches, in this order: wd 1, 2 and so on.
+/// The watches, in the order of their wd: 1, 2 and so on.
 const WATCHED: [&str; 5] = ["d", "d/f", "e", "d/t", "d/sub"];
 
-/// A program that watches everything in `root`.
+/// Starts a program that watches everything in `root`.
 fn watcher(mut script: Script, root: &Path) -> (Script, i32) {
     let fd = script.init(NONBLOCK);
     for (expected, name) in (1..).zip(WATCHED) {
@@ -31,7 +31,7 @@ fn watcher(mut script: Script, root: &Path) -> (Script, i32) {
     (script, fd)
 }
 
-/// Everything that can be read now, with cookies numbered in the order they come.
+/// Returns everything that can be read now, with cookies numbered in the order they come.
 fn heard(script: &mut Script, fd: i32, cookies: &mut Vec<String>) -> Vec<String> {
     let mut events = Vec::new();
     loop {
@@ -42,7 +42,7 @@ fn heard(script: &mut Script, fd: i32, cookies: &mut Vec<String>) -> Vec<String>
     }
 }
 
-/// What one read gets.
+/// Returns what one read gets.
 fn read(script: &mut Script, fd: i32, room: usize, cookies: &mut Vec<String>) -> Vec<String> {
     let answer = script.ask(format!("read {fd} {room}"));
     let numbered = |event: &str| {
@@ -111,12 +111,12 @@ fn changes_from_outside_are_heard_as_the_kernel_would_tell_them() {
     mounted.end();
 }
 
-/// Where something may be. Few names, so that most changes meet something.
+/// The places of objects. There are few names, so that most changes meet something.
 const PATHS: [&str; 12] = [
     "a", "b", "d", "e", "d/a", "d/b", "d/s", "e/a", "e/b", "e/s", "d/s/a", "e/s/a",
 ];
 
-/// What a random sequence begins with.
+/// The objects that a random sequence begins with.
 const RANDOM_BEFORE: [Change; 6] = [
     Change::Mkdir("d"),
     Change::Mkdir("e"),
@@ -134,9 +134,9 @@ const IN_ONESHOT: u32 = 0x8000_0000;
 enum Step {
     Make(Change),
     Watch(&'static str, u32),
-    /// A wd.
+    /// The wd of a watch.
     Unwatch(i32),
-    /// Into a buffer of this length.
+    /// Reads into a buffer of this length.
     Read(usize),
     ReadAll,
 }
@@ -169,7 +169,7 @@ fn random_step(rng: &mut Random) -> Step {
     }
 }
 
-/// A program, where it watches, and the instance that it does with.
+/// A program, the directory it watches, and its inotify instance.
 struct Side {
     script: Script,
     root: std::path::PathBuf,
@@ -178,7 +178,7 @@ struct Side {
 }
 
 impl Side {
-    /// What the program gets, when the step is one of the program's.
+    /// Carries out a step, and returns what the program gets, if the step is one of the program's.
     fn step(&mut self, step: Step) -> Vec<String> {
         let Self {
             script,
@@ -188,14 +188,14 @@ impl Side {
         } = self;
         match step {
             Step::Make(_) => Vec::new(),
-            // A watch that has fired its one shot ends when that is read.
+            // A watch that has fired its one shot ends when that event is read.
             Step::Watch(path, mask) => {
                 let path = root.join(path);
                 let mut events = heard(script, *fd, cookies);
                 events.push(script.ask(format!("add {fd} {mask:x} {}", path.display())));
                 events
             }
-            // The kernel tells the end at once, and the order between kernel and ring is a guess.
+            // The kernel reports the end at once, and the order between kernel and ring is a guess.
             Step::Unwatch(wd) => {
                 let mut events = heard(script, *fd, cookies);
                 events.push(script.ask(format!("rm {fd} {wd}")));
@@ -208,10 +208,10 @@ impl Side {
     }
 }
 
-/// A step, what the kernel's program gets, and what ours does.
+/// A step, what the kernel's program gets, and what ours gets.
 type Difference = (Step, Vec<String>, Vec<String>);
 
-/// Both sides.
+/// The kernel's side and ours.
 struct Pair {
     oracle: Side,
     ours: Side,
@@ -239,7 +239,7 @@ impl Pair {
         })
     }
 
-    /// The first difference, or how many answers there were.
+    /// Returns how many answers there were, or the first difference.
     fn run(&mut self, steps: &[Step]) -> Result<usize, Box<Difference>> {
         self.sequences += 1;
         let top = format!("{}/", self.sequences);

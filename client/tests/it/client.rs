@@ -1,4 +1,4 @@
-//! The client against a peer that the test plays.
+//! Tests the client against a peer that the test plays.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -50,7 +50,7 @@ fn frame_of(request: u64, descriptors: u8, body: impl Into<Reply>) -> Vec<u8> {
     bytes
 }
 
-/// Open descriptors of this process that name `object`.
+/// Returns how many open descriptors of this process name `object`.
 fn count_open(object: &OwnedFd) -> usize {
     let wanted = rustix::fs::fstat(object).unwrap();
     std::fs::read_dir("/proc/self/fd")

@@ -1,4 +1,4 @@
-//! Registering, closing and changing at once: no two locks are taken in both orders.
+//! Tests registering, closing and changing at once: no two locks are taken in both orders.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use agentfs_testkit::daemon::assert_answers;
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;
 
-/// Threads by name, which are waited for with a deadline.
+/// The threads by name, which are waited for with a deadline.
 struct Crew {
     done: Sender<&'static str>,
     finished: Receiver<&'static str>,
@@ -64,7 +64,7 @@ impl Crew {
     /// minute.
     fn wait(&mut self, count: usize) -> Result<(), Vec<&'static str>> {
         for _ in 0..count {
-            // A thread that panics is missed here as well.
+            // A thread that panics sends nothing, so it is missed here as well.
             let Ok(name) = self.finished.recv_timeout(PATIENCE) else {
                 return Err(std::mem::take(&mut self.working));
             };
@@ -82,7 +82,7 @@ impl Crew {
     }
 }
 
-/// A sink that asks the branch, as it may: no lock of the filesystem is held.
+/// A sink that asks the branch, which it may do because no lock of the filesystem is held.
 struct Curious(Branch);
 
 impl EventSink for Curious {

@@ -1,4 +1,4 @@
-//! Changes that the host makes below the branches.
+//! Tests changes that the host makes below the branches.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -36,7 +36,7 @@ impl EventSink for Hearer {
         if envelope.origin == Origin::Lower {
             let line = line(&envelope.change);
             let sender = self.0.lock().unwrap().clone();
-            // The test may have heard enough.
+            // The test may have received enough and gone.
             drop(sender.send((envelope.branch, line)));
         }
     }

@@ -1,4 +1,4 @@
-//! Behaviour of a daemon in the process of the test.
+//! Tests the behaviour of a daemon in the process of the test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod locking;

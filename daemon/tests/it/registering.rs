@@ -1,4 +1,5 @@
-//! Inotify watches that are registered through shared memory, without a request on the socket.
+//! Tests inotify watches that are registered through shared memory, without a request on the
+//! socket.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -346,7 +347,7 @@ fn a_session_that_floods_its_channel_costs_other_branches_nothing() {
         });
         let _ending = Ending(&is_over);
         let mut looks = || counter(&mut client, "registration_looks");
-        // Asking for the status looks for what it shows.
+        // A request for the status examines the watches that it shows.
         let (first, second) = (looks(), looks());
         let changes: u64 = (0..2000).map(|_| use_file(&main)).sum();
         main.mkdir(&Caller::root(), "/made", 0o755).unwrap();
@@ -387,6 +388,6 @@ fn what_a_session_writes_into_its_channel_counts_against_its_frames() {
         assert_answers(&mut program.client);
     }
     assert!(counter(&mut client, "throttled") > 0);
-    // The program is answered, later.
+    // The program gets its answer later.
     assert_answers(&mut program.client);
 }

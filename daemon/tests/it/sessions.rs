@@ -1,4 +1,4 @@
-//! The handshake and the limits of a session.
+//! Tests the handshake and the limits of a session.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -125,7 +125,7 @@ fn a_session_too_many_is_told_so_and_a_place_is_free_again_later() {
                 error.message
             );
         }
-        // The daemon closes at once: our greeting may find the door shut.
+        // The daemon closes at once: our greeting may come too late.
         Err(ConnectError::Handshake(CallError::Closed)) => {}
         other => panic!("{other:?}"),
     }
@@ -177,7 +177,7 @@ fn as_many_frames_as_are_allowed_at_once_wait_for_nothing() {
         ..SessionLimits::default()
     };
     let (daemon, _directory) = daemon_with(limits);
-    // With the handshake and the last question.
+    // The count includes the handshake and the last question.
     let mut client = connect(daemon.socket());
     for _ in 0..18 {
         client.call(Ping { nonce: 7 }, soon()).unwrap();

@@ -1,4 +1,4 @@
-//! Many long requests at once: they wait for their turn, and none is refused.
+//! Tests many long requests at once: they wait for their turn, and none is refused.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -186,7 +186,8 @@ fn a_request_whose_program_has_gone_is_not_carried_out() {
     let mut gone = rig.ask("gone");
     assert_eq!(ahead(&mut gone), 1);
     drop(gone);
-    // It takes no place any more as soon as the daemon has seen that.
+    // The request takes no place any more as soon as the daemon has noticed that its program has
+    // gone.
     let mut client = connect(rig.daemon.socket());
     while sessions(&mut client) > AT_ONCE + 1 {
         assert_answers(&mut client);
@@ -248,18 +249,18 @@ fn a_program_is_told_when_it_waits_long_for_its_turn() {
         snapshot: "before".to_owned(),
         branch: "patient".to_owned(),
     };
-    let mut told = None;
-    let tell = |ahead| {
-        told = Some(ahead);
+    let mut announced = None;
+    let announce = |ahead| {
+        announced = Some(ahead);
         rig.gate.open();
     };
     let moment = std::time::Duration::from_millis(10);
     // The deadline is over long before the turn comes.
     let deadline = Deadline::after(PATIENCE);
     client
-        .call_in_turn(request, deadline, moment, tell)
+        .call_in_turn(request, deadline, moment, announce)
         .unwrap();
-    assert_eq!(told, Some(1));
+    assert_eq!(announced, Some(1));
     assert!(busy.iter_mut().all(is_done));
 }
 

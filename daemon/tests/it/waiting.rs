@@ -1,4 +1,4 @@
-//! Requests that take long, and the sessions that have to wait for them.
+//! Tests requests that take long, and the sessions that have to wait for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -111,7 +111,7 @@ fn an_apply_that_nobody_waits_for_any_more_writes_nothing() {
     write(&mut connect(daemon.socket()), "/g", b"text").unwrap();
     drop(held);
     let main = daemon.core().branch(FsCore::MAIN).unwrap();
-    // Whoever comes next finds everything still to be done.
+    // A new session finds everything still to be done.
     let done = main.apply(agentfs_core::ApplyMode::Refuse).unwrap();
     assert_eq!(done.actions.len(), 2);
 }
@@ -147,7 +147,7 @@ fn a_daemon_that_is_told_to_end_ends_in_the_middle_of_an_apply() {
                 dry_run: false,
                 force: false,
             };
-            // The daemon goes away.
+            // The daemon ends here.
             client.call(request, soon()).unwrap_err();
         });
         let mut other = connect(daemon.socket());
@@ -164,7 +164,7 @@ fn a_daemon_that_is_told_to_end_ends_in_the_middle_of_an_apply() {
         let found = std::fs::read_to_string(lower.path().join(name)).unwrap();
         assert_eq!(found, "text");
     }
-    // The branch holds the rest, and goes on where it was.
+    // The branch holds the rest, and the apply goes on where it was.
     let rest = main.apply(agentfs_core::ApplyMode::DryRun).unwrap();
     assert_eq!(rest.actions.len(), MANY - names.len());
     assert!(rest.conflicts.is_empty());

@@ -52,7 +52,7 @@ pub(crate) fn created(kind: ObjectKind) -> Change {
     }
 }
 
-/// A second name `new` of O in a directory.
+/// Returns the change by which O gets a second name `new` in a directory.
 pub(crate) fn linked(parent: NodeId) -> Change {
     Change::Created {
         node: node(O, FILE, 2, false),
@@ -149,7 +149,7 @@ pub(crate) fn closed(node: NodeRef, write: bool) -> Change {
     }
 }
 
-/// P/n becomes `to`/m.
+/// Returns the change by which P/n becomes `to`/m.
 pub(crate) fn renamed(kind: ObjectKind, to: NodeId, how: RenameHow) -> Change {
     Change::Renamed {
         node: object(kind),
@@ -159,12 +159,12 @@ pub(crate) fn renamed(kind: ObjectKind, to: NodeId, how: RenameHow) -> Change {
     }
 }
 
-/// A rename that replaces an object of this kind, which afterwards has so many names.
+/// Returns a rename that replaces an object of this kind, which afterwards has so many names.
 pub(crate) fn over(kind: ObjectKind, nlink: u32, open: bool) -> RenameHow {
     RenameHow::Replaced(node(T, kind, nlink, open))
 }
 
-/// P/n and `to`/m change places: the two events of an exchange.
+/// Returns the two events of an exchange: P/n and `to`/m change places.
 pub(crate) fn exchanged(kind: ObjectKind, to: NodeId) -> [Change; 2] {
     let other = NodeRef {
         id: T,
@@ -181,7 +181,7 @@ pub(crate) fn exchanged(kind: ObjectKind, to: NodeId) -> [Change; 2] {
     ]
 }
 
-/// The letter of the node that has a role in a change.
+/// Returns the letter of the node that has a role in a change.
 pub(crate) fn letter(change: &Change, role: synth::Role) -> char {
     match synth::nodes(change)[role.index()] {
         Some(P) => 'P',
@@ -192,7 +192,7 @@ pub(crate) fn letter(change: &Change, role: synth::Role) -> char {
     }
 }
 
-/// The names of the bits of a mask.
+/// Returns the names of the bits of a mask.
 pub(crate) fn bits(mask: u32, names: &[(u32, &str)]) -> String {
     let mut left = mask;
     let mut found = Vec::new();

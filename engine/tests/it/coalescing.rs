@@ -1,5 +1,5 @@
-//! An event that adds nothing to an unread record makes no record of its own, and a reader that is
-//! awake is not woken.
+//! Tests coalescing: an event that adds nothing to an unread record makes no record of its own, and
+//! a reader that is awake is not woken.
 
 use agentfs_engine::Api;
 use agentfs_engine::synth::fsevents::{
@@ -153,14 +153,14 @@ fn file_level_streams_join_the_flags_of_a_path() {
     rig.rename("/d/f", "/d/g");
     rig.rename("/d/g", "/d/f");
     rig.rename("/d/f", "/d/g");
-    let told: Vec<(String, u32)> = rig
+    let heard: Vec<(String, u32)> = rig
         .read(&reader)
         .into_iter()
         .map(|record| (record.path, record.head.mask))
         .collect();
     let renamed = ITEM_RENAMED | ITEM_IS_FILE;
     assert_eq!(
-        told,
+        heard,
         [
             ("/d/f".to_owned(), ITEM_CREATED | ITEM_IS_FILE),
             ("/d/f".to_owned(), renamed),
@@ -206,6 +206,6 @@ fn overlapping_watches_of_one_instance_hear_in_the_kernels_order() {
     rig.watch(&reader, 2, "/d", IN_ALL_EVENTS & !super::ACTIVITY);
     rig.write("/d/f", b"y");
     rig.write("/d/f", b"z");
-    let told: Vec<u64> = rig.read(&reader).iter().map(|r| r.head.watch).collect();
-    assert_eq!(told, [2, 1, 2, 1]);
+    let heard: Vec<u64> = rig.read(&reader).iter().map(|r| r.head.watch).collect();
+    assert_eq!(heard, [2, 1, 2, 1]);
 }

@@ -1,13 +1,14 @@
-//! One write, followed through every stage: what FsCore emits, what each API says of it, the bytes in
+//! Follows one write through every stage: what FsCore emits, the events of each API, the bytes in
 //! the ring, and the doorbell.
 //!
 //! A reader of the code meets the same stages in seven files, each of which calls the next:
 //!
-//! 1. `fscore/src/ops/write.rs` changes the file and says what changed,
+//! 1. `fscore/src/ops/write.rs` changes the file and reports what changed,
 //! 2. `fscore/src/branch/transaction.rs` commits it and puts the change into the outbox,
 //! 3. `fscore/src/branch/event_bus.rs` hands it to the sinks,
-//! 4. `engine/src/service/deliver.rs` asks `route.rs` who hears it, one queue after the other,
-//! 5. `engine/src/record_writer.rs` makes a record of what one watch hears,
+//! 4. `engine/src/service/deliver.rs` asks `route.rs` which watches match it, one queue after the
+//! other,
+//! 5. `engine/src/record_writer.rs` makes a record of the event for each of these watches,
 //! 6. `engine/src/channel.rs` writes it into the ring, publishes it and rings the doorbell,
 //! 7. `ring/src/producer.rs` has the store by which the reader sees it.
 
@@ -28,10 +29,10 @@ use agentfs_ring::{ArmOutcome, OwnerId};
 
 use crate::rig::{Reader, Rig};
 
-/// Longer than anything takes here.
+/// A wait that is longer than any step takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A sink beside the engine's that keeps what it is given, and in which thread.
+/// A sink beside the engine's that keeps each change, and the thread that emitted it.
 #[derive(Debug, Default)]
 struct Emitted(Mutex<Vec<(Envelope, ThreadId)>>);
 
@@ -45,7 +46,7 @@ impl EventSink for Emitted {
 }
 
 impl Emitted {
-    /// The only change since the last call.
+    /// Returns the only change since the last call.
     fn one(&self) -> (Envelope, ThreadId) {
         let mut all = std::mem::take(&mut *self.0.lock().unwrap());
         assert_eq!(all.len(), 1, "{all:?}");
@@ -68,7 +69,7 @@ fn writer(rig: &Rig) -> Writer {
     Writer { caller, handle }
 }
 
-/// The bytes of the only record in a ring.
+/// Returns the bytes of the only record in a ring.
 fn record_bytes(reader: &Reader) -> Vec<u8> {
     let claim = reader.consumer.claim(OwnerId::this_process(), |_| true);
     let mut claim = claim.unwrap();
@@ -83,7 +84,8 @@ fn encoded(event: &AgentFsEvent, path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The synthesizer: what each API says of the write, and what watches for modifications hear.
+/// Checks the synthesizer: which events each API has for the write, and what watches for
+/// modifications hear.
 #[track_caller]
 fn assert_synthesized(change: &Change) {
     let steps = inotify::steps(change);
@@ -109,7 +111,8 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
     rig.core.subscribe_events(emitted.clone()).unwrap();
     let (dir, file) = (rig.node("/d"), rig.node("/d/f"));
 
-    // Who watches: the directory, the file, everything, and a directory that has no part in it.
+    // These watch: one for the directory, one for the file, one for everything, and one for a
+    // directory that has no part in the write.
     let inotify = rig.open(Api::Inotify);
     rig.watch(&inotify, 11, "/d", IN_MODIFY);
     let kqueue = rig.open(Api::KqueueXnu);
@@ -118,12 +121,12 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
     rig.watch_trees(&native, 13, &["/"], 0);
     let aside = rig.open(Api::KqueueXnu);
     rig.watch(&aside, 14, "/elsewhere", NOTE_WRITE);
-    // One reader sleeps, and one that has no part in it. The others are awake.
+    // One reader sleeps, and so does one that the write does not concern. The others are awake.
     assert_eq!(kqueue.arm(), ArmOutcome::MaySleep);
     assert_eq!(aside.arm(), ArmOutcome::MaySleep);
     let before = rig.service.counts();
 
-    // The mutation. When it returns, all that follows has happened in this thread.
+    // This is the mutation. When it returns, all that follows has happened in this thread.
     let written = rig.branch.write(&writer.caller, writer.handle, b"hello");
     assert_eq!(written, Ok(5));
 
@@ -141,7 +144,7 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
 
     assert_synthesized(&envelope.change);
 
-    // The rings: the bytes of the records.
+    // The rings hold the bytes of the records.
     let event = AgentFsEvent {
         seqno: envelope.seq.0,
         ts_nanos: envelope.time_ns,
@@ -174,7 +177,7 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
     assert_eq!(bytes, encoded(&of_native, b"/d/f"));
     assert_eq!(EventRef::parse(&bytes).unwrap().path(), b"/d/f");
 
-    // The doorbell of the one that slept and was concerned, and no other.
+    // Only the doorbell of the reader that slept and was concerned is rung.
     assert_eq!(
         kqueue.doorbell.wait(None, Some(PATIENCE)).unwrap(),
         Woken::Rung
@@ -200,7 +203,7 @@ fn what_is_written_again_before_the_reader_comes_is_in_the_same_record() {
         let written = rig.branch.write(&writer.caller, writer.handle, b"x");
         assert_eq!(written, Ok(1));
     }
-    // One record for each new bit: XNU posts the extension before the write.
+    // Each new bit has a record of its own: XNU posts the extension before the write.
     let (records, _) = kqueue.pop(usize::MAX);
     let masks: Vec<u32> = records.iter().map(|record| record.head.mask).collect();
     assert_eq!(masks, [NOTE_EXTEND, NOTE_WRITE]);

@@ -1,4 +1,4 @@
-//! A session or queue that ends takes everything it had with it, and harms no other.
+//! Tests that a session or queue that ends takes everything it had with it, and harms no other.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -10,7 +10,7 @@ use agentfs_ring::{ArmOutcome, Capacity};
 
 use crate::rig::{Rig, SESSION, masks};
 
-/// Open descriptors that lead to memory of a ring.
+/// Returns how many open descriptors lead to memory of a ring.
 fn rings() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -19,14 +19,14 @@ fn rings() -> usize {
         .count()
 }
 
-/// Mappings of rings in this process.
+/// Returns how many mappings of rings this process has.
 fn mappings() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let ring = |line: &&str| line.contains("agentfs-ring");
     maps.lines().filter(ring).count()
 }
 
-/// Runs alone in a process, because it counts what the whole process has.
+/// This test runs alone in a process, because it counts what the whole process has.
 #[test]
 fn a_session_that_ends_leaves_no_descriptor_no_memory_and_no_watch() {
     let exe = std::env::current_exe().unwrap();

@@ -1,4 +1,5 @@
-//! A reader that is too slow gets every record while they fit in memory, and then the net changes.
+//! Tests a reader that is too slow: it gets every record while they fit in memory, and then the net
+//! changes.
 
 use std::collections::BTreeSet;
 
@@ -56,13 +57,14 @@ fn a_reader_that_comes_back_late_has_exactly_the_net_changes() {
     }
     assert!(reader.queue.report().unwrap().healing);
     let heard = rig.read(&reader);
-    let (healed, told): (Vec<_>, Vec<_>) = heard
+    let (healed, delivered): (Vec<_>, Vec<_>) = heard
         .into_iter()
         .partition(|record| record.head.flags & flags::HEALED != 0);
-    // What was told before is taken back, what came later is told once, and the rest never was.
+    // What was delivered before is taken back, what came later is delivered once, and the rest was
+    // never delivered.
     let removed = healed.iter().filter(|r| r.head.kind == Kind::REMOVED);
     let created = healed.iter().filter(|r| r.head.kind == Kind::CREATED);
-    assert_eq!(removed.count(), told.len());
+    assert_eq!(removed.count(), delivered.len());
     assert_eq!(created.count(), 10);
     let counts = rig.service.counts();
     assert_eq!((counts.healed, counts.overflowed), (1, 0));
@@ -138,7 +140,7 @@ fn a_queue_may_fall_behind_again_while_it_is_being_healed() {
         for number in 0..100 {
             rig.create(&format!("/d/{round}-{number}"));
         }
-        // One read of half a ring, and what it lets in.
+        // One read of half a ring makes room for the refill.
         let (records, wants_refill) = reader.pop(20);
         records.iter().for_each(|record| mirror.apply(record));
         if wants_refill {
@@ -198,19 +200,19 @@ fn without_room_for_all_queues_each_one_is_healed() {
 #[derive(Debug, Default)]
 struct Mirror {
     paths: BTreeSet<String>,
-    /// The first half of an exchange was seen and both were carried out.
+    /// The first half of an exchange was seen, and both halves were carried out.
     exchanged: bool,
 }
 
 impl Mirror {
     fn apply(&mut self, record: &Popped) {
         let Popped { head, path, aux } = record;
-        let told = format!("{} {path} {aux}", head.kind);
+        let shown = format!("{} {path} {aux}", head.kind);
         match head.kind {
-            Kind::CREATED => assert!(self.paths.insert(path.clone()), "twice: {told}"),
-            Kind::REMOVED => assert!(self.paths.remove(path), "never was: {told}"),
+            Kind::CREATED => assert!(self.paths.insert(path.clone()), "twice: {shown}"),
+            Kind::REMOVED => assert!(self.paths.remove(path), "never was: {shown}"),
             Kind::MODIFIED => {
-                assert!(path == "/" || self.paths.contains(path), "unknown: {told}");
+                assert!(path == "/" || self.paths.contains(path), "unknown: {shown}");
             }
             Kind::RENAMED if head.flags & flags::EXCHANGE != 0 => {
                 self.exchanged = !self.exchanged;
@@ -226,7 +228,7 @@ impl Mirror {
                 self.put(aux, moved);
             }
             Kind::CLOSED => {}
-            other => panic!("{other}: {told}"),
+            other => panic!("{other}: {shown}"),
         }
     }
 
@@ -253,7 +255,7 @@ impl Mirror {
     }
 }
 
-/// One random operation of a few names; most succeed.
+/// Carries out one random operation on a few names; most operations succeed.
 fn act(rig: &Rig, random: &mut Random) {
     let path = |random: &mut Random| {
         let depth = random.pick(&[1, 2, 3, 3]);
@@ -262,7 +264,7 @@ fn act(rig: &Rig, random: &mut Random) {
     };
     let (path, to) = (path(random), path(random));
     let (branch, caller) = (&rig.branch, &rig.caller);
-    // Operations that cannot be done are no events.
+    // Operations that fail cause no events.
     match random.below(8) {
         0..=1 => drop(branch.mkdir(caller, &path, 0o755)),
         2..=3 => {

@@ -1,4 +1,4 @@
-//! Behaviour of the engine, on a filesystem and the programs' ends of its queues.
+//! Tests the behaviour of the engine, on a filesystem and the programs' ends of its queues.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod changes;

@@ -78,7 +78,7 @@ impl Rig {
         self.branch.lstat(&self.caller, path).unwrap().node
     }
 
-    /// Watches the node that a path names now, as the watch of this number.
+    /// Watches the node that a path names now, with this number as the number of the watch.
     pub(crate) fn watch(&self, reader: &Reader, id: u64, path: &str, mask: u32) {
         self.watch_from(reader, id, path, mask, None);
     }
@@ -94,7 +94,7 @@ impl Rig {
         self.watch_node(&reader.queue, id, path, mask, mount);
     }
 
-    /// As [`watch_from`](Self::watch_from), for a queue without a reader.
+    /// Watches as [`watch_from`](Self::watch_from) does, for a queue without a reader.
     pub(crate) fn watch_node(
         &self,
         queue: &Arc<Queue>,

@@ -1,4 +1,4 @@
-//! Which watches hear a change.
+//! Tests which watches hear a change.
 
 use agentfs_core::id::{MountId, SessionId};
 use agentfs_core::{Caller, FsConfig, Overlay};
@@ -141,7 +141,7 @@ fn what_is_done_on_the_watchers_own_mount_is_left_to_the_kernel() {
         rig.write_as(&caller, "/f", b"x");
         assert_eq!(masks(&rig.read(&reader)), [(1, IN_MODIFY)]);
     }
-    // The kernel has sent IN_IGNORED, and the watch is gone in silence.
+    // The kernel has sent IN_IGNORED, and the watch is gone without a further event.
     rig.branch.unlink(&rig.on_mount(7), "/f").unwrap();
     assert!(rig.read(&reader).is_empty());
     assert_eq!(rig.service.watches(), (0, 0));
@@ -285,11 +285,11 @@ fn a_restore_is_told_as_the_difference_with_the_close_that_content_ends_with() {
         .restore(&rig.caller, rig.branch.id(), snapshot)
         .unwrap();
     let heard = rig.read(&reader);
-    let told: Vec<(u32, &str)> = heard
+    let pairs: Vec<(u32, &str)> = heard
         .iter()
         .map(|record| (record.head.mask, record.path.as_str()))
         .collect();
-    assert_eq!(told, [(IN_DELETE, "g"), (IN_MODIFY, "f"), (0x8, "f")]);
+    assert_eq!(pairs, [(IN_DELETE, "g"), (IN_MODIFY, "f"), (0x8, "f")]);
     assert!(
         heard
             .iter()

@@ -1,4 +1,4 @@
-//! FSEvents, row by row: the entries of a file-level stream.
+//! Tests FSEvents, row by row: the entries of a file-level stream.
 
 use agentfs_core::event::{Change, RenameHow, ResizedBy, SizeChange};
 use agentfs_engine::synth::fsevents::{self, At, entries};

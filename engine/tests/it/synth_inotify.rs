@@ -1,4 +1,4 @@
-//! inotify, row by row: what one instance with watches on everything hears, in order.
+//! Tests inotify, row by row: what one instance with watches on everything hears, in order.
 
 use agentfs_core::event::{Change, CreatedBy, RenameHow, ResizedBy, SizeChange};
 use agentfs_core::id::NodeId;
@@ -75,7 +75,8 @@ fn names_come_to_be() {
     check(&[tmpfile], "O ATTRIB, P CREATE real");
 }
 
-/// Nobody can watch O yet, so that the kernel's sequence has no O OPEN.
+/// Returns the change of opening a new file. Nobody can watch O yet, so the kernel's sequence has
+/// no O OPEN.
 fn opened_new() -> Change {
     opened(FILE)
 }

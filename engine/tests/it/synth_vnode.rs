@@ -1,5 +1,5 @@
-//! `EVFILT_VNODE`, row by row. D delete, W write, E extend, A attrib, L link, R rename; letters
-//! that stand together are one post.
+//! Tests `EVFILT_VNODE`, row by row. D delete, W write, E extend, A attrib, L link, R rename;
+//! letters that stand together are one post.
 
 use agentfs_core::event::{Change, RenameHow, ResizedBy, SizeChange};
 use agentfs_engine::synth::vnode::{
@@ -190,8 +190,8 @@ fn a_knote_gets_the_whole_hint_when_any_bit_matches() {
     assert_eq!(hear(NOTE_WRITE, &post), 0);
 }
 
-/// Created -> parent NOTE_WRITE; Removed -> NOTE_DELETE and parent NOTE_WRITE; Modified -> NOTE_WRITE,
-/// with NOTE_EXTEND when it grew; Renamed -> NOTE_RENAME.
+/// The simple mapping: Created -> parent NOTE_WRITE; Removed -> NOTE_DELETE and parent NOTE_WRITE;
+/// Modified -> NOTE_WRITE, with NOTE_EXTEND when the file grew; Renamed -> NOTE_RENAME.
 #[test]
 fn the_simple_mapping_is_a_subset_of_what_the_kernels_say() {
     let simple: [(Change, &[(char, u32)]); 5] = [
@@ -210,11 +210,11 @@ fn the_simple_mapping_is_a_subset_of_what_the_kernels_say() {
     for posts in [vnode_xnu::posts, vnode_freebsd::posts] {
         for (change, expected) in &simple {
             for (node, wanted) in *expected {
-                let told = posts(change)
+                let posted = posts(change)
                     .iter()
                     .filter(|post| letter(change, post.role) == *node)
                     .fold(0, |all, post| all | post.hint);
-                assert_eq!(told & wanted, *wanted, "{node} of {change:?}");
+                assert_eq!(posted & wanted, *wanted, "{node} of {change:?}");
             }
         }
     }

@@ -1,5 +1,4 @@
-//! The other side: the same operations on FsCore, with the watches of the watch service, read from
-//! the rings.
+//! Runs the same operations on FsCore, with the watches of the watch service, and reads the rings.
 
 use std::sync::Arc;
 
@@ -43,7 +42,7 @@ struct Reader {
 const SESSION: SessionId = SessionId(1);
 
 impl Core {
-    /// A fresh tree, with rings of so many bytes.
+    /// Creates a fresh tree, with rings of so many bytes.
     pub(crate) fn start(capacity: Capacity) -> Self {
         let core = FsCore::new(FsConfig::default()).unwrap();
         let branch = core.branch(FsCore::MAIN).unwrap();
@@ -74,7 +73,8 @@ impl Core {
         }
     }
 
-    /// Carries out an operation; `wd` is what the kernel said to one that concerns a watch.
+    /// Carries out an operation; `wd` is what the kernel returned for an operation that concerns a
+    /// watch.
     pub(crate) fn run(&mut self, op: Op, wd: Wd) -> Answer {
         let done = match op {
             Op::Watch {
@@ -230,8 +230,8 @@ impl Reader {
         }
     }
 
-    /// As `read`: whole records, as many as fit, all of them when the buffer is large. A record
-    /// that does not fit stays unread.
+    /// Reads as `read` does: whole records, as many as fit, all of them when the buffer is large. A
+    /// record that does not fit stays unread.
     fn drain(&mut self, service: &WatchService, room: usize) -> Vec<Record> {
         let mut records = Vec::new();
         let mut used = 0;
@@ -252,14 +252,14 @@ impl Reader {
             if !refill {
                 return records;
             }
-            // Where there is a server, it waits for this.
+            // A program with a server would wait for the refill here.
             self.refill.ring().unwrap();
             service.refill(&self.queue);
         }
     }
 }
 
-/// The next record, not yet released.
+/// Returns the next record, which is not yet released.
 fn peek(claim: &mut agentfs_ring::Claim<'_>) -> Option<(Record, u32)> {
     let record = claim.next().unwrap()?;
     let event = EventRef::parse(&record).unwrap();

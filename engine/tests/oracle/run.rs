@@ -12,17 +12,17 @@ use agentfs_testkit::shrink::shrink;
 
 use crate::core::Core;
 
-/// What all sequences met together, to see that they meet anything.
+/// Counts what all sequences met together, to show that they met anything.
 #[derive(Debug, Default)]
 struct Met {
     records: AtomicU64,
     merged: AtomicU64,
     spilled: AtomicU64,
-    /// Sequences that differed once and never again.
+    /// Counts the sequences that differed once and never again.
     unsteady: AtomicU64,
 }
 
-/// The first step whose answers differ: its number, what it was, the kernel's answer and ours.
+/// The first step whose answers differ: its number, its operation, the kernel's answer and ours.
 type Difference = (usize, Op, Answer, Answer);
 
 fn compare(
@@ -56,7 +56,8 @@ fn compare(
     Ok(())
 }
 
-/// The smallest ring for every third sequence: what does not fit waits in the daemon's memory.
+/// Returns the smallest ring for every third sequence: what does not fit waits in the daemon's
+/// memory.
 fn capacity(seed: u64) -> Capacity {
     if seed.is_multiple_of(3) {
         Capacity::MIN
@@ -70,7 +71,7 @@ fn check(kernel: &mut Kernel, seed: u64, met: &Met) -> Option<String> {
     let mut compare = |ops: &[Op]| compare(kernel, capacity(seed), ops, met);
     compare(&ops).err()?;
     // A process that looks at our descriptors in /proc holds them open for a moment, so that the
-    // kernel tells of a close too late. That does not happen again; a mistake does.
+    // kernel reports a close too late. That does not happen again; a mistake does.
     if (0..3).all(|_| compare(&ops).is_ok()) {
         met.unsteady.fetch_add(1, Ordering::Relaxed);
         return None;

@@ -1,11 +1,11 @@
-//! A model of the event bus: the crate's own `event_bus.rs`, compiled over shuttle's locks and atomics, so
-//! that a scheduler of ours decides who runs at every step. Each test runs many schedules; a
-//! failure prints the one that failed.
+//! A model of the event bus: the crate's own `event_bus.rs`, compiled over shuttle's locks and
+//! atomics, so that shuttle's scheduler decides which thread runs at every step. Each test runs
+//! many schedules; a failure prints the one that failed.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod sync;
 
-/// What `event_bus.rs` names as modules of its own crate.
+/// The modules of the crate that `event_bus.rs` imports.
 mod model {
     pub(crate) use agentfs_core::{event, id};
 }
@@ -28,7 +28,7 @@ use shuttle::thread;
 
 use bus::{EventBus, EventContext, Outbox};
 
-/// Random schedules, and schedules of few preemptions at unlikely places.
+/// Runs random schedules, and schedules with few preemptions at unlikely places.
 fn model(run: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_random(run.clone(), 3_000);
     shuttle::check_pct(run, 2_000, 3);
@@ -50,7 +50,8 @@ impl Branch {
         })
     }
 
-    /// One operation: commit under the lock, deliver after it. `number` tells it from others.
+    /// Carries out one operation: commits it under the lock and delivers it afterwards. `number`
+    /// distinguishes it from other operations.
     fn change(&self, number: u64) {
         {
             let _locked = self.lock.lock().unwrap();
@@ -71,17 +72,17 @@ impl Branch {
 
 type Reaction = Box<dyn Fn(u64) + Send + Sync>;
 
-/// Remembers what it heard, and is sensitive about when.
+/// A sink that remembers what it heard, and complains when a call comes at a wrong moment.
 #[derive(Default)]
 struct Ear {
     heard: Mutex<Vec<(u64, u64)>>,
     ends: Mutex<usize>,
-    /// Must hear nothing any more.
+    /// Set when the sink must hear nothing any more.
     closed: AtomicBool,
     inside: AtomicBool,
-    /// A panic would only end the subscription.
+    /// Complaints are collected, because a panic would only end the subscription.
     complaints: Mutex<Vec<&'static str>>,
-    /// Done at each change, inside the call.
+    /// Runs at each change, inside the call.
     reaction: Option<Reaction>,
 }
 
@@ -100,7 +101,7 @@ impl Ear {
         assert_eq!(*self.complaints.lock().unwrap(), [""; 0]);
     }
 
-    /// Everything up to `last` was heard, once and in order.
+    /// Asserts that everything up to `last` was heard, once and in order.
     fn assert_heard_all(&self, last: u64) {
         self.assert_no_complaint();
         let seqs: Vec<u64> = self.heard().iter().map(|(seq, _)| *seq).collect();
@@ -187,7 +188,7 @@ fn when_all_committers_have_returned_everything_is_told() {
         let other = spawn_changes(&branch, 1..3);
         branch.change(3);
         other.join().unwrap();
-        // No call is needed to push out what the hand-over left.
+        // No call is needed to push out what remained after the hand-over.
         ear.assert_heard_all(3);
     });
 }
@@ -298,7 +299,7 @@ fn two_sinks_that_unsubscribe_each_other_do_not_wait_for_each_other() {
     });
 }
 
-/// Only reacts.
+/// A sink that only reacts.
 struct Quiet(Reaction);
 
 impl EventSink for Quiet {

@@ -1,4 +1,4 @@
-//! What `src/sync.rs` is in the crate: here shuttle's locks and atomics, with the signatures of
+//! Stands in for the crate's `src/sync.rs`: shuttle's locks and atomics, with the signatures of
 //! parking_lot.
 
 use std::ops::{Deref, DerefMut};
@@ -23,7 +23,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Empty only while [`Condvar::wait`] has the guard.
+/// The field is empty only while [`Condvar::wait`] has the guard.
 pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
 
 impl<T> Deref for MutexGuard<'_, T> {

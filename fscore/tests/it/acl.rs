@@ -1,4 +1,4 @@
-//! POSIX ACLs and other attributes of the host that a branch does not show.
+//! Tests POSIX ACLs and other attributes of the host that a branch does not show.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -12,11 +12,11 @@ use crate::support::{World, left_out};
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
 
-/// Somebody who is named in the ACLs, by user and by group; and the owning group.
+/// The number that the ACLs name as a user and as a group; `GROUP` is the owning group.
 const NAMED: u32 = 4711;
 const GROUP: u32 = 4712;
 
-/// One entry: what setfacl calls `u::`, `u:4711:`, `g::`, `g:4711:`, `m::` and `o::`.
+/// One entry of an ACL: what setfacl calls `u::`, `u:4711:`, `g::`, `g:4711:`, `m::` and `o::`.
 #[derive(Clone, Copy)]
 enum Entry {
     Owner(u16),
@@ -55,7 +55,7 @@ fn value(path: &Path, name: &str) -> Option<Vec<u8>> {
     Some(buffer[..len].to_vec())
 }
 
-/// A directory whose filesystem has ACLs, and a world over it.
+/// Creates a directory whose filesystem has ACLs, and a world over it.
 fn world(files: &[&str]) -> Option<(tempfile::TempDir, World)> {
     let host = tempfile::tempdir().unwrap();
     for name in files {
@@ -87,19 +87,19 @@ fn nobody_may_more_in_a_branch_than_the_host_s_acl_allows() {
     }
     let read = |caller: &Caller| w.b.access(caller, "/f", Access::READ).is_ok();
     let who = || [&in_group, &named, &other].map(read);
-    // Each ACL with who may read: those in the owning group, those who are named, others.
+    // Beside each ACL: whether a member of the group, the named user, and another one may read.
     let denied: [(&[Entry], [bool; 3]); 4] = [
-        // The owning group is shut out; the group bits of the mode are those of the mask.
+        // The ACL shuts the owning group out; the group bits of the mode are those of the mask.
         (
             &[Owner(6), Group(0), Named(4), Mask(4), Other(0)],
             [false, false, false],
         ),
-        // A group is shut out of what others may read.
+        // The ACL shuts a group out of what others may read.
         (
             &[Owner(6), Group(4), Named(0), Mask(4), Other(4)],
             [true, false, false],
         ),
-        // A user is shut out, who may be in the owning group.
+        // The ACL shuts out a user, who may be in the owning group.
         (
             &[Owner(6), User(0), Group(4), Mask(4), Other(4)],
             [false, false, false],
@@ -113,11 +113,11 @@ fn nobody_may_more_in_a_branch_than_the_host_s_acl_allows() {
         set(&path, ACCESS, &acl(entries));
         assert_eq!(who(), expected, "{:o}", fs::metadata(&path).unwrap().mode());
     }
-    // Nobody may write but the owner, although the mask would let them.
+    // Only the owner may write, although the mask would let others write, too.
     let write = |caller| w.b.access(caller, "/f", Access::WRITE);
     assert_eq!(write(&in_group), Err(Errno::EACCES));
     assert_eq!(w.b.stat(&w.root, "/f").unwrap().mode, 0o644);
-    // By number, as a mount asks, and after a time too.
+    // The same holds by node number, as a mount asks, and after some time.
     let node = w.b.stat(&w.root, "/f").unwrap().node;
     assert_eq!(w.b.getattr(node).unwrap().mode, 0o644);
     rustix::fs::removexattr(&path, ACCESS).unwrap();
@@ -165,7 +165,7 @@ fn what_is_written_keeps_its_acl_and_what_the_branch_does_not_show() {
     let is_root = rustix::process::geteuid().is_root();
     if is_root {
         set(&at("f"), "trusted.theirs", b"theirs");
-        // cap_net_raw, for a program that had another content.
+        // The attribute is cap_net_raw, which was given to a program with another content.
         let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         set(&at("f"), "security.capability", &capability);
     }
@@ -175,7 +175,7 @@ fn what_is_written_keeps_its_acl_and_what_the_branch_does_not_show() {
         .unwrap();
     w.b.removexattr(&w.root, "/f", true, b"user.removed")
         .unwrap();
-    // As an editor saves, with the mode that it saw.
+    // The file is saved as an editor does it, with the mode that the editor saw.
     w.put("/temporary", "saved anew");
     w.b.chmod(&w.root, "/temporary", 0o640).unwrap();
     w.b.rename(&w.root, "/temporary", "/saved", RenameFlags::REPLACE)
@@ -217,7 +217,7 @@ fn a_chmod_in_the_branch_changes_the_acl_as_the_kernel_does() {
     use Entry::{Group, Mask, Other, Owner, User};
     let of_dir = acl(&[Owner(7), User(7), Group(5), Mask(7), Other(0)]);
     set(&at("dir"), ACCESS, &of_dir);
-    // The owner's bits only: the mask stays.
+    // Only the owner's bits change: the mask stays.
     w.b.chmod(&w.root, "/f", 0o740).unwrap();
     w.b.chmod(&w.root, "/dir", 0o550).unwrap();
     // The group's bits are the mask.

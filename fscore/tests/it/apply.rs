@@ -1,4 +1,4 @@
-//! Bringing a branch's changes onto the host.
+//! Tests applying a branch's changes to the host.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -21,7 +21,7 @@ fn lower() -> (tempfile::TempDir, World) {
     (host, world)
 }
 
-/// Every file below, with what it holds, and every directory.
+/// Returns every file below, with its content, and every directory.
 fn tree(host: &std::path::Path) -> Vec<String> {
     let mut all = Vec::new();
     let mut dirs = vec![host.to_owned()];
@@ -162,7 +162,7 @@ fn a_large_file_of_which_little_changed_arrives_whole() {
 #[test]
 fn applying_gets_on_while_another_branch_reads_the_host() {
     let host = tempfile::tempdir().unwrap();
-    // More than are kept open.
+    // These are more files than are kept open.
     for number in 0..200 {
         fs::write(host.path().join(format!("r{number}")), "read").unwrap();
     }
@@ -171,14 +171,14 @@ fn applying_gets_on_while_another_branch_reads_the_host() {
     let other = w.fs.branch(other.unwrap()).unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
     let (done, both) = channel();
-    let (reader, stop, told) = (other.clone(), is_over.clone(), done.clone());
+    let (reader, stop, finished) = (other.clone(), is_over.clone(), done.clone());
     std::thread::spawn(move || {
         while !stop.load(Ordering::Relaxed) {
             for number in 0..200 {
                 assert_eq!(get(&reader, &format!("/r{number}")), "read");
             }
         }
-        told.send(()).unwrap();
+        finished.send(()).unwrap();
     });
     std::thread::spawn(move || {
         for round in 0..100 {

@@ -1,4 +1,5 @@
-//! Directories that several have: what others put into them stays.
+//! Tests what happens to directories that both the branch and the host have: what others put into
+//! them stays.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -132,7 +133,7 @@ fn what_others_put_into_a_removed_directory_stays_also_when_it_is_forced() {
     assert_eq!(w.b.apply(ApplyMode::Force).unwrap().kept, kept);
     assert_eq!(files(host.path()), ["dir/sub/theirs=theirs"]);
     assert!(host.path().join("dir/empty").is_dir());
-    // It is seen again.
+    // The branch sees the directory again.
     assert_eq!(w.names("/dir"), ["empty", "sub"]);
 }
 
@@ -161,7 +162,7 @@ fn a_file_in_the_place_of_a_directory_with_files_of_others_is_refused_also_when_
     assert!(refused.to_string().contains("moved"), "{refused}");
     assert_eq!(files(host.path()), before);
     assert_eq!(w.get("/new"), "a file");
-    // What is empty is in nobody's way.
+    // An empty directory is in nobody's way.
     for dir in ["new", "was", "moved"] {
         fs::remove_file(host.path().join(dir).join("theirs")).unwrap();
     }
@@ -178,7 +179,7 @@ fn a_directory_that_the_host_moved_and_the_branch_changed_is_refused_also_when_f
     let w = World::over(host.path());
     w.put("/dir/mine", "mine");
     fs::rename(host.path().join("dir"), host.path().join("moved")).unwrap();
-    // Somebody has looked: it is known where the directory is now.
+    // The path was looked up, so the branch knows where the directory is now.
     assert!(w.names("/").contains(&"moved".to_owned()));
     let before = files(host.path());
     let refused = w.b.apply(ApplyMode::Refuse);
@@ -207,7 +208,8 @@ fn a_directory_in_the_place_of_a_file_of_others_is_a_conflict_that_can_be_forced
     assert_eq!(files(host.path()), ["lib/mine=mine"]);
 }
 
-/// What belongs to a directory, and what the branch only has because it put something there.
+/// The attributes of a directory belong to whoever changed them; the branch may have the directory
+/// only because it put something into it.
 #[test]
 fn the_attributes_of_a_directory_are_those_of_who_changed_them() {
     let host = tempfile::tempdir().unwrap();
@@ -235,7 +237,7 @@ fn the_attributes_of_a_directory_are_those_of_who_changed_them() {
     assert_eq!(mode(), 0o705);
 }
 
-/// The host wrote the same bytes meanwhile: what else the branch did to the file still arrives.
+/// The host wrote the same bytes meanwhile: the branch's other changes to the file still arrive.
 #[test]
 fn a_file_that_the_host_has_with_the_same_bytes_gets_the_attributes_of_the_branch() {
     let host = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Applying while others change the host, too: other branches, other processes, people.
+//! Tests applying while others change the host, too: other branches, other processes, people.
 
 use std::fs::{self, FileTimes};
 use std::os::unix::fs::MetadataExt as _;
@@ -22,14 +22,15 @@ fn branch_of(w: &World, name: &str) -> Branch {
     w.fs.branch(id.unwrap()).unwrap()
 }
 
-/// Names on the host that no branch made.
+/// Returns the names on the host that no branch made.
 fn left_over(host: &Path) -> Vec<String> {
     let names = fs::read_dir(host).unwrap();
     let names = names.map(|it| it.unwrap().file_name().into_string().unwrap());
     names.filter(|it| it.contains("agentfs")).collect()
 }
 
-/// Both branches change `both` and 20 files of their own, and are applied at the same moment.
+/// Changes `both` and 20 files of its own in each branch, and applies both branches at the same
+/// moment.
 fn apply_together(host: &Path, one: &Branch, other: &Branch, round: usize) {
     for (name, branch) in [("one", one), ("other", other)] {
         put(branch, "/both", &format!("{name} {round}"));
@@ -55,7 +56,7 @@ fn apply_together(host: &Path, one: &Branch, other: &Branch, round: usize) {
     assert_eq!(refused, ApplyError::Conflicts(vec!["both".into()]));
     let both = fs::read_to_string(host.join("both")).unwrap();
     assert_eq!(both, format!("{winner} {round}"));
-    // What was refused is still there, and comes when it is forced.
+    // What was refused is still in the branch, and is applied when that is forced.
     let mine = get(loser, "/both");
     assert_ne!(mine, both);
     loser.apply(ApplyMode::Force).unwrap();
@@ -88,8 +89,8 @@ fn so_it_is_of_branches_of_two_daemons() {
     }
 }
 
-/// The host saves a file in the way of an editor, or in place, at any moment of an apply. Whatever
-/// becomes of the branch's change, what the host wrote last is there.
+/// The host saves a file as an editor does, or in place, at any moment of an apply. Whatever
+/// becomes of the branch's change, the host's last version is there afterwards.
 #[test]
 fn what_the_host_writes_meanwhile_is_never_overwritten() {
     let host = tempfile::tempdir().unwrap();
@@ -144,7 +145,7 @@ fn what_the_host_writes_meanwhile_is_never_overwritten() {
     assert!(refused > 0, "the two never met");
 }
 
-/// Hears of names that come to be in a directory.
+/// Notices names that are created in a directory.
 struct Watch(rustix::fd::OwnedFd);
 
 impl Watch {
@@ -194,11 +195,11 @@ fn what_was_done_before_a_surprise_is_told_and_not_done_again() {
         (w.get("/z"), w.get("/b")),
         ("branch".into(), "moved".into())
     );
-    // Only what is left is left, and what was done is no conflict with itself.
+    // Only what was not applied is left, and what was applied does not conflict with itself.
     let left = w.b.apply(ApplyMode::DryRun).unwrap();
     assert_eq!(left.conflicts, [Path::new("z")]);
     assert_eq!(left.actions, [Action::Write("z".into())]);
-    // What was done shows through: a later edit of the host is seen, and no conflict.
+    // What was applied shows through: a later edit of the host is seen, and is no conflict.
     fs::write(at("f007"), "later").unwrap();
     assert_eq!(w.get("/f007"), "later");
     let forced = w.b.apply(ApplyMode::Force).unwrap();
@@ -257,7 +258,7 @@ fn what_the_host_has_as_the_branch_wants_it_is_no_conflict() {
     assert!(w.b.apply(ApplyMode::DryRun).unwrap().actions.is_empty());
 }
 
-/// git touches an object that it finds in its store, and so may the host.
+/// git touches an object that it finds in its store, and the host may do so, too.
 #[test]
 fn a_file_that_the_branch_only_touched_is_the_host_s() {
     let host = tempfile::tempdir().unwrap();
@@ -386,7 +387,7 @@ fn applying_waits_for_another_process_until_it_is_told_not_to() {
     let (done, is_done) = channel();
     let other = w.b.clone();
     std::thread::spawn(move || done.send(other.apply(ApplyMode::Refuse)));
-    // It waits without holding up who uses the branch.
+    // The apply waits without blocking the users of the branch.
     w.put("/g", "meanwhile");
     drop(theirs);
     is_done.recv_timeout(PATIENCE).unwrap().unwrap();
@@ -423,7 +424,7 @@ fn what_is_told_to_end_ends_between_two_steps() {
     assert_eq!(fs::read_dir(host.path()).unwrap().count(), FILES);
 }
 
-/// A directory's time is what many programs go by: it never goes back.
+/// Many programs rely on a directory's time: it never goes back.
 #[test]
 fn a_directory_that_the_host_changed_later_keeps_its_time() {
     let host = tempfile::tempdir().unwrap();

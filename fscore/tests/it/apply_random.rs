@@ -1,5 +1,5 @@
-//! Applying brings the host to what the branch shows, whatever was done in it: a property, over random
-//! operations, against the host's own tree.
+//! Tests that applying brings the host to what the branch shows, whatever was done in the branch: a
+//! property, over random operations, compared with the host's own tree.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::replay::{operate, random_path};
 use crate::support::{World, get};
 
-/// What a file holds; nothing for a directory.
+/// The content of a file; nothing for a directory.
 type Paths = BTreeMap<PathBuf, Option<String>>;
 
 fn host() -> TempDir {
@@ -61,7 +61,8 @@ fn in_branch(b: &Branch) -> Paths {
     all
 }
 
-/// Any operation, or some text into whatever file is there; each text is another one.
+/// Carries out any operation, or writes some text into whatever file is there; no text is written
+/// twice.
 fn work(b: &Branch, random: &mut Random, who: &str, count: &mut u32) {
     let root = Caller::root();
     for _ in 0..random.below(25) {
@@ -102,8 +103,9 @@ fn the_host_becomes_what_the_branch_shows_whatever_was_done_there() {
     }
 }
 
-/// One branch is applied; the other, which saw nothing of that, is forced. What the first put where
-/// the second has nothing, and where no conflict is listed, is somewhere on the host.
+/// Applies one branch, and then forces the other, which saw nothing of the first. What the first
+/// put where the second has nothing, and where no conflict is listed, must be somewhere on the
+/// host.
 fn check_two(seed: u64) -> bool {
     let host = host();
     let w = World::over(host.path());
@@ -130,7 +132,7 @@ fn check_two(seed: u64) -> bool {
     for (path, text) in &between {
         let is_new =
             text.is_some() && !before.contains_key(path) && !before.values().any(|it| it == text);
-        // A conflict has the name in the branch, which may have moved the directory.
+        // A conflict carries the name in the branch, which may have moved the directory.
         let is_listed = listed.iter().any(|it| it.file_name() == path.file_name());
         if is_new && !is_listed && !second.contains_key(path) {
             assert!(after.values().any(|it| it == text), "{path:?} is lost");

@@ -1,4 +1,5 @@
-//! Large files, little room, and an end in between.
+//! Tests applying large sparse files, applying with little room on the host, and an apply that is
+//! ended midway.
 
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -69,7 +70,7 @@ fn a_large_file_is_left_in_the_middle_when_it_is_told_to_end() {
     let cancelled = AtomicBool::new(false);
     let ended = std::thread::scope(|scope| {
         let applying = scope.spawn(|| w.b.apply_unless(ApplyMode::Refuse, &cancelled));
-        // It has begun.
+        // The apply has begun.
         let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
         let mut events = inotify::Reader::new(&heard, &mut buffer);
         events.next().unwrap();
@@ -81,7 +82,7 @@ fn a_large_file_is_left_in_the_middle_when_it_is_told_to_end() {
     assert_eq!(w.b.fstat(handle).unwrap().size, 512 << 20);
 }
 
-/// A small filesystem of its own, for root.
+/// A small filesystem that root mounts for the test.
 struct Small(tempfile::TempDir);
 
 impl Small {

@@ -1,4 +1,4 @@
-//! The in-memory branch: names, content, metadata.
+//! Tests the in-memory branch: names, content, metadata.
 
 use agentfs_core::{Branch, Caller, Errno, FsConfig, FsCore, OpenFlags, RenameFlags};
 

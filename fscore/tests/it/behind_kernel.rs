@@ -1,4 +1,4 @@
-//! Operations that a mount asks for.
+//! Tests the operations that only a mount uses.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! Branches and snapshots do not see each other's changes.
+//! Tests that branches and snapshots do not see each other's changes.
 
 use agentfs_core::id::{BranchId, SnapshotId};
 use agentfs_core::{Errno, FsCore, OpenFlags};

@@ -1,4 +1,4 @@
-//! Who hears what, and what a sink may do.
+//! Tests which sinks hear which events, and what a sink may do when it is called.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use agentfs_core::{Branch, Caller, EventsDisabled, FsConfig};
 
 use crate::support::World;
 
-/// Counts, and panics at the second event.
+/// A sink that counts the events, and panics at the second one.
 #[derive(Default)]
 struct Fragile(AtomicUsize);
 
@@ -58,7 +58,7 @@ fn with_tracking_off_there_is_nothing_to_subscribe_to() {
     assert_eq!(w.b.last_seq().0, 0);
 }
 
-/// Reads the filesystem and changes it from inside.
+/// A sink that reads the filesystem and changes it while it is called.
 struct Meddler {
     branch: Branch,
     heard: Mutex<Vec<String>>,

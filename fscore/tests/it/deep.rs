@@ -1,5 +1,5 @@
-//! Trees deeper than any path and any stack: made with relative names, as a program does that changes
-//! into each directory it has made.
+//! Tests trees that are deeper than any path and any stack. They are made with relative names, as
+//! by a program that changes into each directory it has made.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::{Recorder, World, put};
 
 const LEVELS: usize = 100_000;
 
-/// Levels of directories with a name of one byte that have a path.
+/// The number of levels that have a path, when each directory's name has one byte.
 const WITH_PATH: usize = 4095 / 2;
 
 /// Runs `work` on a stack that is small beside the trees of these tests.
@@ -25,7 +25,7 @@ fn on_a_small_stack(work: impl FnOnce() + Send + 'static) {
     thread.spawn(work).unwrap().join().unwrap();
 }
 
-/// Makes a chain of directories below one; gives all of them.
+/// Makes a chain of directories below one, and returns all of them.
 fn dig(b: &Branch, top: NodeId, levels: usize) -> Vec<NodeId> {
     let root = Caller::root();
     let mut all = vec![top];
@@ -57,8 +57,9 @@ fn place(change: &Change) -> Option<&Place> {
     }
 }
 
-/// Checks that what was told is as much as there are levels, and takes no more memory than that.
-fn check_told(recorder: &Recorder, levels: usize) {
+/// Checks that there is one event for each level, and that the events take no more memory than
+/// that.
+fn check_events(recorder: &Recorder, levels: usize) {
     let all = recorder.take();
     assert_eq!(all.len(), levels);
     let mut texts: HashMap<*const u8, usize> = HashMap::new();
@@ -84,7 +85,7 @@ fn a_tree_of_100_000_levels_is_made_compared_restored_and_deleted() {
         let frozen = w.b.freeze();
         recorder.take();
         let all = dig_at(&w.b, "/top", LEVELS);
-        check_told(&recorder, LEVELS + 1);
+        check_events(&recorder, LEVELS + 1);
         assert_eq!(w.b.path_of(all[10]).unwrap().as_os_str().len(), 4 + 20);
         assert_eq!(w.b.path_of(all[LEVELS]), None);
 
@@ -112,9 +113,9 @@ fn a_tree_of_100_000_levels_is_made_compared_restored_and_deleted() {
         assert_eq!(changes.len(), LEVELS + 1);
         recorder.take();
         w.fs.restore(&w.root, FsCore::MAIN, empty).unwrap();
-        check_told(&recorder, LEVELS + 1);
+        check_events(&recorder, LEVELS + 1);
         w.fs.restore(&w.root, FsCore::MAIN, full).unwrap();
-        check_told(&recorder, LEVELS + 1);
+        check_events(&recorder, LEVELS + 1);
 
         let mode = SetAttr {
             mode: Some(0o700),
@@ -123,7 +124,7 @@ fn a_tree_of_100_000_levels_is_made_compared_restored_and_deleted() {
         for node in &all[1..] {
             w.b.setattr_node(&w.root, *node, None, &mode).unwrap();
         }
-        check_told(&recorder, LEVELS);
+        check_events(&recorder, LEVELS);
         let (changes, _) = w.b.changes_since(&now).unwrap();
         assert_eq!(changes.len(), LEVELS);
 
@@ -146,7 +147,7 @@ fn a_deep_tree_is_removed_from_its_end() {
         for dir in all[..LEVELS].iter().rev() {
             w.b.rmdir_at(&w.root, *dir, b"d").unwrap();
         }
-        check_told(&recorder, LEVELS);
+        check_events(&recorder, LEVELS);
     });
 }
 
@@ -163,7 +164,7 @@ fn an_event_that_lies_too_deep_says_below_which_directory() {
     let above = above.parent().unwrap();
     let shown = w.b.lstat(&w.root, above).unwrap();
     assert!(all.contains(&shown.node));
-    // One that has a path is told of by it.
+    // An event about a directory that has a path names the path.
     let first = place(&heard[100].change).unwrap();
     assert!(!first.is_cut());
     assert_eq!(w.b.lstat(&w.root, first.path()).unwrap().node, all[100]);
@@ -229,7 +230,7 @@ fn clear_host(root: &Path, name: &str) {
     }
 }
 
-/// By node, downwards, as far as the branch shows it.
+/// Descends from node to node, as far as the branch shows them.
 fn descend(b: &Branch, mut node: NodeId) -> (usize, Errno) {
     let mut depth = 0;
     loop {
@@ -300,7 +301,7 @@ fn what_lies_too_deep_for_a_path_is_not_applied_and_stays_in_the_branch() {
         assert!(lower.path().join(with_path).is_dir());
         assert_eq!(w.b.getattr(file.node).unwrap().size, 4);
 
-        // It can be done again, and nothing has become a conflict.
+        // Applying again is possible, and nothing has become a conflict.
         put(&w.b, "/plain", "newer");
         let again = w.b.apply(ApplyMode::Refuse).unwrap();
         assert_eq!(again.too_deep, applied.too_deep);

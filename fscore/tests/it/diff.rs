@@ -1,4 +1,4 @@
-//! What differs between two versions, and the events that make up for a gap.
+//! Tests the difference between two versions, and the events that make up for a gap.
 
 use agentfs_core::{Diff, FsCore, PathChange, RenameFlags, Version};
 
@@ -53,7 +53,7 @@ fn every_kind_of_difference_in_an_order_in_which_it_could_be_made() {
             "~ /n/d/f content",
         ]
     );
-    // Touched and set back is no difference.
+    // A file that was touched and set back is no difference.
     let again = w.fs.snapshot_create(&w.root, FsCore::MAIN, "").unwrap();
     w.mkdir("/x");
     w.b.rmdir(&w.root, "/x").unwrap();

@@ -1,4 +1,4 @@
-//! Reaching a limit fails with nothing half done.
+//! Tests that an operation that reaches a limit fails and leaves nothing half done.
 
 use agentfs_core::{
     AllocateFlags, ConfigError, Errno, FsConfig, FsCore, FsLimits, OpenFlags, Permissions,

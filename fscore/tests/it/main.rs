@@ -1,4 +1,4 @@
-//! Behaviour of the filesystem and of the events it tells.
+//! Tests the behaviour of the filesystem and the events that it emits.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! A host directory below: shown lazily, never written, copied up piece by piece.
+//! Tests a host directory below a branch: it is shown lazily, never written, and copied up piece by
+//! piece.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -11,7 +12,8 @@ use agentfs_core::{
 
 use crate::support::{Recorder, World, get, line, names};
 
-/// `f` ("lower"), `dir/{a,b}`, `dir/sub/deep`, `link` to `dir/a`, and `hard`, a second name of `f`.
+/// Creates a lower directory with `f` ("lower"), `dir/{a,b}`, `dir/sub/deep`, `link` to `dir/a`,
+/// and `hard`, a second name of `f`.
 fn lower() -> (tempfile::TempDir, World) {
     let host = tempfile::tempdir().unwrap();
     let at = |path: &str| host.path().join(path);
@@ -181,7 +183,7 @@ fn appending_to_a_large_file_does_not_copy_it() {
     assert_eq!(&buffer, b"\0middle\0");
 }
 
-/// A file of `size` bytes that is one hole but for `text` at each offset.
+/// Creates a file of `size` bytes that is one hole but for `text` at each offset.
 fn sparse(path: &Path, size: u64, texts: &[(u64, &str)]) {
     use std::os::unix::fs::FileExt as _;
     let file = fs::File::create(path).unwrap();
@@ -222,7 +224,7 @@ fn the_holes_of_the_host_s_file_are_holes_in_the_branch() {
     assert_eq!(w.b.seek(h, Seek::Hole(1 << 30)), Ok((1 << 30) + 4096));
     assert_eq!(w.b.seek(h, Seek::Data(101 << 30)), Err(Errno::ENXIO));
     assert_eq!(w.b.seek(h, Seek::Hole(101 << 30)), Ok(101 << 30));
-    // What the branch grew beyond the lower file is a hole, and the page before it is data.
+    // What the branch grew beyond the lower file is a hole, and the page before the hole is data.
     w.b.truncate(&w.root, "/f", (1 << 30) + 100).unwrap();
     w.b.truncate(&w.root, "/f", SIZE).unwrap();
     assert_eq!(ranges(), vec![1 << 30..(1 << 30) + 100; 1]);
@@ -239,7 +241,7 @@ fn cutting_and_growing_again_shows_zeros_and_not_the_host() {
 #[test]
 fn what_changes_or_vanishes_below_is_a_clear_error() {
     let (host, w) = lower();
-    // Partly copied up: the rest must still be what the branch saw.
+    // The file is partly copied up: the rest must still be what the branch saw.
     let page = "x".repeat(4096);
     fs::write(host.path().join("long"), page.repeat(3)).unwrap();
     let h = w.open("/long");
@@ -253,12 +255,12 @@ fn what_changes_or_vanishes_below_is_a_clear_error() {
     );
     assert_eq!(w.b.read_at(&w.root, h, 0, &mut buffer), Ok(4));
     assert_eq!(&buffer, b"mine");
-    // Never copied up: gone is gone.
+    // The file was never copied up, so it is gone when the host removes it.
     let node = w.b.stat(&w.root, "/dir/a").unwrap().node;
     fs::remove_file(host.path().join("dir/a")).unwrap();
     assert_eq!(w.b.stat(&w.root, "/dir/a"), Err(Errno::ENOENT));
     assert_eq!(w.b.getattr(node), Err(Errno::ESTALE));
-    // What the branch put into a directory outlives it.
+    // What the branch put into a directory outlives the directory's removal.
     w.put("/dir/mine", "1");
     fs::remove_dir_all(host.path().join("dir")).unwrap();
     assert_eq!(w.names("/dir"), ["mine"]);
@@ -282,7 +284,7 @@ fn nothing_leads_out_of_the_lower_directory() {
     // A link is walked inside the branch, where that path does not exist.
     assert_eq!(w.b.stat(&w.root, "/out/secret"), Err(Errno::ENOENT));
     assert_eq!(w.b.stat(&w.root, "/dir/../../../f").unwrap().size, 5);
-    // A directory that the host swaps for a link behind our back.
+    // The host swaps a directory for a link behind the branch's back.
     let node = w.b.stat(&w.root, "/dir").unwrap().node;
     fs::remove_dir_all(host.path().join("dir")).unwrap();
     symlink(outside.path(), host.path().join("dir")).unwrap();
@@ -347,8 +349,9 @@ fn rights_of_the_host_hold() {
     assert_eq!(names(&w.b, "/dir"), ["a", "b", "sub"]);
 }
 
-/// What is heard of a change below, with the branch that it is told of.
-fn told(w: &World, recorder: &Recorder, change: &LowerChange) -> Vec<String> {
+/// Reports a change below, and returns the events that it causes, each after the number of its
+/// branch.
+fn events_of(w: &World, recorder: &Recorder, change: &LowerChange) -> Vec<String> {
     w.fs.lower_changed(change).unwrap();
     let heard = recorder.take();
     assert!(heard.iter().all(|e| e.origin == Origin::Lower));
@@ -370,16 +373,16 @@ fn changes_below_are_told_where_no_branch_hides_them() {
     side.rename(&w.root, "/dir", "/moved", RenameFlags::REPLACE)
         .unwrap();
     let recorder = w.listen(false);
-    let told = |change| told(&w, &recorder, &change);
+    let events = |change| events_of(&w, &recorder, &change);
     let at = |path: &str| host.path().join(path);
     fs::write(at("dir/a"), "theirs").unwrap();
     assert_eq!(
-        told(LowerChange::Written("dir/a".into())),
+        events(LowerChange::Written("dir/a".into())),
         ["2: written /moved/a File1 Same"]
     );
     fs::write(at("dir/new"), "").unwrap();
     assert_eq!(
-        told(LowerChange::Created("dir/new".into())),
+        events(LowerChange::Created("dir/new".into())),
         ["1: created /dir/new File1", "2: created /moved/new File1",]
     );
     fs::rename(at("dir/new"), at("dir/newer")).unwrap();
@@ -388,7 +391,7 @@ fn changes_below_are_told_where_no_branch_hides_them() {
         to: "dir/newer".into(),
     };
     assert_eq!(
-        told(renamed),
+        events(renamed),
         [
             "1: renamed /dir/new to /dir/newer File1",
             "2: renamed /moved/new to /moved/newer File1",
@@ -400,7 +403,7 @@ fn changes_below_are_told_where_no_branch_hides_them() {
         is_dir: false,
     };
     assert_eq!(
-        told(removed("dir/newer")),
+        events(removed("dir/newer")),
         [
             "1: removed /dir/newer File0",
             "2: removed /moved/newer File0",
@@ -410,7 +413,7 @@ fn changes_below_are_told_where_no_branch_hides_them() {
     recorder.take();
     fs::write(at("dir/b"), "x").unwrap();
     assert_eq!(
-        told(LowerChange::Written("dir/b".into())),
+        events(LowerChange::Written("dir/b".into())),
         ["2: written /moved/b File1 Same"]
     );
 }
@@ -445,18 +448,18 @@ fn a_directory_that_the_host_moves_keeps_its_nodes() {
 fn changes_below_are_told_of_what_nobody_has_looked_at() {
     let (host, w) = lower();
     let recorder = w.listen(false);
-    let told = |change| told(&w, &recorder, &change);
+    let events = |change| events_of(&w, &recorder, &change);
     let at = |path: &str| host.path().join(path);
     fs::remove_file(at("dir/sub/deep")).unwrap();
     let removed = LowerChange::Removed {
         path: "dir/sub/deep".into(),
         is_dir: false,
     };
-    assert_eq!(told(removed), ["1: removed /dir/sub/deep File0"]);
+    assert_eq!(events(removed), ["1: removed /dir/sub/deep File0"]);
     let node = w.b.stat(&w.root, "/dir/b").unwrap().node;
     fs::write(at("saved~"), "new").unwrap();
     assert_eq!(
-        told(LowerChange::Created("saved~".into())),
+        events(LowerChange::Created("saved~".into())),
         ["1: created /saved~ File1"]
     );
     fs::rename(at("saved~"), at("dir/b")).unwrap();
@@ -465,7 +468,7 @@ fn changes_below_are_told_of_what_nobody_has_looked_at() {
         to: "dir/b".into(),
     };
     assert_eq!(
-        told(saved),
+        events(saved),
         ["1: renamed /saved~ to /dir/b File1 over File0"]
     );
     assert_ne!(w.b.stat(&w.root, "/dir/b").unwrap().node, node);

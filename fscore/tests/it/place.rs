@@ -1,4 +1,4 @@
-//! Whether the lower directory still is at its path.
+//! Tests whether a filesystem notices that its lower directory is no longer at its path.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

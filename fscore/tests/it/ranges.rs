@@ -105,7 +105,8 @@ fn allocated_ranges_are_cut_punched_and_written_page_by_page() {
     let h = file(&w);
     w.b.fallocate(&w.root, h, KEEP, 0, 16 * PAGE).unwrap();
     w.b.ftruncate(&w.root, h, 16 * PAGE).unwrap();
-    // Of tmpfs: pages allocated beyond the end go with a truncation that does not grow the file.
+    // tmpfs removes pages allocated beyond the end even at a truncation that does not grow the
+    // file.
     assert_eq!(blocks(&w, h), 16 * 8);
     w.b.fallocate(&w.root, h, punch(), 3 * PAGE, 5 * PAGE)
         .unwrap();
@@ -149,7 +150,7 @@ fn huge_holes_are_sought_read_and_cut_at_once() {
     });
 }
 
-/// A world over a directory with a file that is nothing but a hole.
+/// Creates a world over a directory with a file that is nothing but a hole.
 fn over_a_huge_hole() -> (tempfile::TempDir, World, HandleId, u64) {
     let lower = tempfile::tempdir().unwrap();
     let size = 8 << 40;
@@ -200,7 +201,7 @@ fn copying_a_huge_hole_is_done_in_pieces() {
         let copied =
             w.b.copy_range(&w.root, (from, 0), (to, 0), u64::from(u32::MAX))
                 .unwrap();
-        // As the system call may: less than was asked for.
+        // The call may copy less than was asked for, as the system call may.
         assert!((PAGE..=16 << 20).contains(&copied), "{copied}");
         assert_eq!(w.b.fstat(to).unwrap().size, copied);
     });

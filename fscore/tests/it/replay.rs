@@ -1,5 +1,5 @@
-//! The difference as events leads from one version to the other, whatever lies between: a property,
-//! over random operations, against a plain set of paths.
+//! Tests that the difference, as events, leads from one version to the other, whatever lies
+//! between: a property, over random operations, compared with a plain set of paths.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ pub(crate) fn random_path(random: &mut Random) -> String {
         .collect()
 }
 
-/// Whatever comes of it: most of these fail at first, and the rest makes a tree.
+/// Carries out one random operation and ignores how it ends: most operations fail at first, and the
+/// others make a tree.
 pub(crate) fn operate(b: &Branch, random: &mut Random) {
     let root = Caller::root();
     let (one, two) = (random_path(random), random_path(random));
@@ -51,7 +52,7 @@ fn paths(b: &Branch) -> Paths {
     all
 }
 
-/// Makes one change in the set, which must be possible there.
+/// Makes one change in the set of paths, where it must be possible.
 fn replay(all: &mut Paths, change: &Change) {
     let has_parent = |all: &Paths, path: &Path| {
         let parent = path.parent().unwrap();

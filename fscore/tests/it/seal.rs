@@ -1,4 +1,4 @@
-//! A filesystem whose branches are not to change any more.
+//! Tests a filesystem whose branches must not change any more.
 
 use agentfs_core::{Errno, FsCore, OpenFlags, SetAttr};
 

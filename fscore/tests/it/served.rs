@@ -1,4 +1,5 @@
-//! What was shown stays what a change is based on, whatever the host has made of it meanwhile.
+//! Tests that a change is based on what the branch has shown, whatever the host has made of it
+//! meanwhile.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -35,7 +36,7 @@ fn by_rename(path: &Path, text: &str) {
     fs::rename(beside, path).unwrap();
 }
 
-/// As `cp -p` and `tar` do.
+/// Writes the file and sets its old modification time again, as `cp -p` and `tar` do.
 fn with_the_old_time(path: &Path, text: &str) {
     let time = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, text).unwrap();
@@ -144,7 +145,8 @@ fn a_file_is_not_changed_in_part_through_a_handle_from_before_the_host_changed_i
         assert_eq!(w.b.write_at(&w.root, handle, 4, b"mine"), stale, "{how}");
         let cut = w.b.ftruncate(&w.root, handle, 10);
         assert_eq!(cut, Err(Errno::ESTALE), "{how}");
-        // Nothing was taken into the branch, and who opens it anew changes what is there.
+        // Nothing was taken into the branch, so a program that opens the file anew changes what is
+        // there now.
         assert!(w.b.apply(ApplyMode::DryRun).unwrap().actions.is_empty());
         assert_eq!(w.get("/f"), NEW, "{how}");
         let handle = w.open("/f");
@@ -216,7 +218,7 @@ fn a_branch_that_was_applied_can_be_changed_and_applied_again() {
         let now = fs::read_to_string(host.path().join(&name[1..])).unwrap();
         assert_eq!(now, "second", "{name}");
     }
-    // And what the host writes after that is newer.
+    // The host's later content is newer than what the branch has shown.
     in_place(&host.path().join("f"), NEW);
     w.put("/f", "third");
     refuses(&w, &host, &["f"], NEW, "after applying");
@@ -270,7 +272,7 @@ fn a_new_file_with_the_number_of_a_removed_one_is_another_file() {
         fs::remove_file(host.path().join("f")).unwrap();
         fs::write(host.path().join("new"), NEW).unwrap();
         if number("new") != old {
-            // Not this one.
+            // This filesystem does not give the number again.
             return;
         }
         if is_looked_up {

@@ -1,4 +1,4 @@
-//! A filesystem under test, and a sink that writes down what it hears.
+//! A filesystem under test, and a sink that records the events it gets.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use agentfs_core::event::{
 };
 use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay};
 
-/// Says that a test, or the rest of it, is left out, and why.
+/// Reports that a test, or the rest of it, is left out, and why.
 #[expect(clippy::print_stderr, reason = "what is left out is said")]
 pub(crate) fn left_out(why: &str, errno: impl std::fmt::Display) {
     eprintln!("LEFT OUT: {why}: {errno}");
@@ -66,7 +66,7 @@ impl World {
         names(&self.b, path)
     }
 
-    /// Listens from now on.
+    /// Subscribes a recorder, which hears everything from now on.
     pub(crate) fn listen(&self, activity: bool) -> Arc<Recorder> {
         let recorder = Arc::new(Recorder {
             activity,
@@ -134,12 +134,12 @@ impl EventSink for Recorder {
 }
 
 impl Recorder {
-    /// What was heard since the last call.
+    /// Returns the events since the last call.
     pub(crate) fn take(&self) -> Vec<Envelope> {
         std::mem::take(&mut self.heard.lock().unwrap())
     }
 
-    /// The same, a line each.
+    /// Returns the events since the last call, one line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.take()
             .iter()
@@ -156,13 +156,13 @@ fn maybe(at: &Option<Place>) -> String {
     at.as_ref().map_or_else(|| "-".to_owned(), place)
 }
 
-/// Kind, link count, and a star while open.
+/// Returns the kind, the link count, and a star if the object is open.
 fn node(node: &NodeRef) -> String {
     let open = if node.open { "*" } else { "" };
     format!("{:?}{}{open}", node.kind, node.nlink)
 }
 
-/// A change in a form that reads well in a table.
+/// Returns a change in a form that reads well in a table.
 pub(crate) fn line(change: &Change) -> String {
     match change {
         Change::Created { node: n, at, by } => {

@@ -1,4 +1,5 @@
-//! What of the lower directory is never opened: whoever is at the other end of it would notice.
+//! Tests which objects of the lower directory are never opened, because whoever is at the other end
+//! would notice.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -13,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 use crate::support::World;
 
-/// Hears whenever somebody opens or closes an object. Looking at it is neither.
+/// Notices when an object is opened or closed. Looking at an object does neither.
 struct Openings(OwnedFd);
 
 impl Openings {
@@ -40,7 +41,7 @@ impl Openings {
 fn special(path: &Path, kind: FileType, device: u64) -> bool {
     let mode = Mode::RUSR | Mode::WUSR;
     match rustix::fs::mknodat(CWD, path, kind, mode, device) {
-        // A device is root's to make.
+        // Only root may create a device.
         Err(rustix::io::Errno::PERM) => false,
         made => {
             made.unwrap();
@@ -49,7 +50,8 @@ fn special(path: &Path, kind: FileType, device: u64) -> bool {
     }
 }
 
-/// A FIFO, a socket and, for root, a device which is that of /dev/null.
+/// Creates a FIFO, a socket and, for root, a device with the number of /dev/null, and returns their
+/// paths.
 fn specials(host: &Path) -> Vec<PathBuf> {
     let null = rustix::fs::makedev(1, 3);
     let kinds = [
@@ -84,7 +86,7 @@ fn fifos_sockets_and_devices_are_looked_at_and_not_opened() {
         let flags = XattrFlags::default();
         let refused = w.b.setxattr(&w.root, &path, false, b"user.a", b"", flags);
         assert_eq!(refused, Err(Errno::EPERM));
-        // What copies it up asks for everything that the host says of it.
+        // Copying the object up asks for everything that the host knows of it.
         w.b.chmod(&w.root, &path, 0o640).unwrap();
         let moved = format!("/moved-{name}");
         w.b.rename(&w.root, &path, &moved, RenameFlags::REPLACE)
@@ -94,7 +96,7 @@ fn fifos_sockets_and_devices_are_looked_at_and_not_opened() {
     assert_eq!(openings.heard(), 0);
 }
 
-/// The host's writer waits for a reader, and goes on waiting.
+/// The host's writer waits for a reader, and keeps waiting.
 #[test]
 fn the_writer_of_a_fifo_does_not_notice_that_somebody_looks() {
     let host = tempfile::tempdir().unwrap();
@@ -135,7 +137,7 @@ fn a_fifo_that_takes_the_place_of_a_file_is_not_opened_either() {
         let deadline = Instant::now() + Duration::from_secs(2);
         let mut reads = 0;
         while Instant::now() < deadline {
-            // One that has looked at nothing yet, each time.
+            // Each attempt uses a branch that has looked at nothing yet.
             let w = World::over(host.path());
             for path in ["/file", "/fifo"] {
                 let opened = w.b.open(&w.root, path, OpenFlags::READ, 0);

@@ -1,5 +1,5 @@
-//! Branches and snapshots against a naive model: a branch is the list of the operations that led to
-//! it, a snapshot is a copy of that list. What a branch shows must be what a new filesystem shows
+//! Compares branches and snapshots with a naive model: a branch is the list of the operations that
+//! led to it, a snapshot is a copy of that list. A branch must show what a new filesystem shows
 //! after the same operations, and nothing else may move when one branch does.
 
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ fn branches_and_snapshots_are_as_separate_as_copies() {
     each_seed(600, |seed| Play::new(seed).run());
 }
 
-/// What happened to a branch.
+/// One step in the history of a branch.
 #[derive(Clone, Copy, Debug)]
 enum Past {
     Step(Step),
@@ -31,14 +31,14 @@ enum Past {
     Closed,
 }
 
-/// A branch beside what is known of it.
+/// A branch beside what the model knows of it.
 struct Line {
     id: BranchId,
     core: Core,
     actor: Actor,
     past: Vec<Past>,
     seen: Vec<Seen>,
-    /// What the branch's events say.
+    /// What the branch's events report.
     replica: Replica,
 }
 
@@ -63,13 +63,13 @@ fn root() -> Caller {
     Caller::root()
 }
 
-/// What a branch shows, without touching what is open in it.
+/// Returns what a branch shows, without touching what is open in it.
 fn look(branch: &Branch) -> Vec<Seen> {
     let mut core = Core::new(branch.clone(), false);
     tree(|step| core.run(step))
 }
 
-/// All names of a branch, the root not among them.
+/// Returns all names of a branch but the root.
 pub(crate) fn names_of(branch: &Branch) -> Names {
     let mut names = Names::new();
     let mut dirs = vec![PathBuf::from("/")];
@@ -220,7 +220,7 @@ impl Play {
         self.fs.snapshot_delete(self.photos.remove(at).id).unwrap();
     }
 
-    /// Every replica hears its branch's events.
+    /// Feeds every replica with its branch's events.
     fn listen(&mut self) -> Result<(), String> {
         let mut heard = by_branch(self.recorder.take());
         for line in &mut self.lines {
@@ -244,7 +244,8 @@ impl Play {
         Ok(())
     }
 
-    /// Snapshots, by a branch of each; branches, by doing all of it again.
+    /// Checks each snapshot by a branch made from it, and each branch by doing all its operations
+    /// again.
     fn check_against_copies(&mut self) -> Result<(), String> {
         for photo in &self.photos {
             let id = self
@@ -274,7 +275,7 @@ impl Play {
         Ok(())
     }
 
-    /// A reader that only had the events knows all names.
+    /// Checks that a reader that only had the events knows all names.
     fn check_replicas(&self) -> Result<(), String> {
         for line in &self.lines {
             let names = names_of(&line.core.branch);
@@ -288,8 +289,8 @@ impl Play {
         Ok(())
     }
 
-    /// The difference of two versions turns the one into the other, and is what a comparison of
-    /// everything finds.
+    /// Checks that the difference of two versions turns the one into the other, and equals what a
+    /// comparison of everything finds.
     fn compare_versions(&mut self) -> Result<(), String> {
         let old = self.any_version();
         let new = self.any_version();

@@ -1,5 +1,5 @@
-//! What the difference of two versions must say: what turns the names of one into those of the
-//! other, and which nodes a comparison of everything finds different.
+//! Checks the difference of two versions: it turns the names of one into those of the other, and
+//! names the nodes that a comparison of everything finds different.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,7 +15,7 @@ use crate::branches::names_of;
 use crate::fscore::filesystem;
 use crate::replica::Names;
 
-/// Everything that `Modified` can be about, by node.
+/// Everything that `Modified` can report, by node.
 pub(crate) type Contents = BTreeMap<NodeId, Vec<Answer>>;
 
 pub(crate) fn contents(names: &Names, seen: &[Seen]) -> Contents {
@@ -35,8 +35,8 @@ pub(crate) fn contents(names: &Names, seen: &[Seen]) -> Contents {
         }
         let answer = match &one.answer {
             Answer::Attr(attr) => {
-                // What names do to an object is no modification, and times that the clock gave are
-                // not told apart.
+                // A change of an object's names is no modification, and times that the clock set
+                // are not distinguished.
                 let mut attr = attr.clone();
                 (attr.inode, attr.nlink, attr.blocks) = (0, 0, 0);
                 attr.atime = Time::Clock;
@@ -54,7 +54,7 @@ pub(crate) fn contents(names: &Names, seen: &[Seen]) -> Contents {
     contents
 }
 
-/// The nodes that both versions name and that are not the same.
+/// Returns the nodes that both versions name and that are not the same.
 pub(crate) fn differing(old: &Contents, new: &Contents) -> Vec<NodeId> {
     new.iter()
         .filter(|(node, content)| old.get(node).is_some_and(|before| before != *content))
@@ -62,7 +62,7 @@ pub(crate) fn differing(old: &Contents, new: &Contents) -> Vec<NodeId> {
         .collect()
 }
 
-/// Makes one difference in a set of names.
+/// Carries out one difference in a set of names.
 pub(crate) fn make(
     names: &mut Names,
     change: &PathChange,
@@ -120,7 +120,7 @@ pub(crate) fn make(
             Ok(())
         }
         PathChange::Modified { node, differs, .. } => {
-            // Of times only that they were set to something else can be seen here.
+            // Of times, only those that were set to something else can be seen here.
             if differs.content || differs.mode || differs.owner || differs.xattrs {
                 modified.push(*node);
             }

@@ -1,4 +1,4 @@
-//! FsCore's side: the same operations on a branch.
+//! Carries out the same operations on a branch of FsCore.
 
 use agentfs_core::event::ObjectKind;
 use agentfs_core::{
@@ -17,7 +17,7 @@ pub(crate) struct Core {
     inodes: Inodes,
 }
 
-/// A filesystem like an empty directory, or over the directory `lower`.
+/// Creates a filesystem that is like an empty directory, or lies over the directory `lower`.
 pub(crate) fn filesystem(lower: Option<&str>) -> FsCore {
     let overlay = lower.map(|lower| Overlay {
         lower: lower.into(),
@@ -44,7 +44,7 @@ impl Core {
         }
     }
 
-    /// As if it were new: nothing open and no inode seen.
+    /// Resets this side as if it were new: nothing is open and no inode was seen.
     pub(crate) fn restart(&mut self) {
         for handle in self.slots.iter_mut().filter_map(Option::take) {
             self.branch.close(&Caller::root(), handle).unwrap();
@@ -225,7 +225,7 @@ impl Core {
                 .access(caller, path, Access::from_bits(mask))
                 .map(done),
             Op::Statfs { path } => {
-                // What is told is that of the whole filesystem, once the path leads somewhere.
+                // Once the path leads somewhere, statfs reports on the whole filesystem.
                 let stat = branch.stat(caller, path).map(|_| branch.statfs());
                 stat.map(|stat| Answer::Number(u64::from(stat.name_max)))
             }

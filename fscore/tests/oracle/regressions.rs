@@ -1,4 +1,4 @@
-//! Sequences that once differed, as the random ones were shrunk to.
+//! Runs the sequences that once differed, in the form to which they were shrunk.
 
 use agentfs_testkit::fs_oracle::generate::Case;
 use agentfs_testkit::fs_oracle::op::Who::{Alice, Root};

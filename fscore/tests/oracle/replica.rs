@@ -1,4 +1,4 @@
-//! A copy of a branch's names that knows only what the events say.
+//! A copy of a branch's names that is built from the events alone.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,17 +10,17 @@ use agentfs_core::event::{
 };
 use agentfs_core::id::{BranchId, NodeId, Seq};
 
-/// Remembers everything it hears.
+/// A sink that remembers everything it hears.
 #[derive(Default, Debug)]
 pub(crate) struct Recorder(Mutex<Vec<Envelope>>);
 
 impl Recorder {
-    /// What was heard since the last time.
+    /// Returns the events since the last call.
     pub(crate) fn take(&self) -> Vec<Envelope> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
-    /// The same of one branch.
+    /// Returns the events of one branch since the last call.
     pub(crate) fn take_of(&self, branch: BranchId) -> Vec<Envelope> {
         let mut all = self.0.lock().unwrap();
         let (of, others) = all.drain(..).partition(|event| event.branch == branch);
@@ -39,10 +39,10 @@ impl EventSink for Recorder {
     }
 }
 
-/// Names with what they are and which node they name.
+/// The names, each with its kind and its node.
 pub(crate) type Names = BTreeMap<Vec<u8>, (ObjectKind, NodeId)>;
 
-/// One branch, by path.
+/// The names of one branch, by path.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Replica {
     pub(crate) names: Names,
@@ -50,19 +50,22 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Starts from a tree that is known.
+    /// Starts from a known tree.
     pub(crate) fn of(names: Names) -> Self {
         Self { names, last: None }
     }
 
-    /// The last change that was applied.
+    /// Returns the number of the last change that was applied.
     pub(crate) fn last(&self) -> Option<Seq> {
         self.last
     }
 
+    /// Applies a change to the names.
+    ///
     /// # Errors
     ///
-    /// When the event contradicts those before: a gap, a name that is there already or not there.
+    /// Fails when the event contradicts those before it: there is a gap, or a name is already there
+    /// or is not there.
     pub(crate) fn apply(&mut self, envelope: &Envelope) -> Result<(), String> {
         let follows = self
             .last
@@ -154,7 +157,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes out a name and all below it, relative to it.
+    /// Takes out a name and all names below it, which are returned relative to it.
     fn take(&mut self, top: &[u8]) -> Names {
         let below = [top, b"/"].concat();
         let inside = |name: &[u8]| name == top || name.starts_with(&below);
@@ -184,7 +187,7 @@ fn path(place: &Place) -> Vec<u8> {
     path.as_os_str().as_bytes().to_vec()
 }
 
-/// The events of each branch, in the order in which they were heard.
+/// Returns the events of each branch, in the order in which they were heard.
 pub(crate) fn by_branch(events: Vec<Envelope>) -> HashMap<BranchId, Vec<Envelope>> {
     let mut of: HashMap<BranchId, Vec<Envelope>> = HashMap::new();
     for event in events {

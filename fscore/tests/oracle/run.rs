@@ -18,7 +18,7 @@ use agentfs_testkit::fs_oracle::walk::everything;
 
 use crate::fscore::{Core, filesystem};
 
-/// Where the two sides differ, in words.
+/// Describes where the two sides differ.
 type Difference = String;
 
 /// Runs the cases of the seeds that the environment asks for, on all processors. `test` is the
@@ -42,7 +42,7 @@ pub(crate) fn each_seed(default: u64, property: impl Fn(u64) -> Result<(), Diffe
     each_seed_with(default, || |seed| caught(|| property(seed)));
 }
 
-/// The same, with what each thread needs for itself.
+/// Runs a property as `each_seed` does, with a value that each thread creates for itself.
 fn each_seed_with<W>(default: u64, worker: impl Fn() -> W + Sync)
 where
     W: FnMut(u64) -> Result<(), Difference>,
@@ -73,7 +73,7 @@ where
     }
 }
 
-/// A panic is a difference too.
+/// Reports a panic as a difference, too.
 fn caught(run: impl FnOnce() -> Result<(), Difference>) -> Result<(), Difference> {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -104,7 +104,7 @@ pub(crate) fn check(case: &Case) {
     }
 }
 
-/// The smallest case that still differs, as Rust, and how it differs.
+/// Returns the smallest case that still differs, as Rust, and how it differs.
 fn report(sandbox: &Sandbox, case: Case) -> String {
     let Case { lower, steps } = case;
     let with = |lower: Option<&[Step]>, steps: &[Step]| Case {
@@ -156,7 +156,7 @@ fn build(kernel: &mut Kernel, steps: &[Step]) {
     kernel.restart();
 }
 
-/// What cannot be the same over a lower directory.
+/// The operations that cannot give the same result over a lower directory.
 #[derive(Clone, Copy, Debug)]
 struct Lens {
     over_lower: bool,
@@ -166,11 +166,11 @@ impl Lens {
     fn see(self, answer: Answer) -> Answer {
         match answer {
             Answer::Attr(mut attr) if self.over_lower => {
-                // A merged directory is not counted through to tell its size.
+                // A merged directory is not counted through to report its size.
                 if attr.mode & libc::S_IFMT == libc::S_IFDIR {
                     attr.size = 0;
                 }
-                // Nor is a lower file asked where its holes are.
+                // A lower file is not asked where its holes are, either.
                 attr.blocks = 0;
                 Answer::Attr(attr)
             }

@@ -1,5 +1,5 @@
-//! Several threads on one branch and on several: afterwards the links are right, nothing is left
-//! without a name, no update is lost, and the events tell all of it in order.
+//! Several threads work on one branch and on several: afterwards the link counts are right, no
+//! object is left without a name, no update is lost, and the events report all of it in order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier};
@@ -17,8 +17,8 @@ const THREADS: u64 = 4;
 const ROUNDS: u64 = 400;
 const RECORD: usize = 16;
 
-/// What one thread does to a branch: names come, move and go in directories that all share, and a
-/// log gets one record each round.
+/// Does one thread's work on a branch: creates, moves and removes names in directories that all
+/// threads share, and appends one record to a log each round.
 fn work(branch: &Branch, worker: u64) {
     let me = Caller::root().with_pid(u32::try_from(worker).unwrap());
     let mut rng = Random::new(worker);
@@ -57,7 +57,7 @@ fn prepare(branch: &Branch) {
     }
 }
 
-/// Every object has as many links as names lead to it, and there is no object without one.
+/// Checks that every object has as many links as names lead to it, and that no object has none.
 fn check_links(branch: &Branch, names: &Names) {
     let mut links: BTreeMap<NodeId, u32> = BTreeMap::from([(NodeId::ROOT, 2)]);
     for (kind, node) in names.values() {
@@ -84,7 +84,7 @@ fn check_links(branch: &Branch, names: &Names) {
     assert_eq!(held, links.len(), "objects that no name leads to");
 }
 
-/// Every record is there once, and those of one thread are in its order.
+/// Checks that every record is there once, and that the records of one thread are in its order.
 fn check_log(branch: &Branch, workers: u64) {
     let root = Caller::root();
     let log = branch.open(&root, "/log", OpenFlags::READ, 0).unwrap();

@@ -1,4 +1,4 @@
-//! Descriptors: copied, closed, and those that the program does not know of.
+//! Tests descriptors: copied ones, closed ones, and those that the program does not know of.
 
 use agentfs_proto::registration::Registration;
 use agentfs_testkit::scripted::{Scripted, event};
@@ -24,7 +24,7 @@ fn copies_of_a_descriptor_share_the_queue() {
         assert_eq!(script.ask(format!("read {copy} 4096")), "1:2:0:x");
         assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
     }
-    // The queue ends with the last of them.
+    // The queue ends with the last of its descriptors.
     for number in [fd, copies[0], 100] {
         assert_eq!(script.ask(format!("close {number}")), "0");
     }
@@ -57,7 +57,7 @@ fn a_number_that_is_used_again_is_somebody_elses() {
         assert_eq!(script.ask(format!("read {fd} 4096")), "");
         assert_eq!(script.ask(format!("close {fd}")), "0");
     }
-    // Replaced by dup2.
+    // The descriptor is replaced by dup2.
     let null = script.number("opennull");
     let fd = script.init(NONBLOCK);
     script.add(fd, 0xfff, tree.path());
@@ -73,7 +73,7 @@ fn a_number_that_was_closed_unseen_is_somebody_elses() {
     let fd = script.init(NONBLOCK);
     script.add(fd, 0xfff, tree.path());
     daemon.inject(1, &[event(1, 2, "x")]);
-    // libc closes it past every hook.
+    // libc closes the descriptor without calling a hook.
     assert_eq!(script.ask(format!("fclose {fd}")), "0");
     assert_eq!(script.number("fullpipe"), fd);
     assert_eq!(script.ask(format!("fionread {fd}")), "32");
@@ -119,14 +119,14 @@ fn instances_made_and_copied_by_syscall_are_known() {
         assert_eq!(script.add(fd, 0xfff, tree.path()), 1);
         let other = tree.path().join(format!("d{round}"));
         std::fs::create_dir(&other).unwrap();
-        let told = script.ask(format!("read {fd} 4096"));
-        assert_eq!(told, format!("1:40000100:0:d{round}"));
+        let answer = script.ask(format!("read {fd} 4096"));
+        assert_eq!(answer, format!("1:40000100:0:d{round}"));
         assert_eq!(script.add(fd, 0xfff, &other), 2);
         assert_eq!(script.number(format!("sysdup3 {fd} 100")), 100);
         assert_eq!(script.ask(format!("close {fd}")), "0");
         daemon.inject(round, &[event(2, 2, "x")]);
         assert_eq!(script.ask("read 100 4096"), "2:2:0:x");
-        // A new instance is another one, though no hook saw the end of this one.
+        // A new instance is another one, though no hook saw the end of the earlier one.
         assert_eq!(script.ask("fclose 100"), "0");
     }
 }
@@ -153,18 +153,18 @@ fn what_the_library_opened_is_not_there_for_the_program() {
     assert_eq!(script.ask(format!("closefrom {next}")), "0");
     daemon.inject(1, &[event(1, 2, "x")]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:2:0:x");
-    // Even a burst of the smallest buffer works, for which the library rings by itself.
+    // Even a burst of the smallest buffer works, for which the library rings the bell itself.
     daemon.inject(1, &[event(1, 2, "a"), event(1, 2, "b")]);
     assert_eq!(script.ask(format!("read {fd} 32")), "1:2:0:a");
     assert_eq!(script.ask(format!("poll {fd} 0")), "1");
     assert_eq!(script.ask(format!("read {fd} 32")), "1:2:0:b");
-    // And when the program closes all it can, it gets nothing and nothing breaks.
+    // When the program closes all descriptors it can, it gets nothing and nothing breaks.
     assert_eq!(script.ask("closefrom 3"), "0");
     assert_eq!(script.ask(format!("read {fd} 32")), "EBADF");
     assert_eq!(script.init(NONBLOCK), 3);
 }
 
-/// The descriptors that a program has.
+/// Returns the descriptors that a program has.
 fn numbers(script: &Script) -> Vec<i32> {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", script.id())).unwrap();
     entries

@@ -1,4 +1,4 @@
-//! What a program reads.
+//! Tests what a program reads.
 
 use agentfs_testkit::scripted::{Scripted, event};
 use agentfs_testkit::shim::{Script, scratch};
@@ -13,7 +13,7 @@ struct Scene {
     fd: i32,
 }
 
-/// A program with an instance that watches a directory as wd 1.
+/// Starts a program with an instance that watches a directory as wd 1.
 fn scene(flags: i32) -> Scene {
     let tree = scratch();
     let daemon = Scripted::start(tree.path());
@@ -79,7 +79,7 @@ fn a_buffer_takes_whole_events_and_the_rest_stays_readable() {
     let names = ["one", "two-is-longer-than-that", "three"];
     let events: Vec<_> = names.iter().map(|name| event(1, 2, *name)).collect();
     scene.daemon.inject(1, &events);
-    // Too small for the first: it stays.
+    // The buffer is too small for the first event, which stays.
     assert_eq!(scene.script.ask(format!("read {fd} 8")), "EINVAL");
     assert_eq!(scene.script.ask(format!("read {fd} 16")), "EINVAL");
     assert_eq!(scene.script.ask(format!("read {fd} 31")), "EINVAL");
@@ -105,7 +105,7 @@ fn fionread_counts_both_and_a_buffer_of_that_size_takes_all() {
     scene
         .daemon
         .inject(1, &[event(1, 2, ""), event(1, 0x100, "sixteen-letters-")]);
-    // 32 of the kernel, 16 and 48 of the ring.
+    // These are 32 bytes of the kernel, and 16 and 48 of the ring.
     assert_eq!(scene.script.ask(format!("fionread {fd}")), "96");
     assert_eq!(
         scene.script.ask(format!("read {fd} 96")),
@@ -206,7 +206,7 @@ fn signals_interrupt_a_blocked_read_as_ever() {
     let fd = scene.fd;
     scene.script.begin(format!("read {fd} 4096"));
     let id = scene.script.id();
-    // Until it is asleep there.
+    // The test waits until the program sleeps there.
     let stat = format!("/proc/{id}/syscall");
     let reading = format!("{} 0x{fd:x} ", libc::SYS_read);
     while !std::fs::read_to_string(&stat)

@@ -1,4 +1,4 @@
-//! Behaviour of agentfs-interpose-shim.
+//! Tests the behaviour of agentfs-interpose-shim.
 //!
 //! `kqueue` runs the engine in this process. The other modules run unmodified programs under the preloaded
 //! library, against a daemon that does what a test says.

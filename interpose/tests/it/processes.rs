@@ -1,4 +1,4 @@
-//! Threads, children, and processes that end anyhow.
+//! Tests threads, children, and processes that end in any way.
 
 use agentfs_proto::registration::Registration;
 use agentfs_testkit::scripted::{Scripted, event};
@@ -21,7 +21,7 @@ fn threads_that_read_one_instance_get_every_event_once() {
         daemon.inject(1, &[event(1, 2, format!("n{number}"))]);
     }
     for number in 0..4 {
-        // Not equal to the one before, and each is read by one thread, which then ends.
+        // No event equals the one before, and each is read by one thread, which then ends.
         while !end_one(&daemon, number) {
             std::thread::yield_now();
         }
@@ -114,7 +114,7 @@ fn a_process_killed_while_it_pops_leaves_the_queue_to_the_others() {
     script.add(fd, 0xfff, tree.path());
     script.begin(format!("read {fd} 4096"));
     drop(script);
-    // The daemon goes on serving whoever comes next.
+    // The daemon goes on serving new programs.
     let mut script = Script::start(&daemon.socket());
     let fd = script.init(0);
     script.add(fd, 0xfff, tree.path());
@@ -145,7 +145,7 @@ fn many_short_lived_watchers_leave_nothing_behind() {
             script.end();
         }
     }
-    // Ring, bell and refill stay in the scripted daemon, nothing else.
+    // Only ring, bell and refill stay in the scripted daemon.
     let queues = daemon.queues();
     assert_eq!(queues, 100);
     assert!(open_files() < before + 8 * queues, "{}", open_files());

@@ -1,4 +1,4 @@
-//! Programs that have nothing to do with AgentFS do what they do without the library.
+//! Tests that programs that have nothing to do with AgentFS do what they do without the library.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! What a program's watches are to the daemon, and their ends.
+//! Tests how a program's watches are registered with the daemon, and how they end.
 
 use agentfs_proto::registration::Registration;
 use agentfs_testkit::scripted::{Scripted, device, event};
@@ -34,12 +34,12 @@ fn watches_are_registered_when_the_call_returns_with_the_mask_in_force() {
     assert_eq!(daemon.registrations(), set(1, 0xfff, tree.path()));
     assert_eq!(script.add(fd, 0x2, &file), 2);
     assert_eq!(daemon.registrations(), set(2, 0x2, &file));
-    // IN_MASK_ADD, and then a new mask.
+    // The mask is added to by IN_MASK_ADD, and then replaced.
     assert_eq!(script.add(fd, 0x2000_0004, &file), 2);
     assert_eq!(daemon.registrations(), set(2, 0x6, &file));
     assert_eq!(script.add(fd, 0x8000_0008, &file), 2);
     assert_eq!(daemon.registrations(), set(2, 0x8000_0008, &file));
-    // Errors are the kernel's and nothing is registered.
+    // The errors are the kernel's, and nothing is registered.
     assert_eq!(
         script.ask(format!("add {fd} 30000002 {}", file.display())),
         "EINVAL"
@@ -110,7 +110,7 @@ fn a_removed_watch_delivers_what_was_queued_and_then_one_ignored() {
         script.ask(format!("read {fd} 4096")),
         "1:2:0:before 1:8000:0:"
     );
-    // No watch waits any more for what the daemon had under way.
+    // The watch is gone, so an event that the daemon had under way is not delivered.
     daemon.inject(1, &[event(1, 2, "after")]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
     assert_eq!(script.ask(format!("rm {fd} 1")), "EINVAL");
@@ -223,7 +223,7 @@ fn every_hook_can_be_turned_off() {
         script.add(fd, 0xfff, tree.path());
         let queue = u32::try_from(daemon.queues()).unwrap();
         daemon.inject(queue, &[event(1, 2, "x")]);
-        // The bell is seen as an event of a wd that the program does not know.
+        // The bell is read as an event of a wd that the program does not know.
         let answer = script.ask(format!("{way} {fd} 4096"));
         assert!(
             answer.starts_with("2147") && answer.ends_with(":1:0:"),

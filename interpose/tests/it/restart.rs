@@ -1,4 +1,4 @@
-//! The daemon ends, and another one starts.
+//! Tests that the daemon ends and another one starts.
 
 use agentfs_proto::registration::Registration;
 use agentfs_testkit::scripted::{Scripted, event};
@@ -6,7 +6,7 @@ use agentfs_testkit::shim::{Script, scratch};
 
 const NONBLOCK: i32 = 0o4000;
 
-/// The last registration of every wd.
+/// Returns the last registration of every wd.
 fn watched(daemon: &Scripted) -> Vec<(u32, u32)> {
     let mut found: Vec<_> = daemon
         .registrations()
@@ -39,7 +39,7 @@ fn a_program_asleep_in_read_is_told_of_a_new_daemon_and_goes_on() {
     script.begin(format!("read {fd} 4096"));
     daemon.inject(1, &[event(2, 2, "x")]);
     assert_eq!(script.answer(), "2:2:0:x");
-    // Once.
+    // The event comes once.
     assert_eq!(script.ask(format!("nonblock {fd}")), "0");
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
 }
@@ -54,7 +54,7 @@ fn without_a_daemon_the_kernels_events_go_on() {
     daemon.inject(1, &[event(1, 2, "last")]);
     let directory = daemon.directory();
     daemon.die();
-    // What was published is still read.
+    // Events that were published are still read.
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:2:0:last");
     std::fs::create_dir(tree.path().join("a")).unwrap();
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:40000100:0:a");
@@ -106,13 +106,14 @@ fn a_daemon_that_does_not_answer_stops_no_program() {
     assert_eq!(script.add(fd, 0xfff, tree.path()), 1);
     std::fs::create_dir(tree.path().join("a")).unwrap();
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:40000100:0:a");
-    // It is not asked for every watch: this has to be answered in less than half a second each.
+    // The daemon is not asked for every watch: this has to be answered in less than half a second
+    // each.
     directories(tree.path(), 200);
     let all = format!("addall {fd} 100 200 {}", tree.path().display());
     assert_eq!(script.ask(all), "200");
 }
 
-/// Directories that are called by numbers.
+/// Makes directories whose names are numbers.
 fn directories(at: &std::path::Path, count: u32) {
     for number in 0..count {
         std::fs::create_dir(at.join(number.to_string())).unwrap();
@@ -131,7 +132,7 @@ fn a_daemon_that_falls_silent_costs_a_program_one_wait_and_no_queue() {
     daemon.fall_silent();
     let all = format!("addall {fd} 100 5000 {}", tree.path().display());
     assert_eq!(script.ask(all), "5000");
-    // It was only slow: what it serves goes on.
+    // The daemon was only slow: what it serves goes on.
     daemon.inject(1, &[event(1, 2, "x")]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "1:2:0:x");
     daemon.inject(1, &[event(2, 2, "y")]);

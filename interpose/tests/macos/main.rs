@@ -1,5 +1,5 @@
-//! What only a Mac can show: that dyld binds a program's own calls to the hooks, and that the program gets
-//! its kernel's events through them. Runs with `MACOS_E2E=1`.
+//! Tests what only a Mac can show: that dyld binds a program's own calls to the hooks, and that the
+//! program gets its kernel's events through them. The tests run with `MACOS_E2E=1`.
 #![cfg(target_os = "macos")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The library that was built with this test.
+/// Returns the library that was built with this test.
 fn library() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let library = test.with_file_name("libagentfs_interpose_shim.dylib");
@@ -29,7 +29,7 @@ fn kq_demo(directory: &Path) -> PathBuf {
     program
 }
 
-/// What comes, line by line or connection by connection, from a thread that may wait without end.
+/// Receives lines or connections from a thread that may wait without end.
 fn sent<T: Send + 'static>(mut next: impl FnMut() -> Option<T> + Send + 'static) -> Receiver<T> {
     let (sender, received) = channel();
     std::thread::spawn(move || {
@@ -42,7 +42,7 @@ fn sent<T: Send + 'static>(mut next: impl FnMut() -> Option<T> + Send + 'static)
     received
 }
 
-/// Killed, also when the test fails.
+/// The process is killed when this is dropped, also when the test fails.
 struct Program(Child);
 
 impl Drop for Program {
@@ -61,7 +61,7 @@ fn a_program_asks_the_daemon_and_hears_its_kernel() {
     let (file, socket) = (directory.path().join("file"), directory.path().join("s"));
     std::fs::write(&file, "text").unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
-    // Whoever connects is hung up on: a daemon that ends.
+    // Each connection is closed at once, as by a daemon that ends.
     let connections = sent(move || listener.accept().ok().map(drop));
     let mut command = Command::new(kq_demo(directory.path()));
     command

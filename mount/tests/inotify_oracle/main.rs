@@ -1,5 +1,5 @@
-//! The kernel on both sides: a program without the library gets the same from inotify on a mount as on
-//! a tmpfs.
+//! The kernel is on both sides: a program without the library gets the same from inotify on a mount
+//! as on a tmpfs.
 //!
 //! `AGENTFS_ORACLE_SEQUENCES`, of which every tenth runs, and `AGENTFS_ORACLE_SEED` choose the
 //! sequences, as they do for the engine's oracle.
@@ -52,7 +52,8 @@ fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
         let ops = sequence(seed);
         match compare(&mut tmpfs, &mut mounted, &ops) {
             Ok(records) => heard += records,
-            // As in the comparison with our own reader: a look into /proc is no mistake.
+            // As in the comparison with our own reader, a difference caused by a look into /proc is
+            // no mistake.
             Err(_) if (0..3).all(|_| compare(&mut tmpfs, &mut mounted, &ops).is_ok()) => {}
             Err(_) => {
                 let small = shrink(ops, |ops| compare(&mut tmpfs, &mut mounted, ops).is_err());

@@ -1,4 +1,4 @@
-//! Files, directories and their metadata.
+//! Tests files, directories and their metadata.
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -92,7 +92,7 @@ fn ten_thousand_entries_are_listed_once_each() {
     };
     expected.sort();
     assert_eq!(list(), expected);
-    // From the kernel's cache.
+    // This answer comes from the kernel's cache.
     assert_eq!(list(), expected);
 }
 

@@ -1,4 +1,5 @@
-//! A program that was notified of a change sees it, on every mount, whoever made it.
+//! Tests that a program that was notified of a change sees it, on every mount, whichever side made
+//! it.
 //!
 //! Writers change items through two mounts of one branch and by direct requests; every item goes
 //! through versions that are counted when a change is asked for and when its event is delivered. A
@@ -21,17 +22,17 @@ use agentfs_testkit::random::Random;
 
 use crate::support::{Fixture, Mounted};
 
-/// For an event that must come.
+/// How long the tests wait for an event that must come.
 const DEADLINE: Duration = Duration::from_secs(20);
 const ITEMS_OF_A_KIND: usize = 24;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
-    /// The version is written into the file, and makes it longer by a byte.
+    /// The version is written into the file, and each one makes the file longer by a byte.
     Content,
-    /// There in odd versions.
+    /// The file is there in odd versions.
     Presence,
-    /// Named `x-` in even versions, `y-` in odd ones.
+    /// The file is named `x-` in even versions, `y-` in odd ones.
     Place,
     /// The version is in the permission bits.
     Mode,
@@ -44,7 +45,7 @@ struct Item {
     asked: AtomicU64,
     delivered: Mutex<u64>,
     heard: Condvar,
-    /// Held by the writer who moves it to the next version.
+    /// The lock of the writer that moves the item to the next version.
     writer: Mutex<()>,
 }
 
@@ -69,8 +70,8 @@ impl Item {
         self.heard.notify_all();
     }
 
-    /// Waits until everybody has heard of the version before this one: only from then on it is
-    /// certain to be seen.
+    /// Waits until every reader was notified of the version before this one: only from then on it
+    /// is certain to be seen.
     fn wait_for_version_before(&self, version: u64) {
         let delivered = self.delivered.lock().unwrap();
         let (delivered, _) = self
@@ -113,7 +114,7 @@ fn mode(version: u64) -> u32 {
     0o600 | u32::try_from(version % 64).unwrap()
 }
 
-/// Counts what was delivered. Subscribed after the mounts, as every sink of a daemon is.
+/// Counts what was delivered. The sink subscribes after the mounts, as every sink of a daemon does.
 struct Heard {
     items: Vec<Arc<Item>>,
     by_name: HashMap<Vec<u8>, Arc<Item>>,
@@ -189,7 +190,7 @@ fn create(branch: &Branch, caller: &Caller, name: &str) -> agentfs_core::HandleI
     branch.open(caller, name, flags, 0o644).unwrap()
 }
 
-/// By which way a writer works.
+/// The way by which a writer makes its changes.
 enum Way<'a> {
     Direct(Branch, Caller),
     Mount(&'a Mounted),
@@ -244,7 +245,8 @@ fn mounted(kind: Kind, old: &PathBuf, new: &PathBuf, version: u64) {
     }
 }
 
-/// Looks at an item on a mount; gives whether it was settled and thus could be told exactly.
+/// Looks at an item on a mount, and returns whether the item was settled, so that its version was
+/// known exactly.
 fn look(item: &Item, mount: &Mounted) -> bool {
     let delivered = item.delivered();
     let before = item.settled();
@@ -290,26 +292,26 @@ fn look(item: &Item, mount: &Mounted) -> bool {
     true
 }
 
-/// Permission bits and size.
+/// Returns permission bits and size.
 fn attributes(path: &Path) -> Option<(u32, u64)> {
     let found = fs::metadata(path).ok()?;
     Some((found.permissions().mode() & 0o7777, found.len()))
 }
 
-/// A second look, for the instant at which the kernel calls attributes fresh before it has copied
-/// them all. What the mount is to blame for stays wrong.
+/// Looks again, because at one instant the kernel calls attributes fresh before it has copied all
+/// of them. What the mount gets wrong stays wrong.
 fn has_size(item: &Item, path: &Path, size: u64) -> bool {
     let again = attributes(path);
     again.is_some_and(|(_, seen)| seen == size) || item.settled() != Some(size - 16)
 }
 
-/// As [`has_size`].
+/// Looks again, as [`has_size`] does.
 fn has_mode(item: &Item, path: &Path, version: u64) -> bool {
     let again = attributes(path);
     again.is_some_and(|(seen, _)| seen == mode(version)) || item.settled() != Some(version)
 }
 
-/// The listing of the directory against all items that are settled.
+/// Compares the listing of the directory with all items that are settled.
 fn look_at_listing(heard: &Heard, mount: &Mounted) {
     let before: Vec<_> = heard.items.iter().map(|item| item.settled()).collect();
     let names: std::collections::HashSet<String> = fs::read_dir(mount.dir.path())
@@ -399,7 +401,7 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
         exact.into_inner() > 0,
         "no settled item was looked at while others changed"
     );
-    // At rest everything is settled, and both mounts agree to the last detail.
+    // When no writer is at work, everything is settled, and both mounts agree to the last detail.
     for item in &heard.items {
         item.wait_until_settled();
         for mount in &mounts {
@@ -408,14 +410,14 @@ fn no_mount_shows_what_is_older_than_a_delivered_event() {
     }
 }
 
-/// The last change that was delivered.
+/// A sink that records the last change that was delivered.
 #[derive(Default)]
-struct Told {
+struct Delivered {
     last: Mutex<u64>,
     changed: Condvar,
 }
 
-impl EventSink for Told {
+impl EventSink for Delivered {
     fn on_event(&self, _: &EventKind) {}
 
     fn on_envelope(&self, envelope: &Envelope) {
@@ -424,7 +426,7 @@ impl EventSink for Told {
     }
 }
 
-impl Told {
+impl Delivered {
     fn wait_for(&self, seq: Seq) {
         let last = self.last.lock().unwrap();
         let (last, _) = self
@@ -445,8 +447,8 @@ fn a_file_that_changes_while_it_is_first_looked_up_is_seen_as_it_became() {
     let mount = fixture.mount();
     let branch = fixture.main();
     let root = Caller::root();
-    let told = Arc::new(Told::default());
-    fixture.fs.subscribe_events(told.clone()).unwrap();
+    let delivered = Arc::new(Delivered::default());
+    fixture.fs.subscribe_events(delivered.clone()).unwrap();
     let round = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -456,7 +458,7 @@ fn a_file_that_changes_while_it_is_first_looked_up_is_seen_as_it_became() {
                     if round == ROUNDS {
                         return;
                     }
-                    // Whether it is there already is not what this is about.
+                    // This test does not depend on whether the file is already there.
                     drop(fs::metadata(mount.path(&format!("f{round}"))));
                     drop(fs::read_dir(mount.dir.path()).unwrap().next());
                 }
@@ -466,7 +468,7 @@ fn a_file_that_changes_while_it_is_first_looked_up_is_seen_as_it_became() {
             let path = mount.path(name);
             let expected = Some((mode(version), 16 + version));
             let first = attributes(&path);
-            // See `has_size`: what is wrong twice stays wrong.
+            // As `has_size` explains, what is wrong twice stays wrong.
             if first != expected {
                 assert_eq!(
                     attributes(&path),
@@ -485,7 +487,7 @@ fn a_file_that_changes_while_it_is_first_looked_up_is_seen_as_it_became() {
                         .write_at(&root, handle, 0, &content(version))
                         .unwrap();
                     branch.chmod(&root, &name, mode(version)).unwrap();
-                    told.wait_for(branch.last_seq());
+                    delivered.wait_for(branch.last_seq());
                     check(&name, version);
                 }
                 branch.close(&root, handle).unwrap();

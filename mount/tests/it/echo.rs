@@ -1,4 +1,4 @@
-//! Changes of other origins, of which the kernel notifies every watcher on the mount.
+//! Tests changes of other origins, of which the kernel notifies every watcher on the mount.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) root: Caller,
 }
 
-/// A watcher that knows nothing of us.
+/// A watcher as in a program that does not know AgentFS.
 pub(crate) struct Watcher {
     fd: OwnedFd,
     names: Vec<(i32, &'static str)>,
@@ -96,12 +96,12 @@ impl World {
         })
     }
 
-    /// What was done outside since the last time.
+    /// Returns what was done outside since the last call.
     pub(crate) fn changes(&self) -> Vec<Change> {
         std::mem::take(&mut *self.outside.0.lock().unwrap())
     }
 
-    /// Replays everything that was done outside since the last time.
+    /// Replays everything that was done outside since the last call.
     fn echo(&self) {
         let changes = self.changes();
         let mount = self.mounted.handle.info().id;
@@ -127,7 +127,7 @@ pub(crate) fn put(branch: &Branch, path: &str, text: &str) {
 #[test]
 #[expect(
     clippy::too_many_lines,
-    reason = "a table: a change and what is told of it"
+    reason = "a table: a change and the events of its echo"
 )]
 fn the_kernel_tells_each_change_as_if_it_had_been_made_there() {
     let Some(w) = World::new() else { return };
@@ -245,7 +245,7 @@ fn the_kernel_tells_each_change_as_if_it_had_been_made_there() {
     );
 }
 
-/// What the mount shows afterwards is what the branch has.
+/// Afterwards the mount shows what the branch has.
 #[test]
 fn an_echo_leaves_nothing_behind() {
     let Some(w) = World::new() else { return };
@@ -258,7 +258,7 @@ fn an_echo_leaves_nothing_behind() {
             .unwrap();
         put(b, &path, "two");
         b.unlink(&w.root, &path).unwrap();
-        // Told when it is long over.
+        // The changes are echoed when they are long over.
         w.echo();
         let shown = |path: &str| fs::read_to_string(w.mounted.path(path));
         assert_eq!(shown("f").unwrap(), "one");

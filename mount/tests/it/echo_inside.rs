@@ -1,4 +1,4 @@
-//! An echo stays in its mount, whatever the programs there put in the way.
+//! Tests that an echo stays in its mount, whatever the programs there put in its way.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::echo::{Watcher, World, put};
 
 const NAMES: [&str; 6] = ["removed", "moved", "free", "written", "closed", "dir"];
 
-/// A directory outside, which has every name that the echoes are about.
+/// Creates a directory outside, which has every name that the echoes are about.
 fn elsewhere() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path());
@@ -34,7 +34,8 @@ fn fill(dir: &Path) {
     }
 }
 
-/// Everything in a directory: number, content's length and times.
+/// Returns everything in a directory: each object's number, the length of its content and its
+/// times.
 fn state(dir: &Path) -> BTreeMap<String, (u64, u64, i64, i64, i64)> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| {
         let entry = entry.unwrap();
@@ -46,7 +47,7 @@ fn state(dir: &Path) -> BTreeMap<String, (u64, u64, i64, i64, i64)> {
     entries.collect()
 }
 
-/// Changes in `/d` of every kind that is told, made outside.
+/// Makes changes in `/d` from outside, of every kind that is echoed, and returns them.
 fn changes_in_d(w: &World) -> Vec<Change> {
     let (b, root) = (&w.branch, &w.root);
     for name in ["removed", "moved", "written", "closed"] {
@@ -69,17 +70,18 @@ fn changes_in_d(w: &World) -> Vec<Change> {
     b.mkdir(root, "/d/made", 0o755).unwrap();
     b.symlink(root, "/f", "/d/link").unwrap();
     put(b, "/d/new", "new");
-    told_changes(w)
+    echoed_changes(w)
 }
 
-/// What was done outside since the last time, but for what is not told by itself.
-fn told_changes(w: &World) -> Vec<Change> {
+/// Returns what was done outside since the last call, but for the changes that have no echo of
+/// their own.
+fn echoed_changes(w: &World) -> Vec<Change> {
     let mut changes = w.changes();
     changes.retain(|it| !matches!(it, Change::Opened { .. } | Change::Read { .. }));
     changes
 }
 
-fn tell(w: &World, change: &Change) -> std::io::Result<()> {
+fn replay(w: &World, change: &Change) -> std::io::Result<()> {
     let mount = w.mounted.handle.info().id;
     w.fixture.mounts.echoes().replay(mount, &[], change)
 }
@@ -95,10 +97,10 @@ fn a_symbolic_link_in_the_place_of_a_directory_leads_no_echo_out_of_the_mount() 
     symlink(elsewhere.path(), w.mounted.path("d")).unwrap();
     watcher.heard();
     for change in &changes {
-        tell(&w, change).unwrap();
+        replay(&w, change).unwrap();
         assert_eq!(state(elsewhere.path()), before, "{change:?}");
     }
-    // The directory that was meant is found by its new name.
+    // The echoes find the directory that was meant by its new name.
     let heard = watcher.heard();
     for expected in ["d: delete removed", "d: create new", "d: moved_to free"] {
         assert!(heard.iter().any(|it| it == expected), "{heard:?}");
@@ -116,17 +118,17 @@ fn a_directory_that_nobody_can_reach_any_more_is_not_told_of_and_nor_is_another(
     fill(&w.mounted.path("d"));
     watcher.heard();
     for change in &changes {
-        assert!(tell(&w, change).is_err(), "{change:?}");
+        assert!(replay(&w, change).is_err(), "{change:?}");
     }
     assert_eq!(watcher.heard(), Vec::<String>::new());
-    // What the kernel shows is what there is.
+    // The kernel shows what there is.
     for name in NAMES {
         let exists = w.mounted.path("d").join(name).exists();
         assert_eq!(exists, name != "free", "{name}");
     }
 }
 
-/// Mounts, as root in the namespace of this test; `None` when that is not for us to do.
+/// Mounts as root in the namespace of this test; returns `None` when this process may not mount.
 struct Over(std::path::PathBuf);
 
 impl Over {
@@ -174,13 +176,14 @@ fn what_is_mounted_over_a_directory_is_not_touched() {
         }
         let before = state(&point);
         for change in &changes {
-            assert!(tell(&w, change).is_err(), "{change:?}");
+            assert!(replay(&w, change).is_err(), "{change:?}");
             assert_eq!(state(&point), before, "{change:?}");
         }
     }
 }
 
-/// As with a bind mount of a secret file, or of a log that somebody follows.
+/// Something is mounted on a name, as with a bind mount of a secret file, or of a log that a
+/// program follows.
 #[test]
 fn what_is_mounted_on_a_name_is_neither_touched_nor_taken_away() {
     let Some(w) = World::new() else { return };
@@ -193,7 +196,7 @@ fn what_is_mounted_on_a_name_is_neither_touched_nor_taken_away() {
     b.chmod(root, "/d/f", 0o600).unwrap();
     put(b, "/d/late", "new");
     b.mkdir(root, "/d/dir", 0o755).unwrap();
-    let changes = told_changes(&w);
+    let changes = echoed_changes(&w);
     let point = |name: &str| w.mounted.path("d").join(name);
     let Some(_on_f) = Over::bind(&file, &point("f")) else {
         return;
@@ -203,7 +206,7 @@ fn what_is_mounted_on_a_name_is_neither_touched_nor_taken_away() {
     fs::write(point("dir").join("kept"), "").unwrap();
     let before = state(elsewhere.path());
     for change in &changes {
-        assert!(tell(&w, change).is_err(), "{change:?}");
+        assert!(replay(&w, change).is_err(), "{change:?}");
         assert_eq!(state(elsewhere.path()), before, "{change:?}");
         assert!(point("dir").join("kept").exists(), "{change:?}");
         assert_eq!(fs::read_to_string(point("late")).unwrap(), "written");
@@ -222,14 +225,14 @@ fn what_is_mounted_over_the_mount_is_not_touched() {
     fill(&point.join("d"));
     let before = state(&point.join("d"));
     for change in &changes {
-        let error = tell(&w, change).unwrap_err();
+        let error = replay(&w, change).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(state(&point.join("d")), before, "{change:?}");
     }
 }
 
-/// An attacker in the mount, for a while: a directory and a link out of the mount have the same name
-/// in turn, and the echoes go on.
+/// An attacker in the mount gives a directory and a link out of the mount the same name in turn,
+/// for a while, and the echoes go on.
 #[test]
 fn a_race_for_the_name_of_a_directory_is_lost_by_whoever_wants_out() {
     const FILES: usize = 50;
@@ -242,7 +245,7 @@ fn a_race_for_the_name_of_a_directory_is_lost_by_whoever_wants_out() {
     symlink(elsewhere.path(), w.mounted.path("way-out")).unwrap();
     let (d, way_out) = (w.mounted.path("d"), w.mounted.path("way-out"));
     let is_over = AtomicBool::new(false);
-    let told = std::thread::scope(|scope| {
+    let echoed = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
@@ -254,7 +257,7 @@ fn a_race_for_the_name_of_a_directory_is_lost_by_whoever_wants_out() {
         let dir = w.branch.stat(&w.root, "/d");
         let dir = dir.or_else(|_| w.branch.stat(&w.root, "/way-out"));
         let dir = dir.unwrap().node;
-        let mut told = 0;
+        let mut echoed = 0;
         while Instant::now() < deadline {
             for number in 0..FILES {
                 let name = format!("f{number}");
@@ -273,11 +276,15 @@ fn a_race_for_the_name_of_a_directory_is_lost_by_whoever_wants_out() {
                     .unwrap();
                 w.branch.unlink_at(&w.root, dir, name.as_bytes()).unwrap();
             }
-            told += w.changes().iter().filter(|it| tell(&w, it).is_ok()).count();
+            echoed += w
+                .changes()
+                .iter()
+                .filter(|it| replay(&w, it).is_ok())
+                .count();
         }
         is_over.store(true, Ordering::Relaxed);
-        told
+        echoed
     });
     assert_eq!(state(elsewhere.path()), before);
-    assert!(told > 0, "nothing was told at all");
+    assert!(echoed > 0, "nothing was told at all");
 }

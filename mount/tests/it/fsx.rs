@@ -1,6 +1,6 @@
-//! One file, exercised in every way at once, against a model of its bytes: the algorithm of fsx
-//! (Apple's and Linux's file system exerciser), in which reads and writes meet maps, truncation,
-//! holes and copies in pages that are half of the one and half of the other.
+//! Exercises one file in every way at once, and compares it with a model of its bytes: the
+//! algorithm of fsx (Apple's and Linux's file system exerciser), in which reads and writes meet
+//! maps, truncation, holes and copies in pages that are half of the one and half of the other.
 //!
 //! `AGENTFS_FSX_OPERATIONS` sets how many operations a seed has.
 
@@ -54,14 +54,14 @@ impl Exercise {
         self.compare_all();
     }
 
-    /// A range, of which the start is in the file or not far behind it.
+    /// Returns a range whose start is in the file or not far behind it.
     fn range(&mut self) -> (u64, u64) {
         let start = self.rng.range(0..MAX);
         let length = 1 + self.rng.range(0..LONGEST);
         (start, length.min(MAX - start))
     }
 
-    /// A range within the file.
+    /// Returns a range within the file; `None` when there is none.
     fn range_inside(&mut self) -> Option<(usize, usize)> {
         let size = self.model.len() as u64;
         if size == 0 {
@@ -130,7 +130,7 @@ impl Exercise {
         self.model[index(start)..index(start + length)].copy_from_slice(&data);
     }
 
-    /// Maps a range of the file; gives what `with` makes of it.
+    /// Maps a range of the file, and returns what `with` makes of it.
     fn map<T>(&self, start: usize, length: usize, with: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut options = MmapOptions::new();
         options.offset(start as u64).len(length);
@@ -176,7 +176,8 @@ impl Exercise {
         }
     }
 
-    /// `FALLOC_FL_ZERO_RANGE`, which tmpfs does not have and FsCore need not.
+    /// Zeroes a range by `FALLOC_FL_ZERO_RANGE`, which tmpfs does not have and FsCore need not
+    /// have.
     fn zero(&mut self) {
         let (start, length) = self.range();
         match rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE, start, length) {
@@ -188,7 +189,7 @@ impl Exercise {
         }
     }
 
-    /// copy_file_range(2) within the file, between ranges that do not overlap.
+    /// Copies by copy_file_range(2) within the file, between ranges that do not overlap.
     fn copy(&mut self) {
         let Some((from, length)) = self.range_inside() else {
             return;
@@ -254,7 +255,7 @@ fn a_file_holds_what_was_put_into_it_in_whatever_way() {
     });
 }
 
-/// What the exerciser of crates.io is to do: everything it can.
+/// The configuration of the exerciser of crates.io: it does everything that it can.
 const CONFIG: &str = "
 flen = 131072
 

@@ -1,4 +1,4 @@
-//! Two branches are in use at once, and nothing of the one appears in the other.
+//! Tests two branches that are in use at once: nothing of the one appears in the other.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -12,11 +12,11 @@ use crate::support::{Fixture, Mounted};
 
 /// Names that both branches have, each with its own content.
 const SHARED: u64 = 40;
-/// What every worker does.
+/// The operations of every worker.
 const ROUNDS: u64 = 4_000;
 
-/// Content and size say whose a file is: the letter of the branch, an odd number of times in the
-/// one and an even number in the other.
+/// Returns a content that shows its owner by letter and size: the letter of the branch, an odd
+/// number of times in the one and an even number in the other.
 fn content(owner: u8, length: u64) -> Vec<u8> {
     let half = usize::try_from(length).unwrap() * 2;
     vec![owner; half + usize::from(owner == b'a')]
@@ -33,7 +33,8 @@ fn change(rng: &mut Random, dir: &Path, owner: u8, worker: u64) {
     let own = dir.join(format!("{letter}-{worker}-{number}"));
     let bytes = content(owner, 1 + rng.range(0..5000));
     match rng.range(0..5) {
-        // In whole, so that nobody sees a part: by a rename, or in pages of one length.
+        // The content is replaced as a whole, so that no reader sees a part: by a rename, or in
+        // pages of one length.
         0 | 1 => {
             let temporary = dir.join(format!("{letter}-tmp-{worker}"));
             fs::write(&temporary, &bytes).unwrap();
@@ -89,7 +90,7 @@ fn nothing_of_a_branch_is_ever_seen_in_another() {
         .fs
         .branch_create_from_snapshot(&root, snapshot, "other")
         .unwrap();
-    // Made after the branches parted: the same names and the same numbers for different objects.
+    // These were made after the branches parted: different objects with the same names and numbers.
     let branches = [(b'a', main), (b'b', fixture.fs.branch(other).unwrap())];
     for (owner, branch) in &branches {
         for number in 0..SHARED {

@@ -1,4 +1,4 @@
-//! Behaviour of a mounted branch, as the programs in it see it.
+//! Tests the behaviour of a mounted branch, as the programs in it see it.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "what is left out is said")]

@@ -1,4 +1,4 @@
-//! Mounts that were made in a mount namespace of their own, and are served from outside.
+//! Tests mounts that were made in a mount namespace of their own, and are served from outside.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Fixture, can_mount};
 
-/// For an end that must come.
+/// How long the tests wait for an end that must come.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 type Job = Box<dyn FnOnce(&Path) + Send>;
@@ -56,7 +56,7 @@ impl Inside {
         (inside, mounts.recv().unwrap())
     }
 
-    /// Does something in there.
+    /// Runs a job in the mount namespace.
     fn run<T: Send + 'static>(&self, job: impl FnOnce(&Path) -> T + Send + 'static) -> T {
         let (done, result): (_, Receiver<T>) = channel();
         let job = Box::new(move |point: &Path| done.send(job(point)).unwrap());
@@ -90,7 +90,7 @@ fn a_mount_of_another_namespace_shows_its_branch_and_what_changes_there() {
     let (branch, root) = (fixture.main(), Caller::root());
     let size = branch.stat(&root, "/f").unwrap().size;
     assert_eq!(size, "from inside".len() as u64);
-    // What the kernel now remembers is taken out of its caches before the call returns.
+    // What the kernel now remembers is removed from its caches before the call returns.
     let read = |point: &Path| fs::read_to_string(point.join("f")).unwrap();
     assert_eq!(inside.run(read), "from inside");
     let handle = branch.open(&root, "/f", OpenFlags::WRITE_ONLY, 0).unwrap();
@@ -135,7 +135,7 @@ fn who_uses_a_mount_of_another_namespace_gets_errors_when_it_is_cut_off() {
     inside.end();
 }
 
-/// The kernel says no more of what is open when a connection ends.
+/// When a connection ends, the kernel sends no more about what is open.
 #[test]
 fn a_branch_has_no_open_files_when_its_mount_has_ended() {
     let Some(fixture) = Fixture::empty() else {
@@ -186,7 +186,7 @@ fn what_is_no_mount_is_not_served() {
     };
     let unmounted = serve(open(), 77);
     assert!(matches!(unmounted, MountError::Io(_)), "{unmounted:?}");
-    // A descriptor of another mount than the one it is said to be.
+    // The descriptor belongs to another mount than the caller says.
     let (mut inside, unserved) = Inside::start();
     let lie = Unserved {
         st_dev: unserved.st_dev + 1,

@@ -1,5 +1,5 @@
-//! What the kernel oracle does not ask for: locks, files without names, devices that look like
-//! whiteouts.
+//! Tests what the kernel oracle does not ask for: locks, files without names, devices that look
+//! like whiteouts.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -24,8 +24,8 @@ fn lock_range(file: &File, kind: i32, start: i64, len: i64) -> Result<(), Errno>
     lock_range_by(libc::F_OFD_SETLK, file, kind, start, len)
 }
 
-/// `F_OFD_SETLK` and `F_OFD_SETLKW`, which waits: as a POSIX lock, but held by the open file, so that
-/// one process can have two.
+/// Locks a range by `F_OFD_SETLK`, or by `F_OFD_SETLKW`, which waits. Such a lock is like a POSIX
+/// lock, but the open file holds it, so that one process can have two.
 fn lock_range_by(command: i32, file: &File, kind: i32, start: i64, len: i64) -> Result<(), Errno> {
     let lock = libc::flock {
         l_type: i16::try_from(kind).unwrap(),
@@ -57,7 +57,7 @@ fn locks_hold_among_the_programs_of_one_mount() {
     flock(&one, FlockOperation::NonBlockingLockExclusive).unwrap();
     let refused = flock(&two, FlockOperation::NonBlockingLockShared);
     assert_eq!(refused, Err(Errno::WOULDBLOCK));
-    // The lock of another process, too, and its end ends it.
+    // A lock of another process counts, too, and ends with that process.
     let other = |arguments: &[&str]| {
         let mut command = Command::new("flock");
         command.args(arguments).arg(mount.path("f")).arg("true");
@@ -72,7 +72,7 @@ fn locks_hold_among_the_programs_of_one_mount() {
     let refused = lock_range(&two, libc::F_RDLCK, 3, 1);
     assert_eq!(refused, Err(Errno::AGAIN));
     drop(one);
-    // A process that another test is about to start may have it open for a moment, too.
+    // A process that another test is about to start may have the file open for a moment, too.
     let (locked, locks) = mpsc::channel();
     std::thread::spawn(move || {
         locked.send(lock_range_by(libc::F_OFD_SETLKW, &two, libc::F_RDLCK, 3, 1))
@@ -106,7 +106,8 @@ fn locks_are_not_shared_by_two_mounts_of_a_branch() {
     let Some(fixture) = Fixture::empty() else {
         return;
     };
-    // Documented in the crate: should this ever fail, say so there.
+    // The crate documents this limit: should this assertion ever fail, change the documentation
+    // there.
     let mounts = [fixture.mount(), fixture.mount()];
     fs::write(mounts[0].path("f"), "").unwrap();
     let [one, two] = mounts.each_ref().map(|mount| open(&mount.path("f")));

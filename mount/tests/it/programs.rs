@@ -1,4 +1,4 @@
-//! Real programs in a mount: whatever they do comes out as in a bare directory.
+//! Tests real programs in a mount: whatever they do comes out as in a bare directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::support::{Fixture, program};
 
-/// An object, as far as two runs of a program make the same.
+/// An object, as far as it is the same in two runs of a program.
 #[derive(PartialEq, Eq, Debug)]
 struct Seen {
     mode: u32,
@@ -16,7 +16,8 @@ struct Seen {
     content: Vec<u8>,
 }
 
-/// Everything below a directory. `ignored` are parts of paths that hold times or random names.
+/// Returns everything below a directory. `ignored` are parts of paths that hold times or random
+/// names.
 fn tree(root: &Path, ignored: &[&str]) -> BTreeMap<PathBuf, Seen> {
     let mut all = BTreeMap::new();
     let mut dirs = vec![root.to_owned()];
@@ -43,7 +44,7 @@ fn tree(root: &Path, ignored: &[&str]) -> BTreeMap<PathBuf, Seen> {
             } else {
                 without_root(fs::read(&path).unwrap(), root)
             };
-            // Whether a directory counts those in it is its filesystem's matter.
+            // Each filesystem decides whether a directory's links count the directories in it.
             let links = if kind.is_dir() { 0 } else { found.nlink() };
             let mode = found.permissions().mode();
             all.insert(
@@ -59,7 +60,7 @@ fn tree(root: &Path, ignored: &[&str]) -> BTreeMap<PathBuf, Seen> {
     all
 }
 
-/// Many programs write down where they are.
+/// Removes the root from a content, because many programs record where they are.
 fn without_root(content: Vec<u8>, root: &Path) -> Vec<u8> {
     let root = root.as_os_str().as_encoded_bytes();
     let mut rest = content.as_slice();
@@ -72,8 +73,8 @@ fn without_root(content: Vec<u8>, root: &Path) -> Vec<u8> {
     all
 }
 
-/// Runs a script in a mount and in a bare directory; both give the same output and leave the same
-/// files.
+/// Runs a script in a mount and in a bare directory; both must give the same output and leave the
+/// same files.
 #[track_caller]
 fn same_as_outside(script: &str, ignored: &[&str]) {
     let Some(fixture) = Fixture::empty() else {
@@ -178,7 +179,7 @@ fn sqlite_keeps_a_database_in_every_journal_mode() {
         done
         ls
     "#;
-    // The order of the rows is that of the processes.
+    // The rows have the order of the processes.
     same_as_outside(script, &[".db"]);
 }
 
@@ -246,6 +247,6 @@ fn npm_installs_a_package_that_runs() {
         find node_modules | wc -l
     "#
     .replace("BIN", bin);
-    // What npm keeps of its downloads has their times.
+    // npm records the times of its downloads.
     same_as_outside(&script, &[".npm", ".package-lock.json"]);
 }

@@ -1,4 +1,4 @@
-//! What another program mounts on a mount point stays, however soon it is mounted.
+//! Tests that what another program mounts on a mount point stays, however soon it is mounted.
 
 use std::fs;
 use std::path::Path;
@@ -11,10 +11,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::support::Fixture;
 
 const ROUNDS: usize = 100;
-/// For an end that must come.
+/// How long the tests wait for an end that must come.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Unmounts as `umount` does, if that is for us to do.
+/// Unmounts as `umount` does, if this process may.
 fn unmount(point: &Path) -> bool {
     match rustix::mount::unmount(point, UnmountFlags::NOFOLLOW) {
         Err(rustix::io::Errno::PERM) => false,
@@ -46,7 +46,8 @@ fn what_is_mounted_right_after_an_unmount_stays() {
     }
 }
 
-/// It may have the number of the device that is gone, and be asked for by the old handle.
+/// The new mount may have the device number of the one that is gone, and the old handle asks for
+/// that number.
 #[test]
 fn another_branch_that_is_mounted_right_after_an_unmount_stays() {
     let (Some(one), Some(other)) = (Fixture::empty(), Fixture::empty()) else {
@@ -83,7 +84,7 @@ fn another_branch_that_is_mounted_right_after_an_unmount_stays() {
     }
 }
 
-/// The directory above a mount point was renamed, and what has its name now is another's.
+/// The directory above a mount point was renamed, and another directory has its name now.
 #[test]
 fn nothing_is_taken_away_elsewhere_by_a_link_in_the_way() {
     let Some(fixture) = Fixture::empty() else {

@@ -11,7 +11,7 @@ pub(crate) fn can_mount() -> bool {
     agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
 }
 
-/// A program that not every machine has, named by a variable that `cargo xtask test` sets.
+/// Returns a program that not every machine has, by a variable that `cargo xtask test` sets.
 pub(crate) fn program(variable: &str) -> Option<PathBuf> {
     let named = std::env::var_os(variable).map(PathBuf::from);
     if named.is_none() {
@@ -27,7 +27,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Over nothing; `None` when mounting is left out.
+    /// Creates a filesystem over nothing; returns `None` when mounting is left out.
     pub(crate) fn empty() -> Option<Self> {
         Self::new(FsConfig::default())
     }

@@ -1,5 +1,5 @@
-//! A lower directory whose changes by the host are not announced: what a program looks at is there all
-//! the same, and nothing is changed on the ground of what is not there any more.
+//! Tests a lower directory whose changes by the host are not announced: what a program looks at is
+//! there all the same, and nothing is changed because of what is not there any more.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -25,7 +25,8 @@ struct Place {
 }
 
 impl Place {
-    /// With these files, each with the old text; `None` when mounting is left out.
+    /// Creates a place with these files, each with the old text; returns `None` when mounting is
+    /// left out.
     fn with(names: &[&str]) -> Option<Self> {
         let host = tempfile::tempdir().unwrap();
         for name in names {
@@ -59,7 +60,7 @@ impl Place {
         names(&self.mount.path(dir))
     }
 
-    /// Applying finds that the host has changed these, and leaves them alone.
+    /// Asserts that applying finds that the host has changed these files, and leaves them alone.
     #[track_caller]
     fn refuses(&self, names: &[&str], text: &str) {
         let names: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
@@ -97,7 +98,7 @@ fn by_rename(path: &Path, text: &str) {
     fs::rename(beside, path).unwrap();
 }
 
-/// As `cp -p` and `tar` do.
+/// Writes the file and sets its old modification time again, as `cp -p` and `tar` do.
 fn with_the_old_time(path: &Path, text: &str) {
     let time = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, text).unwrap();
@@ -105,7 +106,7 @@ fn with_the_old_time(path: &Path, text: &str) {
     file.set_modified(time).unwrap();
 }
 
-/// Another object, which usually gets the number of the one that is gone.
+/// Replaces the file by another object, which usually gets the number of the one that is gone.
 fn made_anew(path: &Path, text: &str) {
     fs::remove_file(path).unwrap();
     fs::write(path, text).unwrap();
@@ -149,7 +150,7 @@ fn names_come_and_go_as_on_the_host() {
     let Some(place) = Place::with(&["f", "dir/f", "mine/f"]) else {
         return;
     };
-    // This one the branch has made its own.
+    // The branch has made this file its own.
     fs::write(place.mount.path("mine/g"), "of the branch").unwrap();
     for dir in ["", "dir", "mine"] {
         let old = place.names(dir);
@@ -172,7 +173,7 @@ fn names_come_and_go_as_on_the_host() {
     assert_eq!(place.names("mine"), set(&["g"]));
 }
 
-/// As a program in Go lists: without asking for the attributes first.
+/// The directory is listed as a program in Go lists it: without asking for the attributes first.
 #[test]
 fn a_directory_that_stays_open_is_listed_anew() {
     let Some(place) = Place::with(&["f", "mine/f"]) else {
@@ -210,15 +211,15 @@ fn a_symbolic_link_leads_where_the_host_has_it_lead() {
             fs::read_link(&link).unwrap(),
             Path::new(["a", "b"][round % 2])
         );
-        // Usually it gets the number of the one that is gone.
+        // The new file usually gets the number of the one that is gone.
         fs::remove_file(&below).unwrap();
         symlink(target, &below).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new(target), "{round}");
     }
 }
 
-/// What is open goes on with what it has until somebody opens the file again, as on NFS; what is
-/// never seen is bytes that the file never had.
+/// A program that has the file open keeps the bytes it has until somebody opens the file again, as
+/// on NFS; it never sees bytes that the file never had.
 #[test]
 fn a_file_that_is_open_never_shows_zeros() {
     let Some(place) = Place::with(&["f"]) else {
@@ -262,7 +263,7 @@ fn a_mapping_shows_what_the_host_wrote_once_somebody_opens_the_file() {
     }
 }
 
-/// Several open the file while the first one still waits for its answer.
+/// Several programs open the file while the first one still waits for its answer.
 #[test]
 fn whoever_opens_a_file_sees_what_was_there_before_however_many_open_it() {
     let Some(place) = Place::with(&["f"]) else {
@@ -280,7 +281,7 @@ fn whoever_opens_a_file_sees_what_was_there_before_however_many_open_it() {
     }
 }
 
-/// As an editor or `sed -i` does it: with what was read before.
+/// The edit is made as an editor or `sed -i` makes it: with what was read before.
 #[test]
 fn an_edit_of_what_is_outdated_conflicts() {
     for rewrite in WAYS {
@@ -314,7 +315,7 @@ fn what_is_open_from_before_cannot_change_a_part_of_what_is_there_now() {
     let refused = file.write_all_at(b"THE", 0).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::StaleNetworkFileHandle);
     assert_eq!(place.read("f"), LONGER);
-    // Opened anew, it can.
+    // A program that opens the file anew can write.
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"THE", 0).unwrap();
     assert_eq!(place.read("f"), LONGER.replacen("the", "THE", 1));
@@ -356,7 +357,7 @@ fn what_is_appended_comes_after_what_the_host_wrote() {
     place.refuses(&["f"], LONGER);
 }
 
-/// A file that the host makes where the kernel believes that there is none.
+/// The host makes a file where the kernel believes that there is none.
 #[test]
 fn a_name_that_the_host_took_is_not_taken_again() {
     let Some(place) = Place::with(&["f"]) else {
@@ -370,8 +371,8 @@ fn a_name_that_the_host_took_is_not_taken_again() {
     assert_eq!(place.read("new"), NEW);
 }
 
-/// A directory that came to be when no more could be watched, on a mount whose kernel was told
-/// before that it may keep all listings.
+/// The directory was created when no more directories could be watched, on a mount whose kernel was
+/// allowed before to keep all listings.
 #[test]
 fn a_listing_is_not_kept_where_nobody_tells_of_changes_any_more() {
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -384,13 +385,15 @@ fn a_listing_is_not_kept_where_nobody_tells_of_changes_any_more() {
     assert_eq!(place.names(""), set(&["f"]));
     announced.set_whole(false);
     fs::create_dir(place.below("later")).unwrap();
-    // The branch's own: its times say nothing of what the host does in it.
+    // The directory has an object of the branch: the directory's times say nothing of what the host
+    // does in it.
     fs::write(place.mount.path("later/mine"), "of the branch").unwrap();
     for round in 0..20 {
         place.names("later");
         let name = format!("new-{round}");
         fs::write(place.below("later").join(&name), NEW).unwrap();
-        // The kernel is made to drop it after it has the listing, and nobody says when it has.
+        // The kernel is made to drop the listing after it has it, and nothing announces when it
+        // has.
         let until = Instant::now() + DEADLINE;
         while !place.names("later").contains(&name) {
             assert!(Instant::now() < until, "{name} is listed");
@@ -398,7 +401,8 @@ fn a_listing_is_not_kept_where_nobody_tells_of_changes_any_more() {
     }
 }
 
-/// Where changes are told, the kernel does not ask again: the speed of what is watched.
+/// Where changes are announced, the kernel does not ask again: this is what makes watched files
+/// fast.
 #[test]
 fn what_is_announced_is_asked_for_once() {
     let Some(place) = Place::with(&["f", "dir/f"]) else {
@@ -411,7 +415,7 @@ fn what_is_announced_is_asked_for_once() {
         assert_eq!(size(name), OLD.len() as u64);
         in_place(&place.below(name), LONGER);
     }
-    // Remembered, because nobody said that it changed; and not remembered.
+    // The first size is remembered, because no change was announced; the second is not remembered.
     assert_eq!(size("f"), OLD.len() as u64);
     assert_eq!(size("dir/f"), LONGER.len() as u64);
     place
@@ -420,7 +424,7 @@ fn what_is_announced_is_asked_for_once() {
         .lower_changed(&LowerChange::Written("f".into()))
         .unwrap();
     assert_eq!(size("f"), LONGER.len() as u64);
-    // An open looks all the same.
+    // An open looks at the file all the same.
     in_place(&place.below("f"), "cut");
     assert_eq!(place.read("f"), "cut");
     let root = Caller::root();

@@ -1,12 +1,12 @@
-//! Ordinary users mount: by fusermount3, and in a user namespace of their own.
+//! Tests that ordinary users can mount: by fusermount3, and in a user namespace of their own.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::can_mount;
 
-/// Run by root in a mount namespace of its own: a `/dev/fuse` that everybody may open, as udev makes
-/// it, and a directory for nobody.
+/// Root runs this script in a mount namespace of its own. It makes a `/dev/fuse` that everybody may
+/// open, as udev makes it, and a directory for nobody.
 const STAGE: &str = r#"
 dir=$1 serve=$2 inner=$3; shift 3
 mount -t tmpfs none "$dir"; cd "$dir"; chmod 755 .
@@ -16,7 +16,8 @@ mkdir -p own/point own/lower; chown -R 65534:65534 own; cd own
 setpriv --reuid 65534 --regid 65534 --clear-groups "$@" sh -euc "$inner"
 "#;
 
-/// Run by the user: serves, works in the mount, and ends the server twice, kindly and not.
+/// The user runs this script: it serves, works in the mount, and ends the server twice, once kindly
+/// and once not.
 const INNER: &str = r#"
 start() {
   mkfifo life in out

@@ -21,7 +21,7 @@ use agentfs_testkit::fs_oracle::walk::{Seen, everything};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{chroot, fchdir};
 
-/// The variables that say to a process where the mount is, and which of the processes it is.
+/// The variables by which a process finds the mount, and learns its own number.
 const POINT: &str = "AGENTFS_ORACLE_POINT";
 const WORKER: &str = "AGENTFS_ORACLE_WORKER";
 /// How long a process may take.
@@ -41,7 +41,7 @@ struct Side {
 }
 
 impl Side {
-    /// On a directory of some filesystem, or on a private tmpfs.
+    /// Starts a thread on a directory of some filesystem, or on a private tmpfs.
     fn start(directory: Option<OwnedFd>, name: String) -> Self {
         let (asks, asked) = channel::<Vec<Step>>();
         let (gives, outcomes) = channel();
@@ -119,7 +119,7 @@ pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args([test, "--exact", "--nocapture"]);
             command.env(POINT, point).env(WORKER, worker.to_string());
-            // What fails says so to the standard error.
+            // A process that fails writes the reason to the standard error.
             command.stdout(Stdio::null()).spawn().unwrap()
         };
         let mut processes: Vec<_> = (0..workers).map(start).collect();
@@ -156,7 +156,7 @@ fn check(seeds: impl Iterator<Item = u64>, point: &Path, worker: u64) {
     }
 }
 
-/// A sequence: each step depends on what a tmpfs answered to those before.
+/// Returns a sequence: each step depends on what a tmpfs answered to those before.
 fn generated(seed: u64) -> Vec<Step> {
     let maker = std::thread::spawn(move || {
         let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
@@ -172,14 +172,14 @@ fn generated(seed: u64) -> Vec<Step> {
 ///
 /// * chown(2) that changes nothing takes the set-id bits away, and is refused to users that do not own
 ///   the file. With `FUSE_HANDLE_KILLPRIV_V2` it succeeds (`fs/fuse/dir.c: fuse_setattr`).
-/// * lseek(2) from the end of a directory, or for data in one: tmpfs refuses it. So this is asked
-///   only of what is certainly a file: opened for writing.
+/// * lseek(2) from the end of a directory, or for data in one: tmpfs refuses it. So lseek is tried
+///   only on what is certainly a file: opened for writing.
 fn without_what_the_kernel_answers(steps: Vec<Step>) -> Vec<Step> {
     let mut files = [None; SLOTS];
     let mut is_asked = |step: &Step| match step.op {
         Op::Chown { uid, gid, .. } | Op::Fchown { uid, gid, .. } => uid.is_some() || gid.is_some(),
         Op::Open { slot, flags, .. } => {
-            // When it fails, what was there before stays.
+            // When the open fails, the slot keeps what it held before.
             let is_file = flags & libc::O_ACCMODE != libc::O_RDONLY;
             files[slot] = Some(is_file && files[slot].unwrap_or(true));
             true
@@ -198,9 +198,9 @@ fn without_what_the_kernel_answers(steps: Vec<Step>) -> Vec<Step> {
     steps.into_iter().filter(|step| is_asked(step)).collect()
 }
 
-/// An answer without what a mount cannot know: whether the caller is in the group of a file that it
-/// writes to, if that is one of its further groups. Then it takes a set-group-id bit that means
-/// nothing (the group may not execute) away rather than leave it.
+/// Returns an answer without what a mount cannot know: whether the caller is in the group of a file
+/// that it writes to, if that is one of the caller's further groups. Then the mount takes a
+/// set-group-id bit that means nothing (the group may not execute) away rather than leave it.
 fn known(answer: &Answer) -> Answer {
     let mut answer = answer.clone();
     if let Answer::Attr(attr) = &mut answer

@@ -1,4 +1,4 @@
-//! Behaviour of agentfs-proto.
+//! Tests the behaviour of agentfs-proto.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod message;

@@ -201,7 +201,7 @@ proptest! {
         }
     }
 
-    /// Every message has one encoding, so what decodes encodes to the same bytes.
+    /// Every message has one encoding, so bytes that decode are encoded to the same bytes.
     #[test]
     fn mutated_messages_decode_to_what_they_say_or_to_an_error(
         which in any::<prop::sample::Index>(),

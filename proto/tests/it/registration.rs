@@ -1,4 +1,4 @@
-//! Requests of the channel.
+//! Tests the requests of the channel.
 
 use agentfs_proto::registration::Registration;
 use proptest::prelude::*;

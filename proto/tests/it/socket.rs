@@ -65,7 +65,7 @@ fn each_directory_has_a_socket_of_its_own_beside_the_default_one() {
     let default = Path::new("/run/user/7/agentfs/control.sock");
     let of = |path: &str, device, inode| project_path(default, path.as_ref(), device, inode);
     let socket = of("/home/me/project", 2049, 131_073);
-    // A daemon of an earlier version is to be found by a later one.
+    // A later version must find the daemon of an earlier one.
     let expected = "/run/user/7/agentfs/project-131cfdd7eb18ca20.sock";
     assert_eq!(socket.to_str(), Some(expected));
     assert!(is_project_name(socket.file_name().unwrap()));

@@ -1,4 +1,4 @@
-//! Every form of the encoding, compared with the maintained implementation.
+//! Tests every form of the encoding, and compares it with the maintained implementation.
 
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
@@ -51,7 +51,8 @@ mod theirs {
         pub(crate) watch: u64,
     }
 
-    /// The first variant is never made: it keeps the numbers of the others in step.
+    /// The first variant is never made: it keeps the numbers of the other variants equal on both
+    /// sides.
     #[derive(Encode, Decode, Debug, PartialEq)]
     #[ssz(enum_behaviour = "union")]
     pub(crate) enum Item {
@@ -100,7 +101,7 @@ fn encode<T: Ssz>(value: &T) -> Vec<u8> {
     bytes
 }
 
-/// Ours writes what theirs writes, and reads it back.
+/// Asserts that ours writes what theirs writes, and reads it back.
 fn same<T: Ssz + PartialEq + std::fmt::Debug>(ours: &T, theirs: &impl ::ssz::Encode) {
     let bytes = encode(ours);
     assert_eq!(bytes, theirs.as_ssz_bytes());
@@ -210,7 +211,7 @@ proptest! {
         same(&FsEntries { entries: ours, more }, &theirs::Entries { entries: theirs, more });
     }
 
-    /// What theirs refuses, ours refuses; what ours accepts, ours writes back byte for byte.
+    /// Ours refuses what theirs refuses, and writes back byte for byte what it accepts.
     #[test]
     fn mutated_bytes_are_judged_as_by_theirs(
         items in prop::collection::vec(item(), 0..5),

@@ -1,5 +1,5 @@
 //! The process that can be killed: a daemon with a mount, which also changes files at random and
-//! writes down what was committed.
+//! records what was committed.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -34,11 +34,11 @@ pub(crate) struct Args {
 
 /// The directories that listeners watch.
 pub(crate) const DIRECTORIES: [&str; 4] = ["d0", "d1", "d2", "d3"];
-/// What is made when everything is over.
+/// The name that is created when everything is over.
 pub(crate) const END: &str = "end";
 const FILES: usize = 16;
 
-/// Writes down what is committed, at once: what a killed process wrote stays.
+/// A sink that records what is committed, at once: what a killed process wrote stays.
 struct Log(File);
 
 impl EventSink for Log {
@@ -46,7 +46,7 @@ impl EventSink for Log {
 
     fn on_envelope(&self, envelope: &Envelope) {
         if let Some(change) = change(envelope) {
-            // Without its log the run fails in any case.
+            // Without the log the run fails in any case.
             let _written = (&self.0).write_all(change.line().as_bytes());
         }
     }
@@ -136,13 +136,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     });
     done?;
     actor.make(&format!("/{}/{END}", DIRECTORIES[0]))?;
-    // The daemon goes on until everybody has heard the end.
+    // The daemon goes on until every listener has heard the end.
     answer(&actor.changes.to_string())?;
     Ok(())
 }
 
 impl Actor {
-    /// Changes files until it is over: mostly some at a time, now and then very many.
+    /// Changes files until the run is over: mostly some at a time, now and then very many.
     fn act(&mut self, is_over: &AtomicBool) -> Result<(), Failure> {
         while !is_over.load(Ordering::Relaxed) {
             let count = match self.random.below(300) {
@@ -166,7 +166,8 @@ impl Actor {
         format!("/d{directory}/f{}", self.random.below(FILES))
     }
 
-    /// Makes one operation. What does not apply, as removing what is not there, fails and changes nothing.
+    /// Makes one operation. An operation that is not possible, as removing what is not there, fails
+    /// and changes nothing.
     fn change(&mut self) {
         self.changes += 1;
         let path = self.file();

@@ -1,5 +1,5 @@
-//! Accounts for every change: it was delivered, or an event said it that was still unread, or it was part
-//! of a difference that was delivered instead, or it was counted in an overflow.
+//! Accounts for every change: it was delivered, or an unread event already reported it, or it was
+//! part of a difference that was delivered instead, or it was counted in an overflow.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -8,22 +8,23 @@ use serde::Serialize;
 use crate::difference;
 use crate::truth::{ATTRIBUTES, DIRECTORY, HEALED, InotifyEvent, LoggedChange};
 
-/// What became of the changes.
+/// How the changes are accounted for.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub(crate) struct Account {
-    /// Delivered one by one.
+    /// The number of changes that were delivered one by one.
     pub(crate) delivered: u64,
-    /// Said already by an event that was unread.
+    /// The number of changes that an unread event already reported.
     pub(crate) coalesced: u64,
-    /// Delivered as part of a difference between two states.
+    /// The number of changes that were delivered as part of a difference between two states.
     pub(crate) healed: u64,
-    /// Committed before an overflow that was delivered.
+    /// The number of changes that were committed before an overflow that was delivered.
     pub(crate) overflowed: u64,
-    /// Committed after the last delivery of a daemon that was killed, whose end the listener noticed.
+    /// The number of changes that were committed after the last delivery of a daemon that was
+    /// killed, whose end the listener noticed.
     pub(crate) died: u64,
-    /// None of that.
+    /// The number of changes to which none of that applies.
     pub(crate) unaccounted: u64,
-    /// What was delivered and is not true, or is missing: the first few.
+    /// The first few events that were delivered and are not true, or are missing.
     pub(crate) complaints: Vec<String>,
 }
 
@@ -56,11 +57,12 @@ impl Account {
 /// Which part of the changes a listener must account for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scope {
-    /// All.
+    /// All changes.
     Whole,
-    /// All up to the last that was delivered to it: then the daemon was killed.
+    /// All changes up to the last that was delivered to the listener: then the daemon was killed.
     UntilKilled,
-    /// Those between the first and the last that were delivered to it: it came late and was killed.
+    /// The changes between the first and the last that were delivered to the listener: it came late
+    /// and was killed.
     Between,
 }
 
@@ -101,7 +103,7 @@ const OVERFLOW: &str = "overflow";
 struct Native<'a> {
     account: Account,
     truth: &'a [LoggedChange],
-    /// What comes next.
+    /// The index of the change that comes next.
     at: usize,
     /// The paths that the listener believes to be there.
     mirror: Option<BTreeSet<String>>,
@@ -115,7 +117,7 @@ impl<'a> Native<'a> {
     fn hear(&mut self, change: &'a LoggedChange, scope: Scope) {
         if change.kind == OVERFLOW {
             self.overflowed = true;
-            // What it believes is known to be out of date.
+            // The paths that the listener believes to be there are known to be out of date.
             self.mirror = None;
             return;
         }
@@ -127,7 +129,8 @@ impl<'a> Native<'a> {
         let truth = self.truth;
         let found = truth.partition_point(|it| it.seq < change.seq);
         let Some(committed) = truth.get(found).filter(|it| it.seq == change.seq) else {
-            // The daemon may be killed between telling and our writing it down.
+            // The daemon may be killed after a change is delivered and before the soak has recorded
+            // it.
             if scope == Scope::Whole || truth.last().is_some_and(|it| change.seq < it.seq) {
                 self.account
                     .complain(format!("delivered, but never committed: {change:?}"));
@@ -257,7 +260,7 @@ pub(crate) fn inotify(truth: &[LoggedChange], heard: &[InotifyEvent], scope: Sco
         .flat_map(|(at, change)| events(change).into_iter().map(move |event| (at, event)))
         .unzip();
     let mut heard = heard;
-    // Where an overflow begins and ends nobody knows: what follows it is looked for.
+    // It is not known where an overflow begins and ends: what follows the overflow is looked for.
     let mut is_lost = false;
     let mut last: Option<&InotifyEvent> = None;
     let mut fate: HashMap<usize, fn(&mut Account)> = HashMap::new();
@@ -267,7 +270,7 @@ pub(crate) fn inotify(truth: &[LoggedChange], heard: &[InotifyEvent], scope: Sco
             && first.mask & IN_Q_OVERFLOW != 0
         {
             heard = rest;
-            // The first words of a new daemon say so as well, when nothing is lost.
+            // A new daemon begins with an overflow as well, when nothing is lost.
             is_lost = last.is_some();
         }
         at += 1;
@@ -302,7 +305,7 @@ pub(crate) fn inotify(truth: &[LoggedChange], heard: &[InotifyEvent], scope: Sco
                 "{event:?} does not come; next is {:?}",
                 heard.first()
             ));
-            // It would be said of all that follows.
+            // All following events would cause the same complaint.
             break;
         }
     }
@@ -318,7 +321,7 @@ pub(crate) fn inotify(truth: &[LoggedChange], heard: &[InotifyEvent], scope: Sco
     for count in fate.values() {
         count(&mut account);
     }
-    // Of a snapshot inotify says nothing.
+    // inotify does not report a snapshot.
     account.delivered += truth.iter().filter(|it| events(it).is_empty()).count() as u64;
     account
 }

@@ -1,15 +1,16 @@
-//! Finds the differences in what an inotify program read. They are not marked there: what is read stops
-//! being what was committed, and some events later is so again.
+//! Finds the differences in what an inotify program read. Differences are not marked there: the
+//! events stop being those that were committed, and some events later are so again.
 
 use std::collections::HashMap;
 
 use crate::truth::InotifyEvent;
 
-/// More events than a difference of the soak's few names takes.
+/// A difference of the soak's few names takes fewer events than this.
 const LONGEST: usize = 1024;
-/// Fewer changes are none: it begins in the midst of a burst, when very many records wait.
+/// A difference stands for at least so many changes, because it begins in the midst of a burst,
+/// when very many records wait.
 const SHORTEST: usize = 100;
-/// So many in a row that agree are no accident.
+/// So many events in a row that agree are no accident.
 const SURE: usize = 24;
 
 const CREATED: u32 = 0x100;
@@ -17,7 +18,7 @@ const MADE: u32 = CREATED | 0x80;
 const GONE: u32 = 0x200 | 0x40;
 const MODIFY: u32 = 0x2;
 
-/// What a difference takes of what is heard, and what it stands for.
+/// How many events a difference takes, and how many it stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Difference {
     pub(crate) heard: usize,
@@ -80,7 +81,7 @@ fn says_enough(skipped: &[InotifyEvent], delivered: &[InotifyEvent]) -> bool {
             of_it.any(|it| it.mask & mask != 0)
         };
         if name.last & GONE != 0 {
-            // Made and gone meanwhile: there is nothing to say.
+            // The name was created and removed meanwhile, so there is nothing to report.
             name.first & GONE == 0 || says(GONE)
         } else if name.first & CREATED != 0 {
             says(MADE)

@@ -1,4 +1,4 @@
-//! A process that listens and writes down what it hears: it must be there whatever becomes of the
+//! A process that listens and records what it hears: it must be there whatever becomes of the
 //! daemon, and may be killed itself.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::Failure;
 use crate::actor::{DIRECTORIES, END};
 use crate::truth::{ATTRIBUTES, DIRECTORY, GO, HEALED, InotifyEvent, LoggedChange};
 
-/// How it listens.
+/// The way in which the listener listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Ear {
     Native,
@@ -49,7 +49,7 @@ struct Listener {
     pace: Pace,
 }
 
-/// How quickly it reads.
+/// How quickly the listener reads.
 struct Pace {
     is_slow: bool,
     random: Random,
@@ -117,7 +117,7 @@ impl Listener {
         }
     }
 
-    /// Writes down what is in the ring; returns whether the end is among it.
+    /// Records what is in the ring; returns whether the end is among it.
     fn take(&mut self, subscription: &mut Subscription) -> Result<bool, Failure> {
         let mut is_over = false;
         let mut lines = String::new();
@@ -131,7 +131,7 @@ impl Listener {
         Ok(is_over)
     }
 
-    /// Stays with one instance as a program does, and watches anew at each command.
+    /// Listens with one instance as a program does, and watches anew at each command.
     fn inotify(&mut self, mount: &Path) -> Result<(), Failure> {
         let instance = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let stdin = std::io::stdin();
@@ -161,7 +161,8 @@ impl Listener {
                     continue;
                 }
                 watched = watch(&instance, mount)?;
-                // What is left of the last daemon, and the word that there was another one.
+                // This reads what is left of the last daemon, and the event that there was another
+                // one.
                 self.read(&instance, &[], &mut buffer)?;
                 self.begin()?;
             }
@@ -169,7 +170,7 @@ impl Listener {
         }
     }
 
-    /// Writes down what can be read now; returns whether the end is among it.
+    /// Records what can be read now; returns whether the end is among it.
     fn read(
         &mut self,
         instance: &Inotify,

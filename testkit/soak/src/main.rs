@@ -19,7 +19,7 @@ mod run;
 #[cfg(target_os = "linux")]
 mod truth;
 
-/// Why a run failed.
+/// The reason why a run failed.
 #[cfg(target_os = "linux")]
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

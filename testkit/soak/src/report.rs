@@ -1,4 +1,4 @@
-//! What a run has found.
+//! The results of a run.
 
 use std::io::Write as _;
 
@@ -8,14 +8,14 @@ use crate::Failure;
 use crate::check::Account;
 use crate::run::{Args, Faults};
 
-/// What became of the changes of a run.
+/// The account of the changes of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) changes: u64,
     /// How many daemons there were, one after the other.
     pub(crate) lives: u64,
     pub(crate) faults: Faults,
-    /// By the name of the listener.
+    /// The account of each listener, by the listener's name.
     pub(crate) accounts: Vec<(&'static str, Account)>,
 }
 
@@ -30,10 +30,10 @@ const HEAD: [&str; 7] = [
 ];
 
 impl Report {
-    /// Prints it all, as a table or as JSON.
+    /// Prints the results, as a table or as JSON.
     ///
     /// # Errors
-    /// When a change is not accounted for.
+    /// Fails when a change is not accounted for.
     pub(crate) fn print(&self, args: &Args) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         if args.json {

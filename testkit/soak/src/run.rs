@@ -1,4 +1,4 @@
-//! Minutes of random load with faults, and an account of every change.
+//! Runs minutes of random load with faults, and accounts for every change.
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -78,7 +78,7 @@ pub(crate) fn main() -> Result<(), Failure> {
     }
 }
 
-/// A process that listens all the time.
+/// A process that listens from the beginning to the end.
 struct Listening {
     name: &'static str,
     ear: Ear,
@@ -94,7 +94,7 @@ struct Soak {
     faults: Faults,
 }
 
-/// What was done to the other processes.
+/// Counts what was done to the other processes.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Faults {
     pub(crate) daemons_killed: u64,
@@ -126,7 +126,7 @@ fn run(args: &Args) -> Result<Report, Failure> {
     while start.elapsed() < whole {
         let left = whole.saturating_sub(start.elapsed());
         let length = Duration::from_millis(1000 + soak.random.range(0..4000)).min(left);
-        // The last one is heard to its end.
+        // The last daemon is heard to its end.
         let is_killed = soak.random.below(2) == 0 && length < left;
         changes += soak.life(length, is_killed, &mut listeners, &mut victims)?;
         lives += 1;
@@ -190,8 +190,8 @@ impl Soak {
         })
     }
 
-    /// Runs one daemon from its start to its end, and makes the account of it. Returns how many changes
-    /// were tried.
+    /// Runs one daemon from its start to its end, and accounts for its changes. Returns how many
+    /// changes were tried.
     fn life(
         &mut self,
         length: Duration,
@@ -226,7 +226,7 @@ impl Soak {
             for listener in &mut *listeners {
                 expect(&listener.process, "ended")?;
             }
-            // Its input ends, so it does.
+            // The actor's input ends, so the actor does.
             let (status, _, _) = actor.finish();
             if !status.success() {
                 return Err(format!("the daemon's process ended with {status}").into());
@@ -253,7 +253,7 @@ impl Soak {
                 }
             };
             listener.account.add(&account);
-            // It appends to what is left.
+            // The listener appends to what is left.
             truncate(&listener.log)?;
         }
         std::fs::remove_file(&truth)?;
@@ -325,8 +325,8 @@ fn expect(process: &Program, line: &str) -> Result<(), Failure> {
     }
 }
 
-/// Waits until the guardian of a killed daemon has taken its mount away. If the mount were taken away
-/// here meanwhile, the guardian could find the next daemon's mount in its place, and take that.
+/// Waits until the guardian of a killed daemon has taken its mount away. If the soak took the mount
+/// away meanwhile, the guardian could find the next daemon's mount in its place, and take that.
 fn wait_until_unmounted(mount: &Path) -> Result<(), Failure> {
     const GUARDIAN: Duration = Duration::from_secs(30);
     let table = "/proc/self/mountinfo";
@@ -352,7 +352,8 @@ fn wait_until_unmounted(mount: &Path) -> Result<(), Failure> {
 /// Takes away the mount that a killed daemon left.
 fn unmount(mount: &Path) {
     if umount2(mount, MntFlags::MNT_DETACH).is_err() {
-        // Not root: what mounted it can unmount it. If not, the next daemon says so.
+        // This process is not root, but fusermount3 can unmount what it mounted. If it does not,
+        // the next daemon reports that.
         drop(
             Command::new("fusermount3")
                 .args(["-u", "-z"])

@@ -1,7 +1,7 @@
-//! What is written down: changes as they were committed, and what each listener heard.
+//! The records of a run: changes as they were committed, and the events that each listener heard.
 //!
-//! Each is one line of fields separated by tabs, so that a process that is killed leaves whole lines but
-//! for the last.
+//! Each record is one line of fields separated by tabs, so that a process that is killed leaves
+//! whole lines but for the last.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::Failure;
 /// A change of a path, as it was committed or as it was delivered.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct LoggedChange {
-    /// Its number in the order of commits.
+    /// The change's number in the order of commits.
     pub(crate) seq: u64,
     /// `created`, `removed`, `modified`, `renamed`, `snapshot_created`, `overflow`.
     pub(crate) kind: String,
-    /// [`DIRECTORY`], [`ATTRIBUTES`], [`HEALED`].
+    /// Any of [`DIRECTORY`], [`ATTRIBUTES`], [`HEALED`].
     pub(crate) marks: String,
     pub(crate) path: String,
     /// The new path of a rename.
@@ -25,7 +25,7 @@ pub(crate) struct LoggedChange {
 pub(crate) const DIRECTORY: char = 'd';
 /// The change was of attributes, not of content.
 pub(crate) const ATTRIBUTES: char = 'a';
-/// Delivered as a difference between two states.
+/// The change was delivered as a part of a difference between two states.
 pub(crate) const HEALED: char = 'h';
 
 /// An event of an inotify watch.

@@ -76,8 +76,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Returns whether `fs.protected_hardlinks` of this machine could decide: a setting of the machine is
-    /// no behaviour of a filesystem.
+    /// Returns whether `fs.protected_hardlinks` of this machine could decide: a setting of the
+    /// machine does not belong to the behaviour of a filesystem.
     fn link_is_restricted(&self, by: Who, from: &str) -> bool {
         self.hardlinks_protected
             && by != Who::Root
@@ -133,7 +133,7 @@ impl Kernel {
 
     fn open(&mut self, slot: usize, path: &str, flags: i32, mode: u32) -> Result<Answer, Errno> {
         if is_special(path, flags) {
-            // What a fifo or a device does when it is opened is not the filesystem's business.
+            // The opening of a fifo or a device is not the filesystem's business.
             return Ok(Answer::Skipped);
         }
         let flags = OFlags::from_bits_retain(u32::try_from(flags).unwrap());
@@ -277,7 +277,7 @@ fn on_descriptor(fd: &OwnedFd, op: Op) -> Result<Answer, Errno> {
 }
 
 fn seek(fd: &OwnedFd, whence: Whence, to: i64) -> Result<Answer, Errno> {
-    // The system call's word: what is negative stays so.
+    // A negative offset stays negative: its bits are handed on to the system call.
     let offset = i64::cast_unsigned;
     let from = match whence {
         Whence::Set => SeekFrom::Start(offset(to)),
@@ -355,7 +355,7 @@ fn by_path(op: Op) -> Option<Result<Answer, Errno>> {
             };
             remove(path, name).map(done)
         }
-        // 255 for both; the numbers of blocks and files are each filesystem's own.
+        // The limit is 255 for both; the numbers of blocks and files are each filesystem's own.
         Op::Statfs { path } => {
             fs::statfs(path).map(|stat| Answer::Number(u64::try_from(stat.f_namelen).unwrap()))
         }

@@ -1,4 +1,4 @@
-//! The operations that both filesystems are asked for, and what they answer.
+//! The operations that both filesystems carry out, and their answers.
 //!
 //! Paths are static strings so that an operation is plain data: the sequence that a failure prints
 //! is Rust that can be pasted into `regressions.rs`.
@@ -11,7 +11,7 @@ pub const WALKER: usize = SLOTS;
 /// The users that call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Who {
-    /// May do everything.
+    /// This user may do everything.
     Root,
     /// uid 1000, gid 1000, in group 3000.
     Alice,
@@ -76,11 +76,11 @@ pub enum RenameFlags {
     None,
     NoReplace,
     Exchange,
-    /// Both at once, which is an error.
+    /// The operation sets both at once, which is an error.
     Both,
 }
 
-/// What mknod makes.
+/// The kind of object that mknod makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Special {
     Regular,
@@ -132,7 +132,7 @@ pub enum Op {
         path: Path,
         len: u64,
     },
-    /// `mode` as the system call takes it.
+    /// `mode` has the form that the system call takes.
     Fallocate {
         slot: usize,
         mode: u32,
@@ -226,7 +226,7 @@ pub enum Op {
         atime: Stamp,
         mtime: Stamp,
     },
-    /// `mask` of R_OK 4, W_OK 2, X_OK 1; with the effective ids.
+    /// `mask` consists of R_OK 4, W_OK 2, X_OK 1; the check is made with the effective ids.
     Access {
         path: Path,
         mask: u32,
@@ -265,7 +265,7 @@ pub struct Step {
     pub op: Op,
 }
 
-/// What an operation answered. Equal answers are equal values, whichever filesystem gave them.
+/// The answer of an operation. Equal answers are equal values, whichever filesystem gave them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Errno(i32),
@@ -282,9 +282,9 @@ pub enum Answer {
 /// A time, as far as two filesystems can agree on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Time {
-    /// What utimens set.
+    /// A time that utimens set.
     Set(i64, u32),
-    /// Later than anything that utimens sets here: the clock's time of some operation.
+    /// A time of the clock at some operation, later than anything that utimens sets here.
     Clock,
 }
 
@@ -301,21 +301,20 @@ impl Time {
     }
 }
 
-/// What stat answers, without what is the filesystem's own business (device, block
-/// size).
+/// The answer of stat, without what is the filesystem's own business (device, block size).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attr {
-    /// Type and permission bits, as st_mode.
+    /// Type and permission bits, as in st_mode.
     pub mode: u32,
     pub nlink: u64,
     pub uid: u32,
     pub gid: u32,
     pub size: u64,
-    /// Of a regular file. (tmpfs keeps a long symbolic link in a page of its own.)
+    /// The blocks of a regular file. (tmpfs keeps a long symbolic link in a page of its own.)
     pub blocks: u64,
     /// Major and minor number.
     pub device: (u32, u32),
-    /// Inodes are numbered in the order in which stat met them.
+    /// The inode's number in the order in which stat met the inodes.
     pub inode: usize,
     /// Whether ctime moved since stat met the inode before.
     pub changed: bool,
@@ -323,7 +322,7 @@ pub struct Attr {
     pub mtime: Time,
 }
 
-/// Numbers inodes in the order of their first appearance, and sees whether their ctime moved.
+/// Numbers inodes in the order of their first appearance, and detects whether their ctime moved.
 #[derive(Default, Debug)]
 pub struct Inodes {
     /// Each inode with the ctime it had last.

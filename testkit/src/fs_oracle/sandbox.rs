@@ -70,7 +70,7 @@ fn is_protected(what: &str) -> bool {
     setting.is_ok_and(|value| value.first().is_some_and(|digit| *digit != b'0'))
 }
 
-/// Set in a user namespace, where root is the only user there is.
+/// This variable is set in a user namespace, where root is the only user there is.
 const ALONE: &str = "AGENTFS_ORACLE_ALONE";
 
 /// Returns whether there are other users than root, and devices.

@@ -14,8 +14,8 @@ pub struct Seen {
     pub answer: Answer,
 }
 
-/// Returns the state of all open descriptors, which are closed then, and of the whole tree. In the order
-/// of the sorted names, so that two equal filesystems give equal lists.
+/// Returns the state of all open descriptors, which are closed then, and of the whole tree. The
+/// lists are in the order of the sorted names, so that two equal filesystems give equal lists.
 pub fn everything(mut run: impl FnMut(Step) -> Answer) -> Vec<Seen> {
     let mut walk = Walk {
         run: &mut run,

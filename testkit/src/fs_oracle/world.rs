@@ -20,7 +20,7 @@ pub struct World {
     names: Vec<(String, Kind)>,
     /// Whether a slot holds something, and whether it is a directory.
     pub slots: [Option<Kind>; SLOTS],
-    /// What got an extended attribute last.
+    /// The path that got an extended attribute last.
     pub marked: Option<&'static str>,
     /// How many different names a directory may get.
     spread: usize,
@@ -101,7 +101,7 @@ impl World {
             .collect();
         match fits.len() {
             0 => self.names[rng.below(self.names.len())].0.clone(),
-            // Prefer what is young: it is where the interesting states are.
+            // Young entries are preferred, because that is where the interesting states are.
             n => {
                 let back = rng.below(n).min(rng.below(n));
                 fits[n - 1 - back].clone()

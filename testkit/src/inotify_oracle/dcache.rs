@@ -1,4 +1,5 @@
-//! States in which the kernel's cache of names shows through, and which are not imitated.
+//! Recognizes the states in which the kernel's cache of names shows through, and which are not
+//! imitated.
 //!
 //! An open file holds the name it was opened by, and that name, also when it is removed, holds its
 //! directory. So, in the kernel and not here:

@@ -31,11 +31,11 @@ pub struct Run<'a> {
     slots: [Option<OwnedFd>; SLOTS],
     held: Held,
     cookies: [Cookies; INSTANCES],
-    /// Instance, wd and inode of every watch that was made.
+    /// The instance, wd and inode of every watch that was made.
     wds: Vec<(usize, i32, u64)>,
 }
 
-/// What `inotify_add_watch` and `inotify_rm_watch` did, for the other side to do the same.
+/// The results of `inotify_add_watch` and `inotify_rm_watch`, for the other side to do the same.
 pub type Wd = Option<i32>;
 
 impl Kernel {
@@ -81,7 +81,7 @@ impl Kernel {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         for (instance, wd, _) in self.wds.drain(..) {
-            // Some are gone with what they watched.
+            // Some watches are gone with what they watched.
             let _ = inotify::remove_watch(&self.kernel.instances[instance], wd);
         }
         self.slots = Default::default();
@@ -174,7 +174,7 @@ impl Run<'_> {
                 self.slots[slot] = None;
                 let stat = fs::statat(dir, relative(path), AtFlags::empty());
                 if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo) {
-                    // A pipe is the kernel's business, on a mount too.
+                    // A pipe belongs to the kernel, on a mount too.
                     return Err(Errno::NXIO);
                 }
                 let flags = open_flags(how) | OFlags::NONBLOCK;

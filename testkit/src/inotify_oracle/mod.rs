@@ -1,4 +1,5 @@
-//! The kernel as oracle of a watcher: operations on files, and what inotify instances give for them.
+//! The kernel as oracle of a watcher: operations on files, and the events that inotify instances
+//! deliver for them.
 //!
 //! A sequence is a list of [`op::Op`]s. [`generate`] makes one, [`kernel`] carries it out in a
 //! directory and reads real instances. [`dcache`] knows the states in which the kernel's cache of

@@ -1,4 +1,4 @@
-//! What both sides are asked to do, and what both readers get.
+//! The operations that both sides carry out, and the events that both readers get.
 
 use std::collections::HashMap;
 
@@ -35,7 +35,7 @@ pub enum Op {
     Read {
         slot: usize,
     },
-    /// Through an open file, at its end or at its beginning.
+    /// Writes through an open file, at its end or at its beginning.
     Write {
         slot: usize,
         append: bool,
@@ -82,7 +82,7 @@ pub enum Op {
     Fchmod {
         slot: usize,
     },
-    /// Which of access and modification time is set.
+    /// Selects which of access and modification time is set.
     Utimens {
         path: Path,
         atime: bool,
@@ -94,18 +94,18 @@ pub enum Op {
     RemoveXattr {
         path: Path,
     },
-    /// `inotify_add_watch`.
+    /// Calls `inotify_add_watch`.
     Watch {
         instance: usize,
         path: Path,
         mask: u32,
     },
-    /// `inotify_rm_watch` of a watch on what the path names.
+    /// Calls `inotify_rm_watch` for a watch on what the path names.
     Unwatch {
         instance: usize,
         path: Path,
     },
-    /// `read` with a buffer of so many bytes.
+    /// Calls `read` with a buffer of so many bytes.
     Drain {
         instance: usize,
         room: usize,
@@ -123,7 +123,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns how many bytes it takes in a reader's buffer.
+    /// Returns how many bytes the event takes in a reader's buffer.
     pub fn room(name: &[u8]) -> usize {
         16 + match name.len() {
             0 => 0,
@@ -146,7 +146,7 @@ impl Cookies {
     }
 }
 
-/// What a step gave: whether it succeeded, and what was read.
+/// The outcome of a step: whether it succeeded, and what was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     Done,

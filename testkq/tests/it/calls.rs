@@ -1,4 +1,4 @@
-//! The steps of one call.
+//! Tests the steps of one call.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Descriptors: watched files, the queue's own, and queues in queues.
+//! Tests descriptors: watched files, the queue's own, and queues in queues.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
 
@@ -56,8 +56,8 @@ fn vanished_is_told_when_asked_for() {
     let flags = EV_ADD | EV_DISPATCH2 | EV_CLEAR | EV_VANISHED;
     kq.change(vnode(&file, flags, NOTE_WRITE)).unwrap();
     close(file.into_raw_fd());
-    let told = EV_DISPATCH2 | EV_ONESHOT | EV_VANISHED;
-    assert_eq!(kq.brief(), [(ident, told, 0)]);
+    let expected = EV_DISPATCH2 | EV_ONESHOT | EV_VANISHED;
+    assert_eq!(kq.brief(), [(ident, expected, 0)]);
     assert_eq!(kq.brief(), []);
 }
 

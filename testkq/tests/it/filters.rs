@@ -1,4 +1,4 @@
-//! The filters beside EVFILT_VNODE.
+//! Tests the filters beside EVFILT_VNODE.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -133,14 +133,14 @@ fn a_directory_is_told_of_its_entries() {
         0,
     ))
     .unwrap();
-    let told = |bits| [(number(&watched), EV_ADD | EV_CLEAR, bits)];
+    let events = |bits| [(number(&watched), EV_ADD | EV_CLEAR, bits)];
     assert_eq!(kq.brief(), []);
     std::fs::write(&entry, "text").unwrap();
-    assert_eq!(kq.brief(), told(NOTE_WRITE));
+    assert_eq!(kq.brief(), events(NOTE_WRITE));
     std::fs::write(&entry, "more").unwrap();
     assert_eq!(kq.brief(), []);
     std::fs::create_dir(&below).unwrap();
-    assert_eq!(kq.brief(), told(all));
+    assert_eq!(kq.brief(), events(all));
     std::fs::rename(&entry, below.join("f")).unwrap();
-    assert_eq!(kq.brief(), told(NOTE_WRITE));
+    assert_eq!(kq.brief(), events(NOTE_WRITE));
 }

@@ -1,4 +1,4 @@
-//! Knote state: what flags do at registration, at later changes and at delivery.
+//! Tests the state of knotes: what flags do at registration, at later changes and at delivery.
 
 use agentfs_testkq::abi::*;
 

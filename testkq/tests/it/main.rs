@@ -1,4 +1,4 @@
-//! The user-space kqueue against the rules of macOS.
+//! Tests the user-space kqueue against the rules of macOS.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "in a test, a failed step ends the test")]

@@ -9,8 +9,8 @@ use agentfs_testkq::{close, kevent, kqueue, testkq_post_vnode};
 
 pub(crate) const NOTHING: Option<Duration> = Some(Duration::ZERO);
 
-/// What a thread that has to wake returns. When it does not, the test program ends: a panic would wait
-/// for the thread.
+/// Returns the result of a thread that has to wake. When the thread does not wake, the test program
+/// ends: a panic would wait for it.
 pub(crate) fn woken<T>(sleeper: std::thread::ScopedJoinHandle<'_, T>) -> T {
     let until = std::time::Instant::now() + Duration::from_secs(30);
     while !sleeper.is_finished() {
@@ -38,7 +38,7 @@ impl Kq {
         Self(fd)
     }
 
-    /// One call; `Err` is errno.
+    /// Makes one call; `Err` is errno.
     pub(crate) fn call(
         &self,
         changes: &[Kevent],
@@ -77,12 +77,12 @@ impl Kq {
         self.call(&[change], 0, NOTHING).map(drop)
     }
 
-    /// What is ready now.
+    /// Returns what is ready now.
     pub(crate) fn ready(&self) -> Vec<Kevent> {
         self.call(&[], 64, NOTHING).unwrap()
     }
 
-    /// `(ident, flags, fflags)` of what is ready now.
+    /// Returns `(ident, flags, fflags)` of what is ready now.
     pub(crate) fn brief(&self) -> Vec<(usize, u16, u32)> {
         self.ready()
             .iter()
@@ -113,7 +113,7 @@ pub(crate) fn number(fd: &impl AsRawFd) -> usize {
     usize::try_from(fd.as_raw_fd()).unwrap()
 }
 
-/// A change of an EVFILT_VNODE knote.
+/// Returns a change of an EVFILT_VNODE knote.
 pub(crate) fn vnode(file: &impl AsRawFd, flags: u16, fflags: u32) -> Kevent {
     Kevent {
         ident: number(file),
@@ -124,7 +124,7 @@ pub(crate) fn vnode(file: &impl AsRawFd, flags: u16, fflags: u32) -> Kevent {
     }
 }
 
-/// A change of an EVFILT_USER knote.
+/// Returns a change of an EVFILT_USER knote.
 pub(crate) fn user(ident: usize, flags: u16, fflags: u32) -> Kevent {
     Kevent {
         ident,

@@ -21,7 +21,7 @@ A figure is the median of the run's rounds, with the least and the most.
 |---|---|---|---|---|
 ";
 
-/// What a benchmark printed with `--json`.
+/// The output of a benchmark run with `--json`.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Findings {
     goals: Vec<Goal>,
@@ -84,7 +84,7 @@ fn short(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Puts a benchmark's tables and goals in the place of those it had.
+/// Puts a benchmark's tables and goals in the place of its earlier ones.
 pub(super) fn keep(name: &str, head: &str, findings: &Findings) -> Result<(), Failure> {
     let document = fs::read_to_string(DOCUMENT).unwrap_or_default();
     let renewed = renewed(&document, name, head, findings);
@@ -102,7 +102,7 @@ fn renewed(document: &str, name: &str, head: &str, findings: &Findings) -> Strin
         .map(str::to_owned)
         .collect();
     rows.extend(findings.goal_rows(name).lines().map(str::to_owned));
-    // In the order of the flow; within one benchmark as it came.
+    // The goals are in the order of the flow; within one benchmark they keep their order.
     rows.sort_by_key(|row| {
         let of = row.split('|').nth(1).unwrap_or_default().trim();
         super::BENCHMARKS.iter().position(|it| it.name == of)

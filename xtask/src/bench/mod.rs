@@ -14,7 +14,7 @@ use crate::report::{
 };
 use crate::tools::{cargo, target_dir};
 
-/// More than twice what the longest takes.
+/// The limit is more than twice what the longest benchmark takes.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// The package, and the program in it.
@@ -26,9 +26,10 @@ struct Benchmark {
     about: &'static str,
     /// The command of `agentfs-bench`.
     command: &'static str,
-    /// The command's arguments, with spaces between.
+    /// The command's usual arguments, with spaces between.
     usual: &'static str,
-    /// In place of the usual arguments, to see that it runs.
+    /// The arguments that replace the usual ones for a quick run, which shows that the benchmark
+    /// works.
     quick: &'static str,
 }
 
@@ -43,7 +44,7 @@ const fn stage(name: &'static str, about: &'static str) -> Benchmark {
     }
 }
 
-/// In the order of the flow, and then the whole of it between processes.
+/// The benchmarks in the order of the flow, and then the whole flow between processes.
 const BENCHMARKS: [Benchmark; 9] = [
     stage("ring", "the ring beside what else carries records"),
     stage("fscore", "operations beside the same on tmpfs"),
@@ -142,7 +143,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 
 fn build(chosen: &[&Benchmark]) -> StepResult {
     if chosen.iter().any(|it| it.name == "hook") {
-        // It starts this one itself.
+        // This benchmark starts the other one itself.
         let kevent = ["--no-run", "--bench", "kevent"];
         let shim = ["--package", "agentfs-interpose-shim"];
         run_command(cargo().arg("bench").args(kevent).args(shim))?;
@@ -164,7 +165,8 @@ fn bench(it: &Benchmark, args: &Args, rows: &mut String) -> StepResult {
     } else {
         args.rest.iter().map(String::as_str).collect()
     };
-    // As it was built: `cargo run` would build again what others have built otherwise meanwhile.
+    // The program runs as it was built: `cargo run` would build again what others have built
+    // otherwise meanwhile.
     let mut command = Command::new(target_dir("release").join(PACKAGE));
     command.arg(it.command).args(&arguments);
     let as_it_is = ["--help", "--json", "--list-goals"];

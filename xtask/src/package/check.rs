@@ -1,4 +1,4 @@
-//! Whether the package installs and what it brings works.
+//! Checks that the package installs, and that the programs in it work.
 
 use std::fs;
 use std::path::Path;
@@ -30,7 +30,7 @@ pub(super) fn installed(stage: &Path, deb: &Path) -> StepResult {
             "the package depends on \"{depends}\" only"
         )));
     }
-    // The root has no libc6, and we need not be root.
+    // The root has no libc6, and the check need not run as root.
     run_command(
         Command::new("dpkg")
             .arg(format!("--root={}", root.display()))
@@ -126,12 +126,12 @@ fn activation(program: &Path, stage: &Path) -> Result<(), Failure> {
     }
 }
 
-/// It becomes the daemon.
+/// The process that becomes the daemon; it is killed when this is dropped.
 struct Killed(Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
-        // Ended already, perhaps.
+        // The process may have ended already.
         drop(self.0.kill());
         drop(self.0.wait());
     }

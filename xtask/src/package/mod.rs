@@ -1,4 +1,4 @@
-//! `cargo xtask package`: the Debian package, and whether it installs and works.
+//! `cargo xtask package`: builds the Debian package, and checks that it installs and works.
 
 mod check;
 mod sbom;
@@ -44,7 +44,7 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
 /// Puts all that is generated where `package.metadata.deb` looks for it, and has cargo-deb pack it.
 fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
     let directory = if dev {
-        // Built by itself it would have other features, and all would be built once more.
+        // A package built by itself would have other features, and all would be built once more.
         run_command(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
         "debug"
     } else {
@@ -55,7 +55,7 @@ fn build(stage: &Path, deb: &Path, dev: bool) -> StepResult {
         from_apt(&["dpkg-dev"])?;
     }
     let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", stage.display()));
-    // As if it were cargo's target directory.
+    // cargo-deb looks into the folder as into cargo's target directory.
     let release = stage.join("release");
     let generated = release.join("package");
     if release.exists() {

@@ -1,4 +1,5 @@
-//! Bills of materials (CycloneDX): of the program, and of the preloaded library that it carries.
+//! Makes bills of materials (CycloneDX): of the program, and of the preloaded library that it
+//! carries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +8,10 @@ use crate::report::{Failure, run as run_command};
 use crate::tools::{from_cargo, root};
 
 const CYCLONEDX: &str = "0.5.9";
-/// How the tool is to name what it writes; it adds ".json".
+/// The name for the tool's output, to which the tool adds ".json".
 const NAME: &str = "sbom.cdx";
 
-/// What is built into the program: the folder of the package, and the name of its bill.
+/// The packages that are built into the program: each folder, and the name of its bill.
 const BUILT_IN: [(&str, &str); 2] = [
     ("cli", "sbom.cdx.json"),
     ("interpose", "sbom-preloaded-library.cdx.json"),
@@ -28,7 +29,7 @@ pub(super) fn write(folder: &Path) -> Result<(), Failure> {
             copy(&bill_of(&root().join(package)), &folder.join(name))
         })
     });
-    // The tool writes one beside each manifest of the workspace.
+    // The tool writes one bill beside each manifest of the workspace.
     for manifest in folders_with_bills() {
         drop(fs::remove_file(bill_of(&manifest)));
     }
@@ -46,7 +47,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
         .map_err(|error| Failure::new(format!("{}: {error}", from.display())))
 }
 
-/// Returns the folders of the workspace, and those one below.
+/// Returns the folders of the workspace, and the folders right in them.
 fn folders_with_bills() -> Vec<PathBuf> {
     let below = |folder: &Path| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();

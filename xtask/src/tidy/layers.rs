@@ -1,11 +1,12 @@
-//! Layers: within a crate a folder imports only those below it, so nothing runs in a circle.
+//! Checks the layers: within a crate a folder imports only those below it, so nothing runs in a
+//! circle.
 
 use std::collections::BTreeSet;
 
 use super::Source;
 
-/// The crates whose folders are layers: the sources, and the folders and files right in them from the
-/// lowest to the highest. Each may import itself and what stands before it.
+/// The crates whose folders are layers: the sources, and the folders and files right in them from
+/// the lowest to the highest. Each may import itself and what stands before it.
 const LAYERED: &[(&str, &[&str])] = &[
     (
         "fscore/src",
@@ -94,7 +95,7 @@ fn module_of(src: &str, path: &str) -> Option<Vec<String>> {
 #[derive(PartialEq, Eq, Debug)]
 struct Import {
     line: usize,
-    /// Its first name.
+    /// The first name of the path.
     name: String,
 }
 
@@ -102,7 +103,7 @@ struct Import {
 fn imports(text: &str, home: &[String]) -> Vec<Import> {
     let tokens = tokens(text);
     let mut found = Vec::new();
-    // For each open brace, whether it is that of a module.
+    // This holds, for each open brace, whether it is that of a module.
     let mut open: Vec<bool> = Vec::new();
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
@@ -136,7 +137,7 @@ fn imports(text: &str, home: &[String]) -> Vec<Import> {
     found
 }
 
-/// Notes the first name of a path, or the first name of each path in a group.
+/// Records the first name of a path, or the first name of each path in a group.
 fn names(tokens: &[Token<'_>], found: &mut Vec<Import>) {
     let mut note = |token: &Token<'_>| {
         found.push(Import {
@@ -252,7 +253,7 @@ fn skipped(rest: &str) -> usize {
     if rest.starts_with('"') {
         return quoted(rest, '"');
     }
-    // A character, and not a lifetime.
+    // The quote begins a character, not a lifetime.
     let mut after = rest.chars().skip(1);
     if rest.starts_with('\'') && (after.next() == Some('\\') || after.next() == Some('\'')) {
         return quoted(rest, '\'');

@@ -1,5 +1,5 @@
-//! What the documents refer to: the file that a relative link names is there and has the heading, and
-//! so is every source file that a document names in code quotes.
+//! Checks what the documents refer to: the file that a relative link names is there and has the
+//! heading, and so is every source file that a document names in code quotes.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The project's own rules, as checks over the source text. Each rule says what to do.
+//! Checks the project's own rules over the source text. Each complaint says what to do.
 
 mod layers;
 mod links;
@@ -82,7 +82,7 @@ fn texts(extension: &str) -> Result<Vec<Source>, Failure> {
         .collect()
 }
 
-/// Returns the same in a tree without git.
+/// Returns the files with this extension in a tree without git.
 fn walk(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("{}: {error}", dir.display()));
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Platform code lies in one module per platform: no `cfg` inside a function.
+//! Checks that platform code lies in one module per platform: there is no `cfg` inside a function.
 
 use super::Source;
 
@@ -8,7 +8,7 @@ pub(super) fn inside_functions(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(line) = lines.get(at) {
-        // What follows is the tests of the file.
+        // From here on, the file holds its tests.
         if line.trim() == "#[cfg(test)]"
             && lines
                 .get(at + 1)
@@ -55,7 +55,7 @@ fn starts_function(line: &str) -> bool {
 }
 
 /// Returns the line of the closing brace, which rustfmt puts below the first character of the
-/// function; nothing for a function without lines of its own.
+/// function; returns nothing for a function without lines of its own.
 fn end_of(lines: &[&str], start: usize) -> Option<usize> {
     let first = lines.get(start)?;
     let indent = first.len() - first.trim_start().len();

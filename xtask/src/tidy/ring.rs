@@ -1,5 +1,5 @@
-//! Rules for the ring: where memory orderings may be, that each has its partner, and that the
-//! layout does not change behind its document's back.
+//! Checks the rules for the ring: where memory orderings may be, that each has its partner, and
+//! that the document follows when the layout changes.
 
 use std::fs;
 use std::path::Path;
@@ -93,14 +93,14 @@ pub(super) fn labels(sources: &[Source]) -> Vec<String> {
 }
 
 struct Definition {
-    /// As it is written in documentation: `ORDERING\[publish\]`.
+    /// The label as it is written in documentation: `ORDERING\[publish\]`.
     label: String,
     function: String,
-    /// Its documentation, as one line.
+    /// The function's documentation, as one line.
     text: String,
 }
 
-/// Functions whose documentation starts with a label and a colon.
+/// Returns the functions whose documentation starts with a label and a colon.
 fn definitions(text: &str) -> Vec<Definition> {
     let mut all = Vec::new();
     let mut documentation = String::new();

@@ -1,12 +1,12 @@
-//! Rules for every crate.
+//! Checks the rules for every crate.
 
 use super::Source;
 
-/// The way of one change through the crates, as every lib.rs shows it.
+/// The path of one change through the crates, as every lib.rs shows it.
 const FLOW: &str =
     "actor -> FsCore operation -> Event -> Router -> Synthesizer -> Ring -> Doorbell -> Hook";
 
-/// The crates on that way.
+/// The crates on that path.
 const CRATES: &[&str] = &[
     "ring",
     "fscore",

@@ -2,7 +2,7 @@
 
 use super::Source;
 
-/// A file, or a folder with everything below, and the reason.
+/// A file, or a folder with everything below it, and the reason.
 const LIST: &[(&str, &str)] = &[
     ("ring/src/region/", "offsets of a mapping become references"),
     (

@@ -1,2 +1,2 @@
-# The kernel merges what it tells of one file: the last step alone can be counted.
+# The kernel merges its events of one file: the last step alone can be counted.
 exec fsnotifywait -m -r -e close_write --format '%e %f' .

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { createServer } from "vite";
 
-// Its watcher says too early that it is ready: it watches all when it told of each file.
+// Its watcher says too early that it is ready: it watches all once it has reported each file.
 let unseen = readdirSync(".").length;
 await createServer({
   configFile: false,

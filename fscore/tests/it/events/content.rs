@@ -1,4 +1,4 @@
-//! Content and attributes.
+//! Tests the events of changes to content and attributes.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn content() {
                 &[],
             ),
             (
-                "a write is told under the name it was opened by",
+                "a write is reported under the name it was opened by",
                 |w| ignore(w.b.write(&w.root, w.open("/e/link"), b"H")),
                 &["written /e/link File2* Same"],
             ),

@@ -1,10 +1,10 @@
-//! What every operation tells: the table of the event model, and each detail that a kernel's
-//! notification depends on.
+//! Tests which events every operation emits: the table of the event model, and each detail that a
+//! kernel's notification depends on.
 
 #![expect(
     clippy::too_many_lines,
     clippy::semicolon_if_nothing_returned,
-    reason = "tables: a row is an operation and what it tells"
+    reason = "tables: a row is an operation and the events that it emits"
 )]
 
 mod content;
@@ -19,8 +19,8 @@ use agentfs_core::{
 
 use crate::support::World;
 
-/// A world with `/d` (empty), `/e` with `/e/sub`, `/f` with "hello" and the second name `/e/link`,
-/// and `/g` with "x".
+/// Creates a world with `/d` (empty), `/e` with `/e/sub`, `/f` with "hello" and the second name
+/// `/e/link`, and `/g` with "x".
 fn world() -> World {
     let w = World::new();
     w.mkdir("/d");
@@ -32,7 +32,7 @@ fn world() -> World {
     w
 }
 
-/// What an operation gives is not what these tests are about.
+/// Drops what an operation returns, which these tests do not look at.
 fn ignore<T>(_: T) {}
 
 type Row = (&'static str, fn(&World), &'static [&'static str]);
@@ -126,7 +126,7 @@ fn activity_is_told_to_those_who_ask() {
                 ],
             ),
             (
-                "stat, readlink and access tell nothing",
+                "stat, readlink and access emit nothing",
                 |w| {
                     w.b.stat(&w.root, "/f").unwrap();
                     w.b.access(&w.root, "/f", agentfs_core::Access::READ)

@@ -1,4 +1,4 @@
-//! Names that come and go.
+//! Tests the events of names that are created and removed.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn names_that_come() {
                 &["created /d/n File1"],
             ),
             (
-                "create with O_TRUNC tells of no truncation",
+                "create with O_TRUNC emits no truncation",
                 |w| {
                     ignore(w.b.open(
                         &w.root,

@@ -1,4 +1,4 @@
-//! Names that move.
+//! Tests the events of names that are moved.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The steps of a call: slots, room, waiting.
+//! Tests the steps of a call: slots, room, waiting.
 
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -278,7 +278,8 @@ fn hidden_events_do_not_shorten_or_prolong_a_wait() {
     std::thread::scope(|scope| {
         let sleeper = scope.spawn(|| kq.call(&[], 4, Some(wait)).unwrap());
         wait_until_asleep(kq.fd, 1);
-        // For a disabled knote: the doorbell rings, and there is nothing for the program.
+        // The event is for a disabled knote: the doorbell rings, and there is nothing for the
+        // program.
         process.post(Source::Daemon, &file, WRITE);
         assert_eq!(woken(sleeper), []);
     });
@@ -307,7 +308,8 @@ fn a_watch_added_while_another_thread_sleeps_wakes_that_thread() {
     let process = Process::new();
     let (kq, file) = (process.kqueue(), file());
     std::thread::scope(|scope| {
-        // Asleep before the queue has any watch: the call went straight to the kernel.
+        // The program sleeps before the queue has any watch, so its call went straight to the
+        // kernel.
         let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap());
         wait_until_asleep(kq.fd, 1);
         kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();

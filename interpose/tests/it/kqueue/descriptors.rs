@@ -1,4 +1,4 @@
-//! Descriptors: of watched files, of queues, and of ours.
+//! Tests descriptors: those of watched files, those of queues, and those of the library.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
 
@@ -60,7 +60,7 @@ fn a_close_that_no_hook_saw_delivers_nothing_for_the_dead_knote() {
     kq.change(vnode(&watched, EV_ADD | EV_CLEAR, WRITE))
         .unwrap();
     process.post(Source::Daemon, &watched, WRITE);
-    // The kernel sees it, the shim does not.
+    // The kernel notices the close, and the shim does not.
     agentfs_testkq::close(watched.into_raw_fd());
     assert_eq!(kq.brief(), []);
     assert!(!kq.is_readable());
@@ -204,7 +204,7 @@ fn a_forked_child_has_no_queues() {
     kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
     let ours = process.engine.hidden_descriptors(kq.fd)[0];
     assert!(process.engine.hides(ours));
-    // This is what a child of fork does first; its parent's daemon is not asked for it.
+    // This is what a child of fork does first; it asks nothing of its parent's daemon.
     process.engine.in_forked_child();
     assert!(!process.engine.hides(ours));
     process.engine.closing(kq.fd);

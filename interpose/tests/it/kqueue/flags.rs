@@ -1,4 +1,5 @@
-//! Knote state: the same for what the kernel posts, what the daemon posts, and both.
+//! Tests the state of knotes, which is the same for posts of the kernel, posts of the daemon, and
+//! both.
 
 use agentfs_interpose_shim::kqueue::abi::*;
 

@@ -20,13 +20,15 @@ thread_local! {
     static GATE: RefCell<Option<Gate>> = const { RefCell::new(None) };
 }
 
-/// The next kevent() of this thread that returns events says so and waits until it may go on.
+/// Makes the next kevent() of this thread that returns events report its return, and wait until it
+/// may go on.
 pub(crate) fn stop_after_the_next_kevent(gate: Gate) {
     GATE.with_borrow_mut(|it| *it = Some(gate));
 }
 
 impl Gate {
-    /// The ends of the other side: where the return is reported, and how the thread is let go on.
+    /// Creates a gate, with the ends of the other side: one reports the return, the other lets the
+    /// thread go on.
     pub(crate) fn new() -> (Self, Receiver<()>, SyncSender<()>) {
         let (returned, is_returned) = sync_channel(1);
         let (let_go, go_on) = sync_channel(1);

@@ -1,4 +1,4 @@
-//! The three structures.
+//! Tests the three structures of events.
 
 use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_interpose_shim::kqueue::{Call, CallOptions, Real};
@@ -43,7 +43,7 @@ fn kevent64_returns_ext_as_registered() {
     });
 }
 
-/// kevent_qos has no timeout, only a flag.
+/// Makes a call that returns at once. kevent_qos has no timeout, only a flag.
 fn immediately(kq: &Kq<'_>, changes: &[KeventQos], events: &mut [KeventQos]) -> i32 {
     let options = CallOptions {
         flags: KEVENT_FLAG_IMMEDIATE,

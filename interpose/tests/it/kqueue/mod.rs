@@ -1,5 +1,5 @@
-//! The kevent hooks over the user-space kqueue: what the kernel posts and what the daemon posts must
-//! look the same to the program.
+//! Tests the kevent hooks over the user-space kqueue: what the kernel posts and what the daemon
+//! posts must look the same to the program.
 
 mod calls;
 mod descriptors;

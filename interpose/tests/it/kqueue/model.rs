@@ -1,4 +1,4 @@
-//! Random programs against a kqueue that fits on a page, in which an event does not show whether the
+//! Runs random programs against a model of kqueue, in which an event does not show whether the
 //! kernel or the daemon posted it.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use proptest::prelude::*;
 
 use super::support::{AT_ONCE, Process, Source, file, number, user, vnode};
 
-/// Bits that only the kernel posts, so that it can be told which of two posts an event holds.
+/// Bits that only the kernel posts, so that a test can distinguish which of two posts an event
+/// holds.
 const KERNEL_BITS: u32 = 0x0F;
 /// Bits that only the daemon posts.
 const DAEMON_BITS: u32 = 0xF0;
@@ -22,11 +23,11 @@ const NEVER_ADDED: u64 = 4000;
 enum Step {
     /// One call: changes, and room for slots and events.
     Call(Vec<(usize, u16, u32, u64)>, usize),
-    /// A change of a file: the bits, and whether kernel or daemon notices.
+    /// A change of a file: the bits, and whether kernel or daemon notices the change.
     Post(usize, u32, bool),
-    /// Close and open again.
+    /// Closes the file and opens it again.
     Reopen(usize),
-    /// Trigger the program's own knote.
+    /// Triggers the program's own knote.
     Trigger,
 }
 
@@ -46,7 +47,7 @@ impl Knote {
     }
 }
 
-/// kqueue(2), naively.
+/// A simple model of kqueue(2).
 #[derive(Debug, Default)]
 struct Model {
     knotes: BTreeMap<u64, Knote>,
@@ -87,7 +88,7 @@ impl Model {
         Ok(())
     }
 
-    /// The slots of a changelist, or the error that ended it.
+    /// Returns the slots of a changelist, or the error that ended it.
     fn changes(&mut self, changes: &[Event], room: usize) -> Result<Vec<Event>, i32> {
         let mut slots = Vec::new();
         for change in changes {
@@ -157,7 +158,7 @@ impl Model {
     }
 }
 
-/// Program, kernel and daemon on one side, the model on the other.
+/// Compares the model with a program, a kernel and a daemon.
 fn check(steps: &[Step]) -> Result<(), TestCaseError> {
     let process = Process::new();
     let kq = process.kqueue();
@@ -216,7 +217,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
             "something waits and poll does not say so"
         );
     }
-    // Whatever is left comes out, and nothing but that.
+    // All events that are left come out, and no others.
     let events = kq.ready();
     compare(&mut model, &mut triggered, &events, 64)?;
     drop(kq);
@@ -239,7 +240,7 @@ fn compare(
         .filter(|knote| knote.is_ready())
         .count();
     let waiting = waiting + usize::from(*triggered);
-    // Hidden knotes take part in the kernel's queue: room for all means room for them too.
+    // Hidden knotes are in the kernel's queue, too: room for all means room for them as well.
     let full = room < waiting + 2;
     if !full {
         prop_assert_eq!(events.len(), waiting, "{:?} gave {:?}", model, events);

@@ -1,4 +1,4 @@
-//! An unmodified program with the library preloaded, and a daemon in another process's place.
+//! Tests an unmodified program with the library preloaded, and a daemon that the test plays.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const ATTRIB: u32 = 0x08;
 const LINK: u32 = 0x10;
 const RENAME: u32 = 0x20;
 
-/// The demo under the shim, watching `paths`.
+/// Starts the demo under the shim, which watches `paths`.
 fn start(daemon: &Scripted, paths: &[&Path]) -> Script {
     Script::start_kq_demo(&daemon.socket(), paths, |command| {
         command.env("AGENTFS_ANY_FILESYSTEM", "1");
@@ -45,9 +45,9 @@ fn a_sleeping_program_gets_each_change_once_with_its_exact_bits() {
         (&file, DELETE | LINK, "DELETE LINK"),
         (&directory, WRITE | LINK, "WRITE LINK"),
     ];
-    for (path, hint, told) in cases {
+    for (path, hint, printed) in cases {
         assert_eq!(daemon.post(path, hint), 1);
-        assert_eq!(script.answer(), format!("{}: {told}", path.display()));
+        assert_eq!(script.answer(), format!("{}: {printed}", path.display()));
     }
     assert_eq!(script.ask("hello"), "stdin: a line");
     script.end();

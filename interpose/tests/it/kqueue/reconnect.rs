@@ -1,4 +1,4 @@
-//! The daemon goes and comes back.
+//! Tests a daemon that goes and comes back.
 
 use agentfs_interpose_shim::kqueue::abi::*;
 use agentfs_proto::record::Kind;
@@ -56,15 +56,15 @@ fn a_daemon_that_comes_back_gets_every_watch_and_each_knote_is_told_to_look() {
     let bits: Vec<u32> = process.daemon().watches().iter().map(|w| w.1).collect();
     assert_eq!(bits, [WRITE, DELETE | WRITE]);
     assert!(kq.is_readable());
-    let mut told = kq.brief();
-    told.sort_unstable();
+    let mut got = kq.brief();
+    got.sort_unstable();
     let flags = EV_ADD | EV_CLEAR;
     let mut expected = [
         (number(&files[0]), flags, WRITE),
         (number(&files[1]), flags, WRITE),
     ];
     expected.sort_unstable();
-    assert_eq!(told, expected);
+    assert_eq!(got, expected);
     assert_eq!(kq.brief(), [], "once");
     process.post(Source::Daemon, &files[1], DELETE);
     assert_eq!(kq.brief(), [(number(&files[1]), flags, DELETE)]);
@@ -91,8 +91,8 @@ fn an_overflow_record_tells_every_knote_to_look() {
         kq.change(vnode(file, EV_ADD | EV_CLEAR, DELETE)).unwrap();
     }
     process.daemon().push(Kind::OVERFLOW, 0, 0);
-    let told: Vec<u32> = kq.brief().iter().map(|e| e.2).collect();
-    assert_eq!(told, [WRITE, WRITE]);
+    let got: Vec<u32> = kq.brief().iter().map(|e| e.2).collect();
+    assert_eq!(got, [WRITE, WRITE]);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_sleeper_hears_that_the_daemon_is_back() {
     std::thread::scope(|scope| {
         let sleeper = scope.spawn(|| kq.call(&[], 4, None).unwrap());
         wait_until_asleep(kq.fd, 1);
-        // Something else is made in the directory: the program sleeps on.
+        // Another file is made in the directory: the program sleeps on.
         process.post(Source::Kernel, &directory, WRITE);
         process.daemon().come_back();
         process.post(Source::Kernel, &directory, WRITE);

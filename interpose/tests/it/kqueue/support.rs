@@ -20,7 +20,8 @@ use super::gate;
 
 pub(crate) const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
 
-/// The user-space kqueue. Its structures are the same as the shim's, but not the same types.
+/// Returns the functions of the user-space kqueue. Its structures are the same as the shim's, but
+/// not the same types.
 pub(crate) fn originals() -> Originals {
     use std::mem::transmute;
     #[expect(
@@ -59,10 +60,10 @@ struct OpenQueue {
     watches: BTreeMap<u64, (Node, u32)>,
 }
 
-/// A daemon on whose mount every file lies, as long as it says so.
+/// A daemon on whose mount every file lies, unless `refuses` is set.
 #[derive(Debug, Default)]
 pub(crate) struct TestDaemon {
-    /// It serves no mount.
+    /// Set when the daemon says that it serves no mount.
     pub(crate) refuses: AtomicBool,
     gone: AtomicBool,
     next: AtomicU32,

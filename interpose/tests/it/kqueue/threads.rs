@@ -1,4 +1,4 @@
-//! Several threads in calls on one queue.
+//! Tests several threads that make calls on one queue.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -13,7 +13,7 @@ use super::support::{Process, Source, brief, file, number, user, vnode, woken};
 const WRITE: u32 = NOTE_WRITE;
 const ATTRIB: u32 = 0x08;
 
-/// Posts to many knotes while threads fetch; how often each was heard.
+/// Posts to many knotes while threads fetch, and returns how often each post was heard.
 fn heard_by_threads(threads: usize, room: usize, flags: u16) -> BTreeMap<u64, usize> {
     let process = Process::new();
     let kq = process.kqueue();
@@ -122,7 +122,7 @@ fn registering_while_others_fetch_keeps_kernel_and_mirror_the_same() {
         kq.change(user(7, EV_ADD, NOTE_TRIGGER)).unwrap();
         assert!(fetcher.join().unwrap() > 0);
     });
-    // Whatever happened, every knote that is left gets one more event.
+    // Whatever happened before, every knote that is left gets one more event.
     drop(kq.ready());
     for file in &files {
         kq.change(vnode(file, EV_ADD | EV_CLEAR, WRITE)).unwrap();

@@ -1,4 +1,4 @@
-//! One of every message.
+//! Has one sample of every message.
 
 mod replies;
 
@@ -10,7 +10,7 @@ fn text(text: &str) -> String {
     text.to_owned()
 }
 
-/// One of every request, and of every filesystem operation.
+/// Returns one of every request, and of every filesystem operation.
 pub(crate) fn requests() -> Vec<Request> {
     let mut requests = session_requests();
     requests.extend(daemon_requests());

@@ -1,10 +1,10 @@
-//! One of every answer.
+//! Has one sample of every answer.
 
 use agentfs_proto::message::*;
 
 use super::text;
 
-/// One of every reply, and of every answer of the filesystem.
+/// Returns one of every reply, and of every answer of the filesystem.
 pub(crate) fn replies() -> Vec<Reply> {
     let mut replies = session_replies();
     replies.extend(fs_replies().into_iter().map(Reply::Fs));

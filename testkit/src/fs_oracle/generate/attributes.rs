@@ -1,4 +1,4 @@
-//! Attributes, and operations that only look.
+//! Generates attributes, and operations that only look.
 
 use super::*;
 

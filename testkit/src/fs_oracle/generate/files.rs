@@ -1,4 +1,4 @@
-//! Operations on open files.
+//! Generates operations on open files.
 
 use super::*;
 
@@ -101,14 +101,14 @@ impl Generator {
             18..=21 => Op::Read { slot, len },
             22..=24 => Op::Ftruncate { slot, len: at },
             25..=27 => {
-                // Only modes that every version of tmpfs knows, and one that none does.
+                // These are only modes that every version of tmpfs knows, and one that none does.
                 let mode = self.rng.pick(&[0, 0, 1, 3, 3, 2, 0x10]);
                 let len = if self.rng.chance(95) {
                     self.rng.range(1..200_000)
                 } else {
                     0
                 };
-                // Not so much that the machine's memory decides.
+                // The size is limited, so that the machine's memory does not decide.
                 let at = if !(4_000_000..=1 << 61).contains(&at) {
                     at
                 } else {

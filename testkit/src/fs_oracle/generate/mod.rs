@@ -1,4 +1,4 @@
-//! Random sequences of operations, weighted so that most of them succeed.
+//! Generates random sequences of operations, weighted so that most of them succeed.
 
 mod attributes;
 mod files;
@@ -43,16 +43,16 @@ pub fn overlay(seed: u64) -> Plan {
 /// Carries a step out.
 type Run<'r> = &'r mut dyn FnMut(Step) -> Answer;
 
-/// A test.
+/// A test case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Builds what is there before: FsCore's lower directory. `None` without such a layer.
+    /// The steps that build FsCore's lower directory; `None` without such a layer.
     pub lower: Option<Vec<Step>>,
-    /// What both sides are asked for.
+    /// The steps that both sides carry out.
     pub steps: Vec<Step>,
 }
 
-/// What will be generated.
+/// A case that is not generated yet.
 #[derive(Debug)]
 pub struct Plan {
     generator: Generator,
@@ -104,7 +104,7 @@ impl Plan {
     }
 }
 
-/// Goes on for ever in a tree, one step at a time.
+/// Generates steps in a tree without end, some at a time.
 #[derive(Clone, Debug)]
 pub struct Actor(Generator);
 
@@ -113,7 +113,7 @@ impl Actor {
         Self(Generator::new(Random::new(seed), World::new(12)))
     }
 
-    /// Does so many steps and returns them.
+    /// Carries out so many steps and returns them.
     pub fn act(&mut self, count: usize, run: Run<'_>) -> Vec<Step> {
         self.0.grow(run, count);
         std::mem::take(&mut self.0.steps)
@@ -124,13 +124,13 @@ impl Actor {
         self.0.world.slots = Default::default();
     }
 
-    /// Goes on differently from what it was cloned of.
+    /// Lets the actor go on differently from the one it was cloned from.
     pub fn reseed(&mut self, seed: u64) {
         self.0.rng = Random::new(seed);
     }
 }
 
-/// An operation, and what is true if it succeeds.
+/// An operation, and its effect if it succeeds.
 struct Try {
     op: Op,
     then: Effect,
@@ -143,10 +143,10 @@ enum Effect {
     Renames(String, String),
     Exchanges(String, String),
     Opens(usize, Kind),
-    /// And the name is new, or may be.
+    /// Opens the slot as `Opens` does; the name is new, or may be.
     Creates(usize, String),
     Closes(usize),
-    /// With an extended attribute.
+    /// The path gets an extended attribute.
     Marks(&'static str),
 }
 
@@ -163,9 +163,9 @@ impl From<Op> for Try {
 struct Generator {
     rng: Random,
     world: World,
-    /// Whether there are other users than root.
+    /// Whether there are users other than root.
     users: bool,
-    /// Whether they call too.
+    /// Whether those users call, too.
     mixed: bool,
     seeks_holes: bool,
     steps: Vec<Step>,

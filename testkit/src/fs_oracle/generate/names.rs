@@ -1,4 +1,4 @@
-//! Operations on names.
+//! Generates operations on names.
 
 use super::*;
 
@@ -68,7 +68,7 @@ impl Generator {
             6 => format!("{}/", self.world.existing(&mut self.rng, Some(Kind::Dir))),
             7 => ["", ".", "..", "/", "../..", "a1/../b1"][self.rng.below(6)].to_owned(),
             8 => "t".repeat(self.rng.pick(&[255, 4094, 4095, 4096])),
-            // Relative to the link's own directory.
+            // The target is relative to the link's own directory.
             _ => {
                 let to = self.world.existing(&mut self.rng, None);
                 let up = path.matches('/').count() - 1;
@@ -94,7 +94,7 @@ impl Generator {
             8..=14 => self.world.existing(&mut self.rng, known),
             15 | 16 => self.world.any(&mut self.rng),
             17 => from.clone(),
-            // Into itself, or over a parent.
+            // The rename goes into the directory itself, or over a parent.
             18 => format!("{from}/c1"),
             _ => from.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned(),
         };
