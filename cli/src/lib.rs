@@ -12,6 +12,7 @@ mod daemon;
 mod demo;
 mod doctor;
 mod echo_mode;
+mod environment;
 mod exec;
 mod fs;
 #[cfg_attr(

@@ -13,7 +13,7 @@ use std::time::Duration;
 use agentfs_proto::socket::SOCKET_VARIABLE;
 use rustix::process::Pid;
 
-use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
+use crate::environment::{BRANCH_VARIABLE, TOKEN_VARIABLE};
 use crate::output::failure::Failure;
 use crate::platform;
 

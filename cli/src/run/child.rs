@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::MountPropagationFlags;
 
-use super::{BRANCH_VARIABLE, supervise};
+use super::supervise;
+use crate::environment::BRANCH_VARIABLE;
 use crate::exec::{self, FAILED};
 use crate::project::connection::{DaemonConnection, PATIENCE};
 use crate::{Common, Failure};

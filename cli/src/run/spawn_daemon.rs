@@ -15,9 +15,9 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 use rustix::fs::OFlags;
 
-use super::BRANCH_VARIABLE;
 use super::root::is_in_place;
 use crate::echo_mode::Echo;
+use crate::environment::BRANCH_VARIABLE;
 use crate::project::connection::DaemonConnection;
 use crate::project::{self, Found, Identity};
 use crate::{Common, Failure};
