@@ -5,7 +5,7 @@ use std::path::Path;
 
 use agentfs_proto::message::{BranchInfo, BranchList};
 
-use super::finish::changes_of;
+use super::changes::changes_of;
 use super::root::is_in_place;
 use super::{Failure, PREFIX};
 use crate::mount;

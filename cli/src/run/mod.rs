@@ -4,6 +4,7 @@
 //! a run that is killed loses no changes. This process stays outside the branch, starts the command
 //! inside, passes signals on, and at the end does with the changes what the user wants.
 
+mod changes;
 pub(crate) mod child;
 mod daemon_exit;
 mod finish;
