@@ -10,10 +10,12 @@ use agentfs_proto::message::{BranchToken, Token};
 use agentfs_proto::socket;
 use clap::Args;
 
+use crate::common::Common;
 use crate::environment::{BRANCH_VARIABLE, TOKEN_VARIABLE};
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::shim;
-use crate::{Common, Failure, mount};
 
 /// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
 pub(crate) const FAILED: u8 = 125;

@@ -10,9 +10,10 @@ use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
 use rustix::process::Pid;
 
+use crate::common::Common;
+use crate::output::Output;
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
-use crate::{Common, Output};
 
 /// No command needs another system than Linux.
 #[derive(Debug, Subcommand)]

@@ -16,10 +16,11 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::mount::MountPropagationFlags;
 
 use super::supervise;
+use crate::common::Common;
 use crate::environment::BRANCH_VARIABLE;
 use crate::exec::{self, FAILED};
+use crate::output::failure::Failure;
 use crate::project::connection::{DaemonConnection, PATIENCE};
-use crate::{Common, Failure};
 
 /// Mount a branch in a mount namespace and run a command there (what `agentfs run` starts)
 #[derive(Debug, Args)]

@@ -16,9 +16,10 @@ use super::changes::changes_of;
 use super::processes::{self, MountProcess};
 use super::{daemon_exit, hold, interruptible, leftovers, supervise};
 use crate::branch::diff_line;
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
-use crate::{Failure, mount};
 
 /// How many changes are listed.
 const LISTED: usize = 40;

@@ -27,12 +27,14 @@ use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
 use self::root::Root;
+use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::environment::BRANCH_VARIABLE;
 use crate::exec::{self, FAILED};
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
-use crate::{Common, Failure, mount};
 
 /// How the names of branches begin that nobody named.
 const PREFIX: &str = "run-";

@@ -16,11 +16,12 @@ use clap::builder::PossibleValue;
 use rustix::fs::OFlags;
 
 use super::root::is_in_place;
+use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::environment::BRANCH_VARIABLE;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::{self, Found, Identity};
-use crate::{Common, Failure};
 
 /// This program, also when its file was replaced meanwhile.
 pub(super) const PROGRAM: &str = "/proc/self/exe";
