@@ -10,13 +10,10 @@ use std::time::{Duration, Instant};
 
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
+use agentfs_testkit::environment::can_mount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-pub(crate) fn can_mount() -> bool {
-    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
-}
 
 #[track_caller]
 fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use agentfs_proto::message::Status;
+use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
 
-use crate::mounting::can_mount;
 use agentfs_testkit::child::{ended, soon};
 use agentfs_testkit::daemon::{DaemonProcess, Ready, connect, private_directory};
 

@@ -5,9 +5,10 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use rustix::process::Signal;
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
 /// A place for the demo's directory, in which nothing may be left.

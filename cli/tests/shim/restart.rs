@@ -4,10 +4,9 @@ use std::path::Path;
 
 use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::DaemonProcess;
+use agentfs_testkit::environment::can_mount;
 use agentfs_testkit::shim::{Script, scratch};
 use tempfile::TempDir;
-
-use crate::mounted::can_mount;
 
 const OVERFLOW: &str = "-1:4000:0:";
 
