@@ -6,6 +6,7 @@
 //!   library into them.
 //! - [`fs_oracle`] and [`inotify_oracle`] take the kernel as oracle: one for operations on files, the
 //!   other for what a reader of inotify instances gets.
+//! - [`mount_table`] has the mounts, and waits for the end of one.
 //! - `daemon` starts daemons and the `agentfs` program, `files` changes files through a control
 //!   socket, `scripted` is a daemon that does what a test says. These need the feature `daemon`.
 #![forbid(unsafe_code)]
@@ -29,6 +30,8 @@ pub mod files;
 pub mod fs_oracle;
 #[cfg(target_os = "linux")]
 pub mod inotify_oracle;
+#[cfg(target_os = "linux")]
+pub mod mount_table;
 pub mod program;
 pub mod random;
 #[cfg(all(feature = "daemon", target_os = "linux"))]

@@ -3,14 +3,13 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
 use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::mount_table::{is_mount_point, mounts_on, wait_until_unmounted};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -21,20 +20,6 @@ fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn mounts_on(path: &Path) -> usize {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    // As it is written there (proc_pid_mountinfo(5)).
-    let path = path.to_str().unwrap().replace(' ', "\\040");
-    mounts
-        .lines()
-        .filter(|line| line.split(' ').nth(4) == Some(&path))
-        .count()
-}
-
-fn is_mount_point(path: &Path) -> bool {
-    mounts_on(path) > 0
 }
 
 #[test]
@@ -81,20 +66,6 @@ fn a_mount_ends_with_the_daemon() {
     succeeds(&daemon, &["shutdown"]);
     assert!(daemon.wait().success());
     assert!(!is_mount_point(point.path()));
-}
-
-/// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
-fn wait_until_unmounted(path: &Path) {
-    let table = fs::File::open("/proc/self/mountinfo").unwrap();
-    let until = Instant::now() + PATIENCE;
-    while is_mount_point(path) {
-        let left = until.saturating_duration_since(Instant::now());
-        assert!(left > Duration::ZERO, "{} is still mounted", path.display());
-        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-        let wait = Timespec::try_from(left).unwrap();
-        // One change since the file was opened is remembered.
-        poll(&mut polled, Some(&wait)).unwrap();
-    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::DaemonProcess;
 use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::mount_table::wait_until_unmounted;
 use agentfs_testkit::shim::{Script, scratch};
 use tempfile::TempDir;
 
@@ -36,29 +36,6 @@ fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
         events.extend(answer.split(' ').map(str::to_owned));
     }
     events
-}
-
-/// Waits until the kernel tells of a changed mount table in which `path` is no mount point.
-fn wait_until_unmounted(path: &Path) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let path = path.to_str().unwrap();
-    // One change since the file was opened is remembered.
-    let table = std::fs::File::open("/proc/self/mountinfo").unwrap();
-    let is_mounted = || {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(4) == Some(path))
-    };
-    while is_mounted() {
-        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-        let wait = Timespec::try_from(PATIENCE).unwrap();
-        assert_eq!(
-            poll(&mut polled, Some(&wait)),
-            Ok(1),
-            "{path} is still mounted"
-        );
-    }
 }
 
 #[test]
