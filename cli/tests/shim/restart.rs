@@ -10,13 +10,6 @@ use tempfile::TempDir;
 
 const OVERFLOW: &str = "-1:4000:0:";
 
-#[track_caller]
-fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) {
-    let output = daemon.run(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-}
-
 /// A program to which only a mount is AgentFS.
 fn program(daemon: &DaemonProcess) -> Script {
     Script::start_with(&daemon.socket(), |command| {
@@ -25,7 +18,7 @@ fn program(daemon: &DaemonProcess) -> Script {
 }
 
 fn mount(daemon: &DaemonProcess, point: &Path) {
-    succeeds(daemon, &["mount", "main", point.to_str().unwrap()]);
+    daemon.succeeds(&["mount", "main", point.to_str().unwrap()]);
 }
 
 /// Reads until the wanted event came, and says what came with it.
@@ -46,14 +39,14 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     let daemon = DaemonProcess::start();
     let (point, native) = (TempDir::new().unwrap(), scratch());
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     let mut script = program(&daemon);
     let fd = script.init(0);
     assert_eq!(script.add(fd, 0x300, point.path()), 1);
     assert_eq!(script.add(fd, 0x300, &point.path().join("d")), 2);
     assert_eq!(script.add(fd, 0x300, native.path()), 3);
     script.begin(format!("read {fd} 4096"));
-    succeeds(&daemon, &["fs", "mkdir", "/n"]);
+    daemon.succeeds(&["fs", "mkdir", "/n"]);
     assert_eq!(script.answer(), "1:40000100:0:n");
     let directory = daemon.kill();
     let mut told = Vec::new();
@@ -71,8 +64,8 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     assert_eq!(script.answer(), OVERFLOW);
     assert_eq!(script.ask(format!("nonblock {fd}")), "0");
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
-    succeeds(&daemon, &["fs", "mkdir", "/d/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/x"]);
     assert_eq!(
         script.ask(format!("read {fd} 4096")),
         "EAGAIN",
@@ -80,7 +73,7 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     );
     let wd = script.add(fd, 0x300, &point.path().join("d"));
     assert_eq!(wd, 4);
-    succeeds(&daemon, &["fs", "mkdir", "/d/y"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/y"]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "4:40000100:0:y");
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
     script.end();
@@ -94,7 +87,7 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     let daemon = DaemonProcess::start();
     let (point, native) = (TempDir::new().unwrap(), scratch());
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     let mut script = program(&daemon);
     let fds = [0, 0].map(|flags| {
         let fd = script.init(flags);
@@ -108,13 +101,13 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     wait_until_unmounted(point.path());
     let daemon = DaemonProcess::start_in(directory, &[]);
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     for fd in fds {
         let heard = read_until(&mut script, fd, "1:8000:0:");
         assert_eq!(heard, [OVERFLOW, "1:8000:0:"]);
         assert_eq!(script.add(fd, 0x300, &point.path().join("d")), 3);
     }
-    succeeds(&daemon, &["fs", "mkdir", "/d/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/x"]);
     std::fs::create_dir(native.path().join("end")).unwrap();
     for fd in fds {
         let mut heard = read_until(&mut script, fd, "2:40000100:0:end");
@@ -133,11 +126,11 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     let daemon = DaemonProcess::start();
     let point = TempDir::new().unwrap();
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/a"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b"]);
+    daemon.succeeds(&["fs", "mkdir", "/a"]);
+    daemon.succeeds(&["fs", "mkdir", "/b"]);
     let (a, b) = (point.path().join("a"), point.path().join("b"));
     let mut demo = Script::start_kq_demo(&daemon.socket(), &[&a, &b], |_| {});
-    succeeds(&daemon, &["fs", "mkdir", "/a/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/a/x"]);
     assert_eq!(demo.answer(), format!("{}: WRITE LINK", a.display()));
     let directory = daemon.kill();
     assert_eq!(demo.ask("a line"), "stdin: a line");
@@ -149,9 +142,9 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     assert_eq!(told, [&a, &b].map(|it| format!("{}: WRITE", it.display())));
     // What has the old numbers now is nothing that it watches.
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/a"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/a"]);
+    daemon.succeeds(&["fs", "mkdir", "/b"]);
+    daemon.succeeds(&["fs", "mkdir", "/b/x"]);
     assert_eq!(demo.ask("a line"), "stdin: a line");
     demo.end();
 }
