@@ -9,6 +9,7 @@
 //! - [`mount_table`] has the mounts, and waits for the end of one.
 //! - `daemon` starts daemons and the `agentfs` program, `files` changes files through a control
 //!   socket, `scripted` is a daemon that does what a test says. These need the feature `daemon`.
+//! - `samples` has one of every control message, and needs the feature `samples`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -34,6 +35,8 @@ pub mod inotify_oracle;
 pub mod mount_table;
 pub mod program;
 pub mod random;
+#[cfg(feature = "samples")]
+pub mod samples;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub mod scripted;
 #[cfg(target_os = "linux")]

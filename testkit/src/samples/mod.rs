@@ -1,17 +1,17 @@
-//! One of every message.
+//! One of every message of the control socket.
 
 mod replies;
 
 use agentfs_proto::message::*;
 
-pub(crate) use self::replies::replies;
+pub use self::replies::replies;
 
 fn text(text: &str) -> String {
     text.to_owned()
 }
 
 /// One of every request, and of every filesystem operation.
-pub(crate) fn requests() -> Vec<Request> {
+pub fn requests() -> Vec<Request> {
     let mut requests = session_requests();
     requests.extend(daemon_requests());
     requests.extend(fs_ops().into_iter().chain(fs_ops_on_names()).map(|op| {
