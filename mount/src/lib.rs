@@ -5,17 +5,6 @@
 //! FsCore with [`Origin::Mount`](agentfs_core::event::Origin::Mount). Changes of other origins are
 //! taken out of the kernel's caches before they are delivered to any watcher.
 //!
-//! It does not check permissions (the kernel does, by `default_permissions`), and it does not
-//! lock files: the kernel does, among the programs of one mount. Two mounts of one branch do not share
-//! locks, for a program that waits for a lock of the server could not be killed; programs that lock
-//! files against each other belong on one mount (a bind mount counts as the same). Files without a
-//! name (`O_TMPFILE`) are refused with `EOPNOTSUPP`.
-//!
-//! The kernel's writeback cache is not used: the kernel would trust its own sizes and times. Nor is
-//! its passthrough of reads: a file that is open in this way cannot be turned to the branch's own
-//! content when somebody writes to it. Directories are opened without asking the server, so no event
-//! says that one was opened, read or closed.
-//!
 //! ```no_run
 //! use agentfs_core::{FsConfig, FsCore};
 //! use agentfs_mount::{MountOptions, Mounts};
@@ -27,6 +16,17 @@
 //! mount.unmount(false)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A mount does not check permissions (the kernel does, by `default_permissions`), and it does not
+//! lock files: the kernel does, among the programs of one mount. Two mounts of one branch do not share
+//! locks, for a program that waits for a lock of the server could not be killed; programs that lock
+//! files against each other belong on one mount (a bind mount counts as the same). Files without a
+//! name (`O_TMPFILE`) are refused with `EOPNOTSUPP`.
+//!
+//! The kernel's writeback cache is not used: the kernel would trust its own sizes and times. Nor is
+//! its passthrough of reads: a file that is open in this way cannot be turned to the branch's own
+//! content when somebody writes to it. Directories are opened without asking the server, so no event
+//! says that one was opened, read or closed.
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
