@@ -11,7 +11,9 @@ use agentfs_proto::message::DiffKind;
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::{Common, Failure, Output};
+use crate::common::Common;
+use crate::output::Output;
+use crate::output::failure::Failure;
 use agentfs_export::command::{apply_command, quoted};
 use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source, Target, import};
 

@@ -8,10 +8,11 @@ use agentfs_proto::message::{
 };
 use clap::{Args, Subcommand};
 
-use crate::output::{Table, time_text};
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
-use crate::{Common, Failure, Output};
 
 /// Make, compare and apply branches
 ///

@@ -8,7 +8,9 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::{Cli, Failure, Output};
+use crate::Cli;
+use crate::output::Output;
+use crate::output::failure::Failure;
 
 /// Print a completion script for a shell
 #[derive(Debug, Args)]

@@ -10,8 +10,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
+use crate::common::Common;
 use crate::echo_mode::Echo;
-use crate::{Common, Failure};
+use crate::output::failure::Failure;
 use crate::{platform, shim};
 use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 

@@ -10,19 +10,17 @@ use agentfs_proto::message::{BranchToken, Token};
 use agentfs_proto::socket;
 use clap::Args;
 
+use crate::common::Common;
+use crate::environment::{BRANCH_VARIABLE, TOKEN_VARIABLE};
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::shim;
-use crate::{Common, Failure, mount};
 
 /// Exit statuses of programs that run another, as env(1) and timeout(1) have them.
 pub(crate) const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-
-/// The variable that names the branch to `agentfs` commands inside of a run.
-pub(crate) const BRANCH_VARIABLE: &str = "AGENTFS_BRANCH";
-/// The variable that binds a program to its branch.
-pub(crate) const TOKEN_VARIABLE: &str = "AGENTFS_TOKEN";
 
 /// Run a command that is notified of changes in a mounted branch
 ///

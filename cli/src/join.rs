@@ -11,11 +11,13 @@ use agentfs_proto::message::MountInfo;
 use clap::Args;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::common::Common;
 use crate::exec::{self, FAILED};
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::run::child;
 use crate::run::processes::{self, MountProcess};
-use crate::{Common, Failure, mount};
 
 /// Run another command in the branch of a run
 ///

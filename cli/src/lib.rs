@@ -7,11 +7,13 @@
 
 mod apply;
 mod branch;
+mod common;
 mod completions;
 mod daemon;
 mod demo;
 mod doctor;
 mod echo_mode;
+mod environment;
 mod exec;
 mod fs;
 #[cfg_attr(
@@ -36,11 +38,11 @@ mod status;
 mod top;
 mod watch;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use self::common::Common;
 use self::output::Output;
 use self::output::failure::Failure;
 use self::platform::PlatformCommand;
@@ -70,22 +72,6 @@ Examples:
   agentfs mount attempt-1 work            let programs work in it
   agentfs branch diff attempt-1           see what it changed
   agentfs doctor                          see what this machine allows";
-
-/// What every command takes.
-#[derive(Clone, Debug, Default, Args)]
-struct Common {
-    /// Print JSON for programs, instead of text for people
-    #[arg(long, global = true)]
-    json: bool,
-    /// The control socket of the daemon; a daemon that this command starts listens there. Without it, the
-    /// daemon of the project is looked for
-    #[arg(long, global = true, value_name = "PATH", conflicts_with = "project")]
-    socket: Option<PathBuf>,
-    /// Find the project from DIR upwards, instead of the current directory; `run` starts its command
-    /// there
-    #[arg(short = 'C', long, global = true, value_name = "DIR")]
-    project: Option<PathBuf>,
-}
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use agentfs_proto::message::{Mount, MountInfo, MountList, Unmount};
 use clap::Args;
 
-use crate::output::Table;
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, Table};
 use crate::project::Found;
 use crate::project::connection::DaemonConnection;
-use crate::{Common, Failure, Output};
 
 /// Mount a branch on a directory, so that any program can work in it
 ///

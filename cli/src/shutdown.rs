@@ -6,9 +6,11 @@ use agentfs_client::{CallError, Deadline};
 use agentfs_proto::message::{Code, Saved, Shutdown};
 use clap::Args;
 
+use crate::common::Common;
+use crate::output::Output;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
-use crate::{Common, Failure, Output};
 use agentfs_daemon::SAVING;
 
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.

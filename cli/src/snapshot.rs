@@ -5,9 +5,10 @@ use agentfs_proto::message::{
 };
 use clap::{Args, Subcommand};
 
-use crate::output::{Table, time_text};
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
-use crate::{Common, Failure, Output};
 
 /// Freeze the state of a branch, to return to it later
 #[derive(Debug, Args)]

@@ -9,8 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::common::Common;
+use crate::output::Output;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
-use crate::{Common, Failure, Output, status};
+use crate::status;
 
 /// Show the status again and again, until Ctrl-C
 #[derive(Debug, Args)]

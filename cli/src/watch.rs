@@ -10,9 +10,11 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::common::Common;
 use crate::fs::path_argument;
+use crate::output::Output;
+use crate::output::failure::Failure;
 use crate::project::connection::{DaemonConnection, PATIENCE};
-use crate::{Common, Failure, Output};
 
 /// Print changes at and below a path as they happen
 ///

@@ -1,5 +1,8 @@
 // A daemon of a few lines in a thread of the example's own, so that the examples of the documentation
 // run. They include this file, out of sight. It serves one session, and knows one file and one change.
+//
+// It is not testkit's scripted daemon, because the documentation tests of a published crate must run
+// without testkit, which is not published.
 #[allow(dead_code, reason = "each example needs a part")]
 mod daemon {
     use std::error::Error;

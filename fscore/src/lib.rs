@@ -12,29 +12,6 @@
 //! [`EventSink`](event::EventSink). Errors are those of the Linux system calls, and everything else is
 //! as on a tmpfs that is mounted `noatime`.
 //!
-//! # What it does not do
-//!
-//! - The crate knows no watcher, no socket and no mount, and starts no thread.
-//! - It writes to the host only in [`Branch::apply`].
-//! - A branch does not outlive the process yet ([`BackstoreMode`]).
-//! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
-//! - There are no byte-range locks: a mount leaves them to its kernel.
-//!
-//! # Layers
-//!
-//! The folders of the crate are layers. Each imports only itself and those before it, which
-//! `cargo xtask lint` checks:
-//!
-//! | folder | holds |
-//! |---|---|
-//! | `sync.rs` | the locks and atomics of the crate |
-//! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
-//! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
-//! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
-//! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
-//! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
-//! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
-//!
 //! # Example
 //!
 //! Branch, write, snapshot, diff, events:
@@ -84,6 +61,29 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What it does not do
+//!
+//! - The crate knows no watcher, no socket and no mount, and starts no thread.
+//! - It writes to the host only in [`Branch::apply`].
+//! - A branch does not outlive the process yet ([`BackstoreMode`]).
+//! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
+//! - There are no byte-range locks: a mount leaves them to its kernel.
+//!
+//! # Layers
+//!
+//! The folders of the crate are layers. Each imports only itself and those before it, which
+//! `cargo xtask lint` checks:
+//!
+//! | folder | holds |
+//! |---|---|
+//! | `sync.rs` | the locks and atomics of the crate |
+//! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
+//! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
+//! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
+//! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
+//! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
+//! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
 #![forbid(unsafe_code)]
 
 mod branch;

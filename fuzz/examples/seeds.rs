@@ -11,9 +11,7 @@ use agentfs_proto::record::{AgentFsEvent, Kind, encoded_len, write_to};
 use agentfs_proto::registration::Registration;
 use agentfs_proto::ssz::Ssz;
 use agentfs_ring::{Capacity, Producer, Reserve, create};
-
-#[path = "../../proto/tests/it/samples/mod.rs"]
-mod samples;
+use agentfs_testkit::samples;
 
 type Outcome = Result<(), Box<dyn Error>>;
 

@@ -5,17 +5,6 @@
 //! FsCore with [`Origin::Mount`](agentfs_core::event::Origin::Mount). Changes of other origins are
 //! taken out of the kernel's caches before they are delivered to any watcher.
 //!
-//! The server does not check permissions and does not lock files: the kernel does both, by
-//! `default_permissions` and among the programs of one mount. Two mounts of one branch do not share
-//! locks, because a program that waits for a lock of the server could not be killed. So programs that
-//! lock files against each other belong on one mount (a bind mount counts as the same). Files without a
-//! name (`O_TMPFILE`) are refused with `EOPNOTSUPP`.
-//!
-//! The kernel's writeback cache is not used, because the kernel would trust its own sizes and times.
-//! Its passthrough of reads is not used either, because a file that is open in this way cannot be turned
-//! to the branch's own content when a program writes to it. The kernel opens directories without asking
-//! the server, so no event says that a directory was opened, read or closed.
-//!
 //! ```no_run
 //! use agentfs_core::{FsConfig, FsCore};
 //! use agentfs_mount::{MountOptions, Mounts};
@@ -27,6 +16,17 @@
 //! mount.unmount(false)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The server does not check permissions and does not lock files: the kernel does both, by
+//! `default_permissions` and among the programs of one mount. Two mounts of one branch do not share
+//! locks, because a program that waits for a lock of the server could not be killed. So programs that
+//! lock files against each other belong on one mount (a bind mount counts as the same). Files without a
+//! name (`O_TMPFILE`) are refused with `EOPNOTSUPP`.
+//!
+//! The kernel's writeback cache is not used, because the kernel would trust its own sizes and times.
+//! Its passthrough of reads is not used either, because a file that is open in this way cannot be turned
+//! to the branch's own content when a program writes to it. The kernel opens directories without asking
+//! the server, so no event says that a directory was opened, read or closed.
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 

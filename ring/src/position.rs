@@ -33,6 +33,16 @@ impl Position {
     }
 
     /// Returns the bytes since the ring was made.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Capacity, Reserve, heap};
+    /// # let (mut producer, _consumer) = heap(Capacity::MIN)?;
+    /// let Reserve::Slot(slot) = producer.reserve(8)? else { unreachable!() };
+    /// slot.commit();
+    /// assert_eq!(producer.tail().get(), 16); // the record, and 8 bytes before it
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     #[inline]
     pub const fn get(self) -> u64 {

@@ -77,6 +77,15 @@ impl Producer {
     }
 
     /// Returns the size of the record area.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Capacity, heap};
+    /// let (producer, _consumer) = heap(Capacity::MIN)?;
+    /// assert_eq!(producer.capacity(), Capacity::MIN);
+    /// assert_eq!(producer.capacity().bytes(), 4096);
+    /// # Ok::<(), agentfs_ring::MapError>(())
+    /// ```
     #[must_use]
     #[inline]
     pub fn capacity(&self) -> Capacity {
@@ -85,6 +94,16 @@ impl Producer {
 
     /// Returns the length of the longest record in bytes: half the ring less the frame header, so
     /// that it fits an empty ring wherever that happens to start.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Capacity, Reserve, heap};
+    /// # let (mut producer, _consumer) = heap(Capacity::MIN)?;
+    /// let most = producer.max_record();
+    /// assert!(matches!(producer.reserve(most)?, Reserve::Slot(_)));
+    /// assert!(matches!(producer.reserve(most + 1)?, Reserve::TooLong));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     #[inline]
     pub fn max_record(&self) -> usize {
@@ -93,6 +112,16 @@ impl Producer {
 
     /// Returns where the next record's frame starts if it needs no padding: the end of what is
     /// committed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Capacity, Reserve, heap};
+    /// # let (mut producer, _consumer) = heap(Capacity::MIN)?;
+    /// let Reserve::Slot(slot) = producer.reserve(8)? else { unreachable!() };
+    /// let at = slot.commit();
+    /// assert!(at < producer.tail());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn tail(&self) -> Position {
         self.tail

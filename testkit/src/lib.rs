@@ -6,8 +6,10 @@
 //!   library into them.
 //! - [`fs_oracle`] and [`inotify_oracle`] take the kernel as oracle: one for operations on files, the
 //!   other for what a reader of inotify instances gets.
+//! - [`mount_table`] has the mounts, and waits for the end of one.
 //! - `daemon` starts daemons and the `agentfs` program, `files` changes files through a control
 //!   socket, `scripted` is a daemon that does what a test says. These need the feature `daemon`.
+//! - `samples` has one of every control message, and needs the feature `samples`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -29,8 +31,12 @@ pub mod files;
 pub mod fs_oracle;
 #[cfg(target_os = "linux")]
 pub mod inotify_oracle;
+#[cfg(target_os = "linux")]
+pub mod mount_table;
 pub mod program;
 pub mod random;
+#[cfg(feature = "samples")]
+pub mod samples;
 #[cfg(all(feature = "daemon", target_os = "linux"))]
 pub mod scripted;
 #[cfg(target_os = "linux")]

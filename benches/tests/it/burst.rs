@@ -1,8 +1,9 @@
 //! A hundred thousand changes.
 
+use agentfs_testkit::environment::can_mount;
 use serde_json::Value;
 
-use crate::support::{can_mount, measure};
+use crate::support::measure;
 
 /// The run of one kind.
 fn of<'a>(samples: &'a Value, case: &str) -> &'a Value {

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
+use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
 
-use crate::support::{can_mount, run, said};
+use crate::support::{run, said};
 
 /// Set to leave out, loudly, what needs a browser.
 const SKIP: &str = "AGENTFS_SKIP_BROWSER_TESTS";

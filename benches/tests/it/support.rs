@@ -4,14 +4,6 @@ use std::process::Command;
 
 use serde_json::Value;
 
-pub(crate) fn can_mount() -> bool {
-    let device = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse");
-    agentfs_testkit::environment::can_mount(device.map(drop))
-}
-
 /// Seconds that a program may take: many times what it needs on a busy machine.
 const LIMIT: &str = "300";
 

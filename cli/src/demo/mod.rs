@@ -13,8 +13,10 @@ use clap::Args;
 
 use self::shell::{Background, Shell};
 use self::workspace::Workspace;
+use crate::common::Common;
+use crate::doctor;
+use crate::output::Output;
 use crate::output::failure::Failure;
-use crate::{Common, Output, doctor};
 
 /// Show in a few seconds what AgentFS does, with real commands in a temporary directory
 ///

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::lines::{Lines, Next};
 use super::workspace::{PATIENCE, ReadySocket, Workspace};
-use crate::Output;
+use crate::output::Output;
 use crate::output::failure::Failure;
 
 /// How long one step may take, also on a machine that has much else to do.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 
-use crate::Output;
+use crate::output::Output;
 use crate::output::failure::Failure;
 
 /// Print what is created and modified in a directory (what `demo` starts without inotifywait)

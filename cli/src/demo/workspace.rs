@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use agentfs_proto::socket::{self, SOCKET_VARIABLE, SocketPathError};
 
-use crate::exec::{BRANCH_VARIABLE, TOKEN_VARIABLE};
+use crate::environment::{BRANCH_VARIABLE, TOKEN_VARIABLE};
 use crate::output::failure::Failure;
 use crate::platform;
 

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Finding, State};
+use crate::common::Common;
 use crate::project::connection::DaemonConnection;
+use crate::status;
 use crate::status::coverage::Coverage;
-use crate::{Common, status};
 use agentfs_daemon::filesystem;
 use agentfs_daemon::inotify_limit;
 

@@ -15,9 +15,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::output::Table;
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, Table};
 use crate::project::connection::DaemonConnection;
-use crate::{Common, Failure, Output, mount, platform, project};
+use crate::{mount, platform, project};
 
 /// Show what this machine allows and what to do about the rest
 ///

@@ -8,7 +8,9 @@ use agentfs_proto::message::{
     FsClose, FsOpen, FsOpened, FsRead, FsUtimens, FsWrite, MAX_DATA, open_flags,
 };
 
-use super::{ENOENT, Failure, Files, Output, errno_of};
+use super::{ENOENT, Files, errno_of};
+use crate::output::Output;
+use crate::output::failure::Failure;
 
 fn open(files: &mut Files, path: &Bytes, flags: u32, mode: u32) -> Result<FsOpened, Failure> {
     files.op(

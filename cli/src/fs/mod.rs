@@ -17,9 +17,10 @@ use clap::Args;
 use serde::Serialize;
 
 use self::args::{FsCommand, NameCommand, XattrCommand, absolute};
-use crate::output::{mode_text, time_text};
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, mode_text, time_text};
 use crate::project::connection::{DaemonConnection, PATIENCE};
-use crate::{Common, Failure, Output};
 
 pub(crate) use self::args::path_argument;
 

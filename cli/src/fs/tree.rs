@@ -3,7 +3,9 @@
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Entry, FsMkdir, FsReadDir, FsReadLink, FsRmdir, FsStat, FsUnlink};
 
-use super::{EEXIST, ENOENT, Failure, Files, Output, errno_of};
+use super::{EEXIST, ENOENT, Files, errno_of};
+use crate::output::Output;
+use crate::output::failure::Failure;
 use crate::output::{Table, mode_text, time_text};
 
 const TYPE: u32 = 0o170_000;

@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
 
-use crate::Failure;
+use self::failure::Failure;
 
 pub(crate) use agentfs_export::utc::time_text;
 

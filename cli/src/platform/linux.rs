@@ -17,10 +17,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::StatVfsMountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 
+use crate::common::Common;
 use crate::demo::watcher;
+use crate::output::Output;
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
-use crate::{Common, Output, join, run};
+use crate::{join, run};
 
 /// The commands that need Linux.
 #[derive(Debug, Subcommand)]

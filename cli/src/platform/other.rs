@@ -9,9 +9,10 @@ use std::time::Duration;
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
 
+use crate::common::Common;
+use crate::output::Output;
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
-use crate::{Common, Output};
 
 /// No command needs another system than Linux.
 #[derive(Debug, Subcommand)]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
 
-use crate::exec::BRANCH_VARIABLE;
+use crate::common::Common;
+use crate::environment::BRANCH_VARIABLE;
+use crate::output::failure::Failure;
 use crate::project::{self, Daemon, Found, Others};
-use crate::{Common, Failure};
 use agentfs_export::command::quoted;
 
 /// How long the daemon may take for one answer.

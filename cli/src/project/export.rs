@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use agentfs_client::CallError;
 use agentfs_proto::message::{BranchExport, Exported, ProjectInfo, ProjectPlace};
 
-use crate::Failure;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 
 /// Exports what a branch changed to the directory that the user named, or to the first default directory

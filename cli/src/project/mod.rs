@@ -17,7 +17,9 @@ use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{Hello, MountList, Project, ProjectInfo, ProjectPlace};
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
-use crate::{Common, Failure, platform};
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::platform;
 use agentfs_export::command::quoted;
 
 /// How long a daemon of perhaps another project may take to answer which project it has.

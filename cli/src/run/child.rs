@@ -15,10 +15,12 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::MountPropagationFlags;
 
-use super::{BRANCH_VARIABLE, supervise};
+use super::supervise;
+use crate::common::Common;
+use crate::environment::BRANCH_VARIABLE;
 use crate::exec::{self, FAILED};
+use crate::output::failure::Failure;
 use crate::project::connection::{DaemonConnection, PATIENCE};
-use crate::{Common, Failure};
 
 /// Mount a branch in a mount namespace and run a command there (what `agentfs run` starts)
 #[derive(Debug, Args)]

@@ -7,17 +7,19 @@ use std::time::SystemTime;
 
 use agentfs_client::CallError;
 use agentfs_proto::message::{
-    BranchApply, BranchDiff, BranchRetire, Code, DiffEntry, DiffKind, MountInfo, MountWait,
-    PageNext, ProjectPlace, Unread,
+    BranchApply, BranchRetire, Code, DiffEntry, DiffKind, MountInfo, MountWait, ProjectPlace,
+    Unread,
 };
 use clap::Args;
 
+use super::changes::changes_of;
 use super::processes::{self, MountProcess};
 use super::{daemon_exit, hold, interruptible, leftovers, supervise};
 use crate::branch::diff_line;
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
-use crate::{Failure, mount};
 
 /// How many changes are listed.
 const LISTED: usize = 40;
@@ -387,27 +389,6 @@ impl Finish<'_> {
         ));
         leftovers::print_commands(self.connection, branch, &["diff", "delete"]);
     }
-}
-
-/// Returns what a branch changed. A branch that is gone has no changes.
-pub(super) fn changes_of(
-    connection: &mut DaemonConnection,
-    branch: &str,
-) -> Result<Vec<DiffEntry>, Failure> {
-    let request = BranchDiff {
-        name: branch.to_owned(),
-        against: String::new(),
-    };
-    let mut page = match connection.call(request) {
-        Err(CallError::Refused(error)) if error.code == Code::NOT_FOUND => return Ok(Vec::new()),
-        other => other?,
-    };
-    let mut all = page.entries;
-    while page.next != 0 {
-        page = connection.call(PageNext { page: page.next })?;
-        all.append(&mut page.entries);
-    }
-    Ok(all)
 }
 
 /// Returns what the options say, or asks the user.

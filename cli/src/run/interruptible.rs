@@ -6,7 +6,7 @@ use agentfs_client::{Deadline, Progress};
 use agentfs_proto::message::{BranchExport, Call, Exported};
 
 use super::supervise;
-use crate::Failure;
+use crate::output::failure::Failure;
 use crate::project::connection::{DaemonConnection, SILENCE, say_waiting};
 use crate::project::export::kept;
 

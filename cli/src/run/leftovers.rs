@@ -5,10 +5,11 @@ use std::path::Path;
 
 use agentfs_proto::message::{BranchInfo, BranchList};
 
-use super::finish::changes_of;
+use super::PREFIX;
+use super::changes::changes_of;
 use super::root::is_in_place;
-use super::{Failure, PREFIX};
 use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::{self, Daemon, Identity};
 

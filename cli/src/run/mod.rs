@@ -5,6 +5,7 @@
 //! starts the command inside, passes signals on, and at the end does with the changes what the user
 //! wants.
 
+mod changes;
 pub(crate) mod child;
 mod daemon_exit;
 mod finish;
@@ -27,11 +28,14 @@ use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
 use self::root::Root;
+use crate::common::Common;
 use crate::echo_mode::Echo;
-use crate::exec::{self, BRANCH_VARIABLE, FAILED};
+use crate::environment::BRANCH_VARIABLE;
+use crate::exec::{self, FAILED};
+use crate::mount;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::status::coverage::Coverage;
-use crate::{Common, Failure, mount};
 
 /// How the names of branches begin when the user names none.
 const PREFIX: &str = "run-";

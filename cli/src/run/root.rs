@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use agentfs_proto::message::ProjectPlace;
 
+use crate::common::Common;
+use crate::output::failure::Failure;
 use crate::project::{Daemon, Found, Identity};
-use crate::{Common, Failure};
 
 /// The directories of a run.
 #[derive(Debug)]

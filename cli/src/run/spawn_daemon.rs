@@ -15,12 +15,13 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 use rustix::fs::OFlags;
 
-use super::BRANCH_VARIABLE;
 use super::root::is_in_place;
+use crate::common::Common;
 use crate::echo_mode::Echo;
+use crate::environment::BRANCH_VARIABLE;
+use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::{self, Found, Identity};
-use crate::{Common, Failure};
 
 /// This program, even if its file was replaced since it started.
 pub(super) const PROGRAM: &str = "/proc/self/exe";

@@ -11,9 +11,11 @@ use clap::Args;
 
 use self::coverage::Coverage;
 use self::listeners::Listener;
-use crate::output::Table;
+use crate::common::Common;
+use crate::output::failure::Failure;
+use crate::output::{Output, Table};
 use crate::project::connection::DaemonConnection;
-use crate::{Common, Failure, Output, mount, platform, project};
+use crate::{mount, platform, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
 ///

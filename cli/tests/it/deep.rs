@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use agentfs_proto::message::{BranchExport, DiffKind};
+use agentfs_testkit::environment::can_mount;
 use rustix::fs::{Mode, OFlags};
 
-use crate::mounting::can_mount;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
 

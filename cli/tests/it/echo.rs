@@ -8,11 +8,11 @@ use agentfs_client::Client;
 use agentfs_core::{Branch, Caller, FsCore, OpenFlags};
 use agentfs_daemon::{Config, Daemon, EchoMode};
 use agentfs_proto::message::{Mount, Status};
+use agentfs_testkit::environment::can_mount;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 use tempfile::TempDir;
 
-use crate::mounting::can_mount;
 use agentfs_testkit::child::{PATIENCE, soon};
 use agentfs_testkit::daemon::{connect, private_directory};
 

@@ -3,42 +3,16 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::mount_table::{is_mount_point, mounts_on, wait_until_unmounted};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-pub(crate) fn can_mount() -> bool {
-    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
-}
-
-#[track_caller]
-fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
-    let output = daemon.run(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn mounts_on(path: &Path) -> usize {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    // The path is escaped as proc_pid_mountinfo(5) describes.
-    let path = path.to_str().unwrap().replace(' ', "\\040");
-    mounts
-        .lines()
-        .filter(|line| line.split(' ').nth(4) == Some(&path))
-        .count()
-}
-
-fn is_mount_point(path: &Path) -> bool {
-    mounts_on(path) > 0
-}
 
 #[test]
 fn a_branch_is_mounted_listed_and_taken_away() {
@@ -48,16 +22,16 @@ fn a_branch_is_mounted_listed_and_taken_away() {
     let daemon = DaemonProcess::start();
     let point = tempfile::tempdir().unwrap();
     let dir = point.path().to_str().unwrap();
-    let said = succeeds(&daemon, &["mount", "main", dir]);
+    let said = daemon.succeeds(&["mount", "main", dir]);
     assert_eq!(said, format!("branch main is mounted on {dir}\n"));
     fs::write(point.path().join("f"), "from a program").unwrap();
-    assert_eq!(succeeds(&daemon, &["fs", "cat", "/f"]), "from a program");
-    succeeds(&daemon, &["fs", "mv", "/f", "/g"]);
+    assert_eq!(daemon.succeeds(&["fs", "cat", "/f"]), "from a program");
+    daemon.succeeds(&["fs", "mv", "/f", "/g"]);
     assert_eq!(
         fs::read_to_string(point.path().join("g")).unwrap(),
         "from a program"
     );
-    let status = succeeds(&daemon, &["status"]);
+    let status = daemon.succeeds(&["status"]);
     assert!(status.contains(dir), "{status}");
 
     let open = fs::File::open(point.path().join("g")).unwrap();
@@ -66,9 +40,9 @@ fn a_branch_is_mounted_listed_and_taken_away() {
     let why = String::from_utf8_lossy(&refused.stderr);
     assert!(why.contains("in use"), "{why}");
     drop(open);
-    succeeds(&daemon, &["umount", dir]);
+    daemon.succeeds(&["umount", dir]);
     assert!(!is_mount_point(point.path()));
-    let status = succeeds(&daemon, &["status"]);
+    let status = daemon.succeeds(&["status"]);
     assert!(!status.contains(dir), "{status}");
 }
 
@@ -79,25 +53,11 @@ fn a_mount_ends_with_the_daemon() {
     }
     let mut daemon = DaemonProcess::start();
     let point = tempfile::tempdir().unwrap();
-    succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
+    daemon.succeeds(&["mount", "main", point.path().to_str().unwrap()]);
     assert!(is_mount_point(point.path()));
-    succeeds(&daemon, &["shutdown"]);
+    daemon.succeeds(&["shutdown"]);
     assert!(daemon.wait().success());
     assert!(!is_mount_point(point.path()));
-}
-
-/// Waits until the kernel reports a changed mount table in which `path` is no mount point.
-fn wait_until_unmounted(path: &Path) {
-    let table = fs::File::open("/proc/self/mountinfo").unwrap();
-    let until = Instant::now() + PATIENCE;
-    while is_mount_point(path) {
-        let left = until.saturating_duration_since(Instant::now());
-        assert!(left > Duration::ZERO, "{} is still mounted", path.display());
-        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-        let wait = Timespec::try_from(left).unwrap();
-        // The kernel remembers one change since the file was opened.
-        poll(&mut polled, Some(&wait)).unwrap();
-    }
 }
 
 #[test]
@@ -109,7 +69,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
     let in_two_words = tempfile::Builder::new().prefix("two words").tempdir();
     let points = [tempfile::tempdir().unwrap(), in_two_words.unwrap()];
     for point in &points {
-        succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
+        daemon.succeeds(&["mount", "main", point.path().to_str().unwrap()]);
     }
     // The workers are shells, so that one that hangs is a process that the test can wait for.
     let script = "while echo x > f$1 && mv f$1 g$1 && cat g$1 && rm g$1; do :; done; exit 0";
@@ -137,7 +97,7 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
     });
     // Requests of others have to be under way as well, because they invalidate.
     for number in 0..50 {
-        succeeds(&daemon, &["fs", "mkdir", &format!("/d{number}")]);
+        daemon.succeeds(&["fs", "mkdir", &format!("/d{number}")]);
     }
     let _directory = daemon.kill();
     let error = fails.recv_timeout(PATIENCE).expect("an error in time");
@@ -203,7 +163,7 @@ fn a_dead_mount_is_mounted_over_or_taken_away_and_nothing_of_it_stays() {
     let daemon = DaemonProcess::start();
     let point = tempfile::tempdir().unwrap();
     let dir = point.path().to_str().unwrap();
-    succeeds(&daemon, &["mount", "main", dir]);
+    daemon.succeeds(&["mount", "main", dir]);
     let daemon = another_after_a_crash(daemon);
     let below = point.path().join("below");
     let error = fs::metadata(&below).unwrap_err();
@@ -212,14 +172,14 @@ fn a_dead_mount_is_mounted_over_or_taken_away_and_nothing_of_it_stays() {
     let why = String::from_utf8(refused.stderr).unwrap();
     assert!(why.contains("agentfs umount"), "{why}");
 
-    succeeds(&daemon, &["mount", "main", dir]);
+    daemon.succeeds(&["mount", "main", dir]);
     assert_eq!(mounts_on(point.path()), 1);
     fs::write(&below, "alive").unwrap();
-    assert_eq!(succeeds(&daemon, &["fs", "cat", "/below"]), "alive");
+    assert_eq!(daemon.succeeds(&["fs", "cat", "/below"]), "alive");
 
     let daemon = another_after_a_crash(daemon);
     assert!(is_mount_point(point.path()));
-    succeeds(&daemon, &["umount", dir]);
+    daemon.succeeds(&["umount", dir]);
     assert!(!is_mount_point(point.path()));
     assert!(!daemon.run(&["umount", dir]).status.success());
 }
@@ -232,7 +192,7 @@ fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
     let daemon = DaemonProcess::start();
     let point = tempfile::tempdir().unwrap();
     let dir = point.path().to_str().unwrap();
-    succeeds(&daemon, &["mount", "main", dir]);
+    daemon.succeeds(&["mount", "main", dir]);
     rustix::mount::mount("none", dir, "tmpfs", MountFlags::empty(), None).unwrap();
     fs::write(point.path().join("f"), "over it").unwrap();
     let refused = daemon.run(&["umount", "--detach", dir]);
@@ -248,7 +208,7 @@ fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
     );
     rustix::mount::unmount(dir, UnmountFlags::empty()).unwrap();
     let daemon = DaemonProcess::start_in(directory, &[]);
-    succeeds(&daemon, &["umount", dir]);
+    daemon.succeeds(&["umount", dir]);
     assert!(!is_mount_point(point.path()));
 }
 
@@ -263,7 +223,7 @@ fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
     let at = |name: &str| dir.path().join(name).join("a point");
     for (daemon, name) in [(&daemon, "above"), (&other, "theirs")] {
         fs::create_dir_all(at(name)).unwrap();
-        succeeds(daemon, &["mount", "main", at(name).to_str().unwrap()]);
+        daemon.succeeds(&["mount", "main", at(name).to_str().unwrap()]);
     }
     let (above, renamed) = (dir.path().join("above"), dir.path().join("renamed"));
     fs::rename(&above, &renamed).unwrap();
@@ -274,5 +234,5 @@ fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
     wait_until_ended(&guardians);
     assert!(is_mount_point(&at("theirs")));
     fs::write(at("theirs").join("f"), "alive").unwrap();
-    succeeds(&other, &["umount", at("theirs").to_str().unwrap()]);
+    other.succeeds(&["umount", at("theirs").to_str().unwrap()]);
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use agentfs_proto::message::Status;
+use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
 
-use crate::mounting::can_mount;
 use agentfs_testkit::child::{ended, soon};
 use agentfs_testkit::daemon::{DaemonProcess, Ready, connect, private_directory};
 
@@ -21,13 +21,6 @@ fn counter(socket: &Path, name: &str) -> u64 {
     let report = connect(socket).call(Status { after: 0 }, soon()).unwrap();
     let mut counters = report.counters.iter();
     counters.find(|it| it.name == name).map_or(0, |it| it.value)
-}
-
-#[track_caller]
-fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) -> String {
-    let output = daemon.run(arguments);
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A daemon over a directory, with a mount of branch main.
@@ -42,7 +35,7 @@ impl Place {
         arguments.extend(options);
         let daemon = DaemonProcess::start_in(private_directory(), &arguments);
         let point = tempfile::tempdir().unwrap();
-        succeeds(&daemon, &["mount", "main", point.path().to_str().unwrap()]);
+        daemon.succeeds(&["mount", "main", point.path().to_str().unwrap()]);
         Self { daemon, point }
     }
 
@@ -122,7 +115,7 @@ fn what_is_not_watched_is_looked_at_again_and_not_overwritten() {
         assert_eq!(fs::read_to_string(host.path().join(name)).unwrap(), LONGER);
     }
     assert_eq!(fs::read_to_string(host.path().join("same")).unwrap(), OLD);
-    let status = succeeds(&place.daemon, &["status"]);
+    let status = place.daemon.succeeds(&["status"]);
     assert!(
         status.contains("is not watched (--no-watch-lower)"),
         "{status}"
@@ -163,11 +156,11 @@ fn a_lower_directory_that_others_change_unheard_is_right_and_said_to_be_so() {
     let refused = place.daemon.run(&["branch", "apply", "main"]);
     assert!(!refused.status.success(), "{refused:?}");
     assert_eq!(below.read("dir/f"), LONGER);
-    let status = succeeds(&place.daemon, &["status"]);
+    let status = place.daemon.succeeds(&["status"]);
     let line = "2 of 2 directories";
     assert!(status.contains(line) && status.contains("FUSE"), "{status}");
     assert_eq!(counter(&place.daemon.socket(), "lower_dirs_remote"), 2);
-    let json = succeeds(&place.daemon, &["status", "--json"]);
+    let json = place.daemon.succeeds(&["status", "--json"]);
     assert!(json.contains("\"not_watched\":\"2 of 2"), "{json}");
 }
 

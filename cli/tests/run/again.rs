@@ -3,8 +3,8 @@
 
 use std::fs;
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
 
 fn shell(project: &Project, script: &str) {
     let said = Said::by(project.command("sh").args(["-c", script]));

@@ -5,9 +5,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::program::Program;
 use crate::project::{Project, Said};
 use crate::waiting;
 
@@ -379,7 +380,7 @@ fn a_file_that_others_put_into_a_removed_directory_is_a_conflict_before_anything
 
 #[test]
 fn a_project_that_was_replaced_is_not_written_to_unless_it_is_named() {
-    if !crate::program::can_mount() {
+    if !can_mount() {
         return;
     }
     let project = Project::with(&[("f", "old")]);
@@ -398,7 +399,7 @@ fn a_project_that_was_replaced_is_not_written_to_unless_it_is_named() {
 
 #[test]
 fn a_directory_for_temporary_exports_that_somebody_else_prepared_is_not_used() {
-    if !crate::program::can_mount() || !rustix::process::geteuid().is_root() {
+    if !can_mount() || !rustix::process::geteuid().is_root() {
         return;
     }
     let project = Project::with(&[("f", "old")]);

@@ -1,7 +1,8 @@
 //! Checks that many runs can end together.
 
-use crate::program::{Program, can_mount};
 use crate::project::Project;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 const RUNS: usize = 40;
 

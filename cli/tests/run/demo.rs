@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentfs_testkit::child::PATIENCE;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
 /// A place for the demo's directory, in which nothing may be left.

@@ -4,9 +4,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use agentfs_testkit::environment::can_mount;
 use rustix::fs::XattrFlags;
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
 
 /// The file capability `CAP_CHOWN`, permitted and effective (capabilities(7),

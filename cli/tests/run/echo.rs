@@ -3,9 +3,10 @@
 
 use std::fs;
 
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use rustix::process::Signal;
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 
 /// Watches its directory by inotify and prints the events. It is linked statically, so nothing can be

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::program::{Program, can_mount};
 use crate::project::Project;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 const FILES: usize = 100;
 /// The user nobody, by the number that Debian gives it.

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// Changes of every kind.
 const CHANGES: &str = "printf new > made; printf changed > file; rm gone; mv from to; \

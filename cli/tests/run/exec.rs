@@ -8,9 +8,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::program::{Program, can_mount};
 use crate::project::Said;
 use agentfs_testkit::daemon::{DaemonProcess, agentfs, private_directory};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// Returns `agentfs exec` with a runtime directory of its own, into which the library is put.
 fn exec(daemon: &DaemonProcess, words: &[&str]) -> Command {

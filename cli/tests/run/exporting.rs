@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use agentfs_testkit::environment::can_mount;
 use rustix::process::Signal;
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
 use crate::waiting;
 

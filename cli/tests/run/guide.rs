@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::program::{Program, can_mount};
 use crate::project::Project;
 
 const GUIDE: &str = include_str!("../../../docs/GUIDE.md");

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use agentfs_client::Client;
 use agentfs_proto::message::{Hello, MountList, MountWait};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
 use crate::waiting;
 use agentfs_testkit::child::{PATIENCE, soon};

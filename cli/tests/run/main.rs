@@ -16,7 +16,6 @@ mod guide;
 mod keeping;
 mod merging;
 mod ordinary;
-mod program;
 mod project;
 mod projects;
 mod replaced;

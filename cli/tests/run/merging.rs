@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use agentfs_testkit::environment::can_mount;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
 
 #[test]

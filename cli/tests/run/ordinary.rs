@@ -5,8 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
 
 use crate::demo::{nothing_is_left, shows_a_watcher, shows_both_branches};
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// The user nobody, by the number that Debian gives it.
 const USER: u32 = 65_534;

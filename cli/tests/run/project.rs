@@ -6,10 +6,10 @@ use std::process::Command;
 
 use agentfs_client::Client;
 use agentfs_proto::message::{Hello, MountList, MountWait};
+use agentfs_testkit::program::Program;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::program::Program;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{connect, private_directory};
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::program::{Program, can_mount};
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// Creates a project with the run `run-1`, which made `a`, and beside it another one whose `run-1`
 /// made `b`.

@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// Creates a project with a file and with kept work.
 fn kept() -> Project {
@@ -200,7 +201,7 @@ fn a_service_whose_directory_was_replaced_is_not_used() {
     let project = Project::with(&[("f", "old\n")]);
     let mut command = project.agentfs();
     command.args(["daemon", "--lower", "."]);
-    let daemon = crate::program::Program::start(&mut command);
+    let daemon = Program::start(&mut command);
     daemon.complains("listening");
     replace(&project);
     let said = project.run(&["--discard"], "cat f");
@@ -275,7 +276,7 @@ fn a_process_left_in_a_project_that_was_renamed_is_told_of_and_joined() {
     let mut command = project.agentfs();
     command.current_dir(&inner);
     command.args(["run", "--keep", "--", "sh", "-c", &script]);
-    let mut run = crate::program::Program::start(&mut command);
+    let mut run = Program::start(&mut command);
     run.expect("on");
     let renamed = project.beside("renamed");
     fs::rename(project.beside("outer"), &renamed).unwrap();

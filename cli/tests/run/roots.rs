@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
+use agentfs_testkit::environment::can_mount;
 
 /// The directory in which the command runs, and the root of its project.
 const WHERE: &str = "pwd; echo made > made";

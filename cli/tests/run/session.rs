@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use agentfs_testkit::environment::can_mount;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::can_mount;
 use crate::project::{Project, Said};
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::mpsc::channel;
 
 use rustix::process::{Pid, Signal, WaitOptions, waitpid};
 
-use crate::program::{Program, can_mount};
 use crate::project::Project;
 use agentfs_testkit::child::PATIENCE;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
 /// Starts `agentfs run` of a script on a terminal.
 fn run(project: &Project, options: &str, script: &str) -> Program {

@@ -5,8 +5,9 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use agentfs_proto::message::FsMknod;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::program::Program;
 
-use crate::program::{Program, can_mount};
 use crate::project::Project;
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::connect;

@@ -7,12 +7,12 @@ use agentfs_client::Client;
 use agentfs_proto::message::{FsChmod, FsMkdir, FsMknod, FsRmdir, Status};
 use agentfs_testkit::child::soon;
 use agentfs_testkit::daemon::{DaemonProcess, private_directory};
+use agentfs_testkit::environment::can_mount;
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shim::Script;
 use tempfile::TempDir;
 
 use crate::kqueue::{sleep, until_asleep};
-use crate::mounted::can_mount;
 
 const NONBLOCK: i32 = 0o4000;
 const IN_ATTRIB: u32 = 0x4;

@@ -13,11 +13,8 @@ use agentfs_proto::message::{
     FsChmod, FsClose, FsLink, FsMkdir, FsOp, FsOpen, FsRename, FsReply, FsRequest, FsRmdir,
     FsSymlink, FsTruncate, FsUnlink, FsWrite, Hello, Status, open_flags,
 };
+use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
-
-pub(crate) fn can_mount() -> bool {
-    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
-}
 
 fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(30))

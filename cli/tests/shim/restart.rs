@@ -2,21 +2,13 @@
 
 use std::path::Path;
 
-use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::DaemonProcess;
+use agentfs_testkit::environment::can_mount;
+use agentfs_testkit::mount_table::wait_until_unmounted;
 use agentfs_testkit::shim::{Script, scratch};
 use tempfile::TempDir;
 
-use crate::mounted::can_mount;
-
 const OVERFLOW: &str = "-1:4000:0:";
-
-#[track_caller]
-fn succeeds(daemon: &DaemonProcess, arguments: &[&str]) {
-    let output = daemon.run(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-}
 
 /// Starts a program for which only the mount belongs to AgentFS.
 fn program(daemon: &DaemonProcess) -> Script {
@@ -26,7 +18,7 @@ fn program(daemon: &DaemonProcess) -> Script {
 }
 
 fn mount(daemon: &DaemonProcess, point: &Path) {
-    succeeds(daemon, &["mount", "main", point.to_str().unwrap()]);
+    daemon.succeeds(&["mount", "main", point.to_str().unwrap()]);
 }
 
 /// Reads until the wanted event comes, and returns all events up to then.
@@ -39,29 +31,6 @@ fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
     events
 }
 
-/// Waits until the kernel reports a changed mount table in which `path` is no mount point.
-fn wait_until_unmounted(path: &Path) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let path = path.to_str().unwrap();
-    // The kernel remembers one change since the file was opened.
-    let table = std::fs::File::open("/proc/self/mountinfo").unwrap();
-    let is_mounted = || {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        mounts
-            .lines()
-            .any(|line| line.split(' ').nth(4) == Some(path))
-    };
-    while is_mounted() {
-        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-        let wait = Timespec::try_from(PATIENCE).unwrap();
-        assert_eq!(
-            poll(&mut polled, Some(&wait)),
-            Ok(1),
-            "{path} is still mounted"
-        );
-    }
-}
-
 #[test]
 fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     if !can_mount() {
@@ -70,14 +39,14 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     let daemon = DaemonProcess::start();
     let (point, native) = (TempDir::new().unwrap(), scratch());
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     let mut script = program(&daemon);
     let fd = script.init(0);
     assert_eq!(script.add(fd, 0x300, point.path()), 1);
     assert_eq!(script.add(fd, 0x300, &point.path().join("d")), 2);
     assert_eq!(script.add(fd, 0x300, native.path()), 3);
     script.begin(format!("read {fd} 4096"));
-    succeeds(&daemon, &["fs", "mkdir", "/n"]);
+    daemon.succeeds(&["fs", "mkdir", "/n"]);
     assert_eq!(script.answer(), "1:40000100:0:n");
     let directory = daemon.kill();
     let mut heard = Vec::new();
@@ -95,8 +64,8 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     assert_eq!(script.answer(), OVERFLOW);
     assert_eq!(script.ask(format!("nonblock {fd}")), "0");
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
-    succeeds(&daemon, &["fs", "mkdir", "/d/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/x"]);
     assert_eq!(
         script.ask(format!("read {fd} 4096")),
         "EAGAIN",
@@ -104,7 +73,7 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     );
     let wd = script.add(fd, 0x300, &point.path().join("d"));
     assert_eq!(wd, 4);
-    succeeds(&daemon, &["fs", "mkdir", "/d/y"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/y"]);
     assert_eq!(script.ask(format!("read {fd} 4096")), "4:40000100:0:y");
     assert_eq!(script.ask(format!("read {fd} 4096")), "EAGAIN");
     script.end();
@@ -118,7 +87,7 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     let daemon = DaemonProcess::start();
     let (point, native) = (TempDir::new().unwrap(), scratch());
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     let mut script = program(&daemon);
     let fds = [0, 0].map(|flags| {
         let fd = script.init(flags);
@@ -132,13 +101,13 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     wait_until_unmounted(point.path());
     let daemon = DaemonProcess::start_in(directory, &[]);
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/d"]);
+    daemon.succeeds(&["fs", "mkdir", "/d"]);
     for fd in fds {
         let heard = read_until(&mut script, fd, "1:8000:0:");
         assert_eq!(heard, [OVERFLOW, "1:8000:0:"]);
         assert_eq!(script.add(fd, 0x300, &point.path().join("d")), 3);
     }
-    succeeds(&daemon, &["fs", "mkdir", "/d/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/d/x"]);
     std::fs::create_dir(native.path().join("end")).unwrap();
     for fd in fds {
         let mut heard = read_until(&mut script, fd, "2:40000100:0:end");
@@ -157,11 +126,11 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     let daemon = DaemonProcess::start();
     let point = TempDir::new().unwrap();
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/a"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b"]);
+    daemon.succeeds(&["fs", "mkdir", "/a"]);
+    daemon.succeeds(&["fs", "mkdir", "/b"]);
     let (a, b) = (point.path().join("a"), point.path().join("b"));
     let mut demo = Script::start_kq_demo(&daemon.socket(), &[&a, &b], |_| {});
-    succeeds(&daemon, &["fs", "mkdir", "/a/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/a/x"]);
     assert_eq!(demo.answer(), format!("{}: WRITE LINK", a.display()));
     let directory = daemon.kill();
     assert_eq!(demo.ask("a line"), "stdin: a line");
@@ -173,9 +142,9 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     assert_eq!(heard, [&a, &b].map(|it| format!("{}: WRITE", it.display())));
     // The files that have the old numbers now are none that the program watches.
     mount(&daemon, point.path());
-    succeeds(&daemon, &["fs", "mkdir", "/a"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b"]);
-    succeeds(&daemon, &["fs", "mkdir", "/b/x"]);
+    daemon.succeeds(&["fs", "mkdir", "/a"]);
+    daemon.succeeds(&["fs", "mkdir", "/b"]);
+    daemon.succeeds(&["fs", "mkdir", "/b/x"]);
     assert_eq!(demo.ask("a line"), "stdin: a line");
     demo.end();
 }

@@ -7,7 +7,7 @@
 //! 2. `fscore/src/branch/transaction.rs` commits it and puts the change into the outbox,
 //! 3. `fscore/src/branch/event_bus.rs` hands it to the sinks,
 //! 4. `engine/src/service/deliver.rs` asks `route.rs` which watches match it, one queue after the
-//! other,
+//!    other,
 //! 5. `engine/src/record_writer.rs` makes a record of the event for each of these watches,
 //! 6. `engine/src/channel.rs` writes it into the ring, publishes it and rings the doorbell,
 //! 7. `ring/src/producer.rs` has the store by which the reader sees it.

@@ -7,7 +7,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, Result};
 
-use crate::lower::split;
+use super::path::split;
 
 /// The flags for opening an object for its bytes, attributes or entries.
 const READING: OFlags = OFlags::RDONLY

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 use rustix::fs::Stat;
 
+use super::Lower;
 use super::acl::{self, Taken};
 use super::index::IndexedObject;
+use super::path::vanished;
 use super::stat::{mode_of, nanos, number, object_of, small};
-use super::{Lower, vanished};
 use crate::model::attr::{Nanos, Times, now};
 use crate::model::errno::Result;
 use crate::model::event::ObjectKind;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::path::join;
 use crate::model::attr::Nanos;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
@@ -234,22 +235,4 @@ impl Index {
             }
         }
     }
-}
-
-/// Splits a path into the directory and the last component.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
-    }
-}
-
-pub(super) fn join(dir: &[u8], name: &[u8]) -> Arc<[u8]> {
-    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
-    path.extend_from_slice(dir);
-    if !dir.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path.into()
 }

@@ -15,6 +15,7 @@ mod bytes;
 mod host_inode;
 mod index;
 pub(crate) mod own_writes;
+mod path;
 mod place;
 mod stat;
 
@@ -28,9 +29,10 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
 pub(crate) use self::host_inode::{HostBody, HostInode};
-pub(crate) use self::index::split;
-use self::index::{HostId, Index, IndexedObject, join};
+use self::index::{HostId, Index, IndexedObject};
 use self::own_writes::{HostState, OwnWrites};
+pub(crate) use self::path::split;
+use self::path::{join, vanished};
 pub use self::place::{LowerPlace, Place};
 pub(crate) use self::stat::{Fingerprint, mode_of};
 use self::stat::{kind_of, nanos, object_of, stat_kind};
@@ -60,14 +62,6 @@ pub(crate) struct Lower {
     numbers: Arc<NodeNumbers>,
     pub(crate) own_writes: OwnWrites,
     pub(crate) announced: Announced,
-}
-
-/// Returns the error for an object of the host that has vanished or was replaced.
-fn vanished(errno: rustix::io::Errno) -> Errno {
-    match Errno::from(errno) {
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP => Errno::ESTALE,
-        other => other,
-    }
 }
 
 impl Lower {

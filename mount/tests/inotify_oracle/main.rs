@@ -36,7 +36,7 @@ fn compare(tmpfs: &mut Kernel, mounted: &mut Kernel, ops: &[Op]) -> Result<usize
 
 #[test]
 fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
-    if !can_mount(agentfs_mount::check_device()) {
+    if !can_mount() {
         return;
     }
     let fs = FsCore::new(FsConfig::default()).unwrap();

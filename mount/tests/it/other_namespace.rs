@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use agentfs_core::{Caller, Errno, FsCore, OpenFlags};
 use agentfs_mount::{MountError, MountOptions, UnmountError, Unserved, mount_elsewhere};
+use agentfs_testkit::environment::can_mount;
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
 
-use crate::support::{Fixture, can_mount};
+use crate::support::Fixture;
 
 /// How long the tests wait for an end that must come.
 const DEADLINE: Duration = Duration::from_secs(20);

@@ -5,11 +5,8 @@ use std::path::PathBuf;
 use agentfs_core::id::BranchId;
 use agentfs_core::{Branch, FsConfig, FsCore};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
+use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
-
-pub(crate) fn can_mount() -> bool {
-    agentfs_testkit::environment::can_mount(agentfs_mount::check_device())
-}
 
 /// Returns a program that not every machine has, by a variable that `cargo xtask test` sets.
 pub(crate) fn program(variable: &str) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::can_mount;
+use agentfs_testkit::environment::can_mount;
 
 /// Root runs this script in a mount namespace of its own. It makes a `/dev/fuse` that everybody may
 /// open, as udev makes it, and a directory for nobody.

@@ -88,7 +88,7 @@ fn carry_out(kernel: &mut Kernel, steps: &[Step]) -> Outcome {
 
 /// Calls `work` with a mount over nothing.
 fn mounted(work: impl FnOnce(&Path)) {
-    if !can_mount(agentfs_mount::check_device()) {
+    if !can_mount() {
         return;
     }
     let fs = FsCore::new(FsConfig::default()).unwrap();

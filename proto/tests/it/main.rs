@@ -4,6 +4,5 @@
 mod message;
 mod record;
 mod registration;
-mod samples;
 mod socket;
 mod ssz;

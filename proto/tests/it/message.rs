@@ -4,9 +4,8 @@ use agentfs_proto::message::{
     WatchBatch, WatchRegisterInotify,
 };
 use agentfs_proto::ssz::Ssz;
+use agentfs_testkit::samples::{replies, requests};
 use proptest::prelude::*;
-
-use crate::samples::{replies, requests};
 
 fn frame_of(request: Request) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,18 +1,17 @@
 //! Runs minutes of random load with faults, and accounts for every change.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agentfs_testkit::daemon::private_directory;
+use agentfs_testkit::mount_table::is_unmounted_within;
 use agentfs_testkit::program::Program;
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shim;
 use clap::Parser;
 use nix::mount::{MntFlags, umount2};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -23,6 +22,9 @@ use crate::{Failure, actor, listener, truth};
 
 /// How long a process may take for an answer: it may have to read very many events first.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long the guardian of a killed daemon may take to take the daemon's mount away.
+const GUARDIAN: Duration = Duration::from_secs(30);
 
 /// Changes files at random for a time, with faults, and accounts for every change
 ///
@@ -213,7 +215,11 @@ impl Soak {
         if is_killed {
             actor.kill();
             self.faults.daemons_killed += 1;
-            wait_until_unmounted(&self.mount())?;
+            // If the mount were taken away here meanwhile, the guardian could find the next daemon's
+            // mount in its place, and take that.
+            if !is_unmounted_within(&self.mount(), GUARDIAN) {
+                unmount(&self.mount());
+            }
             for listener in listeners.iter_mut() {
                 if listener.ear == Ear::Inotify {
                     listener.process.say("gone");
@@ -323,30 +329,6 @@ fn expect(process: &Program, line: &str) -> Result<(), Failure> {
     } else {
         Err(format!("a process of the soak says {found:?} instead of {line:?}").into())
     }
-}
-
-/// Waits until the guardian of a killed daemon has taken its mount away. If the soak took the mount
-/// away meanwhile, the guardian could find the next daemon's mount in its place, and take that.
-fn wait_until_unmounted(mount: &Path) -> Result<(), Failure> {
-    const GUARDIAN: Duration = Duration::from_secs(30);
-    let table = "/proc/self/mountinfo";
-    // proc_pid_mountinfo(5): a change of the mounts is an exceptional condition.
-    let (changes, end) = (File::open(table)?, Instant::now() + GUARDIAN);
-    let is_mounted = || -> Result<bool, Failure> {
-        let mounts = std::fs::read_to_string(table)?;
-        Ok(mounts
-            .lines()
-            .any(|line| line.split(' ').nth(4) == mount.to_str()))
-    };
-    while is_mounted()? {
-        if Instant::now() > end {
-            unmount(mount);
-            return Ok(());
-        }
-        let mut polled = [PollFd::new(changes.as_fd(), PollFlags::POLLPRI)];
-        poll(&mut polled, PollTimeout::from(500_u16))?;
-    }
-    Ok(())
 }
 
 /// Takes away the mount that a killed daemon left.

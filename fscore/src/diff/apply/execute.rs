@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::attributes::{set_differing, set_owner_and_times, set_times};
-use super::is_set;
+use super::cancel::is_set;
 use super::outcome::Action;
 use super::plan::{Item, Plan, display, path_of, relative};
 use super::release::show_applied;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::is_set;
+use super::cancel::is_set;
 use crate::model::errno::Errno;
 
 /// How long this waits for another process. That may hold the lock for a reason of its own, and

@@ -9,6 +9,7 @@
 
 mod add;
 mod attributes;
+mod cancel;
 mod execute;
 mod lock;
 mod merge_dirs;
@@ -20,7 +21,7 @@ mod swap;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use self::execute::{Executor, Stop};
 pub use self::lock::{ApplyLock, LockError};
@@ -292,9 +293,4 @@ impl From<ApplyError> for Stopped {
     fn from(error: ApplyError) -> Self {
         Self::With(error)
     }
-}
-
-fn is_set(flag: &AtomicBool) -> bool {
-    // Relaxed, because only the flag itself is read.
-    flag.load(Ordering::Relaxed)
 }

@@ -7,8 +7,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::attributes::{self, ReplacedFile, set_owner_and_times};
+use super::cancel::is_set;
 use super::execute::{Executor, Stop};
-use super::is_set;
 use super::swap::{At, temporary_name};
 use crate::lower::{Fingerprint, beneath, mode_of, split};
 use crate::model::errno::{Errno, Result};

@@ -4,14 +4,14 @@ mod replies;
 
 use agentfs_proto::message::*;
 
-pub(crate) use self::replies::replies;
+pub use self::replies::replies;
 
 fn text(text: &str) -> String {
     text.to_owned()
 }
 
 /// Returns one of every request, and of every filesystem operation.
-pub(crate) fn requests() -> Vec<Request> {
+pub fn requests() -> Vec<Request> {
     let mut requests = session_requests();
     requests.extend(daemon_requests());
     requests.extend(fs_ops().into_iter().chain(fs_ops_on_names()).map(|op| {

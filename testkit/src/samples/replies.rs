@@ -5,7 +5,7 @@ use agentfs_proto::message::*;
 use super::text;
 
 /// Returns one of every reply, and of every answer of the filesystem.
-pub(crate) fn replies() -> Vec<Reply> {
+pub fn replies() -> Vec<Reply> {
     let mut replies = session_replies();
     replies.extend(fs_replies().into_iter().map(Reply::Fs));
     replies.extend(branch_replies());
