@@ -101,7 +101,7 @@ fn main() -> ExitCode {
             lint::run(&mut report, &lint::Args::default());
             test::install_runner(&mut report);
             test::run(&mut report, &test::Args::default());
-            soak::run(&mut report, &soak::Args::default());
+            soak::run(&mut report, &soak::Args::after_tests());
             compat::run(&mut report, &compat::Args::default());
             package::run(&mut report, &package::Args { dev: true });
             publish::run(&mut report, &publish::Args::default());
