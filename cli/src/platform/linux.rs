@@ -125,12 +125,15 @@ pub(crate) fn adopt_orphans() {
 
 /// Ends the children that were started with this entry, `NAME=value`, in their environment: by SIGTERM,
 /// and those that are still there when the time is over by SIGKILL. Returns whether none of them is left.
+///
+/// Any child that ends meanwhile is waited for: when it has ended, its own children are children of this
+/// process, and some of them may have the entry.
 pub(crate) fn end_children_with(entry: &OsStr, patience: Duration) -> bool {
     for (signal, patience) in [(Signal::TERM, patience), (Signal::KILL, patience)] {
         let until = Instant::now() + patience;
         loop {
             let mut left = children();
-            left.retain(|pid| was_started_with(*pid, entry, until));
+            left.retain(|pid| is_ending(*pid) || was_started_with(*pid, entry, until));
             if left.is_empty() {
                 return true;
             }
@@ -152,28 +155,34 @@ fn children() -> Vec<Pid> {
         .collect()
 }
 
-/// Returns whether a process has this entry in the environment that it was started with. A process that
-/// has ended has no environment, and that of another user's process cannot be read.
+/// Returns whether a process has no memory any more, because it ends or has ended (`vsize`,
+/// proc_pid_stat(5)).
+fn is_ending(pid: Pid) -> bool {
+    stat_field(pid, 23).is_some_and(|it| it == "0")
+}
+
+/// Returns whether a process has this entry in the environment that it was started with. That of another
+/// user's process cannot be read.
 fn was_started_with(pid: Pid, entry: &OsStr, until: Instant) -> bool {
     let environment = proc_file(pid, "environ");
     loop {
         let Ok(text) = fs::read(&environment) else {
             return false;
         };
-        if !text.is_empty() || !is_in_execve(pid) || Instant::now() >= until {
+        if !text.is_empty() || Instant::now() >= until {
             return text
                 .split(|byte| *byte == 0)
                 .any(|it| it == entry.as_bytes());
         }
+        if is_ending(pid) {
+            return true;
+        }
+        // execve(2) gives a process its new memory before its environment (`env_end`).
+        if stat_field(pid, 51).is_some_and(|it| it != "0") {
+            return false;
+        }
         std::thread::yield_now();
     }
-}
-
-/// Returns whether execve(2) has given a process its new memory, but no environment yet: `env_end` is not
-/// set, while `vsize` is (proc_pid_stat(5)).
-fn is_in_execve(pid: Pid) -> bool {
-    let is_zero = |number| stat_field(pid, number).is_none_or(|it| it == "0");
-    is_zero(51) && !is_zero(23)
 }
 
 /// Returns a field of a process's `stat`, by the number that it has in proc_pid_stat(5). It is one after
