@@ -219,6 +219,13 @@ fn a_signal_ends_it_and_nothing_is_left() {
     }
 }
 
+#[track_caller]
+fn wait_for_event(inotify: &Inotify) {
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    let ready = poll(&mut [PollFd::new(inotify, PollFlags::IN)], Some(&patience));
+    assert_eq!(ready, Ok(1), "an event in time");
+}
+
 #[test]
 fn a_signal_that_comes_first_of_all_leaves_nothing() {
     let place = Place::new();
@@ -234,6 +241,37 @@ fn a_signal_that_comes_first_of_all_leaves_nothing() {
     assert_eq!(status.code(), Some(1), "{status:?} {out} {err}");
     assert!(err.contains("was interrupted"), "{out} {err}");
     place.nothing_is_left();
+}
+
+#[test]
+fn a_signal_while_a_daemon_starts_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    // The daemon becomes a child of the demo at some moment in its start, and not always at the same.
+    for _ in 0..40 {
+        let place = Place::new();
+        let mut demo = Program::start(&mut place.demo());
+        demo.expect("A project of two files");
+        let tmp = place.0.beside("tmp");
+        let directory = fs::read_dir(tmp).unwrap().next().unwrap().unwrap().path();
+        let created = Inotify::init(InitFlags::IN_CLOEXEC).unwrap();
+        let runtime = directory.join("runtime/agentfs");
+        let mask = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        created.add_watch(&runtime, mask).unwrap();
+        // The log is there just before the daemon is started, its socket when the daemon has a session of
+        // its own, but `run` still waits for it.
+        let is_socket = |it: &Path| it.extension() != Some("log".as_ref());
+        let files = || fs::read_dir(&runtime).unwrap().map(|it| it.unwrap().path());
+        while !files().any(|it| is_socket(&it)) {
+            wait_for_event(&created);
+            created.read_events().unwrap();
+        }
+        demo.signal(Signal::TERM);
+        let (status, out, err) = demo.finish();
+        assert_eq!(status.code(), Some(1), "{status:?} {out} {err}");
+        place.nothing_is_left();
+    }
 }
 
 /// A process that the demo did not start. It is killed with this value.
