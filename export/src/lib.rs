@@ -24,6 +24,7 @@ mod import;
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
 mod platform;
+mod rename;
 pub mod utc;
 mod write;
 

@@ -23,7 +23,8 @@ use crate::changes::{
 use crate::content::{BLOCK, PIECE, write_sparse};
 use crate::error::{StepError, StepResult};
 use crate::import::target::Target;
-use crate::platform::{DIRECTORY, rename_between};
+use crate::platform::DIRECTORY;
+use crate::rename::rename_between;
 use crate::{CancelToken, ExportError};
 
 /// How many of the files that could not be read an answer names.

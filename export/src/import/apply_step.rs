@@ -23,7 +23,8 @@ use crate::import::hard_links::{self, Names};
 use crate::import::source::Source;
 use crate::import::survey::object_of;
 use crate::import::target::{Location, Metadata, Target};
-use crate::platform::{HostObject, exchange, rename_between, rename_new};
+use crate::platform::HostObject;
+use crate::rename::{exchange, rename_between, rename_new};
 
 /// The set-user-ID and the set-group-ID bit.
 const SET_UID: u32 = 0o4000;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use agentfs_core::beneath;
-use rustix::fs::{Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid, XattrFlags};
 
 /// How a directory is opened of which only names are used.
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
@@ -44,26 +44,6 @@ impl HostObject {
         value.truncate(len);
         Ok(value)
     }
-}
-
-/// Renames to a name that must be free.
-pub(crate) fn rename_new(dir: impl AsFd, from: &[u8], to: &[u8]) -> rustix::io::Result<()> {
-    rename_between(&dir, from, &dir, to)
-}
-
-/// Renames from one directory to another as [`rename_new`] does within one.
-pub(crate) fn rename_between(
-    from_dir: impl AsFd,
-    from: &[u8],
-    to_dir: impl AsFd,
-    to: &[u8],
-) -> rustix::io::Result<()> {
-    rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE)
-}
-
-/// Lets two names of a directory take each other's place.
-pub(crate) fn exchange(dir: impl AsFd, one: &[u8], other: &[u8]) -> rustix::io::Result<()> {
-    rustix::fs::renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE)
 }
 
 /// Returns nothing: the time of creation is not asked for here.
