@@ -8,7 +8,7 @@ use super::attributes;
 use super::execute::{Executor, Stop, done};
 use super::plan::relative;
 use super::staging::Staged;
-use super::swap::{At, Expected};
+use super::swap::At;
 use crate::diff::steps::Named;
 use crate::lower::{Fingerprint, beneath, split};
 use crate::model::errno::{Errno, Result};
@@ -71,15 +71,7 @@ impl Executor<'_> {
         }
         state.tree.release_name(named.dir, &named.name, node);
         drop(state);
-        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
-            self.expected.insert(
-                node,
-                Expected {
-                    fingerprint,
-                    exact: false,
-                },
-            );
-        }
+        self.expect_as_left(node);
         Ok(())
     }
 

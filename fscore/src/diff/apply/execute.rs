@@ -211,6 +211,14 @@ impl<'a> Executor<'a> {
         self.expected.get(&node).copied().ok_or(Stop::Surprise)
     }
 
+    /// From here on the object is expected as applying has left it.
+    pub(super) fn expect_as_left(&mut self, node: NodeId) {
+        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
+            let exact = false;
+            self.expected.insert(node, Expected { fingerprint, exact });
+        }
+    }
+
     /// Replaces the content of a file under all of its names, or under none.
     fn rewrite(&mut self, node: NodeId) -> Result<(), Stop> {
         let mut expected = self.expected(node)?;
@@ -264,15 +272,7 @@ impl<'a> Executor<'a> {
             self.record_placed(&mut state, node, one);
         }
         drop(state);
-        if let Some(fingerprint) = self.lower.fingerprint_of(node) {
-            self.expected.insert(
-                node,
-                Expected {
-                    fingerprint,
-                    exact: false,
-                },
-            );
-        }
+        self.expect_as_left(node);
         Ok(())
     }
 
