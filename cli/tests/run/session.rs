@@ -50,11 +50,16 @@ fn signals_are_passed_on_and_input_and_output_are_the_commands() {
         return;
     }
     let project = Project::new();
-    // It starts no program while it waits: dash loses a signal that comes while it forks (vfork).
-    let script = "trap 'echo got TERM; kill $!; exit 5' TERM; trap 'echo got USR1' USR1; \
-                  sleep 100 & \
-                  echo on; while read -r line; do echo \"read $line\"; done; \
-                  while :; do wait $!; done";
+    // A shell may lose a signal that comes just before its `wait`; `sigsuspend` loses none.
+    let script = r#"exec perl -e '
+        use POSIX;
+        sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGUSR1, SIGTERM));
+        $SIG{USR1} = sub { print "got USR1\n" };
+        $SIG{TERM} = sub { print "got TERM\n"; exit 5 };
+        $| = 1;
+        print "on\n";
+        while (<STDIN>) { print "read $_" }
+        while (1) { sigsuspend(POSIX::SigSet->new) }'"#;
     let mut program = project.start(&[], script);
     program.expect("on");
     program.say("something");
