@@ -36,7 +36,7 @@ pub(crate) struct HostInode {
 /// What an object of the host is.
 #[derive(Clone, Debug)]
 pub(crate) enum HostBody {
-    File { size: u64 },
+    File { size: u64, inode: u64 },
     Directory,
     Symlink(Arc<[u8]>),
     CharDevice(u64),
@@ -80,6 +80,7 @@ impl Lower {
         let body = match known.kind {
             ObjectKind::File => HostBody::File {
                 size: number(stat.st_size),
+                inode: number(stat.st_ino),
             },
             ObjectKind::Directory => HostBody::Directory,
             ObjectKind::Symlink => {

@@ -102,6 +102,11 @@ impl File {
         self.pages.len() == 0 && self.base.as_deref().is_some_and(is_whole)
     }
 
+    /// Returns the version of the lower file below.
+    pub(crate) fn lower(&self) -> Option<&Stamp> {
+        self.base.as_deref().map(|base| &base.stamp)
+    }
+
     /// Returns the version of the lower file from which some of the bytes still come.
     pub(crate) fn needs(&self) -> Option<Stamp> {
         let base = self.base.as_ref()?;

@@ -185,6 +185,7 @@ mod tests {
             size: 3,
             mtime,
             ctime: mtime,
+            inode: 0,
         }
     }
 
