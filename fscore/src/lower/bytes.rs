@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::SeekFrom;
 
 use super::Lower;
@@ -11,7 +11,48 @@ use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 
+/// A file of the host that is open in one version.
+#[derive(Debug)]
+pub(crate) struct HostVersion<'l> {
+    lower: &'l Lower,
+    node: NodeId,
+    stamp: Stamp,
+    fd: Arc<OwnedFd>,
+}
+
+impl HostVersion<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Finds data or a hole: see [`Lower::seek`].
+    pub(crate) fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
+        seek(&self.fd, offset, data)
+    }
+
+    /// Fails with `ESTALE` when the file has other bytes by now. Called after the bytes were read.
+    pub(crate) fn require_unchanged(&self) -> Result<()> {
+        self.lower.require_bytes(self.node, &self.fd, &self.stamp)
+    }
+}
+
 impl Lower {
+    /// Opens a lower file of which a branch shows the version `stamp`.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it has other bytes by now.
+    pub(crate) fn version(&self, node: NodeId, stamp: &Stamp) -> Result<HostVersion<'_>> {
+        let fd = self.file(node)?;
+        self.require_bytes(node, &fd, stamp)?;
+        Ok(HostVersion {
+            lower: self,
+            node,
+            stamp: *stamp,
+            fd,
+        })
+    }
+
     /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
     /// are.
     pub(crate) fn read(

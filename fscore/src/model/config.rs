@@ -85,7 +85,8 @@ pub struct FsLimits {
     /// Nodes that one branch may hold. Objects of the lower layer count once they are copied up.
     /// Beyond: `ENOSPC`.
     pub nodes: u64,
-    /// Bytes of content that one branch may hold, in pages of 4096, shared or not. Beyond: `ENOSPC`.
+    /// Bytes of content that one branch may hold, in pages of 4096, shared or not. A file of the
+    /// lower layer counts as a whole once its content is changed, but for its holes. Beyond: `ENOSPC`.
     pub bytes: u64,
     /// Open handles of one branch. Beyond: `EMFILE`.
     pub open_handles: u64,

@@ -12,7 +12,6 @@ mod rename;
 mod setattr;
 pub(crate) mod show;
 mod unlink;
-mod unreadable;
 pub(crate) mod walk;
 mod write;
 mod xattr;

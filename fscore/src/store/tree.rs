@@ -16,6 +16,7 @@ use crate::model::names::{Found, Names};
 use crate::model::stamp::Stamp;
 use crate::store::content::File;
 use crate::store::dir::{Dir, Entry, Link};
+use crate::store::extents::Extents;
 use crate::store::inode::{Body, Inode, Seen};
 use crate::store::trie::Trie;
 
@@ -24,6 +25,8 @@ use crate::store::trie::Trie;
 pub(crate) struct Shared {
     pub(crate) config: FsConfig,
     pub(crate) lower: Option<Lower>,
+    /// Where the bytes of files lie.
+    pub(crate) extents: Arc<Extents>,
     numbers: Arc<NodeNumbers>,
 }
 
@@ -32,6 +35,7 @@ impl Shared {
         Self {
             config,
             lower,
+            extents: Extents::in_memory(),
             numbers,
         }
     }

@@ -227,7 +227,7 @@ fn the_holes_of_the_host_s_file_are_holes_in_the_branch() {
     // What the branch grew beyond the lower file is a hole, and the page before the hole is data.
     w.b.truncate(&w.root, "/f", (1 << 30) + 100).unwrap();
     w.b.truncate(&w.root, "/f", SIZE).unwrap();
-    assert_eq!(ranges(), vec![1 << 30..(1 << 30) + 100; 1]);
+    assert_eq!(ranges(), vec![1 << 30..(1 << 30) + 4096; 1]);
 }
 
 #[test]
@@ -239,9 +239,8 @@ fn cutting_and_growing_again_shows_zeros_and_not_the_host() {
 }
 
 #[test]
-fn what_changes_or_vanishes_below_is_a_clear_error() {
+fn a_file_that_was_changed_in_part_stays_whole_whatever_becomes_of_it_below() {
     let (host, w) = lower();
-    // The file is partly copied up: the rest must still be what the branch saw.
     let page = "x".repeat(4096);
     fs::write(host.path().join("long"), page.repeat(3)).unwrap();
     let h = w.open("/long");
@@ -249,12 +248,14 @@ fn what_changes_or_vanishes_below_is_a_clear_error() {
     let mut buffer = [0; 4];
     assert_eq!(w.b.read_at(&w.root, h, 8192, &mut buffer), Ok(4));
     fs::write(host.path().join("long"), "replaced").unwrap();
-    assert_eq!(
-        w.b.read_at(&w.root, h, 8192, &mut buffer),
-        Err(Errno::ESTALE)
-    );
-    assert_eq!(w.b.read_at(&w.root, h, 0, &mut buffer), Ok(4));
-    assert_eq!(&buffer, b"mine");
+    assert_eq!(w.b.read_at(&w.root, h, 8192, &mut buffer), Ok(4));
+    fs::remove_file(host.path().join("long")).unwrap();
+    assert_eq!(w.get("/long"), format!("mine{}", &page.repeat(3)[4..]));
+}
+
+#[test]
+fn what_vanishes_below_is_a_clear_error() {
+    let (host, w) = lower();
     // The file was never copied up, so it is gone when the host removes it.
     let node = w.b.stat(&w.root, "/dir/a").unwrap().node;
     fs::remove_file(host.path().join("dir/a")).unwrap();
