@@ -79,6 +79,7 @@
 //! |---|---|
 //! | `sync.rs` | the locks and atomics of the crate |
 //! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
+//! | `disk/` | the files in which a store lies, behind one seam |
 //! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
 //! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
 //! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
@@ -88,6 +89,12 @@
 
 mod branch;
 mod diff;
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the content of branches moves into it"
+)]
+mod disk;
 mod lower;
 mod model;
 mod ops;
