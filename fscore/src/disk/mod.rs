@@ -1,6 +1,8 @@
 //! The seam between the store and the files that hold it. What a crash, a power cut or a full disk
 //! does to a store is tested with another implementation of [`DiskFile`].
 
+pub(crate) mod directory;
+pub(crate) mod host_directory;
 mod host_file;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
