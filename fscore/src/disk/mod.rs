@@ -10,6 +10,8 @@ mod platform;
 #[cfg(not(target_os = "linux"))]
 #[path = "other.rs"]
 mod platform;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::fmt::Debug;
 use std::io::IoSlice;
