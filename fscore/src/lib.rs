@@ -80,6 +80,7 @@
 //! | `sync.rs` | the locks and atomics of the crate |
 //! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
 //! | `disk/` | the files in which a store lies, behind one seam |
+//! | `log/` | the write-ahead log of a store: a record for each change |
 //! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
 //! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
 //! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
@@ -89,7 +90,21 @@
 
 mod branch;
 mod diff;
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the content of branches moves into it"
+)]
 mod disk;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "joined to the branches by the store"
+    )
+)]
+mod log;
 mod lower;
 mod model;
 mod ops;

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{DiskFile, platform};
 use crate::model::errno::Result;
@@ -19,6 +19,12 @@ pub(crate) struct HostFile {
 impl HostFile {
     pub(crate) fn new(fd: OwnedFd) -> Self {
         Self { fd }
+    }
+}
+
+impl AsFd for HostFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -84,7 +90,7 @@ impl DiskFile for HostFile {
     }
 }
 
-fn read_full(fd: impl rustix::fd::AsFd, buffer: &mut [u8], at: u64) -> Result<usize> {
+fn read_full(fd: impl AsFd, buffer: &mut [u8], at: u64) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(&fd, &mut buffer[done..], at + done as u64) {

@@ -1,6 +1,8 @@
 //! The seam between the store and the files that hold it. What a crash, a power cut or a full disk
 //! does to a store is tested with another implementation of [`DiskFile`].
 
+pub(crate) mod directory;
+pub(crate) mod host_directory;
 mod host_file;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -8,6 +10,8 @@ mod platform;
 #[cfg(not(target_os = "linux"))]
 #[path = "other.rs"]
 mod platform;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::fmt::Debug;
 use std::io::IoSlice;

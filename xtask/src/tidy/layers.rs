@@ -11,7 +11,7 @@ const LAYERED: &[(&str, &[&str])] = &[
     (
         "fscore/src",
         &[
-            "sync", "model", "disk", "lower", "store", "branch", "ops", "diff",
+            "sync", "model", "disk", "log", "lower", "store", "branch", "ops", "diff",
         ],
     ),
     (
