@@ -90,20 +90,7 @@
 
 mod branch;
 mod diff;
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the content of branches moves into it"
-)]
 mod disk;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        unused_imports,
-        reason = "joined to the branches by the store"
-    )
-)]
 mod log;
 mod lower;
 mod model;
@@ -133,6 +120,7 @@ pub use self::model::config::{
 pub use self::model::errno::{Errno, Result};
 pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use self::model::stamp::Stamp;
+pub use self::model::store_error::StoreError;
 pub use self::model::{event, id};
 pub use self::ops::lower_change::LowerChange;
 pub use self::ops::readdir::Pass;

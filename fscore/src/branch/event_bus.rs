@@ -180,6 +180,9 @@ pub(crate) struct EventContext {
     pub(crate) origin: Origin,
 }
 
+/// How many numbers each opening of a store has: more than there are events in a branch meanwhile.
+const EACH_OPENING: u64 = 1 << 40;
+
 /// The changes of one branch that are committed and not yet delivered.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -204,6 +207,15 @@ impl Outbox {
             branch,
             state: Mutex::default(),
         }
+    }
+
+    /// Numbers the changes of a branch that is read from a store, where `seq` is the last number.
+    /// Events that changed nothing in the branch had numbers too and are in no log, so each opening
+    /// of the store has numbers of its own.
+    pub(crate) fn go_on_after(&self, seq: Seq, openings: u64) {
+        let mut state = self.state.lock();
+        state.seq = seq.0.max(openings.saturating_mul(EACH_OPENING));
+        state.own = seq.0;
     }
 
     /// Numbers a change and puts it into the outbox. Called under the branch's lock.

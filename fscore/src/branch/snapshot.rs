@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::branch::Branch;
 use crate::branch::event_bus::EventContext;
-use crate::branch::fs::FsCore;
+use crate::branch::fs::{FsCore, Registry};
+use crate::branch::journal::{NewVersion, VersionId};
 use crate::branch::state::BranchInner;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
-use crate::model::id::{BranchId, SnapshotId};
+use crate::model::id::{BranchId, Seq, SnapshotId};
 use crate::store::tree::Tree;
 
 /// A frozen view of a branch.
@@ -69,8 +70,17 @@ impl FsCore {
             let id = SnapshotId(registry.last_snapshot);
             // The event is put into the outbox under the branch's lock, so that its place in the
             // order is that of the snapshot.
-            let state = source.inner.write();
+            let mut state = source.inner.write();
+            state.write_changes(None)?;
             let tree = state.tree.without_orphans();
+            self.write_version(&NewVersion {
+                id: VersionId::Snapshot(id),
+                name: &name,
+                from: branch,
+                seq: source.last_seq(),
+                base: Some((VersionId::Branch(branch), &state.tree)),
+                tree: &tree,
+            })?;
             source.announce(
                 caller,
                 Change::SnapshotCreated {
@@ -103,8 +113,17 @@ impl FsCore {
         snapshot: SnapshotId,
         name: &str,
     ) -> Result<BranchId> {
-        let tree = self.snapshot(snapshot)?.tree.clone();
-        self.add_branch(caller, tree, name)
+        let mut registry = self.core.registry.write();
+        let source = registry
+            .snapshots
+            .get(&snapshot)
+            .ok_or(Errno::ENOENT)?
+            .clone();
+        let base = (source.from, (VersionId::Snapshot(snapshot), &source.tree));
+        let branch = self.add_branch(&mut registry, caller, base, source.tree.clone(), name)?;
+        drop(registry);
+        branch.deliver();
+        Ok(branch.id())
     }
 
     /// Creates a branch that starts as another one is now.
@@ -118,31 +137,63 @@ impl FsCore {
         branch: BranchId,
         name: &str,
     ) -> Result<BranchId> {
-        let tree = self.branch(branch)?.inner.read().tree.without_orphans();
-        self.add_branch(caller, tree, name)
-    }
-
-    fn add_branch(&self, caller: &Caller, tree: Tree, name: &str) -> Result<BranchId> {
-        let name: Arc<str> = Arc::from(name);
-        let branch = {
-            let mut registry = self.core.registry.write();
-            if registry.branches.len() as u64 >= self.config().limits.branches {
-                return Err(Errno::ENOSPC);
-            }
-            registry.last_branch += 1;
-            let id = BranchId(registry.last_branch);
-            let inner = Arc::new(BranchInner::new(id, name.clone(), tree));
-            registry.branches.insert(id, inner.clone());
-            let branch = Branch {
-                core: self.core.clone(),
-                inner,
-            };
-            // No other thread can find the branch yet, so this is its first event.
-            branch.announce(caller, Change::BranchCreated { id, name });
-            branch
-        };
+        let mut registry = self.core.registry.write();
+        let source = registry.branches.get(&branch).ok_or(Errno::ENOENT)?.clone();
+        // The source does not change before the new branch is in the log, whose record is based on
+        // it.
+        let mut state = source.write();
+        state.write_changes(None)?;
+        let tree = state.tree.without_orphans();
+        let base = (branch, (VersionId::Branch(branch), &state.tree));
+        let branch = self.add_branch(&mut registry, caller, base, tree, name)?;
+        drop(state);
+        drop(registry);
         branch.deliver();
         Ok(branch.id())
+    }
+
+    fn write_version(&self, version: &NewVersion<'_>) -> Result<()> {
+        let journal = self.core.journal.as_ref();
+        journal.map_or(Ok(()), |it| it.write_version(version))
+    }
+
+    fn write_deleted(&self, version: VersionId) -> Result<()> {
+        let journal = self.core.journal.as_ref();
+        journal.map_or(Ok(()), |it| it.write_deleted(version))
+    }
+
+    fn add_branch(
+        &self,
+        registry: &mut Registry,
+        caller: &Caller,
+        (from, base): (BranchId, (VersionId, &Tree)),
+        tree: Tree,
+        name: &str,
+    ) -> Result<Branch> {
+        let name: Arc<str> = Arc::from(name);
+        if registry.branches.len() as u64 >= self.config().limits.branches {
+            return Err(Errno::ENOSPC);
+        }
+        let id = BranchId(registry.last_branch + 1);
+        self.write_version(&NewVersion {
+            id: VersionId::Branch(id),
+            name: &name,
+            from,
+            seq: Seq(0),
+            base: Some(base),
+            tree: &tree,
+        })?;
+        registry.last_branch = id.0;
+        let journal = self.core.journal.clone();
+        let inner = Arc::new(BranchInner::new(id, name.clone(), from, tree, journal));
+        registry.branches.insert(id, inner.clone());
+        let branch = Branch {
+            core: self.core.clone(),
+            inner,
+        };
+        // No other thread can find the branch yet, so this is its first event.
+        branch.announce(caller, Change::BranchCreated { id, name });
+        Ok(branch)
     }
 
     /// Deletes a snapshot. Branches that were made from it stay.
@@ -151,7 +202,13 @@ impl FsCore {
     ///
     /// `ENOENT`.
     pub fn snapshot_delete(&self, snapshot: SnapshotId) -> Result<()> {
-        let gone = self.core.registry.write().snapshots.remove(&snapshot);
+        let gone = {
+            let mut registry = self.core.registry.write();
+            if registry.snapshots.contains_key(&snapshot) {
+                self.write_deleted(VersionId::Snapshot(snapshot))?;
+            }
+            registry.snapshots.remove(&snapshot)
+        };
         // The tree is freed without the lock, because it may be large.
         gone.map(drop).ok_or(Errno::ENOENT)
     }
@@ -168,6 +225,7 @@ impl FsCore {
             if branch == Self::MAIN || inner.read().handles.len() > 0 {
                 return Err(Errno::EBUSY);
             }
+            self.write_deleted(VersionId::Branch(branch))?;
             registry.branches.remove(&branch)
         };
         drop(gone);

@@ -4,6 +4,7 @@ use super::Branch;
 use super::event_bus::{EventBus, EventContext};
 use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
+use crate::log::Purpose;
 use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -33,6 +34,17 @@ pub(crate) struct Txn<'a> {
     bus: &'a EventBus,
 }
 
+/// What an operation does to a branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// It changes only what is open.
+    Opens,
+    /// It changes files.
+    Changes,
+    /// It changes files and gives space back, so it is made even when the disk is nearly full.
+    Frees,
+}
+
 impl Branch {
     /// Runs an operation that changes the branch, then delivers its events.
     pub(crate) fn change<T>(
@@ -40,26 +52,31 @@ impl Branch {
         caller: &Caller,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.change_open(caller, true, operation)
+        self.run(caller, Effect::Changes, operation)
     }
 
-    /// Runs an operation as [`change`](Self::change) does. If `changes_files` is false, the
-    /// operation only changes what is open, and is not refused when the filesystem is
-    /// [sealed](crate::FsCore::seal).
-    pub(crate) fn change_open<T>(
+    /// Runs an operation as [`change`](Self::change) does. One that only opens is not refused when
+    /// the filesystem is [sealed](crate::FsCore::seal).
+    pub(crate) fn run<T>(
         &self,
         caller: &Caller,
-        changes_files: bool,
+        effect: Effect,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
+        let room = match effect {
+            Effect::Opens => None,
+            Effect::Changes => self.inner.reserve(Purpose::Ordinary)?,
+            Effect::Frees => self.inner.reserve(Purpose::Freeing)?,
+        };
         let mut state = self.inner.write();
-        if changes_files {
+        if effect != Effect::Opens {
             self.core.check_seal()?;
         }
         let result = self.commit(caller, &mut state, operation);
+        let written = state.write_changes(room);
         drop(state);
         self.deliver_for(caller);
-        result
+        written.and(result)
     }
 
     /// Runs an operation on a state that is locked. The caller delivers the events after unlocking.

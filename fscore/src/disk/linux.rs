@@ -35,3 +35,10 @@ pub(super) fn copy_range(
 ) -> rustix::io::Result<usize> {
     rustix::fs::copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)
 }
+
+/// Returns random bytes: getrandom(2).
+pub(crate) fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    Ok(id)
+}

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use rustix::fd::BorrowedFd;
 
-pub(crate) use self::platform::anonymous;
+pub(crate) use self::platform::{anonymous, random_id};
 use crate::model::errno::Result;
 
 /// One file of a store. Offsets are in bytes, and every call may come from several threads.

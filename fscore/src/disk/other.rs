@@ -42,3 +42,19 @@ pub(super) fn copy_range(
 ) -> rustix::io::Result<usize> {
     Err(rustix::io::Errno::NOSYS)
 }
+
+/// Returns random bytes: random(4).
+pub(crate) fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    let source = rustix::fs::open(
+        "/dev/urandom",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let read = rustix::io::read(&source, &mut id)?;
+    if read == id.len() {
+        Ok(id)
+    } else {
+        Err(Errno::EIO)
+    }
+}

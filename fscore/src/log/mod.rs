@@ -40,7 +40,9 @@ use crate::model::errno::{Errno, Result};
 use crate::sync::Mutex;
 
 pub(crate) use self::format::Boot;
-pub(crate) use self::recovery::{Damage, LogError, Place, Record, Recovery};
+#[cfg(test)]
+pub(crate) use self::recovery::Damage;
+pub(crate) use self::recovery::{LogError, Place, Record, Recovery};
 
 /// The number of a store: 16 random bytes. A log of another store is never taken for its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,11 @@ impl Kind {
     pub(crate) const fn new(number: u8) -> Self {
         assert!(number > 0 && number < 64, "a kind is from 1 to 63");
         Self(number)
+    }
+
+    /// Returns the kind with that number, if there is one.
+    pub(crate) fn of_number(number: u8) -> Option<Self> {
+        (number > 0 && number < 64).then_some(Self(number))
     }
 
     fn from_bits(bits: u8) -> Option<Self> {

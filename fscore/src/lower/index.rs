@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::path::join;
+use super::path::{join, split};
 use crate::model::attr::Nanos;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
@@ -57,6 +57,42 @@ impl Index {
             by_name: HashMap::new(),
             gone: HashMap::new(),
         }
+    }
+
+    /// Puts an object in that a branch has changed, where it was seen before the restart. Its names
+    /// follow with [`recovered`](Self::recovered).
+    pub(super) fn recover(&mut self, node: NodeId, path: Arc<[u8]>, what: (HostId, ObjectKind)) {
+        let (object, kind) = what;
+        self.by_object.insert(object, node);
+        let known = IndexedObject {
+            object,
+            kind,
+            path,
+            names: Names::None,
+            before: None,
+            acl: None,
+        };
+        self.nodes.insert(node, known);
+    }
+
+    /// Names the objects that were [put in](Self::recover) by the directories that were.
+    pub(super) fn recovered(&mut self) {
+        let dirs: HashMap<Arc<[u8]>, NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, known)| known.kind.is_dir())
+            .map(|(node, known)| (known.path.clone(), *node))
+            .collect();
+        let mut named = Vec::new();
+        for (node, known) in &mut self.nodes {
+            let (dir, name) = split(&known.path);
+            if let Some(dir) = dirs.get(dir).filter(|_| !name.is_empty()) {
+                let name = Name::from(name);
+                known.names.add(*dir, name.clone());
+                named.push(((*dir, name), *node));
+            }
+        }
+        self.by_name.extend(named);
     }
 
     pub(super) fn known(&self, node: NodeId) -> Option<&IndexedObject> {

@@ -109,6 +109,27 @@ impl Lower {
         self.index.lock().has(node)
     }
 
+    /// Returns what the log has to say of an object that a branch has changed: where it was seen
+    /// last, relative to the root, and its inode number. `None` if it lies on another device than
+    /// the root, whose number may be another one after a restart.
+    pub(crate) fn seen_at(&self, node: NodeId) -> Option<(Arc<[u8]>, u64, ObjectKind)> {
+        let index = self.index.lock();
+        let known = index.known(node)?;
+        let (device, inode) = known.object;
+        (device == self.object.0).then(|| (known.path.clone(), inode, known.kind))
+    }
+
+    /// Puts an object into the index as [`seen_at`](Self::seen_at) has returned it.
+    pub(crate) fn recover(&self, node: NodeId, path: &[u8], inode: u64, kind: ObjectKind) {
+        let object = (self.object.0, inode);
+        self.index.lock().recover(node, path.into(), (object, kind));
+    }
+
+    /// Ends the recovery of the index.
+    pub(crate) fn recovered(&self) {
+        self.index.lock().recovered();
+    }
+
     /// Returns where a node was last seen on the host, relative to the root.
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         let index = self.index.lock();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
+use crate::branch::transaction::Effect;
 use crate::lower::{Lower, split};
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
@@ -329,7 +330,7 @@ impl Branch {
     fn emit_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         // The write lock is needed so that the event is delivered in the order of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
-        let result = self.change_open(&caller, false, |txn| {
+        let result = self.run(&caller, Effect::Opens, |txn| {
             let handles = &*txn.handles;
             if let Some(change) = change(txn.tree, &|node| handles.is_open(node)) {
                 txn.emit_from(Origin::Lower, change);

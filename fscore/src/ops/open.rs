@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::bytes;
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
 use crate::model::attr::{Attr, STICKY};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -17,9 +17,15 @@ use crate::store::content::File;
 use crate::store::handles::{Dentry, HandleId};
 use crate::store::inode::Body;
 
-/// Returns whether opening with these flags changes the file, or allows changing it.
-fn may_change(flags: OpenFlags) -> bool {
-    flags.can_write() || flags.contains(OpenFlags::CREATE) || flags.contains(OpenFlags::TRUNCATE)
+/// Returns what opening with these flags does, or allows.
+fn effect_of(flags: OpenFlags) -> Effect {
+    if flags.contains(OpenFlags::TRUNCATE) {
+        Effect::Frees
+    } else if flags.can_write() || flags.contains(OpenFlags::CREATE) {
+        Effect::Changes
+    } else {
+        Effect::Opens
+    }
 }
 
 impl Branch {
@@ -37,7 +43,7 @@ impl Branch {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<HandleId> {
-        self.change_open(caller, may_change(flags), |txn| {
+        self.run(caller, effect_of(flags), |txn| {
             txn.check_open(flags)?;
             txn.open_path(NodeId::ROOT, bytes(path.as_ref()), flags, mode, &mut 0)
         })
@@ -49,7 +55,7 @@ impl Branch {
     ///
     /// Those of open(2).
     pub fn open_node(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
-        self.change_open(caller, may_change(flags), |txn| {
+        self.run(caller, effect_of(flags), |txn| {
             txn.check_open(flags)?;
             let target = txn.walk().target(node)?;
             txn.open_existing(&target, flags)
@@ -130,7 +136,7 @@ impl Branch {
     ///
     /// `EBADF`.
     pub fn close(&self, caller: &Caller, handle: HandleId) -> Result<()> {
-        self.change_open(caller, false, |txn| txn.close(handle))
+        self.run(caller, Effect::Opens, |txn| txn.close(handle))
     }
 
     /// Does nothing for an open handle: everything is in memory, so fsync(2) has nothing to wait

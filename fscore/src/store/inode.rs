@@ -182,7 +182,7 @@ impl From<HostInode> for Inode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Seen {
     /// The version that its change is based on.
-    version: Stamp,
+    pub(crate) version: Stamp,
     /// The time of that version's last change of any kind. It is `None` for a directory, in which
     /// others may add names, and once this process itself has moved or linked the object.
     pub(crate) ctime: Option<Nanos>,

@@ -22,6 +22,7 @@ mod ranges;
 mod replay;
 mod seal;
 mod served;
+mod store;
 mod support;
 #[cfg(target_os = "linux")]
 mod unopened;

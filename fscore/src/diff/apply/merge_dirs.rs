@@ -141,5 +141,5 @@ pub(super) fn install(state: &mut State, mut whole: Tree, merged: &[Merged]) {
             }
         }
     }
-    state.tree = whole;
+    state.tree.replace(whole);
 }

@@ -206,7 +206,7 @@ impl Branch {
                 fresh.set_orphan(NodeId(node), *linkable);
             }
         }
-        state.tree = fresh;
+        state.tree.replace(fresh);
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::store::trie::Trie;
 
 /// What a range of pages is where the branch has no bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// Allocated by fallocate and never written.
     Allocated,
     /// Allocated twice: counts as data from then on, as on tmpfs.
@@ -15,7 +15,7 @@ pub(super) enum Mark {
 }
 
 /// A range of page numbers with one mark.
-pub(super) type Marked = (Range<u64>, Mark);
+pub(crate) type Marked = (Range<u64>, Mark);
 
 /// Ranges that do not overlap. Pages with bytes may lie over them; a range is not cut for those.
 ///

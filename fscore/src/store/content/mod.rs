@@ -5,12 +5,15 @@
 mod compare;
 mod marks;
 mod pieces;
+mod recover;
 mod write;
 
 use std::ops::Range;
 
-use self::marks::{Mark, Marked, Marks};
+use self::marks::Marks;
+pub(crate) use self::marks::{Mark, Marked};
 use self::pieces::{Piece, Pieces};
+pub(crate) use self::recover::Part;
 use crate::model::errno::Result;
 use crate::model::stamp::Stamp;
 
@@ -40,6 +43,8 @@ pub(crate) struct File {
     /// The version of the lower file that is all of the content. The first change of the content
     /// brings it up.
     lower: Option<Box<Stamp>>,
+    /// The pages that are to be written to the log.
+    changed: Range<u64>,
 }
 
 /// What a part of a file is.
@@ -124,6 +129,7 @@ impl File {
 
     /// Changes what the branch has in a range, and updates the count.
     fn recount(&mut self, range: Range<u64>, change: impl FnOnce(&mut Self, Range<u64>)) {
+        self.mark_changed(range.clone());
         let before = self.tally(range.clone());
         change(self, range.clone());
         self.counted = self.counted - before + self.tally(range);
@@ -179,11 +185,15 @@ impl File {
     fn cut(&mut self, size: u64) {
         let keep = size.div_ceil(PAGE);
         if keep == 0 {
-            *self = Self::default();
+            *self = Self {
+                changed: 0..u64::MAX,
+                ..Self::default()
+            };
             return;
         }
         self.replace(keep..u64::MAX, None);
         if !size.is_multiple_of(PAGE) {
+            self.mark_changed(keep - 1..keep);
             self.pieces.truncate(size);
         }
     }

@@ -34,8 +34,8 @@ impl File {
         piece.extent.write(piece.skip + at, &[IoSlice::new(data)])?;
         let len = at + data.len() as u64;
         if len > piece.len {
-            let (old, new) = (first + piece.pages(), first + len.div_ceil(PAGE));
-            self.recount(old.min(new)..new, |file, _| file.pieces.grow(first, len));
+            let pages = first..first + len.div_ceil(PAGE);
+            self.recount(pages, |file, _| file.pieces.grow(first, len));
         }
         Ok(true)
     }
@@ -137,9 +137,8 @@ impl File {
                 skip: 0,
                 len,
             };
-            let first = range.start / PAGE;
-            self.counted += piece.pages();
-            self.pieces.put(first, piece);
+            let pages = range.start / PAGE..range.start / PAGE + piece.pages();
+            self.recount(pages, |file, pages| file.pieces.put(pages.start, piece));
         }
         Ok(len)
     }

@@ -14,9 +14,11 @@ use rustix::fd::BorrowedFd;
 
 use self::free_ranges::FreeRanges;
 use self::small_blocks::SmallBlocks;
-use crate::disk::{DiskFile, anonymous};
+use crate::disk::anonymous;
+use crate::disk::directory::NamedFile;
 use crate::model::errno::Result;
-use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes in a block of the disk. Extents of a block and more begin at a multiple of it.
 pub(crate) const BLOCK: u64 = 4096;
@@ -28,8 +30,13 @@ const PUNCH_TOTAL: u64 = 4 << 20;
 
 /// All extents of a filesystem, and the file in which they lie.
 pub(crate) struct Extents {
-    file: OnceLock<Box<dyn DiskFile>>,
+    file: OnceLock<Arc<dyn NamedFile>>,
     free: Mutex<Free>,
+    /// How often [`begin_sync`](Self::begin_sync) was called; 0 for ever in memory.
+    period: AtomicU64,
+    /// Read by an operation while it changes extents and is written to the log, and locked by a
+    /// sync for a moment: each operation lies wholly before it or wholly after it.
+    in_flight: RwLock<()>,
 }
 
 /// What no extent takes.
@@ -39,6 +46,25 @@ struct Free {
     small: SmallBlocks,
     /// Where the file ends.
     end: u64,
+    freeing: Freeing,
+}
+
+/// What becomes of an extent to which nothing refers any more.
+#[derive(Debug, Default)]
+enum Freeing {
+    /// It is free.
+    #[default]
+    AtOnce,
+    /// Nothing: the extents are being read from a log, and what is free is not known yet.
+    Never,
+    /// It is free once the change that freed it survives a power cut. Until then the content before
+    /// that change is in it.
+    Later {
+        /// Freed since the last sync began.
+        new: Vec<(u64, u64)>,
+        /// Freed before that: the sync that goes on may not cover the change, and the next one does.
+        old: Vec<(u64, u64)>,
+    },
 }
 
 /// A range of the file, which is free again when this is dropped.
@@ -46,6 +72,8 @@ pub(crate) struct Extent {
     extents: Arc<Extents>,
     at: u64,
     len: u64,
+    /// In which period it was allocated: see [`is_new`](Self::is_new).
+    period: u64,
 }
 
 impl fmt::Debug for Extents {
@@ -69,14 +97,16 @@ impl Extents {
         Arc::new(Self {
             file: OnceLock::new(),
             free: Mutex::default(),
+            period: AtomicU64::new(0),
+            in_flight: RwLock::default(),
         })
     }
 
-    fn file(&self) -> Result<&dyn DiskFile> {
+    fn file(&self) -> Result<&dyn NamedFile> {
         if let Some(file) = self.file.get() {
             return Ok(&**file);
         }
-        let file = Box::new(anonymous()?);
+        let file = Arc::new(anonymous()?);
         Ok(&**self.file.get_or_init(|| file))
     }
 
@@ -92,8 +122,7 @@ impl Extents {
             }
         };
         drop(free);
-        let extents = self.clone();
-        Ok(Extent { extents, at, len })
+        Ok(self.extent(at, len, self.period.load(Ordering::Relaxed)))
     }
 
     /// Returns how many bytes of the file extents take.
@@ -103,9 +132,29 @@ impl Extents {
         free.end - free.ranges.total() - free.small.total()
     }
 
-    /// Frees a range of the file.
+    fn extent(self: &Arc<Self>, at: u64, len: u64, period: u64) -> Extent {
+        let extents = self.clone();
+        Extent {
+            extents,
+            at,
+            len,
+            period,
+        }
+    }
+
+    /// Frees an extent, now or later.
     fn free(&self, at: u64, len: u64) {
         let mut free = self.free.lock();
+        match &mut free.freeing {
+            Freeing::AtOnce => self.free_now(&mut free, at, len),
+            Freeing::Never => {}
+            Freeing::Later { new, .. } => new.push((at, len)),
+        }
+    }
+
+    /// Frees a range of the file. The lock is held over the calls to the disk, so that nobody is
+    /// given the range meanwhile.
+    fn free_now(&self, free: &mut Free, at: u64, len: u64) {
         let blocks = match SmallBlocks::class_of(len) {
             Some(class) => free.small.free(at, class),
             None => Some(at..at + len),
@@ -113,13 +162,108 @@ impl Extents {
         let Some(blocks) = blocks else { return };
         let is_large = blocks.end - blocks.start >= PUNCH_AT_ONCE;
         free.ranges.insert(blocks.clone(), is_large);
-        // The lock is held over the call, so that nobody is given the range meanwhile.
         if is_large {
             self.punch(blocks);
         } else if free.ranges.unpunched() >= PUNCH_TOTAL {
             for range in free.ranges.take_unpunched() {
                 self.punch(range);
             }
+        }
+    }
+
+    /// Creates extents in a file that has some already, which [`adopt`](Self::adopt) names. Until
+    /// [`recovered`](Self::recovered) has said that these were all, nothing is free.
+    pub(crate) fn recovering(file: Arc<dyn NamedFile>) -> Arc<Self> {
+        let free = Free {
+            freeing: Freeing::Never,
+            ..Free::default()
+        };
+        Arc::new(Self {
+            file: OnceLock::from(file),
+            free: Mutex::new(free),
+            period: AtomicU64::new(1),
+            in_flight: RwLock::default(),
+        })
+    }
+
+    /// Returns an extent that is in the file.
+    pub(crate) fn adopt(self: &Arc<Self>, at: u64, len: u64) -> Extent {
+        self.extent(at, len, 0)
+    }
+
+    /// Ends the recovery: everything in the file is free but these ranges.
+    ///
+    /// # Errors
+    ///
+    /// Returns where an extent begins that overlaps another one or is none.
+    pub(crate) fn recovered(&self, mut live: Vec<Range<u64>>) -> Result<(), u64> {
+        live.sort_by_key(|range| range.start);
+        let mut free = Free {
+            freeing: Freeing::Later {
+                new: Vec::new(),
+                old: Vec::new(),
+            },
+            ..Free::default()
+        };
+        let mut blocks_end = 0;
+        for Range { start, end } in live {
+            let (len, class) = (end - start, SmallBlocks::class_of(end - start));
+            let unit = class.unwrap_or(BLOCK);
+            if start < free.end || !start.is_multiple_of(unit) || !len.is_multiple_of(unit) {
+                return Err(start);
+            }
+            let block = start / BLOCK * BLOCK;
+            if block >= blocks_end {
+                if blocks_end < block {
+                    free.ranges.insert(blocks_end..block, false);
+                }
+                blocks_end = block;
+            }
+            if let Some(class) = class {
+                free.small.adopt(start, class).ok_or(start)?;
+            } else if start < blocks_end {
+                return Err(start);
+            }
+            free.end = end;
+            blocks_end = end.next_multiple_of(BLOCK);
+        }
+        free.end = blocks_end;
+        free.small.adopted();
+        *self.free.lock() = free;
+        Ok(())
+    }
+
+    /// Begins an operation that may change extents, and ends it when the returned guard is dropped.
+    /// A thread begins no other one meanwhile.
+    pub(crate) fn operation(&self) -> RwLockReadGuard<'_, ()> {
+        self.in_flight.read()
+    }
+
+    /// Waits until no operation is under way, and lets none begin while the guard lives.
+    pub(crate) fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.in_flight.write()
+    }
+
+    /// Begins a sync of the content: from now on, what was written before is not overwritten in
+    /// place. Frees what was freed before the last sync began, which is over.
+    pub(crate) fn begin_sync(&self) {
+        let _paused = self.pause();
+        self.period.fetch_add(1, Ordering::Relaxed);
+        let mut free = self.free.lock();
+        let Freeing::Later { new, old } = &mut free.freeing else {
+            return;
+        };
+        let over = std::mem::replace(old, std::mem::take(new));
+        for (at, len) in over {
+            self.free_now(&mut free, at, len);
+        }
+    }
+
+    /// Waits until all content that was written survives a power cut.
+    pub(crate) fn sync_file(&self) -> Result<()> {
+        match self.file.get() {
+            Some(file) => file.sync(),
+            None => Ok(()),
         }
     }
 
@@ -152,8 +296,20 @@ impl Free {
 }
 
 impl Extent {
+    /// Returns where the extent begins in the file.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Returns whether bytes in it may be overwritten: nothing that survives a power cut refers to
+    /// them, because no sync has begun since it was allocated. Relaxed is enough: the period
+    /// changes only while no operation is under way, and the lock for that orders it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.period == self.extents.period.load(Ordering::Relaxed)
     }
 
     /// Reads bytes that were written.
@@ -186,6 +342,7 @@ impl Extent {
                 extents: self.extents.clone(),
                 at: self.at + range.start,
                 len: range.end - range.start,
+                period: self.period,
             })
         };
         let keep = keep.min(self.len);

@@ -62,6 +62,32 @@ impl SmallBlocks {
         block
     }
 
+    /// Takes a place in a block that may be known already; `None` when the block has extents of
+    /// another size.
+    pub(super) fn adopt(&mut self, at: u64, class: u64) -> Option<()> {
+        let block = at / BLOCK * BLOCK;
+        let others = self.free.iter().zip(CLASSES);
+        if others
+            .filter(|(_, other)| *other != class)
+            .any(|(blocks, _)| blocks.contains_key(&block))
+        {
+            return None;
+        }
+        let free = self
+            .of(class)
+            .entry(block)
+            .or_insert_with(|| all_places(class));
+        *free &= !(1 << ((at - block) / class));
+        Some(())
+    }
+
+    /// Forgets the blocks that turned out to have no free place.
+    pub(super) fn adopted(&mut self) {
+        for blocks in &mut self.free {
+            blocks.retain(|_, free| *free != 0);
+        }
+    }
+
     /// Frees a place; returns its block if all of it is free now.
     pub(super) fn free(&mut self, at: u64, class: u64) -> Option<Range<u64>> {
         let block = at / BLOCK * BLOCK;
