@@ -1,6 +1,6 @@
 //! actor -> **FsCore operation** -> **Event** -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! A branching, snapshotting in-memory overlay filesystem over a host directory, for programs that must
+//! A branching, snapshotting overlay filesystem over a host directory, for programs that must
 //! know every change the moment it commits: sandboxes, build systems, virtual filesystems.
 //!
 //! A [`Branch`] is a persistent tree of objects behind one lock. A snapshot is a clone of a branch's
@@ -66,7 +66,6 @@
 //!
 //! - The crate knows no watcher, no socket and no mount, and starts no thread.
 //! - It writes to the host only in [`Branch::apply`].
-//! - A branch does not outlive the process yet ([`BackstoreMode`]).
 //! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
 //! - There are no byte-range locks: a mount leaves them to its kernel.
 //!

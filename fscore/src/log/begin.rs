@@ -12,6 +12,9 @@ use crate::disk::directory::NamedFile;
 use crate::model::errno::{Errno, Result};
 use crate::sync::Mutex;
 
+/// How many bytes of a damaged segment are copied at a time.
+const COPY_STEP: usize = 1 << 18;
+
 impl Place {
     /// Prepares a segment, with room for so many bytes, under a name that is not that of a segment:
     /// a segment that is there hides what follows it in the one before.
@@ -52,7 +55,7 @@ impl Recovery {
         }
         let is_damaged = self.damage.is_some();
         if is_damaged && self.others.contains(&name) {
-            self.set_aside(&name)?;
+            self.copy_aside(&name)?;
         }
         let len = SEGMENT_HEADER as u64 + sizes.spare + sizes.step;
         let file = place.prepare(self.next, durable, len);
@@ -122,15 +125,42 @@ impl Recovery {
         }
     }
 
-    /// Gives a segment a name that is none of a segment, and no other file has.
+    /// Renames a segment to a name that is not that of a segment.
     fn set_aside(&self, name: &str) -> Result<(), LogError> {
-        let directory = &self.place.directory;
-        let names = directory.list().map_err(LogError::disk("the store"))?;
-        let free = (1_u64..)
-            .map(|number| format!("damaged-{number}-{name}"))
-            .find(|free| !names.contains(free))
-            .unwrap_or_default();
-        let renamed = directory.rename(name, &free);
+        let aside = self.name_aside(name)?;
+        let renamed = self.place.directory.rename(name, &aside);
         renamed.map_err(LogError::disk(name))
+    }
+
+    /// Copies a segment that the new one replaces. Renaming it would leave a moment in which neither
+    /// is there to say which records count.
+    fn copy_aside(&self, name: &str) -> Result<(), LogError> {
+        let aside = self.name_aside(name)?;
+        let directory = &self.place.directory;
+        let copied = || {
+            let (from, to) = (directory.open(name)?, directory.create(&aside)?);
+            let mut buffer = vec![0; COPY_STEP];
+            let mut at = 0;
+            loop {
+                let read = from.read_at(&mut buffer, at)?;
+                if read == 0 {
+                    break;
+                }
+                to.write_at(&[IoSlice::new(&buffer[..read])], at)?;
+                at += read as u64;
+            }
+            to.sync()?;
+            directory.sync_names()
+        };
+        copied().map_err(LogError::disk(aside.clone()))
+    }
+
+    /// Returns a name that no file has.
+    fn name_aside(&self, name: &str) -> Result<String, LogError> {
+        let names = self.place.directory.list();
+        let names = names.map_err(LogError::disk("the store"))?;
+        let aside = (1_u64..).map(|number| format!("damaged-{number}-{name}"));
+        let mut free = aside.filter(|aside| !names.contains(aside));
+        Ok(free.next().unwrap_or_default())
     }
 }

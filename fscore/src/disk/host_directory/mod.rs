@@ -221,4 +221,10 @@ mod tests {
         }
         assert_eq!(boot_id(), boot_id());
     }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn boot_of_linux_has_a_number() {
+        assert_ne!(boot_id().unwrap_or_default(), [0; 16]);
+    }
 }

@@ -87,7 +87,8 @@ fn append_for_ever(path: &Path) {
 
 /// Lets a child append, kills it after some acknowledgements, and returns all that it gave.
 fn killed_child(path: &Path, after: usize) -> Vec<u64> {
-    let name = std::thread::current().name().unwrap().to_owned();
+    let (_crate, module) = module_path!().split_once("::").unwrap();
+    let name = format!("{module}::what_a_killed_process_has_acknowledged_is_there");
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &name, "--nocapture"]);
     command.env(DIRECTORY, path);
