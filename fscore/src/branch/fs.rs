@@ -86,23 +86,27 @@ impl Registry {
         shared: &Arc<Shared>,
         main: impl FnOnce() -> Result<Tree, ConfigError>,
     ) -> Result<(Option<Arc<Journal>>, Self), ConfigError> {
-        let store_path = store.path().to_owned();
+        let path = store.path().to_owned();
         let mut recovered = Recovered::new(shared.clone());
         let opened = store.read(&mut recovered)?;
         let mut counts = recovered.counts;
         counts.openings += 1;
-        let versions = recovered.finish().map_err(|why| opened.damaged(why))?;
         // Whatever the log does not say of numbers that were given, none of them is given again.
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
         let journal = Arc::new(opened.begin(shared.extents.clone())?);
         let failed = |errno| StoreError::Disk {
-            path: store_path,
+            path: path.clone(),
             errno,
         };
-        if let Err(errno) = journal.write_opened(&counts) {
-            return Err(failed(errno).into());
-        }
+        journal.write_opened(&counts).map_err(failed)?;
+        // What nothing refers to is used again from now on, so a power cut must not bring back what
+        // did.
+        journal.sync().map_err(failed)?;
+        let versions = recovered.finish().map_err(|why| StoreError::Damaged {
+            path: path.clone(),
+            what: why.to_string(),
+        })?;
         if versions.is_empty() {
             let tree = main()?;
             let new = NewVersion {
@@ -158,6 +162,15 @@ impl FsCore {
     /// [`ConfigError`] for a configuration that cannot work.
     pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        let store = match &config.backstore {
+            BackstoreMode::Memory => None,
+            BackstoreMode::Disk(path) => Some(Store::open(path)?),
+        };
+        Self::in_store(config, store)
+    }
+
+    /// Creates a filesystem that lies in a store, or in memory.
+    pub(super) fn in_store(config: FsConfig, store: Option<Store>) -> Result<Self, ConfigError> {
         let numbers = Arc::<NodeNumbers>::default();
         let lower = config
             .overlay
@@ -172,10 +185,6 @@ impl FsCore {
             .transpose()?;
         let bus = EventBus::new(config.track_events);
         let lower_path = config.overlay.as_ref().map(|overlay| overlay.lower.clone());
-        let store = match &config.backstore {
-            BackstoreMode::Memory => None,
-            BackstoreMode::Disk(path) => Some(Store::open(path)?),
-        };
         let extents = store
             .as_ref()
             .map_or_else(Extents::in_memory, Store::extents);

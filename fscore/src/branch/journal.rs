@@ -293,8 +293,11 @@ impl Journal {
 }
 
 impl Content for Extents {
+    fn count_records(&self, count: &mut dyn FnMut()) {
+        self.begin_sync(count);
+    }
+
     fn sync(&self) -> Result<()> {
-        self.begin_sync();
         self.sync_file()
     }
 }

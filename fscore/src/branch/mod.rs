@@ -3,6 +3,8 @@
 mod checkpoint;
 pub(crate) mod event_bus;
 pub(crate) mod fs;
+#[cfg(test)]
+mod histories;
 pub(crate) mod journal;
 pub(crate) mod recovery;
 pub(crate) mod served_versions;

@@ -15,7 +15,6 @@ use crate::log::{Boot, LogError, Place, Record, Recovery, Sizes, StoreId};
 use crate::model::errno::{Errno, Result};
 use crate::model::store_error::StoreError;
 use crate::store::extents::Extents;
-use crate::store::format::bytes::Malformed;
 
 /// The names in the directory of a store.
 mod name {
@@ -36,6 +35,7 @@ const MAGIC: [u8; 16] = *b"AgentFS store 1\n";
 pub(crate) struct Store {
     path: PathBuf,
     place: Place,
+    sizes: Sizes,
     content: Arc<dyn NamedFile>,
     /// Keeps others out.
     lock: Arc<dyn NamedFile>,
@@ -49,7 +49,7 @@ impl Store {
             errno,
         };
         let directory = open_directory(path).map_err(errno)?;
-        Self::open_in(path, Arc::new(directory), Boot(boot_id()))
+        Self::open_in(path, Arc::new(directory), Boot(boot_id()), Sizes::default())
     }
 
     /// Opens the store in a directory.
@@ -57,6 +57,7 @@ impl Store {
         path: &Path,
         directory: Arc<dyn Directory>,
         boot: Boot,
+        sizes: Sizes,
     ) -> Result<Self, StoreError> {
         let disk = |errno| StoreError::Disk {
             path: path.to_owned(),
@@ -76,12 +77,16 @@ impl Store {
         };
         let store = store.ok_or_else(|| StoreError::NoStore(path.to_owned()))?;
         let content = match directory.open(name::CONTENT) {
-            Err(Errno::ENOENT) => directory.create(name::CONTENT),
+            // No record may survive a power cut that the name does not.
+            Err(Errno::ENOENT) => directory
+                .create(name::CONTENT)
+                .and_then(|file| directory.sync_names().map(|()| file)),
             content => content,
         };
         Ok(Self {
             content: content.map_err(disk)?,
             path: path.to_owned(),
+            sizes,
             place: Place {
                 directory,
                 store,
@@ -133,6 +138,7 @@ impl Store {
         Ok(Opened {
             path: self.path,
             place,
+            sizes: self.sizes,
             recovery,
             lock: self.lock,
         })
@@ -144,6 +150,7 @@ impl Store {
 pub(crate) struct Opened {
     path: PathBuf,
     place: Place,
+    sizes: Sizes,
     recovery: Recovery,
     lock: Arc<dyn NamedFile>,
 }
@@ -151,16 +158,9 @@ pub(crate) struct Opened {
 impl Opened {
     /// Begins to write.
     pub(crate) fn begin(self, extents: Arc<Extents>) -> Result<Journal, StoreError> {
-        let log = self.recovery.into_log(extents.clone(), Sizes::default());
+        let log = self.recovery.into_log(extents.clone(), self.sizes);
         let log = log.map_err(|error| of_log(&self.path, &error))?;
         Ok(Journal::new(self.place, log, extents, self.lock))
-    }
-
-    pub(crate) fn damaged(&self, why: Malformed) -> StoreError {
-        StoreError::Damaged {
-            path: self.path.clone(),
-            what: why.to_string(),
-        }
     }
 }
 

@@ -76,7 +76,12 @@ impl Branch {
         let written = state.write_changes(room);
         drop(state);
         self.deliver_for(caller);
-        written.and(result)
+        match effect {
+            // A store whose disk has failed can still be read, and that an object is gone which
+            // only a handle held needs no record.
+            Effect::Opens => result,
+            Effect::Changes | Effect::Frees => written.and(result),
+        }
     }
 
     /// Runs an operation on a state that is locked. The caller delivers the events after unlocking.

@@ -119,6 +119,11 @@ impl Sizes {
 
 /// The files that records refer to.
 pub(crate) trait Content: fmt::Debug + Send + Sync {
+    /// Calls `count`, which counts the records so far, while no operation is between its change of
+    /// the files and its record. The sync that follows may take bytes to the disk that later
+    /// operations write; those must not overwrite what these records refer to.
+    fn count_records(&self, count: &mut dyn FnMut());
+
     /// Syncs them, if anything was written since the last time.
     fn sync(&self) -> Result<()>;
 }
@@ -254,8 +259,9 @@ impl Log {
         if self.failure.get().is_some() {
             return Err(Errno::EIO);
         }
-        // Whatever these records refer to was written before they were.
-        let covered = self.tail.lock().next;
+        let mut covered = 0;
+        self.content
+            .count_records(&mut || covered = self.tail.lock().next);
         let failed = |what| move |errno| self.fail(what, errno);
         self.content
             .sync()

@@ -21,6 +21,10 @@ struct SlowContent {
 }
 
 impl Content for SlowContent {
+    fn count_records(&self, count: &mut dyn FnMut()) {
+        count();
+    }
+
     fn sync(&self) -> Result<()> {
         self.syncs.fetch_add(1, Ordering::SeqCst);
         self.begun.send(()).unwrap();

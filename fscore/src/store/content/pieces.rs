@@ -175,9 +175,8 @@ impl Pieces {
         // This copies what snapshots share, so that the count of references counts them.
         let piece = self.0.get_mut(last)?;
         let is_alone = Arc::strong_count(&piece.extent) == 1;
-        // Bytes that are added overwrite none.
-        let is_writable = is_alone && (at >= piece.len || piece.extent.is_new());
-        is_writable.then_some((first, piece))
+        let is_writable = piece.extent.is_writable(piece.skip + at);
+        (is_alone && is_writable).then_some((first, piece))
     }
 
     /// Sets how many bytes a piece has, which may only become more.

@@ -62,7 +62,7 @@ enum Freeing {
     Later {
         /// Freed since the last sync began.
         new: Vec<(u64, u64)>,
-        /// Freed before that: the sync that goes on may not cover the change, and the next one does.
+        /// Freed before that: they are free once that sync is over.
         old: Vec<(u64, u64)>,
     },
 }
@@ -72,8 +72,10 @@ pub(crate) struct Extent {
     extents: Arc<Extents>,
     at: u64,
     len: u64,
-    /// In which period it was allocated: see [`is_new`](Self::is_new).
+    /// In which period it was allocated: see [`is_writable`](Self::is_writable).
     period: u64,
+    /// Where the bytes end that were ever written.
+    written: AtomicU64,
 }
 
 impl fmt::Debug for Extents {
@@ -122,7 +124,7 @@ impl Extents {
             }
         };
         drop(free);
-        Ok(self.extent(at, len, self.period.load(Ordering::Relaxed)))
+        Ok(self.extent(at, len, self.period.load(Ordering::Relaxed), 0))
     }
 
     /// Returns how many bytes of the file extents take.
@@ -132,13 +134,13 @@ impl Extents {
         free.end - free.ranges.total() - free.small.total()
     }
 
-    fn extent(self: &Arc<Self>, at: u64, len: u64, period: u64) -> Extent {
-        let extents = self.clone();
+    fn extent(self: &Arc<Self>, at: u64, len: u64, period: u64, written: u64) -> Extent {
         Extent {
-            extents,
+            extents: self.clone(),
             at,
             len,
             period,
+            written: AtomicU64::new(written),
         }
     }
 
@@ -188,7 +190,7 @@ impl Extents {
 
     /// Returns an extent that is in the file.
     pub(crate) fn adopt(self: &Arc<Self>, at: u64, len: u64) -> Extent {
-        self.extent(at, len, 0)
+        self.extent(at, len, 0, len)
     }
 
     /// Ends the recovery: everything in the file is free but these ranges.
@@ -244,10 +246,12 @@ impl Extents {
         self.in_flight.write()
     }
 
-    /// Begins a sync of the content: from now on, what was written before is not overwritten in
-    /// place. Frees what was freed before the last sync began, which is over.
-    pub(crate) fn begin_sync(&self) {
+    /// Begins a sync: from now on, what was written before is not overwritten in place. Frees what
+    /// was freed before the last sync began, which is over and has covered that. Calls `count`
+    /// while no operation is under way.
+    pub(crate) fn begin_sync(&self, count: &mut dyn FnMut()) {
         let _paused = self.pause();
+        count();
         self.period.fetch_add(1, Ordering::Relaxed);
         let mut free = self.free.lock();
         let Freeing::Later { new, old } = &mut free.freeing else {
@@ -305,11 +309,17 @@ impl Extent {
         self.len
     }
 
-    /// Returns whether bytes in it may be overwritten: nothing that survives a power cut refers to
-    /// them, because no sync has begun since it was allocated. Relaxed is enough: the period
-    /// changes only while no operation is under way, and the lock for that orders it.
-    pub(crate) fn is_new(&self) -> bool {
-        self.period == self.extents.period.load(Ordering::Relaxed)
+    /// Returns whether bytes from `skip` on may be written: none were, or nothing that survives a
+    /// power cut refers to them, because no sync has begun since the extent was allocated. Relaxed
+    /// is enough: one operation at a time writes to an extent, and the period changes only while
+    /// none is under way; the locks for that order both.
+    pub(crate) fn is_writable(&self, skip: u64) -> bool {
+        skip >= self.written.load(Ordering::Relaxed)
+            || self.period == self.extents.period.load(Ordering::Relaxed)
+    }
+
+    fn has_written(&self, end: u64) {
+        self.written.fetch_max(end, Ordering::Relaxed);
     }
 
     /// Reads bytes that were written.
@@ -321,6 +331,7 @@ impl Extent {
     }
 
     pub(crate) fn write(&self, skip: u64, parts: &[IoSlice<'_>]) -> Result<()> {
+        self.has_written(skip + parts.iter().map(|part| part.len() as u64).sum::<u64>());
         self.extents.file()?.write_at(parts, self.at + skip)
     }
 
@@ -331,6 +342,7 @@ impl Extent {
         from: Range<u64>,
         skip: u64,
     ) -> Result<u64> {
+        self.has_written(skip + (from.end - from.start));
         self.extents.file()?.copy_from(host, from, self.at + skip)
     }
 
@@ -338,12 +350,10 @@ impl Extent {
     /// between. Both are multiples of [`BLOCK`].
     pub(crate) fn cut_out(self, keep: u64, resume: u64) -> (Option<Self>, Option<Self>) {
         let part = |range: Range<u64>| {
-            (!range.is_empty()).then(|| Self {
-                extents: self.extents.clone(),
-                at: self.at + range.start,
-                len: range.end - range.start,
-                period: self.period,
-            })
+            let (at, len) = (self.at + range.start, range.end - range.start);
+            let written = self.written.load(Ordering::Relaxed);
+            let written = written.saturating_sub(range.start).min(len);
+            (len > 0).then(|| self.extents.extent(at, len, self.period, written))
         };
         let keep = keep.min(self.len);
         let resume = resume.clamp(keep, self.len);
