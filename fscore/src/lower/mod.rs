@@ -12,6 +12,7 @@ mod acl;
 pub(crate) mod announced;
 pub mod beneath;
 mod bytes;
+mod held;
 mod host_inode;
 mod index;
 pub(crate) mod own_writes;
@@ -28,6 +29,8 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
+pub use self::held::Held;
+use self::held::HeldObjects;
 pub(crate) use self::host_inode::{HostBody, HostInode};
 use self::index::{HostId, Index, IndexedObject};
 use self::own_writes::{HostState, OwnWrites};
@@ -54,6 +57,7 @@ pub(crate) struct Lower {
     object: HostId,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+    held: Mutex<HeldObjects>,
     /// The devices whose filesystem is known to have no ACLs.
     without_acls: Mutex<Vec<u64>>,
     /// How names compare.
@@ -78,6 +82,7 @@ impl Lower {
             object,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
+            held: Mutex::default(),
             without_acls: Mutex::default(),
             case,
             numbers,
@@ -222,9 +227,11 @@ impl Lower {
         if !matches!(known.kind, ObjectKind::File | ObjectKind::Directory) {
             return Ok(None);
         }
-        let Ok((fd, _)) = beneath::open_content(&self.root, &known.path) else {
-            // It cannot be read, or is no file any more: there is nothing to show.
-            return Ok(None);
+        let fd = match self.content(node, &known) {
+            Ok(fd) => fd,
+            Err(Errno::ESTALE) => return Err(Errno::ESTALE),
+            // It cannot be read: there is nothing to show.
+            Err(_) => return Ok(None),
         };
         let mut names = vec![0; 1 << 16];
         let Ok(len) = rustix::fs::flistxattr(&fd, names.as_mut_slice()) else {
@@ -377,22 +384,38 @@ impl Lower {
         self.open.lock().retain(|(other, _)| *other != node);
     }
 
-    fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
-        let mut open = self.open.lock();
-        if let Some((_, fd)) = open.iter().find(|(other, _)| *other == node) {
-            return Ok(fd.clone());
+    /// Opens what a file or directory holds.
+    fn content(&self, node: NodeId, known: &IndexedObject) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.held_file(node) {
+            return Ok(fd);
         }
-        let known = self.known(node)?;
         let opened = beneath::open_content(&self.root, &known.path);
         let (fd, stat) = opened.map_err(vanished)?;
         if object_of(&stat) != known.object {
             return Err(Errno::ESTALE);
         }
-        let fd = Arc::new(fd);
-        if open.len() == MAX_OPEN {
-            open.pop_front();
+        Ok(Arc::new(fd))
+    }
+
+    /// Returns a file, opened for reading. One that is held is read also when it is gone.
+    fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.held_file(node) {
+            return Ok(fd);
         }
+        let mut open = self.open.lock();
+        if let Some((_, fd)) = open.iter().find(|(other, _)| *other == node) {
+            return Ok(fd.clone());
+        }
+        let fd = self.content(node, &self.known(node)?)?;
+        let closed = if open.len() == MAX_OPEN {
+            open.pop_front()
+        } else {
+            None
+        };
         open.push_back((node, fd.clone()));
+        drop(open);
+        // Closing the last descriptor of a removed file frees it, which takes long.
+        drop(closed);
         Ok(fd)
     }
 }
