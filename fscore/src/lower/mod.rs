@@ -11,6 +11,7 @@ mod acl;
 mod acl;
 pub(crate) mod announced;
 pub mod beneath;
+mod births;
 mod bytes;
 mod held;
 mod host_inode;
@@ -29,6 +30,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
+use self::births::Births;
 pub use self::held::Held;
 use self::held::HeldObjects;
 pub(crate) use self::host_inode::{HostBody, HostInode};
@@ -58,6 +60,7 @@ pub(crate) struct Lower {
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
     held: Mutex<HeldObjects>,
+    births: Births,
     /// The devices whose filesystem is known to have no ACLs.
     without_acls: Mutex<Vec<u64>>,
     /// How names compare.
@@ -83,6 +86,7 @@ impl Lower {
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
             held: Mutex::default(),
+            births: Births::default(),
             without_acls: Mutex::default(),
             case,
             numbers,
@@ -199,7 +203,7 @@ impl Lower {
         };
         match stat_at(&fd, name) {
             Ok(stat) => {
-                let Some(found) = self.register(&known, dir, name, &stat) else {
+                let Some(found) = self.register((&fd, &known), dir, name, &stat) else {
                     return Ok(None);
                 };
                 let known = self.known(found.node)?;
@@ -272,7 +276,7 @@ impl Lower {
             return Ok(None);
         };
         match stat_at(&fd, name) {
-            Ok(stat) => Ok(self.register(&known, dir, name, &stat)),
+            Ok(stat) => Ok(self.register((&fd, &known), dir, name, &stat)),
             Err(rustix::io::Errno::NOENT) => match self.case {
                 CaseSensitivity::Sensitive => Ok(None),
                 case @ CaseSensitivity::InsensitivePreserving => {
@@ -300,25 +304,47 @@ impl Lower {
             }
             let object = (known.object.0, entry.ino());
             let found = match kind_of(entry.file_type()) {
-                Some(kind) => Some(self.seen(&known, dir, name, object, kind)),
-                None => stat_at(&fd, name)
+                Some(kind) if self.is_as_known((&known, name), object, kind) => {
+                    Some(self.seen(&known, dir, name, object, kind))
+                }
+                _ => stat_at(&fd, name)
                     .ok()
-                    .and_then(|stat| self.register(&known, dir, name, &stat)),
+                    .and_then(|stat| self.register((&fd, &known), dir, name, &stat)),
             };
             all.extend(found);
         }
         Ok(all)
     }
 
+    /// Returns whether an object that is listed was seen before at this path only.
+    fn is_as_known(
+        &self,
+        (dir, name): (&IndexedObject, &[u8]),
+        object: HostId,
+        kind: ObjectKind,
+    ) -> bool {
+        let known = || self.index.lock().at(object);
+        kind.is_dir() || known().is_none_or(|(_, path)| *path == *join(&dir.path, name))
+    }
+
     fn register(
         &self,
-        known: &IndexedObject,
+        (fd, known): (&OwnedFd, &IndexedObject),
         dir: NodeId,
         name: &[u8],
         stat: &Stat,
     ) -> Option<Found> {
-        let kind = stat_kind(stat)?;
-        Some(self.seen(known, dir, name, object_of(stat), kind))
+        let (kind, object) = (stat_kind(stat)?, object_of(stat));
+        let birth = if kind.is_dir() {
+            None
+        } else {
+            self.tell_apart((fd, name), &join(&known.path, name), object)
+        };
+        let found = self.seen(known, dir, name, object, kind);
+        if let Some(birth) = birth {
+            self.births.set(found.node, birth);
+        }
+        Some(found)
     }
 
     /// Returns the entry of an object, and records in the index where it was seen.

@@ -2,7 +2,7 @@
 //! replaced or removed it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 
 use agentfs_core::id::NodeId;
@@ -33,6 +33,10 @@ const WAYS: [fn(&Path); 2] = [replace, remove];
 
 fn node(w: &World, name: &[u8]) -> NodeId {
     w.b.lookup(&w.root, NodeId::ROOT, name).unwrap().node
+}
+
+fn number_of(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().ino()
 }
 
 #[test]
@@ -187,4 +191,40 @@ fn no_operation_by_a_path_fails_because_the_host_replaces() {
         }
     });
     assert_eq!(w.get("/f"), NEW);
+}
+
+/// A program that was led to a file by its name must not get another one that has taken the number.
+#[test]
+fn a_number_that_the_host_gives_again_is_another_node_by_another_name() {
+    for is_listed in [false, true] {
+        let (host, w) = lower();
+        let old = node(&w, b"f");
+        let number = number_of(&host.path().join("f"));
+        let Ok(born) = fs::metadata(host.path().join("f")).unwrap().created() else {
+            // This filesystem does not record it.
+            return;
+        };
+        remove(host.path());
+        // The time of birth is as coarse as the kernel's clock.
+        let born_later = host.path().join("g");
+        let is_again = (0..100).any(|_| {
+            fs::write(&born_later, NEW).unwrap();
+            let birth = fs::metadata(&born_later).unwrap().created().unwrap();
+            let is_again = number_of(&born_later) == number && birth > born;
+            if !is_again {
+                fs::remove_file(&born_later).unwrap();
+            }
+            is_again
+        });
+        if !is_again {
+            // This filesystem does not give the number again.
+            return;
+        }
+        if is_listed {
+            w.names("/");
+        }
+        assert_ne!(node(&w, b"g"), old);
+        assert_eq!(w.b.getattr(old), Err(Errno::ESTALE));
+        assert_eq!(w.get("/g"), NEW);
+    }
 }
