@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use rustc_hash::FxHashMap;
 use rustix::fd::OwnedFd;
-use rustix::fs::{OFlags, Stat};
+use rustix::fs::Stat;
 
 use super::index::{HostId, IndexedObject};
 use super::path::vanished;
@@ -143,7 +143,7 @@ impl Lower {
 
     /// Opens an object without the right to read it.
     fn open_unread(&self, known: &IndexedObject) -> Result<OwnedFd> {
-        let fd = beneath::open(&self.root, &known.path, OFlags::PATH).map_err(vanished)?;
+        let fd = beneath::open_unread(&self.root, &known.path).map_err(vanished)?;
         let stat = rustix::fs::fstat(&fd)?;
         if object_of(&stat) != known.object || stat_kind(&stat) != Some(known.kind) {
             return Err(Errno::ESTALE);
