@@ -10,21 +10,19 @@ use crate::model::attr::Nanos;
 use crate::model::id::NodeId;
 use crate::sync::Mutex;
 
-/// The times at which objects were made, where the host's filesystem records them.
+/// The times at which objects were made, where the host's filesystem records them. A node gets
+/// another object when a branch is applied, so each time is that of an object.
 #[derive(Debug, Default)]
-pub(super) struct Births(Mutex<FxHashMap<NodeId, Nanos>>);
+pub(super) struct Births(Mutex<FxHashMap<NodeId, (HostId, Nanos)>>);
 
 impl Births {
-    pub(super) fn has(&self, node: NodeId) -> bool {
-        self.0.lock().contains_key(&node)
+    fn get(&self, node: NodeId, of: HostId) -> Option<Nanos> {
+        let (object, birth) = *self.0.lock().get(&node)?;
+        (object == of).then_some(birth)
     }
 
-    fn get(&self, node: NodeId) -> Option<Nanos> {
-        self.0.lock().get(&node).copied()
-    }
-
-    pub(super) fn set(&self, node: NodeId, birth: Nanos) {
-        self.0.lock().insert(node, birth);
+    pub(super) fn set(&self, node: NodeId, object: HostId, birth: Nanos) {
+        self.0.lock().insert(node, (object, birth));
     }
 }
 
@@ -39,10 +37,10 @@ impl Lower {
     ) -> Option<Nanos> {
         let before = self.index.lock().at(object);
         match before {
-            Some((node, old)) if *old == *path && self.births.has(node) => None,
+            Some((node, old)) if *old == *path && self.births.get(node, object).is_some() => None,
             Some((node, old)) if *old != *path => {
                 let birth = born((dir, name), object);
-                let known = self.births.get(node);
+                let known = self.births.get(node, object);
                 // It may also be another name of the object, or the host has moved it.
                 if known.is_some() && birth.is_some() && known != birth {
                     self.index.lock().forget_object(object);

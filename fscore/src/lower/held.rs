@@ -5,7 +5,7 @@
 //! holds the object that it was opened on. While an object is held, the host gives its inode number
 //! to no other, and its node stays its own.
 
-use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustc_hash::FxHashMap;
@@ -26,7 +26,7 @@ use crate::model::stamp::Stamp;
 const SHARE: u64 = 4;
 /// How many objects are held at most, also where a process may have more descriptors.
 const MOST: usize = 1 << 16;
-/// From how many entries on those of released objects are removed.
+/// So few entries are never searched for those of released objects.
 const FEW: usize = 64;
 
 /// An object of the host that stays usable as long as this exists.
@@ -36,6 +36,14 @@ pub struct Held {
     fd: Arc<OwnedFd>,
     object: HostId,
     is_readable: bool,
+    /// How many objects are held.
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Held {
@@ -49,7 +57,9 @@ impl Held {
 #[derive(Debug)]
 pub(super) struct HeldObjects {
     by_node: FxHashMap<NodeId, Weak<Held>>,
+    /// At how many entries those of released objects are removed.
     clean_at: usize,
+    count: Arc<AtomicUsize>,
 }
 
 impl Default for HeldObjects {
@@ -57,6 +67,7 @@ impl Default for HeldObjects {
         Self {
             by_node: FxHashMap::default(),
             clean_at: FEW,
+            count: Arc::default(),
         }
     }
 }
@@ -71,9 +82,30 @@ impl HeldObjects {
     fn has_room(&mut self) -> bool {
         if self.by_node.len() >= self.clean_at {
             self.by_node.retain(|_, held| held.strong_count() > 0);
-            self.clean_at = (self.by_node.len() * 2).clamp(FEW, most());
+            self.clean_at = FEW.max(self.by_node.len() * 2);
         }
-        self.by_node.len() < most()
+        self.count.load(Ordering::Relaxed) < most()
+    }
+
+    /// Adds an object, unless another thread has added it meanwhile.
+    fn add(
+        &mut self,
+        node: NodeId,
+        (fd, is_readable): (Arc<OwnedFd>, bool),
+        object: HostId,
+    ) -> Arc<Held> {
+        if let Some(held) = self.get(node, object) {
+            return held;
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let held = Arc::new(Held {
+            fd,
+            object,
+            is_readable,
+            count: self.count.clone(),
+        });
+        self.by_node.insert(node, Arc::downgrade(&held));
+        held
     }
 }
 
@@ -110,7 +142,7 @@ impl Lower {
             ObjectKind::File => self.file(node).map(|fd| (fd, true)),
             _ => Err(Errno::EOPNOTSUPP),
         };
-        let (fd, is_readable) = match opened {
+        let opened = match opened {
             Err(Errno::ESTALE) => return Err(Errno::ESTALE),
             Err(Errno::EMFILE | Errno::ENFILE) => return Ok(None),
             Err(_) => match self.open_unread(&known) {
@@ -118,27 +150,9 @@ impl Lower {
                 Err(_) => return Ok(None),
                 Ok(fd) => (Arc::new(fd), false),
             },
-            Ok((fd, is_readable)) => (fd, is_readable),
+            Ok(opened) => opened,
         };
-        let held = Arc::new(Held {
-            fd,
-            object: known.object,
-            is_readable,
-        });
-        Ok(Some(match self.held.lock().by_node.entry(node) {
-            Entry::Occupied(mut other) => {
-                let same = other.get().upgrade();
-                same.filter(|it| it.object == known.object)
-                    .unwrap_or_else(|| {
-                        other.insert(Arc::downgrade(&held));
-                        held
-                    })
-            }
-            Entry::Vacant(place) => {
-                place.insert(Arc::downgrade(&held));
-                held
-            }
-        }))
+        Ok(Some(self.held.lock().add(node, opened, known.object)))
     }
 
     /// Opens an object without the right to read it.

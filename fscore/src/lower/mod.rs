@@ -342,7 +342,7 @@ impl Lower {
         };
         let found = self.seen(known, dir, name, object, kind);
         if let Some(birth) = birth {
-            self.births.set(found.node, birth);
+            self.births.set(found.node, object, birth);
         }
         Some(found)
     }

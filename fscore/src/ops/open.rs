@@ -154,7 +154,11 @@ impl Branch {
     ///
     /// `EBADF`.
     pub fn close(&self, caller: &Caller, handle: HandleId) -> Result<()> {
-        self.change_open(caller, false, |txn| txn.close(handle))
+        // Closing the last descriptor of a removed file of the host frees it, which takes long: that is
+        // done when the lock is given back.
+        let held = self.change_open(caller, false, |txn| txn.close(handle))?;
+        drop(held);
+        Ok(())
     }
 
     /// Does nothing for an open handle: everything is in memory, so fsync(2) has nothing to wait
@@ -440,8 +444,9 @@ impl Txn<'_> {
         Ok(Some(version))
     }
 
-    fn close(&mut self, id: HandleId) -> Result<()> {
-        let handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
+    fn close(&mut self, id: HandleId) -> Result<Option<Arc<Held>>> {
+        let mut handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
+        let held = handle.held.take();
         let node = handle.node;
         // The object may be gone from the branch, or from the host below it.
         let has_no_name = self.tree.inode(node).map_or(true, |inode| inode.nlink == 0);
@@ -459,6 +464,6 @@ impl Txn<'_> {
         if is_gone {
             self.tree.forget(node);
         }
-        Ok(())
+        Ok(held)
     }
 }

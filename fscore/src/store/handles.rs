@@ -43,7 +43,7 @@ pub(crate) struct Handle {
     /// own then.
     pub(crate) opened: Option<Stamp>,
     /// Keeps that file usable when the host replaces or removes it.
-    _held: Option<Arc<Held>>,
+    pub(crate) held: Option<Arc<Held>>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
 }
@@ -94,7 +94,7 @@ impl Handles {
                 position: Mutex::new(0),
                 listing: Mutex::new(None),
                 opened,
-                _held: held,
+                held,
                 written: false,
             },
         );
