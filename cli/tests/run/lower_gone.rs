@@ -129,18 +129,12 @@ fn of_a_project_that_was_moved() {
     kept.is_kept_and_not_applied(&format!("is at {} now", moved.display()));
     assert_eq!(kept.cat("/untouched"), "of the host\n");
     assert_eq!(listing(&moved), before);
-    let run = [
-        "run",
-        "--keep",
-        "--branch",
-        "run-1",
-        "--",
-        "cat",
-        "f",
-        "untouched",
-    ];
+    // Where it is now, it is a project of its own.
+    let run = ["run", "--discard", "--", "cat", "f"];
     let said = kept.project.say_in(&moved, &run);
-    assert_eq!(said.out, "mine\nof the host\n", "{said:?}");
+    assert_eq!(said.out, "old\n", "{said:?}");
+    let at = format!("that was at {} before", kept.project.path().display());
+    assert!(said.err.contains(&at), "{said:?}");
     fs::rename(&moved, kept.project.path()).unwrap();
     kept.ask(&["branch", "apply", "run-1"]);
     assert_eq!(kept.project.read("f"), "mine\n");
