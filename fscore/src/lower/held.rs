@@ -138,9 +138,10 @@ impl Lower {
                 return Ok(None);
             }
         }
-        let opened = match known.kind {
-            ObjectKind::File => self.file(node).map(|fd| (fd, true)),
-            _ => Err(Errno::EOPNOTSUPP),
+        let opened = if known.kind == ObjectKind::File {
+            self.file(node).map(|fd| (fd, true))
+        } else {
+            Err(Errno::EOPNOTSUPP)
         };
         let opened = match opened {
             Err(Errno::ESTALE) => return Err(Errno::ESTALE),
