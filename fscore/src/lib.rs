@@ -108,7 +108,7 @@ pub use self::diff::frozen::Frozen;
 pub use self::diff::path_changes::{Diff, PathChange, Version};
 pub use self::diff::steps::Differs;
 pub use self::lower::announced::Announced;
-pub use self::lower::{LowerPlace, Place, beneath};
+pub use self::lower::{Held, LowerPlace, Place, beneath};
 pub use self::model::attr::{
     Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode,
 };

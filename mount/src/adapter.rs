@@ -22,6 +22,7 @@ use crate::kernel_cache::{KernelCache, Mark};
 use crate::open_files::OpenFiles;
 use crate::readdir_cache::ReaddirCache;
 use crate::reply::{handle, node, reply_empty};
+use crate::retries::Retries;
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
@@ -63,6 +64,7 @@ pub(crate) struct Adapter {
     pub(crate) echo: Arc<Echo>,
     pub(crate) open_files: Arc<OpenFiles>,
     pub(crate) readdir_cache: ReaddirCache,
+    pub(crate) retries: Retries,
     no_groups: Arc<[u32]>,
     /// Whether the kernel opens directories without a request, by our answer. It keeps all listings
     /// then.
@@ -95,6 +97,7 @@ impl Adapter {
             echo,
             open_files: Arc::default(),
             readdir_cache: ReaddirCache::default(),
+            retries: Retries::default(),
             no_groups: Arc::from([]),
             keeps_listings: AtomicBool::new(false),
             entry_lifetime: match case {
@@ -386,12 +389,16 @@ impl Adapter {
         reply: &mut ReplyDirectoryPlus,
     ) -> bool {
         let name = OsStr::from_bytes(&entry.name);
-        let inode = INodeNo(entry.node.0);
         let mark = self.cache.mark();
+        let shown = self.branch.show_node(entry.node).or_else(|_| {
+            // The host has put another object in its place since it was listed.
+            self.branch.show(&Caller::root(), node(parent), &entry.name)
+        });
         // Removed since it was listed.
-        let Ok(shown) = self.branch.show_node(entry.node) else {
+        let Ok(shown) = shown else {
             return false;
         };
+        let inode = INodeNo(shown.attr.node.0);
         if matches!(&*entry.name, b"." | b"..") {
             let attr = self.shown(&shown.attr);
             return reply.add(inode, entry.cookie, name, &NEVER, &attr, GENERATION);
@@ -401,7 +408,7 @@ impl Adapter {
         let lifetime = name_lifetime.min(lifetime(&shown));
         let full = reply.add(inode, entry.cookie, name, &lifetime, &attr, GENERATION);
         if full {
-            self.cache.forget(entry.node, 1);
+            self.cache.forget(shown.attr.node, 1);
         }
         full
     }

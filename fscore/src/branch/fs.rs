@@ -50,6 +50,13 @@ pub(crate) struct Registry {
     openings: u64,
 }
 
+impl Core {
+    /// Waits until everything so far survives a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.journal.as_ref().map_or(Ok(()), |it| it.sync())
+    }
+}
+
 impl Registry {
     /// Returns the registry of a filesystem that has one branch.
     fn of_main(tree: Tree, journal: Option<Arc<Journal>>) -> Self {
@@ -263,7 +270,7 @@ impl FsCore {
     ///
     /// `EIO` when the disk has failed, and `ENOSPC` when it is full to the last byte.
     pub fn sync(&self) -> Result<()> {
-        self.core.journal.as_ref().map_or(Ok(()), |it| it.sync())
+        self.core.sync()
     }
 
     /// The branch that every filesystem starts with.

@@ -111,6 +111,17 @@ impl Index {
         known.is_some_and(|known| self.by_object.get(&known.object) == Some(&node))
     }
 
+    /// Returns the node of an object of the host, and where it was seen last.
+    pub(super) fn at(&self, object: HostId) -> Option<(NodeId, Arc<[u8]>)> {
+        let node = self.by_object.get(&object)?;
+        Some((*node, self.nodes.get(node)?.path.clone()))
+    }
+
+    /// Forgets which node an object was: the host has given its number to another one.
+    pub(super) fn forget_object(&mut self, object: HostId) {
+        self.by_object.remove(&object);
+    }
+
     /// Returns the node that was last seen by this name.
     pub(super) fn named(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
         self.by_name.get(&(dir, Name::from(name))).copied()

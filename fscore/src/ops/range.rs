@@ -64,7 +64,7 @@ impl Branch {
     pub fn seek(&self, handle: HandleId, seek: Seek) -> Result<u64> {
         let state = self.inner.read();
         let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
-        let inode = state.tree.inode(handle.node)?;
+        let inode = state.tree.inode_or_held(handle.node)?;
         let file = inode.as_file();
         let mut position = handle.position.lock();
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
@@ -177,7 +177,7 @@ impl Txn<'_> {
         let opened = target.opened;
         let (source, target) = (source.node, target.node);
         for node in [source, target] {
-            if self.tree.inode(node)?.is_dir() {
+            if self.tree.inode_or_held(node)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
         }

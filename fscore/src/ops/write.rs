@@ -180,7 +180,7 @@ impl Txn<'_> {
     }
 
     pub(crate) fn file_size(&self, node: NodeId) -> Result<u64> {
-        let inode = self.tree.inode(node)?;
+        let inode = self.tree.inode_or_held(node)?;
         Ok(inode.as_file().ok_or(Errno::EINVAL)?.size())
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::lower::Held;
 use crate::model::event::Name;
 use crate::model::flags::OpenFlags;
 use crate::model::id::NodeId;
@@ -41,6 +42,8 @@ pub(crate) struct Handle {
     /// The version of the host's file on which it was opened, if the branch had no content of its
     /// own then.
     pub(crate) opened: Option<Stamp>,
+    /// Keeps that file usable when the host replaces or removes it.
+    pub(crate) held: Option<Arc<Held>>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
 }
@@ -78,7 +81,7 @@ impl Handles {
         node: NodeId,
         flags: OpenFlags,
         dentry: Option<Dentry>,
-        opened: Option<Stamp>,
+        (opened, held): (Option<Stamp>, Option<Arc<Held>>),
     ) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
@@ -91,6 +94,7 @@ impl Handles {
                 position: Mutex::new(0),
                 listing: Mutex::new(None),
                 opened,
+                held,
                 written: false,
             },
         );

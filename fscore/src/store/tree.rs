@@ -196,6 +196,15 @@ impl Tree {
         Ok(Cow::Owned(lower.inode(node)?.into()))
     }
 
+    /// Returns the object as [`inode`](Self::inode) does, or one that the host no longer has where it
+    /// was, if something [holds](Lower::hold) it.
+    pub(crate) fn inode_or_held(&self, node: NodeId) -> Result<Cow<'_, Inode>> {
+        match (self.inode(node), &self.shared.lower) {
+            (Err(Errno::ESTALE), Some(lower)) => Ok(Cow::Owned(lower.held_inode(node)?.into())),
+            (found, _) => found,
+        }
+    }
+
     /// Copies an object up: from now on it and its names are the branch's own, whatever the host
     /// does to its object, and the branch can change them. Of a change of metadata, only this step
     /// can fail.

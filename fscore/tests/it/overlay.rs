@@ -425,8 +425,10 @@ fn handles_on_what_the_host_took_away_can_be_closed() {
     let recorder = w.listen(true);
     let h = w.b.open(&w.root, "/dir/a", OpenFlags::READ, 0).unwrap();
     fs::remove_file(host.path().join("dir/a")).unwrap();
-    assert_eq!(w.b.fstat(h), Err(Errno::ESTALE));
+    let attr = w.b.fstat(h).unwrap();
+    assert_eq!((attr.size, attr.nlink), (1, 0));
     assert_eq!(w.b.close(&w.root, h), Ok(()));
+    assert_eq!(w.b.getattr(attr.node), Err(Errno::ESTALE));
     assert_eq!(w.b.close(&w.root, h), Err(Errno::EBADF));
     assert_eq!(
         recorder.lines(),

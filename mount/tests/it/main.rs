@@ -13,6 +13,7 @@ mod other_namespace;
 mod posix;
 mod programs;
 mod remounting;
+mod replaced;
 mod support;
 mod unannounced;
 mod users;

@@ -73,7 +73,7 @@ impl Tree {
     }
 
     pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let inode = self.inode(node)?;
+        let inode = self.inode_or_held(node)?;
         if inode.is_dir() {
             return Err(Errno::EISDIR);
         }
@@ -84,7 +84,7 @@ impl Tree {
 
     /// Finds the next data or hole of a file: see [`File::seek`].
     pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
-        let inode = self.inode(node)?;
+        let inode = self.inode_or_held(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         file.seek(
             offset,
@@ -95,7 +95,7 @@ impl Tree {
 
     /// Returns the next range of a file that may hold data: see [`File::next_data`].
     pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
-        let inode = self.inode(node)?;
+        let inode = self.inode_or_held(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         file.next_data(from, &seek_lower(&self.shared, node, self.is_own(node)))
     }
