@@ -131,6 +131,7 @@ fn what_lies_before_damage_is_on_disk_once_the_log_is_open() {
     for seed in 0..100 {
         let mut machine = Machine::new(seed);
         let log = machine.log(1);
+        machine.data().unwrap().write(b"content", 0).unwrap();
         append(&log, b"a").unwrap();
         log.rotate().unwrap();
         for record in [b"b", b"c"] {
@@ -144,6 +145,9 @@ fn what_lies_before_damage_is_on_disk_once_the_log_is_open() {
         drop(recovery.into_log(machine.data().unwrap(), SIZES).unwrap());
         machine.cut_power();
         assert_eq!(machine.payloads(1), [b"a"], "seed {seed}");
+        let mut content = [0; 7];
+        let read = machine.data().unwrap().file.read_at(&mut content, 0);
+        assert_eq!((read, &content), (Ok(7), b"content"), "seed {seed}");
     }
 }
 
