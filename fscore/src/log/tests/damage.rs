@@ -127,6 +127,31 @@ fn damaged_record_is_reported_and_what_lies_before_it_is_kept() {
 }
 
 #[test]
+fn what_lies_before_damage_is_on_disk_once_the_log_is_open() {
+    for seed in 0..100 {
+        let mut machine = Machine::new(seed);
+        let log = machine.log(1);
+        machine.data().unwrap().write(b"content", 0).unwrap();
+        append(&log, b"a").unwrap();
+        log.rotate().unwrap();
+        for record in [b"b", b"c"] {
+            append(&log, record).unwrap();
+        }
+        machine.kill();
+        let second = "log-0000000000000002";
+        machine.disk.corrupt(second, 64 + 17, |bytes| bytes[0] ^= 1);
+        let recovery = machine.recover(1).unwrap();
+        assert_eq!(recovery.damage.as_ref().map(|it| it.record), Some(2));
+        drop(recovery.into_log(machine.data().unwrap(), SIZES).unwrap());
+        machine.cut_power();
+        assert_eq!(machine.payloads(1), [b"a"], "seed {seed}");
+        let mut content = [0; 7];
+        let read = machine.data().unwrap().file.read_at(&mut content, 0);
+        assert_eq!((read, &content), (Ok(7), b"content"), "seed {seed}");
+    }
+}
+
+#[test]
 fn segments_after_a_damaged_place_are_set_aside_and_not_removed() {
     let machine = Machine::new(1);
     let log = machine.log(1);

@@ -1,15 +1,16 @@
 //! Random histories: after each restart, what is recovered is what the log promises.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use agentfs_testkit::environment;
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shrink::shrink;
 
-use super::machine::{DataFile, KIND, Machine, SIZES, all};
+use super::machine::{DataFile, KIND, Machine, SIZES, all, append};
 use crate::disk::simulated::Fault;
-use crate::log::{Log, Purpose};
-use crate::model::errno::Errno;
+use crate::log::{Content, Log, Purpose};
+use crate::model::errno::{Errno, Result};
+use crate::sync::Mutex;
 
 const HISTORIES: u64 = 10_000;
 
@@ -21,7 +22,11 @@ enum Step {
         content: usize,
         purpose: Purpose,
     },
-    Sync,
+    /// A sync during which so many changes are made, and a checkpoint is begun.
+    Sync {
+        amid: usize,
+        is_rotated: bool,
+    },
     Rotate,
     /// A checkpoint of all so far, which makes the records before it unnecessary.
     Checkpoint,
@@ -39,7 +44,10 @@ fn step(random: &mut Random) -> Step {
             content: random.pick(&[0, 0, 1, 100, 5000]),
             purpose,
         },
-        55..70 => Step::Sync,
+        55..70 => Step::Sync {
+            amid: random.pick(&[0, 0, 1, 3]),
+            is_rotated: random.chance(20),
+        },
         70..75 => Step::Rotate,
         75..79 => Step::Checkpoint,
         79..85 => Step::Kill,
@@ -92,10 +100,43 @@ impl Reference {
     }
 }
 
+/// The files that records refer to, and what other threads do while they are synced.
+#[derive(Debug)]
+struct BusyContent {
+    data: Arc<DataFile>,
+    log: OnceLock<Weak<Log>>,
+    amid: Mutex<Amid>,
+}
+
+#[derive(Debug, Default)]
+struct Amid {
+    payloads: Vec<Vec<u8>>,
+    is_rotated: bool,
+    appended: Vec<(Vec<u8>, Result<u64>)>,
+}
+
+impl Content for BusyContent {
+    fn sync(&self) -> Result<()> {
+        self.data.sync()?;
+        let mut amid = self.amid.lock();
+        let Some(log) = self.log.get().and_then(Weak::upgrade) else {
+            return Ok(());
+        };
+        for payload in std::mem::take(&mut amid.payloads) {
+            let appended = append(&log, &payload);
+            amid.appended.push((payload, appended));
+        }
+        if std::mem::take(&mut amid.is_rotated) {
+            let _refused = log.rotate();
+        }
+        Ok(())
+    }
+}
+
 /// A store under test, and what must be in it.
 struct Run {
     machine: Machine,
-    log: Option<(Log, Arc<DataFile>)>,
+    log: Option<(Arc<Log>, Arc<BusyContent>)>,
     /// The last checkpoint.
     from: u64,
     /// What has been acknowledged since.
@@ -129,8 +170,16 @@ impl Run {
             return false;
         };
         let recovery = self.machine.recover(self.from).unwrap();
-        let log = recovery.into_log(data.clone(), SIZES).ok();
-        self.log = log.map(|log| (log, data));
+        let content = Arc::new(BusyContent {
+            data,
+            log: OnceLock::new(),
+            amid: Mutex::default(),
+        });
+        if let Ok(log) = recovery.into_log(content.clone(), SIZES) {
+            let log = Arc::new(log);
+            content.log.set(Arc::downgrade(&log)).unwrap();
+            self.log = Some((log, content));
+        }
         self.log.is_some()
     }
 
@@ -141,7 +190,7 @@ impl Run {
                 content,
                 purpose,
             } => self.append(record, content, purpose),
-            Step::Sync => self.sync(),
+            Step::Sync { amid, is_rotated } => self.sync(amid, is_rotated),
             Step::Rotate => {
                 if let Some((log, _)) = &self.log {
                     let _refused = log.rotate();
@@ -157,23 +206,59 @@ impl Run {
     }
 
     fn append(&mut self, record: usize, content: usize, purpose: Purpose) {
-        let Some((log, data)) = &self.log else { return };
+        let reference = self.reference(content);
+        let mut payload = reference.encode();
+        payload.extend(self.random.bytes(record));
+        let Some((log, files)) = &self.log else {
+            return;
+        };
         let Ok(room) = log.reserve(purpose) else {
             return;
         };
-        let reference = Reference {
-            at: self.content_end,
-            len: content,
-            seed: self.random.next_u64(),
-        };
-        let mut payload = reference.encode();
-        payload.extend(self.random.bytes(record));
         // Content is never overwritten here: where it is depends on the store.
         self.content_end += content as u64;
-        if content > 0 && data.write(&reference.content(), reference.at).is_err() {
-            return;
+        if content > 0 {
+            let written = files.data.write(&reference.content(), reference.at);
+            if written.is_err() {
+                return;
+            }
         }
         let appended = log.append(room, KIND, &payload);
+        self.note(payload, appended);
+    }
+
+    fn sync(&mut self, amid: usize, is_rotated: bool) {
+        let Some((log, content)) = &self.log else {
+            return;
+        };
+        let (log, content) = (Arc::clone(log), Arc::clone(content));
+        let payloads = (0..amid).map(|_| self.reference(0).encode()).collect();
+        *content.amid.lock() = Amid {
+            payloads,
+            is_rotated,
+            appended: Vec::new(),
+        };
+        let covered = self.changes.len();
+        let synced = log.sync();
+        let amid = std::mem::take(&mut *content.amid.lock());
+        for (payload, appended) in amid.appended {
+            self.note(payload, appended);
+        }
+        if synced == Ok(()) {
+            self.synced = self.synced.max(covered);
+        }
+    }
+
+    fn reference(&mut self, len: usize) -> Reference {
+        Reference {
+            at: self.content_end,
+            len,
+            seed: self.random.next_u64(),
+        }
+    }
+
+    /// Notes how a change went.
+    fn note(&mut self, payload: Vec<u8>, appended: Result<u64>) {
         let number = appended.ok();
         let change = Change { number, payload };
         match appended {
@@ -183,21 +268,13 @@ impl Run {
         }
     }
 
-    fn sync(&mut self) {
-        if self
-            .log
-            .as_ref()
-            .is_some_and(|(log, _)| log.sync() == Ok(()))
-        {
-            self.synced = self.changes.len();
-        }
-    }
-
     /// A checkpoint is on disk before anything is forgotten for it.
     fn checkpoint(&mut self) {
-        let Some((log, data)) = &self.log else { return };
+        let Some((log, files)) = &self.log else {
+            return;
+        };
         let Ok(number) = log.rotate() else { return };
-        if data.file.sync().is_err() {
+        if files.data.file.sync().is_err() {
             return;
         }
         self.from = number;

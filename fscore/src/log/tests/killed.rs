@@ -1,18 +1,20 @@
 //! A real process on a real disk that is killed at any moment.
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
-use agentfs_testkit::child::ended;
+use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::random::Random;
 use rustix::fs::{Mode, OFlags};
 
 use super::machine::{KIND, STORE, all};
 use crate::disk::directory::{Directory, NamedFile};
 use crate::disk::host_directory::{HostDirectory, boot_id};
-use crate::log::{Boot, Content, Place, Purpose, Recovery, Sizes};
+use crate::log::{Boot, Content, Place, Purpose, Record, Recovery, Sizes};
 use crate::model::errno::Result;
 
 /// Where the child finds the store.
@@ -99,15 +101,22 @@ fn killed_child(path: &Path, after: usize) -> Vec<u64> {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = child.stderr.take().unwrap();
-    let mut bytes = vec![0; 8 * after];
-    pipe.read_exact(&mut bytes).unwrap();
+    let (seen, acknowledgements) = channel();
+    let reader = std::thread::spawn(move || {
+        let mut seed = [0; 8];
+        while pipe.read_exact(&mut seed).is_ok() {
+            seen.send(u64::from_le_bytes(seed)).unwrap();
+        }
+    });
+    let mut seeds = Vec::new();
+    for _ in 0..after {
+        seeds.push(acknowledgements.recv_timeout(PATIENCE).unwrap());
+    }
     child.kill().unwrap();
-    pipe.read_to_end(&mut bytes).unwrap();
     assert!(!ended(&mut child).success());
-    let whole = bytes.chunks_exact(8);
-    whole
-        .map(|it| u64::from_le_bytes(it.try_into().unwrap()))
-        .collect()
+    reader.join().unwrap();
+    seeds.extend(acknowledgements.try_iter());
+    seeds
 }
 
 #[test]
@@ -125,15 +134,15 @@ fn what_a_killed_process_has_acknowledged_is_there() {
         let (recovery, _) = recover(directory.path());
         assert_eq!(recovery.damage, None);
         let records = all(&recovery);
-        let seeds = records.iter().map(|record| {
-            let seed = u64::from_le_bytes(*record.payload.first_chunk().unwrap());
-            assert!(record.payload == payload(seed), "{seed:x}");
-            seed
-        });
-        let now: Vec<u64> = seeds.collect();
+        let seed = |record: &Record| u64::from_le_bytes(*record.payload.first_chunk().unwrap());
+        let now: Vec<u64> = records.iter().map(seed).collect();
+        for (record, seed) in records.iter().zip(&now).skip(found.len()) {
+            assert!(record.payload == payload(*seed), "{seed:x}");
+        }
         assert!(now.starts_with(&found), "what was there stays there");
         found = now;
-        let missing = acknowledged.iter().find(|seed| !found.contains(seed));
+        let there: HashSet<u64> = found.iter().copied().collect();
+        let missing = acknowledged.iter().find(|seed| !there.contains(seed));
         assert_eq!(missing, None);
     }
     assert!(acknowledged.len() > 20 && found.len() - acknowledged.len() <= 60);
