@@ -15,6 +15,7 @@ mod bus;
 mod deep;
 mod diff;
 mod events;
+mod late;
 mod limits;
 mod overlay;
 mod place;
