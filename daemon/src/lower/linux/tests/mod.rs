@@ -4,20 +4,16 @@
 mod named;
 mod random;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use agentfs_core::event::{Change, Envelope, EventKind, EventSink, NodeRef, Place, RenameHow};
+use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Place, RenameHow};
 use agentfs_core::{Branch, FsConfig, FsCore, Overlay};
+use agentfs_testkit::churn::Paths;
 use tempfile::TempDir;
 
 use super::{LowerCounts, Task};
-
-/// The paths of a tree, and whether they are those of directories.
-type Paths = BTreeMap<PathBuf, bool>;
 
 /// What a program knows that started from a listing and heard the events since.
 #[derive(Default)]
@@ -27,62 +23,27 @@ struct Replay {
     heard: Mutex<Vec<String>>,
 }
 
-fn is_at_or_below(path: &Path, dir: &Path) -> bool {
-    path.starts_with(dir)
-}
-
-/// Takes a path with everything below it.
-fn take(paths: &mut Paths, at: &Path) -> Paths {
-    let all = std::mem::take(paths);
-    let (taken, left) = all
-        .into_iter()
-        .partition(|(path, _)| is_at_or_below(path, at));
-    *paths = left;
-    taken
-}
-
-/// Puts what was taken from one path to another one.
-fn put(paths: &mut Paths, taken: Paths, from: &Path, to: &Path) {
-    paths.extend(taken.into_iter().map(|(path, is_dir)| {
-        let rest = path.strip_prefix(from).unwrap();
-        let path = if rest == Path::new("") {
-            to.to_owned()
-        } else {
-            to.join(rest)
-        };
-        (path, is_dir)
-    }));
-}
-
 impl Replay {
     fn change(&self, change: &Change) {
         let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
         let path = |at: &Place| at.path();
-        let is_dir = |node: &NodeRef| node.kind.is_dir();
         let mut heard = format!("{change:?}");
         match change {
             Change::Created { node, at, .. } => {
                 heard = format!("created {:?}", path(at));
-                take(&mut paths, &path(at));
-                paths.insert(path(at), is_dir(node));
+                paths.created(&path(at), node.kind.is_dir());
             }
             Change::Removed { at, .. } => {
                 heard = format!("removed {:?}", path(at));
-                take(&mut paths, &path(at));
+                paths.removed(&path(at));
             }
             Change::Renamed { from, to, how, .. } => {
                 heard = format!("renamed {:?} {:?} {how:?}", path(from), path(to));
                 let (from, to) = (path(from), path(to));
-                if !matches!(how, RenameHow::ExchangeSecond(_)) {
-                    let one = take(&mut paths, &from);
-                    let other = take(&mut paths, &to);
-                    if one.is_empty() {
-                        heard.push_str(": nothing was there");
-                    }
-                    put(&mut paths, one, &from, &to);
-                    if matches!(how, RenameHow::ExchangeFirst(_)) {
-                        put(&mut paths, other, &to, &from);
-                    }
+                match how {
+                    RenameHow::ExchangeFirst(_) => paths.exchanged(&from, &to),
+                    RenameHow::ExchangeSecond(_) => {}
+                    RenameHow::Free | RenameHow::Replaced(_) => paths.renamed(&from, &to),
                 }
             }
             Change::Written { at, .. } => heard = format!("written {:?}", at.as_ref().map(path)),
@@ -108,23 +69,6 @@ impl EventSink for Replay {
     fn on_envelope(&self, envelope: &Envelope) {
         self.change(&envelope.change);
     }
-}
-
-/// Returns the paths below a directory of the host.
-fn walk(root: &Path) -> Paths {
-    let mut paths = Paths::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let is_dir = entry.file_type().is_ok_and(|it| it.is_dir());
-            let path = Path::new("/").join(entry.path().strip_prefix(root).unwrap());
-            paths.insert(path, is_dir);
-            if is_dir {
-                open.push(entry.path());
-            }
-        }
-    }
-    paths
 }
 
 /// A watcher over a directory that looks when a test says so.
@@ -155,7 +99,7 @@ impl World {
         let mut task = Task::new(&core, lower.path(), Box::new(resync), &counts).unwrap();
         task.catch_up();
         let replay = Arc::new(Replay {
-            paths: Mutex::new(walk(lower.path())),
+            paths: Mutex::new(Paths::of(lower.path())),
             heard: Mutex::default(),
         });
         core.subscribe_events(replay.clone()).unwrap();
@@ -183,18 +127,15 @@ impl World {
         if self.has_resynced.swap(false, Ordering::Relaxed) {
             return None;
         }
-        let now = walk(self.lower.path());
-        let replayed = self.replay.paths.lock().unwrap();
-        let left = |one: &Paths, other: &Paths| -> Vec<PathBuf> {
-            let differs = |it: &(&PathBuf, &bool)| other.get(it.0) != Some(it.1);
-            one.iter()
-                .filter(differs)
-                .map(|(path, _)| path.clone())
-                .collect()
-        };
-        let (missing, ghosts) = (left(&now, &replayed), left(&replayed, &now));
-        let is_same = missing.is_empty() && ghosts.is_empty();
-        (!is_same).then(|| format!("missing {missing:?}, ghosts {ghosts:?}"))
+        let now = Paths::of(self.lower.path());
+        self.replay.paths.lock().unwrap().difference(&now)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        match self.difference() {
+            Some(difference) => Err(format!("{difference}: {:#?}", self.heard())),
+            None => Ok(()),
+        }
     }
 
     #[track_caller]

@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
+use agentfs_testkit::churn::Paths;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{World, walk};
+use super::World;
 
 #[test]
 fn a_name_that_moves_twice_before_it_is_looked_at_moves_twice() {
@@ -150,7 +151,7 @@ fn a_burst_beyond_the_kernels_queue_is_told_as_one_overflow() {
     world.task.catch_up();
     assert!(world.has_resynced.swap(false, Ordering::Relaxed));
     // What comes afterwards is heard.
-    *world.replay.paths.lock().unwrap() = walk(world.lower.path());
+    *world.replay.paths.lock().unwrap() = Paths::of(world.lower.path());
     world.heard();
     fs::rename(world.host("a"), world.host("c")).unwrap();
     assert_eq!(world.is_exact(), [r#"renamed "/a" "/c" Free"#]);
