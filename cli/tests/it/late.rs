@@ -66,7 +66,14 @@ impl World {
                 self.overflows += 1;
                 self.paths = Paths::of(self.lower.path());
             }
-            _ => {}
+            EventKind::Modified => {}
+            EventKind::BranchCreated
+            | EventKind::SnapshotCreated
+            | EventKind::Opened
+            | EventKind::Read
+            | EventKind::Closed
+            | EventKind::Resumed => panic!("{event:?} was not asked for"),
+            _ => panic!("{event:?} is not known here"),
         }
     }
 
