@@ -8,6 +8,8 @@ mod deep;
 mod echo;
 mod hostile;
 mod killed;
+#[cfg(target_os = "linux")]
+mod late;
 mod lifecycle;
 mod manual;
 #[cfg(target_os = "linux")]

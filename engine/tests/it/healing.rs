@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use agentfs_core::{FsConfig, RenameFlags};
+use agentfs_core::{FsConfig, LowerChange, Overlay, RenameFlags};
 use agentfs_engine::service::QueueLimits;
 use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
@@ -13,7 +13,7 @@ use agentfs_proto::record::{Kind, flags};
 use agentfs_ring::Capacity;
 use agentfs_testkit::random::Random;
 
-use crate::fixture::{Fixture, Popped, Reader, masks};
+use crate::fixture::{Fixture, Popped, Reader, lower, masks};
 
 /// Creates a service that holds only so many records in memory.
 fn tight(records: usize) -> Fixture {
@@ -41,6 +41,42 @@ fn what_a_full_ring_does_not_take_waits_in_order() {
     assert_eq!(fixture.service.spilled_bytes(), 0);
     let counts = fixture.service.counts();
     assert_eq!((counts.healed, counts.overflowed), (0, 0));
+}
+
+/// A difference is between two states of the branch, and both show the host as it is.
+#[test]
+fn a_reader_that_comes_back_late_looks_again_at_what_the_host_changed() {
+    let host = lower(&[]);
+    let config = FsConfig {
+        overlay: Some(Overlay {
+            lower: host.path().to_owned(),
+        }),
+        ..FsConfig::default()
+    };
+    let limits = QueueLimits {
+        spill_records: 10,
+        ..QueueLimits::default()
+    };
+    let fixture = Fixture::with(config, limits);
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/"], 0);
+    let make = |name: &str| {
+        std::fs::write(host.path().join(name), "").unwrap();
+        fixture.core.lower_changed(&LowerChange::Created {
+            path: name.into(),
+            is_dir: false,
+        });
+    };
+    for number in 0..500 {
+        make(&number.to_string());
+    }
+    assert!(reader.queue.report().unwrap().healing);
+    let heard = fixture.read(&reader);
+    assert!(heard.len() < 500);
+    let overflow = heard.iter().filter(|it| it.head.kind == Kind::OVERFLOW);
+    assert_eq!(overflow.count(), 1);
+    make("after");
+    assert_eq!(fixture.read(&reader).len(), 1, "back to events");
 }
 
 #[test]

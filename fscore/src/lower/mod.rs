@@ -34,6 +34,7 @@ use self::births::Births;
 pub use self::held::Held;
 use self::held::HeldObjects;
 pub(crate) use self::host_inode::{HostBody, HostInode};
+pub(crate) use self::index::Loss;
 use self::index::{HostId, Index, IndexedObject};
 use self::own_writes::{HostState, OwnWrites};
 pub(crate) use self::path::split;
@@ -413,6 +414,29 @@ impl Lower {
     /// another node.
     pub(crate) fn forget_name(&self, dir: NodeId, name: &[u8], moved: bool) {
         self.index.lock().forget_name(dir, name, moved);
+    }
+
+    /// Takes a name from the object that lost it on the host, and returns that object, if anybody
+    /// has ever seen it. If it was the last name and the object did not only move, the object is
+    /// forgotten too: another object that gets its inode number is another node.
+    pub(crate) fn lose_name(
+        &self,
+        (dir, name): (NodeId, &[u8]),
+        loss: Loss,
+    ) -> Option<(NodeId, ObjectKind)> {
+        let now = self.object_at(dir, name);
+        self.index.lock().lose_name((dir, name), now, loss)
+    }
+
+    /// Gives an object that the host has moved the name that it got, which is `name` in `dir`. The
+    /// paths are relative to the root.
+    pub(crate) fn gain_name(&self, node: NodeId, from: &[u8], to: (NodeId, &[u8], &[u8])) {
+        self.index.lock().gain_name(node, from, to);
+    }
+
+    fn object_at(&self, dir: NodeId, name: &[u8]) -> Option<HostId> {
+        let (fd, _) = self.same_dir(dir).ok()??;
+        Some(object_of(&stat_at(&fd, name).ok()?))
     }
 
     /// Records that the caller has put the object at this name there for `node`.

@@ -38,7 +38,7 @@ impl DirPath {
     }
 
     /// Returns the path of a directory in this one.
-    fn child(&self, name: &[u8]) -> Self {
+    pub(crate) fn child(&self, name: &[u8]) -> Self {
         if self.beyond > 0 {
             return Self {
                 text: self.text.clone(),

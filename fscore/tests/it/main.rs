@@ -16,6 +16,7 @@ mod deep;
 mod diff;
 mod events;
 mod held;
+mod late;
 mod limits;
 mod overlay;
 mod place;

@@ -90,11 +90,10 @@ fn a_number_that_the_host_gives_again_is_not_given_again() {
         path: "dir/a".into(),
         is_dir: false,
     };
-    w.fs.lower_changed(&removed).unwrap();
+    w.fs.lower_changed(&removed);
     // A filesystem that gives the lowest free number gives the same one again.
     fs::write(&gone, "another").unwrap();
-    w.fs.lower_changed(&LowerChange::Created("dir/a".into()))
-        .unwrap();
+    w.fs.lower_changed(&created("dir/a"));
     let after = w.b.stat(&w.root, "/dir/a").unwrap();
     assert_ne!(after.node, before.node);
     let is_again = fs::metadata(&gone).unwrap().ino() == number;
@@ -350,10 +349,17 @@ fn rights_of_the_host_hold() {
     assert_eq!(names(&w.b, "/dir"), ["a", "b", "sub"]);
 }
 
+fn created(path: &str) -> LowerChange {
+    LowerChange::Created {
+        path: path.into(),
+        is_dir: false,
+    }
+}
+
 /// Reports a change below, and returns the events that it causes, each after the number of its
 /// branch.
 fn events_of(w: &World, recorder: &Recorder, change: &LowerChange) -> Vec<String> {
-    w.fs.lower_changed(change).unwrap();
+    w.fs.lower_changed(change);
     let heard = recorder.take();
     assert!(heard.iter().all(|e| e.origin == Origin::Lower));
     heard
@@ -383,13 +389,14 @@ fn changes_below_are_told_where_no_branch_hides_them() {
     );
     fs::write(at("dir/new"), "").unwrap();
     assert_eq!(
-        events(LowerChange::Created("dir/new".into())),
+        events(created("dir/new")),
         ["1: created /dir/new File1", "2: created /moved/new File1",]
     );
     fs::rename(at("dir/new"), at("dir/newer")).unwrap();
     let renamed = LowerChange::Renamed {
         from: "dir/new".into(),
         to: "dir/newer".into(),
+        is_dir: false,
     };
     assert_eq!(
         events(renamed),
@@ -461,14 +468,12 @@ fn changes_below_are_told_of_what_nobody_has_looked_at() {
     assert_eq!(events(removed), ["1: removed /dir/sub/deep File0"]);
     let node = w.b.stat(&w.root, "/dir/b").unwrap().node;
     fs::write(at("saved~"), "new").unwrap();
-    assert_eq!(
-        events(LowerChange::Created("saved~".into())),
-        ["1: created /saved~ File1"]
-    );
+    assert_eq!(events(created("saved~")), ["1: created /saved~ File1"]);
     fs::rename(at("saved~"), at("dir/b")).unwrap();
     let saved = LowerChange::Renamed {
         from: "saved~".into(),
         to: "dir/b".into(),
+        is_dir: false,
     };
     assert_eq!(
         events(saved),

@@ -106,13 +106,16 @@ fn replace(host: &Path, fs: Option<&FsCore>, pause: Duration, stop: &mpsc::Recei
             symlink(format!("version-{version}"), host.join("beside link")).unwrap();
             fs::rename(host.join("beside link"), host.join(link(number))).unwrap();
             for (from, to) in [("beside", name(number)), ("beside link", link(number))] {
-                let announce = |change| fs.map_or(Ok(()), |fs| fs.lower_changed(&change));
-                announce(LowerChange::Created(from.into())).unwrap();
-                announce(LowerChange::Renamed {
+                let Some(fs) = fs else { continue };
+                fs.lower_changed(&LowerChange::Created {
+                    path: from.into(),
+                    is_dir: false,
+                });
+                fs.lower_changed(&LowerChange::Renamed {
                     from: from.into(),
                     to: to.into(),
-                })
-                .unwrap();
+                    is_dir: false,
+                });
             }
         }
     }
