@@ -118,6 +118,10 @@ impl BranchInner {
         self.dir_paths.lock().clear();
     }
 
+    pub(super) fn forget_moved_dir(&self, dir: NodeId) {
+        self.dir_paths.lock().forget_moved(dir);
+    }
+
     pub(super) fn forget_dir_path(&self, dir: NodeId) {
         self.dir_paths.lock().forget(dir);
     }

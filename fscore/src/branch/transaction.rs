@@ -269,9 +269,14 @@ impl Txn<'_> {
         node_ref(self.tree, self.handles, node)
     }
 
-    /// Forgets the paths of all directories, because a directory moved.
+    /// Forgets the paths of all directories.
     pub(crate) fn forget_dir_paths(&self) {
         self.branch.forget_dir_paths();
+    }
+
+    /// Forgets the paths of a directory that has moved, and of all below it.
+    pub(crate) fn forget_moved_dir(&self, dir: NodeId) {
+        self.branch.forget_moved_dir(dir);
     }
 
     /// Forgets the path of an empty directory that was removed.

@@ -16,6 +16,7 @@ mod deep;
 mod diff;
 mod events;
 mod limits;
+mod many;
 mod overlay;
 mod place;
 mod ranges;
