@@ -9,3 +9,4 @@ pub(crate) mod flags;
 pub mod id;
 pub(crate) mod names;
 pub(crate) mod stamp;
+pub(crate) mod trie;

@@ -6,5 +6,6 @@ pub(crate) mod dir_paths;
 pub(crate) mod handles;
 pub(crate) mod inode;
 pub(crate) mod tree;
-pub(crate) mod trie;
 pub(crate) mod visibility;
+
+pub(crate) use crate::model::trie;
