@@ -1,6 +1,6 @@
 //! The filesystem: its branches, its snapshots, and its subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,11 +33,15 @@ pub(crate) struct Core {
     sealed: AtomicBool,
 }
 
-/// All branches and snapshots. Its lock is taken before a branch's, never after.
+/// All branches and snapshots. Every operation of every branch looks its branch up here, so nothing
+/// is waited for under its lock: it may be taken under a branch's, and no branch's is taken under it.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    /// The same by their names, which need not be unique.
+    pub(crate) branch_names: BTreeSet<(Arc<str>, BranchId)>,
+    pub(crate) snapshot_names: BTreeSet<(Arc<str>, SnapshotId)>,
     pub(crate) last_branch: u64,
     pub(crate) last_snapshot: u64,
 }
@@ -76,6 +80,7 @@ impl FsCore {
                 shared,
                 bus,
                 registry: RwLock::new(Registry {
+                    branch_names: BTreeSet::from([(main.name.clone(), Self::MAIN)]),
                     branches: BTreeMap::from([(Self::MAIN, main)]),
                     last_branch: Self::MAIN.0,
                     ..Registry::default()

@@ -1,7 +1,9 @@
 //! One operation on the state of a branch: what it reads, what it changes, and what it emits.
 
+use std::time::Duration;
+
 use super::Branch;
-use super::event_bus::{EventBus, EventContext};
+use super::event_bus::{Delivery, EventBus, EventContext};
 use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
 use crate::model::attr::{Nanos, now};
@@ -12,6 +14,13 @@ use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
 use crate::store::tree::{Based, Tree};
+
+/// How many changes of other threads one thread delivers at most.
+const MAX_OF_OTHERS: u64 = 4096;
+
+/// How long a committer waits when very many changes wait to be delivered. It is not until they are
+/// fewer: what delivers them may need the committer.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// The state of a branch during one operation that only reads it.
 pub(crate) struct View<'a> {
@@ -98,7 +107,7 @@ impl Branch {
 
     pub(crate) fn deliver_for(&self, caller: &Caller) {
         if !caller.behind_kernel {
-            self.deliver();
+            let _crowd = self.deliver_own();
         }
     }
 
@@ -107,10 +116,31 @@ impl Branch {
     ///
     /// Only a caller [behind a kernel](Caller::behind_kernel) needs this, after each of its
     /// operations, once the kernel has the answer. All other operations deliver themselves.
+    ///
+    /// If very many changes wait for another thread, this waits for a moment, so that a program that
+    /// makes changes more quickly than they are delivered does not fill the memory with them.
     pub fn deliver(&self) {
-        if self.core.bus.is_listening() {
-            self.inner.outbox.deliver(&self.core.bus);
+        if self.deliver_own() == Delivery::Crowded {
+            std::thread::sleep(CROWDED_PAUSE);
         }
+    }
+
+    /// Delivers as [`deliver`](Self::deliver) does, but waits for nothing.
+    pub(crate) fn deliver_own(&self) -> Delivery {
+        if !self.core.bus.is_listening() {
+            return Delivery::Over;
+        }
+        let left = self.inner.outbox.deliver(&self.core.bus, MAX_OF_OTHERS);
+        if left == Delivery::HandOver {
+            let branch = self.clone();
+            let take_over = move || branch.inner.outbox.take_over(&branch.core.bus);
+            let thread = std::thread::Builder::new().name("agentfs-deliver".to_owned());
+            if let Err(error) = thread.spawn(take_over) {
+                tracing::warn!(%error, "no thread to deliver changes; the committer goes on");
+                self.inner.outbox.take_over(&self.core.bus);
+            }
+        }
+        left
     }
 }
 

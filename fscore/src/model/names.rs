@@ -164,7 +164,7 @@ mod tests {
             for _ in 0..200 {
                 let dir = NodeId(random.next_u64() % 3);
                 let name: Name = format!("n{}", random.next_u64() % 8).into_bytes().into();
-                if random.next_u64() % 2 == 0 {
+                if random.next_u64().is_multiple_of(2) {
                     names.add(dir, name.clone());
                     if !model.contains(&(dir, name.clone())) {
                         model.push((dir, name.clone()));

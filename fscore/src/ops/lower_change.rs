@@ -320,7 +320,7 @@ impl Emitter<'_> {
                 inner,
             };
             emit(&branch);
-            branch.deliver();
+            let _crowd = branch.deliver_own();
         }
     }
 }
