@@ -3,12 +3,13 @@
 //! Under the branch's lock a change gets its number and goes into the branch's outbox. After
 //! unlocking, the thread that finds the outbox idle delivers everything in it, and also what other
 //! threads put there meanwhile; those return at once. So each sink receives the changes of a branch
-//! in commit order, and no lock of the filesystem is held while it runs. A thread that has delivered
-//! its own changes and many others hands over to a thread made for that: otherwise busy committers
-//! could keep one that only passes by, the daemon's event loop say, for as long as they go on. A sink
-//! that changes the
+//! in commit order, and no lock of the filesystem is held while it runs. A sink that changes the
 //! branch itself is not called again inside that call: its change waits in the outbox until the
 //! sink returns.
+//!
+//! A thread that all branches need, the daemon's event loop say, delivers only some changes of
+//! others and then hands over to a thread made for that: otherwise busy committers could keep it for
+//! as long as they go on.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -89,7 +89,7 @@ impl FsCore {
             registry.snapshots.insert(id, Arc::new(snapshot));
             id
         };
-        let _crowd = source.deliver_own();
+        source.deliver_from(caller.origin);
         Ok(id)
     }
 
@@ -144,7 +144,7 @@ impl FsCore {
             branch.announce(caller, Change::BranchCreated { id, name });
             branch
         };
-        let _crowd = branch.deliver_own();
+        branch.deliver_from(caller.origin);
         Ok(branch.id())
     }
 

@@ -15,7 +15,9 @@ use crate::model::stamp::Stamp;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
 use crate::store::tree::{Based, Tree};
 
-/// How many changes of other threads one thread delivers at most.
+/// How many changes of other threads a thread delivers at most that has to serve all branches: the
+/// daemon's event loop, say. Any other goes on as long as others commit, and so makes no changes
+/// meanwhile that would wait as well.
 const MAX_OF_OTHERS: u64 = 4096;
 
 /// How long a committer waits when very many changes wait to be delivered. It is not until they are
@@ -107,8 +109,17 @@ impl Branch {
 
     pub(crate) fn deliver_for(&self, caller: &Caller) {
         if !caller.behind_kernel {
-            let _crowd = self.deliver_own();
+            self.deliver_from(caller.origin);
         }
+    }
+
+    /// Delivers after an operation that does not come through the kernel.
+    pub(crate) fn deliver_from(&self, origin: Origin) {
+        let is_shared = match origin {
+            Origin::Session(_) | Origin::Lower | Origin::Restore => true,
+            Origin::Local | Origin::Mount(_) => false,
+        };
+        let _crowd = self.deliver_some(if is_shared { MAX_OF_OTHERS } else { u64::MAX });
     }
 
     /// Delivers to the event sinks what was committed and not yet delivered, unless another thread
@@ -120,17 +131,18 @@ impl Branch {
     /// If very many changes wait for another thread, this waits for a moment, so that a program that
     /// makes changes more quickly than they are delivered does not fill the memory with them.
     pub fn deliver(&self) {
-        if self.deliver_own() == Delivery::Crowded {
+        if self.deliver_some(u64::MAX) == Delivery::Crowded {
             std::thread::sleep(CROWDED_PAUSE);
         }
     }
 
-    /// Delivers as [`deliver`](Self::deliver) does, but waits for nothing.
-    pub(crate) fn deliver_own(&self) -> Delivery {
+    /// Delivers as [`deliver`](Self::deliver) does, but waits for nothing. Of the changes that other
+    /// threads commit meanwhile it delivers at most `more`.
+    fn deliver_some(&self, more: u64) -> Delivery {
         if !self.core.bus.is_listening() {
             return Delivery::Over;
         }
-        let left = self.inner.outbox.deliver(&self.core.bus, MAX_OF_OTHERS);
+        let left = self.inner.outbox.deliver(&self.core.bus, more);
         if left == Delivery::HandOver {
             let branch = self.clone();
             let take_over = move || branch.inner.outbox.take_over(&branch.core.bus);

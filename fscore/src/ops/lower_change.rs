@@ -320,7 +320,7 @@ impl Emitter<'_> {
                 inner,
             };
             emit(&branch);
-            let _crowd = branch.deliver_own();
+            branch.deliver_from(Origin::Lower);
         }
     }
 }

@@ -19,7 +19,7 @@ mod release;
 mod staging;
 mod swap;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -144,7 +144,8 @@ impl Branch {
             return Ok(Vec::new());
         }
         let mut unreadable = self.unreadable_in(new);
-        unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
+        let touched: HashSet<NodeId> = steps.iter().map(Step::node).collect();
+        unreadable.retain(|node, _| touched.contains(node));
         if let Some(path) = moved_of(steps, &unreadable) {
             // An object that takes its old name would overwrite the host's version of it.
             return Err(ApplyError::Changed {
