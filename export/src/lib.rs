@@ -21,6 +21,7 @@ mod content;
 mod default_directory;
 mod error;
 mod import;
+mod moves;
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
 mod platform;

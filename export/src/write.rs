@@ -1,5 +1,6 @@
 //! Exports a branch: writes what it changed to a new directory of the host.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,12 +18,12 @@ use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::changes::{
-    FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, UnreadFile, inside, moved,
-    split,
+    FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, UnreadFile, inside, split,
 };
 use crate::content::{BLOCK, PIECE, write_sparse};
 use crate::error::{StepError, StepResult};
 use crate::import::target::Target;
+use crate::moves::Moves;
 use crate::platform::DIRECTORY;
 use crate::rename::rename_between;
 use crate::{CancelToken, ExportError};
@@ -198,32 +199,15 @@ fn too_deep(entries: &[DiffEntry]) -> impl Iterator<Item = UnreadFile> {
     })
 }
 
-/// The renames among the differences, each with its index.
-struct Renames<'a>(Vec<(usize, &'a DiffEntry)>);
-
-impl<'a> Renames<'a> {
-    fn of(entries: &'a [DiffEntry]) -> Self {
-        let all = entries.iter().enumerate();
-        Self(all.filter(|(_, it)| it.kind == DiffKind::Renamed).collect())
-    }
-
-    /// Returns where the path of a step was before all steps.
-    fn original(&self, path: &Bytes, index: usize) -> Bytes {
-        let mut path = path.clone();
-        for (_, entry) in self.0.iter().rev().filter(|(at, _)| *at < index) {
-            path = moved(&path, &entry.path, &entry.from).unwrap_or(path);
+/// Returns the renames among the differences.
+fn moves_of(entries: &[DiffEntry]) -> Moves<'_> {
+    let mut moves = Moves::default();
+    for (index, entry) in entries.iter().enumerate() {
+        if entry.kind == DiffKind::Renamed {
+            moves.add(index, &entry.from, &entry.path);
         }
-        path
     }
-
-    /// Returns where the path of a step is after all steps.
-    fn last(&self, path: &Bytes, index: usize) -> Bytes {
-        let mut path = path.clone();
-        for (_, entry) in self.0.iter().filter(|(at, _)| *at > index) {
-            path = moved(&path, &entry.from, &entry.path).unwrap_or(path);
-        }
-        path
-    }
+    moves
 }
 
 struct Writer<'a> {
@@ -247,19 +231,19 @@ impl Writer<'_> {
         let target = Target::open(origin.project).ok();
         // Another directory at its place says nothing about what the branch was made from.
         let target = target.filter(|it| it.identity().ok() == origin.identity);
-        let renames = Renames::of(entries);
+        let moves = moves_of(entries);
         let mut changes = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             self.stop.check()?;
             let is_rename = entry.kind == DiffKind::Renamed;
             let subject = if is_rename { &entry.from } else { &entry.path };
-            let original = renames.original(subject, index);
+            let original = moves.back(subject, index);
             let after = match entry.kind {
                 // No path leads to the object. It is named below.
                 DiffKind::TooDeep => continue,
                 DiffKind::Removed | DiffKind::Renamed => None,
                 DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
-                    let path = renames.last(&entry.path, index);
+                    let path = moves.on(&entry.path, index);
                     match self.object(entry, &path)? {
                         Some(object) => Some(object),
                         None => continue,
@@ -278,7 +262,8 @@ impl Writer<'_> {
         }
         let mut unread = std::mem::take(&mut self.unread);
         let mut conflicts = conflicts(self.branch, entries);
-        conflicts.retain(|path| unread.iter().all(|it| it.path != *path));
+        let unreadable: HashSet<&[u8]> = unread.iter().map(|it| &*it.path).collect();
+        conflicts.retain(|path| !unreadable.contains(&**path));
         unread.extend(too_deep(entries));
         Ok(List {
             format: FORMAT,
