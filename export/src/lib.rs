@@ -18,6 +18,7 @@ mod cancel;
 mod changes;
 pub mod command;
 mod content;
+mod copy;
 mod default_directory;
 mod error;
 mod import;
