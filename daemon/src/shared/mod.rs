@@ -5,6 +5,7 @@ pub(crate) mod broadcasts;
 pub(crate) mod counters;
 pub(crate) mod differences;
 pub(crate) mod exporter;
+pub(crate) mod healing;
 pub(crate) mod holds;
 pub(crate) mod jobs;
 pub(crate) mod pending_deletes;

@@ -195,6 +195,33 @@ fn a_queue_may_fall_behind_again_while_it_is_being_healed() {
 }
 
 #[test]
+fn a_difference_is_worked_out_by_whoever_has_the_time() {
+    let rig = tight(20);
+    rig.mkdir("/d");
+    let reader = rig.open_sized(Api::Native, Capacity::MIN);
+    rig.watch_trees(&reader, 1, &["/d"], 0);
+    let mut mirror = Mirror::default();
+    for number in 0..500 {
+        rig.create(&format!("/d/{number}"));
+    }
+    let mut deferred = 0;
+    loop {
+        let (records, wants_refill) = reader.pop(usize::MAX);
+        records.iter().for_each(|record| mirror.apply(record));
+        if !wants_refill {
+            break;
+        }
+        if let Some(difference) = rig.service.refill_at_once(&reader.queue) {
+            // Until it is worked out, a refill has nothing to do.
+            assert!(rig.service.refill_at_once(&reader.queue).is_none());
+            deferred += 1;
+            rig.service.work_out(&reader.queue, &difference);
+        }
+    }
+    assert_eq!((mirror.paths.len(), deferred), (500, 1));
+}
+
+#[test]
 fn a_record_that_no_ring_holds_is_an_overflow_in_its_place() {
     let fixture = Fixture::new();
     let reader = fixture.open_sized(Api::Native, Capacity::MIN);

@@ -1,6 +1,6 @@
 //! The filesystem: its branches, its snapshots, and its subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,11 +39,15 @@ pub(crate) struct Core {
     sealed: AtomicBool,
 }
 
-/// All branches and snapshots. Its lock is taken before a branch's, never after.
+/// All branches and snapshots. Every operation of every branch looks its branch up here, so nothing
+/// is waited for under its lock: it may be taken under a branch's, and no branch's is taken under it.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    /// The same by their names, which need not be unique.
+    pub(crate) branch_names: BTreeSet<(Arc<str>, BranchId)>,
+    pub(crate) snapshot_names: BTreeSet<(Arc<str>, SnapshotId)>,
     pub(crate) last_branch: u64,
     pub(crate) last_snapshot: u64,
     /// How often the store was opened.
@@ -62,6 +66,7 @@ impl Registry {
     fn of_main(tree: Tree, journal: Option<Arc<Journal>>) -> Self {
         let main = BranchInner::new(FsCore::MAIN, Arc::from("main"), FsCore::MAIN, tree, journal);
         Self {
+            branch_names: BTreeSet::from([(main.name.clone(), FsCore::MAIN)]),
             branches: BTreeMap::from([(FsCore::MAIN, Arc::new(main))]),
             last_branch: FsCore::MAIN.0,
             ..Self::default()
@@ -146,11 +151,13 @@ impl Registry {
             } = version;
             match id {
                 VersionId::Branch(id) => {
+                    registry.branch_names.insert((name.clone(), id));
                     let inner = BranchInner::new(id, name, from, tree, Some(journal.clone()));
                     inner.outbox.go_on_after(seq, counts.openings);
                     registry.branches.insert(id, Arc::new(inner));
                 }
                 VersionId::Snapshot(id) => {
+                    registry.snapshot_names.insert((name.clone(), id));
                     let snapshot = Snapshot { name, from, tree };
                     registry.snapshots.insert(id, Arc::new(snapshot));
                 }
@@ -244,16 +251,18 @@ impl FsCore {
         let Some(journal) = &self.core.journal else {
             return Ok(());
         };
-        let registry = self.core.registry.read();
         let shared = &self.core.shared;
-        journal.write_checkpoint(registry, |registry| {
+        journal.write_checkpoint(|| {
+            // No version is added or deleted while this is locked.
+            let registry = self.core.registry.read();
             let counts = Counts {
                 openings: registry.openings,
                 branches: registry.last_branch,
                 snapshots: registry.last_snapshot,
                 nodes: shared.numbers(),
             };
-            (counts, registry.versions())
+            let versions = registry.versions();
+            (registry, counts, versions)
         })
     }
 

@@ -192,17 +192,16 @@ impl Journal {
 
     /// Writes a checkpoint, and forgets the log before it. `versions` is called while no operation
     /// is under way.
-    ///
-    /// `registry` keeps versions from being added and deleted until they are looked at.
+    /// What it returns first keeps versions from being added and deleted until the checkpoint has
+    /// its place in the log.
     pub(crate) fn write_checkpoint<R>(
         &self,
-        registry: R,
-        versions: impl FnOnce(&R) -> (Counts, Vec<OldVersion>),
+        versions: impl FnOnce() -> (R, Counts, Vec<OldVersion>),
     ) -> Result<()> {
         let mut length = self.checkpoint.lock();
         let (counts, versions, next) = {
             let _paused = self.extents.pause();
-            let (counts, versions) = versions(&registry);
+            let (registry, counts, versions) = versions();
             let next = self.log.rotate()?;
             drop(registry);
             (counts, versions, next)

@@ -41,6 +41,13 @@ pub(crate) struct State {
     is_held: bool,
 }
 
+impl State {
+    /// Returns whether all changes of the tree are in the log.
+    pub(super) fn is_in_log(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
 /// The state of a branch, locked to be changed. What was changed is in the log when this is
 /// dropped.
 pub(crate) struct Locked<'a> {
@@ -192,6 +199,10 @@ impl BranchInner {
 
     pub(crate) fn forget_dir_paths(&self) {
         self.dir_paths.lock().clear();
+    }
+
+    pub(super) fn forget_moved_dir(&self, dir: NodeId) {
+        self.dir_paths.lock().forget_moved(dir);
     }
 
     pub(super) fn forget_dir_path(&self, dir: NodeId) {

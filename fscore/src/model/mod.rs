@@ -10,3 +10,4 @@ pub mod id;
 pub(crate) mod names;
 pub(crate) mod stamp;
 pub(crate) mod store_error;
+pub(crate) mod trie;

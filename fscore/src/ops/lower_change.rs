@@ -317,7 +317,7 @@ impl Emitter<'_> {
     fn in_branches(&self, change: impl Fn(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         for branch in self.branches() {
             branch.emit_lower(&change);
-            branch.deliver();
+            branch.deliver_from(Origin::Lower);
         }
     }
 }

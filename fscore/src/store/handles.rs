@@ -46,6 +46,8 @@ pub(crate) struct Handle {
     pub(crate) held: Option<Arc<Held>>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
+    /// Where it is among the handles of its node.
+    at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +87,9 @@ impl Handles {
     ) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
+        let of_node = self.by_node.entry(node).or_default();
+        of_node.push(id);
+        let at = of_node.len() - 1;
         self.handles.insert(
             id,
             Handle {
@@ -96,16 +101,23 @@ impl Handles {
                 opened,
                 held,
                 written: false,
+                at,
             },
         );
-        self.by_node.entry(node).or_default().push(id);
         id
     }
 
     pub(crate) fn remove(&mut self, id: HandleId) -> Option<Handle> {
         let handle = self.handles.remove(&id)?;
         if let Some(all) = self.by_node.get_mut(&handle.node) {
-            all.retain(|other| *other != id);
+            // However many handles the node has, only the last one takes the place that is free now.
+            all.swap_remove(handle.at);
+            let last = all
+                .get(handle.at)
+                .and_then(|last| self.handles.get_mut(last));
+            if let Some(last) = last {
+                last.at = handle.at;
+            }
             if all.is_empty() {
                 self.by_node.remove(&handle.node);
             }

@@ -8,5 +8,6 @@ pub(crate) mod format;
 pub(crate) mod handles;
 pub(crate) mod inode;
 pub(crate) mod tree;
-pub(crate) mod trie;
 pub(crate) mod visibility;
+
+pub(crate) use crate::model::trie;

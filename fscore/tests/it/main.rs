@@ -18,6 +18,7 @@ mod events;
 mod held;
 mod late;
 mod limits;
+mod many;
 mod overlay;
 mod place;
 mod ranges;
