@@ -15,6 +15,7 @@ mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;
 mod showing;
+mod stored;
 mod subscriber;
 mod subscription;
 #[cfg(target_os = "linux")]

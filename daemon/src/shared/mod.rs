@@ -8,6 +8,7 @@ pub(crate) mod exporter;
 pub(crate) mod healing;
 pub(crate) mod holds;
 pub(crate) mod jobs;
+pub(crate) mod maintenance;
 pub(crate) mod pending_deletes;
 pub(crate) mod project;
 pub(crate) mod refills;

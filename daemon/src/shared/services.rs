@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
-use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_core::{BackstoreMode, FsConfig, FsCore, Overlay};
 use agentfs_engine::Queue;
 use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
@@ -36,6 +36,7 @@ use crate::shared::exporter::Exporter;
 use crate::shared::healing::Healing;
 use crate::shared::holds::Holds;
 use crate::shared::jobs::Jobs;
+use crate::shared::maintenance::Maintenance;
 use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::refills::Refills;
 use crate::shared::registrations::Registrations;
@@ -50,6 +51,8 @@ pub(crate) struct Services {
     /// Ends first, because it uses the others.
     lower_watch: Option<LowerWatch>,
     echoing: Arc<Echoing>,
+    /// Ends when it is dropped.
+    _maintenance: Option<Maintenance>,
     core: FsCore,
     exporter: Exporter,
     stops: Stops,
@@ -84,9 +87,10 @@ impl fmt::Debug for Services {
 }
 
 /// Creates the filesystem, over a directory or empty. The user that runs the daemon is its root.
-fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
+fn core_over(lower: Option<PathBuf>, store: Option<PathBuf>) -> Result<FsCore, StartError> {
     let mut config = FsConfig {
         overlay: lower.map(|lower| Overlay { lower }),
+        backstore: store.map_or(BackstoreMode::Memory, BackstoreMode::Disk),
         ..FsConfig::default()
     };
     config.permissions.root_uid = rustix::process::geteuid().as_raw();
@@ -107,7 +111,9 @@ impl Services {
             ),
             None => None,
         };
-        let core = core_over(lower.clone())?;
+        let core = core_over(lower.clone(), config.store.clone())?;
+        let stored = config.store.is_some().then(|| Maintenance::start(&core));
+        let maintenance = stored.transpose().map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let limits = service::QueueLimits {
@@ -160,6 +166,7 @@ impl Services {
         Ok(Self {
             lower_watch,
             echoing,
+            _maintenance: maintenance,
             exporter,
             stops: Stops::default(),
             core,
@@ -181,7 +188,7 @@ impl Services {
             started: Instant::now(),
             end: Arc::default(),
             wakes: Arc::clone(wakes),
-            saves_changes: config.saves_changes,
+            saves_changes: config.saves_changes && config.store.is_none(),
         })
     }
 
