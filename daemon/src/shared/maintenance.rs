@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use agentfs_core::FsCore;
+use agentfs_core::{BackstoreMode, FsCore};
 
 /// What a power cut may take of what was not synced.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -19,7 +19,11 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    pub(crate) fn start(core: &FsCore) -> io::Result<Self> {
+    /// Starts the thread, if the filesystem has a store.
+    pub(crate) fn start(core: &FsCore) -> io::Result<Option<Self>> {
+        if core.config().backstore == BackstoreMode::Memory {
+            return Ok(None);
+        }
         let (stop, stopped) = channel::<()>();
         let core = core.clone();
         let thread = std::thread::Builder::new()
@@ -36,10 +40,10 @@ impl Maintenance {
                     }
                 }
             })?;
-        Ok(Self {
+        Ok(Some(Self {
             stop: Some(stop),
             thread: Some(thread),
-        })
+        }))
     }
 }
 

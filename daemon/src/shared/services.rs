@@ -112,8 +112,7 @@ impl Services {
             None => None,
         };
         let core = core_over(lower.clone(), config.store.clone())?;
-        let stored = config.store.is_some().then(|| Maintenance::start(&core));
-        let maintenance = stored.transpose().map_err(StartError::Io)?;
+        let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let limits = service::QueueLimits {

@@ -80,7 +80,13 @@ impl Recovered {
         let branch = decoder.number()?;
         let seq = Seq(decoder.number()?);
         let version = self.versions.get_mut(&VersionId::Branch(BranchId(branch)));
-        let version = version.ok_or(Malformed::Unknown("branch", branch))?;
+        let Some(version) = version else {
+            // Whoever still had the branch when it was deleted could go on with it.
+            return match branch <= self.counts.branches {
+                true => Ok(()),
+                false => Err(Malformed::Unknown("branch", branch)),
+            };
+        };
         version.seq = seq;
         version.tree.replay(decoder, &mut self.known)
     }

@@ -70,6 +70,9 @@ impl FsCore {
             state.write_changes(None)?;
             let tree = state.tree.without_orphans();
             let mut registry = self.core.registry.write();
+            if !registry.branches.contains_key(&branch) {
+                return Err(Errno::ENOENT);
+            }
             if registry.snapshots.len() as u64 >= self.config().limits.snapshots {
                 return Err(Errno::ENOSPC);
             }
@@ -149,6 +152,9 @@ impl FsCore {
         let tree = state.tree.without_orphans();
         let base = (branch, (VersionId::Branch(branch), &state.tree));
         let mut registry = self.core.registry.write();
+        if !registry.branches.contains_key(&branch) {
+            return Err(Errno::ENOENT);
+        }
         let branch = self.add_branch(&mut registry, caller, base, tree, name)?;
         drop(registry);
         drop(state);

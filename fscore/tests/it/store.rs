@@ -170,6 +170,26 @@ fn branches_snapshots_and_what_they_share_are_there_again() {
 }
 
 #[test]
+fn what_is_still_done_in_a_deleted_branch_is_forgotten_with_it() {
+    let store = tempfile::tempdir().unwrap();
+    let w = World::with(config(store.path(), None));
+    let id =
+        w.fs.branch_create_from_current(&w.root, FsCore::MAIN, "short")
+            .unwrap();
+    let deleted = w.fs.branch(id).unwrap();
+    w.fs.branch_delete(id).unwrap();
+    put(&deleted, "/late", &"late".repeat(5000));
+    w.put("/f", "in main");
+    drop((w, deleted));
+    let w = World::with(config(store.path(), None));
+    assert_eq!(
+        (w.names("/"), w.get("/f")),
+        (vec!["f".to_owned()], "in main".to_owned())
+    );
+    assert_eq!(w.fs.branches().len(), 1);
+}
+
+#[test]
 fn a_checkpoint_takes_the_place_of_the_log_and_keeps_what_is_shared() {
     let store = tempfile::tempdir().unwrap();
     let size_of = |prefix: &str| -> u64 {
