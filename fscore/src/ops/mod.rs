@@ -33,7 +33,7 @@ fn bytes(path: &Path) -> &[u8] {
 /// Carries out an operation by a path, again if the host replaced an object between the look at its
 /// name and its use: the name has another object now, and that is the one to be used. An operation
 /// that fails has changed nothing.
-fn look_again<T>(mut operation: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) fn look_again<T>(mut operation: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 1..LOOKS {
         match operation() {
             Err(Errno::ESTALE) => {}

@@ -35,6 +35,7 @@ use crate::lower::Lower;
 use crate::model::attr::now;
 use crate::model::errno::Result;
 use crate::model::id::NodeId;
+use crate::ops::look_again;
 use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 
@@ -120,7 +121,7 @@ impl Branch {
     fn dry_run(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
         merge_dirs::merge_dirs(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
-        let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let steps = look_again(|| steps(&old, &new)).map_err(ApplyError::Diff)?;
         let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         Ok(Applied {
@@ -146,7 +147,7 @@ impl Branch {
         let merged = merge_dirs::merge_dirs(&mut whole, lower).map_err(ApplyError::Diff)?;
         let new = whole.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
-        let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let steps = look_again(|| steps(&old, &new)).map_err(ApplyError::Diff)?;
         let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
