@@ -90,7 +90,8 @@ impl DiskFile for HostFile {
     }
 }
 
-fn read_full(fd: impl AsFd, buffer: &mut [u8], at: u64) -> Result<usize> {
+/// Reads until the buffer is full or the file ends; returns the number of bytes.
+pub(crate) fn read_full(fd: impl AsFd, buffer: &mut [u8], at: u64) -> Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         match rustix::io::pread(&fd, &mut buffer[done..], at + done as u64) {
@@ -103,7 +104,8 @@ fn read_full(fd: impl AsFd, buffer: &mut [u8], at: u64) -> Result<usize> {
     Ok(done)
 }
 
-fn write_all(fd: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
+/// Writes all of the bytes at an offset.
+pub(crate) fn write_all(fd: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
     while !part.is_empty() {
         match rustix::io::pwrite(fd, part, at) {
             Ok(written) => {

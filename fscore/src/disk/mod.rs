@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use rustix::fd::BorrowedFd;
 
+pub(crate) use self::host_file::{read_full, write_all};
 pub(crate) use self::platform::{anonymous, random_id};
 use crate::model::errno::Result;
 

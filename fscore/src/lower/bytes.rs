@@ -7,6 +7,7 @@ use rustix::fs::SeekFrom;
 
 use super::Lower;
 use super::stat::stamp_of;
+use crate::disk::read_full;
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
@@ -62,7 +63,7 @@ impl Lower {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        pread(&*self.file_as(node, stamp)?, offset, buffer)
+        read_full(&*self.file_as(node, stamp)?, buffer, offset)
     }
 
     /// Fills the buffer with bytes of a lower file, of which a branch shows the version `stamp`.
@@ -78,7 +79,7 @@ impl Lower {
         buffer: &mut [u8],
     ) -> Result<usize> {
         let fd = self.file(node)?;
-        let read = pread(&fd, offset, buffer)?;
+        let read = read_full(&fd, buffer, offset)?;
         self.require_bytes(node, &fd, stamp)?;
         if read < buffer.len() {
             self.close(node);
@@ -140,20 +141,6 @@ impl Lower {
         self.close(node);
         self.file(node)
     }
-}
-
-/// Reads until the buffer is full or the file ends; returns the number of bytes.
-fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(done)
 }
 
 /// Finds the first data (`true`) or hole that is not before `offset`. This moves the position of

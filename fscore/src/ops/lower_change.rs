@@ -65,6 +65,21 @@ pub enum LowerChange {
     },
 }
 
+impl LowerChange {
+    /// Returns the path at which the change can be seen: of a move or exchange, the second one.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Created { path, .. }
+            | Self::Removed { path, .. }
+            | Self::Written(path)
+            | Self::Attributes(path)
+            | Self::Exchanged { other: path, .. }
+            | Self::Renamed { to: path, .. } => path,
+        }
+    }
+}
+
 impl FsCore {
     /// Emits a change of the lower directory in every branch that does not hide it, with
     /// [`Origin::Lower`]. The watcher of the host calls this after the change, and for all changes in
@@ -74,14 +89,7 @@ impl FsCore {
         let Some(lower) = &self.core.shared.lower else {
             return;
         };
-        let path = match change {
-            LowerChange::Created { path, .. }
-            | LowerChange::Removed { path, .. }
-            | LowerChange::Written(path)
-            | LowerChange::Attributes(path)
-            | LowerChange::Exchanged { other: path, .. }
-            | LowerChange::Renamed { to: path, .. } => path,
-        };
+        let path = change.path();
         let emitter = Emitter {
             fs: self,
             lower,

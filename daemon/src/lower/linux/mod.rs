@@ -250,15 +250,7 @@ impl Task {
 
     /// Emits a change, unless it is hidden below a temporary name of an apply.
     fn emit(&self, change: &LowerChange) {
-        let path = match change {
-            LowerChange::Created { path, .. }
-            | LowerChange::Removed { path, .. }
-            | LowerChange::Written(path)
-            | LowerChange::Attributes(path)
-            | LowerChange::Exchanged { other: path, .. }
-            | LowerChange::Renamed { to: path, .. } => path,
-        };
-        if !path.iter().any(is_own) {
+        if !change.path().iter().any(is_own) {
             self.counts.emitted.fetch_add(1, Ordering::Relaxed);
             self.core.lower_changed(change);
         }

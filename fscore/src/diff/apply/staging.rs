@@ -11,6 +11,7 @@ use super::attributes::{self, ReplacedFile, set_owner_and_times};
 use super::cancel::is_set;
 use super::execute::{Executor, Stop};
 use super::swap::{At, temporary_name};
+use crate::disk::write_all;
 use crate::lower::{Fingerprint, beneath, mode_of, split};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
@@ -185,20 +186,6 @@ impl Executor<'_> {
         }
         Ok(())
     }
-}
-
-fn write_all(file: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
-    while !part.is_empty() {
-        match rustix::io::pwrite(file, part, at) {
-            Ok(written) => {
-                part = &part[written..];
-                at += written as u64;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(not(target_vendor = "apple"))]
