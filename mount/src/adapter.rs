@@ -18,6 +18,7 @@ use fuser::{
 use crate::convert::{errno, file_attr};
 use crate::cpu_affinity::follow_cpu;
 use crate::echo::Echo;
+use crate::kernel_cache::page_versions::is_settled;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::open_files::OpenFiles;
 use crate::readdir_cache::ReaddirCache;
@@ -405,7 +406,7 @@ impl Adapter {
         }
         let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
         let attr = self.shown(&shown.attr);
-        let lifetime = name_lifetime.min(lifetime(&shown));
+        let lifetime = name_lifetime.min(listed_lifetime(&shown));
         let full = reply.add(inode, entry.cookie, name, &lifetime, &attr, GENERATION);
         if full {
             self.cache.forget(shown.attr.node, 1);
@@ -417,6 +418,21 @@ impl Adapter {
 /// Returns how long attributes may be remembered.
 fn lifetime(shown: &Shown) -> Duration {
     if shown.is_told { LONG } else { NEVER }
+}
+
+/// Returns how long attributes that are listed may be remembered: not at all for a file that the host
+/// has just changed.
+///
+/// Such a file may still be written beside its place. If a program then looks it up in its place
+/// while the listing's answer is on its way, the kernel takes in what comes first, and throws the other
+/// answer away (`fs/fuse/inode.c: fuse_change_attributes_i`). Until the event comes, the file would
+/// have the size that it had when it was listed.
+fn listed_lifetime(shown: &Shown) -> Duration {
+    if shown.version.as_ref().is_none_or(is_settled) {
+        lifetime(shown)
+    } else {
+        NEVER
+    }
 }
 
 /// Asks the kernel for what makes a mount fast.

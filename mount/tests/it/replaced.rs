@@ -361,3 +361,35 @@ fn no_open_for_writing_fails_because_the_host_replaces() {
         }
     });
 }
+
+/// A file is written beside its place, and listed there, before it gets its name. What the listing said
+/// of it is no answer for the program that looks it up in its place.
+#[test]
+fn what_a_listing_says_of_a_file_that_the_host_is_writing_is_not_remembered() {
+    let Some(place) = Place::new() else {
+        return;
+    };
+    let announces = place.fixture.fs.announced().unwrap();
+    announces.add("".as_ref());
+    announces.set_whole(true);
+    let beside = place.host.path().join("beside");
+    let shown = place.mount.path("beside");
+    // Once the file has been left alone for two seconds, it counts as written.
+    for attempt in 0.. {
+        let began = Instant::now();
+        fs::write(&beside, "").unwrap();
+        let names = fs::read_dir(place.mount.dir.path()).unwrap();
+        assert!(
+            names
+                .map(|it| it.unwrap().file_name())
+                .any(|it| it == "beside")
+        );
+        fs::write(&beside, content(0, attempt)).unwrap();
+        let found = fs::metadata(&shown).unwrap().len();
+        if began.elapsed() < Duration::from_secs(2) {
+            assert_eq!(found, content(0, attempt).len() as u64);
+            return;
+        }
+        fs::remove_file(&beside).unwrap();
+    }
+}
