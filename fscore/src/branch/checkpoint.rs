@@ -104,11 +104,11 @@ impl Writer {
     }
 
     /// Puts the checkpoint in place of those before it. All content that it refers to must survive a
-    /// power cut by now.
-    pub(super) fn install(self) -> Result<()> {
+    /// power cut by now. `sync_names` waits until the names of files do.
+    pub(super) fn install(self, sync_names: impl FnOnce() -> Result<()>) -> Result<()> {
         let directory = &self.directory;
         directory.rename(NEXT, &name_of(self.next))?;
-        directory.sync_names()?;
+        sync_names()?;
         for name in directory.list()? {
             if next_of(&name).is_some_and(|next| next < self.next) {
                 directory.remove(&name)?;

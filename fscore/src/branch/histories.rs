@@ -213,10 +213,20 @@ impl History {
                 assert_eq!(Some(&shown), self.states.last(), "nothing is half done");
             }
             self.states.push(shown);
+            match self.random.range(0..6) {
+                0 | 1 => self.try_to(FsCore::sync),
+                2 => self.try_to(FsCore::checkpoint),
+                _ => {}
+            }
         }
         self.machine.disk.leave_free(u64::MAX);
-        self.machine.kill();
-        self.is_last("a full disk");
+        if self.random.range(0..2) == 0 {
+            self.machine.kill();
+            self.is_last("a full disk");
+        } else {
+            self.machine.cut_power();
+            self.is_one_of_the_last("a power cut with a full disk");
+        }
     }
 
     /// Lets the disk fail once. The store takes no changes then, or nothing was lost.
@@ -227,14 +237,23 @@ impl History {
             .fail_after(self.random.range(0..12), fault);
         for _ in 0..5 {
             let _result = self.change();
-            if self.random.range(0..3) == 0 {
-                let _result = self.machine.fs().sync();
-            }
             self.states.push(self.machine.shown());
+            match self.random.range(0..6) {
+                0 | 1 => self.try_to(FsCore::sync),
+                2 => self.try_to(FsCore::checkpoint),
+                _ => {}
+            }
         }
         self.machine.disk.fail_after(u64::MAX >> 1, fault);
         self.machine.cut_power();
         self.is_one_of_the_last("a failure of the disk");
+    }
+
+    /// Makes what was done so far survive a power cut, if the disk can.
+    fn try_to(&mut self, sync: impl FnOnce(&FsCore) -> Result<()>) {
+        if sync(self.machine.fs()).is_ok() {
+            self.synced = self.states.len() - 1;
+        }
     }
 
     fn is_last(&mut self, after: &str) {

@@ -220,7 +220,7 @@ impl Journal {
         *length = writer.end()?;
         // What it refers to is on disk before the log that says so is gone.
         self.log.sync()?;
-        writer.install()?;
+        writer.install(|| self.log.sync_names())?;
         self.log.forget_before(next)
     }
 

@@ -245,6 +245,10 @@ impl Log {
     /// The error of the disk at its first failure, and `EIO` after it; `ENOSPC` or `EDQUOT` if the
     /// disk is so full that there is no room for a marker.
     pub(crate) fn sync(&self) -> Result<()> {
+        if self.failure.get().is_some() {
+            // Branches may show a change that could not be written, so nothing is said to be there.
+            return Err(Errno::EIO);
+        }
         let is_done = {
             let tail = self.tail.lock();
             tail.durable >= tail.appended
@@ -286,8 +290,7 @@ impl Log {
             file.sync().map_err(failed("sync the log"))?;
         }
         if are_names_unsynced {
-            let synced = self.place.directory.sync_names();
-            synced.map_err(failed("sync the names of the log's files"))?;
+            self.sync_names()?;
         }
         let mut tail = self.tail.lock();
         tail.durable = tail.durable.max(covered);
@@ -353,7 +356,7 @@ impl Log {
             return Ok(());
         }
         // The segment that follows must not be lost before those are.
-        self.place.directory.sync_names()?;
+        self.sync_names()?;
         for first in old {
             match self.place.directory.remove(&segment_name(first)) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -362,6 +365,17 @@ impl Log {
             self.tail.lock().older.retain(|it| *it != first);
         }
         Ok(())
+    }
+
+    /// Waits until the names of the store's files survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// That of the disk. The log takes no more changes then: the name of a segment may be among
+    /// those that no later sync writes any more.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        let synced = self.place.directory.sync_names();
+        synced.map_err(|errno| self.fail("sync the names of the store's files", errno))
     }
 
     /// Returns how many bytes the current segment has: what a restart would read beside the

@@ -122,6 +122,7 @@ impl NamedFile for SimulatedFile {
     fn sync(&self) -> Result<()> {
         let mut state = self.running()?;
         if state.is_faulty() {
+            state.lose_unsynced(self.id);
             return Err(Errno::EIO);
         }
         let file = state.files.get_mut(&self.id).unwrap();

@@ -24,7 +24,8 @@ const BLOCK: u64 = 4096;
 /// How a call fails that is to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The call fails with `EIO`, and the next ones work.
+    /// The call fails with `EIO`, and the next ones work. A sync that fails loses what it was to
+    /// write, and the next one does not notice.
     Error,
     /// The process ends in the middle of the call, so that no later call does anything.
     Crash,
@@ -239,6 +240,17 @@ impl State {
         self.names = names;
     }
 
+    /// Writes some of what was not synced, and forgets that the rest was not: a kernel that could
+    /// not write a page keeps it in memory, and takes it for written.
+    fn lose_unsynced(&mut self, id: u64) {
+        let file = self.files.get_mut(&id).unwrap();
+        for change in std::mem::take(&mut file.changes) {
+            for part in change.survivors(&mut self.random) {
+                part.apply(&mut file.durable);
+            }
+        }
+    }
+
     fn change_names(&mut self, change: NameChange) -> Result<()> {
         let is_faulty = self.is_faulty();
         if !is_faulty || self.random.chance(50) {
@@ -329,12 +341,15 @@ impl Directory for SimulatedDisk {
 
     fn sync_names(&self) -> Result<()> {
         let mut state = self.running(None)?;
-        if state.is_faulty() {
-            return Err(Errno::EIO);
+        let state = &mut *state;
+        let is_faulty = state.is_faulty();
+        for change in std::mem::take(&mut state.name_changes) {
+            // What a failed sync has not written, no later one writes.
+            if !is_faulty || state.random.chance(50) {
+                change.apply(&mut state.durable_names);
+            }
         }
-        state.name_changes.clear();
-        state.durable_names = state.names.clone();
-        Ok(())
+        if is_faulty { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
