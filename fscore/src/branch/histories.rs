@@ -231,7 +231,7 @@ impl History {
 
     /// Lets the disk fail once. The store takes no changes then, or nothing was lost.
     fn fail(&mut self) {
-        let fault = Fault::Error;
+        let fault = self.random.pick(&[Fault::Error, Fault::Loss]);
         self.machine
             .disk
             .fail_after(self.random.range(0..12), fault);

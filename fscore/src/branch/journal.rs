@@ -299,4 +299,8 @@ impl Content for Extents {
     fn sync(&self) -> Result<()> {
         self.sync_file()
     }
+
+    fn covered(&self) {
+        self.end_sync();
+    }
 }

@@ -126,6 +126,10 @@ pub(crate) trait Content: fmt::Debug + Send + Sync {
 
     /// Syncs them, if anything was written since the last time.
     fn sync(&self) -> Result<()>;
+
+    /// Says that the records counted last, and what they refer to, survive a power cut: what only
+    /// earlier records refer to is needed no longer.
+    fn covered(&self);
 }
 
 /// Why a log takes no more changes.
@@ -292,8 +296,11 @@ impl Log {
         if are_names_unsynced {
             self.sync_names()?;
         }
-        let mut tail = self.tail.lock();
-        tail.durable = tail.durable.max(covered);
+        {
+            let mut tail = self.tail.lock();
+            tail.durable = tail.durable.max(covered);
+        }
+        self.content.covered();
         Ok(())
     }
 

@@ -24,9 +24,10 @@ const BLOCK: u64 = 4096;
 /// How a call fails that is to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The call fails with `EIO`, and the next ones work. A sync that fails loses what it was to
-    /// write, and the next one does not notice.
+    /// The call fails with `EIO`, and the next ones work.
     Error,
+    /// The same, but a sync that fails loses what it was to write, and the next one does not notice.
+    Loss,
     /// The process ends in the middle of the call, so that no later call does anything.
     Crash,
 }
@@ -206,10 +207,16 @@ impl State {
 
     /// Counts a call and returns whether it is to fail.
     fn is_faulty(&mut self) -> bool {
+        self.next_fault().is_some()
+    }
+
+    /// Counts a call and returns how it is to fail, if it is.
+    fn next_fault(&mut self) -> Option<Fault> {
         let fault = self.fault.filter(|(call, _)| *call == self.calls);
         self.calls += 1;
-        self.is_down |= matches!(fault, Some((_, Fault::Crash)));
-        fault.is_some()
+        let fault = fault.map(|(_, fault)| fault);
+        self.is_down |= fault == Some(Fault::Crash);
+        fault
     }
 
     fn cut_power(&mut self) {
@@ -342,14 +349,15 @@ impl Directory for SimulatedDisk {
     fn sync_names(&self) -> Result<()> {
         let mut state = self.running(None)?;
         let state = &mut *state;
-        let is_faulty = state.is_faulty();
-        for change in std::mem::take(&mut state.name_changes) {
-            // What a failed sync has not written, no later one writes.
-            if !is_faulty || state.random.chance(50) {
-                change.apply(&mut state.durable_names);
+        let fault = state.next_fault();
+        if matches!(fault, None | Some(Fault::Loss)) {
+            for change in std::mem::take(&mut state.name_changes) {
+                if fault.is_none() || state.random.chance(50) {
+                    change.apply(&mut state.durable_names);
+                }
             }
         }
-        if is_faulty { Err(Errno::EIO) } else { Ok(()) }
+        fault.map_or(Ok(()), |_| Err(Errno::EIO))
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
