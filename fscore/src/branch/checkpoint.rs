@@ -34,6 +34,11 @@ fn next_of(name: &str) -> Option<u64> {
     (name_of(next) == name).then_some(next)
 }
 
+/// Returns whether a file with that name is a checkpoint.
+pub(super) fn is_checkpoint(name: &str) -> bool {
+    next_of(name).is_some()
+}
+
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(super) struct Writer {

@@ -29,14 +29,14 @@ const SIZES: Sizes = Sizes {
 };
 
 /// A machine with one store.
-struct Machine {
-    disk: SimulatedDisk,
+pub(super) struct Machine {
+    pub(super) disk: SimulatedDisk,
     boot: u128,
     fs: Option<FsCore>,
 }
 
 impl Machine {
-    fn start(disk: SimulatedDisk) -> Self {
+    pub(super) fn start(disk: SimulatedDisk) -> Self {
         let mut machine = Self {
             disk,
             boot: 1,
@@ -55,28 +55,28 @@ impl Machine {
         self.fs = Some(fs.expect("a store that can be read"));
     }
 
-    fn fs(&self) -> &FsCore {
+    pub(super) fn fs(&self) -> &FsCore {
         self.fs.as_ref().expect("it runs")
     }
 
-    fn branch(&self) -> Branch {
+    pub(super) fn branch(&self) -> Branch {
         self.fs().branch(FsCore::MAIN).expect("the first branch")
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.fs = None;
         self.disk.kill();
         self.open();
     }
 
-    fn cut_power(&mut self) {
+    pub(super) fn cut_power(&mut self) {
         self.fs = None;
         self.disk.cut_power();
         self.boot += 1;
         self.open();
     }
 
-    fn shown(&self) -> Shown {
+    pub(super) fn shown(&self) -> Shown {
         let (branch, root) = (self.branch(), Caller::root());
         let (mut shown, mut dirs) = (Shown::new(), vec![PathBuf::from("/")]);
         while let Some(dir) = dirs.pop() {

@@ -218,8 +218,9 @@ impl Journal {
             writer.write(kind::VERSION, record.bytes())?;
         }
         *length = writer.end()?;
-        // What it refers to is on disk before the log that says so is gone.
-        self.log.sync()?;
+        // What it refers to is on disk before the log that says so is gone. That may be content of a
+        // change whose record found no room in the log.
+        self.log.sync_all()?;
         writer.install(|| self.log.sync_names())?;
         self.log.forget_before(next)
     }

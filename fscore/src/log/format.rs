@@ -29,7 +29,7 @@ const PREFIX: &str = "log-";
 /// The name under which a segment is prepared.
 pub(super) const NEXT_SEGMENT: &str = "next-log";
 
-pub(super) fn segment_name(first: u64) -> String {
+pub(crate) fn segment_name(first: u64) -> String {
     format!("{PREFIX}{first:016x}")
 }
 
@@ -37,6 +37,11 @@ pub(super) fn segment_name(first: u64) -> String {
 pub(super) fn first_of_name(name: &str) -> Option<u64> {
     let first = u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()?;
     (segment_name(first) == name).then_some(first)
+}
+
+/// Returns whether a file with that name is a segment.
+pub(crate) fn is_segment(name: &str) -> bool {
+    first_of_name(name).is_some()
 }
 
 /// A start of the machine; one without a number is like none, also not like itself.

@@ -31,15 +31,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use self::format::{
-    CONTINUES, IS_CONTINUED, MAX_PAYLOAD, Marker, NEXT_SEGMENT, RECORD_HEADER, SEGMENT_HEADER,
-    Seal, segment_name,
+    CONTINUES, IS_CONTINUED, MAX_PAYLOAD, Marker, NEXT_SEGMENT, RECORD_HEADER, SEGMENT_HEADER, Seal,
 };
 use self::rounds::Rounds;
 use self::tail::{Tail, is_full};
 use crate::model::errno::{Errno, Result};
 use crate::sync::Mutex;
 
-pub(crate) use self::format::Boot;
+pub(crate) use self::format::{Boot, is_segment, segment_name};
 #[cfg(test)]
 pub(crate) use self::recovery::Damage;
 pub(crate) use self::recovery::{LogError, Place, Record, Recovery};
@@ -260,6 +259,15 @@ impl Log {
         if is_done {
             return Ok(());
         }
+        self.sync_all()
+    }
+
+    /// Waits as [`sync`](Self::sync) does, also for content that no record refers to yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sync`](Self::sync).
+    pub(crate) fn sync_all(&self) -> Result<()> {
         self.rounds.join(|| self.sync_round())
     }
 

@@ -16,7 +16,7 @@ use self::free_ranges::FreeRanges;
 use self::small_blocks::SmallBlocks;
 use crate::disk::anonymous;
 use crate::disk::directory::NamedFile;
-use crate::model::errno::Result;
+use crate::model::errno::{Errno, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -329,10 +329,15 @@ impl Extent {
     }
 
     /// Reads bytes that were written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; `EIO` if the file has lost its end.
     pub(crate) fn read(&self, skip: u64, buffer: &mut [u8]) -> Result<()> {
         let read = self.extents.file()?.read_at(buffer, self.at + skip)?;
-        // The file is as long as what was written; a disk may have lost its end.
-        buffer[read..].fill(0);
+        if read < buffer.len() {
+            return Err(Errno::EIO);
+        }
         Ok(())
     }
 
