@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crc32fast::Hasher;
 
 use crate::disk::directory::{Directory, NamedFile};
-use crate::log::{Kind, Record, StoreId};
+use crate::log::{Kind, MOST_RECORDS, Record, StoreId};
 use crate::model::errno::{Errno, Result};
 
 const MAGIC: [u8; 8] = *b"AgFsChkp";
@@ -31,7 +31,7 @@ fn name_of(next: u64) -> String {
 
 fn next_of(name: &str) -> Option<u64> {
     let next = u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()?;
-    (name_of(next) == name).then_some(next)
+    (name_of(next) == name && next <= MOST_RECORDS).then_some(next)
 }
 
 /// Returns whether a file with that name is a checkpoint.

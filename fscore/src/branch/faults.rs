@@ -4,14 +4,24 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use std::sync::Arc;
+
+use agentfs_testkit::random::Random;
+
 use super::fs::FsCore;
 use super::histories::Machine;
+use super::recovery::Recovered;
+use crate::disk::directory::Directory as _;
 use crate::disk::simulated::SimulatedDisk;
+use crate::log::{Boot, Place, Record, Recovery, StoreId};
 use crate::model::caller::Caller;
 use crate::model::config::{BackstoreMode, ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
-use crate::model::flags::{OpenFlags, XattrFlags};
+use crate::model::flags::{OpenFlags, RenameFlags, XattrFlags};
+use crate::model::id::NodeNumbers;
 use crate::model::store_error::StoreError;
+use crate::store::extents::Extents;
+use crate::store::tree::Shared;
 
 /// Opens a store of the host.
 fn open(path: &Path) -> Result<FsCore, ConfigError> {
@@ -193,7 +203,7 @@ fn checkpoint_refers_to_no_content_that_is_not_on_disk() {
         let (branch, root) = (machine.branch(), Caller::root());
         let name = b"user.long";
         branch
-            .setxattr(&root, "/a", true, name, &[1; 60_000], XattrFlags::ANY)
+            .setxattr(&root, "/a", true, name, &vec![1; 60_000], XattrFlags::ANY)
             .unwrap();
         machine.fs().sync().unwrap();
         machine.disk.leave_free(0);
@@ -205,4 +215,88 @@ fn checkpoint_refers_to_no_content_that_is_not_on_disk() {
         machine.cut_power();
         assert_eq!(get(machine.fs(), "/a"), Ok(shown), "seed {seed}");
     }
+}
+
+/// Returns the records of a store in which there is something of everything.
+fn records() -> Vec<Record> {
+    let machine = Machine::start(SimulatedDisk::new(1));
+    let (fs, branch, root) = (machine.fs(), machine.branch(), Caller::root());
+    let name = b"user.name";
+    branch.mkdir(&root, "/d", 0o755).unwrap();
+    branch.symlink(&root, "a", "/link").unwrap();
+    for (path, len) in [("/a", 1), ("/d/b", 9000), ("/c", 300)] {
+        put(fs, path, &vec![1; len]).unwrap();
+    }
+    branch
+        .setxattr(&root, "/a", true, name, b"value", XattrFlags::ANY)
+        .unwrap();
+    let snapshot = fs.snapshot_create(&root, FsCore::MAIN, "s").unwrap();
+    branch.link(&root, "/a", "/d/hard").unwrap();
+    branch
+        .rename(&root, "/d", "/e", RenameFlags::REPLACE)
+        .unwrap();
+    put(fs, "/e/b", b"new").unwrap();
+    branch.unlink(&root, "/c").unwrap();
+    fs.branch_create_from_snapshot(&root, snapshot, "b")
+        .unwrap();
+    fs.snapshot_delete(snapshot).unwrap();
+    let mut store = [0; 32];
+    let file = machine.disk.open("store").unwrap();
+    file.read_at(&mut store, 0).unwrap();
+    let place = Place {
+        directory: Arc::new(machine.disk.clone()),
+        store: StoreId(store[16..].try_into().unwrap()),
+        boot: Boot(Some(1_u128.to_le_bytes())),
+    };
+    let recovery = Recovery::open(place, 1).unwrap();
+    let records = recovery.records().map(std::result::Result::unwrap);
+    records.collect()
+}
+
+/// Reads records as those of a store; returns what they say, or why they make no sense.
+fn replay(records: &[Record]) -> std::result::Result<usize, String> {
+    let file = SimulatedDisk::new(1).create("content").unwrap();
+    let extents = Extents::recovering(file);
+    let numbers = Arc::<NodeNumbers>::default();
+    let shared = Shared::new(FsConfig::default(), None, numbers, extents, true);
+    let mut recovered = Recovered::new(Arc::new(shared));
+    for record in records {
+        recovered.replay(record).map_err(|why| why.to_string())?;
+    }
+    let versions = recovered.finish().map_err(|why| why.to_string())?;
+    Ok(versions.len())
+}
+
+#[test]
+fn records_that_anybody_may_have_written_are_read_or_refused() {
+    let good = records();
+    assert_eq!(replay(&good), Ok(2));
+    let mut random = Random::new(1);
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..12_000 {
+        let mut bad = good.clone();
+        for _ in 0..random.range(1..4) {
+            let record = random.below(bad.len());
+            let payload = &mut bad[record].payload;
+            if payload.is_empty() {
+                continue;
+            }
+            let at = random.below(payload.len());
+            match random.range(0..4) {
+                0 => payload[at] ^= 1 << random.range(0..8),
+                1 => payload[at] = random.bytes(1)[0],
+                2 => drop(payload.drain(at..)),
+                _ => {
+                    // A number as large as numbers are, or nearly.
+                    let large = [&[0xFF; 8][..], &random.pick(&[[0xFF, 1], [0x7F, 0]])].concat();
+                    payload.splice(at..=at, large);
+                }
+            }
+        }
+        match replay(&bad) {
+            Ok(_) => read += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(read > 500 && refused > 500, "{read} and {refused}");
 }

@@ -105,10 +105,10 @@ impl Counts {
 
     pub(super) fn read(decoder: &mut Decoder<'_>) -> Result<Self, Malformed> {
         Ok(Self {
-            openings: decoder.number()?,
-            branches: decoder.number()?,
-            snapshots: decoder.number()?,
-            nodes: decoder.number()?,
+            openings: decoder.counted()?,
+            branches: decoder.counted()?,
+            snapshots: decoder.counted()?,
+            nodes: decoder.counted()?,
         })
     }
 }

@@ -38,7 +38,7 @@ use self::tail::{Tail, is_full};
 use crate::model::errno::{Errno, Result};
 use crate::sync::Mutex;
 
-pub(crate) use self::format::{Boot, is_segment, segment_name};
+pub(crate) use self::format::{Boot, MOST_RECORDS, is_segment, segment_name};
 #[cfg(test)]
 pub(crate) use self::recovery::Damage;
 pub(crate) use self::recovery::{LogError, Place, Record, Recovery};
