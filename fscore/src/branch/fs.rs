@@ -106,6 +106,11 @@ impl Registry {
         // Whatever the log does not say of numbers that were given, none of them is given again.
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
+        // What makes no sense is refused before anything is written.
+        let versions = recovered.finish().map_err(|why| StoreError::Damaged {
+            path: path.clone(),
+            what: why.to_string(),
+        })?;
         let journal = Arc::new(opened.begin(shared.extents.clone())?);
         let failed = |errno| StoreError::Disk {
             path: path.clone(),
@@ -115,10 +120,6 @@ impl Registry {
         // What nothing refers to is used again from now on, so a power cut must not bring back what
         // did.
         journal.sync().map_err(failed)?;
-        let versions = recovered.finish().map_err(|why| StoreError::Damaged {
-            path: path.clone(),
-            what: why.to_string(),
-        })?;
         if versions.is_empty() {
             let tree = main()?;
             let new = NewVersion {

@@ -105,10 +105,10 @@ impl Counts {
 
     pub(super) fn read(decoder: &mut Decoder<'_>) -> Result<Self, Malformed> {
         Ok(Self {
-            openings: decoder.number()?,
-            branches: decoder.number()?,
-            snapshots: decoder.number()?,
-            nodes: decoder.number()?,
+            openings: decoder.counted()?,
+            branches: decoder.counted()?,
+            snapshots: decoder.counted()?,
+            nodes: decoder.counted()?,
         })
     }
 }
@@ -218,9 +218,10 @@ impl Journal {
             writer.write(kind::VERSION, record.bytes())?;
         }
         *length = writer.end()?;
-        // What it refers to is on disk before the log that says so is gone.
-        self.log.sync()?;
-        writer.install()?;
+        // What it refers to is on disk before the log that says so is gone. That may be content of a
+        // change whose record found no room in the log.
+        self.log.sync_all()?;
+        writer.install(|| self.log.sync_names())?;
         self.log.forget_before(next)
     }
 
@@ -298,5 +299,9 @@ impl Content for Extents {
 
     fn sync(&self) -> Result<()> {
         self.sync_file()
+    }
+
+    fn covered(&self) {
+        self.end_sync();
     }
 }

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 pub(crate) mod event_bus;
+#[cfg(test)]
+mod faults;
 pub(crate) mod fs;
 #[cfg(test)]
 mod histories;

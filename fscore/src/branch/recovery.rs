@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
 use crate::log::Record;
-use crate::model::id::{BranchId, Seq, SnapshotId};
+use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Malformed};
 use crate::store::tree::{Shared, Tree};
@@ -78,7 +79,7 @@ impl Recovered {
 
     fn change(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let branch = decoder.number()?;
-        let seq = Seq(decoder.number()?);
+        let seq = Seq(decoder.counted()?);
         let version = self.versions.get_mut(&VersionId::Branch(BranchId(branch)));
         let Some(version) = version else {
             // Whoever still had the branch when it was deleted could go on with it.
@@ -96,7 +97,7 @@ impl Recovered {
         let id = id.ok_or(Malformed::Kind("version", 0))?;
         let name = String::from_utf8_lossy(decoder.text()?).into();
         let from = BranchId(decoder.number()?);
-        let seq = Seq(decoder.number()?);
+        let seq = Seq(decoder.counted()?);
         let mut tree = match VersionId::read(decoder)? {
             None => Tree::unfilled(self.shared.clone()),
             Some(base) => {
@@ -105,6 +106,9 @@ impl Recovered {
             }
         };
         tree.replay(decoder, &mut self.known)?;
+        if self.versions.contains_key(&id) {
+            return Err(id.twice());
+        }
         match id {
             VersionId::Branch(BranchId(id)) => self.counts.branches = self.counts.branches.max(id),
             VersionId::Snapshot(SnapshotId(id)) => {
@@ -130,7 +134,15 @@ impl Recovered {
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone.
     pub(crate) fn finish(mut self) -> Result<BTreeMap<VersionId, Version>, Malformed> {
+        let main = VersionId::Branch(FsCore::MAIN);
+        if !self.versions.is_empty() && !self.versions.contains_key(&main) {
+            return Err(main.unknown());
+        }
         for version in self.versions.values_mut() {
+            let root = version.tree.inodes().get(NodeId::ROOT.0);
+            if root.is_none_or(|root| root.as_dir().is_none()) {
+                return Err(Malformed::Unknown("object", NodeId::ROOT.0));
+            }
             version.tree = version.tree.without_orphans();
         }
         if let Some(lower) = &self.shared.lower {
@@ -149,10 +161,17 @@ impl VersionId {
     fn read(decoder: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
         Ok(match decoder.byte()? {
             0 => None,
-            1 => Some(Self::Branch(BranchId(decoder.number()?))),
-            2 => Some(Self::Snapshot(SnapshotId(decoder.number()?))),
+            1 => Some(Self::Branch(BranchId(decoder.counted()?))),
+            2 => Some(Self::Snapshot(SnapshotId(decoder.counted()?))),
             other => return Err(Malformed::Kind("version", other.into())),
         })
+    }
+
+    fn twice(self) -> Malformed {
+        match self {
+            Self::Branch(id) => Malformed::Twice("branch", id.0),
+            Self::Snapshot(id) => Malformed::Twice("snapshot", id.0),
+        }
     }
 
     fn unknown(self) -> Malformed {

@@ -15,14 +15,9 @@ pub(crate) fn anonymous() -> Result<HostFile> {
 }
 
 /// Gives the blocks of a range back.
-pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> Result<()> {
+pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> rustix::io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(
-        fd,
-        flags,
-        range.start,
-        range.end - range.start,
-    )?)
+    rustix::fs::fallocate(fd, flags, range.start, range.end - range.start)
 }
 
 /// Has the kernel copy bytes from one file to another.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Shared, Touched, Tree};
 use crate::model::id::NodeId;
 use crate::store::content::File;
-use crate::store::dir::{Dir, Entry, Link, SLOTS};
+use crate::store::dir::{Dir, Entry, Link, SLOTS, key_of};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Encoder, Malformed};
 use crate::store::inode::{Body, Inode};
@@ -195,7 +195,9 @@ impl Tree {
                     let file = Arc::make_mut(inode).as_file_mut().ok_or(missing(node))?;
                     let before = file.counted();
                     decoder.content(file, known)?;
-                    self.pages = self.pages - before + file.counted();
+                    let others = self.pages.saturating_sub(before);
+                    let pages = others.checked_add(file.counted());
+                    self.pages = pages.ok_or(Malformed::Number)?;
                 }
                 part::ORPHAN => {
                     let linkable = decoder.byte()? == 1;
@@ -219,7 +221,8 @@ impl Tree {
 
     fn forget_counted(&mut self, node: NodeId) {
         let old = self.inodes.get(node.0).and_then(|inode| inode.as_file());
-        self.pages -= old.map_or(0, File::counted);
+        let counted = old.map_or(0, File::counted);
+        self.pages = self.pages.saturating_sub(counted);
     }
 
     /// Reads where the host had an object.
@@ -237,14 +240,21 @@ impl Tree {
     fn replay_names(&mut self, dir: NodeId, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let key = decoder.number()?;
         let mut entries = Vec::new();
-        for _ in 0..decoder.count()?.min(SLOTS) {
+        for _ in 0..decoder.at_most(SLOTS)? {
             let link = match decoder.byte()? {
                 0 => Link::Whiteout,
                 1 => Link::To(decoder.node()?, decoder.kind()?),
                 other => return Err(Malformed::Kind("entry", other.into())),
             };
-            let name = decoder.text()?.into();
+            let name = decoder.name()?;
+            if key_of(name, self.shared.config.case_sensitivity) != key {
+                return Err(Malformed::Name);
+            }
+            let name = name.into();
             entries.push(Entry { name, link });
+        }
+        if !key.is_multiple_of(SLOTS) || key >= 1 << 63 {
+            return Err(Malformed::Name);
         }
         let inode = self.inodes.get_mut(dir.0).ok_or(missing(dir))?;
         let own = Arc::make_mut(inode).as_dir_mut().ok_or(missing(dir))?;
