@@ -1,6 +1,7 @@
 //! All objects of one branch or snapshot. A tree is cloned in constant time, and a snapshot is such
 //! a clone.
 
+pub(crate) mod bring_up;
 mod bytes;
 mod record;
 mod touched;
