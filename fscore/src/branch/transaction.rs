@@ -336,6 +336,16 @@ impl Txn<'_> {
         self.tree.copy_up(node, based)
     }
 
+    /// Copies an object up whose metadata or names are about to change, and [keeps its
+    /// content](Tree::keep_content).
+    pub(crate) fn copy_up_whole(&mut self, node: NodeId) -> Result<()> {
+        if self.tree.is_own(node) {
+            return Ok(());
+        }
+        self.copy_up(node)?;
+        self.tree.keep_content(node)
+    }
+
     /// Copies a file up as [`copy_up_as`](Self::copy_up_as) does, and makes its bytes before `end`
     /// the branch's own, so that they can be changed and nothing that the host does changes them.
     ///

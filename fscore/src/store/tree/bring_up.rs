@@ -14,6 +14,10 @@ use crate::store::content::{File, PAGE};
 /// How many bytes are brought up into one extent at most.
 const STEP: u64 = 16 << 20;
 
+/// Up to which size the content of a file is kept when the branch changes only its metadata or its
+/// names.
+const MOST_KEPT: u64 = 1 << 20;
+
 /// The bytes of a lower file that an operation needs as the branch's own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needed {
@@ -102,7 +106,7 @@ impl Tree {
         let inode = self.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         let most = self.shared.config.limits.bytes / PAGE;
-        Ok(file.lower().map(|stamp| Needed {
+        Ok(file.read_below().map(|stamp| Needed {
             node,
             stamp: *stamp,
             end: end.min(file.size()),
@@ -132,6 +136,12 @@ impl Tree {
             if file.lower().is_none() {
                 return Ok(());
             }
+            if file.is_kept() {
+                return self.change_file(node, |file, _| {
+                    file.own_kept();
+                    Ok(())
+                });
+            }
             let mut empty = File::default();
             empty.resize(file.size());
             empty
@@ -139,6 +149,28 @@ impl Tree {
         self.room_for_pages(own.counted())?;
         self.change_file(node, |file, _| {
             *file = own;
+            Ok(())
+        })
+    }
+
+    /// Keeps the content of a small file that was copied up for a change of its metadata or names,
+    /// so that it can still be read when the host has changed or removed its file. It counts as
+    /// unchanged all the same. A large file, and one that cannot be copied, is read from the host as
+    /// long as that has it.
+    pub(crate) fn keep_content(&mut self, node: NodeId) -> Result<()> {
+        let inode = self.inode(node)?;
+        let below = inode.as_file().and_then(File::read_below);
+        if below.is_none_or(|stamp| stamp.size > MOST_KEPT) {
+            return Ok(());
+        }
+        let Some(needed) = self.needed(node, u64::MAX)? else {
+            return Ok(());
+        };
+        let Ok(BroughtUp { file: own, .. }) = needed.bring_up(&self.shared) else {
+            return Ok(());
+        };
+        self.change_file(node, |file, _| {
+            file.keep(own);
             Ok(())
         })
     }
