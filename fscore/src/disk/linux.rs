@@ -14,7 +14,7 @@ pub(crate) fn anonymous() -> Result<HostFile> {
     Ok(HostFile::new(fd))
 }
 
-/// Gives the blocks of a range back.
+/// Returns the blocks of a range to the filesystem.
 pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     Ok(rustix::fs::fallocate(

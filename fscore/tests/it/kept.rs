@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use agentfs_core::{
-    ApplyMode, BackstoreMode, FsConfig, OpenFlags, Overlay, RenameFlags, SetAttr, SetTime,
+    ApplyMode, BackstoreMode, Errno, FsConfig, OpenFlags, Overlay, RenameFlags, SetAttr, SetTime,
     XattrFlags,
 };
 
@@ -126,6 +126,6 @@ fn a_file_that_was_only_renamed_is_renamed_on_the_host() {
     w.b.apply(ApplyMode::Refuse).unwrap();
     let applied = fs::metadata(host.path().join("kept")).unwrap();
     assert_eq!(applied.ino(), inode, "no copy of it was written");
-    let flags = OpenFlags::READ;
-    assert!(w.b.open(&w.root, "/file", flags, 0).is_err());
+    let gone = w.b.open(&w.root, "/file", OpenFlags::READ, 0);
+    assert_eq!(gone, Err(Errno::ENOENT));
 }
