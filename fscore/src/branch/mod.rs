@@ -1,5 +1,8 @@
 //! Branches: each is a tree and its open handles under one lock, and an outbox for its events.
 
+#[cfg(test)]
+mod bring_up_tests;
+mod bring_ups;
 mod checkpoint;
 pub(crate) mod event_bus;
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(crate) fn anonymous() -> Result<HostFile> {
     Ok(HostFile::new(fd))
 }
 
-/// Gives the blocks of a range back.
+/// Returns the blocks of a range to the filesystem.
 pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> rustix::io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     rustix::fs::fallocate(fd, flags, range.start, range.end - range.start)

@@ -428,8 +428,8 @@ impl Lower {
         self.index.lock().lose_name((dir, name), now, loss)
     }
 
-    /// Gives an object that the host has moved the name that it got, which is `name` in `dir`. The
-    /// paths are relative to the root.
+    /// Records the new name of an object that the host has moved: `to` is the directory, the name in
+    /// it, and the new path. The paths are relative to the root.
     pub(crate) fn gain_name(&self, node: NodeId, from: &[u8], to: (NodeId, &[u8], &[u8])) {
         self.index.lock().gain_name(node, from, to);
     }

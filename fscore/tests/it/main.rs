@@ -16,6 +16,7 @@ mod deep;
 mod diff;
 mod events;
 mod held;
+mod kept;
 mod late;
 mod limits;
 mod many;

@@ -1,5 +1,5 @@
-//! A disk in memory, for tests: it loses what was not synced, in any order and also by halves, it
-//! fills up, and it fails when it is told to.
+//! A disk in memory, for tests. At a power cut the disk loses any part of what was not synced. It can
+//! be full, and its calls fail when a test says so.
 
 mod file;
 

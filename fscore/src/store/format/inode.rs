@@ -90,7 +90,11 @@ impl Encoder {
         match &inode.body {
             Body::File(file) => {
                 self.number(file.size());
-                self.byte(file.lower().is_some().into());
+                self.byte(match file.lower() {
+                    None => 0,
+                    Some(_) if file.is_kept() => 2,
+                    Some(_) => 1,
+                });
                 if let Some(lower) = file.lower() {
                     self.stamp(lower);
                 }
@@ -184,12 +188,13 @@ impl Decoder<'_> {
                     _ => File::default(),
                 };
                 let size = self.at_most(MAX_SIZE)?;
-                let lower = if self.flag()? {
-                    Some(self.stamp()?)
-                } else {
-                    None
+                let (lower, is_kept) = match self.byte()? {
+                    0 => (None, false),
+                    1 => (Some(self.stamp()?), false),
+                    2 => (Some(self.stamp()?), true),
+                    other => return Err(Malformed::Kind("content", other.into())),
                 };
-                file.recover(size, lower);
+                file.recover(size, lower, is_kept);
                 Body::File(file)
             }
             (ObjectKind::Directory, old) => {
