@@ -99,6 +99,7 @@ mod sync;
 
 pub use self::branch::Branch;
 pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
+pub use self::branch::freeze::FreezeError;
 pub use self::branch::fs::FsCore;
 pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
 pub use self::diff::apply::{

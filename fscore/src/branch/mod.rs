@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub(crate) mod event_bus;
+pub(crate) mod freeze;
 pub(crate) mod fs;
 #[cfg(test)]
 mod histories;
@@ -11,6 +12,7 @@ pub(crate) mod served_versions;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod store;
+mod take;
 pub(crate) mod transaction;
 
 use std::sync::Arc;
