@@ -43,7 +43,10 @@ impl fmt::Display for FreezeError {
                     let comma = if number > 0 { ", " } else { "" };
                     write!(f, "{comma}{} ({errno})", path.display())?;
                 }
-                write!(f, "; make that readable and unchanging, or do without freezing")
+                write!(
+                    f,
+                    "; make that readable and unchanging, or do without freezing"
+                )
             }
             Self::Cancelled => f.write_str("the freezing was cancelled"),
             Self::Store(errno) => write!(f, "the directory cannot be frozen: {errno}"),

@@ -161,7 +161,9 @@ impl<'a> Taking<'a> {
                 return Ok(());
             }
         };
-        let looked = opened.inode().and_then(|inode| Ok((inode, opened.names()?)));
+        let looked = opened
+            .inode()
+            .and_then(|inode| Ok((inode, opened.names()?)));
         let (inode, names) = match looked {
             Ok(looked) => looked,
             Err(Errno::ESTALE) => return Ok(()),

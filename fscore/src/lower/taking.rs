@@ -98,11 +98,8 @@ impl TakingDir<'_> {
     /// `ESTALE` when it has another version by now.
     pub(crate) fn open(&self, name: &[u8], stamp: Stamp) -> Result<TakingFile> {
         // Without `NONBLOCK`, a FIFO that has taken the name would stop the taking.
-        let flags = OFlags::RDONLY
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
         let fd = opened.map_err(super::vanished)?;
         let file = TakingFile { fd, stamp };

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::bytes::{Decoder, Encoder, Malformed};
-use crate::store::content::{File, Mark, Part};
 use crate::model::id::BaseId;
+use crate::store::content::{File, Mark, Part};
 use crate::store::extents::{Extent, Extents};
 use crate::store::tree::Base;
 

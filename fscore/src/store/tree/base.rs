@@ -300,7 +300,10 @@ impl Tree {
             if inode.names.first().is_some() {
                 continue;
             }
-            let children = inode.as_dir().into_iter().flat_map(|it| it.entries().iter());
+            let children = inode
+                .as_dir()
+                .into_iter()
+                .flat_map(|it| it.entries().iter());
             open.extend(children.filter_map(|(_, entry)| match entry.link {
                 Link::To(child, _) => Some((node, entry.name.clone(), child)),
                 Link::Whiteout => None,
