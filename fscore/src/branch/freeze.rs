@@ -146,6 +146,14 @@ impl FsCore {
         Ok(id)
     }
 
+    /// Deletes what only a version was based on that was deleted. If that fails, the next
+    /// [`maintain`](Self::maintain) tries again.
+    pub(super) fn has_deleted(&self) {
+        if let Err(errno) = self.drop_unused_bases() {
+            tracing::warn!(%errno, "what a deleted branch was based on stays in the store");
+        }
+    }
+
     /// Deletes what frozen branches and snapshots were based on that are gone. The base that was
     /// taken last stays in a store on disk, so that the next frozen branch is made quickly.
     ///
@@ -154,7 +162,7 @@ impl FsCore {
     /// Those of the log.
     pub(crate) fn drop_unused_bases(&self) -> Result<()> {
         let mut gone = Vec::new();
-        {
+        if !self.core.registry.read().bases.is_empty() {
             let mut registry = self.core.registry.write();
             let is_on_disk = self.core.journal.is_some();
             let last = registry.last_taken().filter(|_| is_on_disk);
@@ -267,3 +275,6 @@ impl Core {
         Ok(base)
     }
 }
+
+#[cfg(test)]
+mod tests;

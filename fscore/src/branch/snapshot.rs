@@ -218,7 +218,8 @@ impl FsCore {
         };
         // The tree is freed without the lock, because it may be large.
         drop(gone);
-        self.drop_unused_bases()
+        self.has_deleted();
+        Ok(())
     }
 
     /// Deletes a branch, and all that only it holds.
@@ -247,7 +248,8 @@ impl FsCore {
         }
         drop(state);
         drop(gone);
-        self.drop_unused_bases()
+        self.has_deleted();
+        Ok(())
     }
 
     /// Returns the branch of that name, the oldest if there are several.
