@@ -276,7 +276,12 @@ impl Tree {
                     *file = taken.clone();
                 }
             }
-            _ => {}
+            Body::Dir(_)
+            | Body::Symlink(_)
+            | Body::CharDevice(_)
+            | Body::BlockDevice(_)
+            | Body::Fifo
+            | Body::Socket => {}
         }
         inode
     }
