@@ -39,6 +39,10 @@ pub(crate) struct DaemonArgs {
     /// seconds. Without it, they are in memory
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Make new branches frozen: a frozen branch shows nothing that happens to the project after it was
+    /// made, as with `agentfs run --frozen`. Without it, branches are live
+    #[arg(long, requires = "lower")]
+    frozen: bool,
     /// Do not watch the project, for instance when it has more directories than there are inotify
     /// watches. Programs in a branch still see what others change there, but more slowly, and no watcher
     /// is notified of it
@@ -76,6 +80,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     );
     config.lower = args.lower;
     config.store = args.store;
+    config.frozen = args.frozen;
     config.echo = args.echo.into();
     config.watch_lower = !args.no_watch_lower;
     config.use_systemd_socket = common.socket.is_none();

@@ -28,6 +28,7 @@ use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
 use self::root::Root;
+use crate::branch;
 use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::environment::BRANCH_VARIABLE;
@@ -54,6 +55,7 @@ const PREFIX: &str = "run-";
 #[command(after_help = "Examples:
   agentfs run -- npm run dev
   agentfs run --apply -- cargo fix
+  agentfs run --frozen -- cargo test      nothing that others change meanwhile is seen
   agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
   agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
 pub(crate) struct RunArgs {
@@ -64,6 +66,12 @@ pub(crate) struct RunArgs {
     /// The name of the branch. A branch that exists already is continued
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
+    /// Make the branch frozen: it shows the project as it is now, and nothing that others change there
+    /// until the branch ends. The first frozen branch copies the project into the store; further ones share
+    /// that copy, and take anew only what has changed since. Without it, the branch is live: where it has
+    /// changed nothing, it shows the project as it is at any time
+    #[arg(long, conflicts_with = "no_mount")]
+    frozen: bool,
     #[command(flatten)]
     finish: FinishArgs,
     /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
@@ -141,7 +149,7 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     if !json {
         report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut connection, args.branch)?;
+    let branch = open_branch(&mut connection, args.branch, args.frozen)?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
@@ -196,11 +204,21 @@ fn status_of(ended: ExitStatus) -> u8 {
 }
 
 /// Returns the branch of this name, which is made if it does not exist, or a new one.
-fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Result<Branch, Failure> {
+fn open_branch(
+    connection: &mut DaemonConnection,
+    name: Option<String>,
+    frozen: bool,
+) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(connection);
+        return new_branch(connection, frozen);
     };
-    let is_new = create(connection, &name)?;
+    let is_new = create(connection, &name, frozen)?;
+    if frozen && !is_new && !branch::is_frozen(connection, &name)? {
+        return Err(Failure::Other(format!(
+            "the branch {name} is live, and a branch stays what it was made; continue it without \
+             --frozen, or name another branch"
+        )));
+    }
     let is_held = hold(connection, &name)?;
     let mounts = mount::list(connection)?;
     if !is_held || mounts.iter().any(|it| it.branch_name == name) {
@@ -212,11 +230,11 @@ fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Resul
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(connection, &name)? && hold(connection, &name)? {
+        if create(connection, &name, frozen)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -224,13 +242,14 @@ fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
 }
 
 /// Makes a branch. Returns false when there is one of the name.
-fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str, frozen: bool) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
+        frozen,
     };
-    match connection.call(request) {
+    match connection.call_long(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),

@@ -77,3 +77,30 @@ fn a_store_that_another_daemon_has_is_refused_by_name() {
     assert!(said.contains("is in use by another process"), "{said}");
     assert!(said.contains(store.to_str().unwrap()), "{said}");
 }
+
+#[test]
+fn a_full_snapshot_brings_back_what_the_project_was() {
+    let (lower, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = beside.path().join("store");
+    let host = |name: &str| lower.path().join(name);
+    fs::write(host("f"), "old").unwrap();
+    fs::write(host("gone"), "old").unwrap();
+    let directory = agentfs_testkit::daemon::private_directory();
+    let daemon = start(directory, lower.path(), &store);
+    daemon.succeeds(&["snapshot", "create", "full", "--full"]);
+    daemon.succeeds(&["branch", "create", "frozen", "--frozen"]);
+    fs::write(host("f"), "new").unwrap();
+    fs::remove_file(host("gone")).unwrap();
+    let shown = |daemon: &DaemonProcess, branch: &str| {
+        let cat = |name| daemon.succeeds(&["fs", "cat", name, "--branch", branch]);
+        (cat("/f"), cat("/gone"))
+    };
+    let old = ("old".to_owned(), "old".to_owned());
+    assert_eq!(shown(&daemon, "frozen"), old);
+    let daemon = start(daemon.kill(), lower.path(), &store);
+    assert_eq!(shown(&daemon, "frozen"), old);
+    assert_eq!(daemon.succeeds(&["fs", "cat", "/f"]), "new", "main is live");
+    assert_eq!(daemon.succeeds(&["branch", "diff", "frozen"]), "");
+    daemon.succeeds(&["snapshot", "restore", "full"]);
+    assert_eq!(shown(&daemon, "main"), old);
+}

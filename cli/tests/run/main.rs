@@ -12,6 +12,7 @@ mod echo_inside;
 mod ending;
 mod exec;
 mod exporting;
+mod frozen;
 mod guide;
 mod host_replaces;
 mod keeping;

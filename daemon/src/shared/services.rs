@@ -76,6 +76,8 @@ pub(crate) struct Services {
     wakes: Arc<WakeQueue>,
     /// Whether what the branches changed is exported before the end.
     saves_changes: bool,
+    /// Whether new branches are frozen.
+    is_frozen: bool,
 }
 
 impl fmt::Debug for Services {
@@ -188,7 +190,13 @@ impl Services {
             end: Arc::default(),
             wakes: Arc::clone(wakes),
             saves_changes: config.saves_changes && config.store.is_none(),
+            is_frozen: config.frozen,
         })
+    }
+
+    /// Returns whether new branches are frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
     pub(crate) fn core(&self) -> &FsCore {

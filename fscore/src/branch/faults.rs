@@ -263,7 +263,7 @@ fn replay(records: &[Record]) -> std::result::Result<usize, String> {
     for record in records {
         recovered.replay(record).map_err(|why| why.to_string())?;
     }
-    let versions = recovered.finish().map_err(|why| why.to_string())?;
+    let (versions, _) = recovered.finish().map_err(|why| why.to_string())?;
     Ok(versions.len())
 }
 

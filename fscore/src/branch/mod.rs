@@ -7,6 +7,7 @@ mod checkpoint;
 pub(crate) mod event_bus;
 #[cfg(test)]
 mod faults;
+pub(crate) mod freeze;
 pub(crate) mod fs;
 #[cfg(test)]
 mod histories;
@@ -16,6 +17,7 @@ pub(crate) mod served_versions;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod store;
+mod take;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
 use crate::log::Record;
-use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
+use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Malformed};
-use crate::store::tree::{Shared, Tree};
+use crate::store::tree::{Base, Shared, Tree};
 
 /// A record that says what no store says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,12 +36,17 @@ pub(crate) struct Version {
     pub(crate) tree: Tree,
 }
 
+/// All branches and snapshots.
+pub(crate) type Versions = BTreeMap<VersionId, Version>;
+/// What frozen ones of those are based on.
+pub(crate) type Bases = BTreeMap<BaseId, Arc<Base>>;
+
 /// What the records so far have said.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     shared: Arc<Shared>,
     known: KnownExtents,
-    pub(crate) versions: BTreeMap<VersionId, Version>,
+    pub(crate) versions: Versions,
     pub(crate) counts: Counts,
 }
 
@@ -95,7 +100,7 @@ impl Recovered {
     fn version(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
-        let name = String::from_utf8_lossy(decoder.text()?).into();
+        let name: Arc<str> = String::from_utf8_lossy(decoder.text()?).into();
         let from = BranchId(decoder.number()?);
         let seq = Seq(decoder.counted()?);
         let mut tree = match VersionId::read(decoder)? {
@@ -114,6 +119,10 @@ impl Recovered {
             VersionId::Snapshot(SnapshotId(id)) => {
                 self.counts.snapshots = self.counts.snapshots.max(id);
             }
+            VersionId::Base(id) => {
+                let base = Base::recovered(id, &name, tree.clone());
+                self.known.bases.insert(id, Arc::new(base));
+            }
         }
         let version = Version {
             name,
@@ -128,12 +137,17 @@ impl Recovered {
     fn deleted(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
+        if let VersionId::Base(id) = id {
+            self.known.bases.remove(&id);
+        }
         self.versions.remove(&id).map(drop).ok_or(id.unknown())
     }
 
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone.
-    pub(crate) fn finish(mut self) -> Result<BTreeMap<VersionId, Version>, Malformed> {
+    pub(crate) fn finish(mut self) -> Result<(Versions, Bases), Malformed> {
+        self.versions
+            .retain(|id, _| !matches!(id, VersionId::Base(_)));
         let main = VersionId::Branch(FsCore::MAIN);
         if !self.versions.is_empty() && !self.versions.contains_key(&main) {
             return Err(main.unknown());
@@ -148,12 +162,13 @@ impl Recovered {
         if let Some(lower) = &self.shared.lower {
             lower.recovered();
         }
+        let bases = std::mem::take(&mut self.known.bases);
         let live = self.known.into_live();
         self.shared
             .extents
             .recovered(live)
             .map_err(Malformed::Extent)?;
-        Ok(self.versions)
+        Ok((self.versions, bases))
     }
 }
 
@@ -163,6 +178,7 @@ impl VersionId {
             0 => None,
             1 => Some(Self::Branch(BranchId(decoder.counted()?))),
             2 => Some(Self::Snapshot(SnapshotId(decoder.counted()?))),
+            3 => Some(Self::Base(BaseId(decoder.counted()?))),
             other => return Err(Malformed::Kind("version", other.into())),
         })
     }
@@ -171,6 +187,7 @@ impl VersionId {
         match self {
             Self::Branch(id) => Malformed::Twice("branch", id.0),
             Self::Snapshot(id) => Malformed::Twice("snapshot", id.0),
+            Self::Base(id) => Malformed::Twice("base", id.0),
         }
     }
 
@@ -178,6 +195,7 @@ impl VersionId {
         match self {
             Self::Branch(id) => Malformed::Unknown("branch", id.0),
             Self::Snapshot(id) => Malformed::Unknown("snapshot", id.0),
+            Self::Base(id) => Malformed::Unknown("base", id.0),
         }
     }
 }

@@ -47,6 +47,22 @@ impl Branch {
         }
     }
 
+    /// Returns what a [frozen](Self::is_frozen) branch is based on: the lower directory as it was
+    /// taken, or what was last [applied](Self::apply). `None` for a live branch.
+    #[must_use]
+    pub fn frozen_base(&self) -> Option<Frozen> {
+        let tree = self.inner.read().tree.base()?.tree.clone();
+        Some(self.frozen_over(tree))
+    }
+
+    fn frozen_over(&self, tree: Tree) -> Frozen {
+        Frozen {
+            tree,
+            branch: self.id(),
+            seq: Seq(0),
+        }
+    }
+
     /// Returns the net changes since `old`, and the branch as it is up to those.
     ///
     /// The changes are in an order in which they could be made one by one, parents before children.
@@ -72,6 +88,12 @@ impl Branch {
     /// Those of [`changes_since`](Self::changes_since).
     pub fn own_changes_since(&self, old: &Frozen) -> Result<Vec<Change>> {
         let mut new = self.freeze();
+        if let Some(base) = new.tree.base() {
+            let is_of_it = old.tree.base().is_some_and(|it| it.id == base.id);
+            let base = self.frozen_over(base.tree.clone());
+            let old = if is_of_it { old } else { &base };
+            return self.changes_between(old, &new);
+        }
         if let Some(lower) = &self.core.shared.lower {
             merge_with_host(&mut new.tree, lower)?;
         }

@@ -1,6 +1,7 @@
 //! All objects of one branch or snapshot. A tree is cloned in constant time, and a snapshot is such
 //! a clone.
 
+mod base;
 pub(crate) mod bring_up;
 mod bytes;
 mod copy_up;
@@ -10,6 +11,7 @@ mod touched;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+pub(crate) use self::base::{Base, TakenDir, TakenObject};
 pub(crate) use self::copy_up::Based;
 use self::touched::Touched;
 use crate::lower::Lower;
@@ -89,6 +91,8 @@ pub(crate) struct Tree {
     /// since.
     seen: Trie<Seen>,
     touched: Touched,
+    /// What a frozen tree, which shows nothing of the lower directory, is based on.
+    base: Option<Arc<Base>>,
 }
 
 impl Tree {
@@ -123,6 +127,7 @@ impl Tree {
             pages: 0,
             seen,
             touched: Touched::default(),
+            base: None,
         })
     }
 
@@ -136,7 +141,11 @@ impl Tree {
 
     /// Records how the lower layer has an object.
     pub(crate) fn see(&mut self, node: NodeId, inode: &Inode) {
-        self.seen.insert(node.0, Seen::of(inode));
+        self.see_as(node, Seen::of(inode));
+    }
+
+    pub(crate) fn see_as(&mut self, node: NodeId, seen: Seen) {
+        self.seen.insert(node.0, seen);
         self.touch_seen(node);
     }
 

@@ -15,6 +15,7 @@ mod bus;
 mod deep;
 mod diff;
 mod events;
+mod frozen;
 mod held;
 mod kept;
 mod late;

@@ -260,6 +260,7 @@ fn branch_requests() -> Vec<Request> {
             name: text("b"),
             from_branch: text("main"),
             from_snapshot: text(""),
+            frozen: true,
         }
         .into(),
         BranchList { after: 2 }.into(),
@@ -295,6 +296,7 @@ fn branch_requests() -> Vec<Request> {
         SnapshotCreate {
             name: text("s"),
             branch: text(""),
+            full: true,
         }
         .into(),
         SnapshotList { after: 0 }.into(),

@@ -185,6 +185,7 @@ fn branch_replies() -> Vec<Reply> {
         seq: 77,
         created_ns: 5,
         run: 4711,
+        frozen: true,
     };
     let snapshot = SnapshotInfo {
         id: 3,

@@ -1,18 +1,22 @@
 //! The content of a file as bytes: which extents it lies in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::bytes::{Decoder, Encoder, Malformed};
+use crate::model::id::BaseId;
 use crate::store::content::{File, MAX_SIZE, Mark, PAGE, Part};
 use crate::store::extents::{Extent, Extents};
+use crate::store::tree::Base;
 
 /// The extents that were named so far, so that files which share one share it again.
 #[derive(Debug)]
 pub(crate) struct KnownExtents {
     extents: Arc<Extents>,
     known: HashMap<(u64, u64), Weak<Extent>>,
+    /// The bases that there are.
+    pub(crate) bases: BTreeMap<BaseId, Arc<Base>>,
 }
 
 impl KnownExtents {
@@ -20,6 +24,16 @@ impl KnownExtents {
         Self {
             extents,
             known: HashMap::new(),
+            bases: BTreeMap::new(),
+        }
+    }
+
+    /// Returns a base that was named before; `None` for number 0.
+    pub(crate) fn base(&self, id: BaseId) -> Result<Option<Arc<Base>>, Malformed> {
+        match self.bases.get(&id) {
+            Some(base) => Ok(Some(base.clone())),
+            None if id.0 == 0 => Ok(None),
+            None => Err(Malformed::Unknown("base", id.0)),
         }
     }
 
