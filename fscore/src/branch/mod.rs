@@ -1,5 +1,6 @@
 //! Branches: each is a tree and its open handles under one lock, and an outbox for its events.
 
+pub(crate) mod check;
 mod checkpoint;
 pub(crate) mod event_bus;
 pub(crate) mod fs;

@@ -245,11 +245,7 @@ impl Log {
     /// The error of the disk at its first failure, and `EIO` after it; `ENOSPC` or `EDQUOT` if the
     /// disk is so full that there is no room for a marker.
     pub(crate) fn sync(&self) -> Result<()> {
-        let is_done = {
-            let tail = self.tail.lock();
-            tail.durable >= tail.appended
-        };
-        if is_done {
+        if self.is_durable() {
             return Ok(());
         }
         self.rounds.join(|| self.sync_round())
@@ -292,6 +288,12 @@ impl Log {
         let mut tail = self.tail.lock();
         tail.durable = tail.durable.max(covered);
         Ok(())
+    }
+
+    /// Returns whether everything in the log survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        let tail = self.tail.lock();
+        tail.durable >= tail.appended
     }
 
     /// Begins a segment and returns the number of its first record: a checkpoint holds all before
