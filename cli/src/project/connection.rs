@@ -57,7 +57,7 @@ impl DaemonConnection {
     ) -> Result<Self, Failure> {
         let found = match common.find()? {
             Found::Nothing(others) => start_kept(others)?,
-            found => found,
+            found @ (Found::Named(_) | Found::Over(_) | Found::Mounted(..)) => found,
         };
         Self::open_found(common, found, branch, elsewhere)
     }
