@@ -13,7 +13,7 @@ mod interruptible;
 mod leftovers;
 pub(crate) mod processes;
 mod root;
-mod spawn_daemon;
+pub(crate) mod spawn_daemon;
 mod supervise;
 
 use std::ffi::OsString;
@@ -28,6 +28,7 @@ use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
 use self::root::Root;
+use self::spawn_daemon::Options;
 use crate::branch;
 use crate::common::Common;
 use crate::echo_mode::Echo;
@@ -36,6 +37,7 @@ use crate::exec::{self, FAILED};
 use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
+use crate::project::store::StoreArgs;
 use crate::status::coverage::Coverage;
 
 /// How the names of branches begin when the user names none.
@@ -83,9 +85,11 @@ pub(crate) struct RunArgs {
         conflicts_with = "no_mount"
     )]
     echo: Echo,
+    #[command(flatten)]
+    keeping: StoreArgs,
     /// Run the command in the directory itself, without a branch or a mount, under the preloaded library
     /// only
-    #[arg(long, conflicts_with_all = ["lower", "branch", "finish"])]
+    #[arg(long, conflicts_with_all = ["lower", "branch", "finish", "keeping"])]
     no_mount: bool,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -143,13 +147,18 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
-    let mut connection = spawn_daemon::find_or_start(common, &project, args.echo)?;
+    let options = Options {
+        echo: args.echo,
+        keeping: args.keeping,
+    };
+    let mut connection = spawn_daemon::find_or_start(common, &project, &options)?;
     let json = common.json;
     leftovers::report(json, &project, &mut connection)?;
     if !json {
         report_gap(&mut connection)?;
     }
     let branch = open_branch(&mut connection, args.branch, args.frozen)?;
+    let store = connection.store()?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
@@ -174,6 +183,8 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         is_new: branch.is_new,
         project: &project,
         since,
+        store,
+        restart: &|| spawn_daemon::find_or_start(common, &project, &options),
     };
     let is_finished = finish.run(args.finish)?;
     Ok(if is_finished || status != 0 {

@@ -24,6 +24,7 @@ mod projects;
 mod replaced;
 mod roots;
 mod session;
+mod store;
 mod terminal;
 mod waiting;
 mod watchers;

@@ -10,7 +10,7 @@ use agentfs_proto::message::{
 };
 
 use crate::base::refusal::Refusal;
-use crate::shared::branches::{Origins, branch_named, snapshot_named};
+use crate::shared::branches::{Origins, branch_named, is_base, snapshot_named};
 use crate::shared::holds::Holds;
 
 /// Branches or snapshots on one page.
@@ -62,7 +62,11 @@ pub(crate) fn create(
         let from = source(core, request, own)?;
         (core.branch_create_from_current(caller, from, name)?, from.0)
     };
-    origins.remember(core, id, parent)?;
+    if let Err(errno) = origins.remember(core, id, parent) {
+        // A branch that cannot be compared with what it was made from cannot be applied.
+        core.branch_delete(id)?;
+        return Err(errno.into());
+    }
     Ok(BranchCreated { id: id.0 })
 }
 
@@ -189,7 +193,9 @@ pub(crate) fn snapshots(
         let part = core.snapshots_after(after, PER_PAGE + 1);
         let Some(last) = part.last() else { break };
         after = last.id;
-        let is_shown = |it: &agentfs_core::SnapshotInfo| only.is_none_or(|only| only == it.branch);
+        let is_shown = |it: &agentfs_core::SnapshotInfo| {
+            !is_base(it) && only.is_none_or(|only| only == it.branch)
+        };
         rest.extend(part.into_iter().filter(is_shown));
     }
     let more = rest.len() > PER_PAGE;

@@ -49,6 +49,7 @@ impl OpenSession {
             Request::MountWait(it) => Self::wait_for_mount(&it, services),
             Request::Status(it) => done(status::report(&it, &self.public, services)),
             Request::Project(_) => done(project::info(services.core())),
+            Request::Store(it) => self.store(&it, services),
             Request::WatchList(it) => done(watch_list::list(&it, &self.public, services)?),
             Request::Shutdown(it) => self.shut_down(&it, services),
             Request::BranchCreate(it) => self.create_branch(it, services),

@@ -108,6 +108,17 @@ impl OpenSession {
         tracing::info!(%session, reason = it.reason, discard = it.discard, "asked to end");
         let end = Arc::clone(services.end());
         let exporter = services.exporter().clone();
+        let is_kept = services.core().store_usage().is_some();
+        if it.discard && is_kept {
+            let text = "the branches are kept in a store, which outlives the daemon, so none is thrown \
+                        away; to end the daemon: agentfs shutdown; and to throw a branch away: agentfs \
+                        branch delete NAME";
+            return Err(Refusal::invalid(text.to_owned()));
+        }
+        if is_kept {
+            // What the branches hold is in the store, and is there after a power cut too.
+            services.core().sync()?;
+        }
         if it.discard || !services.saves_changes() {
             end.settle();
             services.wakes().send(Wake::Stop);

@@ -253,8 +253,13 @@ impl FsCore {
     pub fn maintain(&self) -> Result<()> {
         self.drop_unused_bases()?;
         self.sync()?;
-        let journal = self.core.journal.as_ref();
-        if journal.is_some_and(|it| it.wants_checkpoint()) {
+        let Some(journal) = &self.core.journal else {
+            return Ok(());
+        };
+        // A filesystem in which nothing changes any more has no later sync that would do it.
+        let extents = &self.core.shared.extents;
+        extents.free_waiting(|| journal.is_durable());
+        if journal.wants_checkpoint() {
             self.checkpoint()?;
         }
         Ok(())

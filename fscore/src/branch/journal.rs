@@ -201,6 +201,16 @@ impl Journal {
         self.log.sync()
     }
 
+    /// Returns whether everything so far survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.log.is_durable()
+    }
+
+    /// Returns how many bytes a restart would read beside the last checkpoint.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log.size()
+    }
+
     /// Returns whether a restart would read so much of the log that a checkpoint is worth while.
     pub(crate) fn wants_checkpoint(&self) -> bool {
         self.log.size() > (*self.checkpoint.lock()).max(LONG_LOG)

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod bring_up_tests;
 mod bring_ups;
+pub(crate) mod check;
 mod checkpoint;
 pub(crate) mod event_bus;
 #[cfg(test)]

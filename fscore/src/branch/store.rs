@@ -180,6 +180,16 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Returns what the log has lost to a damaged place.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.recovery.damage.as_ref().map(ToString::to_string)
+    }
+
+    /// Returns how many bytes of the log a restart reads beside the checkpoint.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.recovery.size()
+    }
+
     /// Begins to write.
     pub(crate) fn begin(self, extents: Arc<Extents>) -> Result<Journal, StoreError> {
         let log = self.recovery.into_log(extents.clone(), self.sizes);

@@ -4,10 +4,11 @@ use super::apply::merge_with_host;
 use super::steps::{Step, steps};
 use super::synthetic_events::changes;
 use crate::branch::Branch;
+use crate::branch::fs::FsCore;
 use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
-use crate::model::id::{BranchId, NodeId, Seq};
+use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::store::tree::Tree;
 
 /// A branch as it was at one moment, for a reader that will catch up later. It costs as little as a
@@ -32,6 +33,22 @@ impl Frozen {
             return None;
         };
         self.tree.inode(*node).ok().map(|inode| inode.times.ctime)
+    }
+}
+
+impl FsCore {
+    /// Returns a branch as it was when a snapshot of it was made. As if it had been frozen before its
+    /// first change, because a snapshot does not keep which change was the last.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` without such a snapshot.
+    pub fn frozen_in(&self, snapshot: SnapshotId, branch: BranchId) -> Result<Frozen> {
+        Ok(Frozen {
+            tree: self.snapshot(snapshot)?.tree.clone(),
+            branch,
+            seq: Seq(0),
+        })
     }
 }
 

@@ -252,11 +252,7 @@ impl Log {
             // Branches may show a change that could not be written, so nothing is said to be there.
             return Err(Errno::EIO);
         }
-        let is_done = {
-            let tail = self.tail.lock();
-            tail.durable >= tail.appended
-        };
-        if is_done {
+        if self.is_durable() {
             return Ok(());
         }
         self.sync_all()
@@ -310,6 +306,13 @@ impl Log {
         }
         self.content.covered();
         Ok(())
+    }
+
+    /// Returns whether everything that was changed is in the log and survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        let tail = self.tail.lock();
+        // After a failure branches may show a change that could not be written.
+        self.failure.get().is_none() && tail.durable >= tail.appended
     }
 
     /// Begins a segment and returns the number of its first record: a checkpoint holds all before

@@ -104,6 +104,10 @@ fn daemon_requests() -> Vec<Request> {
     vec![
         Status { after: 3 }.into(),
         Project { flags: 0 }.into(),
+        Store {
+            action: StoreAction::Compact,
+        }
+        .into(),
         WatchList {
             session: 1,
             queue: 2,

@@ -130,8 +130,14 @@ impl Extents {
     /// Returns how many bytes of the file extents take.
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> u64 {
+        self.use_of_file().0
+    }
+
+    /// Returns how many bytes of the file extents take, and how many between those none takes.
+    pub(crate) fn use_of_file(&self) -> (u64, u64) {
         let free = self.free.lock();
-        free.end - free.ranges.total() - free.small.total()
+        let unused = free.ranges.total() + free.small.total();
+        (free.end - unused, unused)
     }
 
     fn extent(self: &Arc<Self>, at: u64, len: u64, period: u64, written: u64) -> Extent {
@@ -266,6 +272,32 @@ impl Extents {
         };
         for (at, len) in std::mem::take(old) {
             self.free_now(&mut free, at, len);
+        }
+    }
+
+    /// Frees everything that waits until the change that freed it survives a power cut, if all changes
+    /// do. `is_durable` is called while no operation is under way.
+    pub(crate) fn free_waiting(&self, is_durable: impl FnOnce() -> bool) {
+        let _none_under_way = self.pause();
+        if !is_durable() {
+            return;
+        }
+        let mut free = self.free.lock();
+        let Freeing::Later { new, old } = &mut free.freeing else {
+            return;
+        };
+        let mut over = std::mem::take(old);
+        over.append(new);
+        for (at, len) in over {
+            self.free_now(&mut free, at, len);
+        }
+    }
+
+    /// Gives the blocks of everything that is free back to the disk.
+    pub(crate) fn give_back(&self) {
+        let mut free = self.free.lock();
+        for range in free.ranges.take_unpunched() {
+            self.punch(range);
         }
     }
 
