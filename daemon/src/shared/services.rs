@@ -69,7 +69,8 @@ pub(crate) struct Services {
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
-    /// A random number, which is another one for each start of the daemon.
+    /// A random number, which is another one for each start of the daemon: its keys are those of the
+    /// system.
     instance: u64,
     started: Instant,
     end: Arc<End>,
@@ -184,7 +185,6 @@ impl Services {
             counters: Counters::default(),
             tokens: Arc::default(),
             sessions,
-            // Its keys are the system's random numbers.
             instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
             end: Arc::default(),

@@ -31,7 +31,11 @@ fn shown(b: &Branch) -> BTreeMap<PathBuf, Object> {
             let content = match attr.kind {
                 ObjectKind::File => get(b, path.to_str().unwrap()).into_bytes(),
                 ObjectKind::Symlink => b.readlink(&root, &path).unwrap().to_vec(),
-                _ => Vec::new(),
+                ObjectKind::Directory
+                | ObjectKind::Fifo
+                | ObjectKind::Socket
+                | ObjectKind::CharDevice
+                | ObjectKind::BlockDevice => Vec::new(),
             };
             let (mut size, mut mtime, mut nlink) = (attr.size, attr.mtime, attr.nlink);
             if attr.kind.is_dir() {
