@@ -48,7 +48,7 @@ pub(crate) fn models(report: &mut Report, filter: Option<&str>) {
 }
 
 /// Runs the models of every mutant, each until one fails.
-pub(crate) fn mutants(report: &mut Report) {
+fn mutants(report: &mut Report) {
     report.step("mutants", check_mutants);
 }
 
