@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ impl Lane {
     }
 }
 
-fn spawn(args: &[&str], log: &std::path::Path) -> io::Result<Child> {
+fn spawn(args: &[&str], log: &Path) -> io::Result<Child> {
     if let Some(folder) = log.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -63,4 +63,25 @@ fn spawn(args: &[&str], log: &std::path::Path) -> io::Result<Child> {
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::ExitCode;
+
+    use super::*;
+
+    #[test]
+    fn command_that_runs_meanwhile_decides_the_verdict() {
+        // Here this program is the tests' own.
+        let mut report = Report::new();
+        let listed = Lane::start("list", &["--list"]);
+        listed.join(&mut report);
+        assert_eq!(report.finish(), ExitCode::SUCCESS);
+
+        let mut report = Report::new();
+        let refused = Lane::start("refused", &["--no-such-option"]);
+        refused.join(&mut report);
+        assert_eq!(report.finish(), ExitCode::FAILURE);
+    }
 }
