@@ -121,6 +121,8 @@ fn ci(report: &mut Report) {
     publish::run(report, &publish::Args::default());
     mutants.join(report);
 
+    // Both need nightly, and two processes may not install it at once.
+    tsan::install(report);
     let fuzz = Lane::start("fuzz", &["fuzz", "--seconds", "5"]);
     tsan::run(report, &tsan::Args::default());
     fuzz.join(report);

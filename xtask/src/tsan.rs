@@ -31,16 +31,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    if !report.step("tsan: the standard library's source", || {
-        nightly::with_source()?;
-        Ok(Outcome::Done)
-    }) {
+    if !install(report) {
         return;
     }
     test(report, "tsan: ring", RING);
     if !args.ring {
         test(report, "tsan: locking", LOCKING);
     }
+}
+
+/// Makes sure that nightly is there, with the source of its library. Returns false if it cannot be had.
+pub(crate) fn install(report: &mut Report) -> bool {
+    report.step("tsan: the standard library's source", || {
+        nightly::with_source()?;
+        Ok(Outcome::Done)
+    })
 }
 
 /// Runs tests in which every access to memory is watched. The standard library is built in the same
