@@ -9,7 +9,7 @@ const RING: &[&str] = &["-p", "agentfs-ring", "--lib", "--tests"];
 
 /// The daemon's tests of its locks, which run one after the other: each has a minute, keeps both
 /// cores of a small machine busy by itself, and runs some ten times slower than without the
-/// sanitizer.
+/// sanitizer, so it does a fifth of its rounds.
 const LOCKING: &[&str] = &[
     "-p",
     "agentfs-daemon",
@@ -62,6 +62,7 @@ fn test(report: &mut Report, name: &str, args: &[&str]) {
                 ])
                 .arg(target_dir("tsan"))
                 .args(args)
+                .env("AGENTFS_LOCKING_PART", "5")
                 .env("RUSTFLAGS", "-Zsanitizer=thread");
             report.test_step(name, &mut command);
         }
