@@ -101,6 +101,14 @@ fn core_over(lower: Option<PathBuf>, store: Option<PathBuf>) -> Result<FsCore, S
     FsCore::new(config).map_err(StartError::Filesystem)
 }
 
+fn queue_limits(config: &Config) -> service::QueueLimits {
+    service::QueueLimits {
+        queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
+        watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
+        ..service::QueueLimits::default()
+    }
+}
+
 impl Services {
     pub(crate) fn new(
         config: &Config,
@@ -118,17 +126,13 @@ impl Services {
         let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
-        let limits = service::QueueLimits {
-            queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
-            watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
-            ..service::QueueLimits::default()
-        };
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
         // The mounts subscribe first: a program that is notified of a change finds it on every
         // mount.
         let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
-        let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
+        let watches =
+            WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
         let echoing = Arc::new(echoing);
         let (announced, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
