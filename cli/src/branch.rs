@@ -259,7 +259,8 @@ fn export(
     )))
 }
 
-fn all(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {
+/// Asks for all branches.
+pub(crate) fn all(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {
     let mut branches: Vec<BranchInfo> = Vec::new();
     loop {
         let after = branches.last().map_or(0, |branch| branch.id);
@@ -269,12 +270,6 @@ fn all(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {
             return Ok(branches);
         }
     }
-}
-
-/// Returns whether there is a branch of this name that is frozen.
-pub(crate) fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
-    let branches = all(connection)?;
-    Ok(branches.iter().any(|it| it.name == name && it.frozen))
 }
 
 fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {

@@ -214,6 +214,12 @@ fn status_of(ended: ExitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
+/// Returns whether there is a branch of this name that is frozen.
+fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
+    let branches = branch::all(connection)?;
+    Ok(branches.iter().any(|it| it.name == name && it.frozen))
+}
+
 /// Returns the branch of this name, which is made if it does not exist, or a new one.
 fn open_branch(
     connection: &mut DaemonConnection,
@@ -224,7 +230,7 @@ fn open_branch(
         return new_branch(connection, frozen);
     };
     let is_new = create(connection, &name, frozen)?;
-    if frozen && !is_new && !branch::is_frozen(connection, &name)? {
+    if frozen && !is_new && !is_frozen(connection, &name)? {
         return Err(Failure::Other(format!(
             "the branch {name} is live, and a branch stays what it was made; continue it without \
              --frozen, or name another branch"

@@ -83,7 +83,7 @@ impl Directory for GatedDirectory {
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
-        self.inner.lock(name)
+        self.inner.lock(name).map(|file| self.gated(file))
     }
 }
 

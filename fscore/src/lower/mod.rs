@@ -485,7 +485,7 @@ fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {
 /// Reads the `user.` attributes of an open object; what cannot be read is not there.
 fn xattrs_of(fd: &OwnedFd) -> Option<Arc<Xattrs>> {
     // Nearly no object has any.
-    if rustix::fs::flistxattr(fd, &mut [0_u8; 0][..]) == Ok(0) {
+    if rustix::fs::flistxattr_query(fd) == Ok(0) {
         return None;
     }
     let mut names = vec![0; 1 << 16];
