@@ -3,6 +3,7 @@
 
 pub(crate) mod bring_up;
 mod bytes;
+mod check;
 mod copy_up;
 mod record;
 mod touched;
