@@ -398,3 +398,29 @@ fn directory_that_lies_in_itself_has_no_path() {
     let place = |node: NodeId| Some((NodeId(1001 - node.0), Arc::from(&b"d"[..])));
     assert_eq!(DirPaths::default().of_placed(NodeId(500), place), None);
 }
+
+#[test]
+fn checkpoint_that_did_not_end_is_removed_at_opening_and_after_a_full_disk() {
+    let path = store();
+    let unfinished = path.path().join("next-checkpoint");
+    fs::write(&unfinished, [0; 5000]).unwrap();
+    drop(open(path.path()).unwrap());
+    assert!(!unfinished.exists());
+
+    let machine = Machine::start(SimulatedDisk::new(1));
+    put(machine.fs(), "/a", &[7; 9000]).unwrap();
+    machine.fs().sync().unwrap();
+    machine.disk.leave_free(6 * 4096 + 2048);
+    for number in 0..200 {
+        let name = format!("/{number}");
+        let made = machine.branch().mkdir(&Caller::root(), &name, 0o755);
+        if made.is_err() {
+            break;
+        }
+    }
+    assert_eq!(machine.fs().checkpoint(), Err(Errno::ENOSPC));
+    assert_eq!(
+        machine.disk.open("next-checkpoint").err(),
+        Some(Errno::ENOENT)
+    );
+}
