@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
@@ -103,6 +104,9 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
         // Ctrl-C at the terminal of the run that started this daemon ends the daemon as well.
         tracing::warn!(%error, "no session of its own");
     }
+    // A write beyond RLIMIT_FSIZE fails with EFBIG instead of ending the daemon. A command that the
+    // daemon starts does not inherit this, as it would inherit an ignored signal.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(Failure::Input)?;
     // A program that sees the socket may already send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
     let (store, lower) = (config.store.clone(), config.lower.clone());

@@ -39,6 +39,14 @@ pub(super) fn is_checkpoint(name: &str) -> bool {
     next_of(name).is_some()
 }
 
+/// Removes what a checkpoint has left that did not end.
+pub(super) fn remove_unfinished(directory: &dyn Directory) -> Result<()> {
+    match directory.remove(NEXT) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -53,10 +61,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(directory: Arc<dyn Directory>, store: StoreId, next: u64) -> Result<Self> {
-        match directory.remove(NEXT) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
-        }
+        remove_unfinished(&*directory)?;
         let mut header = [0; HEADER];
         header[0..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());

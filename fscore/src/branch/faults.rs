@@ -10,6 +10,7 @@ use agentfs_testkit::random::Random;
 
 use super::fs::FsCore;
 use super::histories::Machine;
+use super::journal::{NewVersion, VersionId, kind};
 use super::recovery::Recovered;
 use crate::disk::directory::Directory as _;
 use crate::disk::simulated::SimulatedDisk;
@@ -17,11 +18,16 @@ use crate::log::{Boot, Place, Record, Recovery, StoreId};
 use crate::model::caller::Caller;
 use crate::model::config::{BackstoreMode, ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
+use crate::model::event::{Name, ObjectKind};
 use crate::model::flags::{OpenFlags, RenameFlags, XattrFlags};
-use crate::model::id::NodeNumbers;
+use crate::model::id::{NodeId, NodeNumbers, Seq};
+use crate::model::names::Names;
 use crate::model::store_error::StoreError;
+use crate::store::dir_paths::DirPaths;
 use crate::store::extents::Extents;
-use crate::store::tree::Shared;
+use crate::store::format::bytes::Encoder;
+use crate::store::inode::Body;
+use crate::store::tree::{Shared, Tree};
 
 /// Opens a store of the host.
 fn open(path: &Path) -> Result<FsCore, ConfigError> {
@@ -299,4 +305,122 @@ fn records_that_anybody_may_have_written_are_read_or_refused() {
         }
     }
     assert!(read > 500 && refused > 500, "{read} and {refused}");
+}
+
+/// Reads the record of a branch whose tree is what `craft` makes of the directories /a (node 0) and
+/// /a/b (node 1).
+fn replay_crafted(craft: impl FnOnce(&mut Tree, [NodeId; 2])) -> std::result::Result<Tree, String> {
+    let file = SimulatedDisk::new(1).create("content").unwrap();
+    let numbers = Arc::<NodeNumbers>::default();
+    let extents = Extents::recovering(file);
+    let shared = Shared::new(FsConfig::default(), None, numbers, extents, true);
+    let shared = Arc::new(shared);
+    let mut tree = Tree::new(shared.clone(), 1).unwrap();
+    let nodes = [shared.new_node(), shared.new_node()];
+    for (above, name, node) in [(NodeId::ROOT, b"a", nodes[0]), (nodes[0], b"b", nodes[1])] {
+        let name: Name = Arc::from(&name[..]);
+        let mut inode = tree.inode(NodeId::ROOT).unwrap().into_owned();
+        inode.body = Body::Dir(Box::default());
+        inode.names = Names::One(above, name.clone());
+        tree.add(node, inode);
+        tree.set_entry(above, &name, node, ObjectKind::Directory)
+            .unwrap();
+    }
+    craft(&mut tree, nodes);
+    let mut payload = Encoder::default();
+    let version = NewVersion {
+        id: VersionId::Branch(FsCore::MAIN),
+        name: "main",
+        from: FsCore::MAIN,
+        seq: Seq(1),
+        base: None,
+        tree: &tree,
+    };
+    version.write(&mut payload);
+    let mut recovered = Recovered::new(shared);
+    let record = Record {
+        number: 1,
+        kind: kind::VERSION,
+        payload: payload.bytes().to_vec(),
+    };
+    recovered.replay(&record).map_err(|why| why.to_string())?;
+    let mut versions = recovered.finish().map_err(|why| why.to_string())?;
+    Ok(versions.pop_first().unwrap().1.tree)
+}
+
+#[test]
+fn directory_that_lies_in_itself_or_has_two_names_is_refused() {
+    assert!(replay_crafted(|_, _| {}).is_ok());
+    let cycle = replay_crafted(|tree, [a, b]| {
+        let name: Name = Arc::from(&b"a"[..]);
+        tree.remove_entry(NodeId::ROOT, &name, false).unwrap();
+        tree.set_entry(b, &name, a, ObjectKind::Directory).unwrap();
+        tree.inode_mut(a).unwrap().names = Names::One(b, name);
+    });
+    assert!(
+        cycle
+            .as_ref()
+            .is_err_and(|it| it.contains("lies in itself"))
+    );
+    let two = |tree: &mut Tree, above, node, is_said| {
+        let name: Name = Arc::from(&b"second"[..]);
+        tree.set_entry(above, &name, node, ObjectKind::File)
+            .unwrap();
+        if is_said {
+            tree.inode_mut(node).unwrap().names.add(above, name);
+        }
+    };
+    for is_said in [false, true] {
+        let again = replay_crafted(|tree, [_, b]| two(tree, NodeId::ROOT, b, is_said));
+        assert!(again.is_err_and(|it| it.contains("one name")), "{is_said}");
+        let below = replay_crafted(|tree, [a, b]| two(tree, b, a, is_said));
+        assert!(below.is_err_and(|it| it.contains("one name")), "{is_said}");
+    }
+    let root = replay_crafted(|tree, [_, b]| two(tree, b, NodeId::ROOT, false));
+    assert!(root.is_err());
+}
+
+#[test]
+fn too_small_a_link_count_is_corrected() {
+    let tree = replay_crafted(|tree, [a, b]| {
+        tree.inode_mut(a).unwrap().nlink = 0;
+        let inode = tree.inode_mut(b).unwrap();
+        inode.nlink = 0;
+        inode.body = Body::Fifo;
+    });
+    let tree = tree.unwrap();
+    let links = tree.inodes().iter().map(|(_, inode)| inode.nlink);
+    assert_eq!(links.collect::<Vec<_>>(), [2, 2, 1]);
+}
+
+#[test]
+fn directory_that_lies_in_itself_has_no_path() {
+    let place = |node: NodeId| Some((NodeId(1001 - node.0), Arc::from(&b"d"[..])));
+    assert_eq!(DirPaths::default().of_placed(NodeId(500), place), None);
+}
+
+#[test]
+fn checkpoint_that_did_not_end_is_removed_at_opening_and_after_a_full_disk() {
+    let path = store();
+    let unfinished = path.path().join("next-checkpoint");
+    fs::write(&unfinished, [0; 5000]).unwrap();
+    drop(open(path.path()).unwrap());
+    assert!(!unfinished.exists());
+
+    let machine = Machine::start(SimulatedDisk::new(1));
+    put(machine.fs(), "/a", &[7; 9000]).unwrap();
+    machine.fs().sync().unwrap();
+    machine.disk.leave_free(6 * 4096 + 2048);
+    for number in 0..200 {
+        let name = format!("/{number}");
+        let made = machine.branch().mkdir(&Caller::root(), &name, 0o755);
+        if made.is_err() {
+            break;
+        }
+    }
+    assert_eq!(machine.fs().checkpoint(), Err(Errno::ENOSPC));
+    assert_eq!(
+        machine.disk.open("next-checkpoint").err(),
+        Some(Errno::ENOENT)
+    );
 }

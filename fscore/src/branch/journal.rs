@@ -167,6 +167,8 @@ impl OldVersion {
 
 /// From which length on a log is followed by a checkpoint, if that is not longer.
 const LONG_LOG: u64 = 64 << 20;
+/// How much longer the log is when a checkpoint that failed is tried again.
+const BETWEEN_TRIES: u64 = 4 << 20;
 
 /// The log of a filesystem on disk, and where its content lies.
 #[derive(Debug)]
@@ -174,7 +176,7 @@ pub(crate) struct Journal {
     place: Place,
     log: Log,
     extents: Arc<Extents>,
-    /// How long the last checkpoint is, and one at a time.
+    /// From which length of the log on the next checkpoint is worth while, and one at a time.
     checkpoint: Mutex<u64>,
     /// Keeps other processes out of the store.
     _lock: Arc<dyn NamedFile>,
@@ -191,7 +193,7 @@ impl Journal {
             place,
             log,
             extents,
-            checkpoint: Mutex::new(0),
+            checkpoint: Mutex::new(LONG_LOG),
             _lock: lock,
         }
     }
@@ -213,7 +215,7 @@ impl Journal {
 
     /// Returns whether a restart would read so much of the log that a checkpoint is worth while.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.log.size() > (*self.checkpoint.lock()).max(LONG_LOG)
+        self.log.backlog() > *self.checkpoint.lock()
     }
 
     /// Writes a checkpoint, and forgets the log before it. `versions` is called while no operation
@@ -224,7 +226,23 @@ impl Journal {
         &self,
         versions: impl FnOnce() -> (R, Counts, Vec<OldVersion>),
     ) -> Result<()> {
-        let mut length = self.checkpoint.lock();
+        let mut worth_while = self.checkpoint.lock();
+        match self.write_one(versions) {
+            Ok(length) => {
+                *worth_while = length.max(LONG_LOG);
+                Ok(())
+            }
+            Err(errno) => {
+                // What it has taken of the disk is needed. If it stays, the next one replaces it.
+                let _unused: Result<()> = checkpoint::remove_unfinished(&*self.place.directory);
+                *worth_while = self.log.backlog() + BETWEEN_TRIES;
+                Err(errno)
+            }
+        }
+    }
+
+    /// Writes a checkpoint and returns how long it is.
+    fn write_one<R>(&self, versions: impl FnOnce() -> (R, Counts, Vec<OldVersion>)) -> Result<u64> {
         let (counts, versions, next) = {
             let _paused = self.extents.pause();
             let (registry, counts, versions) = versions();
@@ -243,12 +261,13 @@ impl Journal {
             version.as_new(base).write(&mut record);
             writer.write(kind::VERSION, record.bytes())?;
         }
-        *length = writer.end()?;
+        let length = writer.end()?;
         // What it refers to is on disk before the log that says so is gone. That may be content of a
         // change whose record found no room in the log.
         self.log.sync_all()?;
         writer.install(|| self.log.sync_names())?;
-        self.log.forget_before(next)
+        self.log.forget_before(next)?;
+        Ok(length)
     }
 
     /// Begins an operation: see [`Extents::operation`].

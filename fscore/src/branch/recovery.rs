@@ -152,12 +152,16 @@ impl Recovered {
         if !self.versions.is_empty() && !self.versions.contains_key(&main) {
             return Err(main.unknown());
         }
+        let mut checked: Option<Tree> = None;
         for version in self.versions.values_mut() {
             let root = version.tree.inodes().get(NodeId::ROOT.0);
             if root.is_none_or(|root| root.as_dir().is_none()) {
                 return Err(Malformed::Unknown("object", NodeId::ROOT.0));
             }
             version.tree = version.tree.without_orphans();
+            let wrong = version.tree.check(checked.as_ref())?;
+            checked = Some(version.tree.clone());
+            version.tree.correct_links(&wrong);
         }
         if let Some(lower) = &self.shared.lower {
             lower.recovered();

@@ -194,6 +194,10 @@ impl Opened {
     pub(crate) fn begin(self, extents: Arc<Extents>) -> Result<Journal, StoreError> {
         let log = self.recovery.into_log(extents.clone(), self.sizes);
         let log = log.map_err(|error| of_log(&self.path, &error))?;
+        // A crash in the middle of a checkpoint has left it. It may be as large as the log.
+        if let Err(errno) = checkpoint::remove_unfinished(&*self.place.directory) {
+            tracing::warn!(store = %self.path.display(), %errno, "an unfinished checkpoint stays");
+        }
         Ok(Journal::new(self.place, log, extents, self.lock))
     }
 }

@@ -101,6 +101,8 @@ impl Recovery {
         sizes: Sizes,
     ) -> Log {
         let kept = self.kept.iter().map(|it| it.header.first);
+        // This only says when a checkpoint is worth while.
+        let older_bytes = self.kept.iter().filter_map(|it| it.file.len().ok()).sum();
         let tail = Tail {
             file,
             first: self.next,
@@ -111,6 +113,7 @@ impl Recovery {
             appended: self.next,
             durable,
             older: self.older.iter().copied().chain(kept).collect(),
+            older_bytes,
             unsynced: self.kept.into_iter().map(|it| it.file).collect(),
             are_names_unsynced: true,
         };

@@ -89,8 +89,8 @@ pub(crate) enum Purpose {
 /// How much room is taken, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
-    /// The room of an operation. A longer record is split, and each part finds its room when it is
-    /// written.
+    /// The room of an operation. A longer record is split, and the rest of its room is found before
+    /// any part of it is written.
     pub(crate) room: u64,
     /// How much is taken from the disk at a time.
     pub(crate) step: u64,
@@ -113,6 +113,12 @@ impl Sizes {
     fn part(&self) -> usize {
         let room = usize::try_from(self.room).unwrap_or(usize::MAX);
         room.saturating_sub(RECORD_HEADER).clamp(1, MAX_PAYLOAD)
+    }
+
+    /// Returns how many bytes a payload takes in the log, with the headers of its parts.
+    fn of_record(&self, payload: &[u8]) -> u64 {
+        let parts = payload.len().div_ceil(self.part()).max(1);
+        (payload.len() + parts * RECORD_HEADER) as u64
     }
 }
 
@@ -191,11 +197,11 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` or `EDQUOT` if the disk is full, `EROFS` after a failure of the disk.
+    /// `ENOSPC`, `EDQUOT` or `EFBIG` if there is no room, `EROFS` after a failure of the disk.
     pub(crate) fn reserve(&self, purpose: Purpose) -> Result<Room<'_>> {
         self.is_writable()?;
         let mut tail = self.tail.lock();
-        tail.make_room(&self.sizes, purpose)?;
+        tail.make_room(&self.sizes, purpose, self.sizes.room)?;
         tail.held += self.sizes.room;
         Ok(Room {
             log: self,
@@ -215,15 +221,20 @@ impl Log {
         let mut tail = self.tail.lock();
         let tail = &mut *tail;
         // The failure may have come after the room was found.
-        self.is_writable()?;
+        let found = self.is_writable().and_then(|()| {
+            // Parts of a record that does not fit as a whole would take room at each new try.
+            match self.sizes.of_record(payload).saturating_sub(room.held) {
+                0 => Ok(()),
+                more => tail.make_room(&self.sizes, room.purpose, more),
+            }
+        });
+        room.give_back(tail);
+        found?;
         let part = self.sizes.part();
         let (first, mut rest) = payload.split_at(part.min(payload.len()));
         let goes_on = |rest: &[u8]| if rest.is_empty() { 0 } else { IS_CONTINUED };
-        let written = self.write(tail, kind.0 | goes_on(rest), first);
-        room.give_back(tail);
-        written?;
+        self.write(tail, kind.0 | goes_on(rest), first)?;
         while !rest.is_empty() {
-            tail.make_room(&self.sizes, room.purpose)?;
             let (next, after) = rest.split_at(part.min(rest.len()));
             rest = after;
             self.write(tail, kind.0 | CONTINUES | goes_on(rest), next)?;
@@ -284,7 +295,7 @@ impl Log {
                 return Err(Errno::EIO);
             }
             if !tail.has_room_for_marker() {
-                tail.make_room(&self.sizes, Purpose::Freeing)?;
+                tail.make_room(&self.sizes, Purpose::Freeing, self.sizes.room)?;
             }
             let durable = tail.durable;
             let marker = Marker { covered, durable };
@@ -348,6 +359,7 @@ impl Log {
         tail.unsynced.push(old);
         tail.are_names_unsynced = true;
         tail.older.push(tail.first);
+        tail.older_bytes += tail.end;
         tail.first = tail.next;
         tail.end = SEGMENT_HEADER as u64;
         tail.allocated = len;
@@ -382,6 +394,10 @@ impl Log {
             }
             self.tail.lock().older.retain(|it| *it != first);
         }
+        let mut tail = self.tail.lock();
+        if tail.older.is_empty() {
+            tail.older_bytes = 0;
+        }
         Ok(())
     }
 
@@ -396,9 +412,16 @@ impl Log {
         synced.map_err(|errno| self.fail("sync the names of the store's files", errno))
     }
 
-    /// Returns how many bytes the current segment has: what a restart would read beside the
-    /// checkpoint that began it.
-    pub(crate) fn size(&self) -> u64 {
+    /// Returns how many bytes a restart would read beside the last checkpoint: those of the current
+    /// segment, and those of the segments before it if the checkpoint that began it failed.
+    pub(crate) fn backlog(&self) -> u64 {
+        let tail = self.tail.lock();
+        tail.older_bytes + tail.end
+    }
+
+    /// Returns how many bytes the current segment has.
+    #[cfg(test)]
+    fn size(&self) -> u64 {
         self.tail.lock().end
     }
 

@@ -31,17 +31,21 @@ pub(super) struct Tail {
     pub(super) are_names_unsynced: bool,
     /// The first records of earlier segments, in order.
     pub(super) older: Vec<u64>,
+    /// How many bytes those have that no checkpoint has taken over for.
+    pub(super) older_bytes: u64,
 }
 
-/// Returns whether the error says that the disk or the owner's quota is full.
+/// Returns whether the error says that there is no room: the disk or the owner's quota is full, or
+/// the file is as long as the limits of the process let it be (`RLIMIT_FSIZE`).
 pub(super) fn is_full(errno: Errno) -> bool {
-    matches!(errno, Errno::ENOSPC | Errno::EDQUOT)
+    matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)
 }
 
 impl Tail {
-    /// Sees to it that there is room for one more operation beside those that have begun.
-    pub(super) fn make_room(&mut self, sizes: &Sizes, purpose: Purpose) -> Result<()> {
-        let wanted = self.end + self.held + sizes.room;
+    /// Sees to it that there is room for so many bytes beside what is promised to the operations that
+    /// have begun.
+    pub(super) fn make_room(&mut self, sizes: &Sizes, purpose: Purpose, bytes: u64) -> Result<()> {
+        let wanted = self.end + self.held + bytes;
         let with_spare = wanted + sizes.spare;
         if with_spare <= self.allocated {
             return Ok(());

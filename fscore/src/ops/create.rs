@@ -234,7 +234,7 @@ impl Txn<'_> {
         let now = self.now;
         let dir = self.tree.inode_mut(entry.dir)?;
         dir.touch(now);
-        dir.nlink += u32::from(kind.is_dir());
+        dir.nlink = dir.nlink.saturating_add(kind.is_dir().into());
 
         self.emit(|txn| {
             Ok(Change::Created {

@@ -193,12 +193,21 @@ impl DirPaths {
     ) -> Option<DirPath> {
         let mut way: Vec<(NodeId, Name)> = Vec::new();
         let mut at = dir;
+        // A way that comes back to a directory never ends. Remembering one after so many steps that
+        // their number is a power of two finds that.
+        let mut passed = None;
         let mut path = loop {
             if let Some(known) = self.known.get(&at) {
                 break known.path.clone();
             }
             if at == NodeId::ROOT {
                 break DirPath::root();
+            }
+            if passed == Some(at) {
+                return None;
+            }
+            if way.len().is_power_of_two() {
+                passed = Some(at);
             }
             let (parent, name) = place(at)?;
             way.push((at, name));

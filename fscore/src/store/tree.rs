@@ -4,6 +4,7 @@
 mod base;
 pub(crate) mod bring_up;
 mod bytes;
+mod check;
 mod copy_up;
 mod record;
 mod touched;

@@ -100,6 +100,27 @@ fn record_for_which_the_disk_is_too_full_leaves_nothing() {
 }
 
 #[test]
+fn record_that_does_not_fit_takes_no_room_however_often_it_is_tried() {
+    let machine = Machine::new(1);
+    let log = machine.log(1);
+    append(&log, b"before").unwrap();
+    machine.disk.leave_free(0);
+    let before = log.size();
+    for _ in 0..100 {
+        let room = log.reserve(Purpose::Freeing).unwrap();
+        assert_eq!(
+            log.append(room, KIND, &vec![3; 100_000]),
+            Err(Errno::ENOSPC)
+        );
+    }
+    assert_eq!(log.size(), before);
+    let room = log.reserve(Purpose::Freeing).unwrap();
+    log.append(room, KIND, b"after").unwrap();
+    machine.kill();
+    assert_eq!(machine.payloads(1), [&b"before"[..], b"after"]);
+}
+
+#[test]
 fn checkpoint_on_a_full_disk_fails_and_the_log_goes_on() {
     let machine = Machine::new(1);
     let log = machine.log(1);
@@ -110,6 +131,28 @@ fn checkpoint_on_a_full_disk_fails_and_the_log_goes_on() {
     assert_eq!(machine.segments(), ["log-0000000000000001"]);
     machine.kill();
     assert_eq!(machine.payloads(1), [b"a", b"b"]);
+}
+
+#[test]
+fn segments_that_no_checkpoint_took_over_for_count_until_one_does() {
+    let machine = Machine::new(1);
+    let log = machine.log(1);
+    append(&log, &[1; 100]).unwrap();
+    let one = log.backlog();
+    log.rotate().unwrap();
+    append(&log, &[1; 100]).unwrap();
+    assert_eq!(log.backlog(), 2 * one);
+    let next = log.rotate().unwrap();
+    log.forget_before(next).unwrap();
+    assert!(log.backlog() < one);
+    drop(log);
+    machine.kill();
+    let log = machine.log(next);
+    append(&log, &[1; 100]).unwrap();
+    let one = log.backlog();
+    drop(log);
+    machine.kill();
+    assert!(machine.log(next).backlog() > one / 2);
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub(crate) enum Malformed {
     Name,
     /// A branch or snapshot is there already.
     Twice(&'static str, u64),
+    /// A directory has another name than the one that leads to it, or several.
+    Names(u64),
+    /// A directory lies in itself.
+    Cycle(u64),
 }
 
 impl fmt::Display for Malformed {
@@ -37,6 +41,8 @@ impl fmt::Display for Malformed {
                  sensitivity",
             ),
             Self::Twice(what, number) => write!(f, "{what} {number} is made twice"),
+            Self::Names(dir) => write!(f, "directory {dir} has not one name alone"),
+            Self::Cycle(dir) => write!(f, "directory {dir} lies in itself"),
         }
     }
 }
