@@ -210,7 +210,7 @@ impl Journal {
 
     /// Returns how many bytes a restart would read beside the last checkpoint.
     pub(crate) fn log_size(&self) -> u64 {
-        self.log.size()
+        self.log.backlog()
     }
 
     /// Returns whether a restart would read so much of the log that a checkpoint is worth while.
