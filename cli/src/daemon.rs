@@ -16,8 +16,7 @@ use crate::echo_mode::Echo;
 use crate::output::failure::Failure;
 use crate::project::store::{self, StoreArgs};
 use crate::{platform, shim};
-use agentfs_core::ConfigError;
-use agentfs_daemon::{Companion, Config, Daemon, SessionLimits, StartError};
+use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
 ///
@@ -110,7 +109,10 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     // A program that sees the socket may already send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
     let (store, lower) = (config.store.clone(), config.lower.clone());
-    let daemon = Daemon::start(config).map_err(|error| not_started(store.as_deref(), error))?;
+    let daemon = Daemon::start(config).map_err(|error| match &store {
+        Some(store) => store::not_opened(store, error),
+        None => Failure::Start(error),
+    })?;
     if let Some(store) = &store {
         store::sign(store, daemon.socket(), lower.as_deref());
         tracing::info!(store = %store.display(), "the branches are kept");
@@ -134,15 +136,6 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     let ended = daemon.wait().map_err(Failure::Start);
     notify_systemd("STOPPING=1");
     ended
-}
-
-fn not_started(store: Option<&Path>, error: StartError) -> Failure {
-    match (store, &error) {
-        (Some(store), StartError::Filesystem(ConfigError::Store(_))) => {
-            store::not_opened(store, &error.to_string())
-        }
-        _ => Failure::Start(error),
-    }
 }
 
 /// Notifies the service manager, if there is one, of a state (sd_notify(3)).

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use agentfs_core::{ConfigError, StoreError};
+use agentfs_daemon::StartError;
 use agentfs_export::command::quoted;
 use agentfs_export::state_directory;
 use clap::Args;
@@ -146,17 +148,20 @@ fn unusable(store: &Path, error: &io::Error) -> Failure {
     ))
 }
 
-/// Returns the failure of a daemon that could not open its store.
-pub(crate) fn not_opened(store: &Path, why: &str) -> Failure {
+/// Returns the failure of a daemon with this store that did not start.
+pub(crate) fn not_opened(store: &Path, error: StartError) -> Failure {
+    let StartError::Filesystem(ConfigError::Store(why)) = &error else {
+        return Failure::Start(error);
+    };
     match holder(store) {
-        Some((pid, socket)) if why.contains("in use") => Failure::Other(format!(
+        Some((pid, socket)) if matches!(why, StoreError::InUse(_)) => Failure::Other(format!(
             "the store {} is in use by the daemon of process {pid}; use that one: agentfs --socket {} \
              status; or end it: agentfs --socket {} shutdown; or {WAYS_OUT}",
             store.display(),
             quoted(socket.as_os_str()),
             quoted(socket.as_os_str())
         )),
-        _ => Failure::Other(format!("{why}; {WAYS_OUT}")),
+        _ => Failure::Other(format!("{error}; {WAYS_OUT}")),
     }
 }
 
@@ -203,6 +208,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
 
+    use agentfs_core::{ConfigError, Errno, StoreError};
+    use agentfs_daemon::StartError;
+
     use super::{holder, make_private, not_opened, sign};
 
     #[test]
@@ -231,12 +239,20 @@ mod tests {
     fn a_store_in_use_is_refused_by_the_name_of_its_daemon() {
         let store = tempfile::tempdir().expect("a directory");
         sign(store.path(), Path::new("/run/a.sock"), None);
-        let pid = std::process::id();
+        let (pid, at) = (std::process::id(), store.path().to_owned());
+        let failed = |why| StartError::Filesystem(ConfigError::Store(why));
         assert_eq!(holder(store.path()), Some((pid, "/run/a.sock".into())));
-        let said = not_opened(store.path(), "it is in use by another process").to_string();
+        let said = not_opened(store.path(), failed(StoreError::InUse(at.clone()))).to_string();
         let names = said.contains(&format!("process {pid}")) && said.contains("/run/a.sock");
         assert!(names && said.contains("--in-memory"), "{said}");
-        let full = not_opened(store.path(), "No space left on device").to_string();
+        let full = not_opened(
+            store.path(),
+            failed(StoreError::Disk {
+                path: at,
+                errno: Errno::ENOSPC,
+            }),
+        )
+        .to_string();
         assert!(full.contains("--in-memory"), "{full}");
     }
 }
