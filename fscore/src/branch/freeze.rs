@@ -12,11 +12,9 @@ use super::take::Taking;
 use crate::branch::Branch;
 use crate::branch::fs::{Core, FsCore, Registry};
 use crate::branch::journal::{NewVersion, VersionId};
-use crate::branch::snapshot::Snapshot;
 use crate::model::attr::now;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
-use crate::model::event::Change;
 use crate::model::id::{BaseId, BranchId, Seq, SnapshotId};
 use crate::store::tree::{Base, Tree};
 use crate::store::trie::diff;
@@ -80,11 +78,8 @@ impl FsCore {
         cancelled: &AtomicBool,
     ) -> Result<BranchId, FreezeError> {
         let source = self.branch(branch)?;
-        let Some(tree) = self.core.freeze(&source, cancelled)? else {
+        let Some((tree, base)) = self.core.freeze(&source, cancelled)? else {
             return Ok(self.branch_create_from_current(caller, branch, name)?);
-        };
-        let Some(base) = tree.base().cloned() else {
-            return Err(FreezeError::Store(Errno::EINVAL));
         };
         let mut registry = self.core.registry.write();
         let from = (branch, (VersionId::Base(base.id), &base.tree));
@@ -108,39 +103,13 @@ impl FsCore {
         cancelled: &AtomicBool,
     ) -> Result<SnapshotId, FreezeError> {
         let source = self.branch(branch)?;
-        let Some(tree) = self.core.freeze(&source, cancelled)? else {
+        let Some((tree, base)) = self.core.freeze(&source, cancelled)? else {
             return Ok(self.snapshot_create(caller, branch, name)?);
         };
-        let Some(base) = tree.base().cloned() else {
-            return Err(FreezeError::Store(Errno::EINVAL));
-        };
-        let name: Arc<str> = Arc::from(name);
         let id = {
             let _state = source.inner.write();
-            let mut registry = self.core.registry.write();
-            if !registry.branches.contains_key(&branch) {
-                return Err(Errno::ENOENT.into());
-            }
-            if registry.snapshots.len() as u64 >= self.config().limits.snapshots {
-                return Err(Errno::ENOSPC.into());
-            }
-            let id = SnapshotId(registry.last_snapshot + 1);
-            self.core.write_version(&NewVersion {
-                id: VersionId::Snapshot(id),
-                name: &name,
-                from: branch,
-                seq: source.last_seq(),
-                base: Some((VersionId::Base(base.id), &base.tree)),
-                tree: &tree,
-            })?;
-            registry.last_snapshot = id.0;
-            let about = name.clone();
-            source.announce(caller, Change::SnapshotCreated { id, name: about });
-            registry.snapshot_names.insert((name.clone(), id));
-            let from = branch;
-            let snapshot = Snapshot { name, from, tree };
-            registry.snapshots.insert(id, Arc::new(snapshot));
-            id
+            let base = (VersionId::Base(base.id), &base.tree);
+            self.add_snapshot(&source, caller, base, tree, name)?
         };
         source.deliver_from(caller.origin);
         Ok(id)
@@ -209,13 +178,13 @@ impl Core {
         journal.map_or(Ok(()), |it| it.write_deleted(version))
     }
 
-    /// Returns what a branch shows as a frozen tree; `None` when it shows nothing but its own
-    /// already.
+    /// Returns what a branch shows as a frozen tree, and its base; `None` when it shows nothing but
+    /// its own already.
     fn freeze(
         self: &Arc<Self>,
         source: &Branch,
         cancelled: &AtomicBool,
-    ) -> Result<Option<Tree>, FreezeError> {
+    ) -> Result<Option<(Tree, Arc<Base>)>, FreezeError> {
         if self.shared.lower.is_none() || source.is_frozen() {
             return Ok(None);
         }
@@ -225,7 +194,7 @@ impl Core {
             // It was restored to a frozen snapshot meanwhile.
             return Ok(None);
         }
-        Ok(Some(live.over_base(&base)?))
+        Ok(Some((live.over_base(&base)?, base)))
     }
 
     /// Takes the lower directory as it is now. If it is as the last base has it, that is returned.
@@ -236,17 +205,16 @@ impl Core {
         let taken = now();
         let taking = Taking::new(&self.shared, lower, former.as_deref(), cancelled);
         let tree = taking.run()?;
-        if let Some(former) = former {
+        if let Some(former) = &former {
             let mut is_same = true;
             diff(former.tree.inodes(), tree.inodes(), &mut |_, a, b| {
                 is_same &= matches!((a, b), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
             });
             if is_same {
-                return Ok(former);
+                return Ok(former.clone());
             }
-            return Ok(self.add_base(Some(taken), tree, Some(&former))?);
         }
-        Ok(self.add_base(Some(taken), tree, None)?)
+        Ok(self.add_base(Some(taken), tree, former.as_ref())?)
     }
 
     /// Adds a base, which is the same as a `former` one in most.
@@ -259,7 +227,6 @@ impl Core {
         tree.set_base(None);
         let mut registry = self.registry.write();
         let id = BaseId(registry.last_base + 1);
-        let tree = tree.clone();
         let base = Base { id, taken, tree };
         self.write_version(&NewVersion {
             id: VersionId::Base(id),

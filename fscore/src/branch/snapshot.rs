@@ -62,48 +62,51 @@ impl FsCore {
         name: &str,
     ) -> Result<SnapshotId> {
         let source = self.branch(branch)?;
-        let name: Arc<str> = Arc::from(name);
         let id = {
-            // This may wait until the branch is released, so no lock that others need is held. The
-            // event is put into the outbox under the branch's lock, so that its place in the order
-            // is that of the snapshot.
+            // This may wait until the branch is released, so no lock that others need is held.
             let mut state = source.inner.write();
             state.write_changes(None)?;
             let tree = state.tree.without_orphans();
-            let mut registry = self.core.registry.write();
-            if !registry.branches.contains_key(&branch) {
-                return Err(Errno::ENOENT);
-            }
-            if registry.snapshots.len() as u64 >= self.config().limits.snapshots {
-                return Err(Errno::ENOSPC);
-            }
-            let id = SnapshotId(registry.last_snapshot + 1);
-            self.core.write_version(&NewVersion {
-                id: VersionId::Snapshot(id),
-                name: &name,
-                from: branch,
-                seq: source.last_seq(),
-                base: Some((VersionId::Branch(branch), &state.tree)),
-                tree: &tree,
-            })?;
-            registry.last_snapshot = id.0;
-            source.announce(
-                caller,
-                Change::SnapshotCreated {
-                    id,
-                    name: name.clone(),
-                },
-            );
-            registry.snapshot_names.insert((name.clone(), id));
-            let snapshot = Snapshot {
-                name,
-                from: branch,
-                tree,
-            };
-            registry.snapshots.insert(id, Arc::new(snapshot));
-            id
+            let base = (VersionId::Branch(branch), &state.tree);
+            self.add_snapshot(&source, caller, base, tree, name)?
         };
         source.deliver_from(caller.origin);
+        Ok(id)
+    }
+
+    /// Adds a snapshot of a branch, which the caller has locked. The event is put into the outbox under
+    /// that lock, so that its place in the order is that of the snapshot.
+    pub(super) fn add_snapshot(
+        &self,
+        source: &Branch,
+        caller: &Caller,
+        base: (VersionId, &Tree),
+        tree: Tree,
+        name: &str,
+    ) -> Result<SnapshotId> {
+        let (name, from): (Arc<str>, _) = (Arc::from(name), source.id());
+        let mut registry = self.core.registry.write();
+        if !registry.branches.contains_key(&from) {
+            return Err(Errno::ENOENT);
+        }
+        if registry.snapshots.len() as u64 >= self.config().limits.snapshots {
+            return Err(Errno::ENOSPC);
+        }
+        let id = SnapshotId(registry.last_snapshot + 1);
+        self.core.write_version(&NewVersion {
+            id: VersionId::Snapshot(id),
+            name: &name,
+            from,
+            seq: source.last_seq(),
+            base: Some(base),
+            tree: &tree,
+        })?;
+        registry.last_snapshot = id.0;
+        let about = name.clone();
+        source.announce(caller, Change::SnapshotCreated { id, name: about });
+        registry.snapshot_names.insert((name.clone(), id));
+        let snapshot = Snapshot { name, from, tree };
+        registry.snapshots.insert(id, Arc::new(snapshot));
         Ok(id)
     }
 
@@ -327,7 +330,7 @@ impl FsCore {
 
 impl Branch {
     /// Puts an event into the outbox that is about the branch and not about files.
-    pub(super) fn announce(&self, caller: &Caller, change: Change) {
+    fn announce(&self, caller: &Caller, change: Change) {
         if self.core.bus.is_listening() {
             let context = EventContext {
                 time_ns: crate::model::attr::now().unsigned_abs(),
