@@ -293,7 +293,7 @@ impl Extents {
         }
     }
 
-    /// Gives the blocks of everything that is free back to the disk.
+    /// Returns the blocks of all free ranges to the filesystem of the store.
     pub(crate) fn give_back(&self) {
         let mut free = self.free.lock();
         for range in free.ranges.take_unpunched() {

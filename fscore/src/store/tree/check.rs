@@ -110,7 +110,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives objects as many links as they have names at least.
+    /// Raises the link counts of these objects, which are too small, to the least that their names
+    /// allow.
     pub(crate) fn correct_links(&mut self, nodes: &[NodeId]) {
         for node in nodes {
             let least = self.inodes.get(node.0).map(|inode| self.least_links(inode));
