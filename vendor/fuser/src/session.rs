@@ -14,9 +14,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::thread::{self};
+use std::time::Duration;
 
 use log::debug;
 use log::error;
@@ -24,6 +26,7 @@ use log::info;
 use log::warn;
 use nix::unistd::Uid;
 use nix::unistd::geteuid;
+use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::Errno;
@@ -144,21 +147,88 @@ pub struct Session<FS: Filesystem> {
     stopper: SessionStopper,
 }
 
-/// Makes the threads of a session stop reading requests.
+/// Makes the threads of a session stop, without an end of the mount.
 #[derive(Clone, Debug, Default)]
-pub struct SessionStopper(Arc<AtomicBool>);
+pub struct SessionStopper(Arc<Stop>);
+
+/// Set in `requests` when no more are dispatched.
+const LEFT: usize = 1 << (usize::BITS - 1);
+/// While some threads wait for the kernel after their answers, another has to answer what they wait for.
+const ENOUGH_THREADS: usize = 4;
+
+#[derive(Debug, Default)]
+struct Stop {
+    is_stopped: AtomicBool,
+    /// The number of requests that are being dispatched, and `LEFT`.
+    requests: AtomicUsize,
+    /// The number of threads that read requests.
+    threads: AtomicUsize,
+    lock: Mutex<()>,
+    left: Condvar,
+}
 
 impl SessionStopper {
-    /// Lets each thread answer the request that it has, and end. A thread that waits for a request
-    /// ends when one comes, and leaves that one unanswered: the kernel has it until the next session
-    /// asks for it (`FUSE_NOTIFY_RESEND`). [`Session::run`] returns when all threads have ended.
-    pub fn stop(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    /// Answers requests until there is a moment in which no thread has one, and leaves all later ones
+    /// to the kernel, which sends them again when the next session asks for them
+    /// (`FUSE_NOTIFY_RESEND`). Returns false if that moment has not come until the deadline. A thread
+    /// that waits for a request ends when one comes; [`Session::run`] returns when all have ended.
+    pub fn stop(&self, at_most: Duration) -> bool {
+        self.0.is_stopped.store(true, Ordering::SeqCst);
+        self.leave_if_idle();
+        let is_serving = |_: &mut ()| !self.is_left();
+        let mut lock = self.0.lock.lock();
+        !self
+            .0
+            .left
+            .wait_while_for(&mut lock, is_serving, at_most)
+            .timed_out()
     }
 
     /// Returns whether the session was told to stop.
     pub fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.is_stopped.load(Ordering::SeqCst)
+    }
+
+    fn is_left(&self) -> bool {
+        self.0.requests.load(Ordering::SeqCst) & LEFT != 0
+    }
+
+    fn leave_if_idle(&self) {
+        let left = (self.0.requests).compare_exchange(0, LEFT, Ordering::SeqCst, Ordering::SeqCst);
+        if left.is_ok() {
+            drop(self.0.lock.lock());
+            self.0.left.notify_all();
+        }
+    }
+
+    /// Returns whether a thread ends before it reads another request.
+    fn ends_thread(&self) -> bool {
+        if !self.is_stopped() {
+            return false;
+        }
+        let fewer = |threads| (threads > ENOUGH_THREADS).then(|| threads - 1);
+        self.is_left()
+            || (self.0.threads)
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer)
+                .is_ok()
+    }
+
+    /// Counts a request until the result is dropped; `None` if it is left to the kernel.
+    fn begin(&self) -> Option<Dispatching<'_>> {
+        let before = self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let dispatching = Dispatching(self);
+        (before & LEFT == 0).then_some(dispatching)
+    }
+}
+
+struct Dispatching<'a>(&'a SessionStopper);
+
+impl Drop for Dispatching<'_> {
+    fn drop(&mut self) {
+        let before = self.0.0.requests.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 && self.0.is_stopped() {
+            self.0.leave_if_idle();
+        }
     }
 }
 
@@ -328,6 +398,7 @@ impl<FS: Filesystem> Session<FS> {
         }
         channels.push(ch);
 
+        stopper.0.threads.store(n_threads, Ordering::SeqCst);
         let mut threads = Vec::with_capacity(n_threads);
 
         for (i, ch) in channels.into_iter().enumerate() {
@@ -568,7 +639,7 @@ impl<FS: Filesystem> SessionEventLoop<FS> {
         // it is reused immediately after dispatching to conserve memory and allocations.
         let mut buf = FuseReadBuf::new();
         let buf = buf.as_mut();
-        while !self.stopper.is_stopped() {
+        while !self.stopper.ends_thread() {
             // Read the next request from the given channel to kernel driver
             // The kernel driver makes sure that we get exactly one request per read
             match self.ch.receive_retrying(buf) {
@@ -578,10 +649,10 @@ impl<FS: Filesystem> SessionEventLoop<FS> {
                         if let Ok(Operation::Destroy(_)) = req.request.operation() {
                             req.reply::<ReplyEmpty>().ok();
                             return Ok(());
-                        } else if self.stopper.is_stopped() {
-                            return Ok(());
-                        } else {
+                        } else if let Some(_dispatching) = self.stopper.begin() {
                             req.dispatch(self)
+                        } else {
+                            return Ok(());
                         }
                     }
                     // Quit loop on illegal request
