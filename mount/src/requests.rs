@@ -14,15 +14,14 @@ use fuser::{
 };
 
 use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
+use crate::adopted_handles::Access;
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
-use crate::reply::{
-    handle, listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek,
-};
+use crate::reply::{listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        ask_kernel(config);
+        self.negotiated(ask_kernel(config));
         Ok(())
     }
 
@@ -92,8 +91,12 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
         };
         let caller = self.caller(request);
-        let handle = file.map(handle);
-        let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
+        // Only a truncation needs the handle, because it was opened for writing.
+        let file = file.filter(|_| size.is_some());
+        let handle = file.map(|file| self.handle(&caller, (inode, file), Access::Write));
+        let changed = handle
+            .transpose()
+            .and_then(|handle| self.branch.setattr_node(&caller, node(inode), handle, &set));
         let orphan = |error| self.cache.change_orphan(node(inode), &set).ok_or(error);
         self.reply_attr(changed.or_else(orphan), &NEVER, reply);
     }
@@ -245,13 +248,17 @@ impl Filesystem for Adapter {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let size = usize::try_from(size).unwrap_or_default();
-        self.cache.note_request(node(inode), handle(file));
+        let handle = match self.handle(&caller, (inode, file), Access::Read) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.cache.note_request(node(inode), handle);
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.len() < size {
                 buffer.resize(size, 0);
             }
             let part = &mut buffer[..size];
-            match self.branch.read_at(&caller, handle(file), offset, part) {
+            match self.branch.read_at(&caller, handle, offset, part) {
                 Ok(read) => reply.data(&part[..read]),
                 Err(error) => reply.error(errno(error)),
             }
@@ -273,15 +280,25 @@ impl Filesystem for Adapter {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let appends = open_flags(flags).contains(agentfs_core::OpenFlags::APPEND);
+        let access = if appends {
+            Access::Append
+        } else {
+            Access::Write
+        };
+        let handle = match self.handle(&caller, (inode, file), access) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(errno(error)),
+        };
         let (written, was_current) = self.write_data(
             &caller,
-            (inode, handle(file)),
+            (inode, handle),
             (offset, data),
             (appends, write_flags),
         );
+        let is_misplaced = appends && self.is_misplaced(handle, offset, written, was_current);
         reply_written(written.map(|written| written as u64), reply);
-        if appends {
-            self.forget_misplaced(file, offset, written, was_current);
+        if is_misplaced {
+            self.cache.drop_content(node(inode));
         }
     }
 
@@ -290,7 +307,7 @@ impl Filesystem for Adapter {
         request: &Request,
         inode: INodeNo,
         file: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
@@ -299,9 +316,7 @@ impl Filesystem for Adapter {
             return;
         };
         self.carry_out(request, reply, |caller| {
-            self.open_files.remove(handle(file));
-            self.cache.note_request(node(inode), handle(file));
-            self.branch.close(caller, handle(file))
+            self.close(caller, (inode, file), flags)
         });
     }
 
@@ -444,7 +459,7 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         file: FileHandle,
         offset: u64,
         length: u64,
@@ -453,15 +468,15 @@ impl Filesystem for Adapter {
     ) {
         self.carry_out(request, reply, |caller| {
             let flags = AllocateFlags::from_bits(mode.cast_unsigned());
-            self.branch
-                .fallocate(caller, handle(file), flags, offset, length)
+            let handle = self.handle(caller, (inode, file), Access::Write)?;
+            self.branch.fallocate(caller, handle, flags, offset, length)
         });
     }
 
     fn lseek(
         &self,
-        _: &Request,
-        _inode: INodeNo,
+        request: &Request,
+        inode: INodeNo,
         file: FileHandle,
         offset: i64,
         whence: i32,
@@ -470,7 +485,9 @@ impl Filesystem for Adapter {
         let Some(seek) = seek(whence, offset) else {
             return reply.error(Errno::EINVAL);
         };
-        match self.branch.seek(handle(file), seek) {
+        let _delivery = self.deliver_after();
+        let handle = self.handle(&self.caller(request), (inode, file), Access::Read);
+        match handle.and_then(|handle| self.branch.seek(handle, seek)) {
             Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
             Err(error) => reply.error(errno(error)),
         }
@@ -479,10 +496,10 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         request: &Request,
-        _from_inode: INodeNo,
+        from_inode: INodeNo,
         from: FileHandle,
         from_offset: u64,
-        _to_inode: INodeNo,
+        to_inode: INodeNo,
         to: FileHandle,
         to_offset: u64,
         length: u64,
@@ -491,9 +508,13 @@ impl Filesystem for Adapter {
     ) {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
-        let from = (handle(from), from_offset);
-        let to = (handle(to), to_offset);
+        let from = self.handle(&caller, (from_inode, from), Access::Read);
+        let to = self.handle(&caller, (to_inode, to), Access::Write);
         let length = length.min(u64::from(u32::MAX));
-        reply_written(self.branch.copy_range(&caller, from, to, length), reply);
+        let copied = from.and_then(|from| {
+            let (from, to) = ((from, from_offset), (to?, to_offset));
+            self.branch.copy_range(&caller, from, to, length)
+        });
+        reply_written(copied, reply);
     }
 }

@@ -1,10 +1,12 @@
-//! A process that takes a mount away when the one that serves it dies.
+//! A process that cuts a mount off when the one that serves it dies.
 //!
-//! The kernel does not do that: a FUSE mount without a server stays, and answers `ENOTCONN`. Worse, a
-//! thread of the server can be waiting inside the kernel for a lock that a request in flight holds, and
-//! that request gets no answer any more. Then the connection stays open, and every program that waits
-//! for an answer hangs. So the guardian first aborts the connection, which wakes all of them with an
-//! error, and then detaches the mount.
+//! The kernel does that when the last copy of the mount's `/dev/fuse` is closed. But a thread of the
+//! server can be waiting inside the kernel for a lock that a request in flight holds, and that request
+//! gets no answer any more. Then the connection stays open, and every program that waits for an answer
+//! hangs. So the guardian aborts the connection, which wakes all of them with an error.
+//!
+//! The mount stays, and answers everything with `ENOTCONN`, until somebody takes it away: a program that
+//! goes on writing must not write to the directory beneath.
 //!
 //! The guardian notices the death by the end of its input. The descriptors of a process with a thread
 //! that is stuck in the kernel are not closed, so the guardian also gets a signal when the thread dies
@@ -13,35 +15,21 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::location::{Located, Location};
+use crate::location::Located;
 
-/// Its output is the file that ends the connection, if that is allowed. Its arguments are the device of
-/// the mount as mountinfo writes it, and the name of the mount point in the working directory, if it is
-/// in this namespace. A line of input means that the mount is gone already. Of several mounts on that
-/// point the last one listed lies on top, and an unmount takes that one away: so it must be ours. The
-/// script unmounts at most once, because what is there afterwards belongs to another program. The working
-/// directory is held from the beginning, so a rename of a directory above it leads to no other mount.
+/// Its output is the file that ends the connection, if that is allowed. A line of input means that the
+/// mount is gone already, or left to another server.
 const SCRIPT: &str = r#"
 end() {
   echo 1
-  where= top=
-  while read -r _ _ device _ point _; do
-    [ "$device" = "$1" ] && where=$point
-  done </proc/self/mountinfo
-  while read -r _ _ device _ point _; do
-    [ "$point" = "$where" ] && top=$device
-  done </proc/self/mountinfo
-  [ "$2" ] && [ "$top" = "$1" ] &&
-    { umount -f -- "$2" || umount -l -- "$2" || fusermount3 -u -z -q -- "$2"; }
   exit 0
 }
-trap 'end "$@"' URG TERM
+trap end URG TERM
 trap '' INT HUP QUIT
 read -r _ && exit 0
-end "$@"
+end
 "#;
 
 #[derive(Debug)]
@@ -52,24 +40,16 @@ pub(crate) struct Guardian {
 impl Guardian {
     /// Guards a mount until this is [dismissed](Self::dismiss), or the calling thread is gone.
     pub(crate) fn start(mount: &Located) -> io::Result<Self> {
-        let device = mount.location.device();
-        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-        let device = format!("{major}:{minor}");
         let shell = |command: &mut Command| {
             let connection = mount.connection.as_ref().map(File::try_clone).transpose()?;
             command
-                .args(["-c", SCRIPT, "agentfs-guardian", &device])
+                .args(["-c", SCRIPT, "agentfs-guardian"])
                 .current_dir("/")
                 .stdin(Stdio::piped())
                 .stdout(connection.map_or_else(Stdio::null, Stdio::from))
                 .stderr(Stdio::null())
                 // What interrupts the server from a terminal is not for the guardian.
                 .process_group(0);
-            if let Location::OwnNamespace(point, ..) = &mount.location
-                && let (Some(above), Some(name)) = (point.parent(), point.file_name())
-            {
-                command.arg(Path::new(".").join(name)).current_dir(above);
-            }
             command.spawn()
         };
         let process = shell(Command::new("setpriv").args(["--pdeathsig", "URG", "sh"]))

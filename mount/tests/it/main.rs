@@ -14,5 +14,6 @@ mod posix;
 mod programs;
 mod remounting;
 mod support;
+mod takeover;
 mod unannounced;
 mod users;
