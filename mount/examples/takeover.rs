@@ -29,7 +29,7 @@ fn filesystem() -> Result<FsCore, Box<dyn Error>> {
     for name in ["/d/a", "/d/w"] {
         let flags = OpenFlags::WRITE_ONLY | OpenFlags::CREATE;
         let file = branch.open(&root, name, flags, 0o644)?;
-        branch.write_at(&root, file, 0, &[b'a'; SIZE])?;
+        branch.write_at(&root, file, 0, &vec![b'a'; SIZE])?;
         branch.close(&root, file)?;
     }
     Ok(fs)

@@ -112,10 +112,15 @@ pub fn kept_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
 /// [`TakeError`]; the keeper goes on then.
 pub fn take(socket: &Path, at_most: Duration) -> Result<Kept, TakeError> {
     let at = || socket.to_owned();
-    let failed = |error: io::Error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => TakeError::NoKeeper(at()),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => TakeError::Served(at()),
-        _ => TakeError::Io(at(), error),
+    let failed = |error: io::Error| {
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+            TakeError::NoKeeper(at())
+        } else if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            TakeError::Served(at())
+        } else {
+            TakeError::Io(at(), error)
+        }
     };
     let connection = connect(socket).map_err(failed)?;
     if !wire::is_own_user(&connection) {

@@ -336,7 +336,7 @@ fn takeovers_under_load_are_no_error_and_do_everything_once() {
         .mounts
         .mount(FsCore::MAIN, dir.path(), &unguarded())
         .unwrap();
-    fs::write(dir.path().join("a"), [b'a'; 64 << 10]).unwrap();
+    fs::write(dir.path().join("a"), vec![b'a'; 64 << 10]).unwrap();
     fs::write(dir.path().join("w"), "").unwrap();
     let mut work = harmless(dir.path());
     let (names, renamed) = (dir.path().join("names"), dir.path().join("renamed"));
