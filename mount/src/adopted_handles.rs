@@ -7,10 +7,11 @@
 use std::collections::HashMap;
 
 use agentfs_core::{Branch, Caller, HandleId, OpenFlags};
-use fuser::{FileHandle, INodeNo};
+use fuser::{FileHandle, INodeNo, ReplyData};
 use parking_lot::Mutex;
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, BUFFER};
+use crate::convert::errno;
 use crate::reply::{node, open_flags};
 
 /// The bits for the number of FsCore: more than it can count in the life of a process.
@@ -134,5 +135,45 @@ impl Adapter {
             self.cache.note_request(node(inode), handle);
             self.branch.close(caller, handle)
         })
+    }
+
+    /// Reads, and answers.
+    pub(crate) fn read_file(
+        &self,
+        caller: &Caller,
+        (inode, file): (INodeNo, FileHandle),
+        (offset, size): (u64, usize),
+        reply: ReplyData,
+    ) {
+        let handle = match self.handle(caller, (inode, file), Access::Read) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(errno(error)),
+        };
+        self.cache.note_request(node(inode), handle);
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            let part = &mut buffer[..size];
+            match self.branch.read_at(caller, handle, offset, part) {
+                Ok(read) => reply.data(&part[..read]),
+                Err(error) => reply.error(errno(error)),
+            }
+        });
+    }
+
+    /// Copies a part of a file into another one.
+    pub(crate) fn copy_part(
+        &self,
+        caller: &Caller,
+        (from_inode, from, from_offset): (INodeNo, FileHandle, u64),
+        (to_inode, to, to_offset): (INodeNo, FileHandle, u64),
+        length: u64,
+    ) -> agentfs_core::Result<u64> {
+        let from = self.handle(caller, (from_inode, from), Access::Read)?;
+        let to = self.handle(caller, (to_inode, to), Access::Write)?;
+        let length = length.min(u64::from(u32::MAX));
+        self.branch
+            .copy_range(caller, (from, from_offset), (to, to_offset), length)
     }
 }

@@ -13,7 +13,7 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
+use crate::adapter::{Adapter, GENERATION, LONG, NEVER, ask_kernel};
 use crate::adopted_handles::Access;
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
@@ -248,21 +248,7 @@ impl Filesystem for Adapter {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let size = usize::try_from(size).unwrap_or_default();
-        let handle = match self.handle(&caller, (inode, file), Access::Read) {
-            Ok(handle) => handle,
-            Err(error) => return reply.error(errno(error)),
-        };
-        self.cache.note_request(node(inode), handle);
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let part = &mut buffer[..size];
-            match self.branch.read_at(&caller, handle, offset, part) {
-                Ok(read) => reply.data(&part[..read]),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.read_file(&caller, (inode, file), (offset, size), reply);
     }
 
     fn write(
@@ -508,13 +494,8 @@ impl Filesystem for Adapter {
     ) {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
-        let from = self.handle(&caller, (from_inode, from), Access::Read);
-        let to = self.handle(&caller, (to_inode, to), Access::Write);
-        let length = length.min(u64::from(u32::MAX));
-        let copied = from.and_then(|from| {
-            let (from, to) = ((from, from_offset), (to?, to_offset));
-            self.branch.copy_range(&caller, from, to, length)
-        });
-        reply_written(copied, reply);
+        let from = (from_inode, from, from_offset);
+        let to = (to_inode, to, to_offset);
+        reply_written(self.copy_part(&caller, from, to, length), reply);
     }
 }

@@ -9,6 +9,7 @@ mod echo;
 mod echo_inside;
 mod fsx;
 mod isolation;
+mod keeper;
 mod other_namespace;
 mod posix;
 mod programs;

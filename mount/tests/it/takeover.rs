@@ -1,12 +1,11 @@
 //! Tests that a mount outlives its server: another one goes on, and programs only wait.
 
-use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -14,21 +13,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use agentfs_core::{Caller, FsCore, OpenFlags};
-use agentfs_mount::{
-    Kept, MountHandle, MountOptions, Mounts, TakeError, clear_dead, kept_in, take,
-};
-use agentfs_testkit::environment::can_mount;
+use agentfs_mount::{Kept, MountHandle, MountOptions, Mounts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, StatxFlags, inotify};
-use tempfile::TempDir;
 
 use crate::support::Fixture;
 
 /// How long the tests wait for what must come.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const TAKEOVERS: usize = 50;
-/// How often a server is killed.
-const KILLS: usize = 12;
 const LOOKUP: u32 = 1;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
@@ -43,7 +36,7 @@ fn unguarded() -> MountOptions {
 }
 
 /// Runs something that may have to wait for a server.
-fn start<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+pub(crate) fn start<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
     let (done, result) = channel();
     std::thread::spawn(move || done.send(job()));
     result
@@ -157,7 +150,7 @@ fn programs_that_wait_while_the_server_is_away_are_answered_by_the_next_one() {
 }
 
 /// Returns the names of the next events.
-fn heard(watch: &rustix::fd::OwnedFd) -> Vec<String> {
+pub(crate) fn heard(watch: &rustix::fd::OwnedFd) -> Vec<String> {
     let patience = Timespec::try_from(DEADLINE).unwrap();
     let ready = poll(&mut [PollFd::new(watch, PollFlags::IN)], Some(&patience));
     assert_eq!(ready, Ok(1), "no event");
@@ -244,7 +237,7 @@ fn has_epochs() -> bool {
 }
 
 /// Threads that work in a mount, each until it is told to end or something fails.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
@@ -253,7 +246,7 @@ struct Load {
 type Work = Box<dyn FnMut(u64) -> std::io::Result<()> + Send>;
 
 impl Load {
-    fn start(work: Vec<Work>) -> Self {
+    pub(crate) fn start(work: Vec<Work>) -> Self {
         let (stop, done) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -278,12 +271,12 @@ impl Load {
         }
     }
 
-    fn done(&self) -> u64 {
+    pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
     #[track_caller]
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::Relaxed);
         let ended = start(move || {
             let ends = self.threads.into_iter().map(|it| it.join().unwrap());
@@ -303,7 +296,7 @@ fn direct() -> OpenOptions {
 }
 
 /// Returns work that can be done twice without harm: a killed server may have done it, and not said so.
-fn harmless(dir: &Path) -> Vec<Work> {
+pub(crate) fn harmless(dir: &Path) -> Vec<Work> {
     let (a, w) = (dir.join("a"), dir.join("w"));
     let open = direct().read(true).open(&a).unwrap();
     let written = direct().write(true).open(&w).unwrap();
@@ -370,198 +363,10 @@ fn takeovers_under_load_are_no_error_and_do_everything_once() {
 }
 
 /// Waits until more has been done, or a thread has failed.
-fn wait_for_work(load: &Load, before: u64, round: usize) {
+pub(crate) fn wait_for_work(load: &Load, before: u64, round: usize) {
     let end = Instant::now() + DEADLINE;
     while load.done() < before + 10 && !load.threads.iter().any(JoinHandle::is_finished) {
         assert!(Instant::now() < end, "nothing goes on, {round}");
         std::thread::yield_now();
     }
-}
-
-/// A server in a process of its own.
-struct ServerProcess(Child);
-
-impl ServerProcess {
-    fn start(arguments: &[&Path]) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let program: PathBuf = tests.parent().unwrap().join("../examples/takeover");
-        assert!(
-            program.exists(),
-            "run `cargo build -p agentfs-mount --examples` first"
-        );
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let output = child.stdout.take().unwrap();
-        BufReader::new(output).read_line(&mut said).unwrap();
-        assert_eq!(said, "ready\n");
-        Self(child)
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    /// Lets it leave the mount to the next one.
-    fn end(mut self) {
-        drop(self.0.stdin.take());
-        assert!(self.0.wait().unwrap().success());
-    }
-}
-
-/// A mount that a server process serves and a keeper keeps.
-struct KeptMount {
-    sockets: TempDir,
-    dir: TempDir,
-}
-
-impl KeptMount {
-    fn start(patience: &str) -> Option<(Self, ServerProcess)> {
-        if !can_mount() {
-            return None;
-        }
-        let (sockets, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let arguments = [
-            "serve".as_ref(),
-            sockets.path(),
-            patience.as_ref(),
-            dir.path(),
-        ];
-        let server = ServerProcess::start(&arguments);
-        Some((Self { sockets, dir }, server))
-    }
-
-    fn next(&self) -> ServerProcess {
-        ServerProcess::start(&["next".as_ref(), self.sockets.path(), "60000".as_ref()])
-    }
-
-    fn socket(&self) -> PathBuf {
-        let all = kept_in(self.sockets.path()).unwrap();
-        assert_eq!(all.len(), 1, "{all:?}");
-        all[0].clone()
-    }
-}
-
-impl Drop for KeptMount {
-    fn drop(&mut self) {
-        // A mount that a test left is not to be in the way of the removal of the directory.
-        let flags = rustix::mount::UnmountFlags::DETACH;
-        rustix::mount::unmount(self.dir.path(), flags).unwrap_or_default();
-    }
-}
-
-#[test]
-fn server_that_is_killed_in_the_middle_of_requests_is_replaced_without_an_error() {
-    let Some((mount, server)) = KeptMount::start("60000") else {
-        return;
-    };
-    let load = Load::start(harmless(&mount.dir.path().join("d")));
-    let mut servers = VecDeque::from([server]);
-    for round in 0..KILLS {
-        wait_for_work(&load, load.done(), round);
-        let server = servers.pop_front().unwrap();
-        // The last one before the end leaves in good order.
-        if round + 1 == KILLS {
-            server.end();
-        } else {
-            server.kill();
-        }
-        servers.push_back(mount.next());
-    }
-    wait_for_work(&load, load.done(), KILLS);
-    load.end();
-    assert_eq!(
-        fs::read(mount.dir.path().join("d/a")).unwrap().len(),
-        64 << 10
-    );
-}
-
-#[test]
-fn mount_that_nobody_takes_over_answers_an_error_and_never_shows_what_is_beneath() {
-    let Some((mount, server)) = KeptMount::start("200") else {
-        return;
-    };
-    let (point, socket) = (mount.dir.path().to_owned(), mount.socket());
-    let path = point.join("d/new");
-    // Goes on writing until it fails.
-    let writes = start(move || {
-        loop {
-            if let Err(error) = fs::write(&path, "written") {
-                return (
-                    error.kind(),
-                    fs::write(path.with_file_name("..").join("beneath"), "")
-                        .map_err(|error| error.kind()),
-                );
-            }
-        }
-    });
-    server.kill();
-    let (first, later) = writes.recv_timeout(DEADLINE).unwrap();
-    assert!(
-        matches!(
-            first,
-            ErrorKind::NotConnected | ErrorKind::ConnectionAborted
-        ),
-        "{first:?}"
-    );
-    assert_eq!(later, Err(ErrorKind::NotConnected));
-    let late = take(&socket, DEADLINE).unwrap_err();
-    assert!(matches!(late, TakeError::NoKeeper(_)), "{late}");
-    let error = fs::write(point.join("beneath"), "").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotConnected);
-    assert!(clear_dead(&point), "it was mounted all the time");
-    assert_eq!(fs::read_dir(&point).unwrap().count(), 0);
-}
-
-#[test]
-fn mount_is_passed_on_only_to_its_user_and_when_no_server_is_there() {
-    let Some((mount, server)) = KeptMount::start("60000") else {
-        return;
-    };
-    let socket = mount.socket();
-    let served = take(&socket, Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(served, TakeError::Served(_)), "{served}");
-    if rustix::process::geteuid().is_root() {
-        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        fs::set_permissions(&socket, Clone::clone(&everybody)).unwrap();
-        fs::set_permissions(mount.sockets.path(), everybody).unwrap();
-        server.kill();
-        let stranger = socket.clone();
-        // The credentials are those of the thread that connects.
-        let refused = start(move || {
-            let nobody = rustix::process::Uid::from_raw(65534);
-            rustix::thread::set_thread_uid(nobody).unwrap();
-            let connection = std::os::unix::net::UnixStream::connect(stranger);
-            connection.and_then(|mut it| it.read(&mut [0]))
-        });
-        let refused = refused.recv_timeout(DEADLINE).unwrap();
-        assert_eq!(refused.unwrap(), 0, "nothing is said to a stranger");
-    } else {
-        server.kill();
-    }
-    let kept = take(&socket, DEADLINE).unwrap();
-    assert_eq!(kept.saved.point, mount.dir.path());
-    // Who takes it and does not serve it has not ended it.
-    drop(kept);
-    mount.next().end();
-    let last = mount.next();
-    assert_eq!(
-        fs::metadata(mount.dir.path().join("d/a")).unwrap().len(),
-        64 << 10
-    );
-    let keeper = mount.socket();
-    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
-    inotify::add_watch(&watch, mount.sockets.path(), inotify::WatchFlags::DELETE).unwrap();
-    rustix::mount::unmount(mount.dir.path(), rustix::mount::UnmountFlags::empty()).unwrap();
-    // The keeper ends with the mount.
-    assert_eq!(
-        heard(&watch),
-        [keeper.file_name().unwrap().to_str().unwrap()]
-    );
-    last.kill();
 }
