@@ -32,7 +32,7 @@ fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
 }
 
 #[test]
-fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
+fn watches_on_the_mount_of_a_killed_daemon_end_when_the_mount_is_taken_away() {
     if !can_mount() {
         return;
     }
@@ -49,6 +49,8 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     daemon.succeeds(&["fs", "mkdir", "/n"]);
     assert_eq!(script.answer(), "1:40000100:0:n");
     let directory = daemon.kill();
+    wait_until_cut_off(point.path());
+    rustix::mount::unmount(point.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     let mut heard = Vec::new();
     for wd in [1, 2] {
         let end = format!("{wd}:8000:0:");
