@@ -147,6 +147,9 @@ pub struct Session<FS: Filesystem> {
     stopper: SessionStopper,
 }
 
+/// How much of the buffer of a thread is always there: the largest request without privileges.
+const PRESENT: usize = (1 << 20) + 8192;
+
 /// Makes the threads of a session stop, without an end of the mount.
 #[derive(Clone, Debug, Default)]
 pub struct SessionStopper(Arc<Stop>);
@@ -639,6 +642,12 @@ impl<FS: Filesystem> SessionEventLoop<FS> {
         // it is reused immediately after dispatching to conserve memory and allocations.
         let mut buf = FuseReadBuf::new();
         let buf = buf.as_mut();
+        // A request that cannot be copied, because this process is killed while the kernel looks for a
+        // page of the buffer, fails with EIO instead of being sent again (fuse_dev_do_read). So the
+        // pages are there before.
+        for page in buf.iter_mut().take(PRESENT).step_by(4096) {
+            *page = std::hint::black_box(1);
+        }
         while !self.stopper.ends_thread() {
             // Read the next request from the given channel to kernel driver
             // The kernel driver makes sure that we get exactly one request per read
