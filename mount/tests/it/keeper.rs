@@ -100,7 +100,7 @@ fn server_that_is_killed_in_the_middle_of_requests_is_replaced_without_an_error(
     };
     let dir = mount.dir.path().join("d");
     let mut work = harmless(&dir);
-    // Holds the lock of the directory, for which a thread of the server waits that makes the kernel forget.
+    // Holds the lock of the directory until it is answered.
     for thread in 0..2 {
         let dir = dir.clone();
         work.push(Box::new(move |round| {
