@@ -27,13 +27,19 @@ use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 #[command(after_help = "Examples:
   agentfs daemon                          an empty tree
   agentfs daemon --lower ~/project        branches over a directory
+  agentfs daemon --lower ~/project --store ~/.local/state/agentfs/project
   AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
 pub(crate) struct DaemonArgs {
     /// The project: every branch begins as a view of this directory, which is written only when a branch is
     /// applied to it. Without it, branches begin empty
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
-    /// Do not watch that directory, for instance when it has more directories than there are inotify
+    /// Keep the branches in this directory, so that they outlive the daemon: what a program has
+    /// written is there again after a crash or SIGKILL, and after a power cut but for the last five
+    /// seconds. Without it, they are in memory
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Do not watch the project, for instance when it has more directories than there are inotify
     /// watches. Programs in a branch still see what others change there, but more slowly, and no watcher
     /// is notified of it
     #[arg(long)]
@@ -69,6 +75,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
             .unwrap_or_else(agentfs_proto::socket::default_path),
     );
     config.lower = args.lower;
+    config.store = args.store;
     config.echo = args.echo.into();
     config.watch_lower = !args.no_watch_lower;
     config.use_systemd_socket = common.socket.is_none();

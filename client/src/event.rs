@@ -53,6 +53,9 @@ pub struct Event {
     /// Whether the change was not heard but found as the difference of two states of the branch,
     /// because the program had read too slowly.
     pub is_healed: bool,
+    /// Whether two names were exchanged. Two such events follow each other, one for each object; the
+    /// first says it all, if both names are below the path.
+    pub is_exchange: bool,
     /// The position of the change in the order of its branch's commits; 0 when no change is meant.
     pub sequence: u64,
     /// When the change was committed, in nanoseconds since the epoch.
@@ -73,6 +76,7 @@ impl Event {
             is_directory: false,
             is_attributes: false,
             is_healed: false,
+            is_exchange: false,
             sequence: 0,
             time_ns: 0,
             node: 0,
@@ -107,6 +111,7 @@ impl Event {
             is_directory: has(flags::DIRECTORY),
             is_attributes: has(flags::ATTRIBUTES),
             is_healed: has(flags::HEALED),
+            is_exchange: has(flags::EXCHANGE),
             sequence: head.seqno,
             time_ns: head.ts_nanos,
             node: head.node,

@@ -1,6 +1,6 @@
 //! Makes one record of what one watch hears, unless an unread record says it already.
 
-use agentfs_core::event::{Change, Envelope, Place};
+use agentfs_core::event::{Change, Envelope, Origin, Place};
 use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::{HEALED, LAST_NAME};
 use agentfs_proto::record::{AgentFsEvent, Kind};
@@ -72,6 +72,10 @@ impl Open {
         change: RoutedChange<'_>,
     ) -> bool {
         if !self.channel.admits(change.envelope.seq) {
+            if change.envelope.origin == Origin::Lower {
+                // Both states of a difference show the host as it is, so this change is in none.
+                self.channel.overflow();
+            }
             return false;
         }
         let Some(watch) = self.watches.get(slot) else {

@@ -51,6 +51,14 @@ pub(crate) struct Step {
     pub(crate) after: Option<Object>,
 }
 
+impl Step {
+    /// Returns the paths at which the step changes something.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        let from = (self.change == DiffKind::Renamed).then_some(&*self.from);
+        [&*self.path].into_iter().chain(from)
+    }
+}
+
 /// A file of the branch that could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UnreadFile {

@@ -18,9 +18,11 @@ mod cancel;
 mod changes;
 pub mod command;
 mod content;
+mod copy;
 mod default_directory;
 mod error;
 mod import;
+mod moves;
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "platform/other.rs")]
 mod platform;

@@ -1,9 +1,9 @@
 //! Exports a branch: writes what it changed to a new directory of the host.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use agentfs_core::beneath;
 use agentfs_core::event::ObjectKind;
-use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, Errno, HandleId, OpenFlags, Seek};
+use agentfs_core::id::NodeId;
+use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, Errno, OpenFlags};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{DiffEntry, DiffKind, Exported, Unread};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::changes::{
-    FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, UnreadFile, inside, moved,
-    split,
+    FILES, FORMAT, Identity, LIST, List, Object, PARTS, Stamp, Step, UnreadFile, inside, split,
 };
-use crate::content::{BLOCK, PIECE, write_sparse};
+use crate::copy::Copy;
 use crate::error::{StepError, StepResult};
 use crate::import::target::Target;
+use crate::moves::Moves;
 use crate::platform::DIRECTORY;
 use crate::rename::rename_between;
 use crate::{CancelToken, ExportError};
 
 /// How many of the files that could not be read an answer names.
 const NAMED: usize = 32;
+
+/// How many bytes of extended attributes the list holds, which is in memory as a whole. Each name of a
+/// file repeats them.
+const MAX_XATTRS: usize = 64 << 20;
 
 /// The directory below a branch, to which the changes are to be applied later.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +68,8 @@ pub fn write(
         stop,
         bytes: 0,
         unread: Vec::new(),
+        contents: HashMap::new(),
+        xattr_bytes: 0,
     };
     let list = writer.list(entries, origin)?;
     let changes = list.changes.len() as u64;
@@ -198,32 +205,15 @@ fn too_deep(entries: &[DiffEntry]) -> impl Iterator<Item = UnreadFile> {
     })
 }
 
-/// The renames among the differences, each with its index.
-struct Renames<'a>(Vec<(usize, &'a DiffEntry)>);
-
-impl<'a> Renames<'a> {
-    fn of(entries: &'a [DiffEntry]) -> Self {
-        let all = entries.iter().enumerate();
-        Self(all.filter(|(_, it)| it.kind == DiffKind::Renamed).collect())
-    }
-
-    /// Returns where the path of a step was before all steps.
-    fn original(&self, path: &Bytes, index: usize) -> Bytes {
-        let mut path = path.clone();
-        for (_, entry) in self.0.iter().rev().filter(|(at, _)| *at < index) {
-            path = moved(&path, &entry.path, &entry.from).unwrap_or(path);
+/// Returns the renames among the differences.
+fn moves_of(entries: &[DiffEntry]) -> Moves<'_> {
+    let mut moves = Moves::default();
+    for (index, entry) in entries.iter().enumerate() {
+        if entry.kind == DiffKind::Renamed {
+            moves.add(index, &entry.from, &entry.path);
         }
-        path
     }
-
-    /// Returns where the path of a step is after all steps.
-    fn last(&self, path: &Bytes, index: usize) -> Bytes {
-        let mut path = path.clone();
-        for (_, entry) in self.0.iter().filter(|(at, _)| *at > index) {
-            path = moved(&path, &entry.from, &entry.path).unwrap_or(path);
-        }
-        path
-    }
+    moves
 }
 
 struct Writer<'a> {
@@ -233,6 +223,9 @@ struct Writer<'a> {
     stop: &'a CancelToken,
     bytes: u64,
     unread: Vec<UnreadFile>,
+    /// Where the contents of files with several names are.
+    contents: HashMap<NodeId, Bytes>,
+    xattr_bytes: usize,
 }
 
 /// What became of the content of a file.
@@ -247,19 +240,19 @@ impl Writer<'_> {
         let target = Target::open(origin.project).ok();
         // Another directory at its place says nothing about what the branch was made from.
         let target = target.filter(|it| it.identity().ok() == origin.identity);
-        let renames = Renames::of(entries);
+        let moves = moves_of(entries);
         let mut changes = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             self.stop.check()?;
             let is_rename = entry.kind == DiffKind::Renamed;
             let subject = if is_rename { &entry.from } else { &entry.path };
-            let original = renames.original(subject, index);
+            let original = moves.back(subject, index);
             let after = match entry.kind {
                 // No path leads to the object. It is named below.
                 DiffKind::TooDeep => continue,
                 DiffKind::Removed | DiffKind::Renamed => None,
                 DiffKind::Added | DiffKind::Content | DiffKind::Attributes => {
-                    let path = renames.last(&entry.path, index);
+                    let path = moves.on(&entry.path, index);
                     match self.object(entry, &path)? {
                         Some(object) => Some(object),
                         None => continue,
@@ -278,7 +271,8 @@ impl Writer<'_> {
         }
         let mut unread = std::mem::take(&mut self.unread);
         let mut conflicts = conflicts(self.branch, entries);
-        conflicts.retain(|path| unread.iter().all(|it| it.path != *path));
+        let unreadable: HashSet<&[u8]> = unread.iter().map(|it| &*it.path).collect();
+        conflicts.retain(|path| !unreadable.contains(&**path));
         unread.extend(too_deep(entries));
         Ok(List {
             format: FORMAT,
@@ -319,11 +313,26 @@ impl Writer<'_> {
             [].into()
         };
         let is_new = attr.kind == ObjectKind::File && entry.kind != DiffKind::Attributes;
-        let content = match is_new.then(|| self.content(path)).transpose()? {
-            Some(Content::Unread) => return Ok(None),
-            Some(Content::Whole(content)) => Some(content),
-            None => None,
+        let xattrs = self.xattrs(attr.node).map_err(failed)?;
+        let sizes = xattrs.iter().map(|(name, value)| name.len() + value.len());
+        let xattr_bytes = self.xattr_bytes + sizes.sum::<usize>();
+        if xattr_bytes > MAX_XATTRS {
+            self.xattr_bytes = xattr_bytes;
+            return Err(ExportError::Branch(at.to_owned(), Errno::E2BIG).into());
+        }
+        let known = self.contents.get(&attr.node).filter(|_| is_new).cloned();
+        let content = match known {
+            Some(content) => Some(content),
+            None => match is_new.then(|| self.content(path)).transpose()? {
+                Some(Content::Unread) => return Ok(None),
+                Some(Content::Whole(content)) => Some(content),
+                None => None,
+            },
         };
+        if let Some(content) = content.as_ref().filter(|_| attr.nlink > 1) {
+            self.contents.insert(attr.node, content.clone());
+        }
+        self.xattr_bytes = xattr_bytes;
         Ok(Some(Object {
             uid: attr.uid,
             gid: attr.gid,
@@ -331,16 +340,19 @@ impl Writer<'_> {
             mtime_ns: attr.mtime,
             target: Bytes::from(&*target),
             rdev: attr.rdev,
-            xattrs: self.xattrs(attr.node).map_err(failed)?,
+            xattrs,
             content,
         }))
     }
 
-    fn xattrs(&self, node: agentfs_core::id::NodeId) -> Result<Vec<(Bytes, Bytes)>, Errno> {
+    fn xattrs(&self, node: NodeId) -> Result<Vec<(Bytes, Bytes)>, Errno> {
         let names = match self.branch.listxattr_node(self.caller, node) {
             Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
             other => other?,
         };
+        if self.xattr_bytes > MAX_XATTRS && !names.is_empty() {
+            return Err(Errno::E2BIG);
+        }
         let value = |name: Box<[u8]>| {
             let value = self.branch.getxattr_node(self.caller, node, &name)?;
             Ok((Bytes::from(&*name), Bytes::from(&*value)))
@@ -418,79 +430,59 @@ fn reason(errno: Errno) -> String {
                 it, or its name or attributes, and the rest of what the branch showed is gone"
             .to_owned();
     }
+    if errno == Errno::E2BIG {
+        return "the list of the export cannot hold its extended attributes: there are more than 64 \
+                MiB of them"
+            .to_owned();
+    }
     errno.to_string()
 }
 
-/// A file on its way out of the branch.
-struct Copy<'a> {
-    branch: &'a Branch,
-    caller: &'a Caller,
-    stop: &'a CancelToken,
-    handle: HandleId,
-    file: File,
-    bytes: u64,
-    /// Why something could not be read.
-    missing: Option<Errno>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentfs_core::{FsConfig, FsCore, XattrFlags};
 
-impl Copy<'_> {
-    fn all(&mut self) -> StepResult {
-        let size = self.branch.seek(self.handle, Seek::End(0));
-        let size = size.map_err(|errno| ExportError::Branch(PathBuf::new(), errno))?;
-        let mut buffer = vec![0; PIECE];
-        let mut at = 0;
-        while let Some(data) = self.next_data(at, size) {
-            self.range(data.start, data.end, &mut buffer)?;
-            at = data.end;
-        }
-        Ok(self.file.set_len(size)?)
-    }
-
-    /// Returns the next range that may be other than zero. Where that is unknown, it is the whole rest.
-    fn next_data(&self, at: u64, size: u64) -> Option<Range<u64>> {
-        if at >= size {
-            return None;
-        }
-        match self.branch.next_data(self.handle, at) {
-            Ok(found) => found,
-            Err(_) => Some(at..size),
-        }
-    }
-
-    fn range(&mut self, mut at: u64, end: u64, buffer: &mut [u8]) -> StepResult {
-        while at < end {
-            self.stop.check()?;
-            let len = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-            let piece = buffer.get_mut(..len).unwrap_or_default();
-            match self.branch.read_at(self.caller, self.handle, at, piece) {
-                Ok(0) => return Ok(()),
-                Ok(read) => {
-                    write_sparse(&self.file, at, piece.get(..read).unwrap_or_default())?;
-                    self.bytes += read as u64;
-                    at += read as u64;
-                }
-                Err(errno) => {
-                    self.missing = Some(errno);
-                    self.parts(at, piece)?;
-                    at += len as u64;
-                }
+    #[test]
+    fn what_the_names_of_one_file_share_is_not_exported_for_each_without_bound() {
+        const LINKS: usize = 1500;
+        const XATTR: usize = 60_000;
+        let (core, root) = (FsCore::new(FsConfig::default()).unwrap(), Caller::root());
+        let main = core.branch(FsCore::MAIN).unwrap();
+        let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
+        let file = main.open(&root, "/n0", flags, 0o644).unwrap();
+        main.write(&root, file, b"content").unwrap();
+        main.close(&root, file).unwrap();
+        let (value, flags) = (vec![7; XATTR], XattrFlags::from_bits(0));
+        main.setxattr(&root, "/n0", true, b"user.large", &value, flags)
+            .unwrap();
+        let mut entries = Vec::new();
+        for number in 0..LINKS {
+            let path = format!("/n{number}");
+            if number > 0 {
+                main.link(&root, "/n0", &path).unwrap();
             }
+            entries.push(DiffEntry {
+                kind: DiffKind::Added,
+                mode: 0o100_644,
+                size: 7,
+                path: path.as_bytes().into(),
+                from: Bytes::default(),
+            });
         }
-        Ok(())
-    }
-
-    /// Copies what can be read of a piece that cannot be read as a whole: the pages that the branch itself
-    /// has.
-    fn parts(&mut self, start: u64, piece: &mut [u8]) -> StepResult {
-        let mut at = start;
-        for part in piece.chunks_mut(BLOCK) {
-            let read = self.branch.read_at(self.caller, self.handle, at, part);
-            if let Ok(read) = read {
-                write_sparse(&self.file, at, part.get(..read).unwrap_or_default())?;
-                self.bytes += read as u64;
-            }
-            at += part.len() as u64;
-        }
-        Ok(())
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("export");
+        let origin = Origin {
+            project: Path::new(""),
+            identity: None,
+        };
+        let stop = CancelToken::default();
+        let exported = write(&main, &root, &entries, origin, &directory, &stop).unwrap();
+        assert_eq!(exported.bytes, 7, "the content is exported once");
+        let in_list = usize::try_from(exported.changes).unwrap();
+        assert!(in_list * XATTR <= MAX_XATTRS && (in_list + 2) * XATTR > MAX_XATTRS);
+        assert_eq!(exported.unread_count + exported.changes, LINKS as u64);
+        assert!(exported.unread[0].why.contains("extended attributes"));
+        assert_eq!(fs::read_dir(directory.join(FILES)).unwrap().count(), 1);
     }
 }

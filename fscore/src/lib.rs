@@ -1,6 +1,6 @@
 //! actor -> **FsCore operation** -> **Event** -> Router -> Synthesizer -> Ring -> Doorbell -> Hook
 //!
-//! A branching, snapshotting in-memory overlay filesystem over a host directory, for programs that must
+//! A branching, snapshotting overlay filesystem over a host directory, for programs that must
 //! know every change the moment it commits: sandboxes, build systems, virtual filesystems.
 //!
 //! A [`Branch`] is a persistent tree of objects behind one lock. A snapshot is a clone of a branch's
@@ -66,7 +66,6 @@
 //!
 //! - The crate knows no watcher, no socket and no mount, and starts no thread.
 //! - It writes to the host only in [`Branch::apply`].
-//! - A branch does not outlive the process yet ([`BackstoreMode`]).
 //! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
 //! - There are no byte-range locks: a mount leaves them to its kernel.
 //!
@@ -79,6 +78,8 @@
 //! |---|---|
 //! | `sync.rs` | the locks and atomics of the crate |
 //! | `model/` | numbers, errors, flags, attributes, names, events, the configuration |
+//! | `disk/` | the files in which a store lies, behind one seam |
+//! | `log/` | the write-ahead log of a store: a record for each change |
 //! | `lower/` | the host's directory: reading it, its objects' nodes, what applying wrote to it |
 //! | `store/` | what a branch holds: the persistent tree, objects and their content, open handles |
 //! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
@@ -88,6 +89,8 @@
 
 mod branch;
 mod diff;
+mod disk;
+mod log;
 mod lower;
 mod model;
 mod ops;
@@ -105,7 +108,7 @@ pub use self::diff::frozen::Frozen;
 pub use self::diff::path_changes::{Diff, PathChange, Version};
 pub use self::diff::steps::Differs;
 pub use self::lower::announced::Announced;
-pub use self::lower::{LowerPlace, Place, beneath};
+pub use self::lower::{Held, LowerPlace, Place, beneath};
 pub use self::model::attr::{
     Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode,
 };
@@ -116,6 +119,7 @@ pub use self::model::config::{
 pub use self::model::errno::{Errno, Result};
 pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
 pub use self::model::stamp::Stamp;
+pub use self::model::store_error::StoreError;
 pub use self::model::{event, id};
 pub use self::ops::lower_change::LowerChange;
 pub use self::ops::readdir::Pass;

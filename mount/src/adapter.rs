@@ -20,10 +20,12 @@ use crate::convert::{errno, file_attr};
 use crate::cpu_affinity::follow_cpu;
 use crate::echo::Echo;
 use crate::kept::{Negotiated, SavedMount};
+use crate::kernel_cache::page_versions::is_settled;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::open_files::OpenFiles;
 use crate::readdir_cache::ReaddirCache;
 use crate::reply::{node, reply_empty};
+use crate::retries::Retries;
 
 /// NodeIds are never reused, so one generation is enough.
 pub(crate) const GENERATION: Generation = Generation(0);
@@ -70,6 +72,7 @@ pub(crate) struct Adapter {
     /// Set when the kernel says what it can.
     pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
     pub(crate) readdir_cache: ReaddirCache,
+    pub(crate) retries: Retries,
     no_groups: Arc<[u32]>,
     /// Whether the kernel opens directories without a request, by our answer. It keeps all listings
     /// then.
@@ -104,6 +107,7 @@ impl Adapter {
             handles: AdoptedHandles::default(),
             negotiated: Arc::default(),
             readdir_cache: ReaddirCache::default(),
+            retries: Retries::default(),
             no_groups: Arc::from([]),
             keeps_listings: AtomicBool::new(false),
             entry_lifetime: match case {
@@ -409,22 +413,26 @@ impl Adapter {
         reply: &mut ReplyDirectoryPlus,
     ) -> bool {
         let name = OsStr::from_bytes(&entry.name);
-        let inode = INodeNo(entry.node.0);
         let mark = self.cache.mark();
+        let shown = self.branch.show_node(entry.node).or_else(|_| {
+            // The host has put another object in its place since it was listed.
+            self.branch.show(&Caller::root(), node(parent), &entry.name)
+        });
         // Removed since it was listed.
-        let Ok(shown) = self.branch.show_node(entry.node) else {
+        let Ok(shown) = shown else {
             return false;
         };
+        let inode = INodeNo(shown.attr.node.0);
         if matches!(&*entry.name, b"." | b"..") {
             let attr = self.shown(&shown.attr);
             return reply.add(inode, entry.cookie, name, &NEVER, &attr, GENERATION);
         }
         let shown = self.cache.admit(mark, &self.branch, node(parent), shown);
         let attr = self.shown(&shown.attr);
-        let lifetime = name_lifetime.min(lifetime(&shown));
+        let lifetime = name_lifetime.min(listed_lifetime(&shown));
         let full = reply.add(inode, entry.cookie, name, &lifetime, &attr, GENERATION);
         if full {
-            self.cache.forget(entry.node, 1);
+            self.cache.forget(shown.attr.node, 1);
         }
         full
     }
@@ -433,6 +441,21 @@ impl Adapter {
 /// Returns how long attributes may be remembered.
 fn lifetime(shown: &Shown) -> Duration {
     if shown.is_told { LONG } else { NEVER }
+}
+
+/// Returns how long attributes that are listed may be remembered: not at all for a file that the host
+/// has just changed.
+///
+/// Such a file may still be written beside its place. If a program then looks it up in its place
+/// while the listing's answer is on its way, the kernel takes in what comes first, and throws the other
+/// answer away (`fs/fuse/inode.c: fuse_change_attributes_i`). Until the event comes, the file would
+/// have the size that it had when it was listed.
+fn listed_lifetime(shown: &Shown) -> Duration {
+    if shown.version.as_ref().is_none_or(is_settled) {
+        lifetime(shown)
+    } else {
+        NEVER
+    }
 }
 
 /// Asks the kernel for what makes a mount fast and lets it outlive its server; returns what it agrees to.

@@ -34,7 +34,7 @@ impl Filesystem for Adapter {
         let mark = self.cache.mark();
         let lifetime = self.name_lifetime(self.branch.tells_names(node(parent)));
         let caller = self.caller(request);
-        match self.branch.show(&caller, node(parent), name.as_bytes()) {
+        match self.look_up(&caller, node(parent), name.as_bytes()) {
             Err(agentfs_core::Errno::ENOENT) if lifetime > NEVER => {
                 reply.entry_with_ttls(&LONG, &LONG, &no_entry(), GENERATION);
             }
@@ -50,11 +50,11 @@ impl Filesystem for Adapter {
         if self.echo.is_own(request.pid()) {
             return self.echo_attr(inode, reply);
         }
-        let found = self.branch.show_node(node(inode));
-        match found.or_else(|error| {
+        let found = self.branch.show_node(node(inode)).or_else(|error| {
             let orphan = self.cache.orphan(node(inode));
             orphan.map(agentfs_core::Shown::own).ok_or(error)
-        }) {
+        });
+        match self.tried(request.pid(), found) {
             Ok(shown) => self.reply_shown(&shown, reply),
             Err(error) => reply.error(errno(error)),
         }
@@ -101,8 +101,9 @@ impl Filesystem for Adapter {
         self.reply_attr(changed.or_else(orphan), &NEVER, reply);
     }
 
-    fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
-        match self.branch.readlink_node(node(inode)) {
+    fn readlink(&self, request: &Request, inode: INodeNo, reply: ReplyData) {
+        let text = self.branch.readlink_node(node(inode));
+        match self.tried(request.pid(), text) {
             Ok(text) => reply.data(&text),
             Err(error) => reply.error(errno(error)),
         }
@@ -205,7 +206,7 @@ impl Filesystem for Adapter {
         }
         let _delivery = self.deliver_after();
         let (caller, flags) = (self.caller(request), open_flags(flags));
-        match self.branch.open_node(&caller, node(inode), flags) {
+        match self.open_node(&caller, node(inode), flags) {
             Ok(handle) => self.reply_open(inode, handle, reply),
             Err(error) => reply.error(errno(error)),
         }
@@ -426,12 +427,13 @@ impl Filesystem for Adapter {
     ) {
         let (caller, name) = (self.caller(request), name.as_bytes());
         let value = self.branch.getxattr_node(&caller, node(inode), name);
-        reply_xattr(value, size, reply);
+        reply_xattr(self.tried(request.pid(), value), size, reply);
     }
 
     fn listxattr(&self, request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let caller = self.caller(request);
         let names = self.branch.listxattr_node(&caller, node(inode));
+        let names = self.tried(request.pid(), names);
         reply_xattr(names.map(|names| name_list(&names)), size, reply);
     }
 

@@ -10,6 +10,7 @@ use core::ops::Deref;
 
 use crate::layout::FrameHeader;
 use crate::ordering;
+use crate::owner::OwnerId;
 use crate::position::Position;
 use crate::producer::Bell;
 use crate::region::{Region, Slot};
@@ -22,69 +23,6 @@ use crate::sync::Ordering;
 #[derive(Debug)]
 pub struct Consumer {
     region: Region,
-}
-
-/// The name of a claimant. A process id will do, because a second claim with the same id is refused
-/// like any other while the first is held.
-///
-/// # Examples
-/// ```
-/// use std::num::NonZeroU64;
-///
-/// use agentfs_ring::OwnerId;
-///
-/// let this = OwnerId::this_process();
-/// assert_eq!(this.get(), u64::from(std::process::id()));
-/// assert_ne!(OwnerId::new(NonZeroU64::MAX), this);
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct OwnerId(NonZeroU64);
-
-impl OwnerId {
-    /// Returns the name with this number.
-    ///
-    /// # Examples
-    /// ```
-    /// # use std::num::NonZeroU64;
-    /// # use agentfs_ring::OwnerId;
-    /// let number = NonZeroU64::new(7).expect("not zero");
-    /// let owner = OwnerId::new(number);
-    /// assert_eq!(owner.get(), 7);
-    /// ```
-    #[must_use]
-    pub const fn new(id: NonZeroU64) -> Self {
-        Self(id)
-    }
-
-    /// Returns the name of this process: its process id.
-    ///
-    /// # Examples
-    /// ```
-    /// # use agentfs_ring::OwnerId;
-    /// let me = OwnerId::this_process();
-    /// assert_eq!(me.get(), u64::from(std::process::id()));
-    /// assert_eq!(me, OwnerId::this_process());
-    /// ```
-    #[must_use]
-    pub fn this_process() -> Self {
-        let pid = u64::from(std::process::id());
-        Self(NonZeroU64::new(pid).unwrap_or(NonZeroU64::MIN))
-    }
-
-    /// Returns the number of the name.
-    ///
-    /// # Examples
-    /// ```
-    /// # use agentfs_ring::OwnerId;
-    /// let me = OwnerId::this_process();
-    /// let pid = u32::try_from(me.get())?;
-    /// assert_eq!(pid, std::process::id());
-    /// # Ok::<(), std::num::TryFromIntError>(())
-    /// ```
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0.get()
-    }
 }
 
 /// The producer's words or a frame make no sense: it is broken. Nothing was consumed; nothing more
@@ -177,7 +115,7 @@ impl Consumer {
         match take(UNOWNED) {
             Ok(_) => {}
             Err(held) => {
-                let holder = OwnerId(NonZeroU64::new(held)?);
+                let holder = OwnerId::new(NonZeroU64::new(held)?);
                 if holder == me || is_alive(holder) {
                     return None;
                 }

@@ -74,6 +74,7 @@ mod consumer;
 mod layout;
 #[doc(hidden)]
 pub mod ordering;
+mod owner;
 mod peer_error;
 mod position;
 mod producer;
@@ -87,9 +88,10 @@ pub mod doorbell;
 mod mapping;
 pub mod requests;
 
-pub use consumer::{ArmOutcome, Claim, Consumer, Corrupt, OwnerId, Record};
+pub use consumer::{ArmOutcome, Claim, Consumer, Corrupt, Record};
 #[cfg(not(loom))]
 pub use mapping::{MapError, OpenError, create, heap};
+pub use owner::OwnerId;
 pub use peer_error::PeerError;
 pub use position::{Capacity, CapacityError, Position};
 pub use producer::{Bell, Producer, Refill};

@@ -6,6 +6,7 @@
 //!   library into them.
 //! - [`fs_oracle`] and [`inotify_oracle`] take the kernel as oracle: one for operations on files, the
 //!   other for what a reader of inotify instances gets.
+//! - [`churn`] changes a directory of the host at random, for tests of what is heard of it.
 //! - [`mount_table`] has the mounts, and waits for the end of one.
 //! - `daemon` starts daemons and the `agentfs` program, `files` changes files through a control
 //!   socket, `scripted` is a daemon that does what a test says. These need the feature `daemon`.
@@ -22,6 +23,8 @@
 )]
 
 pub mod child;
+#[cfg(target_os = "linux")]
+pub mod churn;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 pub mod environment;

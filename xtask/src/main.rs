@@ -105,7 +105,7 @@ fn main() -> ExitCode {
             compat::run(&mut report, &compat::Args::default());
             package::run(&mut report, &package::Args { dev: true });
             publish::run(&mut report, &publish::Args::default());
-            fuzz::run(&mut report, &fuzz::Args::default());
+            fuzz::run(&mut report, &fuzz::Args::smoke());
             loom::mutants(&mut report);
             macos::run(&mut report, &macos::Args::default());
         }

@@ -5,11 +5,11 @@
 //! the others, runs all, and compares with docs/compatibility.md or writes it.
 
 #[cfg(target_os = "linux")]
+mod mounted_branch;
+#[cfg(target_os = "linux")]
 mod notify_watch;
 #[cfg(target_os = "linux")]
 mod programs;
-#[cfg(target_os = "linux")]
-mod rig;
 #[cfg(target_os = "linux")]
 mod running;
 #[cfg(target_os = "linux")]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::mounted_branch::{MountedBranch, Side, copy};
 use crate::notify_watch;
 use crate::programs::Program;
-use crate::rig::{Rig, Side, copy};
 use crate::running::Running;
 
 /// The number of changes, each of which has a file and a sentinel of its own.
@@ -29,12 +29,12 @@ pub(crate) type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Runs the program through all changes, and checks that it hears of each once.
 pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
-    let rig = Rig::new()?;
-    fill(&rig, program, folder)?;
-    rig.snapshot("create")?;
-    rig.append(Side::Mount, RESTORED, "// after the snapshot")?;
+    let branch = MountedBranch::new()?;
+    fill(&branch, program, folder)?;
+    branch.snapshot("create")?;
+    branch.append(Side::Mount, RESTORED, "// after the snapshot")?;
     let output = TempDir::new()?;
-    let mut command = rig.exec(words(program, folder)?);
+    let mut command = branch.exec(words(program, folder)?);
     command
         .env("OUT", output.path())
         .env("PATH", path_with(folder)?);
@@ -45,7 +45,7 @@ pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
     }
     let mut trial = Trial {
         program,
-        rig: &rig,
+        branch: &branch,
         running: &running,
         changes: 0,
         sentinels: 0,
@@ -59,8 +59,8 @@ pub(crate) fn run(program: &Program, folder: &Path) -> Result<(), Failed> {
 }
 
 /// Fills the branch with what the program finds when it starts.
-fn fill(rig: &Rig, program: &Program, folder: &Path) -> io::Result<()> {
-    let root = rig.project();
+fn fill(branch: &MountedBranch, program: &Program, folder: &Path) -> io::Result<()> {
+    let root = branch.project();
     let mut index = format!("import \"./{RESTORED}\";\n");
     for number in 1..=CHANGES {
         for name in [format!("file{number}.ts"), format!("sentinel{number}.ts")] {
@@ -72,7 +72,7 @@ fn fill(rig: &Rig, program: &Program, folder: &Path) -> io::Result<()> {
     fs::write(root.join(RESTORED), "// first\n")?;
     fs::write(root.join("tsconfig.json"), TSCONFIG)?;
     match program.carries {
-        Some(path) => copy(&folder.join(path), &rig.point().join("compiler")),
+        Some(path) => copy(&folder.join(path), &branch.point().join("compiler")),
         None => Ok(()),
     }
 }
@@ -99,7 +99,7 @@ fn path_with(folder: &Path) -> Result<std::ffi::OsString, env::JoinPathsError> {
 
 struct Trial<'a> {
     program: &'a Program,
-    rig: &'a Rig,
+    branch: &'a MountedBranch,
     running: &'a Running,
     changes: u32,
     sentinels: u32,
@@ -113,13 +113,13 @@ impl Trial<'_> {
         self.changes += 1;
         let line = format!("// change {}", self.changes);
         let file = self.filled("file{k}.ts");
-        self.rig.append(side, &file, &line)?;
+        self.branch.append(side, &file, &line)?;
         let wanted = self.expected(self.program.heard);
         let mut lines = self.read(side, &wanted)?;
         self.sentinels += 1;
         let line = self.filled(self.program.sentinel);
         let file = self.filled("sentinel{s}.ts");
-        self.rig.append(side, &file, &line)?;
+        self.branch.append(side, &file, &line)?;
         let end = self.expected(self.program.sentinel_heard);
         lines.extend(self.read(side, &end)?);
         let once: Vec<_> = wanted.iter().chain(&end).collect();
@@ -132,7 +132,7 @@ impl Trial<'_> {
     /// Restores the snapshot. Programs may report it in any way and as often as they like; they
     /// must hear of the next change as before.
     fn restore(&mut self) -> Result<(), Failed> {
-        self.rig.snapshot("restore")?;
+        self.branch.snapshot("restore")?;
         let restored = self.program.restored;
         let reported = self.running.until(|_| true, |it| it.contains(restored));
         if let (lines, false) = reported {
@@ -141,7 +141,7 @@ impl Trial<'_> {
         self.changes += 1;
         let line = format!("// change {}", self.changes);
         let file = self.filled("file{k}.ts");
-        self.rig.append(Side::Outside, &file, &line)?;
+        self.branch.append(Side::Outside, &file, &line)?;
         let next = self.program.heard.last().copied().unwrap_or_default();
         self.read(Side::Outside, &[self.filled(next)])?;
         Ok(())

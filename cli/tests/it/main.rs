@@ -8,11 +8,14 @@ mod deep;
 mod echo;
 mod hostile;
 mod killed;
+#[cfg(target_os = "linux")]
+mod late;
 mod lifecycle;
 mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;
 mod showing;
+mod stored;
 mod subscriber;
 mod subscription;
 #[cfg(target_os = "linux")]

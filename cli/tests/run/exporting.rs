@@ -139,9 +139,8 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
         return;
     }
     let page = "old text of the project\n".repeat(170);
-    let project = Project::with(&[("big", &page.repeat(8)), ("f", "old")]);
-    let script = "printf BRANCH | dd of=big bs=1 seek=20000 conv=notrunc status=none; \
-                  echo new > f; echo made > g; echo done; read -r _";
+    let project = Project::with(&[("big", &page), ("f", "old")]);
+    let script = "mv big moved; echo new > f; echo made > g; echo done; read -r _";
     let mut run = project.start(&[], script);
     run.expect("done");
     project.write("big", "changed by the host");
@@ -154,7 +153,7 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
         err,
     };
     let exported = said.exported();
-    assert!(said.err.contains("  /big: "), "{}", said.err);
+    assert!(said.err.contains("  /moved: "), "{}", said.err);
     assert_eq!(
         fs::read_to_string(exported.join("files/f")).unwrap(),
         "new\n"
@@ -163,44 +162,59 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
         fs::read_to_string(exported.join("files/g")).unwrap(),
         "made\n"
     );
-    assert!(!exported.join("files/big").exists());
-    let parts = fs::read(exported.join("parts/big")).unwrap();
-    assert_eq!(
-        &parts[20_000..20_006],
-        b"BRANCH",
-        "what the branch wrote is kept"
-    );
+    assert!(!exported.join("files/moved").exists());
     assert!(said.err.contains("parts"), "{}", said.err);
     assert!(said.err.contains("branch delete run-1"), "{}", said.err);
 
-    // The branch is kept; its changes cannot be applied at once, and the printed way out works.
+    // The branch is kept, and what it did to the file is a conflict.
     let conflict = project.say(&["branch", "apply", "run-1"]);
-    assert!(conflict.out.contains("conflict /big\n"), "{conflict:?}");
-    let forced = project.say(&["branch", "apply", "run-1", "--force"]);
-    assert_eq!(forced.status, Some(1), "{forced:?}");
-    assert!(forced.out.contains("conflict /big\n"), "{forced:?}");
-    assert_eq!(project.read("f"), "new\n", "everything else is applied");
-    assert_eq!(project.read("g"), "made\n");
-    assert_eq!(project.read("big"), "changed by the host");
-    let (_, way_out) = forced.err.trim_end().rsplit_once(": agentfs ").unwrap();
-    let again = project.beside("again");
-    let command = way_out.replace("DIR", again.to_str().unwrap());
-    let script = format!("{} {command}", env!("CARGO_BIN_EXE_agentfs"));
-    let mut typed = project.command("sh");
-    let typed = Said::by(typed.args(["-c", &script]).current_dir(project.path()));
-    assert_eq!(typed.status, Some(1), "{script}: {typed:?}");
-    assert!(typed.err.contains("/big: "), "{typed:?}");
-    assert!(again.join("parts/big").exists(), "{typed:?}");
-
-    for _ in 0..2 {
-        let said = project.say(&["apply", exported.to_str().unwrap()]);
-        assert_eq!(said.status, Some(1), "not all is applied: {said:?}");
-        assert!(said.err.contains("/big is left out"), "{said:?}");
-    }
+    assert_eq!(conflict.status, Some(1), "{conflict:?}");
+    assert!(conflict.out.contains("conflict /moved\n"), "{conflict:?}");
+    assert_eq!(project.read("f"), "old");
+    project.ask(&["branch", "apply", "run-1", "--force"]);
     assert_eq!(project.read("f"), "new\n");
     assert_eq!(project.read("g"), "made\n");
-    assert_eq!(project.read("big"), "changed by the host");
+    assert_eq!(project.read("moved"), "changed by the host");
+
+    let again = project.say(&["apply", exported.to_str().unwrap()]);
+    assert_eq!(again.status, Some(1), "not all is applied: {again:?}");
+    assert!(again.err.contains("/moved is left out"), "{again:?}");
+    assert_eq!(project.read("moved"), "changed by the host");
     project.ask(&["branch", "delete", "run-1"]);
+}
+
+/// The first change of a part brings all of the file into the branch.
+#[test]
+fn a_file_that_was_changed_in_part_is_exported_whole_whatever_the_host_does_to_it() {
+    if !can_mount() {
+        return;
+    }
+    let page = "old text of the project\n".repeat(170);
+    for remove in [false, true] {
+        let project = Project::with(&[("big", &page.repeat(8))]);
+        let script = "printf BRANCH | dd of=big bs=1 seek=20000 conv=notrunc status=none; \
+                      echo done; read -r _; tail -c 10 big";
+        let mut run = project.start(&[], script);
+        run.expect("done");
+        if remove {
+            fs::remove_file(project.path().join("big")).unwrap();
+        } else {
+            project.write("big", "changed by the host");
+        }
+        run.say("go on");
+        let (status, out, err) = run.finish();
+        assert_eq!(status.code(), Some(0), "{err}");
+        assert!(out.ends_with("e project\n"), "{out}");
+        let said = Said {
+            status: status.code(),
+            out,
+            err,
+        };
+        let mut whole = page.repeat(8).into_bytes();
+        whole[20_000..20_006].copy_from_slice(b"BRANCH");
+        let exported = fs::read(said.exported().join("files/big")).unwrap();
+        assert!(exported == whole, "{} bytes", exported.len());
+    }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn below_a_project_that_has_a_daemon_it_is_that_project() {
     project.run(&["--keep"], "echo kept > kept");
     let deep = project.path().join("deep/er");
     let said = run_in(&project, &deep, &["--apply"]);
-    assert!(said.err.contains("run-1"), "it tells: {}", said.err);
+    assert!(said.err.contains("run-1"), "the hint: {}", said.err);
     assert!(said.err.contains("A /deep/er/made"), "{}", said.err);
     assert_eq!(project.read("deep/er/made"), "made\n");
 }

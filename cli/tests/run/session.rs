@@ -39,7 +39,7 @@ fn the_exit_status_is_the_commands() {
     assert_eq!(project.run(&[], "kill -KILL $$").status, Some(128 + 9));
     assert_eq!(project.say(&["run", "--", "/no/such"]).status, Some(127));
     let unchanged = project.run(&[], "true");
-    assert_eq!(unchanged.err, "", "there is nothing to tell");
+    assert_eq!(unchanged.err, "", "nothing is reported");
     let branches = project.ask(&["branch", "list"]);
     assert!(!branches.contains("run-"), "{branches}");
 }

@@ -15,7 +15,9 @@ pub struct Config {
     pub use_systemd_socket: bool,
     /// The directory below the branches; an empty tree without one.
     pub lower: Option<PathBuf>,
-    /// Whether that directory is watched, so that programs hear what the host changes in it.
+    /// The directory of the store in which the branches outlive the daemon; in memory without one.
+    pub store: Option<PathBuf>,
+    /// Whether the directory below is watched, so that programs hear what the host changes in it.
     pub watch_lower: bool,
     /// On which mounts changes from outside are repeated for the kernel.
     pub echo: EchoMode,
@@ -47,6 +49,7 @@ impl Config {
             socket,
             use_systemd_socket: false,
             lower: None,
+            store: None,
             watch_lower: true,
             echo: EchoMode::Auto,
             limits: SessionLimits::default(),

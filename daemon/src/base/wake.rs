@@ -42,6 +42,9 @@ pub(crate) enum Wake {
         expect(dead_code, reason = "branches are mounted on Linux only")
     )]
     MountEnded,
+    /// It is known now whether a branch is as it was made. Sent once for each state of a branch that is
+    /// asked about.
+    Known,
     /// The daemon is to end.
     Stop,
 }

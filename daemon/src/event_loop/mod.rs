@@ -218,7 +218,7 @@ impl EventLoop {
             } => self.note_readiness(session, has_hung_up),
             Wake::Refill(refill) => {
                 if let Some(queue) = self.services.refills().rung(refill) {
-                    self.services.watches().refill(&queue);
+                    self.services.refill(queue);
                 }
             }
             Wake::Removal => self.note_loss(),
@@ -230,9 +230,9 @@ impl EventLoop {
             Wake::DamagedChannel(session) => self.end_damaged(session),
             Wake::Broadcasts(session) => self.make_ready(session),
             Wake::LateReply(reply) => self.complete(*reply),
-            // `handle_sent` does what waited for the end of a mount, and `run` returns before it
-            // handles a stop.
-            Wake::MountEnded | Wake::Stop => {}
+            // `handle_sent` does what waited for the end of a mount or for an answer, and `run` returns
+            // before it handles a stop.
+            Wake::MountEnded | Wake::Known | Wake::Stop => {}
         }
     }
 

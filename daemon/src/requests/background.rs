@@ -57,7 +57,7 @@ impl OpenSession {
         services.holds().forget(branch);
         let mounts = services.mounts().clone();
         job(Size::Short, move || {
-            delete(&core, &origins, &mounts, branch)?;
+            drop(delete(&core, &origins, &mounts, branch)?);
             tokens.forget(branch);
             Ok(ReplyWithFds::done())
         })

@@ -65,11 +65,14 @@ pub(crate) fn list(
     request: &BranchList,
     only: Option<BranchId>,
 ) -> Branches {
-    let mut rest = core
-        .branches()
-        .into_iter()
-        .filter(|branch| branch.id.0 > request.after && only.is_none_or(|only| only == branch.id));
-    let branches = rest.by_ref().take(PER_PAGE).map(|branch| {
+    let mut rest = match only {
+        // The sessions of one branch see no other.
+        Some(only) => core.branches_after(BranchId(only.0 - 1), 1),
+        None => core.branches_after(BranchId(request.after), PER_PAGE + 1),
+    };
+    rest.retain(|branch| branch.id.0 > request.after && only.is_none_or(|it| it == branch.id));
+    let more = rest.len() > PER_PAGE;
+    let branches = rest.into_iter().take(PER_PAGE).map(|branch| {
         let (parent, created_ns) = origins.of(branch.id);
         let seq = core.branch(branch.id).map_or(0, |it| it.last_seq().0);
         BranchInfo {
@@ -82,10 +85,7 @@ pub(crate) fn list(
         }
     });
     let branches = branches.collect();
-    Branches {
-        branches,
-        more: rest.next().is_some(),
-    }
+    Branches { branches, more }
 }
 
 pub(crate) fn snapshot(
@@ -97,11 +97,7 @@ pub(crate) fn snapshot(
 ) -> Result<SnapshotCreated, Refusal> {
     let name = &request.name;
     check_name(name)?;
-    if core
-        .snapshots()
-        .iter()
-        .any(|snapshot| snapshot.name == *name)
-    {
+    if core.snapshot_named(name).is_some() {
         let text = format!("there is a snapshot {name} already; choose another name");
         return Err(Refusal::new(Code::EXISTS, text));
     }
@@ -127,18 +123,25 @@ pub(crate) fn snapshots(
     request: &SnapshotList,
     only: Option<BranchId>,
 ) -> Snapshots {
-    let mut rest = core.snapshots().into_iter().filter(|snapshot| {
-        snapshot.id.0 > request.after && only.is_none_or(|only| only == snapshot.branch)
-    });
-    let snapshots = rest.by_ref().take(PER_PAGE).map(|snapshot| SnapshotInfo {
-        id: snapshot.id.0,
-        created_ns: origins.snapshot_created(snapshot.id),
-        name: snapshot.name,
-        branch: snapshot.branch.0,
-    });
-    let snapshots = snapshots.collect();
-    Snapshots {
-        snapshots,
-        more: rest.next().is_some(),
+    let (mut rest, mut after) = (Vec::new(), SnapshotId(request.after));
+    // A session that sees those of one branch looks through the others part by part.
+    while rest.len() <= PER_PAGE {
+        let part = core.snapshots_after(after, PER_PAGE + 1);
+        let Some(last) = part.last() else { break };
+        after = last.id;
+        let is_shown = |it: &agentfs_core::SnapshotInfo| only.is_none_or(|only| only == it.branch);
+        rest.extend(part.into_iter().filter(is_shown));
     }
+    let more = rest.len() > PER_PAGE;
+    let snapshots = rest
+        .into_iter()
+        .take(PER_PAGE)
+        .map(|snapshot| SnapshotInfo {
+            id: snapshot.id.0,
+            created_ns: origins.snapshot_created(snapshot.id),
+            name: snapshot.name,
+            branch: snapshot.branch.0,
+        });
+    let snapshots = snapshots.collect();
+    Snapshots { snapshots, more }
 }

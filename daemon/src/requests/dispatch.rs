@@ -1,21 +1,23 @@
 //! Which function carries out which request.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use agentfs_proto::message::{
-    BranchToken, Code, Done, FsReply, FsRequest, Request, RequestChannelOpened, SnapshotCreate,
-    TokenMade,
+    BranchToken, Code, Done, FsOp, FsReadDir, FsReply, FsRequest, Request, RequestChannelOpened,
+    SnapshotCreate, TokenMade,
 };
 use agentfs_ring::requests::SLOTS;
 
 use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
-use crate::requests::files::Files;
+use crate::requests::files::{self, Files};
 use crate::requests::open_session::OpenSession;
 use crate::requests::watches::Watches;
-use crate::requests::work::{Work, done};
+use crate::requests::work::{Work, done, job};
 use crate::requests::{branches, status, watch_list};
 use crate::shared::branches::branch_named;
+use crate::shared::jobs::Size;
 use crate::shared::project;
 use crate::shared::services::Services;
 
@@ -33,6 +35,10 @@ impl OpenSession {
             // The session is open already; the connection has refused it.
             Request::Hello(_) => Err(Refusal::new(Code::HANDSHAKE, "the session is open already")),
             Request::Ping(ping) => done(Done { value: ping.nonce }),
+            Request::Fs(FsRequest {
+                branch,
+                op: FsOp::ReadDir(it),
+            }) => self.read_dir(&branch, it, services),
             Request::Fs(request) => done(self.files(request, services)?),
             Request::EventsSubscribe(it) => done(self.subscribe(&it, services)?),
             Request::EventsUnsubscribe(it) => done(self.unsubscribe(it.subscription, services)?),
@@ -119,6 +125,21 @@ impl OpenSession {
         let reply = files.answer(request.op)?;
         self.public.set_handles(self.handles.len());
         Ok(reply)
+    }
+
+    /// Lists a directory in a thread of its own, because the directory may be large.
+    fn read_dir(
+        &self,
+        branch: &str,
+        request: FsReadDir,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        let branch = self.branch(branch, services)?;
+        let (caller, listing) = (self.caller.clone(), Arc::clone(&self.listing));
+        job(Size::Short, move || {
+            let page = files::read_dir(&branch, &caller, &request, &mut listing.lock())?;
+            Ok(FsReply::from(page).into())
+        })
     }
 
     /// Carries out a request about the queues and watches of the session.

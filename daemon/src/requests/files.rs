@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use agentfs_core::id::BranchId;
+use agentfs_core::id::{BranchId, NodeId};
 use agentfs_core::{
-    Attr, Branch, Caller, Errno, HandleId, OpenFlags, RenameFlags, SetTime, XattrFlags,
+    Attr, Branch, Caller, Errno, HandleId, OpenFlags, Pass, RenameFlags, SetTime, XattrFlags,
 };
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{
@@ -79,7 +79,10 @@ impl Files<'_> {
             FsOp::Close(it) => Ok(self.close(it.handle)?.into()),
             FsOp::Read(it) => Ok(self.read(&it)?.into()),
             FsOp::Write(it) => Ok(self.write(&it)?.into()),
-            FsOp::ReadDir(it) => Ok(self.read_dir(&it)?.into()),
+            FsOp::ReadDir(it) => {
+                let mut listing = Listing::default();
+                Ok(read_dir(&self.branch, self.caller, &it, &mut listing)?.into())
+            }
             FsOp::Stat(it) => Ok(self.stat(&it)?.into()),
             FsOp::ReadLink(it) => Ok(self.read_link(&it)?.into()),
             FsOp::GetXattr(it) => Ok(self.get_xattr(&it)?.into()),
@@ -241,34 +244,53 @@ impl Files<'_> {
             attr: attr_of(&attr),
         })
     }
+}
 
-    fn read_dir(&self, request: &FsReadDir) -> Result<FsEntries, Errno> {
-        let flags = OpenFlags::READ | OpenFlags::DIRECTORY;
-        let handle = self
-            .branch
-            .open(self.caller, request.path.as_path(), flags, 0)?;
-        let page = self
-            .branch
-            .readdir(self.caller, handle, request.after, ENTRIES_PER_PAGE);
-        self.branch.close(self.caller, handle)?;
-        let page = page?;
-        let more = page.len() == ENTRIES_PER_PAGE;
-        let entries = page
-            .into_iter()
-            .filter(|entry| *entry.name != *b"." && *entry.name != *b"..")
-            .filter_map(|entry| {
-                // An entry that is removed meanwhile is left out.
-                let attr = self.branch.getattr(entry.node).ok()?;
-                let (name, cookie) = (Bytes(entry.name.to_vec()), entry.cookie);
-                Some(Entry {
-                    name,
-                    cookie,
-                    attr: attr_of(&attr),
-                })
+/// The listing that a session reads page by page, so that the host is not asked again for each page.
+#[derive(Debug, Default)]
+pub(crate) struct Listing(Option<(BranchId, NodeId, Pass)>);
+
+/// Returns one page of a directory. The first one takes time in proportion to the directory, if it
+/// is merged with the one below.
+pub(crate) fn read_dir(
+    branch: &Branch,
+    caller: &Caller,
+    request: &FsReadDir,
+    listing: &mut Listing,
+) -> Result<FsEntries, Errno> {
+    let flags = OpenFlags::READ | OpenFlags::DIRECTORY;
+    let handle = branch.open(caller, request.path.as_path(), flags, 0)?;
+    let page = branch.fstat(handle).and_then(|attr| {
+        let kept = listing
+            .0
+            .take()
+            .filter(|(of, node, _)| request.after != 0 && (*of, *node) == (branch.id(), attr.node));
+        let mut pass = kept.map(|(.., pass)| pass).unwrap_or_default();
+        let after = request.after;
+        let page = branch.readdir_in_pass(caller, handle, &mut pass, after, ENTRIES_PER_PAGE)?;
+        if page.len() == ENTRIES_PER_PAGE {
+            listing.0 = Some((branch.id(), attr.node, pass));
+        }
+        Ok(page)
+    });
+    branch.close(caller, handle)?;
+    let page = page?;
+    let more = page.len() == ENTRIES_PER_PAGE;
+    let entries = page
+        .into_iter()
+        .filter(|entry| *entry.name != *b"." && *entry.name != *b"..")
+        .filter_map(|entry| {
+            // An entry that is removed meanwhile is left out.
+            let attr = branch.getattr(entry.node).ok()?;
+            let (name, cookie) = (Bytes(entry.name.to_vec()), entry.cookie);
+            Some(Entry {
+                name,
+                cookie,
+                attr: attr_of(&attr),
             })
-            .collect();
-        Ok(FsEntries { entries, more })
-    }
+        })
+        .collect();
+    Ok(FsEntries { entries, more })
 }
 
 fn done(attr: Attr) -> Result<FsReply, Refusal> {

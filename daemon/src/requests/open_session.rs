@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::base::public_session::PublicSession;
 use crate::base::refusal::Refusal;
-use crate::requests::files::Handles;
+use crate::requests::files::{Handles, Listing};
 use crate::requests::pages::Pages;
 use crate::shared::branches::branch_named;
 use crate::shared::services::Services;
@@ -24,6 +24,7 @@ pub(crate) struct OpenSession {
     pub(super) last_subscription: u64,
     pub(super) subscriptions: usize,
     pub(super) pages: Arc<Mutex<Pages>>,
+    pub(super) listing: Arc<Mutex<Listing>>,
 }
 
 impl OpenSession {
@@ -45,6 +46,7 @@ impl OpenSession {
             last_subscription: 0,
             subscriptions: 0,
             pages: Arc::default(),
+            listing: Arc::default(),
         }
     }
 
@@ -94,16 +96,13 @@ impl OpenSession {
         services.jobs().cancel(id);
         services.sessions().remove(&id);
         services.registrations().close(id);
-        services.watches().close_session(id);
+        services.close_watches(id);
         for refill in self.public.queues().end() {
             services.refills().remove(refill);
         }
-        for number in 1..=self.last_subscription {
-            services
-                .broadcasts()
-                .unsubscribe(self.public.branch(), id, number);
-        }
-        services.broadcasts().forget(id);
+        services
+            .broadcasts()
+            .unsubscribe_all(self.public.branch(), id);
         if services.holds().end(id) {
             services.tidy();
         }

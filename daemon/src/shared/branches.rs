@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use agentfs_core::id::{BranchId, SnapshotId};
-use agentfs_core::{Errno, Frozen, FsCore, Result};
+use agentfs_core::{Branch, Errno, Frozen, FsCore, Result};
 use agentfs_proto::message::Code;
 use parking_lot::Mutex;
 
@@ -57,8 +57,10 @@ impl Origins {
             .get(&branch)
             .map_or((0, 0), |origin| (origin.parent, origin.created_ns))
     }
-    fn forget(&self, branch: BranchId) {
-        self.branches.lock().remove(&branch);
+
+    /// Forgets a branch. What it was made from may be large, so the caller frees it, without the lock.
+    fn forget(&self, branch: BranchId) -> Option<Origin> {
+        self.branches.lock().remove(&branch)
     }
 
     /// Records that a snapshot was made just now.
@@ -85,11 +87,7 @@ fn now() -> u64 {
 
 /// Finds a branch by its name.
 pub(crate) fn branch_named(core: &FsCore, name: &str) -> Result<BranchId, Refusal> {
-    let found = core
-        .branches()
-        .into_iter()
-        .find(|branch| branch.name == name);
-    found.map(|branch| branch.id).ok_or_else(|| {
+    core.branch_named(name).ok_or_else(|| {
         let text = format!("there is no branch {name}; make it with: agentfs branch create {name}");
         Refusal::not_found(text)
     })
@@ -97,21 +95,24 @@ pub(crate) fn branch_named(core: &FsCore, name: &str) -> Result<BranchId, Refusa
 
 /// Finds a snapshot by its name or number.
 pub(crate) fn snapshot_named(core: &FsCore, name: &str) -> Result<SnapshotId, Refusal> {
-    let snapshots = core.snapshots();
-    let number = name.parse().ok().map(SnapshotId);
-    let found = snapshots
-        .iter()
-        .find(|snapshot| snapshot.name == name)
-        .or_else(|| {
-            snapshots
-                .iter()
-                .find(|snapshot| Some(snapshot.id) == number)
-        });
-    found.map(|snapshot| snapshot.id).ok_or_else(|| {
+    let by_number = || {
+        let number = name.parse().ok().map(SnapshotId);
+        number.filter(|number| core.has_snapshot(*number))
+    };
+    core.snapshot_named(name).or_else(by_number).ok_or_else(|| {
         Refusal::not_found(format!(
             "there is no snapshot {name}; see: agentfs snapshot list"
         ))
     })
+}
+
+/// A deleted branch, and what it was made from. To drop it takes time in proportion to what only the
+/// branch had.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Remains {
+    _branch: Branch,
+    _origin: Option<Origin>,
 }
 
 /// Deletes a branch that no mount shows, nor can begin to show meanwhile.
@@ -120,7 +121,8 @@ pub(crate) fn delete(
     origins: &Origins,
     mounts: &MountTable,
     branch: BranchId,
-) -> Result<(), Refusal> {
+) -> Result<Remains, Refusal> {
+    let last = core.branch(branch)?;
     let deleted = mounts
         .unless_shown(branch, || core.branch_delete(branch))
         .unwrap_or(Err(Errno::EBUSY));
@@ -131,8 +133,10 @@ pub(crate) fn delete(
             errno.into()
         }
     })?;
-    origins.forget(branch);
-    Ok(())
+    Ok(Remains {
+        _branch: last,
+        _origin: origins.forget(branch),
+    })
 }
 
 fn in_use() -> Refusal {

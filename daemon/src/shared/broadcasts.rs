@@ -95,6 +95,19 @@ impl Broadcasts {
         gone.is_some()
     }
 
+    /// Ends all subscriptions of a session, and forgets what waits for it.
+    pub(crate) fn unsubscribe_all(&self, branch: BranchId, session: SessionId) {
+        let mut subscriptions = self.subscriptions.write();
+        let of_session = (branch, session, 0)..=(branch, session, u64::MAX);
+        let gone = subscriptions.extract_if(of_session, |_, _| true);
+        let with_activity = gone.filter(|(_, it)| it.activity).count();
+        self.forget(session);
+        drop(subscriptions);
+        for _ in 0..with_activity {
+            self.activity.remove(branch);
+        }
+    }
+
     /// Takes the frames that wait for a session.
     pub(crate) fn take(&self, session: SessionId) -> Vec<Vec<u8>> {
         let outbox = self.outboxes.lock().remove(&session);

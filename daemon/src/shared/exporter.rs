@@ -11,6 +11,7 @@ use agentfs_core::{Branch, Caller, FsCore};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Ending, Exported, Saved};
 use agentfs_proto::ssz::Ssz as _;
+use parking_lot::Mutex;
 
 use crate::base::refusal::Refusal;
 use crate::shared::branches::Origins;
@@ -38,6 +39,16 @@ pub(crate) struct Exporter {
     pub(crate) lower: Bytes,
     /// The identity of that directory when the daemon started.
     identity: Option<Identity>,
+    /// What was found out about whether branches are as they were made.
+    verdicts: Arc<Mutex<HashMap<BranchId, Verdict>>>,
+}
+
+/// Whether a branch was as it was made, after its own last change.
+#[derive(Clone, Copy, Debug)]
+struct Verdict {
+    after: Seq,
+    /// `None` while it is being found out.
+    is_as_made: Option<bool>,
 }
 
 /// A branch that was exported because the daemon ends.
@@ -79,6 +90,7 @@ impl Exporter {
             pending_deletes: Arc::default(),
             lower: lower.map(Bytes::from).unwrap_or_default(),
             identity: lower.and_then(|path| Target::open(path).ok()?.identity().ok()),
+            verdicts: Arc::default(),
         })
     }
 
@@ -165,9 +177,58 @@ impl Exporter {
     }
 
     /// Returns whether a branch is as it was made. If that cannot be found out, it is not.
-    pub(crate) fn is_as_made(&self, branch: BranchId) -> bool {
+    fn is_as_made(&self, branch: BranchId) -> bool {
         let found = differences::find(&self.core, &self.origins, branch, "");
         found.is_ok_and(|entries| entries.is_empty())
+    }
+
+    /// Returns whether it is known that a branch is as it was made. Comparing takes time in
+    /// proportion to what the branch changed, so it is done once for each state of the branch, by
+    /// the work that `start` is given. When that has ended, the answer is known.
+    pub(crate) fn is_known_as_made(
+        &self,
+        id: BranchId,
+        start: impl FnOnce(Box<dyn FnOnce() + Send>),
+    ) -> bool {
+        let Ok(branch) = self.core.branch(id) else {
+            return false;
+        };
+        let after = branch.last_own_seq();
+        if self
+            .origins
+            .base(id)
+            .is_some_and(|base| after <= base.seq())
+        {
+            return true;
+        }
+        let mut verdicts = self.verdicts.lock();
+        if let Some(known) = verdicts.get(&id).filter(|it| it.after == after) {
+            return known.is_as_made == Some(true);
+        }
+        let is_as_made = None;
+        verdicts.insert(id, Verdict { after, is_as_made });
+        verdicts.retain(|id, _| self.core.branch(*id).is_ok());
+        drop(verdicts);
+        let exporter = self.clone();
+        start(Box::new(move || exporter.find_verdict(id, after)));
+        false
+    }
+
+    fn find_verdict(&self, id: BranchId, after: Seq) {
+        let found = differences::find(&self.core, &self.origins, id, "");
+        let mut verdicts = self.verdicts.lock();
+        match found {
+            Ok(entries) => {
+                if let Some(known) = verdicts.get_mut(&id).filter(|it| it.after == after) {
+                    known.is_as_made = Some(entries.is_empty());
+                }
+            }
+            // It is tried again when something ends.
+            Err(refusal) => {
+                tracing::debug!(branch = %id, reason = refusal.0.message, "cannot be compared");
+                verdicts.remove(&id);
+            }
+        }
     }
 
     /// Exports a branch to the first place that takes it.
@@ -278,5 +339,45 @@ impl Rescue {
             saved: saved.collect(),
             saved_count,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentfs_core::event::{EventKind, EventSink};
+    use agentfs_core::{Caller, FsConfig, FsCore};
+
+    use super::Exporter;
+
+    /// A sink without which nothing is counted.
+    struct Ear;
+
+    impl EventSink for Ear {
+        fn on_event(&self, _: &EventKind) {}
+    }
+
+    #[test]
+    fn a_branch_is_compared_once_for_each_of_its_states() {
+        let (core, root) = (
+            FsCore::new(FsConfig::default()).expect("one"),
+            Caller::root(),
+        );
+        let _id = core
+            .subscribe_events(std::sync::Arc::new(Ear))
+            .expect("subscribed");
+        let exporter = Exporter::new(&core, None).expect("an exporter");
+        let (main, id) = (core.branch(FsCore::MAIN).expect("main"), FsCore::MAIN);
+        let mut work = Vec::new();
+        let ask = |work: &mut Vec<_>| exporter.is_known_as_made(id, |it| work.push(it));
+        assert!(ask(&mut work), "nothing was changed");
+        main.mkdir(&root, "/d", 0o755).expect("made");
+        assert!(!ask(&mut work) && !ask(&mut work));
+        assert_eq!(work.len(), 1);
+        work.drain(..).for_each(|find| find());
+        assert!(!ask(&mut work), "it has a directory");
+        main.rmdir(&root, "/d").expect("removed");
+        assert!(!ask(&mut work), "it is not known yet");
+        work.drain(..).for_each(|find| find());
+        assert!(ask(&mut work) && work.is_empty());
     }
 }

@@ -229,11 +229,14 @@ impl Jobs {
         })
     }
 
-    /// Runs something that may have to wait for a branch, and that no session waits for.
-    pub(crate) fn clear_up(&self, work: impl FnOnce() + Send + 'static) {
-        if let Err(error) = self.spawn(work) {
+    /// Runs something that may have to wait for a branch or takes long, and that no session waits
+    /// for. Returns whether it is under way.
+    pub(crate) fn clear_up(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        let started = self.spawn(work);
+        if let Err(error) = &started {
             tracing::error!(%error, "no thread to clear up; some files stay open");
         }
+        started.is_ok()
     }
 
     fn spawn(&self, run: impl FnOnce() + Send + 'static) -> io::Result<()> {

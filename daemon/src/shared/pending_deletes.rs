@@ -25,8 +25,8 @@ impl PendingDeletes {
     }
 
     /// Returns the branches that may be deleted now, again and again until they are gone.
-    /// `is_in_use` returns whether a mount or a run has a branch, `is_as_made` whether the branch
-    /// is as it was made.
+    /// `is_in_use` returns whether a mount or a run has a branch, `is_as_made` whether it is known
+    /// that the branch is as it was made.
     pub(crate) fn due(
         &self,
         core: &FsCore,

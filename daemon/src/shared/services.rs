@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
-use agentfs_core::{FsConfig, FsCore, Overlay};
+use agentfs_core::{BackstoreMode, FsConfig, FsCore, Overlay};
+use agentfs_engine::Queue;
 use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::{Code, Hello};
@@ -22,7 +23,7 @@ use crate::base::public_session::{PublicSession, Sessions};
 use crate::base::refusal::Refusal;
 use crate::base::session_limits::SessionLimits;
 use crate::base::start_error::StartError;
-use crate::base::wake::WakeQueue;
+use crate::base::wake::{Wake, WakeQueue};
 
 use crate::lower::LowerWatch;
 use crate::mounts::echo::Echoing;
@@ -32,19 +33,26 @@ use crate::shared::branches::{self, Origins, branch_named};
 use crate::shared::broadcasts::Broadcasts;
 use crate::shared::counters::Counters;
 use crate::shared::exporter::Exporter;
+use crate::shared::healing::Healing;
 use crate::shared::holds::Holds;
 use crate::shared::jobs::Jobs;
+use crate::shared::maintenance::Maintenance;
 use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::refills::Refills;
 use crate::shared::registrations::Registrations;
 use crate::shared::stops::Stops;
 use crate::shared::tokens::Tokens;
 
+/// How many watches of a session that ends are closed by the event loop.
+const MAX_CLOSED_AT_ONCE: usize = 10_000;
+
 /// Everything that requests and sinks need, created once at the start.
 pub(crate) struct Services {
     /// Ends first, because it uses the others.
     lower_watch: Option<LowerWatch>,
     echoing: Arc<Echoing>,
+    /// Ends when it is dropped.
+    _maintenance: Option<Maintenance>,
     core: FsCore,
     exporter: Exporter,
     stops: Stops,
@@ -55,6 +63,7 @@ pub(crate) struct Services {
     mounts: MountTable,
     mounting: Arc<Mounting>,
     refills: Refills,
+    healing: Healing,
     holds: Holds,
     limits: SessionLimits,
     counters: Counters,
@@ -78,9 +87,10 @@ impl fmt::Debug for Services {
 }
 
 /// Creates the filesystem, over a directory or empty. The user that runs the daemon is its root.
-fn core_over(lower: Option<PathBuf>) -> Result<FsCore, StartError> {
+fn core_over(lower: Option<PathBuf>, store: Option<PathBuf>) -> Result<FsCore, StartError> {
     let mut config = FsConfig {
         overlay: lower.map(|lower| Overlay { lower }),
+        backstore: store.map_or(BackstoreMode::Memory, BackstoreMode::Disk),
         ..FsConfig::default()
     };
     config.permissions.root_uid = rustix::process::geteuid().as_raw();
@@ -101,7 +111,8 @@ impl Services {
             ),
             None => None,
         };
-        let core = core_over(lower.clone())?;
+        let core = core_over(lower.clone(), config.store.clone())?;
+        let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let limits = service::QueueLimits {
@@ -154,6 +165,7 @@ impl Services {
         Ok(Self {
             lower_watch,
             echoing,
+            _maintenance: maintenance,
             exporter,
             stops: Stops::default(),
             core,
@@ -164,6 +176,7 @@ impl Services {
             mounts,
             mounting,
             refills: Refills::new(registry),
+            healing: Healing::default(),
             holds: Holds::default(),
             limits: config.limits,
             counters: Counters::default(),
@@ -174,7 +187,7 @@ impl Services {
             started: Instant::now(),
             end: Arc::default(),
             wakes: Arc::clone(wakes),
-            saves_changes: config.saves_changes,
+            saves_changes: config.saves_changes && config.store.is_none(),
         })
     }
 
@@ -224,6 +237,30 @@ impl Services {
         &self.refills
     }
 
+    /// Closes the queues and watches of a session. If there are very many, another thread does so.
+    pub(crate) fn close_watches(&self, session: SessionId) {
+        if self.watches.watches_of(session) <= MAX_CLOSED_AT_ONCE {
+            self.watches.close_session(session);
+            return;
+        }
+        let watches = Arc::clone(&self.watches);
+        if !self.jobs.clear_up(move || watches.close_session(session)) {
+            self.watches.close_session(session);
+        }
+    }
+
+    /// Refills the ring of a reader that has made room. If the reader has missed changes, another
+    /// thread works out the difference.
+    pub(crate) fn refill(&self, queue: Arc<Queue>) {
+        let Some(difference) = self.watches.refill_at_once(&queue) else {
+            return;
+        };
+        let (branch, watches) = (queue.branch, Arc::clone(&self.watches));
+        let work = Box::new(move || watches.work_out(&queue, &difference));
+        self.healing
+            .add(branch, work, |thread| self.jobs.clear_up(thread));
+    }
+
     /// Returns the branches that are to be deleted as soon as nothing uses them.
     pub(crate) fn pending_deletes(&self) -> &PendingDeletes {
         &self.exporter.pending_deletes
@@ -239,9 +276,10 @@ impl Services {
         &self.exporter.lower
     }
 
-    /// Deletes a branch, unless it is in use.
+    /// Deletes a branch, unless it is in use. What only the branch had is freed by another thread.
     pub(crate) fn delete_branch(&self, branch: BranchId) -> Result<(), Refusal> {
-        branches::delete(&self.core, self.origins(), &self.mounts, branch)?;
+        let remains = branches::delete(&self.core, self.origins(), &self.mounts, branch)?;
+        let _is_under_way = self.jobs.clear_up(move || drop(remains));
         self.tokens.forget(branch);
         self.holds.forget(branch);
         Ok(())
@@ -252,7 +290,7 @@ impl Services {
         // A branch of a run stays: the run would settle another branch that is made under its name.
         let is_in_use =
             |branch| self.mounts.shows(Some(branch)) || self.holds.pid_of(branch).is_some();
-        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        let is_as_made = |branch| self.is_known_as_made(branch);
         for branch in self
             .pending_deletes()
             .due(&self.core, is_in_use, is_as_made)
@@ -263,10 +301,22 @@ impl Services {
         }
     }
 
-    /// Returns whether nothing would be lost with this daemon: nothing is mounted, and no branch
-    /// differs from what it was made from.
+    /// Returns whether it is known that a branch is as it was made. If that is still to be found
+    /// out, another thread does so, and wakes the event loop.
+    fn is_known_as_made(&self, branch: BranchId) -> bool {
+        self.exporter.is_known_as_made(branch, |find| {
+            let wakes = Arc::clone(&self.wakes);
+            let _is_under_way = self.jobs.clear_up(move || {
+                find();
+                wakes.send(Wake::Known);
+            });
+        })
+    }
+
+    /// Returns whether nothing would be lost with this daemon, as far as is known: nothing is
+    /// mounted, and no branch differs from what it was made from.
     pub(crate) fn is_idle(&self) -> bool {
-        let is_as_made = |branch| self.exporter.is_as_made(branch);
+        let is_as_made = |branch| self.is_known_as_made(branch);
         !self.mounts.shows(None) && self.core.branches().iter().all(|it| is_as_made(it.id))
     }
 

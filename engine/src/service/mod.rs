@@ -20,6 +20,7 @@ use agentfs_ring::doorbell::{Ringer, Waiter, pipe};
 use parking_lot::Mutex;
 
 pub use self::error::WatchError;
+pub use self::refill::Difference;
 pub use self::register::{NodeInterest, TreeInterest};
 use crate::api::Api;
 use crate::channel::{Bounds, Channel};
@@ -203,6 +204,18 @@ impl WatchService {
         for queue in session.iter().flat_map(|session| session.queues.values()) {
             self.close(queue);
         }
+    }
+
+    /// Returns how many watches a session has.
+    #[must_use]
+    pub fn watches_of(&self, id: SessionId) -> usize {
+        let queues: Vec<Arc<Queue>> = {
+            let sessions = self.sessions.lock();
+            let queues = sessions.get(&id).map(|session| session.queues.values());
+            queues.into_iter().flatten().map(Arc::clone).collect()
+        };
+        let watches = |queue: &Arc<Queue>| queue.lock().as_ref().map_or(0, |it| it.watches.len());
+        queues.iter().map(watches).sum()
     }
 
     /// Opens a queue with its ring and its doorbells.

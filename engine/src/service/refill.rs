@@ -24,6 +24,10 @@ enum Turn {
     Gap(Box<Gap>),
 }
 
+/// A difference that a queue waits for.
+#[derive(Debug)]
+pub struct Difference(Box<Gap>);
+
 /// How many changes are delivered in one turn.
 const CHANGES: usize = 256;
 
@@ -38,6 +42,26 @@ impl WatchService {
                 Turn::Gap(gap) => self.find_changes(queue, &gap),
             }
         }
+    }
+
+    /// Refills as [`refill`](Self::refill) does, but does not work out a difference, which takes time
+    /// in proportion to what changed. If one is needed, the caller has another thread
+    /// [work it out](Self::work_out).
+    #[must_use]
+    pub fn refill_at_once(&self, queue: &Arc<Queue>) -> Option<Difference> {
+        loop {
+            match self.turn(queue) {
+                Turn::Over => return None,
+                Turn::Pause => {}
+                Turn::Gap(gap) => return Some(Difference(gap)),
+            }
+        }
+    }
+
+    /// Works out a difference, and goes on with refilling the queue.
+    pub fn work_out(&self, queue: &Arc<Queue>, difference: &Difference) {
+        self.find_changes(queue, &difference.0);
+        self.refill(queue);
     }
 
     fn turn(&self, queue: &Arc<Queue>) -> Turn {

@@ -27,7 +27,7 @@ use agentfs_proto::record::{AgentFsEvent, EventRef, HEAD_LEN, Kind, encoded_len,
 use agentfs_ring::doorbell::Woken;
 use agentfs_ring::{ArmOutcome, OwnerId};
 
-use crate::rig::{Reader, Rig};
+use crate::fixture::{Fixture, Reader};
 
 /// A wait that is longer than any step takes here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,12 +60,12 @@ struct Writer {
     handle: HandleId,
 }
 
-fn writer(rig: &Rig) -> Writer {
-    rig.mkdir("/d");
-    rig.mkdir("/elsewhere");
-    let caller = rig.on_mount(3).with_pid(4321);
+fn writer(fixture: &Fixture) -> Writer {
+    fixture.mkdir("/d");
+    fixture.mkdir("/elsewhere");
+    let caller = fixture.on_mount(3).with_pid(4321);
     let flags = OpenFlags::CREATE | OpenFlags::WRITE_ONLY;
-    let handle = rig.branch.open(&caller, "/d/f", flags, 0o644).unwrap();
+    let handle = fixture.branch.open(&caller, "/d/f", flags, 0o644).unwrap();
     Writer { caller, handle }
 }
 
@@ -105,35 +105,37 @@ fn assert_synthesized(change: &Change) {
 
 #[test]
 fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
-    let rig = Rig::new();
-    let writer = writer(&rig);
+    let fixture = Fixture::new();
+    let writer = writer(&fixture);
     let emitted = Arc::new(Emitted::default());
-    rig.core.subscribe_events(emitted.clone()).unwrap();
-    let (dir, file) = (rig.node("/d"), rig.node("/d/f"));
+    fixture.core.subscribe_events(emitted.clone()).unwrap();
+    let (dir, file) = (fixture.node("/d"), fixture.node("/d/f"));
 
     // These watch: one for the directory, one for the file, one for everything, and one for a
     // directory that has no part in the write.
-    let inotify = rig.open(Api::Inotify);
-    rig.watch(&inotify, 11, "/d", IN_MODIFY);
-    let kqueue = rig.open(Api::KqueueXnu);
-    rig.watch(&kqueue, 12, "/d/f", NOTE_WRITE);
-    let native = rig.open(Api::Native);
-    rig.watch_trees(&native, 13, &["/"], 0);
-    let aside = rig.open(Api::KqueueXnu);
-    rig.watch(&aside, 14, "/elsewhere", NOTE_WRITE);
+    let inotify = fixture.open(Api::Inotify);
+    fixture.watch(&inotify, 11, "/d", IN_MODIFY);
+    let kqueue = fixture.open(Api::KqueueXnu);
+    fixture.watch(&kqueue, 12, "/d/f", NOTE_WRITE);
+    let native = fixture.open(Api::Native);
+    fixture.watch_trees(&native, 13, &["/"], 0);
+    let aside = fixture.open(Api::KqueueXnu);
+    fixture.watch(&aside, 14, "/elsewhere", NOTE_WRITE);
     // One reader sleeps, and so does one that the write does not concern. The others are awake.
     assert_eq!(kqueue.arm(), ArmOutcome::MaySleep);
     assert_eq!(aside.arm(), ArmOutcome::MaySleep);
-    let before = rig.service.counts();
+    let before = fixture.service.counts();
 
     // This is the mutation. When it returns, all that follows has happened in this thread.
-    let written = rig.branch.write(&writer.caller, writer.handle, b"hello");
+    let written = fixture
+        .branch
+        .write(&writer.caller, writer.handle, b"hello");
     assert_eq!(written, Ok(5));
 
     // FsCore commits, and then emits.
     let (envelope, thread) = emitted.one();
     assert_eq!(thread, thread::current().id());
-    assert_eq!(envelope.seq, rig.branch.last_seq());
+    assert_eq!(envelope.seq, fixture.branch.last_seq());
     assert_eq!(envelope.origin, Origin::Mount(MountId(3)));
     let Change::Written { node, at, size } = &envelope.change else {
         panic!("{envelope:?}");
@@ -182,7 +184,7 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
         kqueue.doorbell.wait(None, Some(PATIENCE)).unwrap(),
         Woken::Rung
     );
-    let counts = rig.service.counts();
+    let counts = fixture.service.counts();
     assert_eq!(counts.published - before.published, 3);
     assert_eq!(counts.doorbells - before.doorbells, 1);
     assert_eq!(aside.pop(1).0, []);
@@ -194,31 +196,31 @@ fn one_write_is_one_record_in_each_ring_and_one_bell_for_each_sleeper() {
 
 #[test]
 fn what_is_written_again_before_the_reader_comes_is_in_the_same_record() {
-    let rig = Rig::new();
-    let writer = writer(&rig);
-    let kqueue = rig.open(Api::KqueueXnu);
-    rig.watch(&kqueue, 1, "/d/f", NOTE_WRITE | NOTE_EXTEND);
+    let fixture = Fixture::new();
+    let writer = writer(&fixture);
+    let kqueue = fixture.open(Api::KqueueXnu);
+    fixture.watch(&kqueue, 1, "/d/f", NOTE_WRITE | NOTE_EXTEND);
     assert_eq!(kqueue.arm(), ArmOutcome::MaySleep);
     for _ in 0..100 {
-        let written = rig.branch.write(&writer.caller, writer.handle, b"x");
+        let written = fixture.branch.write(&writer.caller, writer.handle, b"x");
         assert_eq!(written, Ok(1));
     }
     // Each new bit has a record of its own: XNU posts the extension before the write.
     let (records, _) = kqueue.pop(usize::MAX);
     let masks: Vec<u32> = records.iter().map(|record| record.head.mask).collect();
     assert_eq!(masks, [NOTE_EXTEND, NOTE_WRITE]);
-    let counts = rig.service.counts();
+    let counts = fixture.service.counts();
     assert_eq!((counts.coalesced, counts.doorbells), (198, 1));
 }
 
 #[test]
 fn the_mount_that_a_write_came_through_hears_it_from_the_kernel_alone() {
-    let rig = Rig::new();
-    let writer = writer(&rig);
-    let (own, other) = (rig.open(Api::Inotify), rig.open(Api::Inotify));
-    rig.watch_from(&own, 1, "/d", IN_MODIFY, Some(MountId(3)));
-    rig.watch_from(&other, 1, "/d", IN_MODIFY, Some(MountId(4)));
-    let written = rig.branch.write(&writer.caller, writer.handle, b"x");
+    let fixture = Fixture::new();
+    let writer = writer(&fixture);
+    let (own, other) = (fixture.open(Api::Inotify), fixture.open(Api::Inotify));
+    fixture.watch_from(&own, 1, "/d", IN_MODIFY, Some(MountId(3)));
+    fixture.watch_from(&other, 1, "/d", IN_MODIFY, Some(MountId(4)));
+    let written = fixture.branch.write(&writer.caller, writer.handle, b"x");
     assert_eq!(written, Ok(1));
     assert_eq!(own.pop(1).0, []);
     let (records, _) = other.pop(2);

@@ -8,7 +8,7 @@ use agentfs_engine::synth::inotify::IN_CREATE;
 use agentfs_engine::synth::vnode::NOTE_WRITE;
 use agentfs_ring::{ArmOutcome, Capacity};
 
-use crate::rig::{Rig, SESSION, masks};
+use crate::fixture::{Fixture, SESSION, masks};
 
 /// Returns how many open descriptors lead to memory of a ring.
 fn rings() -> usize {
@@ -47,55 +47,61 @@ fn in_a_process_of_its_own() {
         assert!(rings() < 100_000, "counted, and left to the other process");
         return;
     }
-    let rig = Rig::new();
-    rig.mkdir("/d");
+    let fixture = Fixture::new();
+    fixture.mkdir("/d");
     let fds = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let before = (fds(), rings(), mappings());
     for round in 0..20 {
         let session = SessionId(100 + round);
-        rig.service.open_session(session, rig.branch.id());
+        fixture.service.open_session(session, fixture.branch.id());
         let kinds = [Api::Inotify, Api::KqueueXnu, Api::Native, Api::FsEvents];
-        let readers = kinds.map(|api| rig.open_for(session, api, Capacity::MIN));
-        rig.watch(&readers[0], 1, "/d", IN_CREATE);
-        rig.watch(&readers[1], 1, "/d", NOTE_WRITE);
-        rig.watch_trees(&readers[2], 1, &["/", "/d"], 0);
-        rig.watch_trees(&readers[3], 1, &["/d"], 0);
-        assert_eq!(rig.service.watches(), (2, 3));
+        let readers = kinds.map(|api| fixture.open_for(session, api, Capacity::MIN));
+        fixture.watch(&readers[0], 1, "/d", IN_CREATE);
+        fixture.watch(&readers[1], 1, "/d", NOTE_WRITE);
+        fixture.watch_trees(&readers[2], 1, &["/", "/d"], 0);
+        fixture.watch_trees(&readers[3], 1, &["/d"], 0);
+        assert_eq!(fixture.service.watches(), (2, 3));
         for number in 0..200 {
-            rig.create(&format!("/d/{round}-{number}"));
+            fixture.create(&format!("/d/{round}-{number}"));
         }
-        assert!(rig.service.spilled_bytes() > 0);
-        rig.service.close_session(session);
-        assert_eq!(rig.service.watches(), (0, 0));
-        assert_eq!(rig.service.spilled_bytes(), 0);
+        assert!(fixture.service.spilled_bytes() > 0);
+        fixture.service.close_session(session);
+        assert_eq!(fixture.service.watches(), (0, 0));
+        assert_eq!(fixture.service.spilled_bytes(), 0);
         // The service's side is gone although the program still has its own.
         assert!(readers.iter().all(|reader| reader.queue.report().is_none()));
     }
     assert_eq!((fds(), rings(), mappings()), before);
-    assert!(rig.service.counts().published > 0, "what was counted stays");
+    assert!(
+        fixture.service.counts().published > 0,
+        "what was counted stays"
+    );
 }
 
 #[test]
 fn a_consumer_that_lies_ends_its_session_and_no_other() {
-    let rig = Rig::new();
-    rig.mkdir("/d");
+    let fixture = Fixture::new();
+    fixture.mkdir("/d");
     let liar = SessionId(2);
-    rig.service.open_session(liar, rig.branch.id());
-    let opened = rig
+    fixture.service.open_session(liar, fixture.branch.id());
+    let opened = fixture
         .service
         .open_queue(liar, Api::Inotify, Capacity::MIN)
         .unwrap();
-    let honest = rig.open_sized(Api::Inotify, Capacity::MIN);
-    rig.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
-    rig.watch(&honest, 1, "/d", IN_CREATE);
+    let honest = fixture.open_sized(Api::Inotify, Capacity::MIN);
+    fixture.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
+    fixture.watch(&honest, 1, "/d", IN_CREATE);
     set_wake_position(&opened.ring, 1 << 40);
-    rig.create("/d/a");
+    fixture.create("/d/a");
     assert!(opened.queue.broken().is_some());
-    assert_eq!(rig.service.broken_sessions(), [liar]);
-    assert!(rig.service.broken_sessions().is_empty(), "each once");
-    rig.service.close_session(liar);
-    rig.create("/d/b");
-    assert_eq!(masks(&rig.read(&honest)), [(1, IN_CREATE), (1, IN_CREATE)]);
+    assert_eq!(fixture.service.broken_sessions(), [liar]);
+    assert!(fixture.service.broken_sessions().is_empty(), "each once");
+    fixture.service.close_session(liar);
+    fixture.create("/d/b");
+    assert_eq!(
+        masks(&fixture.read(&honest)),
+        [(1, IN_CREATE), (1, IN_CREATE)]
+    );
 }
 
 /// Writes the word by which a consumer asks to be woken (docs/ring-abi.md).
@@ -106,11 +112,11 @@ fn set_wake_position(ring: &OwnedFd, position: u64) {
 
 #[test]
 fn a_doorbell_that_is_renewed_rings_and_the_old_one_is_let_go() {
-    let rig = Rig::new();
-    rig.mkdir("/d");
-    let reader = rig.open(Api::KqueueXnu);
-    rig.watch(&reader, 1, "/d", NOTE_WRITE);
-    let theirs = rig
+    let fixture = Fixture::new();
+    fixture.mkdir("/d");
+    let reader = fixture.open(Api::KqueueXnu);
+    fixture.watch(&reader, 1, "/d", NOTE_WRITE);
+    let theirs = fixture
         .service
         .renew_doorbell(SESSION, reader.queue.id)
         .unwrap();
@@ -118,7 +124,7 @@ fn a_doorbell_that_is_renewed_rings_and_the_old_one_is_let_go() {
         agentfs_ring::doorbell::Waiter::from_fd(theirs, agentfs_ring::doorbell::BellKind::Pipe);
     assert!(bell.clear().unwrap(), "something may have been missed");
     assert_eq!(reader.arm(), ArmOutcome::MaySleep);
-    rig.create("/d/f");
+    fixture.create("/d/f");
     assert!(bell.clear().unwrap());
     assert!(!reader.doorbell.clear().unwrap());
 }
@@ -126,13 +132,13 @@ fn a_doorbell_that_is_renewed_rings_and_the_old_one_is_let_go() {
 #[test]
 fn an_inotify_doorbell_is_a_read_that_a_real_instance_hears() {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-    let rig = Rig::new();
-    rig.mkdir("/d");
-    let opened = rig
+    let fixture = Fixture::new();
+    fixture.mkdir("/d");
+    let opened = fixture
         .service
         .open_queue(SESSION, Api::Inotify, Capacity::DEFAULT)
         .unwrap();
-    rig.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
+    fixture.watch_node(&opened.queue, 1, "/d", IN_CREATE, None);
     let instance = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     let path = format!("/proc/self/fd/{}", opened.doorbell.as_raw_fd());
     let hidden = add_watch(&instance, path, WatchFlags::ACCESS).unwrap();
@@ -140,8 +146,8 @@ fn an_inotify_doorbell_is_a_read_that_a_real_instance_hears() {
     let me = agentfs_ring::OwnerId::this_process();
     let arm = || consumer.claim(me, |_| true).unwrap().arm().unwrap();
     assert_eq!(arm(), ArmOutcome::MaySleep);
-    rig.create("/d/f");
-    rig.create("/d/g");
+    fixture.create("/d/f");
+    fixture.create("/d/g");
     let mut event = [0; 64];
     assert_eq!(rustix::io::read(&instance, &mut event).unwrap(), 16);
     assert_eq!(event[..4], hidden.to_ne_bytes());

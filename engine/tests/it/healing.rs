@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use agentfs_core::{FsConfig, RenameFlags};
+use agentfs_core::{FsConfig, LowerChange, Overlay, RenameFlags};
 use agentfs_engine::service::QueueLimits;
 use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
@@ -13,50 +13,86 @@ use agentfs_proto::record::{Kind, flags};
 use agentfs_ring::Capacity;
 use agentfs_testkit::random::Random;
 
-use crate::rig::{Popped, Reader, Rig, masks};
+use crate::fixture::{Fixture, Popped, Reader, lower, masks};
 
 /// Creates a service that holds only so many records in memory.
-fn tight(records: usize) -> Rig {
+fn tight(records: usize) -> Fixture {
     let limits = QueueLimits {
         spill_records: records,
         ..QueueLimits::default()
     };
-    Rig::with(FsConfig::default(), limits)
+    Fixture::with(FsConfig::default(), limits)
 }
 
 #[test]
 fn what_a_full_ring_does_not_take_waits_in_order() {
-    let rig = Rig::new();
-    rig.mkdir("/d");
-    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
-    rig.watch(&reader, 1, "/d", IN_CREATE);
+    let fixture = Fixture::new();
+    fixture.mkdir("/d");
+    let reader = fixture.open_sized(Api::Inotify, Capacity::MIN);
+    fixture.watch(&reader, 1, "/d", IN_CREATE);
     for number in 0..2000 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
     let report = reader.queue.report().unwrap();
     assert!(report.spilled > 1900 && !report.healing, "{report:?}");
-    let names: Vec<String> = rig.read(&reader).into_iter().map(|r| r.path).collect();
+    let names: Vec<String> = fixture.read(&reader).into_iter().map(|r| r.path).collect();
     let expected: Vec<String> = (0..2000).map(|number| number.to_string()).collect();
     assert_eq!(names, expected);
-    assert_eq!(rig.service.spilled_bytes(), 0);
-    let counts = rig.service.counts();
+    assert_eq!(fixture.service.spilled_bytes(), 0);
+    let counts = fixture.service.counts();
     assert_eq!((counts.healed, counts.overflowed), (0, 0));
+}
+
+/// A difference is between two states of the branch, and both show the host as it is.
+#[test]
+fn a_reader_that_comes_back_late_looks_again_at_what_the_host_changed() {
+    let host = lower(&[]);
+    let config = FsConfig {
+        overlay: Some(Overlay {
+            lower: host.path().to_owned(),
+        }),
+        ..FsConfig::default()
+    };
+    let limits = QueueLimits {
+        spill_records: 10,
+        ..QueueLimits::default()
+    };
+    let fixture = Fixture::with(config, limits);
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/"], 0);
+    let make = |name: &str| {
+        std::fs::write(host.path().join(name), "").unwrap();
+        fixture.core.lower_changed(&LowerChange::Created {
+            path: name.into(),
+            is_dir: false,
+        });
+    };
+    for number in 0..500 {
+        make(&number.to_string());
+    }
+    assert!(reader.queue.report().unwrap().healing);
+    let heard = fixture.read(&reader);
+    assert!(heard.len() < 500);
+    let overflow = heard.iter().filter(|it| it.head.kind == Kind::OVERFLOW);
+    assert_eq!(overflow.count(), 1);
+    make("after");
+    assert_eq!(fixture.read(&reader).len(), 1, "back to events");
 }
 
 #[test]
 fn a_reader_that_comes_back_late_has_exactly_the_net_changes() {
-    let rig = tight(10);
-    rig.mkdir("/d");
-    let reader = rig.open_sized(Api::Native, Capacity::MIN);
-    rig.watch_trees(&reader, 1, &["/"], 0);
+    let fixture = tight(10);
+    fixture.mkdir("/d");
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/"], 0);
     for number in 0..500 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
     for number in 0..490 {
-        rig.unlink(&format!("/d/{number}"));
+        fixture.unlink(&format!("/d/{number}"));
     }
     assert!(reader.queue.report().unwrap().healing);
-    let heard = rig.read(&reader);
+    let heard = fixture.read(&reader);
     let (healed, delivered): (Vec<_>, Vec<_>) = heard
         .into_iter()
         .partition(|record| record.head.flags & flags::HEALED != 0);
@@ -66,109 +102,140 @@ fn a_reader_that_comes_back_late_has_exactly_the_net_changes() {
     let created = healed.iter().filter(|r| r.head.kind == Kind::CREATED);
     assert_eq!(removed.count(), delivered.len());
     assert_eq!(created.count(), 10);
-    let counts = rig.service.counts();
+    let counts = fixture.service.counts();
     assert_eq!((counts.healed, counts.overflowed), (1, 0));
-    rig.create("/after");
-    assert_eq!(rig.read(&reader).len(), 1, "back to events");
+    fixture.create("/after");
+    assert_eq!(fixture.read(&reader).len(), 1, "back to events");
 }
 
 #[test]
 fn a_watch_whose_file_went_unheard_ends_as_it_would_have() {
-    let rig = tight(5);
-    rig.mkdir("/d");
-    rig.create("/d/f");
-    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
-    rig.watch(&reader, 1, "/d", IN_CREATE);
-    rig.watch(&reader, 2, "/d/f", IN_ALL_EVENTS);
+    let fixture = tight(5);
+    fixture.mkdir("/d");
+    fixture.create("/d/f");
+    let reader = fixture.open_sized(Api::Inotify, Capacity::MIN);
+    fixture.watch(&reader, 1, "/d", IN_CREATE);
+    fixture.watch(&reader, 2, "/d/f", IN_ALL_EVENTS);
     for number in 0..200 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
-    rig.unlink("/d/f");
-    rig.read(&reader);
-    assert_eq!(rig.service.watches(), (1, 0));
-    rig.create("/d/f");
-    assert_eq!(masks(&rig.read(&reader)), [(1, IN_CREATE)]);
+    fixture.unlink("/d/f");
+    fixture.read(&reader);
+    assert_eq!(fixture.service.watches(), (1, 0));
+    fixture.create("/d/f");
+    assert_eq!(masks(&fixture.read(&reader)), [(1, IN_CREATE)]);
 }
 
 #[test]
 fn a_file_that_lost_its_name_before_and_its_handle_meanwhile_is_buried_too() {
-    let rig = tight(5);
-    rig.mkdir("/d");
+    let fixture = tight(5);
+    fixture.mkdir("/d");
     let flags = agentfs_core::OpenFlags::CREATE | agentfs_core::OpenFlags::WRITE_ONLY;
-    let handle = rig.branch.open(&rig.caller, "/f", flags, 0o644).unwrap();
-    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
-    rig.watch(&reader, 1, "/d", IN_CREATE);
-    rig.watch(&reader, 2, "/f", IN_DELETE_SELF);
-    rig.unlink("/f");
+    let handle = fixture
+        .branch
+        .open(&fixture.caller, "/f", flags, 0o644)
+        .unwrap();
+    let reader = fixture.open_sized(Api::Inotify, Capacity::MIN);
+    fixture.watch(&reader, 1, "/d", IN_CREATE);
+    fixture.watch(&reader, 2, "/f", IN_DELETE_SELF);
+    fixture.unlink("/f");
     for number in 0..200 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
-    rig.branch.close(&rig.caller, handle).unwrap();
-    let of_file: Vec<(u64, u32)> = masks(&rig.read(&reader))
+    fixture.branch.close(&fixture.caller, handle).unwrap();
+    let of_file: Vec<(u64, u32)> = masks(&fixture.read(&reader))
         .into_iter()
         .filter(|(watch, _)| *watch == 2)
         .collect();
     assert_eq!(of_file, [(2, IN_DELETE_SELF), (2, IN_IGNORED)]);
-    assert_eq!(rig.service.watches(), (1, 0));
+    assert_eq!(fixture.service.watches(), (1, 0));
 }
 
 #[test]
 fn new_content_found_by_difference_ends_with_a_close() {
-    let rig = tight(5);
-    rig.mkdir("/d");
-    rig.write("/f", b"one");
-    let reader = rig.open_sized(Api::Inotify, Capacity::MIN);
-    rig.watch(&reader, 1, "/d", IN_CREATE);
-    rig.watch(&reader, 2, "/f", 0x8);
+    let fixture = tight(5);
+    fixture.mkdir("/d");
+    fixture.write("/f", b"one");
+    let reader = fixture.open_sized(Api::Inotify, Capacity::MIN);
+    fixture.watch(&reader, 1, "/d", IN_CREATE);
+    fixture.watch(&reader, 2, "/f", 0x8);
     for number in 0..200 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
-    let origin = rig.on_mount(1);
-    rig.write_as(&origin, "/f", b"two");
-    let closes = masks(&rig.read(&reader));
+    let origin = fixture.on_mount(1);
+    fixture.write_as(&origin, "/f", b"two");
+    let closes = masks(&fixture.read(&reader));
     assert_eq!(closes.iter().filter(|(watch, _)| *watch == 2).count(), 1);
 }
 
 #[test]
 fn a_queue_may_fall_behind_again_while_it_is_being_healed() {
-    let rig = tight(20);
-    rig.mkdir("/d");
-    let reader = rig.open_sized(Api::Native, Capacity::MIN);
-    rig.watch_trees(&reader, 1, &["/d"], 0);
+    let fixture = tight(20);
+    fixture.mkdir("/d");
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/d"], 0);
     let mut mirror = Mirror::default();
     for round in 0..10 {
         for number in 0..100 {
-            rig.create(&format!("/d/{round}-{number}"));
+            fixture.create(&format!("/d/{round}-{number}"));
         }
         // One read of half a ring makes room for the refill.
         let (records, wants_refill) = reader.pop(20);
         records.iter().for_each(|record| mirror.apply(record));
         if wants_refill {
-            rig.service.refill(&reader.queue);
+            fixture.service.refill(&reader.queue);
         }
     }
-    rig.read(&reader)
+    fixture
+        .read(&reader)
         .iter()
         .for_each(|record| mirror.apply(record));
     assert_eq!(mirror.paths.len(), 1000);
-    assert!(rig.service.counts().healed > 1);
+    assert!(fixture.service.counts().healed > 1);
+}
+
+#[test]
+fn a_difference_is_worked_out_by_whoever_has_the_time() {
+    let rig = tight(20);
+    rig.mkdir("/d");
+    let reader = rig.open_sized(Api::Native, Capacity::MIN);
+    rig.watch_trees(&reader, 1, &["/d"], 0);
+    let mut mirror = Mirror::default();
+    for number in 0..500 {
+        rig.create(&format!("/d/{number}"));
+    }
+    let mut deferred = 0;
+    loop {
+        let (records, wants_refill) = reader.pop(usize::MAX);
+        records.iter().for_each(|record| mirror.apply(record));
+        if !wants_refill {
+            break;
+        }
+        if let Some(difference) = rig.service.refill_at_once(&reader.queue) {
+            // Until it is worked out, a refill has nothing to do.
+            assert!(rig.service.refill_at_once(&reader.queue).is_none());
+            deferred += 1;
+            rig.service.work_out(&reader.queue, &difference);
+        }
+    }
+    assert_eq!((mirror.paths.len(), deferred), (500, 1));
 }
 
 #[test]
 fn a_record_that_no_ring_holds_is_an_overflow_in_its_place() {
-    let rig = Rig::new();
-    let reader = rig.open_sized(Api::Native, Capacity::MIN);
-    rig.watch_trees(&reader, 1, &["/"], 0);
+    let fixture = Fixture::new();
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/"], 0);
     let deep = format!("/{}", "n".repeat(250)).repeat(9);
     for end in 1..=9 {
-        rig.mkdir(&deep[..end * 251]);
+        fixture.mkdir(&deep[..end * 251]);
     }
-    rig.create("/f");
-    let kinds: Vec<Kind> = rig.read(&reader).iter().map(|r| r.head.kind).collect();
+    fixture.create("/f");
+    let kinds: Vec<Kind> = fixture.read(&reader).iter().map(|r| r.head.kind).collect();
     let mut expected = vec![Kind::CREATED; 7];
     expected.extend([Kind::OVERFLOW, Kind::OVERFLOW, Kind::CREATED]);
     assert_eq!(kinds, expected);
-    assert_eq!(rig.service.counts().overflowed, 2);
+    assert_eq!(fixture.service.counts().overflowed, 2);
 }
 
 #[test]
@@ -177,22 +244,22 @@ fn without_room_for_all_queues_each_one_is_healed() {
         spill_bytes: 4096,
         ..QueueLimits::default()
     };
-    let rig = Rig::with(FsConfig::default(), limits);
-    rig.mkdir("/d");
+    let fixture = Fixture::with(FsConfig::default(), limits);
+    fixture.mkdir("/d");
     let readers: Vec<Reader> = (0..4)
-        .map(|_| rig.open_sized(Api::Inotify, Capacity::MIN))
+        .map(|_| fixture.open_sized(Api::Inotify, Capacity::MIN))
         .collect();
     for reader in &readers {
-        rig.watch(reader, 1, "/d", IN_CREATE | IN_MODIFY);
+        fixture.watch(reader, 1, "/d", IN_CREATE | IN_MODIFY);
     }
     for number in 0..1000 {
-        rig.create(&format!("/d/{number}"));
+        fixture.create(&format!("/d/{number}"));
     }
-    assert!(rig.service.spilled_bytes() < 8192);
+    assert!(fixture.service.spilled_bytes() < 8192);
     for reader in &readers {
-        let names: BTreeSet<String> = rig.read(reader).into_iter().map(|r| r.path).collect();
+        let names: BTreeSet<String> = fixture.read(reader).into_iter().map(|r| r.path).collect();
         assert_eq!(names.len(), 1000);
-        rig.service.unwatch(&reader.queue, WatchId(1)).unwrap();
+        fixture.service.unwatch(&reader.queue, WatchId(1)).unwrap();
     }
 }
 
@@ -256,14 +323,14 @@ impl Mirror {
 }
 
 /// Carries out one random operation on a few names; most operations succeed.
-fn act(rig: &Rig, random: &mut Random) {
+fn act(fixture: &Fixture, random: &mut Random) {
     let path = |random: &mut Random| {
         let depth = random.pick(&[1, 2, 3, 3]);
         let names = (0..depth).map(|_| random.pick(&["/a", "/a", "/b", "/c"]));
         names.collect::<String>()
     };
     let (path, to) = (path(random), path(random));
-    let (branch, caller) = (&rig.branch, &rig.caller);
+    let (branch, caller) = (&fixture.branch, &fixture.caller);
     // Operations that fail cause no events.
     match random.below(8) {
         0..=1 => drop(branch.mkdir(caller, &path, 0o755)),
@@ -281,12 +348,12 @@ fn act(rig: &Rig, random: &mut Random) {
     }
 }
 
-fn walk(rig: &Rig, dir: &str, found: &mut BTreeSet<String>) {
+fn walk(fixture: &Fixture, dir: &str, found: &mut BTreeSet<String>) {
     let path = if dir.is_empty() { "/" } else { dir };
-    for entry in rig.branch.list(&rig.caller, path).unwrap() {
+    for entry in fixture.branch.list(&fixture.caller, path).unwrap() {
         let path = format!("{dir}/{}", String::from_utf8_lossy(&entry.name));
         if entry.kind.is_dir() {
-            walk(rig, &path, found);
+            walk(fixture, &path, found);
         }
         found.insert(path);
     }
@@ -297,26 +364,26 @@ fn walk(rig: &Rig, dir: &str, found: &mut BTreeSet<String>) {
 #[test]
 fn a_mirror_fed_by_records_is_the_filesystem() {
     for seed in 1..=200_u64 {
-        let rig = tight(8);
-        let reader = rig.open_sized(Api::Native, Capacity::MIN);
-        rig.watch_trees(&reader, 1, &["/"], 0);
+        let fixture = tight(8);
+        let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+        fixture.watch_trees(&reader, 1, &["/"], 0);
         let mut mirror = Mirror::default();
         let mut random = Random::new(seed);
         for step in 0..600 {
-            act(&rig, &mut random);
+            act(&fixture, &mut random);
             if step % 150 == 149 || random.below(40) == 0 {
                 let (records, wants_refill) = reader.pop(30);
                 records.iter().for_each(|record| mirror.apply(record));
                 if wants_refill {
-                    rig.service.refill(&reader.queue);
+                    fixture.service.refill(&reader.queue);
                 }
             }
         }
-        let rest = rig.read(&reader);
+        let rest = fixture.read(&reader);
         rest.iter().for_each(|record| mirror.apply(record));
         let mut there = BTreeSet::new();
-        walk(&rig, "", &mut there);
+        walk(&fixture, "", &mut there);
         assert_eq!(mirror.paths, there, "seed {seed}");
-        assert_eq!(rig.service.counts().overflowed, 0);
+        assert_eq!(fixture.service.counts().overflowed, 0);
     }
 }

@@ -7,7 +7,8 @@ pub(crate) mod source;
 mod survey;
 pub(crate) mod target;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
@@ -130,36 +131,33 @@ fn is_refused(step: &Step, finding: &Finding) -> bool {
 /// Returns the paths at which nothing is changed, because a rename from or to them is refused. Earlier
 /// steps may make room for such a rename, so all steps are considered.
 fn blocked<'a>(steps: &'a [Step], findings: &[Finding]) -> HashSet<&'a [u8]> {
+    let both = || steps.iter().zip(findings);
+    let refused = both().filter(|(step, finding)| is_refused(step, finding));
+    let mut new: Vec<&[u8]> = refused.flat_map(|(step, _)| step.paths()).collect();
+    // The steps that may still be blocked, by their paths.
+    let mut open: BTreeMap<&[u8], Vec<&Step>> = BTreeMap::new();
+    for (step, _) in both().filter(|(_, finding)| finding.state != State::Done) {
+        for path in step.paths() {
+            open.entry(path).or_default().push(step);
+        }
+    }
     let mut blocked = HashSet::new();
-    for (step, _) in steps
-        .iter()
-        .zip(findings)
-        .filter(|(step, finding)| is_refused(step, finding))
-    {
-        block(&mut blocked, step);
-    }
-    loop {
-        let count = blocked.len();
-        let open = steps
-            .iter()
-            .zip(findings)
-            .filter(|(_, finding)| finding.state != State::Done);
-        for (step, _) in open {
-            if is_blocked(&blocked, step) {
-                block(&mut blocked, step);
-            }
+    while let Some(path) = new.pop() {
+        if !blocked.insert(path) {
+            continue;
         }
-        if blocked.len() == count {
-            return blocked;
-        }
+        let (first, end) = ([path, b"/"].concat(), [path, b"0"].concat());
+        let range = (Bound::Included(&*first), Bound::Excluded(&*end));
+        let below = open.range::<[u8], _>(range);
+        let below: Vec<&[u8]> = below.map(|(path, _)| *path).chain([path]).collect();
+        let steps = below.into_iter().filter_map(|path| open.remove(path));
+        new.extend(steps.flatten().flat_map(Step::paths));
     }
+    blocked
 }
 
 fn block<'a>(blocked: &mut HashSet<&'a [u8]>, step: &'a Step) {
-    blocked.insert(&step.path);
-    if step.change == DiffKind::Renamed {
-        blocked.insert(&step.from);
-    }
+    blocked.extend(step.paths());
 }
 
 /// Returns whether a step is at a blocked path or below one.
@@ -175,13 +173,15 @@ fn is_blocked(blocked: &HashSet<&[u8]>, step: &Step) -> bool {
 
 fn conflicts(source: &Source, findings: &[Finding]) -> Vec<Bytes> {
     let steps = || source.steps().iter().zip(findings);
-    let is_about =
-        |step: &Step, path: &Bytes| [&step.path, &step.original, &step.from].contains(&path);
+    // Whether a step about a path is still to be done, for each path that steps are about.
+    let mut about: HashMap<&Bytes, bool> = HashMap::new();
+    for (step, finding) in steps() {
+        for path in [&step.path, &step.original, &step.from] {
+            *about.entry(path).or_default() |= finding.state != State::Done;
+        }
+    }
     // What was in conflict and was applied nevertheless is no conflict any more.
-    let is_open = |path: &&Bytes| {
-        let mut about = steps().filter(|(step, _)| is_about(step, path)).peekable();
-        about.peek().is_none() || about.any(|(_, finding)| finding.state != State::Done)
-    };
+    let is_open = |path: &&Bytes| about.get(path).copied().unwrap_or(true);
     let mut conflicts: Vec<Bytes> = source
         .list
         .conflicts

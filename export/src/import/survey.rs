@@ -14,10 +14,11 @@ use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 
 use crate::cancel::CancelToken;
-use crate::changes::{LIST, Object, Step, alike, moved};
+use crate::changes::{LIST, Object, Step, alike};
 use crate::error::StepError;
 use crate::import::source::Source;
 use crate::import::target::{Metadata, Target};
+use crate::moves::Moves;
 use crate::platform::HostObject;
 use crate::{ExportError, content};
 
@@ -77,20 +78,22 @@ impl From<ExportError> for Trouble {
     }
 }
 
-struct Rename<'a> {
-    index: usize,
-    from: &'a Bytes,
-    to: &'a Bytes,
-    is_done: bool,
-}
-
 struct Surveyor<'a> {
     source: &'a Source,
     target: &'a Target,
     stop: &'a CancelToken,
     /// Whether this is the directory that the list was written for: inode numbers can be compared.
     is_recorded_directory: bool,
-    renames: Vec<Rename<'a>>,
+    /// All renames of the list.
+    renames: Moves<'a>,
+    /// The renames that are still to be applied, of those that were surveyed.
+    to_do: Moves<'a>,
+    /// The steps of those that are applied already.
+    done: HashSet<usize>,
+    /// Where the objects are now that the renames still take away, and the first step that does so.
+    moving: HashMap<Vec<u8>, usize>,
+    /// The steps that change what is at a path.
+    changing: HashMap<&'a [u8], Vec<usize>>,
     /// The steps that put something at a path.
     filling: HashMap<&'a [u8], Vec<usize>>,
     /// The steps that take something away from a path.
@@ -114,7 +117,11 @@ pub(crate) fn survey(
         target,
         stop,
         is_recorded_directory: source.list.identity == Some(identity),
-        renames: Vec::new(),
+        renames: Moves::default(),
+        to_do: Moves::default(),
+        done: HashSet::new(),
+        moving: HashMap::new(),
+        changing: HashMap::new(),
         filling: HashMap::new(),
         freeing: HashMap::new(),
         leaving: HashSet::new(),
@@ -125,9 +132,11 @@ pub(crate) fn survey(
             DiffKind::Renamed => {
                 surveyor.frees(&step.from, index);
                 surveyor.fills(&step.path, index);
+                surveyor.renames.add(index, &step.from, &step.path);
             }
             DiffKind::Added => surveyor.fills(&step.path, index),
-            DiffKind::Content | DiffKind::Attributes | DiffKind::TooDeep => {}
+            DiffKind::Content | DiffKind::Attributes => surveyor.changes(&step.path, index),
+            DiffKind::TooDeep => {}
         }
     }
     let mut findings = vec![Finding::new(State::Conflict, None); steps.len()];
@@ -144,12 +153,7 @@ pub(crate) fn survey(
                 Err(Trouble::Fatal(error)) => return Err(error),
             };
             if renames_only {
-                surveyor.renames.push(Rename {
-                    index,
-                    from: &step.from,
-                    to: &step.path,
-                    is_done: found.state == State::Done,
-                });
+                surveyor.note_rename(index, step, found.state);
             }
             if let Some(finding) = findings.get_mut(index) {
                 *finding = found;
@@ -171,16 +175,24 @@ impl<'a> Surveyor<'a> {
         self.freeing.entry(path).or_default().push(index);
     }
 
+    fn changes(&mut self, path: &'a Bytes, index: usize) {
+        self.changing.entry(path).or_default().push(index);
+    }
+
+    fn note_rename(&mut self, index: usize, step: &'a Step, state: State) {
+        if state == State::Done {
+            self.done.insert(index);
+            return;
+        }
+        let path = self.locate(&step.from, index);
+        self.moving.entry(path).or_insert(index);
+        self.to_do.add(index, &step.from, &step.path);
+    }
+
     /// Returns where the object that has this path at a step is now. Earlier renames that are not applied
     /// are still to come.
     fn locate(&self, path: &Bytes, index: usize) -> Vec<u8> {
-        let mut path = path.clone();
-        let earlier = self.renames.iter().rev();
-        for rename in earlier.filter(|it| it.index < index && !it.is_done) {
-            if let Some(back) = moved(&path, rename.to, rename.from) {
-                path = back;
-            }
-        }
+        let path = self.to_do.back(path, index);
         path.0.strip_prefix(b"/").unwrap_or(&path.0).to_vec()
     }
 
@@ -286,21 +298,18 @@ impl<'a> Surveyor<'a> {
     }
 
     /// Returns the path that the later steps move an object to, and the states that they give it.
-    fn follow(&self, index: usize, step: &'a Step) -> (Vec<u8>, Vec<&'a Object>) {
+    fn follow(&self, mut index: usize, step: &'a Step) -> (Vec<u8>, Vec<&'a Object>) {
         let (mut path, mut objects) = (step.path.clone(), Vec::new());
-        for next in self.source.steps().iter().skip(index + 1) {
-            match next.change {
-                DiffKind::Renamed => {
-                    path = moved(&path, &next.from, &next.path).unwrap_or(path);
-                }
-                DiffKind::Content | DiffKind::Attributes if next.path == path => {
-                    objects.extend(&next.after);
-                }
-                DiffKind::Added
-                | DiffKind::Removed
-                | DiffKind::Content
-                | DiffKind::Attributes
-                | DiffKind::TooDeep => {}
+        loop {
+            let next = self.renames.next(&path, index);
+            let until = next.as_ref().map_or(usize::MAX, |(later, _)| *later);
+            let changing = self.changing.get(&*path).into_iter().flatten();
+            let here = changing.filter(|at| (index..until).contains(*at));
+            let steps = here.filter_map(|at| self.source.steps().get(*at));
+            objects.extend(steps.filter_map(|it| it.after.as_ref()));
+            match next {
+                Some(next) => (index, path) = next,
+                None => break,
             }
         }
         let path = path.0.strip_prefix(b"/").unwrap_or(&path.0).to_vec();
@@ -309,9 +318,7 @@ impl<'a> Surveyor<'a> {
 
     /// Returns whether an earlier rename is still to take away what is at a path now.
     fn is_leaving(&self, path: &[u8], index: usize) -> bool {
-        let earlier = self.renames.iter().filter(|it| it.index < index);
-        let mut open = earlier.filter(|it| !it.is_done);
-        open.any(|it| self.locate(it.from, it.index) == path)
+        self.moving.get(path).is_some_and(|first| *first < index)
     }
 
     fn look_at_removal(&self, index: usize, step: &Step) -> Result<Finding, Trouble> {
@@ -343,8 +350,7 @@ impl<'a> Surveyor<'a> {
     ) -> Result<bool, Trouble> {
         let filling = self.filling.get(&*step.path).into_iter().flatten();
         for later in filling.filter(|later| **later > index) {
-            let renamed = self.renames.iter().find(|it| it.index == *later);
-            if renamed.is_some_and(|it| it.is_done) {
+            if self.done.contains(later) {
                 return Ok(true);
             }
             let object = self
@@ -385,12 +391,8 @@ impl<'a> Surveyor<'a> {
             return Ok(Finding::new(State::ToDo, None));
         };
         let freeing = self.freeing.get(&*step.path).into_iter().flatten();
-        let is_made = |step: usize| {
-            let mut renames = self.renames.iter();
-            renames.any(|it| it.index == step && it.is_done)
-        };
         let mut earlier = freeing.filter(|earlier| **earlier < index);
-        let is_freed = earlier.any(|earlier| !is_made(*earlier));
+        let is_freed = earlier.any(|earlier| !self.done.contains(earlier));
         if is_freed && alike(Some(found.stamp()), step.before) {
             return Ok(Finding::new(State::ToDo, None));
         }

@@ -6,6 +6,10 @@
 //! in commit order, and no lock of the filesystem is held while it runs. A sink that changes the
 //! branch itself is not called again inside that call: its change waits in the outbox until the
 //! sink returns.
+//!
+//! A thread that all branches need, the daemon's event loop say, delivers only some changes of
+//! others and then hands over to a thread made for that: otherwise busy committers could keep it for
+//! as long as they go on.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -15,7 +19,7 @@ use std::sync::Arc;
 use crate::model::event::{Change, Envelope, EventSink, Origin};
 use crate::model::id::{BranchId, Seq};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex, RwLock, thread_local};
+use crate::sync::{Condvar, Mutex, MutexGuard, RwLock, thread_local};
 
 /// A subscription, for [`FsCore::unsubscribe_events`](crate::FsCore::unsubscribe_events).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -180,6 +184,22 @@ pub(crate) struct EventContext {
     pub(crate) origin: Origin,
 }
 
+/// How many numbers each opening of a store has: more than there are events in a branch meanwhile.
+const EACH_OPENING: u64 = 1 << 40;
+/// How many changes have to wait until committers are slowed down.
+const CROWD: usize = 1 << 14;
+
+/// What [`Outbox::deliver`] leaves to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Delivery {
+    Over,
+    /// Another thread has to [take over](Outbox::take_over).
+    HandOver,
+    /// Another thread delivers, and very many changes wait for it.
+    Crowded,
+}
+
 /// The changes of one branch that are committed and not yet delivered.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -204,6 +224,15 @@ impl Outbox {
             branch,
             state: Mutex::default(),
         }
+    }
+
+    /// Numbers the changes of a branch that is read from a store, where `seq` is the last number.
+    /// Events that changed nothing in the branch had numbers too and are in no log, so each opening
+    /// of the store has numbers of its own.
+    pub(crate) fn go_on_after(&self, seq: Seq, openings: u64) {
+        let mut state = self.state.lock();
+        state.seq = seq.0.max(openings.saturating_mul(EACH_OPENING));
+        state.own = seq.0;
     }
 
     /// Numbers a change and puts it into the outbox. Called under the branch's lock.
@@ -236,15 +265,47 @@ impl Outbox {
     }
 
     /// Delivers what is in the outbox, unless another thread is delivering. Called without a lock.
-    pub(crate) fn deliver(&self, bus: &EventBus) {
+    ///
+    /// Delivers at most `more` changes that are committed meanwhile.
+    pub(crate) fn deliver(&self, bus: &EventBus, more: u64) -> Delivery {
         let mut state = self.state.lock();
+        if state.delivering && state.waiting.len() > CROWD {
+            return Delivery::Crowded;
+        }
         if state.delivering || state.waiting.is_empty() {
-            return;
+            return Delivery::Over;
         }
         state.delivering = true;
+        let until = state.seq.saturating_add(more);
+        if self.deliver_until(bus, state, until) {
+            Delivery::Over
+        } else {
+            Delivery::HandOver
+        }
+    }
+
+    /// Goes on for a thread whose [`deliver`](Self::deliver) was to be handed over, until nothing
+    /// waits.
+    pub(crate) fn take_over(&self, bus: &EventBus) {
+        let _is_over = self.deliver_until(bus, self.state.lock(), u64::MAX);
+    }
+
+    /// Delivers up to the change with that number; returns whether nothing waits then. Otherwise the
+    /// outbox stays that of a thread that delivers.
+    fn deliver_until<'a>(
+        &'a self,
+        bus: &EventBus,
+        mut state: MutexGuard<'a, OutboxState>,
+        until: u64,
+    ) -> bool {
         loop {
             let spare = std::mem::take(&mut state.spare);
             let mut batch = std::mem::replace(&mut state.waiting, spare);
+            let is_beyond = |it: &Envelope| it.seq.0 > until;
+            if batch.back().is_some_and(is_beyond) {
+                let rest = batch.split_off(batch.partition_point(|it| !is_beyond(it)));
+                state.waiting = rest;
+            }
             drop(state);
             let sinks = bus.sinks();
             for (index, envelope) in batch.iter().enumerate() {
@@ -261,9 +322,13 @@ impl Outbox {
             batch.clear();
             state = self.state.lock();
             state.spare = batch;
-            if state.waiting.is_empty() {
-                state.delivering = false;
-                return;
+            match state.waiting.front() {
+                None => {
+                    state.delivering = false;
+                    return true;
+                }
+                Some(next) if next.seq.0 > until => return false,
+                Some(_) => {}
             }
         }
     }

@@ -1,20 +1,25 @@
 //! The filesystem: its branches, its snapshots, and its subscriptions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
+use crate::branch::journal::{Counts, Journal, NewVersion, OldVersion, VersionId};
+use crate::branch::recovery::{Recovered, Version};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::state::BranchInner;
+use crate::branch::store::Store;
 use crate::lower::announced::Announced;
 use crate::lower::{Lower, LowerPlace};
 use crate::model::attr::now;
-use crate::model::config::{ConfigError, FsConfig};
+use crate::model::config::{BackstoreMode, ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::EventSink;
-use crate::model::id::{BranchId, NodeNumbers, SnapshotId};
+use crate::model::id::{BranchId, NodeNumbers, Seq, SnapshotId};
+use crate::model::store_error::StoreError;
+use crate::store::extents::Extents;
 use crate::store::tree::{Shared, Tree};
 use crate::sync::RwLock;
 
@@ -28,18 +33,138 @@ pub struct FsCore {
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) bus: EventBus,
+    pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) registry: RwLock<Registry>,
     /// See [`FsCore::seal`].
     sealed: AtomicBool,
 }
 
-/// All branches and snapshots. Its lock is taken before a branch's, never after.
+/// All branches and snapshots. Every operation of every branch looks its branch up here, so nothing
+/// is waited for under its lock: it may be taken under a branch's, and no branch's is taken under it.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pub(crate) branches: BTreeMap<BranchId, Arc<BranchInner>>,
     pub(crate) snapshots: BTreeMap<SnapshotId, Arc<Snapshot>>,
+    /// The same by their names, which need not be unique.
+    pub(crate) branch_names: BTreeSet<(Arc<str>, BranchId)>,
+    pub(crate) snapshot_names: BTreeSet<(Arc<str>, SnapshotId)>,
     pub(crate) last_branch: u64,
     pub(crate) last_snapshot: u64,
+    /// How often the store was opened.
+    openings: u64,
+}
+
+impl Core {
+    /// Waits until everything so far survives a power cut.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.journal.as_ref().map_or(Ok(()), |it| it.sync())
+    }
+}
+
+impl Registry {
+    /// Returns the registry of a filesystem that has one branch.
+    fn of_main(tree: Tree, journal: Option<Arc<Journal>>) -> Self {
+        let main = BranchInner::new(FsCore::MAIN, Arc::from("main"), FsCore::MAIN, tree, journal);
+        Self {
+            branch_names: BTreeSet::from([(main.name.clone(), FsCore::MAIN)]),
+            branches: BTreeMap::from([(FsCore::MAIN, Arc::new(main))]),
+            last_branch: FsCore::MAIN.0,
+            ..Self::default()
+        }
+    }
+
+    /// Returns all snapshots and branches, those first that others may have more in common with.
+    fn versions(&self) -> Vec<OldVersion> {
+        let snapshots = self.snapshots.iter().map(|(id, snapshot)| OldVersion {
+            id: VersionId::Snapshot(*id),
+            name: snapshot.name.clone(),
+            from: snapshot.from,
+            seq: Seq(0),
+            tree: snapshot.tree.clone(),
+        });
+        let branches = self.branches.iter().map(|(id, branch)| OldVersion {
+            id: VersionId::Branch(*id),
+            name: branch.name.clone(),
+            from: branch.from,
+            seq: branch.outbox.last_own_seq(),
+            tree: branch.read().tree.clone(),
+        });
+        snapshots.chain(branches).collect()
+    }
+
+    /// Reads the branches and snapshots of a store. A new store gets the branch `main`.
+    fn recover(
+        store: Store,
+        shared: &Arc<Shared>,
+        main: impl FnOnce() -> Result<Tree, ConfigError>,
+    ) -> Result<(Option<Arc<Journal>>, Self), ConfigError> {
+        let path = store.path().to_owned();
+        let mut recovered = Recovered::new(shared.clone());
+        let opened = store.read(&mut recovered)?;
+        let mut counts = recovered.counts;
+        counts.openings += 1;
+        // Whatever the log does not say of numbers that were given, none of them is given again.
+        shared.skip_numbers(shared.numbers().max(counts.nodes));
+        counts.nodes = shared.numbers();
+        let journal = Arc::new(opened.begin(shared.extents.clone())?);
+        let failed = |errno| StoreError::Disk {
+            path: path.clone(),
+            errno,
+        };
+        journal.write_opened(&counts).map_err(failed)?;
+        // What nothing refers to is used again from now on, so a power cut must not bring back what
+        // did.
+        journal.sync().map_err(failed)?;
+        let versions = recovered.finish().map_err(|why| StoreError::Damaged {
+            path: path.clone(),
+            what: why.to_string(),
+        })?;
+        if versions.is_empty() {
+            let tree = main()?;
+            let new = NewVersion {
+                id: VersionId::Branch(FsCore::MAIN),
+                name: "main",
+                from: FsCore::MAIN,
+                seq: Seq(0),
+                base: None,
+                tree: &tree,
+            };
+            journal.write_version(&new).map_err(failed)?;
+            let registry = Self {
+                openings: counts.openings,
+                ..Self::of_main(tree, Some(journal.clone()))
+            };
+            return Ok((Some(journal), registry));
+        }
+        let mut registry = Self {
+            last_branch: counts.branches,
+            last_snapshot: counts.snapshots,
+            openings: counts.openings,
+            ..Self::default()
+        };
+        for (id, version) in versions {
+            let Version {
+                name,
+                from,
+                seq,
+                tree,
+            } = version;
+            match id {
+                VersionId::Branch(id) => {
+                    registry.branch_names.insert((name.clone(), id));
+                    let inner = BranchInner::new(id, name, from, tree, Some(journal.clone()));
+                    inner.outbox.go_on_after(seq, counts.openings);
+                    registry.branches.insert(id, Arc::new(inner));
+                }
+                VersionId::Snapshot(id) => {
+                    registry.snapshot_names.insert((name.clone(), id));
+                    let snapshot = Snapshot { name, from, tree };
+                    registry.snapshots.insert(id, Arc::new(snapshot));
+                }
+            }
+        }
+        Ok((Some(journal), registry))
+    }
 }
 
 impl FsCore {
@@ -51,6 +176,15 @@ impl FsCore {
     /// [`ConfigError`] for a configuration that cannot work.
     pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
         config.validate()?;
+        let store = match &config.backstore {
+            BackstoreMode::Memory => None,
+            BackstoreMode::Disk(path) => Some(Store::open(path)?),
+        };
+        Self::in_store(config, store)
+    }
+
+    /// Creates a filesystem that lies in a store, or in memory.
+    pub(super) fn in_store(config: FsConfig, store: Option<Store>) -> Result<Self, ConfigError> {
         let numbers = Arc::<NodeNumbers>::default();
         let lower = config
             .overlay
@@ -65,24 +199,87 @@ impl FsCore {
             .transpose()?;
         let bus = EventBus::new(config.track_events);
         let lower_path = config.overlay.as_ref().map(|overlay| overlay.lower.clone());
-        let shared = Arc::new(Shared::new(config, lower, numbers));
-        let tree = Tree::new(shared.clone(), now()).map_err(|errno| ConfigError::Lower {
-            path: lower_path.unwrap_or_default(),
-            errno,
-        })?;
-        let main = Arc::new(BranchInner::new(Self::MAIN, Arc::from("main"), tree));
+        let extents = store
+            .as_ref()
+            .map_or_else(Extents::in_memory, Store::extents);
+        let is_logged = store.is_some();
+        let shared = Arc::new(Shared::new(config, lower, numbers, extents, is_logged));
+        let main = || {
+            Tree::new(shared.clone(), now()).map_err(|errno| ConfigError::Lower {
+                path: lower_path.unwrap_or_default(),
+                errno,
+            })
+        };
+        let (journal, registry) = match store {
+            None => (None, Registry::of_main(main()?, None)),
+            Some(store) => Registry::recover(store, &shared, main)?,
+        };
         Ok(Self {
             core: Arc::new(Core {
                 shared,
                 bus,
-                registry: RwLock::new(Registry {
-                    branches: BTreeMap::from([(Self::MAIN, main)]),
-                    last_branch: Self::MAIN.0,
-                    ..Registry::default()
-                }),
+                journal,
+                registry: RwLock::new(registry),
                 sealed: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Does what a filesystem on disk needs now and then: [syncs](Self::sync), and writes a checkpoint
+    /// when a restart would have to read much. To be called every five seconds, so that a power cut
+    /// takes at most those. In memory there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sync`](Self::sync) and [`checkpoint`](Self::checkpoint).
+    pub fn maintain(&self) -> Result<()> {
+        self.sync()?;
+        let journal = self.core.journal.as_ref();
+        if journal.is_some_and(|it| it.wants_checkpoint()) {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Writes all branches and snapshots into one file, so that the next opening of the store reads
+    /// no log. Operations go on meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` when the disk is full, `EIO` when it fails; the store is then as before.
+    pub fn checkpoint(&self) -> Result<()> {
+        let Some(journal) = &self.core.journal else {
+            return Ok(());
+        };
+        let shared = &self.core.shared;
+        journal.write_checkpoint(|| {
+            // No version is added or deleted while this is locked.
+            let registry = self.core.registry.read();
+            let counts = Counts {
+                openings: registry.openings,
+                branches: registry.last_branch,
+                snapshots: registry.last_snapshot,
+                nodes: shared.numbers(),
+            };
+            let versions = registry.versions();
+            (registry, counts, versions)
+        })
+    }
+
+    /// Returns why the store takes no more changes, if its disk has failed.
+    #[must_use]
+    pub fn store_failure(&self) -> Option<String> {
+        self.core.journal.as_ref()?.failure()
+    }
+
+    /// Waits until everything that was done so far survives a power cut. In memory there is nothing
+    /// to wait for.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the disk has failed, and `ENOSPC` when it is full to the last byte.
+    pub fn sync(&self) -> Result<()> {
+        self.core.sync()
     }
 
     /// The branch that every filesystem starts with.

@@ -1,10 +1,16 @@
 //! Branches: each is a tree and its open handles under one lock, and an outbox for its events.
 
+mod checkpoint;
 pub(crate) mod event_bus;
 pub(crate) mod fs;
+#[cfg(test)]
+mod histories;
+pub(crate) mod journal;
+pub(crate) mod recovery;
 pub(crate) mod served_versions;
 pub(crate) mod snapshot;
 pub(crate) mod state;
+pub(crate) mod store;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use super::event_bus::Outbox;
+use super::journal::Journal;
 use super::served_versions::ServedVersions;
+use crate::log::{Purpose, Room};
+use crate::model::errno::Result;
 use crate::model::id::{BranchId, NodeId};
 use crate::store::dir_paths::DirPaths;
+use crate::store::format::bytes::Encoder;
 use crate::store::handles::Handles;
 use crate::store::tree::Tree;
 use crate::sync::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,7 +18,10 @@ use crate::sync::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) struct BranchInner {
     pub(crate) id: BranchId,
     pub(crate) name: Arc<str>,
+    /// The branch from which it was made, itself or a snapshot of it; `main` was made from itself.
+    pub(super) from: BranchId,
     pub(crate) outbox: Outbox,
+    journal: Option<Arc<Journal>>,
     state: RwLock<State>,
     /// The same as [`State::is_held`], for the threads that wait for its end.
     held: Mutex<bool>,
@@ -28,8 +35,63 @@ pub(crate) struct BranchInner {
 pub(crate) struct State {
     pub(crate) tree: Tree,
     pub(crate) handles: Handles,
+    /// Changes of the tree that are not in the log yet.
+    pub(super) changes: Encoder,
     /// See [`BranchInner::hold`].
     is_held: bool,
+}
+
+impl State {
+    /// Returns whether all changes of the tree are in the log.
+    pub(super) fn is_in_log(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+/// The state of a branch, locked to be changed. What was changed is in the log when this is
+/// dropped.
+pub(crate) struct Locked<'a> {
+    branch: &'a BranchInner,
+    state: RwLockWriteGuard<'a, State>,
+    /// A sync of the log waits for the end of this operation.
+    _operation: Option<RwLockReadGuard<'a, ()>>,
+}
+
+impl Locked<'_> {
+    /// Writes to the log what was changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the log. The change is made all the same, and is written with the next one.
+    pub(crate) fn write_changes(&mut self, room: Option<Room<'_>>) -> Result<()> {
+        let Some(journal) = &self.branch.journal else {
+            return Ok(());
+        };
+        let seq = self.branch.outbox.last_seq();
+        journal.write_changes(self.branch.id, seq, &mut self.state, room)
+    }
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Err(errno) = self.write_changes(None) {
+            tracing::error!(%errno, "a change could not be written to the log");
+        }
+    }
 }
 
 /// A guard: while it exists, the branch can be read and does not change. See [`BranchInner::hold`].
@@ -37,7 +99,7 @@ pub(crate) struct Hold<'a>(&'a BranchInner);
 
 impl Hold<'_> {
     /// Locks the state, to be changed by the holder.
-    pub(crate) fn state(&self) -> RwLockWriteGuard<'_, State> {
+    pub(crate) fn state(&self) -> Locked<'_> {
         self.0.lock_state()
     }
 }
@@ -52,14 +114,23 @@ impl Drop for Hold<'_> {
 }
 
 impl BranchInner {
-    pub(crate) fn new(id: BranchId, name: Arc<str>, tree: Tree) -> Self {
+    pub(crate) fn new(
+        id: BranchId,
+        name: Arc<str>,
+        from: BranchId,
+        tree: Tree,
+        journal: Option<Arc<Journal>>,
+    ) -> Self {
         Self {
             id,
             name,
+            from,
             outbox: Outbox::new(id),
+            journal,
             state: RwLock::new(State {
                 tree,
                 handles: Handles::default(),
+                changes: Encoder::default(),
                 is_held: false,
             }),
             held: Mutex::new(false),
@@ -74,8 +145,20 @@ impl BranchInner {
         self.state.read()
     }
 
-    fn lock_state(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write()
+    fn lock_state(&self) -> Locked<'_> {
+        let journal = self.journal.as_ref();
+        let operation = journal.map(|journal| journal.operation());
+        Locked {
+            branch: self,
+            state: self.state.write(),
+            _operation: operation,
+        }
+    }
+
+    /// Finds room in the log for one operation, before it begins.
+    pub(crate) fn reserve(&self, purpose: Purpose) -> Result<Option<Room<'_>>> {
+        let journal = self.journal.as_ref();
+        journal.map(|it| it.reserve(purpose)).transpose()
     }
 
     /// Waits until no other thread has the state locked.
@@ -84,7 +167,7 @@ impl BranchInner {
     }
 
     /// Locks the state, to be changed; waits while the branch is held.
-    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+    pub(crate) fn write(&self) -> Locked<'_> {
         loop {
             let state = self.lock_state();
             if !state.is_held {
@@ -116,6 +199,10 @@ impl BranchInner {
 
     pub(crate) fn forget_dir_paths(&self) {
         self.dir_paths.lock().clear();
+    }
+
+    pub(super) fn forget_moved_dir(&self, dir: NodeId) {
+        self.dir_paths.lock().forget_moved(dir);
     }
 
     pub(super) fn forget_dir_path(&self, dir: NodeId) {

@@ -1,9 +1,12 @@
 //! One operation on the state of a branch: what it reads, what it changes, and what it emits.
 
+use std::time::Duration;
+
 use super::Branch;
-use super::event_bus::{EventBus, EventContext};
+use super::event_bus::{Delivery, EventBus, EventContext};
 use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
+use crate::log::Purpose;
 use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -12,6 +15,15 @@ use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
 use crate::store::tree::{Based, Tree};
+
+/// How many changes of other threads a thread delivers at most that has to serve all branches: the
+/// daemon's event loop, say. Any other goes on as long as others commit, and so makes no changes
+/// meanwhile that would wait as well.
+const MAX_OF_OTHERS: u64 = 4096;
+
+/// How long a committer waits when very many changes wait to be delivered. It is not until they are
+/// fewer: what delivers them may need the committer.
+const CROWDED_PAUSE: Duration = Duration::from_millis(5);
 
 /// The state of a branch during one operation that only reads it.
 pub(crate) struct View<'a> {
@@ -33,6 +45,17 @@ pub(crate) struct Txn<'a> {
     bus: &'a EventBus,
 }
 
+/// What an operation does to a branch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Effect {
+    /// It changes only what is open.
+    Opens,
+    /// It changes files.
+    Changes,
+    /// It changes files and gives space back, so it is made even when the disk is nearly full.
+    Frees,
+}
+
 impl Branch {
     /// Runs an operation that changes the branch, then delivers its events.
     pub(crate) fn change<T>(
@@ -40,26 +63,36 @@ impl Branch {
         caller: &Caller,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.change_open(caller, true, operation)
+        self.run(caller, Effect::Changes, operation)
     }
 
-    /// Runs an operation as [`change`](Self::change) does. If `changes_files` is false, the
-    /// operation only changes what is open, and is not refused when the filesystem is
-    /// [sealed](crate::FsCore::seal).
-    pub(crate) fn change_open<T>(
+    /// Runs an operation as [`change`](Self::change) does. One that only opens is not refused when
+    /// the filesystem is [sealed](crate::FsCore::seal).
+    pub(crate) fn run<T>(
         &self,
         caller: &Caller,
-        changes_files: bool,
+        effect: Effect,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
+        let room = match effect {
+            Effect::Opens => None,
+            Effect::Changes => self.inner.reserve(Purpose::Ordinary)?,
+            Effect::Frees => self.inner.reserve(Purpose::Freeing)?,
+        };
         let mut state = self.inner.write();
-        if changes_files {
+        if effect != Effect::Opens {
             self.core.check_seal()?;
         }
         let result = self.commit(caller, &mut state, operation);
+        let written = state.write_changes(room);
         drop(state);
         self.deliver_for(caller);
-        result
+        match effect {
+            // A store whose disk has failed can still be read, and that an object is gone which
+            // only a handle held needs no record.
+            Effect::Opens => result,
+            Effect::Changes | Effect::Frees => written.and(result),
+        }
     }
 
     /// Runs an operation on a state that is locked. The caller delivers the events after unlocking.
@@ -98,8 +131,17 @@ impl Branch {
 
     pub(crate) fn deliver_for(&self, caller: &Caller) {
         if !caller.behind_kernel {
-            self.deliver();
+            self.deliver_from(caller.origin);
         }
+    }
+
+    /// Delivers after an operation that does not come through the kernel.
+    pub(crate) fn deliver_from(&self, origin: Origin) {
+        let is_shared = match origin {
+            Origin::Session(_) | Origin::Lower | Origin::Restore => true,
+            Origin::Local | Origin::Mount(_) => false,
+        };
+        let _crowd = self.deliver_some(if is_shared { MAX_OF_OTHERS } else { u64::MAX });
     }
 
     /// Delivers to the event sinks what was committed and not yet delivered, unless another thread
@@ -107,10 +149,32 @@ impl Branch {
     ///
     /// Only a caller [behind a kernel](Caller::behind_kernel) needs this, after each of its
     /// operations, once the kernel has the answer. All other operations deliver themselves.
+    ///
+    /// If very many changes wait for another thread, this waits for a moment, so that a program that
+    /// makes changes more quickly than they are delivered does not fill the memory with them.
     pub fn deliver(&self) {
-        if self.core.bus.is_listening() {
-            self.inner.outbox.deliver(&self.core.bus);
+        if self.deliver_some(u64::MAX) == Delivery::Crowded {
+            std::thread::sleep(CROWDED_PAUSE);
         }
+    }
+
+    /// Delivers as [`deliver`](Self::deliver) does, but waits for nothing. Of the changes that other
+    /// threads commit meanwhile it delivers at most `more`.
+    fn deliver_some(&self, more: u64) -> Delivery {
+        if !self.core.bus.is_listening() {
+            return Delivery::Over;
+        }
+        let left = self.inner.outbox.deliver(&self.core.bus, more);
+        if left == Delivery::HandOver {
+            let branch = self.clone();
+            let take_over = move || branch.inner.outbox.take_over(&branch.core.bus);
+            let thread = std::thread::Builder::new().name("agentfs-deliver".to_owned());
+            if let Err(error) = thread.spawn(take_over) {
+                tracing::warn!(%error, "no thread to deliver changes; the committer goes on");
+                self.inner.outbox.take_over(&self.core.bus);
+            }
+        }
+        left
     }
 }
 
@@ -269,9 +333,14 @@ impl Txn<'_> {
         node_ref(self.tree, self.handles, node)
     }
 
-    /// Forgets the paths of all directories, because a directory moved.
+    /// Forgets the paths of all directories.
     pub(crate) fn forget_dir_paths(&self) {
         self.branch.forget_dir_paths();
+    }
+
+    /// Forgets the paths of a directory that has moved, and of all below it.
+    pub(crate) fn forget_moved_dir(&self, dir: NodeId) {
+        self.branch.forget_moved_dir(dir);
     }
 
     /// Forgets the path of an empty directory that was removed.

@@ -40,7 +40,7 @@ impl Branch {
         let is_open = |node| self.inner.read().handles.is_open(node);
         let events = changes(&old, &new, steps, &is_open);
         let old = self.commit(caller, &mut hold.state(), |txn| {
-            let old = std::mem::replace(txn.tree, new);
+            let old = txn.tree.replace(new);
             txn.forget_dir_paths();
             keep_open(txn.tree, &old, txn.handles);
             for change in events {

@@ -9,7 +9,7 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
 use crate::store::dir::Dir;
-use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::dir_paths::{DirPath, DirPaths, SortKey};
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 use crate::store::trie;
@@ -236,11 +236,8 @@ impl Collector<'_> {
         self.modified.sort_by_cached_key(|(node, _)| {
             let inode = new.inode(*node).ok()?;
             let (dir, name) = inode.names.first()?;
-            let path = paths.of(new, dir)?;
             // Objects without a path come last, the upper ones first.
-            let has_path = path.reaches(name);
-            let text = has_path.then(|| [&*path.text, b"/", &**name].concat());
-            Some((!has_path, text, path.beyond))
+            Some(SortKey::new(&paths.of(new, dir)?, name))
         });
         let modified = self.modified.into_iter();
         let mut steps = topo_sort(self.old, self.new, self.removed, self.added);

@@ -2,13 +2,13 @@
 //! after the other, each with the paths that hold at its turn.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::diff::steps::{Named, Step};
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
-use crate::store::dir_paths::{DirPath, DirPaths};
+use crate::store::dir_paths::{DirPath, DirPaths, SortKey};
 use crate::store::tree::Tree;
 
 /// A name that one of the trees does not have.
@@ -43,6 +43,9 @@ struct Sorter<'a> {
     leaving: HashMap<NodeId, usize>,
     /// The paths of directories by now.
     paths: DirPaths,
+    turns: Turns,
+    /// The step from which on a circle may be broken: those before are done, or were moved aside.
+    next_circle: usize,
     steps: Vec<Step>,
 }
 
@@ -50,6 +53,9 @@ struct Sorter<'a> {
 /// renamed. Children are removed before their parents and added after them, and a name is freed
 /// before it is taken. Where names take each other's place in a circle, one object is moved out of
 /// the way first.
+///
+/// Each step is tried in its turn, and again only once what was in its way is gone: a chain of
+/// renames of any length takes time in proportion to the chain.
 pub(crate) fn topo_sort(
     old: &Tree,
     new: &Tree,
@@ -57,17 +63,27 @@ pub(crate) fn topo_sort(
     added: Vec<Entry>,
 ) -> Vec<Step> {
     let mut waiting = pair(removed, added);
-    let mut sorter = Sorter::new(old, new, &waiting);
     let mut ranking = Ranking::new(old, new);
     waiting.sort_by_cached_key(|pending| ranking.rank(pending));
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        waiting.retain(|pending| !sorter.try_step(pending));
-        if waiting.len() == before && !sorter.break_circle(&mut waiting) {
-            break;
+    let mut sorter = Sorter::new(old, new, &waiting);
+    let mut waiting: Vec<Option<Pending>> = waiting.into_iter().map(Some).collect();
+    loop {
+        while let Some(index) = sorter.turns.next() {
+            let Some(pending) = waiting[index].take() else {
+                continue;
+            };
+            match sorter.obstacle(&pending) {
+                None => sorter.step(&pending),
+                Some(obstacle) => {
+                    sorter.turns.wait(index, obstacle);
+                    waiting[index] = Some(pending);
+                }
+            }
+        }
+        if !sorter.break_circle(&mut waiting) {
+            return sorter.steps;
         }
     }
-    sorter.steps
 }
 
 /// Pairs removed and added names of one object as renames.
@@ -90,10 +106,7 @@ fn pair(removed: Vec<Entry>, added: Vec<Entry>) -> Vec<Pending> {
 /// The order in which steps are tried: removals from the deepest name up, then new directories,
 /// renames and other new names, by their new paths. Names that lie too deep for a path are removed
 /// before the others and added after them, by their depth.
-type Rank = (u8, Reverse<Where>, Where);
-
-/// The depth if there is no path, then the path.
-type Where = (u32, Vec<u8>);
+type Rank = (u8, Reverse<SortKey>, SortKey);
 
 struct Ranking<'a> {
     old: (&'a Tree, DirPaths),
@@ -109,7 +122,7 @@ impl<'a> Ranking<'a> {
     }
 
     fn rank(&mut self, pending: &Pending) -> Rank {
-        let nowhere = (0, Vec::new());
+        let nowhere = SortKey::root();
         let (class, entry) = match pending {
             Pending::Remove(entry) => {
                 return (0, Reverse(place_in(&mut self.old, entry)), nowhere);
@@ -122,12 +135,56 @@ impl<'a> Ranking<'a> {
     }
 }
 
-fn place_in((tree, paths): &mut (&Tree, DirPaths), entry: &Entry) -> Where {
+fn place_in((tree, paths): &mut (&Tree, DirPaths), entry: &Entry) -> SortKey {
     let path = paths.of(tree, entry.dir).unwrap_or_else(DirPath::root);
-    if path.reaches(&entry.name) {
-        (0, [&*path.text, b"/", &*entry.name].concat())
-    } else {
-        (path.beyond + 1, Vec::new())
+    SortKey::new(&path, &entry.name)
+}
+
+/// What is in the way of a step.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Obstacle {
+    /// Names are still to be removed from this directory.
+    Filled(NodeId),
+    /// This directory is still to be created or moved.
+    Arriving(NodeId),
+    /// This name is still to be freed.
+    Taken(NodeId, Name),
+}
+
+/// Whose turn it is. Steps are numbered in the order in which they are tried. A step that had
+/// something in its way gets another turn when that is gone: in this round if its number is still to
+/// come, otherwise in the next one.
+#[derive(Default)]
+struct Turns {
+    ready: BinaryHeap<Reverse<(u64, usize)>>,
+    waiting: HashMap<Obstacle, Vec<usize>>,
+    /// The round and the step whose turn it is.
+    now: (u64, usize),
+}
+
+impl Turns {
+    fn of(count: usize) -> Self {
+        Self {
+            ready: (0..count).map(|index| Reverse((0, index))).collect(),
+            ..Self::default()
+        }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        let Reverse(turn) = self.ready.pop()?;
+        self.now = turn;
+        Some(turn.1)
+    }
+
+    fn wait(&mut self, index: usize, obstacle: Obstacle) {
+        self.waiting.entry(obstacle).or_default().push(index);
+    }
+
+    fn is_gone(&mut self, obstacle: &Obstacle) {
+        let (round, at) = self.now;
+        let freed = self.waiting.remove(obstacle).into_iter().flatten();
+        let turns = freed.map(|index| Reverse((round + u64::from(index < at), index)));
+        self.ready.extend(turns);
     }
 }
 
@@ -142,6 +199,8 @@ impl<'a> Sorter<'a> {
             taken: HashSet::new(),
             leaving: HashMap::new(),
             paths: DirPaths::default(),
+            turns: Turns::of(waiting.len()),
+            next_circle: 0,
             steps: Vec::new(),
         };
         for pending in waiting {
@@ -162,23 +221,26 @@ impl<'a> Sorter<'a> {
         *self.leaving.entry(entry.dir).or_default() += 1;
     }
 
-    /// Makes the step if nothing is in its way; returns whether it did.
-    fn try_step(&mut self, pending: &Pending) -> bool {
-        let possible = match pending {
-            Pending::Remove(entry) => !entry.kind.is_dir() || !self.is_leaving(entry.node),
-            Pending::Add(entry) => self.is_open(entry),
+    /// Returns what is in the way of the step, if anything is.
+    fn obstacle(&self, pending: &Pending) -> Option<Obstacle> {
+        match pending {
+            Pending::Remove(entry) => {
+                let is_filled = entry.kind.is_dir() && self.is_leaving(entry.node);
+                is_filled.then_some(Obstacle::Filled(entry.node))
+            }
+            Pending::Add(entry) => self.closed(entry),
             Pending::Move(from, to) => {
                 let own = from.dir == to.dir && from.name == to.name;
                 // Only a directory can hold the target, and only when it moves to another
                 // directory.
                 let may_hold = from.kind.is_dir() && from.dir != to.dir;
-                (own || self.is_open(to)) && !(may_hold && self.is_inside(to.dir, from.node))
+                let closed = if own { None } else { self.closed(to) };
+                closed.or_else(|| {
+                    let held = may_hold.then(|| self.way_out(to.dir, from.node));
+                    held.flatten().map(Obstacle::Arriving)
+                })
             }
-        };
-        if possible {
-            self.step(pending);
         }
-        possible
     }
 
     fn step(&mut self, pending: &Pending) {
@@ -204,8 +266,13 @@ impl<'a> Sorter<'a> {
 
     fn left(&mut self, entry: &Entry) {
         self.taken.remove(&(entry.dir, entry.name.clone()));
+        self.turns
+            .is_gone(&Obstacle::Taken(entry.dir, entry.name.clone()));
         if let Some(count) = self.leaving.get_mut(&entry.dir) {
             *count -= 1;
+            if *count == 0 {
+                self.turns.is_gone(&Obstacle::Filled(entry.dir));
+            }
         }
         if entry.kind.is_dir() {
             self.paths.forget(entry.node);
@@ -215,12 +282,13 @@ impl<'a> Sorter<'a> {
     fn arrived(&mut self, entry: &Entry) {
         if entry.kind.is_dir() {
             let is_new = self.arriving.remove(&entry.node) && self.old.inode(entry.node).is_err();
+            self.turns.is_gone(&Obstacle::Arriving(entry.node));
             let place = (entry.dir, entry.name.clone());
-            if !is_new || self.places.contains_key(&entry.node) {
+            let before = self.places.insert(entry.node, place);
+            if !is_new || before.is_some() {
                 // Paths of the directory and of what is in it may be remembered.
-                self.paths.clear();
+                self.paths.forget_moved(entry.node);
             }
-            self.places.insert(entry.node, place);
         }
     }
 
@@ -228,10 +296,14 @@ impl<'a> Sorter<'a> {
         self.leaving.get(&dir).is_some_and(|count| *count > 0)
     }
 
-    /// Returns whether the name can be taken now.
-    fn is_open(&self, entry: &Entry) -> bool {
-        !self.arriving.contains(&entry.dir)
-            && !self.taken.contains(&(entry.dir, entry.name.clone()))
+    /// Returns why the name cannot be taken now, if it cannot.
+    fn closed(&self, entry: &Entry) -> Option<Obstacle> {
+        if self.arriving.contains(&entry.dir) {
+            return Some(Obstacle::Arriving(entry.dir));
+        }
+        let place = (entry.dir, entry.name.clone());
+        let is_taken = self.taken.contains(&place);
+        is_taken.then_some(Obstacle::Taken(place.0, place.1))
     }
 
     fn place(&self, dir: NodeId) -> Option<(NodeId, Name)> {
@@ -243,16 +315,17 @@ impl<'a> Sorter<'a> {
         Some((parent, name.clone()))
     }
 
-    /// Returns whether `dir` is `top` or lies below it by now.
-    fn is_inside(&self, dir: NodeId, top: NodeId) -> bool {
-        let mut at = dir;
+    /// Returns `None` if `dir` does not lie below `top` by now, and is not `top`. Otherwise it returns
+    /// the lowest directory between the two that is still to be moved, or `top`.
+    fn way_out(&self, dir: NodeId, top: NodeId) -> Option<NodeId> {
+        let (mut at, mut arriving) = (dir, None);
         while at != top {
-            match self.place(at) {
-                Some((parent, _)) => at = parent,
-                None => return false,
+            if arriving.is_none() && self.arriving.contains(&at) {
+                arriving = Some(at);
             }
+            at = self.place(at)?.0;
         }
-        true
+        Some(arriving.unwrap_or(top))
     }
 
     fn named(&mut self, entry: &Entry) -> Named {
@@ -269,17 +342,22 @@ impl<'a> Sorter<'a> {
     }
 
     /// Moves one object of a circle to a name that is free in both trees.
-    fn break_circle(&mut self, waiting: &mut [Pending]) -> bool {
-        let movable = waiting.iter_mut().find_map(|pending| match pending {
-            Pending::Move(from, to) if !self.is_aside(from) => Some((from, to)),
-            Pending::Move(..) | Pending::Remove(_) | Pending::Add(_) => None,
+    fn break_circle(&mut self, waiting: &mut [Option<Pending>]) -> bool {
+        let rest = waiting.iter_mut().enumerate().skip(self.next_circle);
+        let mut movable = rest.filter_map(|(index, pending)| match pending {
+            Some(Pending::Move(from, to)) if !self.is_aside(from) => Some((index, from, to)),
+            Some(Pending::Move(..) | Pending::Remove(_) | Pending::Add(_)) | None => None,
         });
-        let Some((from, to)) = movable else {
+        let Some((index, from, to)) = movable.next() else {
             return false;
         };
+        self.next_circle = index + 1;
+        // All that is freed gets its turn in the next round.
+        self.turns.now.1 = usize::MAX;
         // The name is not in the directory where the object was, which may have to become empty
         // first.
-        let reachable = !self.arriving.contains(&to.dir) && !self.is_inside(to.dir, from.node);
+        let reachable =
+            !self.arriving.contains(&to.dir) && self.way_out(to.dir, from.node).is_none();
         let dir = if reachable { to.dir } else { NodeId::ROOT };
         let aside = Entry {
             dir,

@@ -66,6 +66,18 @@ fn stepwise(root: impl AsFd, path: &[u8], flags: OFlags, one_mount: bool) -> Res
     Ok(opened)
 }
 
+/// Opens an object of any kind without the right to use it (`O_PATH`), which keeps it from being freed.
+#[cfg(target_os = "linux")]
+pub(crate) fn open_unread(root: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
+    open(root, path, OFlags::PATH)
+}
+
+/// Fails with `EOPNOTSUPP`: other systems open no object without the right to read it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn open_unread(_: impl AsFd, _: &[u8]) -> Result<OwnedFd> {
+    Err(Errno::OPNOTSUPP)
+}
+
 /// Opens a regular file or a directory for reading, and returns its stat as well. Anything else is
 /// `ESTALE` and is not opened: opening a FIFO would release a writer that then has no reader, and
 /// opening a device does whatever its driver does.

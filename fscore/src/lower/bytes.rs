@@ -2,16 +2,58 @@
 
 use std::sync::Arc;
 
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::SeekFrom;
 
 use super::Lower;
 use super::stat::stamp_of;
+use crate::disk::read_full;
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 
+/// A file of the host that is open in one version.
+#[derive(Debug)]
+pub(crate) struct HostVersion<'l> {
+    lower: &'l Lower,
+    node: NodeId,
+    stamp: Stamp,
+    fd: Arc<OwnedFd>,
+}
+
+impl HostVersion<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Finds data or a hole: see [`Lower::seek`].
+    pub(crate) fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>> {
+        seek(&self.fd, offset, data)
+    }
+
+    /// Fails with `ESTALE` when the file has other bytes by now. Called after the bytes were read.
+    pub(crate) fn require_unchanged(&self) -> Result<()> {
+        self.lower.require_bytes(self.node, &self.fd, &self.stamp)
+    }
+}
+
 impl Lower {
+    /// Opens a lower file of which a branch shows the version `stamp`.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when it has other bytes by now.
+    pub(crate) fn version(&self, node: NodeId, stamp: &Stamp) -> Result<HostVersion<'_>> {
+        let fd = self.file(node)?;
+        self.require_bytes(node, &fd, stamp)?;
+        Ok(HostVersion {
+            lower: self,
+            node,
+            stamp: *stamp,
+            fd,
+        })
+    }
+
     /// Reads bytes of a lower file that was just found to have this stamp; returns how many there
     /// are.
     pub(crate) fn read(
@@ -21,7 +63,7 @@ impl Lower {
         offset: u64,
         buffer: &mut [u8],
     ) -> Result<usize> {
-        pread(&*self.file_as(node, stamp)?, offset, buffer)
+        read_full(&*self.file_as(node, stamp)?, buffer, offset)
     }
 
     /// Fills the buffer with bytes of a lower file, of which a branch shows the version `stamp`.
@@ -37,7 +79,7 @@ impl Lower {
         buffer: &mut [u8],
     ) -> Result<usize> {
         let fd = self.file(node)?;
-        let read = pread(&fd, offset, buffer)?;
+        let read = read_full(&fd, buffer, offset)?;
         self.require_bytes(node, &fd, stamp)?;
         if read < buffer.len() {
             self.close(node);
@@ -99,20 +141,6 @@ impl Lower {
         self.close(node);
         self.file(node)
     }
-}
-
-/// Reads until the buffer is full or the file ends; returns the number of bytes.
-fn pread(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(done)
 }
 
 /// Finds the first data (`true`) or hole that is not before `offset`. This moves the position of

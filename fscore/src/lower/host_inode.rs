@@ -5,13 +5,14 @@ use std::sync::Arc;
 use rustix::fd::OwnedFd;
 use rustix::fs::Stat;
 
-use super::Lower;
 use super::acl::{self, Taken};
+use super::held::body_of;
 use super::index::IndexedObject;
 use super::path::vanished;
-use super::stat::{mode_of, nanos, number, object_of, small};
+use super::stat::{mode_of, nanos, object_of, small};
+use super::{Lower, stat_at};
 use crate::model::attr::{Nanos, Times, now};
-use crate::model::errno::Result;
+use crate::model::errno::{Errno, Result};
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
 use crate::model::names::Names;
@@ -36,7 +37,7 @@ pub(crate) struct HostInode {
 /// What an object of the host is.
 #[derive(Clone, Debug)]
 pub(crate) enum HostBody {
-    File { size: u64 },
+    File { size: u64, inode: u64 },
     Directory,
     Symlink(Arc<[u8]>),
     CharDevice(u64),
@@ -77,19 +78,9 @@ impl Lower {
         stat: &Stat,
         (node, known): (NodeId, &IndexedObject),
     ) -> Result<HostInode> {
-        let body = match known.kind {
-            ObjectKind::File => HostBody::File {
-                size: number(stat.st_size),
-            },
-            ObjectKind::Directory => HostBody::Directory,
-            ObjectKind::Symlink => {
-                let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(vanished)?;
-                HostBody::Symlink(Arc::from(text.as_bytes()))
-            }
-            ObjectKind::Fifo => HostBody::Fifo,
-            ObjectKind::Socket => HostBody::Socket,
-            ObjectKind::CharDevice => HostBody::CharDevice(number(stat.st_rdev)),
-            ObjectKind::BlockDevice => HostBody::BlockDevice(number(stat.st_rdev)),
+        let body = match body_of(known.kind, stat) {
+            Some(body) => body,
+            None => HostBody::Symlink(link_text((dir, name), known)?),
         };
         let mode = self.mode_shown((dir, name), stat, (node, known));
         Ok(HostInode::new(stat, mode, known.names.clone(), body))
@@ -132,4 +123,22 @@ impl Lower {
         }
         mode & !taken
     }
+}
+
+/// Returns the text of a symbolic link that was just looked at.
+///
+/// # Errors
+///
+/// `ESTALE` when the host has put another object in its place meanwhile.
+fn link_text((dir, name): (&OwnedFd, &[u8]), known: &IndexedObject) -> Result<Arc<[u8]>> {
+    use rustix::io::Errno as Host;
+    let text = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(|errno| match errno {
+        Host::INVAL => Errno::ESTALE,
+        other => vanished(other),
+    })?;
+    let now = stat_at(dir, name).map_err(vanished)?;
+    if object_of(&now) != known.object {
+        return Err(Errno::ESTALE);
+    }
+    Ok(Arc::from(text.as_bytes()))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::path::join;
+use super::path::{join, split};
 use crate::model::attr::Nanos;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
@@ -23,6 +23,17 @@ pub(super) struct Index {
 
 /// How many objects that had one name, one after the other, are remembered.
 const PREDECESSORS: usize = 32;
+
+/// How an object lost a name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// The name was removed.
+    Removed,
+    /// The object moved to another name.
+    Moved,
+    /// Another object moved to this name.
+    Replaced,
+}
 
 /// Where an object of the host was seen last.
 #[derive(Clone, Debug)]
@@ -59,6 +70,42 @@ impl Index {
         }
     }
 
+    /// Puts an object in that a branch has changed, where it was seen before the restart. Its names
+    /// follow with [`recovered`](Self::recovered).
+    pub(super) fn recover(&mut self, node: NodeId, path: Arc<[u8]>, what: (HostId, ObjectKind)) {
+        let (object, kind) = what;
+        self.by_object.insert(object, node);
+        let known = IndexedObject {
+            object,
+            kind,
+            path,
+            names: Names::None,
+            before: None,
+            acl: None,
+        };
+        self.nodes.insert(node, known);
+    }
+
+    /// Names the objects that were [put in](Self::recover) by the directories that were.
+    pub(super) fn recovered(&mut self) {
+        let dirs: HashMap<Arc<[u8]>, NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, known)| known.kind.is_dir())
+            .map(|(node, known)| (known.path.clone(), *node))
+            .collect();
+        let mut named = Vec::new();
+        for (node, known) in &mut self.nodes {
+            let (dir, name) = split(&known.path);
+            if let Some(dir) = dirs.get(dir).filter(|_| !name.is_empty()) {
+                let name = Name::from(name);
+                known.names.add(*dir, name.clone());
+                named.push(((*dir, name), *node));
+            }
+        }
+        self.by_name.extend(named);
+    }
+
     pub(super) fn known(&self, node: NodeId) -> Option<&IndexedObject> {
         self.nodes.get(&node)
     }
@@ -73,6 +120,17 @@ impl Index {
     pub(super) fn has(&self, node: NodeId) -> bool {
         let known = self.nodes.get(&node);
         known.is_some_and(|known| self.by_object.get(&known.object) == Some(&node))
+    }
+
+    /// Returns the node of an object of the host, and where it was seen last.
+    pub(super) fn at(&self, object: HostId) -> Option<(NodeId, Arc<[u8]>)> {
+        let node = self.by_object.get(&object)?;
+        Some((*node, self.nodes.get(node)?.path.clone()))
+    }
+
+    /// Forgets which node an object was: the host has given its number to another one.
+    pub(super) fn forget_object(&mut self, object: HostId) {
+        self.by_object.remove(&object);
     }
 
     /// Returns the node that was last seen by this name.
@@ -163,21 +221,94 @@ impl Index {
             .collect()
     }
 
+    /// Takes the name from the object that lost it on the host, and returns that object. If it was
+    /// the last name and the object did not only move, the object is forgotten too: another object
+    /// that gets its inode number is another node.
+    ///
+    /// `now` is what the host has by this name now. If that is what was seen last, the name has gone
+    /// to a later object already, and the one before that object has lost it.
+    pub(super) fn lose_name(
+        &mut self,
+        (dir, name): (NodeId, &[u8]),
+        now: Option<HostId>,
+        loss: Loss,
+    ) -> Option<(NodeId, ObjectKind)> {
+        let last = self.named(dir, name)?;
+        let known = self.nodes.get(&last)?;
+        let kind = known.kind;
+        if now != Some(known.object) {
+            self.forget_name(dir, name, loss == Loss::Moved);
+            return Some((last, kind));
+        }
+        let had_it = |node: &NodeId| {
+            let known = self.nodes.get(node);
+            self.has(*node) && known.is_some_and(|known| known.names.contains(dir, name))
+        };
+        if let Some(earlier) = known.before.filter(had_it) {
+            let kind = self.nodes.get(&earlier)?.kind;
+            self.remove_name(earlier, (dir, name), loss == Loss::Moved);
+            return Some((earlier, kind));
+        }
+        if loss != Loss::Removed {
+            // Nobody has seen the object that lost the name.
+            return None;
+        }
+        // The new object may have got the number of the old one.
+        self.forget_name(dir, name, false);
+        Some((last, kind))
+    }
+
     /// Forgets a name that the host no longer has. If it was the last name and the object was not
     /// only `moved`, the object is forgotten too: another object that gets its inode number is
     /// another node.
     pub(super) fn forget_name(&mut self, dir: NodeId, name: &[u8], moved: bool) {
         let key = (dir, Name::from(name));
-        let Some(node) = self.by_name.remove(&key) else {
-            return;
-        };
-        self.gone.insert(key, node);
+        if let Some(node) = self.by_name.remove(&key) {
+            self.gone.insert(key, node);
+            self.remove_name(node, (dir, name), moved);
+        }
+    }
+
+    fn remove_name(&mut self, node: NodeId, (dir, name): (NodeId, &[u8]), moved: bool) {
         if let Some(known) = self.nodes.get_mut(&node) {
             known.names.remove(dir, name);
-            if known.names.first().is_none() && !moved {
+            let is_last = known.names.first().is_none();
+            if is_last && !moved && self.by_object.get(&known.object) == Some(&node) {
                 self.by_object.remove(&known.object);
             }
         }
+    }
+
+    /// Gives an object that the host has moved its new name, unless a later object has that name
+    /// already. If the object was seen elsewhere since, it stays there.
+    pub(super) fn gain_name(
+        &mut self,
+        node: NodeId,
+        from: &[u8],
+        (dir, name, to): (NodeId, &[u8], &[u8]),
+    ) {
+        if self.named(dir, name).is_some_and(|other| other != node) {
+            return;
+        }
+        let Some(known) = self.nodes.get_mut(&node) else {
+            return;
+        };
+        if &*known.path == from {
+            let is_dir = known.kind.is_dir();
+            known.path = Arc::from(to);
+            if is_dir {
+                known.names = Names::None;
+                self.move_below(from, to);
+            }
+        } else if known.kind.is_dir() {
+            self.by_name.insert((dir, Name::from(name)), node);
+            return;
+        }
+        let name = Name::from(name);
+        if let Some(known) = self.nodes.get_mut(&node) {
+            known.names.add(dir, name.clone());
+        }
+        self.name(dir, &name, node);
     }
 
     /// Records that the object at this path, which is `name` in `dir`, was put there for `node`.

@@ -11,7 +11,9 @@ mod acl;
 mod acl;
 pub(crate) mod announced;
 pub mod beneath;
+mod births;
 mod bytes;
+mod held;
 mod host_inode;
 mod index;
 pub(crate) mod own_writes;
@@ -28,7 +30,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 
 pub(crate) use self::acl::most_for_new;
 use self::announced::Announced;
+use self::births::Births;
+pub use self::held::Held;
+use self::held::HeldObjects;
 pub(crate) use self::host_inode::{HostBody, HostInode};
+pub(crate) use self::index::Loss;
 use self::index::{HostId, Index, IndexedObject};
 use self::own_writes::{HostState, OwnWrites};
 pub(crate) use self::path::split;
@@ -54,6 +60,8 @@ pub(crate) struct Lower {
     object: HostId,
     index: Mutex<Index>,
     open: Mutex<VecDeque<(NodeId, Arc<OwnedFd>)>>,
+    held: Mutex<HeldObjects>,
+    births: Births,
     /// The devices whose filesystem is known to have no ACLs.
     without_acls: Mutex<Vec<u64>>,
     /// How names compare.
@@ -78,6 +86,8 @@ impl Lower {
             object,
             index: Mutex::new(Index::new(object)),
             open: Mutex::default(),
+            held: Mutex::default(),
+            births: Births::default(),
             without_acls: Mutex::default(),
             case,
             numbers,
@@ -107,6 +117,27 @@ impl Lower {
     /// Returns whether the host has this object, as far as is known: until it was found to be gone.
     pub(crate) fn has(&self, node: NodeId) -> bool {
         self.index.lock().has(node)
+    }
+
+    /// Returns what the log has to say of an object that a branch has changed: where it was seen
+    /// last, relative to the root, and its inode number. `None` if it lies on another device than
+    /// the root, whose number may be another one after a restart.
+    pub(crate) fn seen_at(&self, node: NodeId) -> Option<(Arc<[u8]>, u64, ObjectKind)> {
+        let index = self.index.lock();
+        let known = index.known(node)?;
+        let (device, inode) = known.object;
+        (device == self.object.0).then(|| (known.path.clone(), inode, known.kind))
+    }
+
+    /// Puts an object into the index as [`seen_at`](Self::seen_at) has returned it.
+    pub(crate) fn recover(&self, node: NodeId, path: &[u8], inode: u64, kind: ObjectKind) {
+        let object = (self.object.0, inode);
+        self.index.lock().recover(node, path.into(), (object, kind));
+    }
+
+    /// Ends the recovery of the index.
+    pub(crate) fn recovered(&self) {
+        self.index.lock().recovered();
     }
 
     /// Returns where a node was last seen on the host, relative to the root.
@@ -194,7 +225,7 @@ impl Lower {
         };
         match stat_at(&fd, name) {
             Ok(stat) => {
-                let Some(found) = self.register(&known, dir, name, &stat) else {
+                let Some(found) = self.register((&fd, &known), dir, name, &stat) else {
                     return Ok(None);
                 };
                 let known = self.known(found.node)?;
@@ -222,9 +253,11 @@ impl Lower {
         if !matches!(known.kind, ObjectKind::File | ObjectKind::Directory) {
             return Ok(None);
         }
-        let Ok((fd, _)) = beneath::open_content(&self.root, &known.path) else {
-            // It cannot be read, or is no file any more: there is nothing to show.
-            return Ok(None);
+        let fd = match self.content(node, &known) {
+            Ok(fd) => fd,
+            Err(Errno::ESTALE) => return Err(Errno::ESTALE),
+            // It cannot be read: there is nothing to show.
+            Err(_) => return Ok(None),
         };
         let mut names = vec![0; 1 << 16];
         let Ok(len) = rustix::fs::flistxattr(&fd, names.as_mut_slice()) else {
@@ -265,7 +298,7 @@ impl Lower {
             return Ok(None);
         };
         match stat_at(&fd, name) {
-            Ok(stat) => Ok(self.register(&known, dir, name, &stat)),
+            Ok(stat) => Ok(self.register((&fd, &known), dir, name, &stat)),
             Err(rustix::io::Errno::NOENT) => match self.case {
                 CaseSensitivity::Sensitive => Ok(None),
                 case @ CaseSensitivity::InsensitivePreserving => {
@@ -293,25 +326,47 @@ impl Lower {
             }
             let object = (known.object.0, entry.ino());
             let found = match kind_of(entry.file_type()) {
-                Some(kind) => Some(self.seen(&known, dir, name, object, kind)),
-                None => stat_at(&fd, name)
+                Some(kind) if self.is_as_known((&known, name), object, kind) => {
+                    Some(self.seen(&known, dir, name, object, kind))
+                }
+                _ => stat_at(&fd, name)
                     .ok()
-                    .and_then(|stat| self.register(&known, dir, name, &stat)),
+                    .and_then(|stat| self.register((&fd, &known), dir, name, &stat)),
             };
             all.extend(found);
         }
         Ok(all)
     }
 
+    /// Returns whether an object that is listed was seen before at this path only.
+    fn is_as_known(
+        &self,
+        (dir, name): (&IndexedObject, &[u8]),
+        object: HostId,
+        kind: ObjectKind,
+    ) -> bool {
+        let known = || self.index.lock().at(object);
+        kind.is_dir() || known().is_none_or(|(_, path)| *path == *join(&dir.path, name))
+    }
+
     fn register(
         &self,
-        known: &IndexedObject,
+        (fd, known): (&OwnedFd, &IndexedObject),
         dir: NodeId,
         name: &[u8],
         stat: &Stat,
     ) -> Option<Found> {
-        let kind = stat_kind(stat)?;
-        Some(self.seen(known, dir, name, object_of(stat), kind))
+        let (kind, object) = (stat_kind(stat)?, object_of(stat));
+        let birth = if kind.is_dir() {
+            None
+        } else {
+            self.tell_apart((fd, name), &join(&known.path, name), object)
+        };
+        let found = self.seen(known, dir, name, object, kind);
+        if let Some(birth) = birth {
+            self.births.set(found.node, object, birth);
+        }
+        Some(found)
     }
 
     /// Returns the entry of an object, and records in the index where it was seen.
@@ -361,6 +416,29 @@ impl Lower {
         self.index.lock().forget_name(dir, name, moved);
     }
 
+    /// Takes a name from the object that lost it on the host, and returns that object, if anybody
+    /// has ever seen it. If it was the last name and the object did not only move, the object is
+    /// forgotten too: another object that gets its inode number is another node.
+    pub(crate) fn lose_name(
+        &self,
+        (dir, name): (NodeId, &[u8]),
+        loss: Loss,
+    ) -> Option<(NodeId, ObjectKind)> {
+        let now = self.object_at(dir, name);
+        self.index.lock().lose_name((dir, name), now, loss)
+    }
+
+    /// Gives an object that the host has moved the name that it got, which is `name` in `dir`. The
+    /// paths are relative to the root.
+    pub(crate) fn gain_name(&self, node: NodeId, from: &[u8], to: (NodeId, &[u8], &[u8])) {
+        self.index.lock().gain_name(node, from, to);
+    }
+
+    fn object_at(&self, dir: NodeId, name: &[u8]) -> Option<HostId> {
+        let (fd, _) = self.same_dir(dir).ok()??;
+        Some(object_of(&stat_at(&fd, name).ok()?))
+    }
+
     /// Records that the caller has put the object at this name there for `node`.
     pub(crate) fn adopt(&self, node: NodeId, dir: NodeId, name: &Name) -> Result<()> {
         let (fd, parent) = self.same_dir(dir)?.ok_or(Errno::ESTALE)?;
@@ -377,22 +455,38 @@ impl Lower {
         self.open.lock().retain(|(other, _)| *other != node);
     }
 
-    fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
-        let mut open = self.open.lock();
-        if let Some((_, fd)) = open.iter().find(|(other, _)| *other == node) {
-            return Ok(fd.clone());
+    /// Opens what a file or directory holds.
+    fn content(&self, node: NodeId, known: &IndexedObject) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.held_file(node) {
+            return Ok(fd);
         }
-        let known = self.known(node)?;
         let opened = beneath::open_content(&self.root, &known.path);
         let (fd, stat) = opened.map_err(vanished)?;
         if object_of(&stat) != known.object {
             return Err(Errno::ESTALE);
         }
-        let fd = Arc::new(fd);
-        if open.len() == MAX_OPEN {
-            open.pop_front();
+        Ok(Arc::new(fd))
+    }
+
+    /// Returns a file, opened for reading. One that is held is read also when it is gone.
+    fn file(&self, node: NodeId) -> Result<Arc<OwnedFd>> {
+        if let Some(fd) = self.held_file(node) {
+            return Ok(fd);
         }
+        let mut open = self.open.lock();
+        if let Some((_, fd)) = open.iter().find(|(other, _)| *other == node) {
+            return Ok(fd.clone());
+        }
+        let fd = self.content(node, &self.known(node)?)?;
+        let closed = if open.len() == MAX_OPEN {
+            open.pop_front()
+        } else {
+            None
+        };
         open.push_back((node, fd.clone()));
+        drop(open);
+        // Closing the last descriptor of a removed file frees it, which takes long.
+        drop(closed);
         Ok(fd)
     }
 }

@@ -110,5 +110,9 @@ pub(super) fn stamp_of(stat: &Stat) -> Stamp {
         size: number(stat.st_size),
         mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
         ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
+        inode: match stat_kind(stat) {
+            Some(ObjectKind::File) => number(stat.st_ino),
+            _ => 0,
+        },
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::errno::Errno;
+use super::store_error::StoreError;
 
 /// What [`FsCore::new`](crate::FsCore::new) needs to know. Every field has a default.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -70,12 +71,16 @@ pub(crate) fn fold(name: &[u8]) -> Vec<u8> {
 }
 
 /// Where a branch keeps what was written to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackstoreMode {
     /// In memory: it is gone when the process ends, unless it was applied to the host.
     #[default]
-    InMemory,
+    Memory,
+    /// In this directory, which is created if it is not there. No process may have it at the same
+    /// time. What an operation has returned for is there again after the process has ended in
+    /// whatever way.
+    Disk(PathBuf),
 }
 
 /// The limits of a filesystem. An operation that would exceed one fails as a whole.
@@ -85,7 +90,8 @@ pub struct FsLimits {
     /// Nodes that one branch may hold. Objects of the lower layer count once they are copied up.
     /// Beyond: `ENOSPC`.
     pub nodes: u64,
-    /// Bytes of content that one branch may hold, in pages of 4096, shared or not. Beyond: `ENOSPC`.
+    /// Bytes of content that one branch may hold, in pages of 4096, shared or not. A file of the
+    /// lower layer counts as a whole once its content is changed, but for its holes. Beyond: `ENOSPC`.
     pub bytes: u64,
     /// Open handles of one branch. Beyond: `EMFILE`.
     pub open_handles: u64,
@@ -169,6 +175,14 @@ pub enum ConfigError {
         /// What the host answered.
         errno: Errno,
     },
+    /// The store cannot be opened.
+    Store(StoreError),
+}
+
+impl From<StoreError> for ConfigError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl std::fmt::Display for ConfigError {
@@ -186,6 +200,7 @@ impl std::fmt::Display for ConfigError {
                 "overlay.lower {} cannot be opened: {errno}; give an existing, readable directory",
                 path.display()
             ),
+            Self::Store(error) => error.fmt(f),
         }
     }
 }

@@ -69,6 +69,15 @@ impl NodeId {
         })
     }
 
+    /// Returns which node this is of those that are not of the host.
+    fn count_of_ours(self) -> Option<u64> {
+        if OURS.contains(&self.0) {
+            Some(self.0 - OURS.start())
+        } else {
+            (self.0 & OURS_TOO != 0).then_some(self.0 & !OURS_TOO)
+        }
+    }
+
     /// Returns the number that an object has on the host, so that a program that remembers inode
     /// numbers (git, in its index) finds the file unchanged. Returns `None` if a node that is not
     /// the host's could have the number as well.
@@ -78,6 +87,9 @@ impl NodeId {
     }
 }
 
+/// How many numbers a restart leaves out.
+const UNLOGGED: u64 = 1 << 20;
+
 /// Hands out the numbers of the nodes that are not the host's.
 #[derive(Debug, Default)]
 pub(crate) struct NodeNumbers(AtomicU64);
@@ -86,6 +98,23 @@ impl NodeNumbers {
     /// Returns a number that no node ever had, and no object of the host can have.
     pub(crate) fn next(&self) -> NodeId {
         NodeId::of_ours(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands out no number from now on that this node has.
+    pub(crate) fn skip(&self, node: NodeId) {
+        if let Some(count) = node.count_of_ours() {
+            self.0.fetch_max(count + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns how many numbers have been handed out.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Leaves out so many numbers, and some more: those of objects of the host are in no log.
+    pub(crate) fn skip_all(&self, count: u64) {
+        self.0.fetch_max(count + UNLOGGED, Ordering::Relaxed);
     }
 }
 
@@ -113,5 +142,8 @@ mod tests {
         let last = (1 << 31) - 1;
         assert_eq!(NodeId::of_ours(last), NodeId(0xFFFF_FFFF));
         assert_eq!(NodeId::of_ours(last + 1), NodeId((1 << 63) | (1 << 31)));
+        for count in [0, 7, last, last + 1, last + 7] {
+            assert_eq!(NodeId::of_ours(count).count_of_ours(), Some(count));
+        }
     }
 }

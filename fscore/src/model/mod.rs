@@ -9,3 +9,5 @@ pub(crate) mod flags;
 pub mod id;
 pub(crate) mod names;
 pub(crate) mod stamp;
+pub(crate) mod store_error;
+pub(crate) mod trie;

@@ -1,9 +1,11 @@
 //! Names: what a directory leads to, and how an object is reached.
 
+use std::hash::Hasher as _;
 use std::sync::Arc;
 
 use super::event::{Name, ObjectKind};
 use super::id::NodeId;
+use super::trie::Trie;
 
 /// An entry found in a directory, in the branch or below it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,16 +25,69 @@ pub(crate) enum Names {
     #[default]
     None,
     One(NodeId, Name),
-    Many(Arc<Vec<(NodeId, Name)>>),
+    Many(Arc<Links>),
+}
+
+/// Several names. However many they are, adding one, removing one and keeping a copy cost the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Links {
+    /// The names by their numbers, the oldest first.
+    names: Trie<(NodeId, Name)>,
+    /// The numbers by the names' hashes.
+    numbers: Trie<Vec<u64>>,
+    last: u64,
+}
+
+fn hash(parent: NodeId, name: &[u8]) -> u64 {
+    #[expect(deprecated, reason = "a hash that stays the same from run to run")]
+    let mut hasher = std::hash::SipHasher::new();
+    hasher.write_u64(parent.0);
+    hasher.write(name);
+    hasher.finish()
+}
+
+impl Links {
+    fn find(&self, parent: NodeId, name: &[u8]) -> Option<u64> {
+        let numbers = self.numbers.get(hash(parent, name))?;
+        let is_it = |number: &&u64| {
+            let found = self.names.get(**number);
+            found.is_some_and(|(own, its)| *own == parent && **its == *name)
+        };
+        numbers.iter().find(is_it).copied()
+    }
+
+    fn add(&mut self, parent: NodeId, name: Name) {
+        let hash = hash(parent, &name);
+        self.last += 1;
+        self.names.insert(self.last, (parent, name));
+        match self.numbers.get_mut(hash) {
+            Some(numbers) => numbers.push(self.last),
+            None => drop(self.numbers.insert(hash, vec![self.last])),
+        }
+    }
+
+    fn remove(&mut self, parent: NodeId, name: &[u8]) {
+        let Some(number) = self.find(parent, name) else {
+            return;
+        };
+        self.names.remove(number);
+        let hash = hash(parent, name);
+        if let Some(numbers) = self.numbers.get_mut(hash) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.numbers.remove(hash);
+            }
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (NodeId, &Name)> {
+        self.names.iter().map(|(_, (parent, name))| (*parent, name))
+    }
 }
 
 impl Names {
     pub(crate) fn first(&self) -> Option<(NodeId, &Name)> {
-        match self {
-            Self::None => None,
-            Self::One(parent, name) => Some((*parent, name)),
-            Self::Many(all) => all.first().map(|(parent, name)| (*parent, name)),
-        }
+        self.iter().next()
     }
 
     pub(crate) fn all(&self) -> Vec<(NodeId, Name)> {
@@ -41,23 +96,21 @@ impl Names {
             .collect()
     }
 
+    /// Returns the names, the oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Name)> {
         let (one, many) = match self {
-            Self::None => (None, [].as_slice()),
-            Self::One(parent, name) => (Some((*parent, name)), [].as_slice()),
-            Self::Many(all) => (None, all.as_slice()),
+            Self::None => (None, None),
+            Self::One(parent, name) => (Some((*parent, name)), None),
+            Self::Many(all) => (None, Some(all.iter())),
         };
-        one.into_iter()
-            .chain(many.iter().map(|(parent, name)| (*parent, name)))
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
     pub(crate) fn contains(&self, parent: NodeId, name: &[u8]) -> bool {
         match self {
             Self::None => false,
             Self::One(own, its) => *own == parent && **its == *name,
-            Self::Many(all) => all
-                .iter()
-                .any(|(own, its)| *own == parent && **its == *name),
+            Self::Many(all) => all.find(parent, name).is_some(),
         }
     }
 
@@ -68,9 +121,12 @@ impl Names {
         match self {
             Self::None => *self = Self::One(parent, name),
             Self::One(own, its) => {
-                *self = Self::Many(Arc::new(vec![(*own, its.clone()), (parent, name)]));
+                let mut all = Links::default();
+                all.add(*own, its.clone());
+                all.add(parent, name);
+                *self = Self::Many(Arc::new(all));
             }
-            Self::Many(all) => Arc::make_mut(all).push((parent, name)),
+            Self::Many(all) => Arc::make_mut(all).add(parent, name),
         }
     }
 
@@ -84,10 +140,50 @@ impl Names {
             }
             Self::Many(all) => {
                 let all = Arc::make_mut(all);
-                all.retain(|(own, its)| !(*own == parent && **its == *name));
-                if let [(parent, name)] = all.as_slice() {
-                    *self = Self::One(*parent, name.clone());
+                all.remove(parent, name);
+                let first = all.iter().next().map(|(dir, name)| (dir, name.clone()));
+                if let Some((parent, name)) = first.filter(|_| all.names.len() == 1) {
+                    *self = Self::One(parent, name);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agentfs_testkit::random::Random;
+
+    #[test]
+    fn names_agree_with_a_list_and_copies_do_not_change() {
+        for seed in 0..100 {
+            let mut random = Random::new(seed);
+            let (mut names, mut model) = (Names::None, Vec::new());
+            let mut copies = Vec::new();
+            for _ in 0..200 {
+                let dir = NodeId(random.next_u64() % 3);
+                let name: Name = format!("n{}", random.next_u64() % 8).into_bytes().into();
+                if random.next_u64().is_multiple_of(2) {
+                    names.add(dir, name.clone());
+                    if !model.contains(&(dir, name.clone())) {
+                        model.push((dir, name.clone()));
+                    }
+                } else {
+                    names.remove(dir, &name);
+                    model.retain(|it| *it != (dir, name.clone()));
+                }
+                assert_eq!(
+                    names.contains(dir, &name),
+                    model.contains(&(dir, name)),
+                    "seed {seed}"
+                );
+                copies.push((names.clone(), model.clone()));
+            }
+            for (names, model) in copies {
+                assert_eq!(names.all(), model, "seed {seed}");
+                let first = names.first().map(|(dir, name)| (dir, name.clone()));
+                assert_eq!(first.as_ref(), model.first(), "seed {seed}");
             }
         }
     }

@@ -72,6 +72,9 @@ impl Txn<'_> {
         if nameless && self.tree.orphans().get(node.0) != Some(&true) {
             return Err(Errno::ENOENT);
         }
+        if inode.nlink == u32::MAX {
+            return Err(Errno::EMLINK);
+        }
         let kind = inode.kind();
         self.prepare_name(entry)?;
         self.copy_up(node)?;

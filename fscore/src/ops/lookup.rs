@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bytes;
+use super::{bytes, look_again};
 use crate::branch::Branch;
 use crate::model::attr::{Attr, StatFs};
 use crate::model::caller::Caller;
@@ -20,19 +20,21 @@ impl Branch {
     ///
     /// `ENOENT`, `ENOTDIR`, `EACCES`, `ENAMETOOLONG`.
     pub fn lookup(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<Attr> {
-        self.view(caller, |view| {
-            let walk = view.walk();
-            let node = match name {
-                b"" => return Err(Errno::ENOENT),
-                b"." => parent,
-                b".." => walk.parent_of(parent)?,
-                _ => {
-                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
-                    return Ok(inode.attr(node));
-                }
-            };
-            attr(walk, node)
+        look_again(|| {
+            self.view(caller, |view| {
+                let walk = view.walk();
+                let node = match name {
+                    b"" => return Err(Errno::ENOENT),
+                    b"." => parent,
+                    b".." => walk.parent_of(parent)?,
+                    _ => {
+                        let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                        let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
+                        return Ok(inode.attr(node));
+                    }
+                };
+                attr(walk, node)
+            })
         })
     }
 
@@ -43,9 +45,11 @@ impl Branch {
     ///
     /// Those of stat(2).
     pub fn stat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
-        self.view(caller, |view| {
-            let node = view.walk().resolve(bytes(path.as_ref()), true)?.node;
-            Ok(view.show_node(node)?.attr)
+        look_again(|| {
+            self.view(caller, |view| {
+                let node = view.walk().resolve(bytes(path.as_ref()), true)?.node;
+                Ok(view.show_present(node)?.attr)
+            })
         })
     }
 
@@ -56,9 +60,11 @@ impl Branch {
     ///
     /// Those of lstat(2).
     pub fn lstat(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Attr> {
-        self.view(caller, |view| {
-            let node = view.walk().resolve(bytes(path.as_ref()), false)?.node;
-            Ok(view.show_node(node)?.attr)
+        look_again(|| {
+            self.view(caller, |view| {
+                let node = view.walk().resolve(bytes(path.as_ref()), false)?.node;
+                Ok(view.show_present(node)?.attr)
+            })
         })
     }
 
@@ -69,7 +75,7 @@ impl Branch {
     /// `ESTALE` when the branch has no such node, or no longer.
     pub fn getattr(&self, node: NodeId) -> Result<Attr> {
         let state = self.inner.read();
-        Ok(state.tree.inode(node)?.attr(node))
+        Ok(state.tree.inode_or_held(node)?.attr(node))
     }
 
     /// Returns the text of a symbolic link:
@@ -79,11 +85,13 @@ impl Branch {
     ///
     /// Those of readlink(2).
     pub fn readlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<Arc<[u8]>> {
-        self.view(caller, |view| {
-            let walk = view.walk();
-            let target = walk.resolve(bytes(path.as_ref()), false)?;
-            let inode = walk.tree.inode(target.node)?;
-            inode.link_text().cloned().ok_or(Errno::EINVAL)
+        look_again(|| {
+            self.view(caller, |view| {
+                let walk = view.walk();
+                let target = walk.resolve(bytes(path.as_ref()), false)?;
+                let inode = walk.tree.inode(target.node)?;
+                inode.link_text().cloned().ok_or(Errno::EINVAL)
+            })
         })
     }
 
@@ -94,7 +102,7 @@ impl Branch {
     /// `EINVAL` when it is something else.
     pub fn readlink_node(&self, node: NodeId) -> Result<Arc<[u8]>> {
         let state = self.inner.read();
-        let inode = state.tree.inode(node)?;
+        let inode = state.tree.inode_or_held(node)?;
         inode.link_text().cloned().ok_or(Errno::EINVAL)
     }
 
@@ -109,10 +117,12 @@ impl Branch {
         if wanted.bits() & !7 != 0 {
             return Err(Errno::EINVAL);
         }
-        self.view(caller, |view| {
-            let walk = view.walk();
-            let target = walk.resolve(bytes(path.as_ref()), true)?;
-            walk.rights.check(&*walk.tree.inode(target.node)?, wanted)
+        look_again(|| {
+            self.view(caller, |view| {
+                let walk = view.walk();
+                let target = walk.resolve(bytes(path.as_ref()), true)?;
+                walk.rights.check(&*walk.tree.inode(target.node)?, wanted)
+            })
         })
     }
 

@@ -1,32 +1,46 @@
 //! Changes that others make to the lower directory, as a watcher of the host reports them.
+//!
+//! A watcher may be late: by the time it reports a change, the host may have changed the same names
+//! again, and the objects may be elsewhere or gone. So what is emitted follows from the changes in
+//! their order and from what the index knows. The host is asked only which object has a name, and a
+//! change is emitted whatever the answer is.
+
+mod host_entry;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use self::host_entry::HostEntry;
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
-use crate::lower::{Lower, split};
+use crate::branch::transaction::Effect;
+use crate::lower::{Loss, Lower};
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
 use crate::model::event::{
     Attributes, Change, CreatedBy, NodeRef, ObjectKind, Origin, Place, RenameHow, SizeChange,
 };
 use crate::model::id::{BranchId, NodeId};
-use crate::model::names::Found;
-use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 use crate::store::visibility::visible;
 
-/// What happened on the host; paths are relative to the lower directory.
+/// What happened on the host; paths are relative to the lower directory, as they were then.
+///
+/// Nobody can ask the host later whether a name was that of a directory, so a change says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LowerChange {
     /// A name was created.
-    Created(PathBuf),
+    Created {
+        /// The name.
+        path: PathBuf,
+        /// Whether it is that of a directory.
+        is_dir: bool,
+    },
     /// A name was removed.
     Removed {
         /// The name.
         path: PathBuf,
-        /// Whether it was that of a directory. The host can no longer be asked.
+        /// Whether it was that of a directory.
         is_dir: bool,
     },
     /// Content changed.
@@ -39,81 +53,79 @@ pub enum LowerChange {
         from: PathBuf,
         /// The new name.
         to: PathBuf,
+        /// Whether it is that of a directory.
+        is_dir: bool,
+    },
+    /// Two names were exchanged.
+    Exchanged {
+        /// One name.
+        one: PathBuf,
+        /// The other name.
+        other: PathBuf,
     },
 }
 
-/// A name on the host: its directory as a node, and the name in it.
-struct HostEntry<'p> {
-    dir: NodeId,
-    name: &'p [u8],
+impl LowerChange {
+    /// Returns the path at which the change can be seen: of a move or exchange, the second one.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Created { path, .. }
+            | Self::Removed { path, .. }
+            | Self::Written(path)
+            | Self::Attributes(path)
+            | Self::Exchanged { other: path, .. }
+            | Self::Renamed { to: path, .. } => path,
+        }
+    }
 }
 
 impl FsCore {
     /// Emits a change of the lower directory in every branch that does not hide it, with
-    /// [`Origin::Lower`]. The watcher of the host calls this after the change. What a branch wrote
-    /// there when it was [applied](Branch::apply) is not emitted in that branch again.
-    ///
-    /// # Errors
-    ///
-    /// What the host answers when the object is looked at.
-    pub fn lower_changed(&self, change: &LowerChange) -> Result<()> {
-        let shared = &self.core.shared;
-        let Some(lower) = &shared.lower else {
-            return Ok(());
+    /// [`Origin::Lower`]. The watcher of the host calls this after the change, and for all changes in
+    /// their order. What a branch wrote there when it was [applied](Branch::apply) is not emitted in
+    /// that branch again.
+    pub fn lower_changed(&self, change: &LowerChange) {
+        let Some(lower) = &self.core.shared.lower else {
+            return;
         };
-        let at = match change {
-            LowerChange::Created(path)
-            | LowerChange::Removed { path, .. }
-            | LowerChange::Written(path)
-            | LowerChange::Attributes(path)
-            | LowerChange::Renamed { to: path, .. } => path.as_os_str().as_bytes(),
-        };
+        let path = change.path();
         let emitter = Emitter {
             fs: self,
             lower,
-            except: lower.own_writes.author_of(lower, at),
+            except: lower
+                .own_writes
+                .author_of(lower, path.as_os_str().as_bytes()),
         };
+        let entry = emitter.entry(path);
         match change {
-            LowerChange::Created(path) => emitter.with_entry(path, |entry| {
-                match emitter.except.and(lower.own_writes.take_removed(at)) {
-                    // The applied object keeps its node and has new content.
-                    Some((node, _)) if lower.seen_as(entry.dir, entry.name) == Some(node) => {
-                        emitter.modified(&entry, &written)
-                    }
-                    // Another object took its place.
-                    Some(gone) => {
-                        emitter.gone(&entry, gone);
-                        emitter.created(&entry)
-                    }
-                    None => emitter.created(&entry),
-                }
-            }),
-            LowerChange::Removed { path, is_dir } => emitter.with_entry(path, |entry| {
-                let was = lower.own_writes.take_removed(at);
-                emitter.removed(&entry, *is_dir, was)
-            }),
-            LowerChange::Written(path) => {
-                emitter.with_entry(path, |entry| emitter.modified(&entry, &written))
+            LowerChange::Created { is_dir, .. } => emitter.appeared(&entry, *is_dir),
+            LowerChange::Removed { is_dir, .. } => {
+                let was = lower.own_writes.take_removed(entry.path);
+                emitter.removed(&entry, *is_dir, was);
             }
-            LowerChange::Attributes(path) => emitter.with_entry(path, |entry| {
+            LowerChange::Written(_) => emitter.modified(&entry, &written),
+            LowerChange::Attributes(_) => emitter.modified(&entry, &|node, at| {
                 let set = Attributes {
                     mode: true,
                     ..Attributes::default()
                 };
-                emitter.modified(&entry, &|node, at| Change::Attributes {
+                Change::Attributes {
                     node,
                     at: Some(at),
                     set,
-                })
+                }
             }),
-            LowerChange::Renamed { from, to } => emitter.with_entry(from, |from| {
-                emitter.with_entry(to, |to| {
-                    if let Some(gone) = emitter.except.and(lower.own_writes.take_removed(at)) {
-                        emitter.gone(&to, gone);
-                    }
-                    emitter.renamed(&from, &to)
-                })
-            }),
+            LowerChange::Renamed { from, is_dir, .. } => {
+                if let Some(gone) = emitter
+                    .except
+                    .and(lower.own_writes.take_removed(entry.path))
+                {
+                    emitter.gone(&entry, gone);
+                }
+                emitter.renamed(&emitter.entry(from), &entry, *is_dir);
+            }
+            LowerChange::Exchanged { one, .. } => emitter.exchanged(&emitter.entry(one), &entry),
         }
     }
 }
@@ -134,194 +146,218 @@ struct Emitter<'a> {
     except: Option<BranchId>,
 }
 
+/// An object of the host, as a change names it.
+type Object = (NodeId, ObjectKind);
+
 impl Emitter<'_> {
-    /// Calls `then` with the name, once the node of its directory is found. A directory that is
-    /// gone from the host by now has the node as which it was last seen.
-    fn with_entry(
-        &self,
-        path: &Path,
-        then: impl FnOnce(HostEntry<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let (dir, name) = split(path.as_os_str().as_bytes());
-        let mut at = NodeId::ROOT;
-        for component in dir
-            .split(|byte| *byte == b'/')
-            .filter(|part| !part.is_empty())
-        {
-            let found = self.lookup(at, component)?;
-            let node = found.map(|found| found.node);
-            match node.or_else(|| self.lower.seen_as(at, component)) {
-                Some(node) => at = node,
-                // The directory was never looked into, and is gone.
-                None => return Ok(()),
-            }
-        }
-        then(HostEntry { dir: at, name })
+    fn entry<'p>(&self, path: &'p Path) -> HostEntry<'p> {
+        HostEntry::find(self.lower, path, || self.fs.core.shared.new_node())
     }
 
-    fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
-        self.lower.lookup(dir, name)
-    }
-
-    fn created(&self, entry: &HostEntry<'_>) -> Result<()> {
-        let Some(found) = self.lookup(entry.dir, entry.name)? else {
-            return Ok(());
-        };
-        self.in_branches(|branch| {
-            branch.emit_lower(|tree, is_open| {
-                let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
-                let node = node_ref(tree, &found, is_open)?;
-                let by = if node.nlink > 1 && !found.kind.is_dir() {
-                    CreatedBy::Link
-                } else {
-                    CreatedBy::New
-                };
-                Some(Change::Created { node, at, by })
-            });
-        });
-        Ok(())
-    }
-
-    fn removed(
-        &self,
-        entry: &HostEntry<'_>,
-        is_dir: bool,
-        was: Option<(NodeId, ObjectKind)>,
-    ) -> Result<()> {
-        // An object that was never looked at had a name all the same, which a watch of a tree
-        // reports.
+    /// Returns an object that nobody ever saw. It had a name all the same, which a watch of a tree
+    /// reports.
+    fn unseen(&self, is_dir: bool) -> Object {
         let kind = if is_dir {
             ObjectKind::Directory
         } else {
             ObjectKind::File
         };
-        let seen = self.lower.seen_with_kind(entry.dir, entry.name).or(was);
-        let (node, kind) = seen.unwrap_or_else(|| (self.fs.core.shared.new_node(), kind));
-        self.lower.forget_name(entry.dir, entry.name, false);
-        self.gone(entry, (node, kind));
-        Ok(())
+        (self.fs.core.shared.new_node(), kind)
+    }
+
+    /// Returns what the host has by this name now, if it is of that kind.
+    fn found(&self, entry: &HostEntry<'_>, is_dir: bool) -> Option<Object> {
+        let found = entry.lookup(self.lower)?;
+        (found.kind.is_dir() == is_dir).then_some((found.node, found.kind))
+    }
+
+    /// Emits that a name has come, or a new object by a name that an applied branch has removed.
+    fn appeared(&self, entry: &HostEntry<'_>, is_dir: bool) {
+        match self
+            .except
+            .and(self.lower.own_writes.take_removed(entry.path))
+        {
+            // The applied object keeps its node and has new content.
+            Some((node, _)) if entry.seen(self.lower).is_some_and(|it| it.0 == node) => {
+                self.modified(entry, &written);
+            }
+            // Another object took its place.
+            Some(gone) => {
+                self.gone(entry, gone);
+                self.created(entry, is_dir);
+            }
+            None => self.created(entry, is_dir),
+        }
+    }
+
+    fn created(&self, entry: &HostEntry<'_>, is_dir: bool) {
+        let found = self.found(entry, is_dir);
+        let object = found.unwrap_or_else(|| self.unseen(is_dir));
+        self.in_branches(|tree, is_open| {
+            let at = entry.shown(tree, Some(object.0))?;
+            let node = node_ref(tree, object, is_open);
+            let by = if node.nlink > 1 && !is_dir {
+                CreatedBy::Link
+            } else {
+                CreatedBy::New
+            };
+            Some(Change::Created { node, at, by })
+        });
+    }
+
+    fn removed(&self, entry: &HostEntry<'_>, is_dir: bool, was: Option<Object>) {
+        let lost = |dir| self.lower.lose_name((dir, entry.name), Loss::Removed);
+        let object = entry.dir().and_then(lost).or(was);
+        let object = object.filter(|(_, kind)| kind.is_dir() == is_dir);
+        self.gone(entry, object.unwrap_or_else(|| self.unseen(is_dir)));
     }
 
     /// Emits that the name no longer leads to this object.
-    fn gone(&self, entry: &HostEntry<'_>, (node, kind): (NodeId, ObjectKind)) {
-        self.in_branches(|branch| {
-            branch.emit_lower(|tree, is_open| {
-                if tree.is_own(node) {
-                    return None;
-                }
-                let at = shown(tree, entry.dir, entry.name, None)?;
-                let nlink = visible(tree, node).map_or(0, |inode| inode.nlink);
-                let node = NodeRef {
-                    id: node,
-                    kind,
-                    nlink,
-                    open: is_open(node),
-                };
-                Some(Change::Removed { node, at })
-            });
+    fn gone(&self, entry: &HostEntry<'_>, (node, kind): Object) {
+        self.in_branches(|tree, is_open| {
+            if tree.is_own(node) {
+                return None;
+            }
+            let at = entry.shown(tree, None)?;
+            let nlink = visible(tree, node).map_or(0, |inode| inode.nlink);
+            let node = NodeRef {
+                id: node,
+                kind,
+                nlink,
+                open: is_open(node),
+            };
+            Some(Change::Removed { node, at })
         });
     }
 
-    fn modified(
-        &self,
-        entry: &HostEntry<'_>,
-        change: &dyn Fn(NodeRef, Place) -> Change,
-    ) -> Result<()> {
-        let Some(found) = self.lookup(entry.dir, entry.name)? else {
-            return Ok(());
-        };
-        self.in_branches(|branch| {
-            branch.emit_lower(|tree, is_open| {
-                if tree.is_own(found.node) {
-                    return None;
-                }
-                let at = shown(tree, entry.dir, entry.name, Some(found.node))?;
-                Some(change(node_ref(tree, &found, is_open)?, at))
-            });
+    fn modified(&self, entry: &HostEntry<'_>, change: &dyn Fn(NodeRef, Place) -> Change) {
+        let found = entry.lookup(self.lower).map(|it| (it.node, it.kind));
+        let object = found.or_else(|| entry.seen(self.lower));
+        let object = object.unwrap_or_else(|| self.unseen(false));
+        self.in_branches(|tree, is_open| {
+            if tree.is_own(object.0) {
+                return None;
+            }
+            let at = entry.shown(tree, Some(object.0))?;
+            Some(change(node_ref(tree, object, is_open), at))
         });
-        Ok(())
     }
 
     /// Emits a move. A branch that shows only one end of it gets a removal or a creation.
-    fn renamed(&self, from: &HostEntry<'_>, to: &HostEntry<'_>) -> Result<()> {
+    fn renamed(&self, from: &HostEntry<'_>, to: &HostEntry<'_>, is_dir: bool) {
         let lower = self.lower;
-        let seen = lower.seen_with_kind(from.dir, from.name);
-        let replaced = lower.seen_with_kind(to.dir, to.name);
-        lower.forget_name(from.dir, from.name, true);
-        // If a branch was applied, the right node is there already.
-        if self.except.is_none() {
-            lower.forget_name(to.dir, to.name, false);
-        }
-        let (node, kind) = match seen {
-            Some(seen) => seen,
-            // The object was not looked at while it had its old name.
-            None => match self.lookup(to.dir, to.name)? {
-                Some(found) => (found.node, found.kind),
-                None => return Ok(()),
-            },
+        let lose = |entry: &HostEntry<'_>, loss| lower.lose_name((entry.dir()?, entry.name), loss);
+        let moved = lose(from, Loss::Moved).filter(|(_, kind)| kind.is_dir() == is_dir);
+        let there = to.seen(lower);
+        let replaced = match moved {
+            Some((node, _)) if there.is_some_and(|(other, _)| other == node) => None,
+            // If a branch was applied, the right node is there already.
+            _ if self.except.is_some() => there,
+            _ => lose(to, Loss::Replaced),
         };
-        let replaced = replaced.filter(|(other, _)| *other != node);
-        let found = self.lookup(to.dir, to.name)?;
-        let found = found.filter(|found| found.node == node);
-        self.in_branches(|branch| {
-            branch.inner.forget_dir_paths();
-            branch.emit_lower(|tree, is_open| {
-                if tree.is_own(node) {
-                    return None;
+        // The object may never have been looked at while it had its old name.
+        let object = moved
+            .or_else(|| self.found(to, is_dir))
+            .unwrap_or_else(|| self.unseen(is_dir));
+        if let Some(dir) = to.dir() {
+            lower.gain_name(object.0, from.path, (dir, to.name, to.path));
+        }
+        let replaced = replaced.filter(|(other, _)| *other != object.0);
+        if is_dir {
+            self.forget_dir_paths();
+        }
+        self.in_branches(|tree, is_open| {
+            let how = match replaced {
+                Some(other) if !tree.is_own(other.0) => {
+                    let nlink = visible(tree, other.0).map_or(0, |inode| inode.nlink);
+                    let other = node_ref(tree, other, is_open);
+                    RenameHow::Replaced(NodeRef { nlink, ..other })
                 }
-                let old = shown(tree, from.dir, from.name, None);
-                let new = found
-                    .as_ref()
-                    .and_then(|found| shown(tree, to.dir, to.name, Some(found.node)));
-                let node = NodeRef {
-                    id: node,
-                    kind,
-                    nlink: visible(tree, node).map_or(0, |inode| inode.nlink),
-                    open: is_open(node),
-                };
-                match (old, new) {
-                    (Some(from), Some(to)) => {
-                        let how = match replaced {
-                            Some((id, kind)) if !tree.is_own(id) => RenameHow::Replaced(NodeRef {
-                                id,
-                                kind,
-                                nlink: visible(tree, id).map_or(0, |inode| inode.nlink),
-                                open: is_open(id),
-                            }),
-                            Some(_) | None => RenameHow::Free,
-                        };
-                        Some(Change::Renamed {
-                            node,
-                            from,
-                            to,
-                            how,
-                        })
-                    }
-                    (Some(at), None) => Some(Change::Removed { node, at }),
-                    (None, Some(at)) => Some(Change::Created {
-                        node,
-                        at,
-                        by: CreatedBy::New,
-                    }),
-                    (None, None) => None,
-                }
-            });
+                Some(_) | None => RenameHow::Free,
+            };
+            moved_in(tree, is_open, object, (from, to), how)
         });
-        Ok(())
     }
 
-    fn in_branches(&self, emit: impl Fn(&Branch)) {
+    /// Emits an exchange of two names, as its two halves.
+    fn exchanged(&self, one: &HostEntry<'_>, other: &HostEntry<'_>) {
+        let lower = self.lower;
+        let lose = |entry: &HostEntry<'_>| lower.lose_name((entry.dir()?, entry.name), Loss::Moved);
+        let (first, second) = (lose(one), lose(other));
+        let now = |entry: &HostEntry<'_>| entry.lookup(lower).map(|it| (it.node, it.kind));
+        let first = first.or_else(|| now(other));
+        let second = second.or_else(|| now(one));
+        let first = first.unwrap_or_else(|| self.unseen(false));
+        let second = second.unwrap_or_else(|| self.unseen(false));
+        for (node, from, to) in [(first.0, one, other), (second.0, other, one)] {
+            if let Some(dir) = to.dir() {
+                lower.gain_name(node, from.path, (dir, to.name, to.path));
+            }
+        }
+        self.forget_dir_paths();
+        self.in_branches(|tree, is_open| {
+            let how = RenameHow::ExchangeFirst(node_ref(tree, second, is_open));
+            moved_in(tree, is_open, first, (one, other), how)
+        });
+        self.in_branches(|tree, is_open| {
+            let how = RenameHow::ExchangeSecond(node_ref(tree, first, is_open));
+            moved_in(tree, is_open, second, (other, one), how)
+        });
+    }
+
+    fn branches(&self) -> Vec<Branch> {
         let core = &self.fs.core;
         let all: Vec<_> = core.registry.read().branches.values().cloned().collect();
         let all = all.into_iter().filter(|it| Some(it.id) != self.except);
-        for inner in all {
-            let branch = Branch {
-                core: core.clone(),
-                inner,
-            };
-            emit(&branch);
-            branch.deliver();
+        all.map(|inner| Branch {
+            core: core.clone(),
+            inner,
+        })
+        .collect()
+    }
+
+    fn forget_dir_paths(&self) {
+        for branch in self.branches() {
+            branch.inner.forget_dir_paths();
         }
+    }
+
+    fn in_branches(&self, change: impl Fn(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
+        for branch in self.branches() {
+            branch.emit_lower(&change);
+            branch.deliver_from(Origin::Lower);
+        }
+    }
+}
+
+/// Returns a move as a branch shows it.
+fn moved_in(
+    tree: &Tree,
+    is_open: &dyn Fn(NodeId) -> bool,
+    object: Object,
+    (from, to): (&HostEntry<'_>, &HostEntry<'_>),
+    how: RenameHow,
+) -> Option<Change> {
+    if tree.is_own(object.0) {
+        return None;
+    }
+    let old = from.shown(tree, None);
+    let new = to.shown(tree, Some(object.0));
+    let node = node_ref(tree, object, is_open);
+    match (old, new) {
+        (Some(from), Some(to)) => Some(Change::Renamed {
+            node,
+            from,
+            to,
+            how,
+        }),
+        (Some(at), None) => Some(Change::Removed { node, at }),
+        (None, Some(at)) => Some(Change::Created {
+            node,
+            at,
+            by: CreatedBy::New,
+        }),
+        (None, None) => None,
     }
 }
 
@@ -329,7 +365,7 @@ impl Branch {
     fn emit_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         // The write lock is needed so that the event is delivered in the order of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
-        let result = self.change_open(&caller, false, |txn| {
+        let result: Result<()> = self.run(&caller, Effect::Opens, |txn| {
             let handles = &*txn.handles;
             if let Some(change) = change(txn.tree, &|node| handles.is_open(node)) {
                 txn.emit_from(Origin::Lower, change);
@@ -340,29 +376,12 @@ impl Branch {
     }
 }
 
-/// Returns the name that the host has in `dir` as the branch shows it; `None` if the branch hides
-/// it, by an entry or whiteout of its own or by hiding the directory.
-fn shown(tree: &Tree, dir: NodeId, name: &[u8], node: Option<NodeId>) -> Option<Place> {
-    let inode = visible(tree, dir)?;
-    let entries = inode.as_dir().filter(|dir| dir.merges_lower)?;
-    let case = tree.shared.config.case_sensitivity;
-    match (entries.find(name, case), node) {
-        (None, _) => {}
-        (Some((_, entry)), Some(node)) if entry.leads_to(node) => {}
-        (Some(_), _) => return None,
+/// Returns an object with a name. Its links are counted as far as the host still has it.
+fn node_ref(tree: &Tree, (node, kind): Object, is_open: &dyn Fn(NodeId) -> bool) -> NodeRef {
+    NodeRef {
+        id: node,
+        kind,
+        nlink: tree.inode(node).map_or(1, |inode| inode.nlink),
+        open: is_open(node),
     }
-    Some(Place {
-        parent: dir,
-        dir: DirPaths::default().of(tree, dir)?.text,
-        name: name.into(),
-    })
-}
-
-fn node_ref(tree: &Tree, found: &Found, is_open: &dyn Fn(NodeId) -> bool) -> Option<NodeRef> {
-    Some(NodeRef {
-        id: found.node,
-        kind: found.kind,
-        nlink: tree.inode(found.node).ok()?.nlink,
-        open: is_open(found.node),
-    })
 }

@@ -1,10 +1,12 @@
 //! open, close, and `O_TMPFILE`.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::bytes;
+use super::{bytes, look_again};
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
+use crate::lower::Held;
 use crate::model::attr::{Attr, STICKY};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -15,11 +17,17 @@ use crate::model::stamp::Stamp;
 use crate::ops::walk::{EntryName, Last, Target};
 use crate::store::content::File;
 use crate::store::handles::{Dentry, HandleId};
-use crate::store::inode::Body;
+use crate::store::inode::{Body, Inode};
 
-/// Returns whether opening with these flags changes the file, or allows changing it.
-fn may_change(flags: OpenFlags) -> bool {
-    flags.can_write() || flags.contains(OpenFlags::CREATE) || flags.contains(OpenFlags::TRUNCATE)
+/// Returns what opening with these flags does, or allows.
+fn effect_of(flags: OpenFlags) -> Effect {
+    if flags.contains(OpenFlags::TRUNCATE) {
+        Effect::Frees
+    } else if flags.can_write() || flags.contains(OpenFlags::CREATE) {
+        Effect::Changes
+    } else {
+        Effect::Opens
+    }
 }
 
 impl Branch {
@@ -37,9 +45,11 @@ impl Branch {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<HandleId> {
-        self.change_open(caller, may_change(flags), |txn| {
-            txn.check_open(flags)?;
-            txn.open_path(NodeId::ROOT, bytes(path.as_ref()), flags, mode, &mut 0)
+        look_again(|| {
+            self.run(caller, effect_of(flags), |txn| {
+                txn.check_open(flags)?;
+                txn.open_path(NodeId::ROOT, bytes(path.as_ref()), flags, mode, &mut 0)
+            })
         })
     }
 
@@ -47,11 +57,29 @@ impl Branch {
     ///
     /// # Errors
     ///
-    /// Those of open(2).
+    /// Those of open(2); `ESTALE` when the host no longer has the object where it was. A caller that
+    /// has the object by a name looks that up again.
     pub fn open_node(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
-        self.change_open(caller, may_change(flags), |txn| {
+        self.run(caller, effect_of(flags), |txn| {
             txn.check_open(flags)?;
             let target = txn.walk().target(node)?;
+            txn.open_existing(&target, flags)
+        })
+    }
+
+    /// Opens a node as [`open_node`](Self::open_node) does, also if the host no longer has the object
+    /// where it was, as long as the object is [held](Self::show_and_hold) or open.
+    ///
+    /// Of an object that is gone only what the handle reads can be had. If the handle cuts the file,
+    /// what is written through it goes to a file without a name.
+    ///
+    /// # Errors
+    ///
+    /// Those of open(2); `ESTALE` when the object is gone and not held.
+    pub fn open_held(&self, caller: &Caller, node: NodeId, flags: OpenFlags) -> Result<HandleId> {
+        self.run(caller, effect_of(flags), |txn| {
+            txn.check_open(flags)?;
+            let target = txn.walk().held_target(node)?;
             txn.open_existing(&target, flags)
         })
     }
@@ -70,16 +98,18 @@ impl Branch {
         flags: OpenFlags,
         mode: u32,
     ) -> Result<(HandleId, Attr)> {
-        self.change(caller, |txn| {
-            let flags = flags | OpenFlags::CREATE | OpenFlags::NOFOLLOW;
-            txn.check_open(flags)?;
-            let entry = EntryName::new(parent, name, Errno::EISDIR)?;
-            txn.walk()
-                .rights
-                .check(&*txn.tree.inode(parent)?, Access::EXECUTE)?;
-            let handle = txn.open_last(entry, flags, mode, &mut 0)?;
-            let node = txn.handle(handle)?.node;
-            Ok((handle, txn.tree.inode(node)?.attr(node)))
+        let flags = flags | OpenFlags::CREATE | OpenFlags::NOFOLLOW;
+        look_again(|| {
+            self.change(caller, |txn| {
+                txn.check_open(flags)?;
+                let entry = EntryName::new(parent, name, Errno::EISDIR)?;
+                txn.walk()
+                    .rights
+                    .check(&*txn.tree.inode(parent)?, Access::EXECUTE)?;
+                let handle = txn.open_last(entry, flags, mode, &mut 0)?;
+                let node = txn.handle(handle)?.node;
+                Ok((handle, txn.tree.inode_or_held(node)?.attr(node)))
+            })
         })
     }
 
@@ -130,18 +160,25 @@ impl Branch {
     ///
     /// `EBADF`.
     pub fn close(&self, caller: &Caller, handle: HandleId) -> Result<()> {
-        self.change_open(caller, false, |txn| txn.close(handle))
+        // Closing the last descriptor of a removed file of the host frees it, which takes long: that is
+        // done when the lock is given back.
+        let held = self.run(caller, Effect::Opens, |txn| txn.close(handle))?;
+        drop(held);
+        Ok(())
     }
 
-    /// Does nothing for an open handle: everything is in memory, so fsync(2) has nothing to wait
-    /// for.
+    /// Waits until the file survives a power cut: fsync(2). In a store, all that was done before
+    /// does; in memory there is nothing to wait for.
     ///
     /// # Errors
     ///
-    /// `EBADF`.
+    /// `EBADF`; `EIO` when the disk of the store has failed.
     pub fn fsync(&self, handle: HandleId) -> Result<()> {
-        let state = self.inner.read();
-        state.handles.get(handle).map(|_| ()).ok_or(Errno::EBADF)
+        let is_open = self.inner.read().handles.get(handle).is_some();
+        if !is_open {
+            return Err(Errno::EBADF);
+        }
+        self.core.sync()
     }
 
     /// Returns the metadata of an open object: fstat(2).
@@ -152,7 +189,7 @@ impl Branch {
     pub fn fstat(&self, handle: HandleId) -> Result<Attr> {
         let state = self.inner.read();
         let node = state.handles.get(handle).ok_or(Errno::EBADF)?.node;
-        Ok(state.tree.inode(node)?.attr(node))
+        Ok(state.tree.inode_or_held(node)?.attr(node))
     }
 
     /// Returns the version of the host's file on which a handle was opened; `None` when the branch
@@ -325,10 +362,12 @@ impl Txn<'_> {
         }
         let walk = self.walk();
         if walk.rights.is_enforced() {
-            walk.rights.check(&*self.tree.inode(target.node)?, access)?;
+            walk.rights
+                .check(&*self.tree.inode_or_held(target.node)?, access)?;
         }
         match target.kind {
             ObjectKind::File if flags.contains(OpenFlags::TRUNCATE) => {
+                self.take_nameless(target.node)?;
                 self.prepare_resize(target.node, 0)?;
                 let handle = self.open_handle(target, flags)?;
                 if let Some(handle) = self.handles.get_mut(handle) {
@@ -352,11 +391,14 @@ impl Txn<'_> {
             name,
             gone_from: None,
         });
-        let opened = self.version_to_open(target)?;
+        let held = self.hold(target)?;
+        let opened = self.version_to_open(target, held.as_deref())?;
         if let Some(version) = opened.filter(|_| flags.can_read()) {
             self.has_served(target.node, version);
         }
-        let handle = self.handles.insert(target.node, flags, dentry, opened);
+        let handle = self
+            .handles
+            .insert(target.node, flags, dentry, (opened, held));
         if self.wants_activity() {
             self.emit(|txn| {
                 Ok(Change::Opened {
@@ -368,19 +410,52 @@ impl Txn<'_> {
         Ok(handle)
     }
 
-    /// Returns the version of the host's file that is about to be opened.
-    fn version_to_open(&self, target: &Target) -> Result<Option<Stamp>> {
-        if target.kind != ObjectKind::File || self.tree.is_own(target.node) {
-            return Ok(None);
-        }
-        match target.found {
-            Some(found) => Ok(Some(found)),
-            None => Ok(Some(self.tree.inode(target.node)?.stamp())),
+    /// Holds the host's file that is about to be opened, so that the handle goes on with it whatever
+    /// the host puts in its place.
+    fn hold(&self, target: &Target) -> Result<Option<Arc<Held>>> {
+        let lower = self.tree.shared.lower.as_ref();
+        match lower.filter(|_| target.kind == ObjectKind::File && !self.tree.is_own(target.node)) {
+            Some(lower) => lower.hold(target.node),
+            None => Ok(None),
         }
     }
 
-    fn close(&mut self, id: HandleId) -> Result<()> {
-        let handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
+    /// Makes a file that the host no longer has, and that is held, an empty file of the branch that
+    /// has no name. Does nothing for a file that the host still has.
+    fn take_nameless(&mut self, node: NodeId) -> Result<()> {
+        match self.tree.inode(node) {
+            Err(Errno::ESTALE) => {}
+            found => return found.map(|_| ()),
+        }
+        let held = self.tree.inode_or_held(node)?.into_owned();
+        self.tree.room_for_node()?;
+        let inode = Inode {
+            nlink: 0,
+            body: Body::File(File::default()),
+            ..held
+        };
+        self.tree.add(node, inode);
+        self.tree.set_orphan(node, false);
+        Ok(())
+    }
+
+    /// Returns the version of the host's file that is about to be opened.
+    fn version_to_open(&self, target: &Target, held: Option<&Held>) -> Result<Option<Stamp>> {
+        if target.kind != ObjectKind::File || self.tree.is_own(target.node) {
+            return Ok(None);
+        }
+        let version = match (target.found, held) {
+            (Some(found), _) => found,
+            // Closing other files may have taken long: the file may have lost its name by now.
+            (None, Some(held)) => held.stamp()?,
+            (None, None) => self.tree.inode(target.node)?.stamp(),
+        };
+        Ok(Some(version))
+    }
+
+    fn close(&mut self, id: HandleId) -> Result<Option<Arc<Held>>> {
+        let mut handle = self.handles.remove(id).ok_or(Errno::EBADF)?;
+        let held = handle.held.take();
         let node = handle.node;
         // The object may be gone from the branch, or from the host below it.
         let has_no_name = self.tree.inode(node).map_or(true, |inode| inode.nlink == 0);
@@ -398,6 +473,6 @@ impl Txn<'_> {
         if is_gone {
             self.tree.forget(node);
         }
-        Ok(())
+        Ok(held)
     }
 }

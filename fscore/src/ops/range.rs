@@ -64,7 +64,7 @@ impl Branch {
     pub fn seek(&self, handle: HandleId, seek: Seek) -> Result<u64> {
         let state = self.inner.read();
         let handle = state.handles.get(handle).ok_or(Errno::EBADF)?;
-        let inode = state.tree.inode(handle.node)?;
+        let inode = state.tree.inode_or_held(handle.node)?;
         let file = inode.as_file();
         let mut position = handle.position.lock();
         let relative = |base: u64, by: i64| base.checked_add_signed(by).ok_or(Errno::EINVAL);
@@ -143,10 +143,13 @@ impl Txn<'_> {
             self.room_to_write(node, offset, end)?;
         }
         self.copy_up_as(node, opened)?;
-        self.tree.change_file(node, |file, base| {
+        self.tree.bring_up(node, u64::MAX)?;
+        if !punch {
+            self.room_to_write(node, offset, end)?;
+        }
+        self.tree.change_file(node, |file, extents| {
             if punch {
-                file.prepare(offset, end, base)?;
-                file.punch(offset, end);
+                file.punch(extents, offset, end)?;
             } else {
                 file.allocate(offset, end);
                 if !keep && end > file.size() {
@@ -174,7 +177,7 @@ impl Txn<'_> {
         let opened = target.opened;
         let (source, target) = (source.node, target.node);
         for node in [source, target] {
-            if self.tree.inode(node)?.is_dir() {
+            if self.tree.inode_or_held(node)?.is_dir() {
                 return Err(Errno::EISDIR);
             }
         }
@@ -188,6 +191,7 @@ impl Txn<'_> {
             return Ok(0);
         }
         self.copy_up_as(target, opened)?;
+        self.tree.bring_up(target, u64::MAX)?;
         self.room_to_write(target, to.1, to.1 + len)?;
         let copied = self.copy_bytes((source, from.1), (target, to.1), len)?;
         if let Some(handle) = self.handles.get_mut(to.0) {

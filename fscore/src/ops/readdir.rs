@@ -14,7 +14,7 @@ use crate::model::flags::Access;
 use crate::model::id::NodeId;
 use crate::model::names::Found;
 use crate::store::dir::{FIRST_KEY, Link};
-use crate::store::handles::{HandleId, Listing};
+use crate::store::handles::{Handle, HandleId, Listing};
 
 /// The cookies after `.` and `..`.
 const AFTER_DOT: u64 = 1;
@@ -49,12 +49,40 @@ impl Branch {
         cookie: u64,
         max: usize,
     ) -> Result<Vec<DirEntry>> {
+        self.read_by_handle(caller, handle, |view, handle| {
+            let mut listing = handle.listing.lock();
+            view.read_entries(handle.node, &mut listing, cookie, max)
+        })
+    }
+
+    /// Returns the same, with the state that the last call of the same pass left, perhaps through
+    /// another handle.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`readdir`](Self::readdir).
+    pub fn readdir_in_pass(
+        &self,
+        caller: &Caller,
+        handle: HandleId,
+        pass: &mut Pass,
+        cookie: u64,
+        max: usize,
+    ) -> Result<Vec<DirEntry>> {
+        self.read_by_handle(caller, handle, |view, handle| {
+            view.read_entries(handle.node, &mut pass.0, cookie, max)
+        })
+    }
+
+    fn read_by_handle(
+        &self,
+        caller: &Caller,
+        handle: HandleId,
+        read: impl FnOnce(&View<'_>, &Handle) -> Result<Vec<DirEntry>>,
+    ) -> Result<Vec<DirEntry>> {
         let (entries, is_emitted) = self.view(caller, |view| {
             let handle = view.handle(handle)?;
-            let entries = {
-                let mut listing = handle.listing.lock();
-                view.read_entries(handle.node, &mut listing, cookie, max)?
-            };
+            let entries = read(view, handle)?;
             let is_emitted = !entries.is_empty() && view.emit_read(handle)?;
             Ok((entries, is_emitted))
         })?;

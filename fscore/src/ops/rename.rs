@@ -301,7 +301,10 @@ impl Txn<'_> {
         if old.kind.is_dir() {
             self.count_dir(*from, -1)?;
             self.count_dir(*to, 1)?;
-            self.forget_dir_paths();
+            if let Some(target) = target {
+                self.forget_dir_path(target.node);
+            }
+            self.forget_moved_dir(old.node);
         }
         self.stamp_dirs(*from, *to)?;
 
@@ -345,8 +348,10 @@ impl Txn<'_> {
         let change = i32::from(other.kind.is_dir()) - i32::from(old.kind.is_dir());
         self.count_dir(*from, change)?;
         self.count_dir(*to, -change)?;
-        if old.kind.is_dir() || other.kind.is_dir() {
-            self.forget_dir_paths();
+        for it in [old, other] {
+            if it.kind.is_dir() {
+                self.forget_moved_dir(it.node);
+            }
         }
         self.stamp_dirs(*from, *to)?;
 

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::bytes;
+use super::{bytes, look_again};
 use crate::branch::Branch;
 use crate::branch::transaction::View;
-use crate::lower::Lower;
+use crate::lower::{Held, Lower};
 use crate::model::attr::Attr;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -57,19 +58,44 @@ impl Branch {
     ///
     /// Those of [`lookup`](Self::lookup).
     pub fn show(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<Shown> {
-        self.view(caller, |view| {
-            let walk = view.walk();
-            match name {
-                b"" => Err(Errno::ENOENT),
-                b"." => view.show_node(parent),
-                b".." => view.show_node(walk.parent_of(parent)?),
-                _ => {
-                    let added = view.announced();
-                    let entry = EntryName::new(parent, name, Errno::EINVAL)?;
-                    let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
-                    Ok(view.shown(node, (&inode, is_own(&inode)), added))
+        look_again(|| {
+            self.view(caller, |view| {
+                let walk = view.walk();
+                match name {
+                    b"" => Err(Errno::ENOENT),
+                    b"." => view.show_node(parent),
+                    b".." => view.show_node(walk.parent_of(parent)?),
+                    _ => {
+                        let added = view.announced();
+                        let entry = EntryName::new(parent, name, Errno::EINVAL)?;
+                        let (node, inode) = walk.inode_at(entry)?.ok_or(Errno::ENOENT)?;
+                        Ok(view.shown(node, (&inode, is_own(&inode)), added))
+                    }
                 }
-            }
+            })
+        })
+    }
+
+    /// Looks a name up as [`show`](Self::show) does, and holds the object of the host that it leads
+    /// to: as long as the caller keeps what is returned beside the metadata, the object can be used
+    /// also when the host replaces it. There is nothing to hold of the branch's own objects.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`lookup`](Self::lookup).
+    pub fn show_and_hold(
+        &self,
+        caller: &Caller,
+        parent: NodeId,
+        name: &[u8],
+    ) -> Result<(Shown, Option<Arc<Held>>)> {
+        look_again(|| {
+            let shown = self.show(caller, parent, name)?;
+            let held = self.view(caller, |view| match view.lower() {
+                Some(lower) if !view.tree.is_own(shown.attr.node) => lower.hold(shown.attr.node),
+                _ => Ok(None),
+            });
+            Ok((shown, held?))
         })
     }
 
@@ -125,6 +151,13 @@ impl Branch {
 
 impl View<'_> {
     pub(crate) fn show_node(&self, node: NodeId) -> Result<Shown> {
+        let added = self.announced();
+        let inode = self.tree.inode_or_held(node)?;
+        Ok(self.shown(node, (&inode, is_own(&inode)), added))
+    }
+
+    /// Returns the metadata of an object to which a name has just led.
+    pub(crate) fn show_present(&self, node: NodeId) -> Result<Shown> {
         let added = self.announced();
         let inode = self.tree.inode(node)?;
         Ok(self.shown(node, (&inode, is_own(&inode)), added))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::bytes;
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
@@ -20,7 +20,7 @@ impl Branch {
     ///
     /// Those of unlink(2).
     pub fn unlink(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             let entry = txn
                 .walk()
                 .parent(bytes(path.as_ref()))?
@@ -35,7 +35,7 @@ impl Branch {
     ///
     /// Those of unlinkat(2).
     pub fn unlink_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             txn.unlink(EntryName::new(parent, name, Errno::EISDIR)?)
         })
     }
@@ -46,7 +46,7 @@ impl Branch {
     ///
     /// Those of rmdir(2).
     pub fn rmdir(&self, caller: &Caller, path: impl AsRef<Path>) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             let parent = txn.walk().parent(bytes(path.as_ref()))?;
             let entry = parent.entry(match parent.last {
                 Last::Dot => Errno::EINVAL,
@@ -63,7 +63,7 @@ impl Branch {
     ///
     /// Those of unlinkat(2).
     pub fn rmdir_at(&self, caller: &Caller, parent: NodeId, name: &[u8]) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             txn.rmdir(EntryName::new(parent, name, Errno::EINVAL)?)
         })
     }

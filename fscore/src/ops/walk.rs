@@ -234,13 +234,12 @@ impl<'a> Walk<'a> {
 
     /// Returns an object that was reached by number, by any name it has.
     pub(crate) fn target(self, node: NodeId) -> Result<Target> {
-        let inode = self.tree.inode(node)?;
-        Ok(Target {
-            node,
-            kind: inode.kind(),
-            at: inode.names.first().map(|(dir, name)| (dir, name.clone())),
-            found: host_version(&inode, matches!(inode, Cow::Borrowed(_))),
-        })
+        Ok(target(node, &self.tree.inode(node)?))
+    }
+
+    /// Returns an object that was reached by number, also if it is only held.
+    pub(crate) fn held_target(self, node: NodeId) -> Result<Target> {
+        Ok(target(node, &self.tree.inode_or_held(node)?))
     }
 
     /// Returns the directory to which `..` leads.
@@ -304,6 +303,16 @@ impl<'a> Walk<'a> {
             at = self.parent_of(at)?;
         }
         Ok(true)
+    }
+}
+
+#[expect(clippy::ptr_arg, reason = "whether it is borrowed is the question")]
+fn target(node: NodeId, inode: &Cow<'_, Inode>) -> Target {
+    Target {
+        node,
+        kind: inode.kind(),
+        at: inode.names.first().map(|(dir, name)| (dir, name.clone())),
+        found: host_version(inode, matches!(inode, Cow::Borrowed(_))),
     }
 }
 

@@ -21,7 +21,8 @@ impl Branch {
     ///
     /// # Errors
     ///
-    /// Those of read(2); `ESTALE` when a lower file is gone or changed after it was copied up.
+    /// Those of read(2); `ESTALE` when a lower file whose content the branch has not changed is gone
+    /// or was changed after it was copied up.
     pub fn read(&self, caller: &Caller, handle: HandleId, buffer: &mut [u8]) -> Result<usize> {
         self.read_with(caller, handle, None, buffer)
     }
@@ -179,7 +180,7 @@ impl Txn<'_> {
     }
 
     pub(crate) fn file_size(&self, node: NodeId) -> Result<u64> {
-        let inode = self.tree.inode(node)?;
+        let inode = self.tree.inode_or_held(node)?;
         Ok(inode.as_file().ok_or(Errno::EINVAL)?.size())
     }
 
@@ -187,12 +188,10 @@ impl Txn<'_> {
     pub(crate) fn write_node(&mut self, node: NodeId, start: u64, data: &[u8]) -> Result<()> {
         let end = start + data.len() as u64;
         self.copy_up(node)?;
+        self.tree.bring_up(node, u64::MAX)?;
         self.room_to_write(node, start, end)?;
-        self.tree.change_file(node, |file, base| {
-            file.prepare(start, end, base)?;
-            file.write(start, data);
-            Ok(())
-        })?;
+        self.tree
+            .change_file(node, |file, extents| file.write(extents, start, data))?;
         self.content_changed(node)
     }
 
@@ -287,7 +286,8 @@ impl Txn<'_> {
         if size > MAX_SIZE {
             return Err(Errno::EFBIG);
         }
-        self.copy_up(node)
+        self.copy_up(node)?;
+        self.tree.bring_up(node, size)
     }
 
     /// Resizes a file, after [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to

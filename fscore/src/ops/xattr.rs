@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::bytes;
+use super::{bytes, look_again};
 use crate::branch::Branch;
 use crate::branch::transaction::Txn;
 use crate::model::attr::STICKY;
@@ -79,10 +79,12 @@ impl Branch {
         follow: bool,
         name: &[u8],
     ) -> Result<Arc<[u8]>> {
-        self.view(caller, |view| {
-            check_name(name)?;
-            let target = view.walk().resolve(bytes(path.as_ref()), follow)?;
-            get(view.walk(), target.node, name)
+        look_again(|| {
+            self.view(caller, |view| {
+                check_name(name)?;
+                let target = view.walk().resolve(bytes(path.as_ref()), follow)?;
+                get(view.walk(), target.node, name)
+            })
         })
     }
 
@@ -108,9 +110,11 @@ impl Branch {
         path: impl AsRef<Path>,
         follow: bool,
     ) -> Result<Vec<Box<[u8]>>> {
-        self.view(caller, |view| {
-            let target = view.walk().resolve(bytes(path.as_ref()), follow)?;
-            names(view.walk(), target.node)
+        look_again(|| {
+            self.view(caller, |view| {
+                let target = view.walk().resolve(bytes(path.as_ref()), follow)?;
+                names(view.walk(), target.node)
+            })
         })
     }
 
@@ -313,7 +317,7 @@ fn may_write(walk: Walk<'_>, inode: &Inode, name: &[u8]) -> Result<()> {
 /// Checks that the caller may read an attribute (`xattr_permission`), and returns its value.
 fn get(walk: Walk<'_>, node: NodeId, name: &[u8]) -> Result<Arc<[u8]>> {
     check_name(name)?;
-    let inode = walk.tree.inode(node)?;
+    let inode = walk.tree.inode_or_held(node)?;
     match space(name) {
         Space::Security => {}
         Space::Unknown if name.starts_with(b"system.") => {}
@@ -330,7 +334,7 @@ fn get(walk: Walk<'_>, node: NodeId, name: &[u8]) -> Result<Arc<[u8]>> {
 }
 
 fn names(walk: Walk<'_>, node: NodeId) -> Result<Vec<Box<[u8]>>> {
-    let inode = walk.tree.inode(node)?;
+    let inode = walk.tree.inode_or_held(node)?;
     let all = walk.tree.xattrs(node, &inode)?;
     let names = all.iter().flat_map(|all| all.keys());
     let shown = names.filter(|name| walk.rights.is_privileged() || space(name) != Space::Trusted);

@@ -45,7 +45,7 @@ pub(crate) struct Dir {
 /// Cookies below this are `.` and `..`.
 pub(crate) const FIRST_KEY: u64 = SLOTS;
 /// Names with one hash that a directory can hold.
-const SLOTS: u64 = 8;
+pub(crate) const SLOTS: u64 = 8;
 /// What tmpfs counts for an entry (`mm/shmem.c: BOGO_DIRENT_SIZE`).
 const ENTRY_SIZE: u64 = 20;
 
@@ -115,6 +115,19 @@ impl Dir {
         self.visible += u32::from(entry.link != Link::Whiteout);
         if let Some(old) = self.entries.insert(slot, entry) {
             self.visible -= u32::from(old.link != Link::Whiteout);
+        }
+    }
+
+    /// Puts entries in place of all whose names have one hash; `key` is the first key of those.
+    pub(crate) fn replace_group(&mut self, key: u64, entries: Vec<Entry>) {
+        let keys = key..key.saturating_add(SLOTS);
+        for key in keys.clone() {
+            let old = self.entries.remove(key);
+            self.visible -= u32::from(old.is_some_and(|entry| entry.link != Link::Whiteout));
+        }
+        for (key, entry) in keys.zip(entries) {
+            self.visible += u32::from(entry.link != Link::Whiteout);
+            self.entries.insert(key, entry);
         }
     }
 

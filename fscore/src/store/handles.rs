@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::lower::Held;
 use crate::model::event::Name;
 use crate::model::flags::OpenFlags;
 use crate::model::id::NodeId;
@@ -41,8 +42,12 @@ pub(crate) struct Handle {
     /// The version of the host's file on which it was opened, if the branch had no content of its
     /// own then.
     pub(crate) opened: Option<Stamp>,
+    /// Keeps that file usable when the host replaces or removes it.
+    pub(crate) held: Option<Arc<Held>>,
     /// Whether anything was written or truncated through it.
     pub(crate) written: bool,
+    /// Where it is among the handles of its node.
+    at: usize,
 }
 
 #[derive(Debug, Default)]
@@ -78,10 +83,13 @@ impl Handles {
         node: NodeId,
         flags: OpenFlags,
         dentry: Option<Dentry>,
-        opened: Option<Stamp>,
+        (opened, held): (Option<Stamp>, Option<Arc<Held>>),
     ) -> HandleId {
         self.last += 1;
         let id = HandleId(self.last);
+        let of_node = self.by_node.entry(node).or_default();
+        of_node.push(id);
+        let at = of_node.len() - 1;
         self.handles.insert(
             id,
             Handle {
@@ -91,17 +99,25 @@ impl Handles {
                 position: Mutex::new(0),
                 listing: Mutex::new(None),
                 opened,
+                held,
                 written: false,
+                at,
             },
         );
-        self.by_node.entry(node).or_default().push(id);
         id
     }
 
     pub(crate) fn remove(&mut self, id: HandleId) -> Option<Handle> {
         let handle = self.handles.remove(&id)?;
         if let Some(all) = self.by_node.get_mut(&handle.node) {
-            all.retain(|other| *other != id);
+            // However many handles the node has, only the last one takes the place that is free now.
+            all.swap_remove(handle.at);
+            let last = all
+                .get(handle.at)
+                .and_then(|last| self.handles.get_mut(last));
+            if let Some(last) = last {
+                last.at = handle.at;
+            }
             if all.is_empty() {
                 self.by_node.remove(&handle.node);
             }

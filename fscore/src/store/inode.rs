@@ -130,10 +130,12 @@ impl Inode {
             | Body::Fifo
             | Body::Socket => return Stamp::NONE,
         };
+        let lower = self.as_file().and_then(File::lower);
         Stamp {
             size,
             mtime: self.times.mtime,
             ctime: self.times.ctime,
+            inode: lower.map_or(0, |lower| lower.inode),
         }
     }
 
@@ -150,7 +152,12 @@ impl From<HostInode> for Inode {
     fn from(host: HostInode) -> Self {
         let Times { mtime, ctime, .. } = host.times;
         let body = match host.body {
-            HostBody::File { size } => Body::File(File::over_lower(Stamp { size, mtime, ctime })),
+            HostBody::File { size, inode } => Body::File(File::over_lower(Stamp {
+                size,
+                mtime,
+                ctime,
+                inode,
+            })),
             HostBody::Directory => Body::Dir(Box::new(Dir::merging())),
             HostBody::Symlink(text) => Body::Symlink(text),
             HostBody::CharDevice(rdev) => Body::CharDevice(rdev),
@@ -175,7 +182,7 @@ impl From<HostInode> for Inode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Seen {
     /// The version that its change is based on.
-    version: Stamp,
+    pub(crate) version: Stamp,
     /// The time of that version's last change of any kind. It is `None` for a directory, in which
     /// others may add names, and once this process itself has moved or linked the object.
     pub(crate) ctime: Option<Nanos>,

@@ -2,10 +2,13 @@
 //! a clone.
 
 mod bytes;
+mod record;
+mod touched;
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use self::touched::Touched;
 use crate::lower::Lower;
 use crate::model::attr::{Times, Xattrs};
 use crate::model::config::FsConfig;
@@ -15,7 +18,8 @@ use crate::model::id::{NodeId, NodeNumbers};
 use crate::model::names::{Found, Names};
 use crate::model::stamp::Stamp;
 use crate::store::content::File;
-use crate::store::dir::{Dir, Entry, Link};
+use crate::store::dir::{Dir, Entry, Link, key_of};
+use crate::store::extents::Extents;
 use crate::store::inode::{Body, Inode, Seen};
 use crate::store::trie::Trie;
 
@@ -24,16 +28,43 @@ use crate::store::trie::Trie;
 pub(crate) struct Shared {
     pub(crate) config: FsConfig,
     pub(crate) lower: Option<Lower>,
+    /// Where the bytes of files lie.
+    pub(crate) extents: Arc<Extents>,
+    /// Whether changes are written to a log.
+    pub(crate) is_logged: bool,
     numbers: Arc<NodeNumbers>,
 }
 
 impl Shared {
-    pub(crate) fn new(config: FsConfig, lower: Option<Lower>, numbers: Arc<NodeNumbers>) -> Self {
+    pub(crate) fn new(
+        config: FsConfig,
+        lower: Option<Lower>,
+        numbers: Arc<NodeNumbers>,
+        extents: Arc<Extents>,
+        is_logged: bool,
+    ) -> Self {
         Self {
             config,
             lower,
+            extents,
+            is_logged,
             numbers,
         }
+    }
+
+    /// Hands out no number from now on that this node has.
+    pub(crate) fn skip_number(&self, node: NodeId) {
+        self.numbers.skip(node);
+    }
+
+    /// See [`NodeNumbers::skip_all`].
+    pub(crate) fn skip_numbers(&self, count: u64) {
+        self.numbers.skip_all(count);
+    }
+
+    /// See [`NodeNumbers::count`].
+    pub(crate) fn numbers(&self) -> u64 {
+        self.numbers.count()
     }
 
     /// Returns a number that no node ever had, and no object of the host can have.
@@ -64,6 +95,7 @@ pub(crate) struct Tree {
     /// How each lower object was that the branch has copied up, also if the branch has removed it
     /// since.
     seen: Trie<Seen>,
+    touched: Touched,
 }
 
 impl Tree {
@@ -97,6 +129,7 @@ impl Tree {
             orphans: Trie::default(),
             pages: 0,
             seen,
+            touched: Touched::default(),
         })
     }
 
@@ -111,15 +144,18 @@ impl Tree {
     /// Records how the lower layer has an object.
     pub(crate) fn see(&mut self, node: NodeId, inode: &Inode) {
         self.seen.insert(node.0, Seen::of(inode));
+        self.touch_seen(node);
     }
 
     pub(crate) fn forget_seen(&mut self, node: NodeId) {
+        self.touch_seen(node);
         self.seen.remove(node.0);
     }
 
     /// Records that this process has moved or linked the host's object, so that its new time of
     /// change does not count as a change by the host.
     pub(crate) fn record_own_move(&mut self, node: NodeId) {
+        self.touch_seen(node);
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.ctime = None;
         }
@@ -128,6 +164,7 @@ impl Tree {
     /// Records the same of an object that had the version `found`. The change of the branch may be
     /// based on another version; by its new name it is still the same object.
     pub(crate) fn record_own_move_of(&mut self, node: NodeId, found: Stamp) {
+        self.touch_seen(node);
         if let Some(seen) = self.seen.get_mut(node.0) {
             seen.has_moved(found);
         }
@@ -157,6 +194,15 @@ impl Tree {
         }
         let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
         Ok(Cow::Owned(lower.inode(node)?.into()))
+    }
+
+    /// Returns the object as [`inode`](Self::inode) does, or one that the host no longer has where it
+    /// was, if something [holds](Lower::hold) it.
+    pub(crate) fn inode_or_held(&self, node: NodeId) -> Result<Cow<'_, Inode>> {
+        match (self.inode(node), &self.shared.lower) {
+            (Err(Errno::ESTALE), Some(lower)) => Ok(Cow::Owned(lower.held_inode(node)?.into())),
+            (found, _) => found,
+        }
     }
 
     /// Copies an object up: from now on it and its names are the branch's own, whatever the host
@@ -199,6 +245,8 @@ impl Tree {
             let shown = based.shown.filter(|_| node == target);
             self.seen.insert(node.0, Seen::of(&inode).based_on(shown));
             self.inodes.insert(node.0, Arc::new(inode));
+            self.touch_seen(node);
+            self.touch_new(node);
             next = None;
         }
     }
@@ -246,6 +294,9 @@ impl Tree {
 
     /// Returns the object, to be changed. It must have been [copied up](Self::copy_up).
     pub(crate) fn inode_mut(&mut self, node: NodeId) -> Result<&mut Inode> {
+        if self.shared.is_logged {
+            self.touched.nodes.push(node);
+        }
         self.inodes
             .get_mut(node.0)
             .map(Arc::make_mut)
@@ -358,11 +409,13 @@ impl Tree {
     pub(crate) fn add(&mut self, node: NodeId, inode: Inode) {
         self.pages += inode.as_file().map_or(0, File::counted);
         self.inodes.insert(node.0, Arc::new(inode));
+        self.touch_new(node);
     }
 
     /// Forgets an object that has no name and no handle.
     pub(crate) fn forget(&mut self, node: NodeId) {
-        self.orphans.remove(node.0);
+        self.clear_orphan(node);
+        self.touch_new(node);
         if let Some(inode) = self.inodes.remove(node.0) {
             self.pages -= inode.as_file().map_or(0, File::counted);
         }
@@ -371,11 +424,16 @@ impl Tree {
     /// Records that only handles hold this object, and whether link may give it a name.
     pub(crate) fn set_orphan(&mut self, node: NodeId, linkable: bool) {
         self.orphans.insert(node.0, linkable);
+        if self.shared.is_logged {
+            self.touched.orphans.push(node);
+        }
     }
 
     /// Records that the object has a name, or has one again.
     pub(crate) fn clear_orphan(&mut self, node: NodeId) {
-        self.orphans.remove(node.0);
+        if self.orphans.remove(node.0).is_some() && self.shared.is_logged {
+            self.touched.orphans.push(node);
+        }
     }
 
     /// Makes `name` in `dir` lead to `node`, in place of what it leads to. The directory must have
@@ -388,7 +446,7 @@ impl Tree {
         kind: ObjectKind,
     ) -> Result<()> {
         let case = self.shared.config.case_sensitivity;
-        let entries = self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)?;
+        let entries = self.entries_mut(dir, name)?;
         entries.set(
             Entry {
                 name: name.clone(),
@@ -397,6 +455,27 @@ impl Tree {
             case,
         );
         Ok(())
+    }
+
+    /// Returns the entries of a directory, of which one by this name is to be changed.
+    pub(crate) fn entries_mut(&mut self, dir: NodeId, name: &[u8]) -> Result<&mut Dir> {
+        if self.shared.is_logged {
+            let key = key_of(name, self.shared.config.case_sensitivity);
+            self.touched.names.push((dir, key));
+        }
+        self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)
+    }
+
+    fn touch_new(&mut self, node: NodeId) {
+        if self.shared.is_logged {
+            self.touched.new.push(node);
+        }
+    }
+
+    fn touch_seen(&mut self, node: NodeId) {
+        if self.shared.is_logged {
+            self.touched.seen.push(node);
+        }
     }
 
     /// Returns whether taking `name` out of `dir` leaves a whiteout. An operation asks before it
@@ -410,7 +489,7 @@ impl Tree {
     /// Takes `name` out of `dir`. The directory must have been copied up.
     pub(crate) fn remove_entry(&mut self, dir: NodeId, name: &Name, whiteout: bool) -> Result<()> {
         let case = self.shared.config.case_sensitivity;
-        let entries = self.inode_mut(dir)?.as_dir_mut().ok_or(Errno::ENOTDIR)?;
+        let entries = self.entries_mut(dir, name)?;
         if whiteout {
             entries.set(
                 Entry {
@@ -449,7 +528,7 @@ impl Tree {
                 if entries.find(&found.name, case).is_none()
                     && let Some(found) = self.checked_again(dir, found)?
                 {
-                    all.push((crate::store::dir::key_of(&found.name, case), found));
+                    all.push((key_of(&found.name, case), found));
                 }
             }
             all.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));

@@ -40,11 +40,9 @@ impl<'a> Visibility<'a> {
 
     /// Returns whether an object of the lower layer shows. The branch may hide all of its names.
     fn is_reached(&self, node: NodeId, inode: &Inode) -> bool {
-        let names = inode.names.all();
-        let mut leading = names
-            .iter()
-            .filter(|(dir, name)| self.leads(*dir, name, node));
-        leading.any(|(dir, _)| self.is_dir_reached(*dir))
+        let names = inode.names.iter();
+        let mut leading = names.filter(|(dir, name)| self.leads(*dir, name, node));
+        leading.any(|(dir, _)| self.is_dir_reached(dir))
     }
 
     fn leads(&self, dir: NodeId, name: &Name, node: NodeId) -> bool {

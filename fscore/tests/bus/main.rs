@@ -26,7 +26,7 @@ use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, Ordering};
 use shuttle::thread;
 
-use bus::{EventBus, EventContext, Outbox};
+use bus::{Delivery, EventBus, EventContext, Outbox};
 
 /// Runs random schedules, and schedules with few preemptions at unlikely places.
 fn model(run: impl Fn() + Send + Sync + Clone + 'static) {
@@ -39,20 +39,39 @@ struct Branch {
     lock: Mutex<()>,
     outbox: Outbox,
     bus: Arc<EventBus>,
+    /// How many changes of others a thread delivers before it hands over.
+    more: u64,
+    successors: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Branch {
     fn new(bus: &Arc<EventBus>) -> Arc<Self> {
+        Self::handing_over(bus, u64::MAX)
+    }
+
+    fn handing_over(bus: &Arc<EventBus>, more: u64) -> Arc<Self> {
         Arc::new(Self {
             lock: Mutex::new(()),
             outbox: Outbox::new(BranchId(1)),
             bus: bus.clone(),
+            more,
+            successors: Mutex::default(),
         })
+    }
+
+    /// Waits for the threads that were handed the outbox; returns how many there were.
+    fn join_successors(&self) -> usize {
+        let successors = std::mem::take(&mut *self.successors.lock().unwrap());
+        let count = successors.len();
+        for successor in successors {
+            successor.join().unwrap();
+        }
+        count
     }
 
     /// Carries out one operation: commits it under the lock and delivers it afterwards. `number`
     /// distinguishes it from other operations.
-    fn change(&self, number: u64) {
+    fn change(self: &Arc<Self>, number: u64) {
         {
             let _locked = self.lock.lock().unwrap();
             let context = EventContext {
@@ -66,7 +85,11 @@ impl Branch {
             };
             self.outbox.push(context, change);
         }
-        self.outbox.deliver(&self.bus);
+        if self.outbox.deliver(&self.bus, self.more) == Delivery::HandOver {
+            let branch = self.clone();
+            let successor = thread::spawn(move || branch.outbox.take_over(&branch.bus));
+            self.successors.lock().unwrap().push(successor);
+        }
     }
 }
 
@@ -191,6 +214,24 @@ fn when_all_committers_have_returned_everything_is_told() {
         // No call is needed to push out what remained after the hand-over.
         ear.assert_heard_all(3);
     });
+}
+
+#[test]
+fn a_committer_hands_over_when_others_go_on_and_nothing_is_lost() {
+    let handed_over = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = handed_over.clone();
+    model(move || {
+        let ear = Arc::new(Ear::default());
+        let branch = Branch::handing_over(&bus_with(&ear), 0);
+        let others = [spawn_changes(&branch, 1..4), spawn_changes(&branch, 4..6)];
+        branch.change(6);
+        for other in others {
+            other.join().unwrap();
+        }
+        count.fetch_add(branch.join_successors(), Ordering::Relaxed);
+        ear.assert_heard_all(6);
+    });
+    assert!(handed_over.load(Ordering::Relaxed) > 0);
 }
 
 #[test]

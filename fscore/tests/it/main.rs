@@ -15,13 +15,17 @@ mod bus;
 mod deep;
 mod diff;
 mod events;
+mod held;
+mod late;
 mod limits;
+mod many;
 mod overlay;
 mod place;
 mod ranges;
 mod replay;
 mod seal;
 mod served;
+mod store;
 mod support;
 #[cfg(target_os = "linux")]
 mod unopened;

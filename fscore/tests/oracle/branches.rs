@@ -14,13 +14,23 @@ use agentfs_testkit::fs_oracle::walk::{Seen, tree};
 use agentfs_testkit::random::Random;
 
 use crate::difference::{Contents, contents, differing, make};
-use crate::fscore::{Core, filesystem};
+use crate::fscore::{Core, filesystem, filesystem_of};
 use crate::replica::{Names, Recorder, Replica, by_branch};
 use crate::run::each_seed;
 
 #[test]
 fn branches_and_snapshots_are_as_separate_as_copies() {
-    each_seed(600, |seed| Play::new(seed).run());
+    each_seed(600, |seed| Play::new(seed, filesystem(None), None).run());
+}
+
+/// The same, and the process ends and begins anew now and then.
+#[test]
+fn branches_and_snapshots_in_a_store_outlive_the_process() {
+    each_seed(200, |seed| {
+        let store = tempfile::tempdir().unwrap();
+        let fs = filesystem_of(store.path());
+        Play::new(seed, fs, Some(store.path().to_owned())).run()
+    });
 }
 
 /// One step in the history of a branch.
@@ -53,6 +63,8 @@ struct Photo {
 
 struct Play {
     fs: FsCore,
+    /// Where the filesystem lies if it is on disk.
+    store: Option<PathBuf>,
     rng: Random,
     recorder: Arc<Recorder>,
     lines: Vec<Line>,
@@ -87,12 +99,12 @@ pub(crate) fn names_of(branch: &Branch) -> Names {
 }
 
 impl Play {
-    fn new(seed: u64) -> Self {
-        let fs = filesystem(None);
+    fn new(seed: u64, fs: FsCore, store: Option<PathBuf>) -> Self {
         let recorder = Arc::new(Recorder::default());
         fs.subscribe_events(recorder.clone()).unwrap();
         let mut play = Self {
             fs,
+            store,
             rng: Random::new(seed),
             recorder,
             lines: Vec::new(),
@@ -121,13 +133,16 @@ impl Play {
     fn run(mut self) -> Result<(), String> {
         for _ in 0..self.rng.range(8..30) {
             match self.rng.below(20) {
-                0..=9 => self.work(),
+                0..=4 | 7..=9 => self.work(),
+                5 | 6 if self.store.is_none() => self.work(),
                 10 | 11 => self.snapshot(),
                 12 | 13 if !self.photos.is_empty() => self.branch_from_snapshot(),
                 14 => self.branch_from_current(),
                 15 | 16 if !self.photos.is_empty() => self.restore(),
                 17 if self.lines.len() > 1 => self.delete_branch(),
                 18 if self.photos.len() > 1 => self.delete_snapshot(),
+                5 if self.store.is_some() => self.restart(),
+                6 if self.store.is_some() => self.fs.checkpoint().unwrap(),
                 _ => self.compare_versions()?,
             }
             self.listen()?;
@@ -204,6 +219,30 @@ impl Play {
         line.actor.reseed(self.rng.next_u64());
         line.past = photo.past;
         line.seen = photo.seen;
+    }
+
+    /// Closes everything, forgets the filesystem as a killed process does, and opens its store.
+    fn restart(&mut self) {
+        let nothing = filesystem(None);
+        for line in &mut self.lines {
+            line.core.restart();
+            line.actor.closed_all();
+            line.past.push(Past::Closed);
+            line.core = Core::new(nothing.branch(FsCore::MAIN).unwrap(), false);
+        }
+        self.listen().unwrap();
+        if self.rng.below(2) == 0 {
+            self.fs.checkpoint().unwrap();
+        }
+        self.fs = nothing;
+        self.fs = filesystem_of(self.store.as_ref().unwrap());
+        self.fs.subscribe_events(self.recorder.clone()).unwrap();
+        for line in &mut self.lines {
+            line.core = Core::new(self.fs.branch(line.id).unwrap(), false);
+            // Numbers are left out, and none is given twice.
+            assert!(Some(line.core.branch.last_seq()) > line.replica.last());
+            line.replica = Replica::of(names_of(&line.core.branch));
+        }
     }
 
     fn delete_branch(&mut self) {

@@ -1,9 +1,11 @@
 //! Carries out the same operations on a branch of FsCore.
 
+use std::path::Path;
+
 use agentfs_core::event::ObjectKind;
 use agentfs_core::{
-    Access, AllocateFlags, Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay,
-    RenameFlags as CoreRename, Result, Seek, SetAttr, SetTime, XattrFlags, file_type,
+    Access, AllocateFlags, BackstoreMode, Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags,
+    Overlay, RenameFlags as CoreRename, Result, Seek, SetAttr, SetTime, XattrFlags, file_type,
 };
 use agentfs_testkit::fs_oracle::op::{
     Answer, Attr, Inodes, Op, RenameFlags, Special, Stamp, Step, Time, WALKER, Whence, Who, bytes,
@@ -24,6 +26,15 @@ pub(crate) fn filesystem(lower: Option<&str>) -> FsCore {
     });
     FsCore::new(FsConfig {
         overlay,
+        ..FsConfig::default()
+    })
+    .unwrap()
+}
+
+/// Opens the filesystem of a store, which is like an empty directory if it is new.
+pub(crate) fn filesystem_of(store: &Path) -> FsCore {
+    FsCore::new(FsConfig {
+        backstore: BackstoreMode::Disk(store.to_owned()),
         ..FsConfig::default()
     })
     .unwrap()

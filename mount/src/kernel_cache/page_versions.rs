@@ -53,7 +53,8 @@ impl OpenReply {
     }
 }
 
-fn is_settled(version: &Stamp) -> bool {
+/// Returns whether a version is so old that a later one would certainly look different.
+pub(crate) fn is_settled(version: &Stamp) -> bool {
     let age = nanos(SystemTime::now()).saturating_sub(version.ctime);
     u128::from(age.unsigned_abs()) > GRAIN.as_nanos()
 }
@@ -185,6 +186,7 @@ mod tests {
             size: 3,
             mtime,
             ctime: mtime,
+            inode: 0,
         }
     }
 

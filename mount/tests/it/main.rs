@@ -14,6 +14,7 @@ mod other_namespace;
 mod posix;
 mod programs;
 mod remounting;
+mod replaced;
 mod support;
 mod takeover;
 mod unannounced;

@@ -421,8 +421,7 @@ fn what_is_announced_is_asked_for_once() {
     place
         .fixture
         .fs
-        .lower_changed(&LowerChange::Written("f".into()))
-        .unwrap();
+        .lower_changed(&LowerChange::Written("f".into()));
     assert_eq!(size("f"), LONGER.len() as u64);
     // An open looks at the file all the same.
     in_place(&place.below("f"), "cut");

@@ -10,7 +10,9 @@ use super::Source;
 const LAYERED: &[(&str, &[&str])] = &[
     (
         "fscore/src",
-        &["sync", "model", "lower", "store", "branch", "ops", "diff"],
+        &[
+            "sync", "model", "disk", "log", "lower", "store", "branch", "ops", "diff",
+        ],
     ),
     (
         "daemon/src",

@@ -1,5 +1,7 @@
 //! Steps that add an object or a name to the host.
 
+use std::rc::Rc;
+
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno as HostErrno;
@@ -104,10 +106,15 @@ impl Executor<'_> {
     /// Stages a further name of the file at `existing`, beside `path`.
     fn link(&self, existing: &[u8], path: &[u8]) -> Result<Staged> {
         let ((from_dir, from), (to_dir, _)) = (split(existing), split(path));
-        self.link_at(&self.dir(from_dir)?, from, self.dir(to_dir)?)
+        self.link_at(&self.dir(from_dir)?, from, Rc::new(self.dir(to_dir)?))
     }
 
-    pub(super) fn link_at(&self, from_dir: &OwnedFd, from: &[u8], dir: OwnedFd) -> Result<Staged> {
+    pub(super) fn link_at(
+        &self,
+        from_dir: &OwnedFd,
+        from: &[u8],
+        dir: Rc<OwnedFd>,
+    ) -> Result<Staged> {
         let staged = Staged::new(dir);
         let at = staged.at();
         rustix::fs::linkat(from_dir, from, at.dir, at.name, AtFlags::empty())?;

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use rustix::fd::OwnedFd;
@@ -224,6 +225,7 @@ impl<'a> Executor<'a> {
         let mut expected = self.expected(node)?;
         let names = self.new.inode(node)?.names.all();
         let mut staged: Vec<(Staged, NodeId, Name)> = Vec::new();
+        let mut dirs: HashMap<NodeId, Rc<OwnedFd>> = HashMap::new();
         for (dir, name) in names {
             // A name that lies too deep for a path stays in the branch.
             let Some(path) = self.new.path_in(dir, &name) else {
@@ -232,7 +234,11 @@ impl<'a> Executor<'a> {
             let path = relative(&path);
             let one = match staged.first() {
                 Some((first, ..)) => {
-                    self.link_at(&first.dir, &first.temporary, self.dir(split(&path).0)?)?
+                    let to = match dirs.get(&dir) {
+                        Some(known) => known.clone(),
+                        None => Rc::new(self.dir(split(&path).0)?),
+                    };
+                    self.link_at(&first.dir, &first.temporary, to)?
                 }
                 None => self.stage(&path, node, Some(node))?,
             };
@@ -240,6 +246,7 @@ impl<'a> Executor<'a> {
             self.lower
                 .own_writes
                 .record_removal(self.branch, &path, was);
+            dirs.entry(dir).or_insert_with(|| one.dir.clone());
             staged.push((one, dir, name));
         }
         let mut state = self.hold.state();

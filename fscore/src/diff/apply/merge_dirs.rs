@@ -5,6 +5,8 @@
 //! branch saw there and removed are hidden. So nothing that others put there is ever removed with
 //! it.
 
+use std::collections::HashSet;
+
 use crate::branch::state::State;
 use crate::lower::Lower;
 use crate::model::errno::Result;
@@ -120,7 +122,7 @@ fn merge(
 /// host's directory from now on. The merged directory itself, if it is open, becomes one without a
 /// name.
 pub(super) fn install(state: &mut State, mut whole: Tree, merged: &[Merged]) {
-    for Merged { made, host } in merged {
+    for Merged { made, .. } in merged {
         if state.handles.is_open(*made)
             && let Ok(inode) = state.tree.inode(*made)
         {
@@ -131,15 +133,16 @@ pub(super) fn install(state: &mut State, mut whole: Tree, merged: &[Merged]) {
             whole.add(*made, inode);
             whole.set_orphan(*made, false);
         }
-        let open: Vec<NodeId> = state.handles.open_nodes().collect();
-        for node in open {
-            let names = whole.inode(node).map(|inode| inode.names.clone());
-            if let Ok(names) = names
-                && names.all().iter().any(|(dir, _)| dir == host)
-            {
-                state.handles.follow(node, &names, None);
-            }
+    }
+    let hosts: HashSet<NodeId> = merged.iter().map(|it| it.host).collect();
+    let open: Vec<NodeId> = state.handles.open_nodes().collect();
+    for node in open {
+        let names = whole.inode(node).map(|inode| inode.names.clone());
+        if let Ok(names) = names
+            && names.iter().any(|(dir, _)| hosts.contains(&dir))
+        {
+            state.handles.follow(node, &names, None);
         }
     }
-    state.tree = whole;
+    state.tree.replace(whole);
 }

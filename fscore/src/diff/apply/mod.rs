@@ -19,8 +19,7 @@ mod release;
 mod staging;
 mod swap;
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use self::execute::{Executor, Stop};
@@ -36,6 +35,7 @@ use crate::lower::Lower;
 use crate::model::attr::now;
 use crate::model::errno::Result;
 use crate::model::id::NodeId;
+use crate::ops::look_again;
 use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 
@@ -121,7 +121,7 @@ impl Branch {
     fn dry_run(&self, lower: &Lower, mut new: Tree) -> Result<Applied, ApplyError> {
         merge_dirs::merge_dirs(&mut new, lower).map_err(ApplyError::Diff)?;
         let old = Tree::new(self.core.shared.clone(), now()).map_err(ApplyError::Diff)?;
-        let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
+        let steps = look_again(|| steps(&old, &new)).map_err(ApplyError::Diff)?;
         let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         Ok(Applied {
@@ -130,32 +130,6 @@ impl Branch {
             kept: plan.kept,
             too_deep,
         })
-    }
-
-    /// Removes the steps about files that can no longer be read, if force is used, and returns the
-    /// paths of those files. Without force they are conflicts.
-    fn skip_unreadable(
-        &self,
-        mode: ApplyMode,
-        new: &Tree,
-        steps: &mut Vec<Step>,
-    ) -> Result<Vec<PathBuf>, ApplyError> {
-        if mode != ApplyMode::Force {
-            return Ok(Vec::new());
-        }
-        let mut unreadable = self.unreadable_in(new);
-        unreadable.retain(|node, _| steps.iter().any(|step| step.node() == *node));
-        if let Some(path) = moved_of(steps, &unreadable) {
-            // An object that takes its old name would overwrite the host's version of it.
-            return Err(ApplyError::Changed {
-                done: Vec::new(),
-                conflicts: vec![below_root(&path)],
-            });
-        }
-        steps.retain(|step| !unreadable.contains_key(&step.node()));
-        let mut paths: Vec<PathBuf> = unreadable.values().map(|it| below_root(it)).collect();
-        paths.sort();
-        Ok(paths)
     }
 
     /// Compares the branch with the host once, and makes the steps that follow, as far as they can
@@ -173,9 +147,8 @@ impl Branch {
         let merged = merge_dirs::merge_dirs(&mut whole, lower).map_err(ApplyError::Diff)?;
         let new = whole.without_orphans();
         let old = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
-        let steps = steps(&old, &new).map_err(ApplyError::Diff)?;
-        let (mut steps, too_deep) = with_paths(&new, steps)?;
-        let unreadable = self.skip_unreadable(mode, &new, &mut steps)?;
+        let steps = look_again(|| steps(&old, &new)).map_err(ApplyError::Diff)?;
+        let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
             let conflicts = plan.conflicts;
@@ -216,12 +189,6 @@ impl Branch {
             }),
         })?;
 
-        if !unreadable.is_empty() {
-            return Err(Stopped::With(ApplyError::Changed {
-                done: std::mem::take(&mut applied.actions),
-                conflicts: unreadable,
-            }));
-        }
         if too_deep > 0 {
             // The branch still has changes that the host has not. It no longer holds what was
             // applied.
@@ -240,22 +207,9 @@ impl Branch {
                 fresh.set_orphan(NodeId(node), *linkable);
             }
         }
-        state.tree = fresh;
+        state.tree.replace(fresh);
         Ok(())
     }
-}
-
-fn below_root(path: &Path) -> PathBuf {
-    path.strip_prefix("/").unwrap_or(path).to_owned()
-}
-
-/// Returns the path of an object that can no longer be read and that the branch has moved as well.
-fn moved_of(steps: &[Step], unreadable: &HashMap<NodeId, PathBuf>) -> Option<PathBuf> {
-    let moved = steps.iter().find_map(|step| match step {
-        Step::Renamed(_, to) => unreadable.get(&to.node),
-        Step::Added(_) | Step::Removed(_) | Step::Modified(..) => None,
-    });
-    moved.cloned()
 }
 
 /// Leaves out the steps that are about names without a path, and returns how many those are.

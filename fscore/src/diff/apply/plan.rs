@@ -12,7 +12,6 @@ use crate::lower::Lower;
 use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;
-use crate::store::content::File;
 use crate::store::inode::Inode;
 use crate::store::tree::Tree;
 
@@ -374,7 +373,7 @@ impl Comparison<'_> {
         differs.mode &= inode.mode != seen.mode;
         differs.owner &= (inode.uid, inode.gid) != (seen.uid, seen.gid);
         differs.xattrs &= inode.xattrs != seen.xattrs;
-        if inode.as_file().is_some_and(File::is_only_base) {
+        if inode.as_file().is_some_and(|file| file.lower().is_some()) {
             let is_touched = inode.times.mtime != seen.version().mtime;
             differs.content = false;
             differs.mtime = is_touched && self.is_as_seen(node, None);

@@ -16,7 +16,7 @@ impl Tree {
     /// there.
     pub(super) fn release_name(&mut self, dir: NodeId, name: &Name, node: NodeId) {
         let case = self.shared.config.case_sensitivity;
-        let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
+        let Ok(entries) = self.entries_mut(dir, name) else {
             return;
         };
         let leads_there = entries
@@ -30,7 +30,7 @@ impl Tree {
     /// Removes a whiteout, because the host no longer has the name.
     pub(super) fn release_whiteout(&mut self, dir: NodeId, name: &Name) {
         let case = self.shared.config.case_sensitivity;
-        let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
+        let Ok(entries) = self.entries_mut(dir, name) else {
             return;
         };
         let is_hidden = entries
@@ -45,7 +45,7 @@ impl Tree {
     /// branch shows.
     pub(super) fn hide_aside(&mut self, dir: NodeId, name: &Name) {
         let case = self.shared.config.case_sensitivity;
-        let Some(entries) = self.inode_mut(dir).ok().and_then(|it| it.as_dir_mut()) else {
+        let Ok(entries) = self.entries_mut(dir, name) else {
             return;
         };
         if entries.find(name, case).is_none() {

@@ -1,6 +1,7 @@
 //! Staging: new objects are written as a whole, under temporary names beside their places.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -10,6 +11,7 @@ use super::attributes::{self, ReplacedFile, set_owner_and_times};
 use super::cancel::is_set;
 use super::execute::{Executor, Stop};
 use super::swap::{At, temporary_name};
+use crate::disk::write_all;
 use crate::lower::{Fingerprint, beneath, mode_of, split};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
@@ -23,7 +25,9 @@ const PIECE: usize = 1 << 20;
 /// the name stays.
 #[derive(Debug)]
 pub(super) struct Staged {
-    pub(super) dir: OwnedFd,
+    /// Shared by all that is staged there, so that a file of many names does not take as many
+    /// descriptors.
+    pub(super) dir: Rc<OwnedFd>,
     pub(super) temporary: Vec<u8>,
     /// What the new object is, recorded when it is about to get its place.
     own: Cell<Option<Fingerprint>>,
@@ -33,7 +37,7 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn new(dir: OwnedFd) -> Self {
+    pub(super) fn new(dir: Rc<OwnedFd>) -> Self {
         Self {
             dir,
             temporary: temporary_name(),
@@ -85,8 +89,8 @@ impl Executor<'_> {
     ) -> Result<Staged, Stop> {
         let inode = self.new.inode(node)?;
         let (dir, name) = split(path);
-        let staged = Staged::new(self.dir(dir)?);
-        let (dir, at) = (&staged.dir, &*staged.temporary);
+        let staged = Staged::new(Rc::new(self.dir(dir)?));
+        let (dir, at) = (&*staged.dir, &*staged.temporary);
         match &inode.body {
             Body::File(_) => {
                 let old_file = replaces
@@ -182,20 +186,6 @@ impl Executor<'_> {
         }
         Ok(())
     }
-}
-
-fn write_all(file: &OwnedFd, mut part: &[u8], mut at: u64) -> Result<()> {
-    while !part.is_empty() {
-        match rustix::io::pwrite(file, part, at) {
-            Ok(written) => {
-                part = &part[written..];
-                at += written as u64;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(not(target_vendor = "apple"))]

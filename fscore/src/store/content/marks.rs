@@ -1,6 +1,5 @@
-//! Ranges of pages that hold no bytes: what fallocate allocated, and what was punched over the
-//! lower file. A range is one entry, however long it is, so an offset or a size that a caller makes
-//! up costs nothing.
+//! Ranges of pages that take room and hold no bytes: what fallocate allocated. A range is one entry,
+//! however long it is, so an offset or a size that a caller makes up costs nothing.
 
 use std::ops::Range;
 
@@ -8,24 +7,15 @@ use crate::store::trie::Trie;
 
 /// What a range of pages is where the branch has no bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mark {
-    /// Punched: hides the lower file's bytes.
-    Hole,
+pub(crate) enum Mark {
     /// Allocated by fallocate and never written.
     Allocated,
     /// Allocated twice: counts as data from then on, as on tmpfs.
     Zeros,
 }
 
-impl Mark {
-    /// Returns whether the pages take room.
-    pub(super) fn is_counted(self) -> bool {
-        self != Self::Hole
-    }
-}
-
 /// A range of page numbers with one mark.
-pub(super) type Marked = (Range<u64>, Mark);
+pub(crate) type Marked = (Range<u64>, Mark);
 
 /// Ranges that do not overlap. Pages with bytes may lie over them; a range is not cut for those.
 ///
@@ -41,7 +31,8 @@ impl Marks {
         Some((*first..last + 1, *mark))
     }
 
-    pub(super) fn at(&self, page: u64) -> Option<Mark> {
+    #[cfg(test)]
+    fn at(&self, page: u64) -> Option<Mark> {
         let (range, mark) = self.from(page)?;
         range.contains(&page).then_some(mark)
     }
@@ -58,19 +49,6 @@ impl Marks {
         let (start, end) = (within.start, within.end);
         self.touching(within)
             .map(move |(range, mark)| (range.start.max(start)..range.end.min(end), mark))
-    }
-
-    /// Returns what is marked in `within`, by whatever mark, as ranges that do not touch each
-    /// other.
-    pub(super) fn covered(&self, within: Range<u64>) -> Vec<Range<u64>> {
-        let mut all: Vec<Range<u64>> = Vec::new();
-        for (range, _) in self.within(within) {
-            match all.last_mut() {
-                Some(last) if last.end == range.start => last.end = range.end,
-                _ => all.push(range),
-            }
-        }
-        all
     }
 
     /// Replaces the marks in `within` by `parts`, which lie in it in order.
@@ -128,10 +106,9 @@ mod tests {
         for _ in 0..5000 {
             let start = next(PAGES);
             let end = start + next(PAGES - start) + 1;
-            let mark = match next(4) {
+            let mark = match next(3) {
                 0 => None,
-                1 => Some(Mark::Hole),
-                2 => Some(Mark::Allocated),
+                1 => Some(Mark::Allocated),
                 _ => Some(Mark::Zeros),
             };
             marks.replace(start..end, mark.map(|mark| (start..end, mark)));

@@ -1,81 +1,129 @@
-//! The bytes of a tree's files: the branch's own bytes over those of the host.
+//! The bytes of a tree's files: the branch's own, or those of a file of the host.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Shared, Tree};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
-use crate::store::content::{File, ReadBase};
+use crate::store::content::{File, PAGE};
+use crate::store::extents::Extents;
+
+/// How many bytes are brought up into one extent at most.
+const BRING_UP_STEP: u64 = 16 << 20;
 
 impl Tree {
-    /// Changes a file's content, and updates the count of pages.
+    /// Changes a file's content, and updates the count of pages. The file must have been
+    /// [brought up](Self::bring_up).
     pub(crate) fn change_file<T>(
         &mut self,
         node: NodeId,
-        change: impl FnOnce(&mut File, ReadBase<'_>) -> Result<T>,
+        change: impl FnOnce(&mut File, &Arc<Extents>) -> Result<T>,
     ) -> Result<T> {
         let shared = self.shared.clone();
         let file = self.inode_mut(node)?.as_file_mut().ok_or(Errno::EINVAL)?;
         let before = file.counted();
-        let result = change(file, &read_base(&shared, node, true));
+        let result = change(file, &shared.extents);
         let after = file.counted();
         self.pages = self.pages - before + after;
         result
     }
 
-    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    /// Brings the bytes before `end` of a file of the lower layer up, so that nothing that the host
+    /// does later changes what the branch shows. The object must have been copied up; if the branch
+    /// has its own content already, there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the host has changed the file since it was copied up, `ENOSPC` at the limit.
+    pub(crate) fn bring_up(&mut self, node: NodeId, end: u64) -> Result<()> {
         let inode = self.inode(node)?;
+        let file = inode.as_file().ok_or(Errno::EINVAL)?;
+        let Some(stamp) = file.lower().copied() else {
+            return Ok(());
+        };
+        let end = end.min(file.size());
+        let mut own = File::default();
+        own.resize(file.size());
+        if end > 0 {
+            let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
+            let source = lower.version(node, &stamp)?;
+            let mut at = 0;
+            while let Some(start) = source.seek(at, true)?.filter(|start| *start < end) {
+                let start = start / PAGE * PAGE;
+                let hole = source.seek(start.max(at), false)?.unwrap_or(end).min(end);
+                let stop = hole
+                    .next_multiple_of(PAGE)
+                    .min(end)
+                    .min(start + BRING_UP_STEP);
+                self.room_for_pages(own.counted() + (stop - start).div_ceil(PAGE))?;
+                let extents = &self.shared.extents;
+                own.bring_up(extents, start..stop, |extent| {
+                    extent.copy_from(source.fd(), start..stop, 0)
+                })?;
+                at = stop;
+            }
+            source.require_unchanged()?;
+        }
+        self.change_file(node, |file, _| {
+            *file = own;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let inode = self.inode_or_held(node)?;
         if inode.is_dir() {
             return Err(Errno::EISDIR);
         }
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        let base = read_base(&self.shared, node, self.is_own(node));
-        file.read(offset, buffer, &base)
+        let lower = read_lower(&self.shared, node, self.is_own(node));
+        file.read(offset, buffer, &lower)
     }
 
     /// Finds the next data or hole of a file: see [`File::seek`].
     pub(crate) fn seek(&self, node: NodeId, offset: u64, data: bool) -> Result<Option<u64>> {
-        let inode = self.inode(node)?;
+        let inode = self.inode_or_held(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         file.seek(
             offset,
             data,
-            &seek_base(&self.shared, node, self.is_own(node)),
+            &seek_lower(&self.shared, node, self.is_own(node)),
         )
     }
 
     /// Returns the next range of a file that may hold data: see [`File::next_data`].
     pub(crate) fn next_data(&self, node: NodeId, from: u64) -> Result<Option<Range<u64>>> {
-        let inode = self.inode(node)?;
+        let inode = self.inode_or_held(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        file.next_data(from, &seek_base(&self.shared, node, self.is_own(node)))
+        file.next_data(from, &seek_lower(&self.shared, node, self.is_own(node)))
     }
 }
 
-/// Returns a function that reads the lower file of `node`. If that is part of a branch's file,
+/// Returns a function that reads the lower file of `node`. If the branch has copied the file up,
 /// reading fails once the host has changed it.
-fn read_base(
+fn read_lower(
     shared: &Shared,
     node: NodeId,
-    is_part: bool,
+    is_own: bool,
 ) -> impl Fn(&Stamp, u64, &mut [u8]) -> Result<usize> {
     move |stamp, offset, buffer| match &shared.lower {
-        Some(lower) if is_part => lower.read_base(node, stamp, offset, buffer),
+        Some(lower) if is_own => lower.read_base(node, stamp, offset, buffer),
         Some(lower) => lower.read(node, stamp, offset, buffer),
         None => Err(Errno::ESTALE),
     }
 }
 
 /// Returns a function that finds data and holes of the lower file of `node`, under the same
-/// condition as [`read_base`].
-fn seek_base(
+/// condition as [`read_lower`].
+fn seek_lower(
     shared: &Shared,
     node: NodeId,
-    is_part: bool,
+    is_own: bool,
 ) -> impl Fn(&Stamp, u64, bool) -> Result<Option<u64>> {
     move |stamp, offset, data| match &shared.lower {
-        Some(lower) if is_part => lower.seek_base(node, stamp, offset, data),
+        Some(lower) if is_own => lower.seek_base(node, stamp, offset, data),
         Some(lower) => lower.seek(node, stamp, offset, data),
         None => Err(Errno::ESTALE),
     }

@@ -31,7 +31,7 @@ pub(crate) enum Side {
 
 /// The daemon is dropped before the folder, and takes the mount away: the folder that is removed is
 /// an empty one.
-pub(crate) struct Rig {
+pub(crate) struct MountedBranch {
     _limit: Limit,
     daemon: DaemonProcess,
     point: TempDir,
@@ -59,19 +59,19 @@ impl Limit {
     }
 }
 
-impl Rig {
+impl MountedBranch {
     pub(crate) fn new() -> io::Result<Self> {
         let daemon = DaemonProcess::start();
-        let rig = Self {
+        let branch = Self {
             _limit: Limit::new(&daemon),
             daemon,
             point: TempDir::new()?,
         };
-        rig.agentfs(&["branch", "create", BRANCH])?;
-        let point = rig.point.path().as_os_str();
-        rig.succeeds(rig.command().args(["mount", BRANCH]).arg(point), "")?;
-        fs::create_dir_all(rig.project())?;
-        Ok(rig)
+        branch.agentfs(&["branch", "create", BRANCH])?;
+        let point = branch.point.path().as_os_str();
+        branch.succeeds(branch.command().args(["mount", BRANCH]).arg(point), "")?;
+        fs::create_dir_all(branch.project())?;
+        Ok(branch)
     }
 
     pub(crate) fn point(&self) -> &Path {
@@ -141,7 +141,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for MountedBranch {
     fn drop(&mut self) {
         let point = self.point.path().display().to_string();
         // The daemon also takes its mounts away when it ends.

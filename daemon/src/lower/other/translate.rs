@@ -33,9 +33,6 @@ pub(crate) enum Step {
     Emit(LowerChange),
     /// Look into this new directory: it may have been filled before it was watched.
     Enter(PathBuf),
-    /// Watch this directory anew, which moved and lost the watches of what is in it. Both paths are
-    /// relative to the root.
-    Moved(PathBuf, PathBuf),
     /// Look at everything again: the host has lost events.
     Resync,
 }
@@ -140,7 +137,8 @@ impl Translator {
             return None;
         }
         self.found.insert(path.clone(), now + FOUND);
-        Some(LowerChange::Created(path))
+        let is_dir = self.is_dir(&path);
+        Some(LowerChange::Created { path, is_dir })
     }
 
     /// Returns what has waited long enough.
@@ -177,8 +175,9 @@ impl Translator {
 
     fn emit(&mut self, change: LowerChange, steps: &mut Vec<Step>) {
         let path = match &change {
-            LowerChange::Created(path)
+            LowerChange::Created { path, .. }
             | LowerChange::Removed { path, .. }
+            | LowerChange::Exchanged { other: path, .. }
             | LowerChange::Written(path)
             | LowerChange::Attributes(path)
             | LowerChange::Renamed { to: path, .. } => path,
@@ -219,7 +218,11 @@ impl Translator {
         if self.found.remove(&path).is_some() {
             return;
         }
-        self.emit(LowerChange::Created(path.clone()), steps);
+        let created = LowerChange::Created {
+            path: path.clone(),
+            is_dir,
+        };
+        self.emit(created, steps);
         if is_dir {
             steps.push(Step::Enter(self.root.join(path)));
         }
@@ -287,14 +290,15 @@ impl Translator {
         }
         // The host reports an exchange of names as two renames in succession.
         let exchanged = self.exchanged.take();
+        let is_dir = self.is_dir(&to);
         let change = match (is_own(&from), is_own(&to)) {
             (true, _) => {
                 let was = self.aside.remove(&from);
                 self.exchanged = Some((from, to.clone()));
                 match was {
                     Some(from) if from == to => return,
-                    Some(from) => LowerChange::Renamed { from, to },
-                    None => LowerChange::Created(to),
+                    Some(from) => LowerChange::Renamed { from, to, is_dir },
+                    None => LowerChange::Created { path: to, is_dir },
                 }
             }
             (false, true) => {
@@ -304,11 +308,7 @@ impl Translator {
                 return;
             }
             (false, false) => {
-                let moved = self
-                    .is_dir(&to)
-                    .then(|| Step::Moved(from.clone(), to.clone()));
-                self.emit(LowerChange::Renamed { from, to }, steps);
-                steps.extend(moved);
+                self.emit(LowerChange::Renamed { from, to, is_dir }, steps);
                 return;
             }
         };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use agentfs_core::FsCore;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::lower::LowerCounts;
@@ -17,7 +16,7 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    pub(crate) fn new(_: &FsCore, root: &Path, counts: &Arc<LowerCounts>) -> Self {
+    pub(crate) fn new(root: &Path, counts: &Arc<LowerCounts>) -> Self {
         Self {
             root: root.to_owned(),
             counts: Arc::clone(counts),
@@ -51,10 +50,6 @@ impl Coverage {
             .store(u64::from(!is_watched), Ordering::Relaxed);
         is_watched
     }
-
-    pub(crate) fn uncover(&mut self, _: &Path) {}
-
-    pub(crate) fn gone(&mut self, _: &Path, _is_dir: bool) {}
 }
 
 fn list(directory: &Path, found: &mut dyn FnMut(PathBuf)) {

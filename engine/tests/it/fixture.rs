@@ -14,7 +14,7 @@ use agentfs_ring::{ArmOutcome, Bell, Capacity, Consumer, OwnerId};
 
 /// A filesystem and its watch service.
 #[derive(Debug)]
-pub(crate) struct Rig {
+pub(crate) struct Fixture {
     pub(crate) core: FsCore,
     pub(crate) branch: Branch,
     pub(crate) caller: Caller,
@@ -39,7 +39,7 @@ pub(crate) struct Popped {
 
 pub(crate) const SESSION: SessionId = SessionId(1);
 
-impl Rig {
+impl Fixture {
     pub(crate) fn new() -> Self {
         Self::with(FsConfig::default(), QueueLimits::default())
     }

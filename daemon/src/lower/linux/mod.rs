@@ -1,0 +1,263 @@
+//! On Linux every directory has an inotify watch, and the events say in their order what happened.
+//!
+//! The thread may look late: what a path leads to now says nothing about what it led to when an event
+//! was queued. So the thread keeps the tree of the watched directories as the applied events have
+//! left it ([`tree`]), finds the directory of an event by the number of its watch, and emits what
+//! follows from that tree ([`apply`]). The host is asked in one case only, about directories that are
+//! not watched yet: they are watched and then listed, when all events were applied and none has come
+//! since that concerns a name on the way ([`enter`]).
+//!
+//! When the kernel's queue overflows, everything is watched anew, the mounts forget everything, and
+//! every queue gets an overflow record.
+
+mod apply;
+mod coverage;
+mod enter;
+mod exchange;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use agentfs_core::{FsCore, LowerChange};
+use rustix::event::EventfdFlags;
+
+use self::coverage::Coverage;
+use self::queue::Queue;
+use self::tree::{Dirs, Key, Place};
+use super::{LowerCounts, PATIENCE, Resync};
+
+/// How many events are applied before the kernel's queue is emptied again.
+const AT_ONCE: usize = 64;
+
+/// Watches the directory until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LowerWatch {
+    wake: Arc<OwnedFd>,
+    /// Set when nothing needs what is still in the queue.
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    counts: Arc<LowerCounts>,
+}
+
+impl LowerWatch {
+    /// Watches from a new thread. Returns when everything is watched, unless that takes long.
+    pub(crate) fn start(core: &FsCore, root: &Path, resync: Resync) -> io::Result<Self> {
+        let counts = Arc::new(LowerCounts::default());
+        let task = Task::new(core, root, resync, &counts)?;
+        let is_over = Arc::clone(&task.is_over);
+        let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
+        let (ready, is_ready) = mpsc::channel();
+        let until = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name("agentfs-lower".to_owned())
+            .spawn(move || task.run(&until, &ready))?;
+        // An error means that watching goes on in the thread.
+        let _ = is_ready.recv_timeout(PATIENCE);
+        Ok(Self {
+            wake,
+            is_over,
+            thread: Some(thread),
+            counts,
+        })
+    }
+
+    pub(crate) fn counts(&self) -> &LowerCounts {
+        &self.counts
+    }
+}
+
+impl Drop for LowerWatch {
+    fn drop(&mut self) {
+        // Relaxed: nothing but the flag itself is looked at.
+        self.is_over.store(true, Ordering::Relaxed);
+        // A thread that waits is woken. One that works looks at the flag.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("watching the lower directory failed");
+        }
+    }
+}
+
+struct Task {
+    is_over: Arc<AtomicBool>,
+    core: FsCore,
+    root: PathBuf,
+    root_fd: OwnedFd,
+    coverage: Coverage,
+    resync: Resync,
+    counts: Arc<LowerCounts>,
+    queue: Queue,
+    /// Events applied since the kernel's queue was emptied.
+    applied: usize,
+    dirs: Dirs,
+    /// Directories that are not watched yet.
+    unentered: VecDeque<Key>,
+    /// Names that the host may have although they are not emitted.
+    doubtful: Vec<Place>,
+    /// Directories that are gone, but not their names.
+    ending: Vec<Key>,
+    /// Files that are written, and when that is emitted although they are still open.
+    writing: HashMap<Place, Instant>,
+    /// Objects that applying has moved to a temporary name, with the paths that they had.
+    aside: HashMap<Place, PathBuf>,
+    /// Events were lost, and not everything is watched anew yet.
+    owes_resync: bool,
+}
+
+impl Task {
+    fn new(
+        core: &FsCore,
+        root: &Path,
+        resync: Resync,
+        counts: &Arc<LowerCounts>,
+    ) -> io::Result<Self> {
+        let flags =
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        Ok(Self {
+            is_over: Arc::default(),
+            core: core.clone(),
+            root: root.to_owned(),
+            root_fd: rustix::fs::open(root, flags, rustix::fs::Mode::empty())?,
+            coverage: Coverage::new(core, root, counts),
+            resync,
+            counts: Arc::clone(counts),
+            queue: Queue::new(),
+            applied: 0,
+            dirs: Dirs::new(),
+            unentered: VecDeque::from([Dirs::ROOT]),
+            doubtful: Vec::new(),
+            ending: Vec::new(),
+            writing: HashMap::new(),
+            aside: HashMap::new(),
+            owes_resync: false,
+        })
+    }
+
+    fn run(mut self, wake: &OwnedFd, ready: &mpsc::Sender<()>) {
+        let begun = Instant::now();
+        self.catch_up();
+        // If watching took long, the start has not waited for it, and something may have been
+        // missed.
+        let _ = ready.send(());
+        if begun.elapsed() >= PATIENCE {
+            self.resync();
+        }
+        while self.queue.is_there() && !self.is_over.load(Ordering::Relaxed) {
+            let due = self.writing.values().min();
+            let within = due.map(|due| due.saturating_duration_since(Instant::now()));
+            self.queue.wait(Some(wake.as_fd()), within);
+            self.catch_up();
+            self.emit_written(Instant::now());
+        }
+    }
+
+    /// Applies all events, and enters all directories.
+    fn catch_up(&mut self) {
+        while !self.is_over.load(Ordering::Relaxed) && self.step() {}
+        self.coverage.count();
+    }
+
+    /// Applies one event, or enters one directory when all events were applied. Returns whether there
+    /// was anything to do.
+    fn step(&mut self) -> bool {
+        if self.queue.is_empty() || self.applied >= AT_ONCE {
+            self.applied = 0;
+            self.fill();
+            self.emit_written(Instant::now());
+        }
+        if self.queue.has_lost() {
+            self.look_anew();
+            return true;
+        }
+        if let Some(raw) = self.queue.pop() {
+            self.applied += 1;
+            self.apply(raw);
+            return true;
+        }
+        self.dirs.is_settled();
+        if let Some(key) = self.unentered.pop_front() {
+            self.enter(key);
+            return true;
+        }
+        if let Some(place) = self.doubtful.pop() {
+            self.look_at(place);
+            return true;
+        }
+        if let Some(key) = self.ending.pop() {
+            self.end(key);
+            return true;
+        }
+        if std::mem::take(&mut self.owes_resync) {
+            self.resync();
+        }
+        false
+    }
+
+    /// Reads what the kernel has queued.
+    fn fill(&mut self) {
+        self.queue.fill();
+    }
+
+    /// Watches everything anew if a directory is gone and nothing said so of its name.
+    fn end(&mut self, key: Key) {
+        if self.dirs.get(key).is_none() {
+            return;
+        }
+        if self.queue.wait(None, Some(queue::LEAVING)) {
+            self.ending.push(key);
+        } else {
+            self.look_anew();
+        }
+    }
+
+    /// Watches everything anew, because events were lost.
+    fn look_anew(&mut self) {
+        self.queue = Queue::new();
+        self.dirs = Dirs::new();
+        self.unentered = VecDeque::from([Dirs::ROOT]);
+        self.doubtful.clear();
+        self.ending.clear();
+        self.writing.clear();
+        self.aside.clear();
+        self.coverage.clear();
+        self.owes_resync = true;
+    }
+
+    fn resync(&self) {
+        self.counts.resyncs.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("changes of the lower directory were missed; all look again");
+        (self.resync)();
+    }
+
+    /// Returns the path of a name; `None` if its directory is gone.
+    fn path(&self, (dir, name): &Place) -> Option<PathBuf> {
+        Some(self.dirs.path(*dir)?.join(name))
+    }
+
+    /// Emits a change, unless it is hidden below a temporary name of an apply.
+    fn emit(&self, change: &LowerChange) {
+        if !change.path().iter().any(is_own) {
+            self.counts.emitted.fetch_add(1, Ordering::Relaxed);
+            self.core.lower_changed(change);
+        }
+    }
+}
+
+/// Returns whether this is a temporary name of an apply, by whatever process.
+fn is_own(name: &OsStr) -> bool {
+    agentfs_core::is_temporary(name.as_bytes())
+}

@@ -1,0 +1,164 @@
+//! The branches and snapshots of a store, read from its log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::journal::{Counts, VersionId, kind};
+use crate::log::Record;
+use crate::model::id::{BranchId, Seq, SnapshotId};
+use crate::store::format::KnownExtents;
+use crate::store::format::bytes::{Decoder, Malformed};
+use crate::store::tree::{Shared, Tree};
+
+/// A record that says what no store says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct BadRecord {
+    number: u64,
+    why: Malformed,
+}
+
+impl fmt::Display for BadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {} makes no sense: {}", self.number, self.why)
+    }
+}
+
+impl std::error::Error for BadRecord {}
+
+/// A branch or snapshot as far as it has been read.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub(crate) name: Arc<str>,
+    pub(crate) from: BranchId,
+    pub(crate) seq: Seq,
+    pub(crate) tree: Tree,
+}
+
+/// What the records so far have said.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    shared: Arc<Shared>,
+    known: KnownExtents,
+    pub(crate) versions: BTreeMap<VersionId, Version>,
+    pub(crate) counts: Counts,
+}
+
+impl Recovered {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            known: KnownExtents::new(shared.extents.clone()),
+            shared,
+            versions: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Makes the changes of one record.
+    pub(crate) fn replay(&mut self, record: &Record) -> Result<(), BadRecord> {
+        let mut decoder = Decoder::new(&record.payload);
+        let decoder = &mut decoder;
+        let done = match record.kind {
+            kind::CHANGE => self.change(decoder),
+            kind::VERSION => self.version(decoder),
+            kind::DELETED => self.deleted(decoder),
+            kind::OPENED => Counts::read(decoder).map(|counts| self.opened(counts)),
+            other => Err(Malformed::Kind("record", other.number().into())),
+        };
+        done.map_err(|why| BadRecord {
+            number: record.number,
+            why,
+        })
+    }
+
+    fn opened(&mut self, counts: Counts) {
+        self.shared.skip_numbers(counts.nodes);
+        self.counts = counts;
+    }
+
+    fn change(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+        let branch = decoder.number()?;
+        let seq = Seq(decoder.number()?);
+        let version = self.versions.get_mut(&VersionId::Branch(BranchId(branch)));
+        let Some(version) = version else {
+            // Whoever still had the branch when it was deleted could go on with it.
+            return match branch <= self.counts.branches {
+                true => Ok(()),
+                false => Err(Malformed::Unknown("branch", branch)),
+            };
+        };
+        version.seq = seq;
+        version.tree.replay(decoder, &mut self.known)
+    }
+
+    fn version(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+        let id = VersionId::read(decoder)?;
+        let id = id.ok_or(Malformed::Kind("version", 0))?;
+        let name = String::from_utf8_lossy(decoder.text()?).into();
+        let from = BranchId(decoder.number()?);
+        let seq = Seq(decoder.number()?);
+        let mut tree = match VersionId::read(decoder)? {
+            None => Tree::unfilled(self.shared.clone()),
+            Some(base) => {
+                let base = self.versions.get(&base).ok_or(base.unknown())?;
+                base.tree.clone()
+            }
+        };
+        tree.replay(decoder, &mut self.known)?;
+        match id {
+            VersionId::Branch(BranchId(id)) => self.counts.branches = self.counts.branches.max(id),
+            VersionId::Snapshot(SnapshotId(id)) => {
+                self.counts.snapshots = self.counts.snapshots.max(id);
+            }
+        }
+        let version = Version {
+            name,
+            from,
+            seq,
+            tree,
+        };
+        self.versions.insert(id, version);
+        Ok(())
+    }
+
+    fn deleted(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+        let id = VersionId::read(decoder)?;
+        let id = id.ok_or(Malformed::Kind("version", 0))?;
+        self.versions.remove(&id).map(drop).ok_or(id.unknown())
+    }
+
+    /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
+    /// by handles, which are gone.
+    pub(crate) fn finish(mut self) -> Result<BTreeMap<VersionId, Version>, Malformed> {
+        for version in self.versions.values_mut() {
+            version.tree = version.tree.without_orphans();
+        }
+        if let Some(lower) = &self.shared.lower {
+            lower.recovered();
+        }
+        let live = self.known.into_live();
+        self.shared
+            .extents
+            .recovered(live)
+            .map_err(Malformed::Extent)?;
+        Ok(self.versions)
+    }
+}
+
+impl VersionId {
+    fn read(decoder: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
+        Ok(match decoder.byte()? {
+            0 => None,
+            1 => Some(Self::Branch(BranchId(decoder.number()?))),
+            2 => Some(Self::Snapshot(SnapshotId(decoder.number()?))),
+            other => return Err(Malformed::Kind("version", other.into())),
+        })
+    }
+
+    fn unknown(self) -> Malformed {
+        match self {
+            Self::Branch(id) => Malformed::Unknown("branch", id.0),
+            Self::Snapshot(id) => Malformed::Unknown("snapshot", id.0),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A store: the directory in which the branches of a filesystem outlive its process.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::checkpoint::{self, Unreadable};
+use super::journal::Journal;
+use super::recovery::{BadRecord, Recovered};
+use crate::disk;
+use crate::disk::directory::{Directory, NamedFile};
+use crate::disk::host_directory::{HostDirectory, boot_id};
+use crate::log::{Boot, LogError, Place, Record, Recovery, Sizes, StoreId};
+use crate::model::errno::{Errno, Result};
+use crate::model::store_error::StoreError;
+use crate::store::extents::Extents;
+
+/// The names in the directory of a store.
+mod name {
+    /// Locked by the one process that has the store.
+    pub(super) const LOCK: &str = "lock";
+    /// The number of the store.
+    pub(super) const STORE: &str = "store";
+    pub(super) const STORE_NEW: &str = "store.new";
+    /// The bytes of files.
+    pub(super) const CONTENT: &str = "content";
+}
+
+/// The first bytes of the file with the number of the store: the name and version of the format.
+const MAGIC: [u8; 16] = *b"AgentFS store 1\n";
+
+/// A store that this process has, and nothing of it read yet.
+#[derive(Debug)]
+pub(crate) struct Store {
+    path: PathBuf,
+    place: Place,
+    sizes: Sizes,
+    content: Arc<dyn NamedFile>,
+    /// Keeps others out.
+    lock: Arc<dyn NamedFile>,
+}
+
+impl Store {
+    /// Opens the store in a directory of the host, which is created if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let errno = |errno| StoreError::Disk {
+            path: path.to_owned(),
+            errno,
+        };
+        let directory = open_directory(path).map_err(errno)?;
+        Self::open_in(path, Arc::new(directory), Boot(boot_id()), Sizes::default())
+    }
+
+    /// Opens the store in a directory.
+    pub(crate) fn open_in(
+        path: &Path,
+        directory: Arc<dyn Directory>,
+        boot: Boot,
+        sizes: Sizes,
+    ) -> Result<Self, StoreError> {
+        let disk = |errno| StoreError::Disk {
+            path: path.to_owned(),
+            errno,
+        };
+        let lock = match directory.lock(name::LOCK) {
+            Err(Errno::EAGAIN) => return Err(StoreError::InUse(path.to_owned())),
+            lock => lock.map_err(disk)?,
+        };
+        let store = match directory.open(name::STORE) {
+            Ok(file) => read_id(&*file).map_err(disk)?,
+            Err(Errno::ENOENT) if is_unused(&*directory).map_err(disk)? => {
+                Some(create(&*directory).map_err(disk)?)
+            }
+            Err(Errno::ENOENT) => None,
+            Err(errno) => return Err(disk(errno)),
+        };
+        let store = store.ok_or_else(|| StoreError::NoStore(path.to_owned()))?;
+        let content = match directory.open(name::CONTENT) {
+            // No record may survive a power cut that the name does not.
+            Err(Errno::ENOENT) => directory
+                .create(name::CONTENT)
+                .and_then(|file| directory.sync_names().map(|()| file)),
+            content => content,
+        };
+        Ok(Self {
+            content: content.map_err(disk)?,
+            path: path.to_owned(),
+            sizes,
+            place: Place {
+                directory,
+                store,
+                boot,
+            },
+            lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the extents of the store, none of which is known yet.
+    pub(crate) fn extents(&self) -> Arc<Extents> {
+        Extents::recovering(self.content.clone())
+    }
+
+    /// Reads the log, and begins to write to it. Returns whether anything was in it.
+    pub(crate) fn read(self, recovered: &mut Recovered) -> Result<Opened, StoreError> {
+        let path = self.path.clone();
+        let of_log = |error| of_log(&path, &error);
+        let place = self.place.clone();
+        let replay = |record: &Record| {
+            let replayed = recovered.replay(record);
+            replayed.map_err(|error| Unreadable::Record(error.to_string()))
+        };
+        let from = checkpoint::read(&*place.directory, place.store, replay);
+        let from = from.map_err(|error| of_checkpoint(&path, &error))?;
+        let recovery = Recovery::open(self.place, from).map_err(of_log)?;
+        for record in recovery.records() {
+            let record = record.map_err(of_log)?;
+            let bad = |error: BadRecord| StoreError::Damaged {
+                path: path.clone(),
+                what: error.to_string(),
+            };
+            recovered.replay(&record).map_err(bad)?;
+        }
+        if let Some(damage) = &recovery.damage {
+            tracing::error!(store = %path.display(), "{damage}");
+        }
+        if recovery.dropped > 0 {
+            tracing::warn!(
+                store = %path.display(),
+                changes = recovery.dropped,
+                "the machine has restarted; changes that were not synced are not there"
+            );
+        }
+        Ok(Opened {
+            path: self.path,
+            place,
+            sizes: self.sizes,
+            recovery,
+            lock: self.lock,
+        })
+    }
+}
+
+/// A store whose log was read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    path: PathBuf,
+    place: Place,
+    sizes: Sizes,
+    recovery: Recovery,
+    lock: Arc<dyn NamedFile>,
+}
+
+impl Opened {
+    /// Begins to write.
+    pub(crate) fn begin(self, extents: Arc<Extents>) -> Result<Journal, StoreError> {
+        let log = self.recovery.into_log(extents.clone(), self.sizes);
+        let log = log.map_err(|error| of_log(&self.path, &error))?;
+        Ok(Journal::new(self.place, log, extents, self.lock))
+    }
+}
+
+fn of_checkpoint(path: &Path, error: &Unreadable) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        Unreadable::Disk(errno) => StoreError::Disk {
+            path,
+            errno: *errno,
+        },
+        Unreadable::Newer { .. } | Unreadable::Damaged { .. } | Unreadable::Record(_) => {
+            let what = error.to_string();
+            StoreError::Damaged { path, what }
+        }
+    }
+}
+
+fn of_log(path: &Path, error: &LogError) -> StoreError {
+    let path = path.to_owned();
+    match error {
+        LogError::Disk { errno, .. } => StoreError::Disk {
+            path,
+            errno: *errno,
+        },
+        LogError::Newer { .. } | LogError::Foreign { .. } => {
+            let what = error.to_string();
+            StoreError::Damaged { path, what }
+        }
+    }
+}
+
+/// Opens the directory, and creates it and those above it if they are not there.
+fn open_directory(path: &Path) -> Result<HostDirectory> {
+    let mut missing = Vec::new();
+    let mut at = Some(path);
+    while let Some(dir) = at.filter(|dir| !dir.as_os_str().is_empty()) {
+        match rustix::fs::mkdir(dir, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => break,
+            Err(rustix::io::Errno::NOENT) => missing.push(dir),
+            Err(errno) => return Err(errno.into()),
+        }
+        at = dir.parent();
+    }
+    for dir in missing.into_iter().rev() {
+        match rustix::fs::mkdir(dir, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(HostDirectory::new(rustix::fs::open(
+        path,
+        flags,
+        Mode::empty(),
+    )?))
+}
+
+/// Returns whether a directory has nothing but what an attempt to create a store has left.
+fn is_unused(directory: &dyn Directory) -> Result<bool> {
+    let known = |name: &String| matches!(name.as_str(), name::LOCK | name::STORE_NEW);
+    Ok(directory.list()?.iter().all(known))
+}
+
+/// Writes the number of a new store, which is there as a whole or not at all.
+fn create(directory: &dyn Directory) -> Result<StoreId> {
+    match directory.remove(name::STORE_NEW) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let id = disk::random_id()?;
+    let file = directory.create(name::STORE_NEW)?;
+    let parts = [&MAGIC[..], &id].map(std::io::IoSlice::new);
+    file.write_at(&parts, 0)?;
+    file.sync()?;
+    directory.rename(name::STORE_NEW, name::STORE)?;
+    directory.sync_names()?;
+    Ok(StoreId(id))
+}
+
+fn read_id(file: &dyn NamedFile) -> Result<Option<StoreId>> {
+    let mut bytes = [0; 32];
+    let read = file.read_at(&mut bytes, 0)?;
+    let (magic, id) = bytes.split_at(16);
+    let is_ours = read == bytes.len() && magic == MAGIC;
+    Ok(id.try_into().ok().filter(|_| is_ours).map(StoreId))
+}

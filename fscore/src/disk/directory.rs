@@ -1,0 +1,70 @@
+//! The second half of the seam: the directory of a store, and what its files can do because they
+//! have a name and outlive the process.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::DiskFile;
+use crate::model::errno::Result;
+
+/// The directory of a store. It is flat: a name has no slash.
+///
+/// A change of names survives the process at once, and a power cut only after
+/// [`sync_names`](Self::sync_names): until then any part of the changes may be undone.
+pub(crate) trait Directory: Debug + Send + Sync {
+    /// Opens a file for reading and writing.
+    fn open(&self, name: &str) -> Result<Arc<dyn NamedFile>>;
+
+    /// Creates an empty file, which only the owner of the store can open.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if the name is in use.
+    fn create(&self, name: &str) -> Result<Arc<dyn NamedFile>>;
+
+    /// Returns all names, in order. One that is not UTF-8 is none of the store's, and is left out.
+    fn list(&self) -> Result<Vec<String>>;
+
+    /// Gives a file another name, which is taken from the file that had it.
+    fn rename(&self, from: &str, to: &str) -> Result<()>;
+
+    /// Removes a name. An open file remains usable.
+    fn remove(&self, name: &str) -> Result<()>;
+
+    /// Waits until all changes of names so far survive a power cut.
+    fn sync_names(&self) -> Result<()>;
+
+    /// Locks a file for this process and those it hands the file to, and creates it if it is not
+    /// there. The lock ends with the last copy of the returned file.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if another process has the lock.
+    fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>>;
+}
+
+/// A file with a name in a [`Directory`].
+///
+/// A change of bytes survives the process at once, and a power cut only after
+/// [`sync`](Self::sync): until then any part of the changes may be undone.
+pub(crate) trait NamedFile: DiskFile {
+    /// Returns the length in bytes.
+    fn len(&self) -> Result<u64>;
+
+    /// Cuts the file off, or makes it longer without reserving room for the new bytes.
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// Reserves room for a range that begins at the end of the file, and makes the file longer by
+    /// it. The new bytes are zero. When this fails, a part of the range may have been added.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` or `EDQUOT` if there is no room, now rather than at the write.
+    fn allocate(&self, range: Range<u64>) -> Result<()>;
+
+    /// Waits until the bytes and the length survive a power cut. After an error nobody knows which
+    /// of them do, and asking again does not help: a kernel may have dropped what it could not
+    /// write.
+    fn sync(&self) -> Result<()>;
+}

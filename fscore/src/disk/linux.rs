@@ -1,0 +1,44 @@
+//! Linux: memfd_create(2), copy_file_range(2), and fallocate(2) with `FALLOC_FL_PUNCH_HOLE`.
+
+use std::ops::Range;
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{FallocateFlags, MemfdFlags};
+
+use super::host_file::HostFile;
+use crate::model::errno::Result;
+
+/// Creates a file in memory that is gone with its last descriptor.
+pub(crate) fn anonymous() -> Result<HostFile> {
+    let fd = rustix::fs::memfd_create("agentfs-content", MemfdFlags::CLOEXEC)?;
+    Ok(HostFile::new(fd))
+}
+
+/// Gives the blocks of a range back.
+pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(rustix::fs::fallocate(
+        fd,
+        flags,
+        range.start,
+        range.end - range.start,
+    )?)
+}
+
+/// Has the kernel copy bytes from one file to another.
+pub(super) fn copy_range(
+    from: BorrowedFd<'_>,
+    mut from_offset: u64,
+    to: &OwnedFd,
+    mut to_offset: u64,
+    len: usize,
+) -> rustix::io::Result<usize> {
+    rustix::fs::copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), len)
+}
+
+/// Returns random bytes: getrandom(2).
+pub(crate) fn random_id() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
+    Ok(id)
+}

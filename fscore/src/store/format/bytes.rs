@@ -1,0 +1,176 @@
+//! Numbers and texts as bytes: unsigned numbers as LEB128, signed ones zigzag before that, texts
+//! with their length before them.
+
+use std::fmt;
+
+/// Bytes that say what no store says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Malformed {
+    /// They end in the middle.
+    Short,
+    /// A number is larger than what it counts can be.
+    Number,
+    /// A kind of this name has no such number.
+    Kind(&'static str, u64),
+    /// An object, branch or snapshot is named that was never there.
+    Unknown(&'static str, u64),
+    /// Two extents overlap, or one lies behind the end of the file.
+    Extent(u64),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("it ends in the middle"),
+            Self::Number => f.write_str("a number is too large"),
+            Self::Kind(what, number) => write!(f, "there is no {what} of kind {number}"),
+            Self::Unknown(what, number) => {
+                write!(f, "it names {what} {number}, which is not there")
+            }
+            Self::Extent(at) => write!(f, "the extent at {at} overlaps another one"),
+        }
+    }
+}
+
+/// Writes values one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds all that another one has.
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    pub(crate) fn number(&mut self, number: impl Into<u64>) {
+        let mut rest: u64 = number.into();
+        while rest >= 0x80 {
+            self.0.push(rest.to_le_bytes()[0] | 0x80);
+            rest >>= 7;
+        }
+        self.0.push(rest.to_le_bytes()[0]);
+    }
+
+    pub(crate) fn signed(&mut self, number: i64) {
+        self.number((number << 1 ^ number >> 63).cast_unsigned());
+    }
+
+    pub(crate) fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text);
+    }
+}
+
+/// Reads them again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (first, rest) = self.0.split_first().ok_or(Malformed::Short)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.byte()?;
+            let part = u64::from(byte & 0x7F);
+            if part << shift >> shift != part {
+                return Err(Malformed::Number);
+            }
+            number |= part << shift;
+            if byte < 0x80 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed::Number)
+    }
+
+    pub(crate) fn small(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.number()?).map_err(|_| Malformed::Number)
+    }
+
+    pub(crate) fn signed(&mut self) -> Result<i64, Malformed> {
+        let number = self.number()?;
+        Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a [u8], Malformed> {
+        let len = usize::try_from(self.number()?).map_err(|_| Malformed::Number)?;
+        let (text, rest) = self.0.split_at_checked(len).ok_or(Malformed::Short)?;
+        self.0 = rest;
+        Ok(text)
+    }
+
+    /// Reads how many values follow, each of at least one byte.
+    pub(crate) fn count(&mut self) -> Result<u64, Malformed> {
+        let count = self.number()?;
+        if count > self.0.len() as u64 {
+            return Err(Malformed::Short);
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agentfs_testkit::random::Random;
+
+    use super::{Decoder, Encoder, Malformed};
+
+    #[test]
+    fn what_is_written_is_read_again_and_no_part_of_it() {
+        let mut random = Random::new(1);
+        for _ in 0..10_000 {
+            let number = random.next_u64() >> random.range(0..64);
+            let signed = random.next_u64().cast_signed() >> random.range(0..64);
+            let mut encoder = Encoder::default();
+            encoder.number(number);
+            encoder.signed(signed);
+            encoder.text(&number.to_le_bytes()[..3]);
+            let mut decoder = Decoder::new(encoder.bytes());
+            assert_eq!(decoder.number(), Ok(number));
+            assert_eq!(decoder.signed(), Ok(signed));
+            assert_eq!(decoder.text(), Ok(&number.to_le_bytes()[..3]));
+            assert!(decoder.is_empty());
+            let cut = &encoder.bytes()[..encoder.bytes().len() - 1];
+            let mut decoder = Decoder::new(cut);
+            let read = decoder.number().and_then(|_| decoder.signed());
+            assert_eq!(read.and_then(|_| decoder.text()), Err(Malformed::Short));
+        }
+    }
+
+    #[test]
+    fn a_number_of_more_than_64_bits_is_refused() {
+        let mut decoder = Decoder::new(&[0xFF; 11]);
+        assert_eq!(decoder.number(), Err(Malformed::Number));
+        let mut decoder = Decoder::new(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2]);
+        assert_eq!(decoder.number(), Err(Malformed::Number));
+    }
+}
