@@ -49,6 +49,7 @@ mod other_namespace;
 mod readdir_cache;
 mod reply;
 mod requests;
+mod resent;
 mod retries;
 mod server;
 mod session;

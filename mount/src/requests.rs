@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags};
+use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags, kind_of_mode};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -18,6 +18,7 @@ use crate::adopted_handles::Access;
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
 use crate::reply::{listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek};
+use crate::resent::{is_resent, or_gone};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
@@ -121,8 +122,12 @@ impl Filesystem for Adapter {
     ) {
         self.make(request, parent, reply, |caller| {
             let (dir, rdev) = (node(parent), u64::from(rdev));
-            self.branch
-                .mknod_at(caller, dir, name.as_bytes(), mode, rdev)
+            let made = self
+                .branch
+                .mknod_at(caller, dir, name.as_bytes(), mode, rdev);
+            self.or_made(request, (parent, name), made, |it| {
+                kind_of_mode(mode) == Some(it.kind) && it.uid == caller.uid
+            })
         });
     }
 
@@ -136,8 +141,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.make(request, parent, reply, |caller| {
-            self.branch
-                .mkdir_at(caller, node(parent), name.as_bytes(), mode)
+            let made = self
+                .branch
+                .mkdir_at(caller, node(parent), name.as_bytes(), mode);
+            self.or_made(request, (parent, name), made, |it| {
+                it.kind.is_dir() && it.uid == caller.uid
+            })
         });
     }
 
@@ -150,8 +159,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.make(request, parent, reply, |caller| {
-            let (name, text) = (name.as_bytes(), text.as_os_str().as_bytes());
-            self.branch.symlink_at(caller, node(parent), name, text)
+            let (dir, text) = (node(parent), text.as_os_str().as_bytes());
+            let made = self.branch.symlink_at(caller, dir, name.as_bytes(), text);
+            self.or_made(request, (parent, name), made, |it| {
+                let there = self.branch.readlink_node(it.node);
+                there.is_ok_and(|there| *there == *text)
+            })
         });
     }
 
@@ -165,19 +178,22 @@ impl Filesystem for Adapter {
     ) {
         self.make(request, parent, reply, |caller| {
             let (node, dir) = (node(inode), node(parent));
-            self.branch.link_node(caller, node, dir, name.as_bytes())
+            let made = self.branch.link_node(caller, node, dir, name.as_bytes());
+            self.or_made(request, (parent, name), made, |it| it.node == node)
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.take_name(request, (parent, name), reply, |caller| {
-            self.branch.unlink_at(caller, node(parent), name.as_bytes())
+            let removed = self.branch.unlink_at(caller, node(parent), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENOENT, removed)
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.take_name(request, (parent, name), reply, |caller| {
-            self.branch.rmdir_at(caller, node(parent), name.as_bytes())
+            let removed = self.branch.rmdir_at(caller, node(parent), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENOENT, removed)
         });
     }
 
@@ -193,10 +209,10 @@ impl Filesystem for Adapter {
     ) {
         self.take_name(request, (new_parent, new_name), reply, |caller| {
             let (from, to) = (node(parent), node(new_parent));
-            let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
             let flags = RenameFlags::from_bits(flags.bits());
-            self.branch
-                .rename_at(caller, from, name, to, new_name, flags)
+            let (name, new) = (name.as_bytes(), new_name.as_bytes());
+            let renamed = self.branch.rename_at(caller, from, name, to, new, flags);
+            self.or_renamed(request, (new_parent, new_name), flags, renamed)
         });
     }
 
@@ -224,12 +240,12 @@ impl Filesystem for Adapter {
     ) {
         let _delivery = self.deliver_after();
         let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
+        let (caller, mode) = (self.caller(request), mode & 0o7777);
         let flags = open_flags(OpenFlags(flags));
-        match self
+        let created = self
             .branch
-            .create_at(&caller, node(parent), name, flags, mode & 0o7777)
-        {
+            .create_at(&caller, node(parent), name.as_bytes(), flags, mode);
+        match self.or_created(request, &caller, (parent, name), flags, created) {
             Ok((handle, attr)) => self.reply_create(mark, parent, (handle, attr), reply),
             Err(error) => reply.error(errno(error)),
         }
@@ -276,6 +292,10 @@ impl Filesystem for Adapter {
             Ok(handle) => handle,
             Err(error) => return reply.error(errno(error)),
         };
+        let is_at_end = appends && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        if is_at_end && self.is_appended(request, inode, (offset, data)) {
+            return reply_written(Ok(data.len() as u64), reply);
+        }
         let (written, was_current) = self.write_data(
             &caller,
             (inode, handle),
@@ -412,8 +432,17 @@ impl Filesystem for Adapter {
     ) {
         self.carry_out(request, reply, |caller| {
             let flags = XattrFlags::from_bits(flags.cast_unsigned());
-            self.branch
-                .setxattr_node(caller, node(inode), name.as_bytes(), value, flags)
+            let (node, name) = (node(inode), name.as_bytes());
+            let set = self.branch.setxattr_node(caller, node, name, value, flags);
+            let there = || self.branch.getxattr_node(caller, node, name);
+            match set {
+                Err(agentfs_core::Errno::EEXIST)
+                    if is_resent(request) && there().is_ok_and(|it| *it == *value) =>
+                {
+                    Ok(())
+                }
+                set => set,
+            }
         });
     }
 
@@ -439,8 +468,10 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.carry_out(request, reply, |caller| {
-            self.branch
-                .removexattr_node(caller, node(inode), name.as_bytes())
+            let removed = self
+                .branch
+                .removexattr_node(caller, node(inode), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENODATA, removed)
         });
     }
 

@@ -83,6 +83,20 @@ impl Signals {
         rustix::process::set_parent_process_death_signal(Some(Signal::URG))?;
         Ok(Self { parent_gone, end })
     }
+
+    /// Takes the signal that the parent is gone, if it has come and was not noticed. Otherwise it would be
+    /// taken for the end of the next server, which the keeper would then no longer listen to.
+    fn forget_parent(&self) {
+        let is_gone = ready(
+            [(self.parent_gone.as_fd(), PollFlags::IN)],
+            Some(Instant::now()),
+        );
+        if matches!(is_gone, Ok(Some(_)))
+            && let Err(error) = (&self.parent_gone).read_exact(&mut [0])
+        {
+            tracing::debug!(%error, "the signal of a parent that is gone stays");
+        }
+    }
 }
 
 /// The socket, and the number by which it is found whether the name is still its.
@@ -94,11 +108,16 @@ struct Name {
 }
 
 impl Name {
+    /// Returns whether servers find this keeper by the name: another keeper of the mount may have it.
+    fn is_own(&self) -> bool {
+        let path = through(&self.directory, &self.name);
+        fs::symlink_metadata(&path).is_ok_and(|it| inode(&it) == self.inode)
+    }
+
     /// Takes the name away, unless another keeper has it by now.
     fn remove(&self) {
-        let path = through(&self.directory, &self.name);
-        if fs::symlink_metadata(&path).is_ok_and(|it| inode(&it) == self.inode)
-            && let Err(error) = fs::remove_file(&path)
+        if self.is_own()
+            && let Err(error) = fs::remove_file(through(&self.directory, &self.name))
         {
             tracing::debug!(%error, "the socket of a keeper stays");
         }
@@ -174,6 +193,9 @@ impl Keeper {
                     self.name.remove();
                     return Ok(());
                 }
+                // The mount has another keeper, which a server has started that was killed before it let
+                // this one go. To end the connection is up to that one.
+                Next::Cut if !self.name.is_own() => return Ok(()),
                 Next::Cut => {
                     self.name.remove();
                     // Wakes all that wait, whoever else has the device open. Without the right to that,
@@ -249,6 +271,8 @@ impl Keeper {
     /// Passes the mount on to a server of the same user.
     fn pass_on(&mut self) -> Option<UnixStream> {
         let (server, _) = self.listener.accept().ok()?;
+        // The signal was about the server before, whose connection was closed as soon.
+        self.signals.forget_parent();
         if !wire::is_own_user(&server) {
             return None;
         }
@@ -276,4 +300,38 @@ fn ready<const N: usize>(
         poll(&mut polled, left.as_ref())
     })?;
     Ok((count > 0).then(|| polled.map(|it| !it.revents().is_empty())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeper_knows_whether_another_one_has_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("0-1.mount");
+        let (_first, before) = listen(&socket).unwrap();
+        assert!(before.is_own());
+        // A name for the second one that is not in use.
+        let other = dir.path().join("0-2.mount");
+        let (_second, after) = listen(&other).unwrap();
+        fs::rename(&other, &socket).unwrap();
+        assert!(!before.is_own());
+        before.remove();
+        assert!(socket.exists());
+        assert!(!after.is_own());
+    }
+
+    #[test]
+    fn signal_about_the_parent_is_not_taken_for_the_end_of_the_next_server() {
+        let (parent_gone, mut urgent) = UnixStream::pair().unwrap();
+        let (end, _terminate) = UnixStream::pair().unwrap();
+        let signals = Signals { parent_gone, end };
+        // There is none, and nothing waits for one.
+        signals.forget_parent();
+        urgent.write_all(b"U").unwrap();
+        signals.forget_parent();
+        let on = [(signals.parent_gone.as_fd(), PollFlags::IN)];
+        assert_eq!(ready(on, Some(Instant::now())).unwrap(), None);
+    }
 }

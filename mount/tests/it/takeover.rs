@@ -12,7 +12,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use agentfs_core::{Caller, FsCore, OpenFlags};
+use agentfs_core::id::NodeId;
+use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
 use agentfs_mount::{Kept, MountHandle, MountOptions, Mounts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, StatxFlags, inotify};
@@ -23,8 +24,17 @@ use crate::support::Fixture;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const TAKEOVERS: usize = 50;
 const LOOKUP: u32 = 1;
+const SYMLINK: u32 = 6;
+const MKDIR: u32 = 9;
+const UNLINK: u32 = 10;
+const RMDIR: u32 = 11;
+const RENAME: u32 = 12;
+const LINK: u32 = 13;
 const OPEN: u32 = 14;
 const READ: u32 = 15;
+const WRITE: u32 = 16;
+const GETXATTR: u32 = 22;
+const CREATE: u32 = 35;
 /// More than any request has.
 const REQUEST: usize = (1 << 20) + (1 << 16);
 
@@ -67,14 +77,34 @@ fn leave(mounts: &Mounts, mount: MountHandle) -> Kept {
 
 /// Reads requests as a server does that is then killed before it answers any; ends when it has read
 /// these numbers of operations (`enum fuse_opcode`).
-fn swallow(kept: &Kept, operations: &[u32]) {
+/// Those of `refused` it answers with an error.
+fn swallow(kept: &Kept, operations: &[u32], refused: &[(u32, i32)]) {
     let (mut buffer, mut wanted) = (vec![0; REQUEST], operations.to_vec());
+    let mut seen = Vec::new();
+    let patience = Timespec::try_from(DEADLINE).unwrap();
     while !wanted.is_empty() {
+        let ready = poll(
+            &mut [PollFd::new(&kept.device, PollFlags::IN)],
+            Some(&patience),
+        );
+        assert_eq!(ready, Ok(1), "no request of {wanted:?}, but {seen:?}");
         let length = rustix::io::read(&kept.device, &mut buffer).unwrap();
         assert!(length >= 40, "the length of struct fuse_in_header");
         let operation = u32::from_ne_bytes(buffer[4..8].try_into().unwrap());
         wanted.retain(|it| *it != operation);
+        seen.push(operation);
+        if let Some((_, error)) = refused.iter().find(|it| it.0 == operation) {
+            refuse(kept, &buffer[8..16], *error);
+        }
     }
+}
+
+/// Answers a request, by its number, with an error (`struct fuse_out_header`).
+fn refuse(kept: &Kept, unique: &[u8], error: i32) {
+    let mut answer = 16_u32.to_ne_bytes().to_vec();
+    answer.extend_from_slice(&(-error).to_ne_bytes());
+    answer.extend_from_slice(unique);
+    assert_eq!(rustix::io::write(&kept.device, &answer), Ok(16));
 }
 
 fn make(fixture: &Fixture, path: &str, content: &[u8]) {
@@ -126,7 +156,7 @@ fn programs_that_wait_while_the_server_is_away_are_answered_by_the_next_one() {
     let path = inside.join("looked");
     let looked = start(move || look(&path));
     // All three are in the hands of a server that answers none of them.
-    swallow(&kept, &[READ, OPEN, LOOKUP]);
+    swallow(&kept, &[READ, OPEN, LOOKUP], &[]);
     // And this one waits in the kernel.
     shell.stdin.take().unwrap().write_all(b"\n").unwrap();
 
@@ -146,6 +176,146 @@ fn programs_that_wait_while_the_server_is_away_are_answered_by_the_next_one() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(said, format!("/d/opened\n{}\n", inside.display()));
     assert_eq!(heard(&watch), ["made"]);
+    second.unmount(true).unwrap();
+}
+
+/// A program's call, with what it does in the directory that it is given.
+type Call = fn(&Path) -> std::io::Result<()>;
+
+/// A change that is carried out and not answered: its request (`enum fuse_opcode`), what the server does in
+/// a directory, and what the program does there.
+struct Unanswered {
+    operation: u32,
+    carry_out: fn(&Branch, NodeId),
+    call: Call,
+}
+
+const NEW: &[u8] = b"new";
+const OLD: &[u8] = b"old";
+
+/// Returns the changes that fail, or do something else, when they are carried out twice.
+fn unanswered() -> Vec<Unanswered> {
+    let change = |operation, carry_out, call| Unanswered {
+        operation,
+        carry_out,
+        call,
+    };
+    vec![
+        change(
+            MKDIR,
+            |branch, dir| {
+                branch.mkdir_at(&Caller::root(), dir, NEW, 0o755).unwrap();
+            },
+            |dir| fs::create_dir(dir.join("new")),
+        ),
+        change(
+            SYMLINK,
+            |branch, dir| {
+                let root = Caller::root();
+                branch.symlink_at(&root, dir, NEW, b"to").unwrap();
+            },
+            |dir| std::os::unix::fs::symlink("to", dir.join("new")),
+        ),
+        change(
+            LINK,
+            |branch, dir| {
+                let old = branch.lookup(&Caller::root(), dir, OLD).unwrap().node;
+                branch.link_node(&Caller::root(), old, dir, NEW).unwrap();
+            },
+            |dir| fs::hard_link(dir.join("old"), dir.join("new")),
+        ),
+        change(
+            CREATE,
+            |branch, dir| {
+                let flags = OpenFlags::WRITE_ONLY | OpenFlags::CREATE | OpenFlags::EXCLUSIVE;
+                let root = Caller::root();
+                let made = branch.create_at(&root, dir, NEW, flags, 0o444).unwrap();
+                branch.close(&root, made.0).unwrap();
+            },
+            |dir| {
+                let mut options = OpenOptions::new();
+                let options = options.write(true).create_new(true).mode(0o444);
+                options.open(dir.join("new"))?.write_all(b"written")
+            },
+        ),
+        change(
+            UNLINK,
+            |branch, dir| branch.unlink_at(&Caller::root(), dir, OLD).unwrap(),
+            |dir| fs::remove_file(dir.join("old")),
+        ),
+        change(
+            RMDIR,
+            |branch, dir| branch.rmdir_at(&Caller::root(), dir, b"dir").unwrap(),
+            |dir| fs::remove_dir(dir.join("dir")),
+        ),
+        change(
+            RENAME,
+            |branch, dir| {
+                let flags = RenameFlags::from_bits(0);
+                let root = Caller::root();
+                branch.rename_at(&root, dir, OLD, dir, NEW, flags).unwrap();
+            },
+            |dir| fs::rename(dir.join("old"), dir.join("new")),
+        ),
+    ]
+}
+
+#[test]
+fn change_that_the_killed_server_made_and_did_not_answer_is_made_once() {
+    let Some(fixture) = Fixture::empty() else {
+        return;
+    };
+    let (main, root) = (fixture.main(), Caller::root());
+    let (all, dir) = (unanswered(), tempfile::tempdir().unwrap());
+    let name = |at: usize| format!("d{at}");
+    for at in 0..all.len() {
+        main.mkdir(&root, format!("/d{at}"), 0o755).unwrap();
+        main.mkdir(&root, format!("/d{at}/dir"), 0o755).unwrap();
+        make(&fixture, &format!("/d{at}/old"), b"");
+    }
+    make(&fixture, "/log", b"first");
+    let options = unguarded();
+    let mount = fixture.mounts.mount(FsCore::MAIN, dir.path(), &options);
+    let mount = mount.unwrap();
+    let mut log = OpenOptions::new();
+    let mut log = log.append(true).open(dir.path().join("log")).unwrap();
+    for at in 0..all.len() {
+        let inside = dir.path().join(name(at));
+        // The kernel knows what is there, so the change itself is what it asks for.
+        assert!(inside.join("old").exists() && inside.join("dir").exists());
+        assert!(!inside.join("new").exists());
+    }
+
+    let kept = leave(&fixture.mounts, mount);
+    let appended = start(move || log.write_all(b"+second"));
+    let calls = all.iter().enumerate().map(|(at, it)| {
+        let (inside, call) = (dir.path().join(name(at)), it.call);
+        start(move || call(&inside))
+    });
+    let calls: Vec<_> = calls.collect();
+    let mut operations: Vec<_> = all.iter().map(|it| it.operation).collect();
+    operations.push(WRITE);
+    // The kernel looks each new name up before it asks for the change.
+    let refused = [(LOOKUP, libc::ENOENT), (GETXATTR, libc::ENODATA)];
+    swallow(&kept, &operations, &refused);
+    for (at, it) in all.iter().enumerate() {
+        let inside = main.stat(&root, name(at)).unwrap().node;
+        (it.carry_out)(&main, inside);
+    }
+    let flags = OpenFlags::WRITE_ONLY | OpenFlags::APPEND;
+    let file = main.open(&root, "/log", flags, 0).unwrap();
+    main.write_at(&root, file, 0, b"+second").unwrap();
+    main.close(&root, file).unwrap();
+
+    let second = fixture.mounts.take_over(kept, &options).unwrap();
+    for (it, result) in all.iter().zip(calls) {
+        let result = result.recv_timeout(DEADLINE).unwrap();
+        assert!(result.is_ok(), "operation {}: {result:?}", it.operation);
+    }
+    appended.recv_timeout(DEADLINE).unwrap().unwrap();
+    assert_eq!(fs::read(dir.path().join("log")).unwrap(), b"first+second");
+    let error = fs::create_dir(dir.path().join("d0/new")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
     second.unmount(true).unwrap();
 }
 
