@@ -136,7 +136,8 @@ impl Mounts {
     /// that they had. A change that was made since the earlier server ended, and not through this mount,
     /// must be emitted by the filesystem after this call: the kernel may still have what was before.
     ///
-    /// A request that the earlier server carried out but did not answer is carried out again.
+    /// A request that the earlier server carried out but did not answer is answered as done, except for an
+    /// exchange of two names, which is carried out again.
     ///
     /// # Errors
     ///
