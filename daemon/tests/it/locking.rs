@@ -19,10 +19,17 @@ use agentfs_testkit::daemon::assert_answers;
 const IN_OPEN: u32 = 0x20;
 const IN_CREATE: u32 = 0x100;
 
-/// The threads by name, which are waited for with a deadline.
+/// What a thread says of its work.
+enum Progress {
+    /// A thread with an end has done one more round.
+    Round,
+    Ended(&'static str),
+}
+
+/// The threads by name, which are waited for as long as there is progress.
 struct Crew {
-    done: Sender<&'static str>,
-    finished: Receiver<&'static str>,
+    progress: Sender<Progress>,
+    heard: Receiver<Progress>,
     /// Set when the threads that have an end have reached it: the others go on until then.
     is_over: Arc<AtomicBool>,
     working: Vec<&'static str>,
@@ -30,28 +37,38 @@ struct Crew {
 
 impl Crew {
     fn new() -> Self {
-        let (done, finished) = channel();
+        let (progress, heard) = channel();
         Self {
-            done,
-            finished,
+            progress,
+            heard,
             is_over: Arc::default(),
             working: Vec::new(),
         }
     }
 
-    fn spawn(&mut self, name: &'static str, work: impl FnOnce() + Send + 'static) {
+    fn spawn(&mut self, name: &'static str, work: impl FnOnce(&Sender<Progress>) + Send + 'static) {
         self.working.push(name);
-        let done = self.done.clone();
+        let progress = self.progress.clone();
         std::thread::spawn(move || {
-            work();
-            done.send(name).unwrap();
+            work(&progress);
+            progress.send(Progress::Ended(name)).unwrap();
+        });
+    }
+
+    /// Does some work so many times.
+    fn rounds(&mut self, name: &'static str, count: usize, work: impl Fn() + Send + 'static) {
+        self.spawn(name, move |progress| {
+            for _ in 0..count {
+                work();
+                progress.send(Progress::Round).unwrap();
+            }
         });
     }
 
     /// Does some work again and again while others work.
     fn repeat(&mut self, name: &'static str, mut work: impl FnMut(u64) + Send + 'static) {
         let is_over = Arc::clone(&self.is_over);
-        self.spawn(name, move || {
+        self.spawn(name, move |_| {
             let mut round = 0;
             while !is_over.load(Ordering::Relaxed) {
                 work(round);
@@ -60,16 +77,21 @@ impl Crew {
         });
     }
 
-    /// Waits for so many threads to end. Returns those still at work when none has ended for a
-    /// minute.
+    /// Waits for so many threads to end. Returns those still at work when there has been no progress
+    /// for a minute.
     fn wait(&mut self, count: usize) -> Result<(), Vec<&'static str>> {
-        for _ in 0..count {
+        let mut left = count;
+        while left > 0 {
             // A thread that panics sends nothing, so it is missed here as well.
-            let Ok(name) = self.finished.recv_timeout(PATIENCE) else {
-                return Err(std::mem::take(&mut self.working));
-            };
-            let at = self.working.iter().position(|it| *it == name).unwrap();
-            self.working.swap_remove(at);
+            match self.heard.recv_timeout(PATIENCE) {
+                Ok(Progress::Round) => {}
+                Ok(Progress::Ended(name)) => {
+                    let at = self.working.iter().position(|it| *it == name).unwrap();
+                    self.working.swap_remove(at);
+                    left -= 1;
+                }
+                Err(_) => return Err(std::mem::take(&mut self.working)),
+            }
         }
         Ok(())
     }
@@ -143,13 +165,13 @@ fn finish(crew: Crew, with_end: usize, daemon: Arc<Daemon>) {
     if let Err(working) = crew.finish(with_end) {
         #[expect(clippy::mem_forget, reason = "ending it would wait for ever, too")]
         std::mem::forget(daemon);
-        panic!("nobody has ended for {PATIENCE:?}; at work are {working:?}");
+        panic!("there was no progress for {PATIENCE:?}; at work are {working:?}");
     }
 }
 
 #[test]
 fn opening_files_while_sessions_register_and_end_keeps_nobody_waiting() {
-    const SESSIONS: u32 = 500;
+    const SESSIONS: usize = 500;
     let (daemon, _directory) = daemon_with_a_mount();
     let daemon = Arc::new(daemon);
     let main = daemon.core().branch(FsCore::MAIN).unwrap();
@@ -162,12 +184,10 @@ fn opening_files_while_sessions_register_and_end_keeps_nobody_waiting() {
     }
     for name in ["sessions one", "sessions two"] {
         let daemon = Arc::clone(&daemon);
-        crew.spawn(name, move || {
-            for _ in 0..SESSIONS {
-                let program = Program::new(&daemon);
-                for wd in 1..=20 {
-                    assert_eq!(program.watch(wd, IN_OPEN, ROOT), Sent::Sent);
-                }
+        crew.rounds(name, SESSIONS, move || {
+            let program = Program::new(&daemon);
+            for wd in 1..=20 {
+                assert_eq!(program.watch(wd, IN_OPEN, ROOT), Sent::Sent);
             }
         });
     }
@@ -186,11 +206,7 @@ fn registering_closing_and_committing_at_once_keeps_nobody_waiting() {
     let mut crew = Crew::new();
     for name in ["program one", "program two", "program three"] {
         let daemon = Arc::clone(&daemon);
-        crew.spawn(name, move || {
-            for _ in 0..ROUNDS {
-                come_and_go(&daemon, file);
-            }
-        });
+        crew.rounds(name, ROUNDS, move || come_and_go(&daemon, file));
     }
     for name in ["opener one", "opener two"] {
         let (main, root) = (main.clone(), root.clone());

@@ -400,7 +400,10 @@ fn directories_that_come_go_and_move_stay_announced() {
     };
     are(&["", "dir"]);
     fs::create_dir_all(world.host("new/below")).unwrap();
-    settled();
+    // A directory is watched after the events that wait were applied, and before anything in it is
+    // reported.
+    fs::write(world.host("new/below/f"), "x").unwrap();
+    world.heard_until("created /new/below/f");
     are(&["", "dir", "new", "new/below"]);
     fs::rename(world.host("new"), world.host("dir/moved")).unwrap();
     settled();
