@@ -58,6 +58,11 @@ impl Goal {
         }
     }
 
+    /// Returns the figure with what it counts.
+    pub(crate) fn figure(&self) -> String {
+        format!("{} {}", self.measured, self.of)
+    }
+
     /// Returns all of it in one line.
     pub(crate) fn sentence(&self) -> String {
         let Self {

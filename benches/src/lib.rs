@@ -27,6 +27,7 @@ mod report;
 mod ring;
 mod route;
 mod scale;
+mod stage;
 mod statistics;
 mod usage;
 mod watcher;

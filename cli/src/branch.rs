@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use agentfs_proto::message::{
-    BranchApply, BranchCreate, BranchDelete, BranchDiff, BranchList, BranchToken, DiffEntry,
-    DiffKind, PageNext,
+    BranchApply, BranchCreate, BranchDelete, BranchDiff, BranchInfo, BranchList, BranchToken,
+    DiffEntry, DiffKind, PageNext,
 };
 use clap::{Args, Subcommand};
 
@@ -36,7 +36,8 @@ enum BranchCommand {
     #[command(after_help = "Examples:
   agentfs branch create attempt-1
   agentfs branch create attempt-2 --from attempt-1
-  agentfs branch create attempt-3 --from-snapshot before-lunch")]
+  agentfs branch create attempt-3 --from-snapshot before-lunch
+  agentfs branch create attempt-4 --frozen")]
     Create {
         /// The name of the new branch
         name: String,
@@ -57,6 +58,10 @@ enum BranchCommand {
             conflicts_with = "from"
         )]
         from_snapshot: String,
+        /// Make it frozen: it shows nothing that happens to the project from now on. Without it, the branch
+        /// is live and shows the project as it is at any time, where it has changed nothing
+        #[arg(long, conflicts_with = "from_snapshot")]
+        frozen: bool,
     },
     /// List the branches
     #[command(
@@ -146,7 +151,16 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             name,
             from,
             from_snapshot,
-        } => create(&mut connection, name, (from, from_snapshot), output),
+            frozen,
+        } => {
+            let request = BranchCreate {
+                name,
+                from_branch: from,
+                from_snapshot,
+                frozen,
+            };
+            create(&mut connection, request, output)
+        }
         BranchCommand::List => list(&mut connection, output),
         BranchCommand::Delete { name, force } => {
             let request = BranchDelete {
@@ -191,17 +205,12 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
 
 fn create(
     connection: &mut DaemonConnection,
-    name: String,
-    (from_branch, from_snapshot): (String, String),
+    request: BranchCreate,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let request = BranchCreate {
-        name: name.clone(),
-        from_branch,
-        from_snapshot,
-    };
+    let name = request.name.clone();
     let created = connection
-        .call(request)
+        .call_long(request)
         .map_err(|error| Failure::Call(name.clone(), error))?;
     if output.is_json() {
         return output.json(&connection.with_project(created));
@@ -250,23 +259,26 @@ fn export(
     )))
 }
 
-fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
-    let mut branches = Vec::new();
+/// Asks for all branches.
+pub(crate) fn all(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {
+    let mut branches: Vec<BranchInfo> = Vec::new();
     loop {
-        let after = branches
-            .last()
-            .map_or(0, |branch: &agentfs_proto::message::BranchInfo| branch.id);
+        let after = branches.last().map_or(0, |branch| branch.id);
         let page = connection.call(BranchList { after })?;
         branches.extend(page.branches);
         if !page.more {
-            break;
+            return Ok(branches);
         }
     }
+}
+
+fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Failure> {
+    let branches = all(connection)?;
     if output.is_json() {
         let all = branches.iter().map(|it| connection.with_project(it));
         return output.json(&all.collect::<Vec<_>>());
     }
-    let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)", "RUN"]);
+    let mut table = Table::new(&["ID", "NAME", "FROM", "EVENTS", "MADE (UTC)", "SHOWS", "RUN"]);
     for branch in branches {
         let from = if branch.parent == 0 {
             "-".to_owned()
@@ -280,6 +292,7 @@ fn list(connection: &mut DaemonConnection, output: &mut Output) -> Result<(), Fa
             from,
             branch.seq.to_string(),
             made,
+            if branch.frozen { "frozen" } else { "live" }.to_owned(),
             if branch.run == 0 {
                 String::new()
             } else {

@@ -13,10 +13,15 @@ use tracing_subscriber::EnvFilter;
 use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::output::failure::Failure;
+use crate::project::store::{self, StoreArgs};
 use crate::{platform, shim};
-use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
+use agentfs_core::ConfigError;
+use agentfs_daemon::{Companion, Config, Daemon, SessionLimits, StartError};
 
 /// Serve branches over a directory, until Ctrl-C or SIGTERM
+///
+/// With --lower the branches are kept in a store on disk, and a daemon over the same directory has them
+/// again. An empty tree is in memory, unless --store names a directory.
 ///
 /// `agentfs run` starts a daemon when it needs one. Start one by hand to keep branches and mounts beyond
 /// single runs, as a service, or where nothing can be mounted.
@@ -26,19 +31,21 @@ use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs daemon                          an empty tree
-  agentfs daemon --lower ~/project        branches over a directory
-  agentfs daemon --lower ~/project --store ~/.local/state/agentfs/project
+  agentfs daemon --lower ~/project        branches over a directory, kept in the user's state directory
+  agentfs daemon --lower ~/project --store /big/disk/project
+  agentfs daemon --lower ~/project --in-memory
   AGENTFS_SOCKET=/run/me/a.sock agentfs daemon")]
 pub(crate) struct DaemonArgs {
     /// The project: every branch begins as a view of this directory, which is written only when a branch is
     /// applied to it. Without it, branches begin empty
     #[arg(long, value_name = "DIR")]
     lower: Option<PathBuf>,
-    /// Keep the branches in this directory, so that they outlive the daemon: what a program has
-    /// written is there again after a crash or SIGKILL, and after a power cut but for the last five
-    /// seconds. Without it, they are in memory
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    keeping: StoreArgs,
+    /// Make new branches frozen: a frozen branch shows nothing that happens to the project after it was
+    /// made, as with `agentfs run --frozen`. Without it, branches are live
+    #[arg(long, requires = "lower")]
+    frozen: bool,
     /// Do not watch the project, for instance when it has more directories than there are inotify
     /// watches. Programs in a branch still see what others change there, but more slowly, and no watcher
     /// is notified of it
@@ -74,8 +81,9 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
             .clone()
             .unwrap_or_else(agentfs_proto::socket::default_path),
     );
+    config.store = args.keeping.prepare(args.lower.as_deref())?;
     config.lower = args.lower;
-    config.store = args.store;
+    config.frozen = args.frozen;
     config.echo = args.echo.into();
     config.watch_lower = !args.no_watch_lower;
     config.use_systemd_socket = common.socket.is_none();
@@ -97,7 +105,12 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     }
     // A program that sees the socket may already send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::Input)?;
-    let daemon = Daemon::start(config).map_err(Failure::Start)?;
+    let (store, lower) = (config.store.clone(), config.lower.clone());
+    let daemon = Daemon::start(config).map_err(|error| not_started(store.as_deref(), error))?;
+    if let Some(store) = &store {
+        store::sign(store, daemon.socket(), lower.as_deref());
+        tracing::info!(store = %store.display(), "the branches are kept");
+    }
     notify_systemd("READY=1");
     if args.until_unused {
         // The run that started this daemon waits for the line, but may be gone.
@@ -117,6 +130,15 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     let ended = daemon.wait().map_err(Failure::Start);
     notify_systemd("STOPPING=1");
     ended
+}
+
+fn not_started(store: Option<&Path>, error: StartError) -> Failure {
+    match (store, &error) {
+        (Some(store), StartError::Filesystem(ConfigError::Store(_))) => {
+            store::not_opened(store, &error.to_string())
+        }
+        _ => Failure::Start(error),
+    }
 }
 
 /// Notifies the service manager, if there is one, of a state (sd_notify(3)).

@@ -35,6 +35,7 @@ mod shim;
 mod shutdown;
 mod snapshot;
 mod status;
+mod store;
 mod top;
 mod watch;
 
@@ -88,6 +89,7 @@ enum Command {
     Platform(PlatformCommand),
     Apply(apply::ApplyArgs),
     Status(status::StatusArgs),
+    Store(store::StoreCommandArgs),
     Top(top::TopArgs),
     Shutdown(shutdown::ShutdownArgs),
     Doctor(doctor::DoctorArgs),
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         },
         Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
+        Command::Store(args) => store::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),
         Command::Shutdown(args) => shutdown::run(&common, args, &mut output),
         Command::Doctor(args) => doctor::run(&common, args, &mut output),

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::common::Common;
 use crate::output::Output;
 use crate::output::failure::Failure;
+use crate::platform;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
 use agentfs_daemon::SAVING;
@@ -16,27 +17,31 @@ use agentfs_daemon::SAVING;
 /// How long the daemon may take for its answer: as long as it may export, and somewhat longer.
 const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
 
-/// Export what the branches changed, then end the daemon
+/// End the daemon; what the branches changed stays in the store
 ///
-/// Each branch that has changes is exported to $XDG_STATE_HOME/agentfs/changes (or
+/// The next `agentfs run`, or another command for the project, starts a daemon that has the branches and
+/// snapshots again.
+///
+/// A daemon that keeps its branches in memory (--in-memory) first exports what they changed. Each branch that has changes is exported to $XDG_STATE_HOME/agentfs/changes (or
 /// ~/.local/state/agentfs/changes), and the command that applies it is printed. If a branch cannot be
 /// exported, the daemon does not end. Snapshots are not exported.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs shutdown --reason upgrade
-  agentfs shutdown --discard              the changes of all branches are thrown away")]
+  agentfs shutdown --discard              throw away what branches in memory changed")]
 pub(crate) struct ShutdownArgs {
     /// The reason, for the daemon's log
     #[arg(long, default_value = "asked to")]
     reason: String,
-    /// Throw the changes of all branches away instead of exporting them
+    /// Throw the changes of all branches away instead of exporting them, if they are in memory
     #[arg(long)]
     discard: bool,
 }
 
 pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut connection = DaemonConnection::open(common, "")?;
+    let mut connection = DaemonConnection::open_running(common)?;
     let pid = connection.welcome.daemon_pid;
+    let kept = connection.store()?;
     let request = Shutdown {
         reason: args.reason,
         discard: args.discard,
@@ -53,6 +58,8 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         }
         other => other?,
     };
+    // The next command may need the store at once.
+    platform::wait_for_end(pid);
     let project = ending.lower.as_path();
     if output.is_json() {
         let saved = ending.saved.iter().map(|it| {
@@ -67,6 +74,7 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         return output.json(&serde_json::json!({
             "ended": pid,
             "project": project,
+            "store": kept.map(|it| it.display().to_string()),
             "exported": saved.collect::<Vec<_>>(),
             "exported_count": ending.saved_count,
         }));
@@ -94,5 +102,11 @@ pub(crate) fn run(common: &Common, args: ShutdownArgs, output: &mut Output) -> R
         output.line(format_args!("and {more} more branches, beside these"))?;
     }
     let of_project = connection.of_project();
+    if let Some(store) = kept {
+        let store = store.display();
+        output.line(format_args!(
+            "what the branches hold stays in the store {store}"
+        ))?;
+    }
     output.line(format_args!("ended the daemon (process {pid}){of_project}"))
 }

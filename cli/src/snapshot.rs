@@ -34,10 +34,20 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     /// Freeze the branch as it is now
-    #[command(after_help = "Example:\n  agentfs snapshot create before-lunch --branch attempt-1")]
+    ///
+    /// Without --full, what the branch has not changed is not in the snapshot: there it shows the project
+    /// as it is at any time.
+    #[command(after_help = "Examples:
+  agentfs snapshot create before-lunch --branch attempt-1
+  agentfs snapshot create release --full")]
     Create {
         /// The snapshot's name
         name: String,
+        /// Hold everything that the branch shows, and not only what it changed. Restoring the snapshot
+        /// then brings all of it back, whatever has happened to the project since, and makes the branch
+        /// frozen
+        #[arg(long)]
+        full: bool,
     },
     /// List the snapshots of all branches
     #[command(after_help = "Examples:\n  agentfs snapshot list\n  agentfs snapshot list --json")]
@@ -66,11 +76,12 @@ pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> R
     let branch = args.branch;
     let in_branch = connection.in_branch(&branch);
     let (done, what) = match args.command {
-        SnapshotCommand::Create { name } => {
+        SnapshotCommand::Create { name, full } => {
             let made = connection
-                .call(SnapshotCreate {
+                .call_long(SnapshotCreate {
                     name: name.clone(),
                     branch,
+                    full,
                 })
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {

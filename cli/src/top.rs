@@ -40,7 +40,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 const CLEAR: &[u8] = b"\x1b[H\x1b[2J";
 
 pub(crate) fn run(common: &Common, args: TopArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut connection = DaemonConnection::open_to_look(common, "")?;
+    let mut connection = DaemonConnection::look_at_running(common)?;
     let (signal, write) = UnixStream::pair().map_err(Failure::Input)?;
     for number in [SIGINT, SIGTERM] {
         let write = write.try_clone().map_err(Failure::Input)?;

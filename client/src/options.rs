@@ -7,8 +7,7 @@ use agentfs_proto::message::{Hello, Token};
 
 use crate::client::Client;
 use crate::deadline::Deadline;
-use crate::error::{ConnectError, SubscriptionError};
-use crate::subscription::Subscription;
+use crate::error::ConnectError;
 
 /// How long the daemon may take for an answer, unless [`SubscriptionOptions::patience`] says
 /// otherwise.
@@ -213,7 +212,8 @@ impl SubscriptionOptions {
     }
 
     /// Sets for how long the subscription tries to reach another daemon at the same socket after its
-    /// own has ended, before it returns [`SubscriptionError::DaemonGone`]. By default it does not try.
+    /// own has ended, before it returns [`DaemonGone`](crate::SubscriptionError::DaemonGone). By default it
+    /// does not try.
     ///
     /// # Examples
     ///
@@ -227,33 +227,6 @@ impl SubscriptionOptions {
     pub fn resume_within(mut self, limit: Duration) -> Self {
         self.resume_within = limit;
         self
-    }
-
-    /// Connects to the daemon and subscribes. When this returns, every later change is heard.
-    ///
-    /// # Errors
-    ///
-    /// [`SubscriptionError::Connect`] when there is no daemon, [`SubscriptionError::Call`] when it
-    /// refuses, for instance because there is no such branch.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let path = daemon::start()?;
-    /// use agentfs_client::{EventKind, SubscriptionOptions};
-    ///
-    /// let mut subscription = SubscriptionOptions::new().socket(path).path("/src").open()?;
-    /// // Somebody creates /src/hello.
-    /// let event = subscription.next().expect("it waits without end")?;
-    /// assert_eq!(event.kind, EventKind::Created);
-    /// assert_eq!(event.path.to_str(), Some("/src/hello"));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn open(&self) -> Result<Subscription, SubscriptionError> {
-        Subscription::open(self.clone())
     }
 
     /// Opens a session as the options say.

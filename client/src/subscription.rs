@@ -57,6 +57,35 @@ struct Channel {
     doorbell: Waiter,
 }
 
+impl SubscriptionOptions {
+    /// Connects to the daemon and subscribes. When this returns, every later change is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscriptionError::Connect`] when there is no daemon, [`SubscriptionError::Call`] when it
+    /// refuses, for instance because there is no such branch.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/daemon.rs"));
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = daemon::start()?;
+    /// use agentfs_client::{EventKind, SubscriptionOptions};
+    ///
+    /// let mut subscription = SubscriptionOptions::new().socket(path).path("/src").open()?;
+    /// // Somebody creates /src/hello.
+    /// let event = subscription.next().expect("it waits without end")?;
+    /// assert_eq!(event.kind, EventKind::Created);
+    /// assert_eq!(event.path.to_str(), Some("/src/hello"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(&self) -> Result<Subscription, SubscriptionError> {
+        Subscription::open(self.clone())
+    }
+}
+
 impl Subscription {
     pub(crate) fn open(options: SubscriptionOptions) -> Result<Self, SubscriptionError> {
         let client = options.connect(Deadline::after(options.patience))?;

@@ -39,4 +39,5 @@ pub use self::lower::{filesystem, inotify_limit};
 #[cfg(target_os = "linux")]
 pub use self::mounts::listeners;
 pub use self::mounts::table::{Mount, MountTable};
+pub use self::shared::branches::is_base_name;
 pub use self::shared::exporter::SAVING;

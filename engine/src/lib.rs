@@ -73,6 +73,7 @@ mod route;
 pub mod service;
 mod spill;
 pub mod synth;
+mod tree;
 mod watch;
 
 pub use api::Api;

@@ -11,7 +11,7 @@ use crate::api::Api;
 use crate::channel::{Channel, RecordPosition};
 use crate::counters::Counts;
 use crate::recent::Recent;
-use crate::watch::TreeWatch;
+use crate::tree::WatchedTree;
 
 /// The number of a queue in its session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct Slot {
 pub(crate) enum Target {
     Node(NodeId),
     /// Everything at and below some paths.
-    Trees(Vec<TreeWatch>),
+    Trees(Vec<WatchedTree>),
 }
 
 /// The state of a watch.

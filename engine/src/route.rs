@@ -11,10 +11,11 @@ use crate::api::Api;
 use crate::branch_counts::BranchCounts;
 use crate::queue::{Queue, Slot, Target};
 use crate::record_writer::{ApiEvent, RoutedChange};
-use crate::synth::fsevents::{self, CREATE_WATCH_ROOT};
+use crate::synth::fsevents;
 use crate::synth::inotify::{self, Heard, Steps};
 use crate::synth::vnode::{self, Posts};
 use crate::synth::{self, Role, native, vnode_freebsd, vnode_xnu};
+use crate::tree::WatchedTree;
 use crate::watch::{Delivery, NodeIndex, NodeWatch, Round, TreeIndex, TreeWatch, WatchHandle};
 
 /// The indexes of all watches, and counts over all of them.
@@ -256,23 +257,23 @@ impl Router {
     }
 
     pub(crate) fn add_tree(&self, watch: TreeWatch) {
-        if watch.activity || watch.api == Api::FsEvents {
-            self.activity.add(watch.branch);
+        if watch.tree.asks_for_activity() {
+            self.activity.add(watch.tree.branch);
         }
-        if watch.flags & CREATE_WATCH_ROOT != 0 {
-            self.roots.add(watch.branch);
+        if watch.tree.asks_for_root() {
+            self.roots.add(watch.tree.branch);
         }
         self.trees.insert(watch);
     }
 
-    fn remove_tree(&self, watch: &TreeWatch) {
-        if watch.activity || watch.api == Api::FsEvents {
-            self.activity.remove(watch.branch);
+    fn remove_tree(&self, tree: &WatchedTree, queue: &Arc<Queue>, slot: Slot) {
+        if tree.asks_for_activity() {
+            self.activity.remove(tree.branch);
         }
-        if watch.flags & CREATE_WATCH_ROOT != 0 {
-            self.roots.remove(watch.branch);
+        if tree.asks_for_root() {
+            self.roots.remove(tree.branch);
         }
-        self.trees.remove(watch);
+        self.trees.remove(tree, queue, slot);
     }
 
     /// Removes a watch from the indexes.
@@ -282,7 +283,9 @@ impl Router {
                 self.count_interest((queue.api, queue.branch), interest, 0);
                 self.nodes.remove(queue.branch, *node, queue, slot);
             }
-            Target::Trees(watches) => watches.iter().for_each(|watch| self.remove_tree(watch)),
+            Target::Trees(trees) => trees
+                .iter()
+                .for_each(|tree| self.remove_tree(tree, queue, slot)),
         }
     }
 
@@ -391,14 +394,14 @@ fn ask_tree(
             event,
         });
     };
-    match watch.api {
+    match watch.tree.api {
         Api::FsEvents => {
             for (order, entry) in (0..).zip(entries).filter(|(_, entry)| entry.at == at) {
-                notify(order, ApiEvent::FsEvents(*entry, watch.flags));
+                notify(order, ApiEvent::FsEvents(*entry, watch.tree.flags));
             }
         }
         Api::Native => {
-            if native::hears(change, watch.activity) {
+            if native::hears(change, watch.tree.activity) {
                 notify(0, ApiEvent::Native);
             }
         }

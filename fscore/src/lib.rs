@@ -64,7 +64,8 @@
 //!
 //! # What it does not do
 //!
-//! - The crate knows no watcher, no socket and no mount, and starts no thread.
+//! - The crate knows no watcher, no socket and no mount. It starts threads only while it takes
+//!   the lower directory for a frozen branch, and hands deliveries over to one when others wait.
 //! - It writes to the host only in [`Branch::apply`].
 //! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
 //! - There are no byte-range locks: a mount leaves them to its kernel.
@@ -98,7 +99,9 @@ mod store;
 mod sync;
 
 pub use self::branch::Branch;
+pub use self::branch::check::{StoreCheck, StoreUsage};
 pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
+pub use self::branch::freeze::FreezeError;
 pub use self::branch::fs::FsCore;
 pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
 pub use self::diff::apply::{

@@ -1,4 +1,4 @@
-//! Who holds the claim on a consumer.
+//! The name of the process that has claimed a consumer.
 
 use core::num::NonZeroU64;
 

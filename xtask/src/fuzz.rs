@@ -48,16 +48,6 @@ pub(crate) struct Args {
     seconds: u64,
 }
 
-impl Args {
-    /// Returns what CI runs: every target for some seconds.
-    pub(crate) fn smoke() -> Self {
-        Self {
-            target: None,
-            seconds: 5,
-        }
-    }
-}
-
 pub(crate) fn run(report: &mut Report, args: &Args) {
     if !IS_LINUX {
         report.step("fuzz", || {

@@ -48,7 +48,7 @@ pub(crate) fn models(report: &mut Report, filter: Option<&str>) {
 }
 
 /// Runs the models of every mutant, each until one fails.
-pub(crate) fn mutants(report: &mut Report) {
+fn mutants(report: &mut Report) {
     report.step("mutants", check_mutants);
 }
 
@@ -72,13 +72,13 @@ fn test_command() -> Command {
 
 fn check_mutants() -> StepResult {
     let names = capture(under_loom("run").args(["--quiet", "--bin", "mutants"]))?;
-    let names: VecDeque<String> = names.split_whitespace().map(str::to_owned).collect();
-    if names.is_empty() {
+    let mutants: VecDeque<Mutant> = names.lines().filter_map(Mutant::parse).collect();
+    if mutants.is_empty() {
         return Err(Failure::new("the ring names no mutant"));
     }
     let binaries = test_binaries()?;
-    let count = names.len();
-    let mut verdicts = judge_all(names, &binaries)?;
+    let count = mutants.len();
+    let mut verdicts = judge_all(mutants, &binaries)?;
     verdicts.sort_by(|a, b| a.mutant.cmp(&b.mutant));
 
     println!("\n| mutant | caught by | after |\n|---|---|---|");
@@ -105,6 +105,22 @@ fn check_mutants() -> StepResult {
     }
 }
 
+/// A mutant, and the model that should catch it.
+struct Mutant {
+    name: String,
+    model: Option<String>,
+}
+
+impl Mutant {
+    /// Reads a line of the program that lists the mutants.
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_whitespace().map(str::to_owned);
+        let name = words.next()?;
+        let model = words.next();
+        Some(Self { name, model })
+    }
+}
+
 struct Verdict {
     mutant: String,
     caught_by: Option<String>,
@@ -112,8 +128,8 @@ struct Verdict {
 }
 
 /// Judges the mutants on all cores.
-fn judge_all(names: VecDeque<String>, binaries: &[PathBuf]) -> Result<Vec<Verdict>, Failure> {
-    let queue = Mutex::new(names);
+fn judge_all(mutants: VecDeque<Mutant>, binaries: &[PathBuf]) -> Result<Vec<Verdict>, Failure> {
+    let queue = Mutex::new(mutants);
     let worker = || -> Result<Vec<Verdict>, Failure> {
         let mut verdicts = Vec::new();
         loop {
@@ -128,11 +144,12 @@ fn judge_all(names: VecDeque<String>, binaries: &[PathBuf]) -> Result<Vec<Verdic
             let caught_by = judge(&mutant, binaries)?;
             let seconds = started.elapsed().as_secs_f64();
             println!(
-                "{mutant}: {}",
+                "{}: {}",
+                mutant.name,
                 caught_by.as_deref().unwrap_or("survives every model")
             );
             verdicts.push(Verdict {
-                mutant,
+                mutant: mutant.name,
                 caught_by,
                 seconds,
             });
@@ -152,13 +169,28 @@ fn judge_all(names: VecDeque<String>, binaries: &[PathBuf]) -> Result<Vec<Verdic
     })
 }
 
-/// Returns the first model that fails with this mutant.
-fn judge(mutant: &str, binaries: &[PathBuf]) -> Result<Option<String>, Failure> {
+/// Returns the first model that fails with this mutant: the one that should, or else any.
+fn judge(mutant: &Mutant, binaries: &[PathBuf]) -> Result<Option<String>, Failure> {
+    if let Some(model) = &mutant.model
+        && let Some(caught) = run_models(&mutant.name, binaries, &["--exact", model])?
+    {
+        return Ok(Some(caught));
+    }
+    run_models(&mutant.name, binaries, &[])
+}
+
+/// Runs models with a mutant until one fails, and returns that one.
+fn run_models(
+    mutant: &str,
+    binaries: &[PathBuf],
+    which: &[&str],
+) -> Result<Option<String>, Failure> {
     for binary in binaries {
         let failure =
             |error: std::io::Error| Failure::new(format!("{}: {error}", binary.display()));
         let mut child = Command::new(binary)
             .arg("--test-threads=1")
+            .args(which)
             .env("RING_MUTANT", mutant)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -8,6 +8,7 @@
 mod bench;
 mod compat;
 mod fuzz;
+mod lane;
 mod lint;
 mod loom;
 mod macos;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::lane::Lane;
 use crate::report::Report;
 
 /// Runs this project's checks. Every command prints what it runs and how long that took, and closes
@@ -72,7 +74,7 @@ enum Command {
     Bench(bench::Args),
     /// Check formatting, clippy, rustdoc, dependency rules, and the project's own rules
     Lint(lint::Args),
-    /// Run everything: lint, test, soak, compat, package, publish, fuzz, loom --mutants, macos
+    /// Run everything: lint, test, loom, soak, compat, package, publish, fuzz, tsan, macos
     #[command(after_help = "Example:\n  cargo xtask ci")]
     Ci,
 }
@@ -97,18 +99,33 @@ fn main() -> ExitCode {
         Command::Miri => miri::run(&mut report),
         Command::Bench(args) => bench::run(&mut report, args),
         Command::Lint(args) => lint::run(&mut report, args),
-        Command::Ci => {
-            lint::run(&mut report, &lint::Args::default());
-            test::install_runner(&mut report);
-            test::run(&mut report, &test::Args::default());
-            soak::run(&mut report, &soak::Args::after_tests());
-            compat::run(&mut report, &compat::Args::default());
-            package::run(&mut report, &package::Args { dev: true });
-            publish::run(&mut report, &publish::Args::default());
-            fuzz::run(&mut report, &fuzz::Args::smoke());
-            loom::mutants(&mut report);
-            macos::run(&mut report, &macos::Args::default());
-        }
+        Command::Ci => ci(&mut report),
     }
     report.finish()
+}
+
+/// Runs everything. What keeps only one core of a small machine busy runs beside something else; no
+/// test of the workspace does, because many wait for other programs.
+fn ci(report: &mut Report) {
+    lint::run(report, &lint::Args::default());
+    test::install_runner(report);
+    test::without_models(report, &test::Args::default());
+
+    let models = Lane::start("models", &["loom"]);
+    soak::run(report, &soak::Args::after_tests());
+    compat::run(report, &compat::Args::default());
+    models.join(report);
+
+    let mutants = Lane::start("mutants", &["loom", "--mutants"]);
+    package::run(report, &package::Args { dev: true });
+    publish::run(report, &publish::Args::default());
+    mutants.join(report);
+
+    // Both need nightly, and two processes may not install it at once.
+    tsan::install(report);
+    let fuzz = Lane::start("fuzz", &["fuzz", "--seconds", "5"]);
+    tsan::run(report, &tsan::Args::default());
+    fuzz.join(report);
+
+    macos::run(report, &macos::Args::default());
 }

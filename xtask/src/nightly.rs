@@ -12,9 +12,7 @@ pub(crate) fn target() -> String {
 
 /// Returns nightly's cargo with this subcommand. Installs nightly when rustup does not have it.
 pub(crate) fn cargo(subcommand: &str) -> Result<Command, Failure> {
-    if !has(&["rustc", "--version"]) {
-        install(&["toolchain", "install", "nightly", "--profile", "minimal"])?;
-    }
+    installed()?;
     let mut command = rustup();
     command.args(["run", "nightly", "cargo", subcommand]);
     Ok(command)
@@ -22,8 +20,17 @@ pub(crate) fn cargo(subcommand: &str) -> Result<Command, Failure> {
 
 /// Makes sure that nightly has the source of the standard library, to build it with a sanitizer.
 pub(crate) fn with_source() -> Result<(), Failure> {
+    installed()?;
     // The command is quick when the source is already there.
     install(&["component", "add", "rust-src", "--toolchain", "nightly"])
+}
+
+/// Installs nightly when rustup does not have it.
+fn installed() -> Result<(), Failure> {
+    if has(&["rustc", "--version"]) {
+        return Ok(());
+    }
+    install(&["toolchain", "install", "nightly", "--profile", "minimal"])
 }
 
 /// Returns whether nightly runs this command.

@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 use serde_json::Value;
 
 use crate::report::{Failure, Outcome, Report, StepResult, capture, run as run_command};
-use crate::tools::cargo;
+use crate::tools::{cargo, target_dir};
 
 /// The crates that are published. Every other one says `publish.workspace = true`, which is false.
 const CRATES: [&str; 5] = [
@@ -172,13 +172,18 @@ fn leads_out(mut depth: usize, path: &Path) -> bool {
 }
 
 /// Makes all packages with one call, because each needs those before it, which no registry has yet.
-/// The packages go to `target/package`.
+/// The packages go to `target/publish/package`.
 fn package(args: &Args) -> StepResult {
     let mut command = cargo();
     command.args(["package", "--quiet", "--allow-dirty"]);
     for name in CRATES {
         command.args(["-p", name]);
     }
+    // Each package is built in a directory of its own, and would build all that it depends on, once
+    // more. Whether it builds does not depend on debug information.
+    command
+        .env("CARGO_TARGET_DIR", target_dir("publish"))
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
     if args.no_verify {
         command.arg("--no-verify");
     }

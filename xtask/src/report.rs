@@ -49,6 +49,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
     /// Adds the closing line of a test program (`test result: ok. 3 passed; 0 failed; 1 ignored;
     /// ...`) or of nextest (`Summary [   1.2s] 5 tests run: 3 passed, 1 failed, 1 timed out, 0
     /// skipped`).
@@ -74,6 +80,15 @@ impl Tally {
             }
         }
     }
+}
+
+/// Returns the steps in the summary of another run of this program, a line each.
+fn steps_of(text: &str) -> String {
+    let summary = text.rsplit_once("== summary\n").map_or("", |(_, it)| it);
+    let steps = summary
+        .lines()
+        .take_while(|line| !line.starts_with("total "));
+    steps.map(|line| format!("\n    {line}")).collect()
 }
 
 struct Step {
@@ -125,11 +140,37 @@ impl Report {
             }
             Ok(Outcome::Note(format!("{} tests", tally.passed)))
         });
-        let total = self.tally.get_or_insert_default();
-        total.passed += tally.passed;
-        total.failed += tally.failed;
-        total.ignored += tally.ignored;
+        self.tally.get_or_insert_default().add(tally);
         passed
+    }
+
+    /// Adds a command of this program that ran beside other steps: what it printed, its tests, and its
+    /// verdict with the steps of its own summary.
+    pub(crate) fn add_lane(
+        &mut self,
+        name: &str,
+        took: Duration,
+        ended: Result<(ExitStatus, String), Failure>,
+    ) {
+        let result = ended.and_then(|(status, text)| {
+            println!("{text}");
+            let mut tally = Tally::default();
+            text.lines().for_each(|line| tally.add_line(line));
+            self.tally.get_or_insert_default().add(tally);
+            let steps = steps_of(&text);
+            if status.success() {
+                Ok(Outcome::Note(steps))
+            } else {
+                Err(Failure::new(format!("{status}{steps}")))
+            }
+        });
+        let step = Step {
+            name: name.to_owned(),
+            took,
+            result,
+        };
+        println!("== {step}");
+        self.steps.push(step);
     }
 
     /// Prints the summary.
@@ -338,6 +379,26 @@ mod tests {
         tally.add_line("     Summary [  12.345s] 19 tests run: 15 passed (2 slow), 3 failed, 1 timed out, 2 skipped");
         tally.add_line("        PASS [   0.010s] agentfs-ring::it wrap");
         assert_eq!((tally.passed, tally.failed, tally.ignored), (15, 4, 2));
+    }
+
+    #[test]
+    fn lane_is_a_step_with_the_steps_of_its_own_summary() {
+        let status = |command| Command::new(command).status().unwrap();
+        let text = "== models\ntest result: ok. 14 passed; 0 failed; 0 ignored\n\n\
+            == summary\nok           9.0 s  models: 14 tests\ntotal        9.0 s\ntests: 14 passed\n";
+        let mut report = Report::new();
+        let took = Duration::from_secs(9);
+        report.add_lane("loom", took, Ok((status("true"), text.to_owned())));
+        let line = report.steps[0].to_string();
+        assert_eq!(
+            line,
+            "ok           9.0 s  loom: \n    ok           9.0 s  models: 14 tests"
+        );
+        assert_eq!(report.tally.unwrap().passed, 14);
+        report.add_lane("loom", took, Ok((status("false"), text.to_owned())));
+        assert!(report.steps[1].to_string().starts_with("FAILED"));
+        report.add_lane("loom", took, Err(Failure::new("no such file")));
+        assert_eq!(report.finish(), ExitCode::FAILURE);
     }
 
     #[test]

@@ -31,6 +31,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
+    without_models(report, args);
+    if args.package.is_empty() && args.filter.is_none() {
+        loom::models(report, None);
+    }
+}
+
+/// Runs all but the models.
+pub(crate) fn without_models(report: &mut Report, args: &Args) {
     let mut programs = None;
     let has_mounts = args.package.is_empty() || args.package.iter().any(|it| it == "agentfs-mount");
     if IS_LINUX && has_mounts {
@@ -48,9 +56,6 @@ pub(crate) fn run(report: &mut Report, args: &Args) {
             command.env("AGENTFS_FSX", fsx).env("AGENTFS_NPM", npm);
         }
         report.test_step(name, command);
-    }
-    if args.package.is_empty() && args.filter.is_none() {
-        loom::models(report, None);
     }
 }
 

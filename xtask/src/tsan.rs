@@ -9,7 +9,7 @@ const RING: &[&str] = &["-p", "agentfs-ring", "--lib", "--tests"];
 
 /// The daemon's tests of its locks, which run one after the other: each has a minute, keeps both
 /// cores of a small machine busy by itself, and runs some ten times slower than without the
-/// sanitizer.
+/// sanitizer, so it does a fifth of its rounds.
 const LOCKING: &[&str] = &[
     "-p",
     "agentfs-daemon",
@@ -31,16 +31,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(report: &mut Report, args: &Args) {
-    if !report.step("tsan: the standard library's source", || {
-        nightly::with_source()?;
-        Ok(Outcome::Done)
-    }) {
+    if !install(report) {
         return;
     }
     test(report, "tsan: ring", RING);
     if !args.ring {
         test(report, "tsan: locking", LOCKING);
     }
+}
+
+/// Makes sure that nightly is there, with the source of its library. Returns false if it cannot be had.
+pub(crate) fn install(report: &mut Report) -> bool {
+    report.step("tsan: the standard library's source", || {
+        nightly::with_source()?;
+        Ok(Outcome::Done)
+    })
 }
 
 /// Runs tests in which every access to memory is watched. The standard library is built in the same
@@ -57,6 +62,7 @@ fn test(report: &mut Report, name: &str, args: &[&str]) {
                 ])
                 .arg(target_dir("tsan"))
                 .args(args)
+                .env("AGENTFS_LOCKING_PART", "5")
                 .env("RUSTFLAGS", "-Zsanitizer=thread");
             report.test_step(name, &mut command);
         }

@@ -3,6 +3,7 @@
 mod operations;
 mod race;
 mod report;
+mod stored;
 mod tmpfs;
 mod tree_size;
 
@@ -28,6 +29,8 @@ struct Size {
     rounds: u32,
     /// The small and the large tree.
     files: [u32; 2],
+    /// MiB that a process writes whose memory is looked at.
+    mebibytes: u32,
 }
 
 impl Size {
@@ -35,11 +38,13 @@ impl Size {
         operations: 10_000,
         rounds: 21,
         files: [1_000, 1_000_000],
+        mebibytes: 2_048,
     };
     const QUICK: Self = Self {
         operations: 1_000,
         rounds: 3,
         files: [1_000, 20_000],
+        mebibytes: 512,
     };
     /// Measures nothing, so that only the goals come out.
     const NOTHING: Self = Self {
@@ -66,5 +71,6 @@ fn report(size: Size) -> Result<report::Report, Failure> {
         memory,
         events: operations::events(size)?,
         parallel: operations::parallel(size)?,
+        stored: stored::measure(size)?,
     })
 }

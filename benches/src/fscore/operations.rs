@@ -25,10 +25,13 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn new(track_events: bool) -> io::Result<Self> {
-        let config = FsConfig {
+        Self::with(FsConfig {
             track_events,
             ..FsConfig::default()
-        };
+        })
+    }
+
+    pub(super) fn with(config: FsConfig) -> io::Result<Self> {
         let fs = FsCore::new(config).map_err(io::Error::other)?;
         let branch = fs.branch(FsCore::MAIN)?;
         let caller = Caller::root();
@@ -57,7 +60,7 @@ impl Ours {
 }
 
 /// Goes through the names once each way, and returns the nanoseconds for one.
-fn round(
+pub(super) fn round(
     names: &[String],
     mut ours: impl FnMut(&str) -> io::Result<()>,
     mut theirs: impl FnMut(&str) -> io::Result<()>,

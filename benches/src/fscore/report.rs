@@ -1,6 +1,7 @@
 //! The table.
 
 use super::race::Race;
+use super::stored::Stored;
 use crate::Failure;
 use crate::goal::Goal;
 use crate::report::{Grid, Part};
@@ -16,6 +17,7 @@ pub(super) struct Report {
     pub(super) events: Vec<Events>,
     /// Two branches, two filesystems.
     pub(super) parallel: [Race; 2],
+    pub(super) stored: Stored,
 }
 
 /// The same operation over a small and a large tree.
@@ -51,6 +53,12 @@ pub(super) struct Events {
 impl Report {
     /// Returns what was to be reached.
     pub(super) fn goals(&self) -> Vec<Goal> {
+        let mut goals = self.goals_in_memory();
+        goals.extend(self.stored.goals());
+        goals
+    }
+
+    fn goals_in_memory(&self) -> Vec<Goal> {
         let races = self.races.iter();
         let mut goals: Vec<Goal> = races
             .map(|race| Goal::at_most(1.0, "of tmpfs", race.what.clone(), race.ratio))
@@ -76,7 +84,7 @@ impl Report {
             name: "fscore".to_owned(),
             title: "The filesystem in one process".to_owned(),
             about: about.to_owned(),
-            tables: vec![self.grid()],
+            tables: vec![self.grid(), self.stored.grid()],
             plots: Vec::new(),
             goals: Vec::new(),
             raw: serde_json::to_value(self)?,
@@ -137,7 +145,7 @@ impl Report {
         ];
         let mut grid = Grid::new("", &head);
         grid.rows.extend(rows.into_iter().map(Vec::from));
-        grid.goals = self.goals();
+        grid.goals = self.goals_in_memory();
         grid
     }
 }

@@ -17,6 +17,12 @@ const FILES_IN_DIR: u32 = 1_000;
 /// Makes a tree of so many empty files.
 fn tree(files: u32) -> io::Result<Ours> {
     let mut ours = Ours::new(true)?;
+    fill(&mut ours, files)?;
+    Ok(ours)
+}
+
+/// Makes so many empty files.
+pub(super) fn fill(ours: &mut Ours, files: u32) -> io::Result<()> {
     for file in 0..files {
         if file % FILES_IN_DIR == 0 {
             let path = format!("/dir-{}", file / FILES_IN_DIR);
@@ -24,7 +30,7 @@ fn tree(files: u32) -> io::Result<Ours> {
         }
         ours.create(&format!("file-{file:07}"))?;
     }
-    Ok(ours)
+    Ok(())
 }
 
 /// Measures snapshots and branches of a small and of a large tree, in turns.
@@ -33,6 +39,11 @@ pub(crate) fn branching(size: Size) -> io::Result<Vec<TreeSizes>> {
     let trees = sizes
         .map(|files| tree(*files))
         .collect::<io::Result<Vec<_>>>()?;
+    branching_of(size, &trees.iter().collect::<Vec<_>>(), "")
+}
+
+/// Measures the same of trees that are there.
+pub(super) fn branching_of(size: Size, trees: &[&Ours], place: &str) -> io::Result<Vec<TreeSizes>> {
     let mut snapshots = [Vec::new(), Vec::new()];
     let mut branches = [Vec::new(), Vec::new()];
     for _ in 0..size.rounds * 10 {
@@ -53,7 +64,7 @@ pub(crate) fn branching(size: Size) -> io::Result<Vec<TreeSizes>> {
     let compared = |what: &str, nanos: [Vec<f64>; 2]| {
         let nanos = nanos.map(Spread::of);
         TreeSizes {
-            what: what.to_owned(),
+            what: format!("{place}{what}"),
             files: size.files,
             nanos,
             ratio: nanos[1].median / nanos[0].median,
@@ -91,7 +102,7 @@ pub(crate) fn memory(size: Size) -> io::Result<Memory> {
 }
 
 /// Returns the bytes of the resident set.
-fn resident() -> io::Result<usize> {
+pub(super) fn resident() -> io::Result<usize> {
     let text = std::fs::read_to_string("/proc/self/statm")?;
     let pages = text
         .split(' ')

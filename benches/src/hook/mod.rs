@@ -20,6 +20,7 @@ use crate::Failure;
 use crate::child::library;
 use crate::goal::Goal;
 use crate::report::{Part, Row, Table};
+use crate::stage::Chosen;
 use crate::statistics::Spread;
 
 /// Measures what the preloaded library costs a program, and how fast it delivers
@@ -28,12 +29,8 @@ use crate::statistics::Spread;
   agentfs-bench hook
   agentfs-bench hook --only register")]
 pub(crate) struct Args {
-    /// Measure little: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// Measure this alone
-    #[arg(long, value_enum)]
-    only: Option<Section>,
+    #[command(flatten)]
+    chosen: Chosen<Section>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -131,11 +128,15 @@ const SECTIONS: [(Section, &str, Measure); 6] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
-    let size = if args.quick { Size::QUICK } else { Size::FULL };
+    let size = if args.chosen.quick {
+        Size::QUICK
+    } else {
+        Size::FULL
+    };
     let libraries = Libraries::find()?;
     let mut tables = Vec::new();
     for (section, name, measure) in SECTIONS {
-        if args.only.is_none_or(|only| only == section) {
+        if args.chosen.has(&section) {
             writeln!(std::io::stderr(), "hook: {name}")?;
             tables.push(measure(&libraries, size)?);
         }

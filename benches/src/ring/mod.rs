@@ -19,6 +19,7 @@ use crate::Failure;
 use crate::goal::Goal;
 use crate::placement::Judge;
 use crate::report::{Part, Table};
+use crate::stage::Chosen;
 
 /// Compares the ring with what else carries records between two processes
 #[derive(Clone, Debug, clap::Args)]
@@ -27,12 +28,8 @@ use crate::report::{Part, Table};
   agentfs-bench ring --only wake
   cargo xtask bench ring                 also beside iceoryx2, which this program may be built without")]
 pub(crate) struct Args {
-    /// Measure little and keep every run: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// Measure this alone
-    #[arg(long, value_enum)]
-    only: Option<Section>,
+    #[command(flatten)]
+    chosen: Chosen<Section>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -87,11 +84,15 @@ const SECTIONS: [(Section, &str, Measure); 4] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
-    let size = if args.quick { Size::QUICK } else { Size::FULL };
-    let mut judge = Judge::new(!args.quick);
+    let size = if args.chosen.quick {
+        Size::QUICK
+    } else {
+        Size::FULL
+    };
+    let mut judge = Judge::new(!args.chosen.quick);
     let mut tables: Vec<Table> = Vec::new();
     for (section, name, measure) in SECTIONS {
-        if args.only.is_none_or(|only| only == section) {
+        if args.chosen.has(&section) {
             writeln!(std::io::stderr(), "ring: {name}")?;
             tables.extend(measure(size, &mut judge));
         }

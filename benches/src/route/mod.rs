@@ -11,6 +11,7 @@ use std::io::Write as _;
 use crate::Failure;
 use crate::goal::Goal;
 use crate::report::{Part, Table};
+use crate::stage::Chosen;
 
 /// Measures the way from the commit to the record, in one process
 #[derive(Clone, Debug, clap::Args)]
@@ -18,12 +19,8 @@ use crate::report::{Part, Table};
   agentfs-bench route
   agentfs-bench route --only commit")]
 pub(crate) struct Args {
-    /// Measure little: to see that it works, not to quote
-    #[arg(long)]
-    quick: bool,
-    /// Measure this alone
-    #[arg(long, value_enum)]
-    only: Option<Section>,
+    #[command(flatten)]
+    chosen: Chosen<Section>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -76,14 +73,14 @@ const SECTIONS: [(Section, &str, Measure); 5] = [
 ];
 
 pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
-    let effort = if args.quick {
+    let effort = if args.chosen.quick {
         Effort::QUICK
     } else {
         Effort::FULL
     };
     let mut tables = Vec::new();
     for (section, name, measure) in SECTIONS {
-        if args.only.is_none_or(|only| only == section) {
+        if args.chosen.has(&section) {
             writeln!(std::io::stderr(), "route: {name}")?;
             tables.extend(measure(effort)?);
         }

@@ -27,7 +27,7 @@ pub(super) fn look_at(common: &Common) -> Option<Finding> {
 
 /// Asks the daemon of this directory, if there is one.
 fn is_watched(common: &Common, here: &Path) -> Option<Finding> {
-    let mut connection = DaemonConnection::open_to_look(common, "").ok()?;
+    let mut connection = DaemonConnection::look_at_running(common).ok()?;
     let report = status::fetch(&mut connection).ok()?;
     if report.lower.as_path() != here {
         return None;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use agentfs_daemon::listeners;
+use agentfs_daemon::{SAVING, listeners};
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -67,6 +67,37 @@ pub(crate) fn name_process() {
 pub(crate) fn send_to_abstract(name: &[u8], text: &str) -> io::Result<usize> {
     let address = SocketAddr::from_abstract_name(name)?;
     UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)
+}
+
+/// How long a daemon may take to end: as long as it may export, and somewhat longer.
+const END_PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
+
+/// Waits until the daemon has ended, and so its exports are complete and its store is free.
+pub(crate) fn wait_for_end(daemon: u32) {
+    let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw);
+    // When there is no such process it has ended.
+    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return;
+    };
+    let timeout = Timespec::try_from(END_PATIENCE).ok();
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    let waited = rustix::io::retry_on_intr(|| poll(&mut ended, timeout.as_ref()));
+    if waited.is_err() {
+        tracing::debug!("the end of the daemon cannot be waited for");
+    }
+}
+
+/// Returns whether a directory lies on an overlay filesystem, as those of most containers do.
+pub(crate) fn is_overlay(directory: &Path) -> bool {
+    /// `OVERLAYFS_SUPER_MAGIC` (statfs(2)).
+    const OVERLAY: u32 = 0x794C_7630;
+    let found = rustix::fs::statfs(directory);
+    found.is_ok_and(|it| u32::try_from(it.f_type & 0xFFFF_FFFF) == Ok(OVERLAY))
+}
+
+/// Starts a daemon over a project at a socket, and waits until it listens.
+pub(crate) fn start_daemon(socket: &Path, project: &Path) -> Result<(), Failure> {
+    run::spawn_daemon::start_for_command(socket, project)
 }
 
 /// Returns whether a directory lies on a FUSE mount.

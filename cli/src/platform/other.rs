@@ -47,6 +47,22 @@ pub(crate) fn send_to_abstract(_: &[u8], _: &str) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Does nothing: there is no descriptor of a process that could be waited for.
+pub(crate) fn wait_for_end(_: u32) {}
+
+/// Returns false: only Linux has overlay filesystems.
+pub(crate) fn is_overlay(_: &Path) -> bool {
+    false
+}
+
+/// Fails: only `agentfs run` starts daemons, and it needs Linux.
+pub(crate) fn start_daemon(_: &Path, project: &Path) -> Result<(), Failure> {
+    Err(Failure::Other(format!(
+        "start the daemon with: agentfs daemon --lower {}",
+        agentfs_export::command::quoted(project.as_os_str())
+    )))
+}
+
 /// Returns false: branches are not mounted here.
 pub(crate) fn is_fuse(_: &Path) -> bool {
     false

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError, Deadline};
-use agentfs_proto::message::{Call, Hello, Project, ProjectInfo, ProjectPlace, Welcome};
+use agentfs_proto::message::{
+    Call, Hello, Project, ProjectInfo, ProjectPlace, Store, StoreAction, Welcome,
+};
 
 use crate::common::Common;
 use crate::environment::BRANCH_VARIABLE;
 use crate::output::failure::Failure;
-use crate::project::{self, Daemon, Found, Others};
+use crate::platform;
+use crate::project::{self, Daemon, Found, Identity, Others, store};
 use agentfs_export::command::quoted;
 
 /// How long the daemon may take for one answer.
@@ -52,7 +55,34 @@ impl DaemonConnection {
         branch: &str,
         elsewhere: impl FnOnce(Others) -> Result<Daemon, Failure>,
     ) -> Result<Self, Failure> {
-        let (socket, own_branch) = match common.find()? {
+        let found = match common.find()? {
+            Found::Nothing(others) => start_kept(others)?,
+            found @ (Found::Named(_) | Found::Over(_) | Found::Mounted(..)) => found,
+        };
+        Self::open_found(common, found, branch, elsewhere)
+    }
+
+    /// Connects to the daemon that runs, as [`open`](Self::open) does, and starts none: for a command that
+    /// is about the daemon itself.
+    pub(crate) fn open_running(common: &Common) -> Result<Self, Failure> {
+        Self::open_found(common, common.find()?, "", |others| {
+            Err(refusal(common, others))
+        })
+    }
+
+    /// Connects to the daemon that runs, as [`open_to_look`](Self::open_to_look) does, and starts none.
+    pub(crate) fn look_at_running(common: &Common) -> Result<Self, Failure> {
+        let elsewhere = |others| look_elsewhere(common, others);
+        Self::open_found(common, common.find()?, "", elsewhere)
+    }
+
+    fn open_found(
+        common: &Common,
+        found: Found,
+        branch: &str,
+        elsewhere: impl FnOnce(Others) -> Result<Daemon, Failure>,
+    ) -> Result<Self, Failure> {
+        let (socket, own_branch) = match found {
             // Inside of `agentfs run` the branch is that of the run.
             Found::Named(socket) if common.is_within_run() => {
                 (socket, std::env::var(BRANCH_VARIABLE).ok())
@@ -147,6 +177,13 @@ impl DaemonConnection {
         Ok(())
     }
 
+    /// Returns where the daemon keeps its branches; `None` when they are in memory.
+    pub(crate) fn store(&mut self) -> Result<Option<PathBuf>, CallError> {
+        let action = StoreAction::Show;
+        let path = self.call(Store { action })?.path;
+        Ok((!path.is_empty()).then(|| path.as_path().to_owned()))
+    }
+
     /// Returns how `agentfs` is called from the current directory so that it reaches this daemon.
     pub(crate) fn command(&self) -> &str {
         let address = || project::address(&self.socket, &self.project);
@@ -198,6 +235,18 @@ pub(crate) fn say_waiting(is_quiet: bool, ahead: u64) {
     }
 }
 
+/// Starts the daemon of the nearest directory upwards that has branches in a store, if there is one.
+fn start_kept(others: Others) -> Result<Found, Failure> {
+    let Some(project) = others.kept() else {
+        return Ok(Found::Nothing(others));
+    };
+    let identity = Identity::of(&project).map_err(|error| Failure::directory(&project, &error))?;
+    let socket = project::socket_for(&project, identity);
+    platform::start_daemon(&socket, &project)?;
+    let daemon = Daemon::ask(&socket)?;
+    Ok(daemon.map_or(Found::Nothing(others), Found::Over))
+}
+
 /// Returns whether a daemon has no project and the user named none.
 fn is_free(common: &Common, daemon: &Daemon) -> bool {
     common.project.is_none() && daemon.project.place == ProjectPlace::Nowhere
@@ -217,7 +266,13 @@ fn nothing_over(start: &Path) -> String {
 
 /// Returns why a command is not carried out on another project, and the commands that would do it.
 fn refusal(common: &Common, others: Others) -> Failure {
-    let nothing = nothing_over(&others.start);
+    let mut nothing = nothing_over(&others.start);
+    if let Some(kept) = others.kept().and_then(|it| store::kept_for(&it)) {
+        let kept = kept.display();
+        nothing.push_str(&format!(
+            "; its branches are in the store {kept}, and `agentfs branch list` shows them"
+        ));
+    }
     if common.project.is_some() || others.all().next().is_none() {
         let start = if others.start.as_os_str().is_empty() {
             "DIR".to_owned()

@@ -6,6 +6,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod export;
+pub(crate) mod store;
 
 use std::fs;
 use std::io;
@@ -72,6 +73,13 @@ pub(crate) struct Others {
 }
 
 impl Others {
+    /// Returns the nearest directory upwards that has branches in a store.
+    pub(crate) fn kept(&self) -> Option<PathBuf> {
+        let mut above = self.start.ancestors();
+        let found = above.find(|it| !it.as_os_str().is_empty() && store::kept_for(it).is_some());
+        found.map(Path::to_owned)
+    }
+
     pub(crate) fn all(&self) -> impl Iterator<Item = &Daemon> {
         self.default.iter().chain(&self.more)
     }

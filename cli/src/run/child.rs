@@ -22,6 +22,10 @@ use crate::exec::{self, FAILED};
 use crate::output::failure::Failure;
 use crate::project::connection::{DaemonConnection, PATIENCE};
 
+/// What is added to the score by which the kernel chooses whom it ends when memory runs out; 1000 stands for
+/// all memory.
+const OOM_SCORE_ADDED: i32 = 300;
+
 /// Mount a branch in a mount namespace and run a command there (what `agentfs run` starts)
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
@@ -98,7 +102,20 @@ pub(crate) fn prepare(
     let mut command = exec::command(words);
     exec::attach(&mut command, &connection.socket, Some(token))?;
     command.env(BRANCH_VARIABLE, branch);
+    if let Err(error) = offer_to_oom_killer() {
+        tracing::debug!(%error, "the kernel may end the daemon before the command");
+    }
     Ok(command)
+}
+
+/// Has the kernel end this process and its children before the daemon when memory runs out: the end of the
+/// daemon concerns all branches. An ordinary user can only raise a score (proc_pid_oom_score_adj(5)), so that
+/// of the command is raised and that of the daemon stays.
+fn offer_to_oom_killer() -> io::Result<()> {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    const MOST: i32 = 1000;
+    let own: i32 = fs::read_to_string(FILE)?.trim().parse().unwrap_or(0);
+    fs::write(FILE, (own + OOM_SCORE_ADDED).min(MOST).to_string())
 }
 
 /// Changes to the directory as it is in the branch; until now it is that of the project.

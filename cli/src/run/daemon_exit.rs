@@ -5,29 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
-use agentfs_daemon::SAVING;
 use agentfs_export::{Source, default_directories, name_prefix};
-
-/// How long a daemon may take to end: as long as it may export, and somewhat longer.
-const PATIENCE: Duration = SAVING.saturating_add(Duration::from_secs(25));
-
-/// Waits until the daemon has ended, and so its exports are complete.
-pub(super) fn wait_for_end(daemon: u32) {
-    let pid = i32::try_from(daemon).ok().and_then(Pid::from_raw);
-    // When there is no such process it has ended.
-    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-        return;
-    };
-    let timeout = Timespec::try_from(PATIENCE).ok();
-    let mut ended = [PollFd::new(&process, PollFlags::IN)];
-    let waited = rustix::io::retry_on_intr(|| poll(&mut ended, timeout.as_ref()));
-    if waited.is_err() {
-        tracing::debug!("the end of the daemon cannot be waited for");
-    }
-}
 
 /// Returns the last export of a branch to a default directory that was made since this time.
 pub(super) fn exported(project: &Path, branch: &str, since: SystemTime) -> Option<PathBuf> {

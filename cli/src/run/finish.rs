@@ -16,10 +16,10 @@ use super::changes::changes_of;
 use super::processes::{self, MountProcess};
 use super::{daemon_exit, hold, interruptible, leftovers, supervise};
 use crate::branch::diff_line;
-use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
+use crate::{mount, platform};
 
 /// How many changes are listed.
 const LISTED: usize = 40;
@@ -27,7 +27,7 @@ const LISTED: usize = 40;
 const MOUNT_END_MS: u32 = 5_000;
 
 /// What becomes of the changes.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[group(id = "finish", multiple = false)]
 pub(crate) struct FinishArgs {
     /// At the end, apply the changes to the project; if it was changed at the same paths, export them
@@ -54,7 +54,6 @@ enum Choice {
 }
 
 /// A run whose command has ended.
-#[derive(Debug)]
 pub(super) struct Finish<'a> {
     pub(super) json: bool,
     pub(super) connection: &'a mut DaemonConnection,
@@ -63,6 +62,10 @@ pub(super) struct Finish<'a> {
     pub(super) project: &'a Path,
     /// When the run began.
     pub(super) since: SystemTime,
+    /// Where the branch is kept; `None` when it is in memory.
+    pub(super) store: Option<PathBuf>,
+    /// Connects to a daemon over the project, which is started if none runs.
+    pub(super) restart: &'a dyn Fn() -> Result<DaemonConnection, Failure>,
 }
 
 /// What was done with the changes.
@@ -103,10 +106,13 @@ impl Finish<'_> {
     /// Shows the changes and does with them what the user wants. Returns whether that was possible.
     pub(super) fn run(mut self, args: FinishArgs) -> Result<bool, Failure> {
         self.connection.is_quiet = self.json;
-        match self.with_daemon(args) {
-            Err(Failure::Call(_, CallError::Closed | CallError::Timeout | CallError::Io(_))) => {
-                self.without_daemon()
-            }
+        let mut finished = self.with_daemon(args.clone());
+        if is_gone(&finished) && self.store.is_some() {
+            platform::wait_for_end(self.connection.welcome.daemon_pid);
+            finished = self.reconnect().and_then(|()| self.with_daemon(args));
+        }
+        match finished {
+            gone if is_gone(&gone) => self.without_daemon(),
             // The text says where the changes are.
             Err(failure @ Failure::Other(_)) => Err(failure),
             Err(failure) => Err(export::kept(
@@ -118,9 +124,36 @@ impl Finish<'_> {
         }
     }
 
+    /// Goes on with a new daemon, which has the branch out of the store.
+    fn reconnect(&mut self) -> Result<(), Failure> {
+        let branch = self.branch;
+        let connection = (self.restart)().map_err(|failure| match &self.store {
+            Some(store) => Failure::Other(format!(
+                "the daemon ended during the run, and no other one starts: {failure}; what {branch} \
+                 changed is in the store {}",
+                store.display()
+            )),
+            None => failure,
+        })?;
+        *self.connection = connection;
+        self.connection.is_quiet = self.json;
+        self.notice(&format!(
+            "agentfs: the daemon ended during the run; a new one has what {branch} changed"
+        ));
+        Ok(())
+    }
+
     /// Looks for the export that the daemon made before it ended.
     fn without_daemon(&self) -> Result<bool, Failure> {
-        daemon_exit::wait_for_end(self.connection.welcome.daemon_pid);
+        if let Some(store) = &self.store {
+            return Err(Failure::Other(format!(
+                "the daemon ended during the run; what {} changed is in the store {}, and `agentfs \
+                 branch list` shows it",
+                self.branch,
+                store.display()
+            )));
+        }
+        platform::wait_for_end(self.connection.welcome.daemon_pid);
         let branch = self.branch;
         let Some(directory) = daemon_exit::exported(self.project, branch, self.since) else {
             return Err(Failure::Other(format!(
@@ -389,6 +422,17 @@ impl Finish<'_> {
         ));
         leftovers::print_commands(self.connection, branch, &["diff", "delete"]);
     }
+}
+
+/// Returns whether the daemon ended before it had answered.
+fn is_gone(finished: &Result<bool, Failure>) -> bool {
+    matches!(
+        finished,
+        Err(Failure::Call(
+            _,
+            CallError::Closed | CallError::Timeout | CallError::Io(_)
+        ))
+    )
 }
 
 /// Returns what the options say, or asks the user.

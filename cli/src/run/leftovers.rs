@@ -3,7 +3,8 @@
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use agentfs_proto::message::{BranchInfo, BranchList};
+use agentfs_client::CallError;
+use agentfs_proto::message::{BranchInfo, BranchList, BranchRetire};
 
 use super::PREFIX;
 use super::changes::changes_of;
@@ -75,15 +76,36 @@ fn left_in(
 ) -> Result<Vec<String>, Failure> {
     let mut left = Vec::new();
     let free = branches(connection)?.into_iter().filter(|it| it.run == 0);
+    let mut unchanged = Vec::new();
     for branch in free.filter(|it| wanted(&it.name)) {
         // The mounts are listed for each branch, because a run may have begun just now.
         let mounts = mount::list(connection)?;
         let is_shown = mounts.iter().any(|it| it.branch == branch.id);
-        if !is_shown && !changes_of(connection, &branch.name)?.is_empty() {
+        if is_shown {
+            continue;
+        }
+        if changes_of(connection, &branch.name)?.is_empty() {
+            unchanged.push(branch.name);
+        } else {
             left.push(branch.name);
         }
     }
+    unchanged.retain(|it| is_of_run(it));
+    for name in unchanged {
+        // Its run was to have it deleted, but the daemon ended before. A branch that was changed
+        // meanwhile stays.
+        let retired = connection.call(BranchRetire { name, seq: 0 });
+        if !matches!(retired, Err(CallError::Refused(_))) {
+            retired?;
+        }
+    }
     Ok(left)
+}
+
+/// Returns whether a name is one that `agentfs run` gives.
+fn is_of_run(name: &str) -> bool {
+    let number = name.strip_prefix(PREFIX).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit())
 }
 
 pub(super) fn branches(connection: &mut DaemonConnection) -> Result<Vec<BranchInfo>, Failure> {

@@ -13,7 +13,7 @@ mod interruptible;
 mod leftovers;
 pub(crate) mod processes;
 mod root;
-mod spawn_daemon;
+pub(crate) mod spawn_daemon;
 mod supervise;
 
 use std::ffi::OsString;
@@ -28,6 +28,8 @@ use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
 use self::root::Root;
+use self::spawn_daemon::Options;
+use crate::branch;
 use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::environment::BRANCH_VARIABLE;
@@ -35,6 +37,7 @@ use crate::exec::{self, FAILED};
 use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
+use crate::project::store::StoreArgs;
 use crate::status::coverage::Coverage;
 
 /// How the names of branches begin when the user names none.
@@ -54,6 +57,7 @@ const PREFIX: &str = "run-";
 #[command(after_help = "Examples:
   agentfs run -- npm run dev
   agentfs run --apply -- cargo fix
+  agentfs run --frozen -- cargo test      nothing that others change meanwhile is seen
   agentfs run --lower ~/project --branch attempt-1 --export /tmp/attempt-1 -- make
   agentfs join attempt-1 -- bash          another command in the same branch, meanwhile")]
 pub(crate) struct RunArgs {
@@ -64,6 +68,12 @@ pub(crate) struct RunArgs {
     /// The name of the branch. A branch that exists already is continued
     #[arg(long, value_name = "NAME")]
     branch: Option<String>,
+    /// Make the branch frozen: it shows the project as it is now, and nothing that others change there
+    /// until the branch ends. The first frozen branch copies the project into the store; further ones share
+    /// that copy, and take anew only what has changed since. Without it, the branch is live: where it has
+    /// changed nothing, it shows the project as it is at any time
+    #[arg(long, conflicts_with = "no_mount")]
+    frozen: bool,
     #[command(flatten)]
     finish: FinishArgs,
     /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
@@ -75,9 +85,11 @@ pub(crate) struct RunArgs {
         conflicts_with = "no_mount"
     )]
     echo: Echo,
+    #[command(flatten)]
+    keeping: StoreArgs,
     /// Run the command in the directory itself, without a branch or a mount, under the preloaded library
     /// only
-    #[arg(long, conflicts_with_all = ["lower", "branch", "finish"])]
+    #[arg(long, conflicts_with_all = ["lower", "branch", "finish", "keeping"])]
     no_mount: bool,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -135,13 +147,18 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     agentfs_mount::check_device().map_err(|error| Failure::Other(error.to_string()))?;
     let since = SystemTime::now();
     let Root { project, directory } = root::find(common, args.lower)?;
-    let mut connection = spawn_daemon::find_or_start(common, &project, args.echo)?;
+    let options = Options {
+        echo: args.echo,
+        keeping: args.keeping,
+    };
+    let mut connection = spawn_daemon::find_or_start(common, &project, &options)?;
     let json = common.json;
     leftovers::report(json, &project, &mut connection)?;
     if !json {
         report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut connection, args.branch)?;
+    let branch = open_branch(&mut connection, args.branch, args.frozen)?;
+    let store = connection.store()?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
         .arg("--socket")
@@ -166,6 +183,8 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         is_new: branch.is_new,
         project: &project,
         since,
+        store,
+        restart: &|| spawn_daemon::find_or_start(common, &project, &options),
     };
     let is_finished = finish.run(args.finish)?;
     Ok(if is_finished || status != 0 {
@@ -195,12 +214,28 @@ fn status_of(ended: ExitStatus) -> u8 {
     u8::try_from(status).unwrap_or(u8::MAX)
 }
 
+/// Returns whether there is a branch of this name that is frozen.
+fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
+    let branches = branch::all(connection)?;
+    Ok(branches.iter().any(|it| it.name == name && it.frozen))
+}
+
 /// Returns the branch of this name, which is made if it does not exist, or a new one.
-fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Result<Branch, Failure> {
+fn open_branch(
+    connection: &mut DaemonConnection,
+    name: Option<String>,
+    frozen: bool,
+) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(connection);
+        return new_branch(connection, frozen);
     };
-    let is_new = create(connection, &name)?;
+    let is_new = create(connection, &name, frozen)?;
+    if frozen && !is_new && !is_frozen(connection, &name)? {
+        return Err(Failure::Other(format!(
+            "the branch {name} is live, and a branch stays what it was made; continue it without \
+             --frozen, or name another branch"
+        )));
+    }
     let is_held = hold(connection, &name)?;
     let mounts = mount::list(connection)?;
     if !is_held || mounts.iter().any(|it| it.branch_name == name) {
@@ -212,11 +247,11 @@ fn open_branch(connection: &mut DaemonConnection, name: Option<String>) -> Resul
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(connection, &name)? && hold(connection, &name)? {
+        if create(connection, &name, frozen)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -224,13 +259,14 @@ fn new_branch(connection: &mut DaemonConnection) -> Result<Branch, Failure> {
 }
 
 /// Makes a branch. Returns false when there is one of the name.
-fn create(connection: &mut DaemonConnection, name: &str) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str, frozen: bool) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
+        frozen,
     };
-    match connection.call(request) {
+    match connection.call_long(request) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),

@@ -21,6 +21,7 @@ use crate::echo_mode::Echo;
 use crate::environment::BRANCH_VARIABLE;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
+use crate::project::store::StoreArgs;
 use crate::project::{self, Found, Identity};
 
 /// This program, even if its file was replaced since it started.
@@ -28,16 +29,33 @@ pub(super) const PROGRAM: &str = "/proc/self/exe";
 /// How often a daemon that ends just when it is found is started again.
 const ATTEMPTS: usize = 5;
 
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) echo: Echo,
+    pub(super) keeping: StoreArgs,
+}
+
+/// Starts a daemon over a project whose branches are in its store, for a command that asks for them.
+pub(crate) fn start_for_command(socket: &Path, project: &Path) -> Result<(), Failure> {
+    socket::prepare(socket).map_err(|error| Failure::Other(error.to_string()))?;
+    let options = Options {
+        echo: Echo::Auto,
+        keeping: StoreArgs::default(),
+    };
+    start(socket, project, &options)
+}
+
 /// Finds the daemon over a project, or starts it at the project's own socket.
 ///
 /// A socket that the user or the environment names is used as it is, but its daemon must have the project.
 pub(super) fn find_or_start(
     common: &Common,
     project: &Path,
-    echo: Echo,
+    options: &Options,
 ) -> Result<DaemonConnection, Failure> {
     if let Some(socket) = common.named_socket() {
-        let connection = connect_or_start(&socket, project, echo)?;
+        let connection = connect_or_start(&socket, project, options)?;
         return require(connection, project);
     }
     for _ in 0..ATTEMPTS {
@@ -49,7 +67,7 @@ pub(super) fn find_or_start(
                 project::socket_for(project, identity)
             }
         };
-        let connection = connect_or_start(&found, project, echo)?;
+        let connection = connect_or_start(&found, project, options)?;
         // Otherwise the directory was replaced while the daemon was looked for.
         if is_over(&connection, identity) {
             return Ok(connection);
@@ -85,7 +103,7 @@ fn require(connection: DaemonConnection, project: &Path) -> Result<DaemonConnect
 fn connect_or_start(
     socket: &Path,
     project: &Path,
-    echo: Echo,
+    options: &Options,
 ) -> Result<DaemonConnection, Failure> {
     socket::prepare(socket).map_err(|error| Failure::Other(error.to_string()))?;
     let resolved = socket.parent().and_then(|it| it.canonicalize().ok());
@@ -101,7 +119,7 @@ fn connect_or_start(
         match DaemonConnection::connect(socket, String::new()) {
             Err(Failure::Connect(
                 ConnectError::NoDaemon(_) | ConnectError::Handshake(CallError::Closed),
-            )) => start(socket, project, echo)?,
+            )) => start(socket, project, options)?,
             other => return other,
         }
     }
@@ -109,15 +127,16 @@ fn connect_or_start(
 }
 
 /// Starts a daemon and waits until it listens, or says that another one does.
-fn start(socket: &Path, project: &Path, echo: Echo) -> Result<(), Failure> {
-    let echo = echo.to_possible_value();
+fn start(socket: &Path, project: &Path, options: &Options) -> Result<(), Failure> {
+    let echo = options.echo.to_possible_value();
     let log = socket.with_extension("log");
     let failed = |error| Failure::Other(format!("{}: {error}", log.display()));
-    let mut options = File::options();
-    options.append(true).create(true).mode(0o600);
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    let errors = options.open(&log).map_err(failed)?;
-    let mut child = Command::new(PROGRAM)
+    let mut opened = File::options();
+    opened.append(true).create(true).mode(0o600);
+    opened.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let errors = opened.open(&log).map_err(failed)?;
+    let mut command = Command::new(PROGRAM);
+    command
         .arg0("agentfs")
         .args(["daemon", "--until-unused", "--lower"])
         .arg(project)
@@ -132,7 +151,15 @@ fn start(socket: &Path, project: &Path, echo: Echo) -> Result<(), Failure> {
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(errors)
+        .stderr(errors);
+    if options.keeping.in_memory {
+        command.arg("--in-memory");
+    }
+    if let Some(store) = &options.keeping.store {
+        let store = std::path::absolute(store).unwrap_or_else(|_| store.clone());
+        command.arg("--store").arg(store);
+    }
+    let mut child = command
         .spawn()
         .map_err(|error| Failure::Other(format!("the daemon cannot be started: {error}")))?;
     let mut ready = [0];

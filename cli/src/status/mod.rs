@@ -33,8 +33,9 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut connection = DaemonConnection::open_to_look(common, "")?;
+    let mut connection = DaemonConnection::look_at_running(common)?;
     let report = fetch(&mut connection)?;
+    let store = connection.store()?;
     let mounts = mount::list(&mut connection)?;
     let listeners = platform::listeners_on(&mounts);
     let watches = if args.watches {
@@ -46,6 +47,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
         return output.json(&connection.with_project(WithMounts {
             report: &report,
             directory: &connection.project,
+            store: store.as_ref().map(|it| it.display().to_string()),
             mounts: &mounts,
             listeners_without_shim: &listeners,
             not_watched: Coverage(&report).line(),
@@ -53,6 +55,10 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
         }));
     }
     output.line(text(&report, &connection.project))?;
+    match &store {
+        Some(store) => output.line(format_args!("branches are kept in {}", store.display()))?,
+        None => output.line("branches are in memory and end with the daemon")?,
+    }
     if !mounts.is_empty() {
         output.line(format_args!("\n{}", mount::table(&mounts)))?;
     }
@@ -72,6 +78,8 @@ struct WithMounts<'a> {
     report: &'a StatusReport,
     /// The directory below the branches, and whether it still is where it was.
     directory: &'a ProjectInfo,
+    /// Where the branches are kept; nothing when they are in memory.
+    store: Option<String>,
     mounts: &'a [MountInfo],
     /// The programs that watch a mount and are notified by echo.
     listeners_without_shim: &'a [Listener],

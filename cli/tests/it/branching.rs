@@ -30,6 +30,7 @@ fn create(client: &mut Client, name: &str) {
         name: text(name),
         from_branch: text(""),
         from_snapshot: text(""),
+        frozen: false,
     };
     client.call(request, soon()).unwrap();
 }
@@ -164,6 +165,7 @@ fn a_restore_is_told_as_the_difference() {
     let snapshot = SnapshotCreate {
         name: text("before"),
         branch: text(""),
+        full: false,
     };
     actor.call(snapshot, soon()).unwrap();
     mkdir(&mut actor, "/kept/new").unwrap();
@@ -324,6 +326,7 @@ fn names_that_are_taken_or_odd_are_refused() {
             name: text(name),
             from_branch: text(""),
             from_snapshot: text(""),
+            frozen: false,
         };
         code(client.call(request, soon()))
     };
@@ -335,6 +338,7 @@ fn names_that_are_taken_or_odd_are_refused() {
         name: text("b"),
         from_branch: text("none"),
         from_snapshot: text(""),
+        frozen: false,
     };
     assert_eq!(code(client.call(from_nothing, soon())), Code::NOT_FOUND);
 }

@@ -14,6 +14,7 @@ mod lifecycle;
 mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;
+mod random_kills;
 mod showing;
 mod stored;
 mod subscriber;

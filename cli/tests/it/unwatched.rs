@@ -221,6 +221,7 @@ fn a_directory_that_may_not_be_read_does_not_keep_the_others_from_being_watched(
         .arg(at("agentfs"))
         .args(["daemon", "--lower"])
         .arg(at("lower"))
+        .env("XDG_STATE_HOME", at("run/state"))
         .env("AGENTFS_SOCKET", at("run/control.sock"));
     let mut daemon = Started::by(&mut command, &ready);
     let socket = at("run/control.sock");

@@ -410,7 +410,7 @@ fn a_directory_for_temporary_exports_that_somebody_else_prepared_is_not_used() {
     let mut run: Command = project.agentfs();
     run.env("TMPDIR", &temporary)
         .env("XDG_STATE_HOME", "/proc/nowhere")
-        .args(["run", "--", "sh", "-c", "echo new > f"]);
+        .args(["run", "--in-memory", "--", "sh", "-c", "echo new > f"]);
     let said = Said::by(&mut run);
     assert_eq!(said.status, Some(125), "{said:?}");
     assert!(said.err.contains("belongs to user 65534"), "{}", said.err);

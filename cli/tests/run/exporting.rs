@@ -138,8 +138,9 @@ fn what_cannot_be_read_is_named_and_everything_else_is_exported() {
     if !can_mount() {
         return;
     }
-    let page = "old text of the project\n".repeat(170);
-    let project = Project::with(&[("big", &page), ("f", "old")]);
+    // The content of a file that is only renamed is kept up to 1 MiB.
+    let large = "old text of the project\n".repeat(50_000);
+    let project = Project::with(&[("big", &large), ("f", "old")]);
     let script = "mv big moved; echo new > f; echo made > g; echo done; read -r _";
     let mut run = project.start(&[], script);
     run.expect("done");

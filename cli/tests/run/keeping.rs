@@ -1,4 +1,4 @@
-//! Checks that kept work outlives the daemon, however the daemon ends.
+//! Checks that kept work outlives a daemon that has it in memory, however the daemon ends by itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ impl Daemon {
 /// Creates a project with a branch `b` whose changes are kept.
 fn kept() -> Project {
     let project = Project::with(&[("f", "old")]);
-    let said = project.run(&["--branch", "b", "--keep"], "echo new > f; echo made > g");
+    let options = ["--in-memory", "--branch", "b", "--keep"];
+    let said = project.run(&options, "echo new > f; echo made > g");
     assert_eq!(said.status, Some(0), "{said:?}");
     project
 }
@@ -151,6 +152,7 @@ fn shutdown_is_refused_when_nothing_can_be_exported() {
         .env("TMPDIR", "/proc/nowhere")
         .args([
             "run",
+            "--in-memory",
             "--branch",
             "b",
             "--keep",
@@ -188,7 +190,10 @@ fn what_needs_no_export_has_none() {
         return;
     }
     let project = Project::with(&[("f", "old")]);
-    let mut run = project.start(&["--branch", "unchanged", "--keep"], "read -r _");
+    let mut run = project.start(
+        &["--in-memory", "--branch", "unchanged", "--keep"],
+        "read -r _",
+    );
     let discarded = project.run(&["--discard"], "echo new > f");
     assert_eq!(discarded.status, Some(0), "{discarded:?}");
     let daemon = Daemon::of(&project);
@@ -205,7 +210,7 @@ fn a_run_that_loses_its_daemon_says_where_its_work_is() {
     }
     let project = Project::with(&[("f", "old")]);
     let script = "echo new > f; echo made > g; cd /; echo done; read -r _";
-    let mut run = project.start(&["--apply"], script);
+    let mut run = project.start(&["--in-memory", "--apply"], script);
     run.expect("done");
     Daemon::of(&project).end();
     run.say("go on");
@@ -340,7 +345,7 @@ fn what_is_written_after_the_export_is_refused_and_not_lost_in_silence() {
     // The program writes until it is refused, and reports what was accepted.
     let script = "echo begun > h; echo done; i=1; \
                   while echo $i > g && echo $i >> h; do i=$((i+1)); done 2>/dev/null; echo last $i";
-    let mut run: Program = project.start(&["--keep"], script);
+    let mut run: Program = project.start(&["--in-memory", "--keep"], script);
     run.expect("done");
     let runtime = project.own_socket();
     let (_, welcome) = Client::connect(&runtime, Hello::new("test"), soon()).unwrap();

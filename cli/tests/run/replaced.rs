@@ -298,7 +298,9 @@ fn what_a_shutdown_exports_of_a_moved_project_is_applied_where_that_is_now() {
     if !can_mount() {
         return;
     }
-    let project = kept();
+    let project = Project::with(&[("f", "old\n")]);
+    let kept = project.run(&["--in-memory", "--keep"], "echo kept > made");
+    assert_eq!(kept.status, Some(0), "{kept:?}");
     let moved = project.beside("moved");
     fs::rename(project.path(), &moved).unwrap();
     fs::create_dir(project.path()).unwrap();

@@ -17,6 +17,8 @@ pub struct Config {
     pub lower: Option<PathBuf>,
     /// The directory of the store in which the branches outlive the daemon; in memory without one.
     pub store: Option<PathBuf>,
+    /// Whether nothing that happens outside shows in new branches.
+    pub frozen: bool,
     /// Whether the directory below is watched, so that programs hear what the host changes in it.
     pub watch_lower: bool,
     /// On which mounts changes from outside are repeated for the kernel.
@@ -50,6 +52,7 @@ impl Config {
             use_systemd_socket: false,
             lower: None,
             store: None,
+            frozen: false,
             watch_lower: true,
             echo: EchoMode::Auto,
             limits: SessionLimits::default(),

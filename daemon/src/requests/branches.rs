@@ -1,14 +1,16 @@
 //! Branch and snapshot requests.
 
+use std::sync::atomic::AtomicBool;
+
 use agentfs_core::id::{BranchId, SnapshotId};
-use agentfs_core::{Caller, FsCore};
+use agentfs_core::{Caller, FreezeError, FsCore};
 use agentfs_proto::message::{
     BranchCreate, BranchCreated, BranchInfo, BranchList, Branches, Code, SnapshotCreate,
     SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
 };
 
 use crate::base::refusal::Refusal;
-use crate::shared::branches::{Origins, branch_named, snapshot_named};
+use crate::shared::branches::{Origins, branch_named, is_base, snapshot_named};
 use crate::shared::holds::Holds;
 
 /// Branches or snapshots on one page.
@@ -26,6 +28,20 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses the name of a branch that there is.
+fn check_new(core: &FsCore, name: &str) -> Result<(), Refusal> {
+    check_name(name)?;
+    match branch_named(core, name) {
+        Ok(_) => Err(exists(name)),
+        Err(_) => Ok(()),
+    }
+}
+
+fn exists(name: &str) -> Refusal {
+    let text = format!("there is a branch {name} already; choose another name");
+    Refusal::new(Code::EXISTS, text)
+}
+
 /// Makes a branch from a snapshot, or from a branch as it is.
 pub(crate) fn create(
     core: &FsCore,
@@ -35,11 +51,7 @@ pub(crate) fn create(
     own: BranchId,
 ) -> Result<BranchCreated, Refusal> {
     let name = &request.name;
-    check_name(name)?;
-    if branch_named(core, name).is_ok() {
-        let text = format!("there is a branch {name} already; choose another name");
-        return Err(Refusal::new(Code::EXISTS, text));
-    }
+    check_new(core, name)?;
     let (id, parent) = if !request.from_snapshot.is_empty() {
         let snapshot = snapshot_named(core, &request.from_snapshot)?;
         (
@@ -47,14 +59,58 @@ pub(crate) fn create(
             snapshot.0,
         )
     } else {
-        let from = match request.from_branch.as_str() {
-            "" => own,
-            from => branch_named(core, from)?,
-        };
+        let from = source(core, request, own)?;
         (core.branch_create_from_current(caller, from, name)?, from.0)
     };
-    origins.remember(core, id, parent)?;
+    if let Err(errno) = origins.remember(core, id, parent) {
+        // A branch that cannot be compared with what it was made from cannot be applied.
+        core.branch_delete(id)?;
+        return Err(errno.into());
+    }
     Ok(BranchCreated { id: id.0 })
+}
+
+/// Returns the branch that a new one starts from.
+fn source(core: &FsCore, request: &BranchCreate, own: BranchId) -> Result<BranchId, Refusal> {
+    match request.from_branch.as_str() {
+        "" => Ok(own),
+        from => branch_named(core, from),
+    }
+}
+
+/// Makes a frozen branch from a branch as it is. This reads all of the directory below.
+pub(crate) fn create_frozen(
+    core: &FsCore,
+    origins: &Origins,
+    caller: &Caller,
+    (request, own): (&BranchCreate, BranchId),
+    cancelled: &AtomicBool,
+) -> Result<BranchCreated, Refusal> {
+    let name = &request.name;
+    check_new(core, name)?;
+    let from = source(core, request, own)?;
+    let made = core.branch_create_frozen(caller, from, name, cancelled);
+    let id = made.map_err(|error| not_frozen(&error))?;
+    if core.branch_named(name) != Some(id) {
+        // Another request has made one of the name meanwhile.
+        core.branch_delete(id)?;
+        return Err(exists(name));
+    }
+    origins.remember(core, id, from.0)?;
+    Ok(BranchCreated { id: id.0 })
+}
+
+fn not_frozen(error: &FreezeError) -> Refusal {
+    match error {
+        FreezeError::Store(errno) => {
+            let mut refusal = Refusal::from(*errno);
+            refusal.0.message = error.to_string();
+            refusal
+        }
+        FreezeError::Unread(_) | FreezeError::Cancelled => {
+            Refusal::new(Code::RESOURCES, error.to_string())
+        }
+    }
 }
 
 /// Returns one page of the branches, or of the only one that a session may see.
@@ -74,7 +130,8 @@ pub(crate) fn list(
     let more = rest.len() > PER_PAGE;
     let branches = rest.into_iter().take(PER_PAGE).map(|branch| {
         let (parent, created_ns) = origins.of(branch.id);
-        let seq = core.branch(branch.id).map_or(0, |it| it.last_seq().0);
+        let found = core.branch(branch.id);
+        let seq = found.as_ref().map_or(0, |it| it.last_seq().0);
         BranchInfo {
             id: branch.id.0,
             seq,
@@ -82,6 +139,7 @@ pub(crate) fn list(
             parent,
             created_ns,
             run: holds.pid_of(branch.id).unwrap_or(0),
+            frozen: found.is_ok_and(|it| it.is_frozen()),
         }
     });
     let branches = branches.collect();
@@ -94,6 +152,7 @@ pub(crate) fn snapshot(
     caller: &Caller,
     branch: BranchId,
     request: &SnapshotCreate,
+    cancelled: &AtomicBool,
 ) -> Result<SnapshotCreated, Refusal> {
     let name = &request.name;
     check_name(name)?;
@@ -101,7 +160,12 @@ pub(crate) fn snapshot(
         let text = format!("there is a snapshot {name} already; choose another name");
         return Err(Refusal::new(Code::EXISTS, text));
     }
-    let id = core.snapshot_create(caller, branch, name)?;
+    let id = if request.full {
+        let made = core.snapshot_create_full(caller, branch, name, cancelled);
+        made.map_err(|error| not_frozen(&error))?
+    } else {
+        core.snapshot_create(caller, branch, name)?
+    };
     origins.remember_snapshot(id);
     Ok(SnapshotCreated { id: id.0 })
 }
@@ -129,7 +193,9 @@ pub(crate) fn snapshots(
         let part = core.snapshots_after(after, PER_PAGE + 1);
         let Some(last) = part.last() else { break };
         after = last.id;
-        let is_shown = |it: &agentfs_core::SnapshotInfo| only.is_none_or(|only| only == it.branch);
+        let is_shown = |it: &agentfs_core::SnapshotInfo| {
+            !is_base(it) && only.is_none_or(|only| only == it.branch)
+        };
         rest.extend(part.into_iter().filter(is_shown));
     }
     let more = rest.len() > PER_PAGE;

@@ -49,9 +49,10 @@ impl OpenSession {
             Request::MountWait(it) => Self::wait_for_mount(&it, services),
             Request::Status(it) => done(status::report(&it, &self.public, services)),
             Request::Project(_) => done(project::info(services.core())),
+            Request::Store(it) => self.store(&it, services),
             Request::WatchList(it) => done(watch_list::list(&it, &self.public, services)?),
             Request::Shutdown(it) => self.shut_down(&it, services),
-            Request::BranchCreate(it) => self.create_branch(&it, services),
+            Request::BranchCreate(it) => self.create_branch(it, services),
             Request::BranchList(it) => done(branches::list(
                 services.core(),
                 services.origins(),
@@ -67,17 +68,7 @@ impl OpenSession {
             Request::BranchRetire(it) => self.retire(&it, services),
             Request::BranchExport(it) => self.export(it, services),
             Request::BranchHold(it) => self.hold(&it, services),
-            Request::SnapshotCreate(it) => {
-                let branch = self.branch(&it.branch, services)?.id();
-                let (core, origins) = (services.core(), services.origins());
-                done(branches::snapshot(
-                    core,
-                    origins,
-                    &self.caller,
-                    branch,
-                    &it,
-                )?)
-            }
+            Request::SnapshotCreate(it) => self.create_snapshot(it, services),
             Request::SnapshotList(it) => done(branches::snapshots(
                 services.core(),
                 services.origins(),

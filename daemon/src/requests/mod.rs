@@ -10,6 +10,7 @@ pub(crate) mod open_session;
 mod pages;
 mod runs;
 mod status;
+mod store;
 mod subscriptions;
 mod watch_list;
 mod watches;

@@ -2,11 +2,13 @@
 //! end.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use agentfs_core::id::Seq;
 use agentfs_export::CancelToken;
 use agentfs_proto::message::{
     BranchCreate, BranchExport, BranchHold, BranchRetire, Code, Done, Ending, Shutdown,
+    SnapshotCreate,
 };
 
 use crate::base::refusal::Refusal;
@@ -21,13 +23,46 @@ use crate::shared::services::Services;
 impl OpenSession {
     pub(super) fn create_branch(
         &self,
-        it: &BranchCreate,
+        it: BranchCreate,
         services: &Services,
     ) -> Result<Work, Refusal> {
         self.require_owner("make branches")?;
-        let (core, origins) = (services.core(), services.origins());
         let own = self.public.branch();
-        done(branches::create(core, origins, &self.caller, it, own)?)
+        let is_frozen = it.frozen || services.is_frozen();
+        if !is_frozen || !it.from_snapshot.is_empty() {
+            let (core, origins) = (services.core(), services.origins());
+            return done(branches::create(core, origins, &self.caller, &it, own)?);
+        }
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let (caller, stop) = (self.caller.clone(), self.stop(services));
+        job(Size::Long, move || {
+            let request = (&it, own);
+            let made = branches::create_frozen(&core, &origins, &caller, request, stop.flag())?;
+            Ok(made.into())
+        })
+    }
+
+    pub(super) fn create_snapshot(
+        &self,
+        it: SnapshotCreate,
+        services: &Services,
+    ) -> Result<Work, Refusal> {
+        let branch = self.branch(&it.branch, services)?.id();
+        if !it.full {
+            let never = AtomicBool::new(false);
+            let (core, origins) = (services.core(), services.origins());
+            let caller = &self.caller;
+            return done(branches::snapshot(
+                core, origins, caller, branch, &it, &never,
+            )?);
+        }
+        self.require_owner("make full snapshots")?;
+        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let (caller, stop) = (self.caller.clone(), self.stop(services));
+        job(Size::Long, move || {
+            let made = branches::snapshot(&core, &origins, &caller, branch, &it, stop.flag())?;
+            Ok(made.into())
+        })
     }
 
     pub(super) fn retire(&self, it: &BranchRetire, services: &Services) -> Result<Work, Refusal> {
@@ -73,6 +108,17 @@ impl OpenSession {
         tracing::info!(%session, reason = it.reason, discard = it.discard, "asked to end");
         let end = Arc::clone(services.end());
         let exporter = services.exporter().clone();
+        let is_kept = services.core().store_usage().is_some();
+        if it.discard && is_kept {
+            let text = "the branches are kept in a store, which outlives the daemon, so none is thrown \
+                        away; to end the daemon: agentfs shutdown; and to throw a branch away: agentfs \
+                        branch delete NAME";
+            return Err(Refusal::invalid(text.to_owned()));
+        }
+        if is_kept {
+            // What the branches hold is in the store, and is there after a power cut too.
+            services.core().sync()?;
+        }
         if it.discard || !services.saves_changes() {
             end.settle();
             services.wakes().send(Wake::Stop);

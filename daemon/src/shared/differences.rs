@@ -20,7 +20,9 @@ pub(crate) fn find(
 ) -> Result<Vec<DiffEntry>, Refusal> {
     let shown = core.branch(branch)?;
     if against.is_empty() {
-        let base = origins.base(branch).ok_or_else(|| {
+        // A frozen branch knows its base, also after a restart.
+        let base = origins.base(branch).or_else(|| shown.frozen_base());
+        let base = base.ok_or_else(|| {
             Refusal::not_found("it is not known what the branch was made from; use --against")
         })?;
         let changes = shown.own_changes_since(&base)?;

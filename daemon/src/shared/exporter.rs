@@ -82,8 +82,7 @@ pub(crate) struct Rescue(HashMap<BranchId, Rescued>);
 impl Exporter {
     /// Creates the exporter of a new filesystem over this directory.
     pub(crate) fn new(core: &FsCore, lower: Option<&Path>) -> agentfs_core::Result<Self> {
-        let origins = Arc::new(Origins::default());
-        origins.remember(core, FsCore::MAIN, 0)?;
+        let origins = Arc::new(Origins::recover(core)?);
         Ok(Self {
             core: core.clone(),
             origins,

@@ -69,13 +69,16 @@ pub(crate) struct Services {
     counters: Counters,
     tokens: Arc<Tokens>,
     sessions: Arc<Sessions>,
-    /// A random number, which is another one for each start of the daemon.
+    /// A random number, which is another one for each start of the daemon: its keys are those of the
+    /// system.
     instance: u64,
     started: Instant,
     end: Arc<End>,
     wakes: Arc<WakeQueue>,
     /// Whether what the branches changed is exported before the end.
     saves_changes: bool,
+    /// Whether new branches are frozen.
+    is_frozen: bool,
 }
 
 impl fmt::Debug for Services {
@@ -98,6 +101,14 @@ fn core_over(lower: Option<PathBuf>, store: Option<PathBuf>) -> Result<FsCore, S
     FsCore::new(config).map_err(StartError::Filesystem)
 }
 
+fn queue_limits(config: &Config) -> service::QueueLimits {
+    service::QueueLimits {
+        queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
+        watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
+        ..service::QueueLimits::default()
+    }
+}
+
 impl Services {
     pub(crate) fn new(
         config: &Config,
@@ -115,17 +126,13 @@ impl Services {
         let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
-        let limits = service::QueueLimits {
-            queues: usize::try_from(config.limits.queues).unwrap_or(usize::MAX),
-            watches: usize::try_from(config.limits.watches).unwrap_or(usize::MAX),
-            ..service::QueueLimits::default()
-        };
         let disabled = |error| StartError::Io(io::Error::other(error));
         let mounts = MountTable::default();
         // The mounts subscribe first: a program that is notified of a change finds it on every
         // mount.
         let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
-        let watches = WatchService::new(core.clone(), limits).map_err(StartError::Io)?;
+        let watches =
+            WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
         let echoing = Arc::new(echoing);
         let (announced, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
@@ -182,13 +189,18 @@ impl Services {
             counters: Counters::default(),
             tokens: Arc::default(),
             sessions,
-            // Its keys are the system's random numbers.
             instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
             end: Arc::default(),
             wakes: Arc::clone(wakes),
             saves_changes: config.saves_changes && config.store.is_none(),
+            is_frozen: config.frozen,
         })
+    }
+
+    /// Returns whether new branches are frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_frozen
     }
 
     pub(crate) fn core(&self) -> &FsCore {

@@ -75,6 +75,7 @@ fn among_100_000_snapshots_each_is_found_by_name_and_listed_once() {
             name: format!("b{number}"),
             from_snapshot: format!("s{number}"),
             from_branch: String::new(),
+            frozen: false,
         };
         let reply = ask(&mut client, request);
         assert!(matches!(reply, Reply::BranchCreated(_)), "{reply:?}");

@@ -9,6 +9,7 @@ use crate::api::Api;
 use crate::channel::RecordPosition;
 use crate::queue::{Open, Queue, Slot, Target, WatchId, WatchState};
 use crate::synth::inotify::{IN_DELETE_SELF, IN_MASK_ADD};
+use crate::tree::WatchedTree;
 use crate::watch::{NodeWatch, TreeWatch, WatchFilter, WatchHandle};
 
 /// What a watch on a node asks for.
@@ -130,27 +131,29 @@ impl WatchService {
             unread_bits: 0,
             first_unread: RecordPosition::Nowhere,
         });
-        let watches = interest.paths.iter().map(|path| TreeWatch {
-            handle: WatchHandle {
-                queue: Arc::clone(queue),
-                slot,
-            },
+        let trees = interest.paths.iter().map(|path| WatchedTree {
             api: queue.api,
             branch: queue.branch,
             path: path.strip_suffix(b"/").unwrap_or(path).into(),
             activity: interest.activity,
             flags: interest.flags,
-            filter: WatchFilter {
-                after: interest.after,
-                mount: interest.mount,
-            },
         });
-        let watches: Vec<TreeWatch> = watches.collect();
-        watches
-            .iter()
-            .for_each(|watch| self.router.add_tree(watch.clone()));
+        let trees: Vec<WatchedTree> = trees.collect();
+        for tree in &trees {
+            self.router.add_tree(TreeWatch {
+                handle: WatchHandle {
+                    queue: Arc::clone(queue),
+                    slot,
+                },
+                tree: tree.clone(),
+                filter: WatchFilter {
+                    after: interest.after,
+                    mount: interest.mount,
+                },
+            });
+        }
         if let Some(state) = open.watches.get(slot) {
-            state.target = Target::Trees(watches);
+            state.target = Target::Trees(trees);
         }
         Ok(())
     }

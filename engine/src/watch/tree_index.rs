@@ -10,21 +10,14 @@ use parking_lot::RwLock;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::{WatchFilter, WatchHandle};
-use crate::api::Api;
-use crate::synth::fsevents::CREATE_WATCH_ROOT;
+use crate::queue::{Queue, Slot};
+use crate::tree::WatchedTree;
 
 /// A watch of a tree.
 #[derive(Clone, Debug)]
 pub(crate) struct TreeWatch {
     pub(crate) handle: WatchHandle,
-    pub(crate) api: Api,
-    pub(crate) branch: BranchId,
-    /// The top of the tree, without a trailing slash. The root is empty.
-    pub(crate) path: Arc<[u8]>,
-    /// Native: whether opening, reading and closing are heard too.
-    pub(crate) activity: bool,
-    /// FSEvents: `kFSEventStreamCreateFlag*`.
-    pub(crate) flags: u32,
+    pub(crate) tree: WatchedTree,
     pub(crate) filter: WatchFilter,
 }
 
@@ -99,13 +92,13 @@ impl TreeIndex {
     }
 
     pub(crate) fn insert(&self, watch: TreeWatch) {
-        let (hash, depth) = prefix_of(&watch);
+        let (hash, depth) = prefix_of(&watch.tree);
         let mut trees = self.trees.write();
         trees.depths[depth] += 1;
-        if watch.flags & CREATE_WATCH_ROOT != 0 {
+        if watch.tree.asks_for_root() {
             trees
                 .roots
-                .entry(watch.branch)
+                .entry(watch.tree.branch)
                 .or_default()
                 .push(watch.clone());
         }
@@ -113,16 +106,15 @@ impl TreeIndex {
         self.len.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn remove(&self, watch: &TreeWatch) {
-        let (hash, depth) = prefix_of(watch);
-        let (queue, slot) = (&watch.handle.queue, watch.handle.slot);
+    pub(crate) fn remove(&self, tree: &WatchedTree, queue: &Arc<Queue>, slot: Slot) {
+        let (hash, depth) = prefix_of(tree);
         let mut trees = self.trees.write();
-        if watch.flags & CREATE_WATCH_ROOT != 0
-            && let Some(roots) = trees.roots.get_mut(&watch.branch)
+        if tree.asks_for_root()
+            && let Some(roots) = trees.roots.get_mut(&tree.branch)
         {
-            roots.retain(|other| other.path != watch.path || !other.handle.is(queue, slot));
+            roots.retain(|other| other.tree.path != tree.path || !other.handle.is(queue, slot));
             if roots.is_empty() {
-                trees.roots.remove(&watch.branch);
+                trees.roots.remove(&tree.branch);
             }
         }
         let Some(list) = trees.by_prefix.get_mut(&hash) else {
@@ -177,6 +169,7 @@ impl TreeIndex {
         let trees = self.trees.read();
         for watch in trees.roots.get(&branch).into_iter().flatten() {
             let below = watch
+                .tree
                 .path
                 .strip_prefix(dir)
                 .and_then(|rest| rest.strip_prefix(b"/"))
@@ -189,9 +182,9 @@ impl TreeIndex {
     }
 }
 
-fn prefix_of(watch: &TreeWatch) -> (u64, usize) {
+fn prefix_of(tree: &WatchedTree) -> (u64, usize) {
     let mut depth = 0;
-    let hash = components(&watch.path).fold(start(watch.branch), |hash, component| {
+    let hash = components(&tree.path).fold(start(tree.branch), |hash, component| {
         depth += 1;
         with_component(hash, component)
     });
@@ -213,12 +206,12 @@ impl Trees {
         }
         let dir = if depth == 0 { &[] } else { dir };
         for watch in self.by_prefix.get(&hash).into_iter().flatten() {
-            let same_path = match watch.path.strip_prefix(dir) {
+            let same_path = match watch.tree.path.strip_prefix(dir) {
                 Some([]) => name.is_empty(),
                 Some([b'/', rest @ ..]) => !name.is_empty() && rest == name,
                 Some(_) | None => false,
             };
-            if watch.branch == branch && same_path {
+            if watch.tree.branch == branch && same_path {
                 found(watch);
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crc32fast::Hasher;
 
 use crate::disk::directory::{Directory, NamedFile};
-use crate::log::{Kind, Record, StoreId};
+use crate::log::{Kind, MOST_RECORDS, Record, StoreId};
 use crate::model::errno::{Errno, Result};
 
 const MAGIC: [u8; 8] = *b"AgFsChkp";
@@ -31,7 +31,12 @@ fn name_of(next: u64) -> String {
 
 fn next_of(name: &str) -> Option<u64> {
     let next = u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()?;
-    (name_of(next) == name).then_some(next)
+    (name_of(next) == name && next <= MOST_RECORDS).then_some(next)
+}
+
+/// Returns whether a file with that name is a checkpoint.
+pub(super) fn is_checkpoint(name: &str) -> bool {
+    next_of(name).is_some()
 }
 
 /// A checkpoint that is being written.
@@ -104,11 +109,11 @@ impl Writer {
     }
 
     /// Puts the checkpoint in place of those before it. All content that it refers to must survive a
-    /// power cut by now.
-    pub(super) fn install(self) -> Result<()> {
+    /// power cut by now. `sync_names` waits until the names of files do.
+    pub(super) fn install(self, sync_names: impl FnOnce() -> Result<()>) -> Result<()> {
         let directory = &self.directory;
         directory.rename(NEXT, &name_of(self.next))?;
-        directory.sync_names()?;
+        sync_names()?;
         for name in directory.list()? {
             if next_of(&name).is_some_and(|next| next < self.next) {
                 directory.remove(&name)?;

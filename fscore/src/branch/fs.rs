@@ -17,11 +17,11 @@ use crate::model::attr::now;
 use crate::model::config::{BackstoreMode, ConfigError, FsConfig};
 use crate::model::errno::{Errno, Result};
 use crate::model::event::EventSink;
-use crate::model::id::{BranchId, NodeNumbers, Seq, SnapshotId};
+use crate::model::id::{BaseId, BranchId, NodeNumbers, Seq, SnapshotId};
 use crate::model::store_error::StoreError;
 use crate::store::extents::Extents;
-use crate::store::tree::{Shared, Tree};
-use crate::sync::RwLock;
+use crate::store::tree::{Base, Shared, Tree};
+use crate::sync::{Mutex, RwLock};
 
 /// The filesystem. It is cheap to clone, and all clones are the same filesystem.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) bus: EventBus,
     pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) registry: RwLock<Registry>,
+    /// Keeps the lower directory from being taken twice at a time.
+    pub(crate) taking: Mutex<()>,
     /// See [`FsCore::seal`].
     sealed: AtomicBool,
 }
@@ -50,6 +52,9 @@ pub(crate) struct Registry {
     pub(crate) snapshot_names: BTreeSet<(Arc<str>, SnapshotId)>,
     pub(crate) last_branch: u64,
     pub(crate) last_snapshot: u64,
+    /// What frozen branches and snapshots are based on, and the last that was taken.
+    pub(crate) bases: BTreeMap<BaseId, Arc<Base>>,
+    pub(crate) last_base: u64,
     /// How often the store was opened.
     openings: u64,
 }
@@ -73,8 +78,16 @@ impl Registry {
         }
     }
 
-    /// Returns all snapshots and branches, those first that others may have more in common with.
+    /// Returns all bases, snapshots and branches, those first that others may have more in common
+    /// with.
     fn versions(&self) -> Vec<OldVersion> {
+        let bases = self.bases.values().map(|base| OldVersion {
+            id: VersionId::Base(base.id),
+            name: base.name(),
+            from: BranchId(0),
+            seq: Seq(0),
+            tree: base.tree.clone(),
+        });
         let snapshots = self.snapshots.iter().map(|(id, snapshot)| OldVersion {
             id: VersionId::Snapshot(*id),
             name: snapshot.name.clone(),
@@ -89,7 +102,7 @@ impl Registry {
             seq: branch.outbox.last_own_seq(),
             tree: branch.read().tree.clone(),
         });
-        snapshots.chain(branches).collect()
+        bases.chain(snapshots).chain(branches).collect()
     }
 
     /// Reads the branches and snapshots of a store. A new store gets the branch `main`.
@@ -106,6 +119,11 @@ impl Registry {
         // Whatever the log does not say of numbers that were given, none of them is given again.
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
+        // What makes no sense is refused before anything is written.
+        let (versions, bases) = recovered.finish().map_err(|why| StoreError::Damaged {
+            path: path.clone(),
+            what: why.to_string(),
+        })?;
         let journal = Arc::new(opened.begin(shared.extents.clone())?);
         let failed = |errno| StoreError::Disk {
             path: path.clone(),
@@ -115,10 +133,6 @@ impl Registry {
         // What nothing refers to is used again from now on, so a power cut must not bring back what
         // did.
         journal.sync().map_err(failed)?;
-        let versions = recovered.finish().map_err(|why| StoreError::Damaged {
-            path: path.clone(),
-            what: why.to_string(),
-        })?;
         if versions.is_empty() {
             let tree = main()?;
             let new = NewVersion {
@@ -137,6 +151,8 @@ impl Registry {
             return Ok((Some(journal), registry));
         }
         let mut registry = Self {
+            last_base: bases.keys().last().map_or(0, |id| id.0),
+            bases,
             last_branch: counts.branches,
             last_snapshot: counts.snapshots,
             openings: counts.openings,
@@ -161,6 +177,7 @@ impl Registry {
                     let snapshot = Snapshot { name, from, tree };
                     registry.snapshots.insert(id, Arc::new(snapshot));
                 }
+                VersionId::Base(_) => {}
             }
         }
         Ok((Some(journal), registry))
@@ -220,6 +237,7 @@ impl FsCore {
                 bus,
                 journal,
                 registry: RwLock::new(registry),
+                taking: Mutex::default(),
                 sealed: AtomicBool::new(false),
             }),
         })
@@ -233,9 +251,15 @@ impl FsCore {
     ///
     /// Those of [`sync`](Self::sync) and [`checkpoint`](Self::checkpoint).
     pub fn maintain(&self) -> Result<()> {
+        self.drop_unused_bases()?;
         self.sync()?;
-        let journal = self.core.journal.as_ref();
-        if journal.is_some_and(|it| it.wants_checkpoint()) {
+        let Some(journal) = &self.core.journal else {
+            return Ok(());
+        };
+        // A filesystem in which nothing changes any more has no later sync that would do it.
+        let extents = &self.core.shared.extents;
+        extents.free_waiting(|| journal.is_durable());
+        if journal.wants_checkpoint() {
             self.checkpoint()?;
         }
         Ok(())

@@ -29,14 +29,14 @@ const SIZES: Sizes = Sizes {
 };
 
 /// A machine with one store.
-struct Machine {
-    disk: SimulatedDisk,
+pub(super) struct Machine {
+    pub(super) disk: SimulatedDisk,
     boot: u128,
     fs: Option<FsCore>,
 }
 
 impl Machine {
-    fn start(disk: SimulatedDisk) -> Self {
+    pub(super) fn start(disk: SimulatedDisk) -> Self {
         let mut machine = Self {
             disk,
             boot: 1,
@@ -55,28 +55,28 @@ impl Machine {
         self.fs = Some(fs.expect("a store that can be read"));
     }
 
-    fn fs(&self) -> &FsCore {
+    pub(super) fn fs(&self) -> &FsCore {
         self.fs.as_ref().expect("it runs")
     }
 
-    fn branch(&self) -> Branch {
+    pub(super) fn branch(&self) -> Branch {
         self.fs().branch(FsCore::MAIN).expect("the first branch")
     }
 
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.fs = None;
         self.disk.kill();
         self.open();
     }
 
-    fn cut_power(&mut self) {
+    pub(super) fn cut_power(&mut self) {
         self.fs = None;
         self.disk.cut_power();
         self.boot += 1;
         self.open();
     }
 
-    fn shown(&self) -> Shown {
+    pub(super) fn shown(&self) -> Shown {
         let (branch, root) = (self.branch(), Caller::root());
         let (mut shown, mut dirs) = (Shown::new(), vec![PathBuf::from("/")]);
         while let Some(dir) = dirs.pop() {
@@ -213,28 +213,47 @@ impl History {
                 assert_eq!(Some(&shown), self.states.last(), "nothing is half done");
             }
             self.states.push(shown);
+            match self.random.range(0..6) {
+                0 | 1 => self.try_to(FsCore::sync),
+                2 => self.try_to(FsCore::checkpoint),
+                _ => {}
+            }
         }
         self.machine.disk.leave_free(u64::MAX);
-        self.machine.kill();
-        self.is_last("a full disk");
+        if self.random.range(0..2) == 0 {
+            self.machine.kill();
+            self.is_last("a full disk");
+        } else {
+            self.machine.cut_power();
+            self.is_one_of_the_last("a power cut with a full disk");
+        }
     }
 
     /// Lets the disk fail once. The store takes no changes then, or nothing was lost.
     fn fail(&mut self) {
-        let fault = Fault::Error;
+        let fault = self.random.pick(&[Fault::Error, Fault::Loss]);
         self.machine
             .disk
             .fail_after(self.random.range(0..12), fault);
         for _ in 0..5 {
             let _result = self.change();
-            if self.random.range(0..3) == 0 {
-                let _result = self.machine.fs().sync();
-            }
             self.states.push(self.machine.shown());
+            match self.random.range(0..6) {
+                0 | 1 => self.try_to(FsCore::sync),
+                2 => self.try_to(FsCore::checkpoint),
+                _ => {}
+            }
         }
         self.machine.disk.fail_after(u64::MAX >> 1, fault);
         self.machine.cut_power();
         self.is_one_of_the_last("a failure of the disk");
+    }
+
+    /// Makes what was done so far survive a power cut, if the disk can.
+    fn try_to(&mut self, sync: impl FnOnce(&FsCore) -> Result<()>) {
+        if sync(self.machine.fs()).is_ok() {
+            self.synced = self.states.len() - 1;
+        }
     }
 
     fn is_last(&mut self, after: &str) {

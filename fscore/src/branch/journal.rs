@@ -8,7 +8,7 @@ use super::state::State;
 use crate::disk::directory::NamedFile;
 use crate::log::{Content, Kind, Log, Place, Purpose, Room};
 use crate::model::errno::Result;
-use crate::model::id::{BranchId, Seq, SnapshotId};
+use crate::model::id::{BaseId, BranchId, Seq, SnapshotId};
 use crate::store::extents::Extents;
 use crate::store::format::bytes::{Decoder, Encoder, Malformed};
 use crate::store::tree::Tree;
@@ -28,11 +28,12 @@ pub(super) mod kind {
     pub(crate) const OPENED: Kind = Kind::new(4);
 }
 
-/// A branch or a snapshot.
+/// A branch, a snapshot, or what frozen ones of both are based on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum VersionId {
     Branch(BranchId),
     Snapshot(SnapshotId),
+    Base(BaseId),
 }
 
 impl VersionId {
@@ -44,6 +45,10 @@ impl VersionId {
             }
             Self::Snapshot(id) => {
                 encoder.byte(2);
+                encoder.number(id.0);
+            }
+            Self::Base(id) => {
+                encoder.byte(3);
                 encoder.number(id.0);
             }
         }
@@ -105,10 +110,10 @@ impl Counts {
 
     pub(super) fn read(decoder: &mut Decoder<'_>) -> Result<Self, Malformed> {
         Ok(Self {
-            openings: decoder.number()?,
-            branches: decoder.number()?,
-            snapshots: decoder.number()?,
-            nodes: decoder.number()?,
+            openings: decoder.counted()?,
+            branches: decoder.counted()?,
+            snapshots: decoder.counted()?,
+            nodes: decoder.counted()?,
         })
     }
 }
@@ -125,16 +130,27 @@ pub(crate) struct OldVersion {
 
 impl OldVersion {
     /// Returns the one of those before it with which it has most in common, as far as is known: the
-    /// last that was made from the same branch.
+    /// last that was made from the same branch and is frozen over the same base, or the base.
     fn base_of<'v>(&self, before: &'v [Self]) -> Option<&'v Self> {
         let own = match self.id {
             VersionId::Branch(id) => id,
             VersionId::Snapshot(_) => self.from,
+            VersionId::Base(_) => {
+                let is_base = |it: &&Self| matches!(it.id, VersionId::Base(_));
+                return before.iter().rfind(is_base);
+            }
         };
-        let last_of = |branch| before.iter().rfind(|it| it.from == branch);
+        let base = self.tree.base().map(|base| base.id);
+        let is_like = |it: &Self| {
+            !matches!(it.id, VersionId::Base(_)) && it.tree.base().map(|base| base.id) == base
+        };
+        let last_of = |branch| before.iter().rfind(|it| it.from == branch && is_like(it));
         last_of(own)
             .or_else(|| last_of(self.from))
-            .or(before.last())
+            .or_else(|| match base {
+                Some(id) => before.iter().find(|it| it.id == VersionId::Base(id)),
+                None => before.iter().rfind(|it| is_like(it)),
+            })
     }
 
     fn as_new<'v>(&'v self, base: Option<&'v Self>) -> NewVersion<'v> {
@@ -185,6 +201,16 @@ impl Journal {
         self.log.sync()
     }
 
+    /// Returns whether everything so far survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.log.is_durable()
+    }
+
+    /// Returns how many bytes a restart would read beside the last checkpoint.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log.size()
+    }
+
     /// Returns whether a restart would read so much of the log that a checkpoint is worth while.
     pub(crate) fn wants_checkpoint(&self) -> bool {
         self.log.size() > (*self.checkpoint.lock()).max(LONG_LOG)
@@ -218,9 +244,10 @@ impl Journal {
             writer.write(kind::VERSION, record.bytes())?;
         }
         *length = writer.end()?;
-        // What it refers to is on disk before the log that says so is gone.
-        self.log.sync()?;
-        writer.install()?;
+        // What it refers to is on disk before the log that says so is gone. That may be content of a
+        // change whose record found no room in the log.
+        self.log.sync_all()?;
+        writer.install(|| self.log.sync_names())?;
         self.log.forget_before(next)
     }
 
@@ -298,5 +325,9 @@ impl Content for Extents {
 
     fn sync(&self) -> Result<()> {
         self.sync_file()
+    }
+
+    fn covered(&self) {
+        self.end_sync();
     }
 }

@@ -1,7 +1,14 @@
 //! Branches: each is a tree and its open handles under one lock, and an outbox for its events.
 
+#[cfg(test)]
+mod bring_up_tests;
+mod bring_ups;
+pub(crate) mod check;
 mod checkpoint;
 pub(crate) mod event_bus;
+#[cfg(test)]
+mod faults;
+pub(crate) mod freeze;
 pub(crate) mod fs;
 #[cfg(test)]
 mod histories;
@@ -11,6 +18,7 @@ pub(crate) mod served_versions;
 pub(crate) mod snapshot;
 pub(crate) mod state;
 pub(crate) mod store;
+mod take;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

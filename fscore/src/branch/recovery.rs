@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
 use crate::log::Record;
-use crate::model::id::{BranchId, Seq, SnapshotId};
+use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Malformed};
-use crate::store::tree::{Shared, Tree};
+use crate::store::tree::{Base, Shared, Tree};
 
 /// A record that says what no store says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,12 +36,17 @@ pub(crate) struct Version {
     pub(crate) tree: Tree,
 }
 
+/// All branches and snapshots.
+pub(crate) type Versions = BTreeMap<VersionId, Version>;
+/// What frozen ones of those are based on.
+pub(crate) type Bases = BTreeMap<BaseId, Arc<Base>>;
+
 /// What the records so far have said.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     shared: Arc<Shared>,
     known: KnownExtents,
-    pub(crate) versions: BTreeMap<VersionId, Version>,
+    pub(crate) versions: Versions,
     pub(crate) counts: Counts,
 }
 
@@ -78,7 +84,7 @@ impl Recovered {
 
     fn change(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let branch = decoder.number()?;
-        let seq = Seq(decoder.number()?);
+        let seq = Seq(decoder.counted()?);
         let version = self.versions.get_mut(&VersionId::Branch(BranchId(branch)));
         let Some(version) = version else {
             // Whoever still had the branch when it was deleted could go on with it.
@@ -94,9 +100,9 @@ impl Recovered {
     fn version(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
-        let name = String::from_utf8_lossy(decoder.text()?).into();
+        let name: Arc<str> = String::from_utf8_lossy(decoder.text()?).into();
         let from = BranchId(decoder.number()?);
-        let seq = Seq(decoder.number()?);
+        let seq = Seq(decoder.counted()?);
         let mut tree = match VersionId::read(decoder)? {
             None => Tree::unfilled(self.shared.clone()),
             Some(base) => {
@@ -105,10 +111,17 @@ impl Recovered {
             }
         };
         tree.replay(decoder, &mut self.known)?;
+        if self.versions.contains_key(&id) {
+            return Err(id.twice());
+        }
         match id {
             VersionId::Branch(BranchId(id)) => self.counts.branches = self.counts.branches.max(id),
             VersionId::Snapshot(SnapshotId(id)) => {
                 self.counts.snapshots = self.counts.snapshots.max(id);
+            }
+            VersionId::Base(id) => {
+                let base = Base::recovered(id, &name, tree.clone());
+                self.known.bases.insert(id, Arc::new(base));
             }
         }
         let version = Version {
@@ -124,24 +137,38 @@ impl Recovered {
     fn deleted(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
+        if let VersionId::Base(id) = id {
+            self.known.bases.remove(&id);
+        }
         self.versions.remove(&id).map(drop).ok_or(id.unknown())
     }
 
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone.
-    pub(crate) fn finish(mut self) -> Result<BTreeMap<VersionId, Version>, Malformed> {
+    pub(crate) fn finish(mut self) -> Result<(Versions, Bases), Malformed> {
+        self.versions
+            .retain(|id, _| !matches!(id, VersionId::Base(_)));
+        let main = VersionId::Branch(FsCore::MAIN);
+        if !self.versions.is_empty() && !self.versions.contains_key(&main) {
+            return Err(main.unknown());
+        }
         for version in self.versions.values_mut() {
+            let root = version.tree.inodes().get(NodeId::ROOT.0);
+            if root.is_none_or(|root| root.as_dir().is_none()) {
+                return Err(Malformed::Unknown("object", NodeId::ROOT.0));
+            }
             version.tree = version.tree.without_orphans();
         }
         if let Some(lower) = &self.shared.lower {
             lower.recovered();
         }
+        let bases = std::mem::take(&mut self.known.bases);
         let live = self.known.into_live();
         self.shared
             .extents
             .recovered(live)
             .map_err(Malformed::Extent)?;
-        Ok(self.versions)
+        Ok((self.versions, bases))
     }
 }
 
@@ -149,16 +176,26 @@ impl VersionId {
     fn read(decoder: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
         Ok(match decoder.byte()? {
             0 => None,
-            1 => Some(Self::Branch(BranchId(decoder.number()?))),
-            2 => Some(Self::Snapshot(SnapshotId(decoder.number()?))),
+            1 => Some(Self::Branch(BranchId(decoder.counted()?))),
+            2 => Some(Self::Snapshot(SnapshotId(decoder.counted()?))),
+            3 => Some(Self::Base(BaseId(decoder.counted()?))),
             other => return Err(Malformed::Kind("version", other.into())),
         })
+    }
+
+    fn twice(self) -> Malformed {
+        match self {
+            Self::Branch(id) => Malformed::Twice("branch", id.0),
+            Self::Snapshot(id) => Malformed::Twice("snapshot", id.0),
+            Self::Base(id) => Malformed::Twice("base", id.0),
+        }
     }
 
     fn unknown(self) -> Malformed {
         match self {
             Self::Branch(id) => Malformed::Unknown("branch", id.0),
             Self::Snapshot(id) => Malformed::Unknown("snapshot", id.0),
+            Self::Base(id) => Malformed::Unknown("base", id.0),
         }
     }
 }

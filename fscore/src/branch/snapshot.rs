@@ -49,7 +49,8 @@ impl FsCore {
     /// Freezes a branch as it is. Names need not be unique.
     ///
     /// Where the branch has changed nothing, nothing is copied from the lower directory: there the
-    /// snapshot shows the directory as it is at any time.
+    /// snapshot shows the directory as it is at any time. See
+    /// [`snapshot_create_full`](Self::snapshot_create_full).
     ///
     /// # Errors
     ///
@@ -77,7 +78,7 @@ impl FsCore {
                 return Err(Errno::ENOSPC);
             }
             let id = SnapshotId(registry.last_snapshot + 1);
-            self.write_version(&NewVersion {
+            self.core.write_version(&NewVersion {
                 id: VersionId::Snapshot(id),
                 name: &name,
                 from: branch,
@@ -162,17 +163,7 @@ impl FsCore {
         Ok(branch.id())
     }
 
-    fn write_version(&self, version: &NewVersion<'_>) -> Result<()> {
-        let journal = self.core.journal.as_ref();
-        journal.map_or(Ok(()), |it| it.write_version(version))
-    }
-
-    fn write_deleted(&self, version: VersionId) -> Result<()> {
-        let journal = self.core.journal.as_ref();
-        journal.map_or(Ok(()), |it| it.write_deleted(version))
-    }
-
-    fn add_branch(
+    pub(super) fn add_branch(
         &self,
         registry: &mut Registry,
         caller: &Caller,
@@ -185,7 +176,7 @@ impl FsCore {
             return Err(Errno::ENOSPC);
         }
         let id = BranchId(registry.last_branch + 1);
-        self.write_version(&NewVersion {
+        self.core.write_version(&NewVersion {
             id: VersionId::Branch(id),
             name: &name,
             from,
@@ -218,7 +209,7 @@ impl FsCore {
             if !registry.snapshots.contains_key(&snapshot) {
                 return Err(Errno::ENOENT);
             }
-            self.write_deleted(VersionId::Snapshot(snapshot))?;
+            self.core.write_deleted(VersionId::Snapshot(snapshot))?;
             let gone = registry.snapshots.remove(&snapshot).ok_or(Errno::ENOENT)?;
             registry
                 .snapshot_names
@@ -227,6 +218,7 @@ impl FsCore {
         };
         // The tree is freed without the lock, because it may be large.
         drop(gone);
+        self.has_deleted();
         Ok(())
     }
 
@@ -248,7 +240,7 @@ impl FsCore {
             if !registry.branches.contains_key(&branch) {
                 return Err(Errno::ENOENT);
             }
-            self.write_deleted(VersionId::Branch(branch))?;
+            self.core.write_deleted(VersionId::Branch(branch))?;
             registry.branches.remove(&branch).ok_or(Errno::ENOENT)?;
             registry
                 .branch_names
@@ -256,6 +248,7 @@ impl FsCore {
         }
         drop(state);
         drop(gone);
+        self.has_deleted();
         Ok(())
     }
 
@@ -334,7 +327,7 @@ impl FsCore {
 
 impl Branch {
     /// Puts an event into the outbox that is about the branch and not about files.
-    fn announce(&self, caller: &Caller, change: Change) {
+    pub(super) fn announce(&self, caller: &Caller, change: Change) {
         if self.core.bus.is_listening() {
             let context = EventContext {
                 time_ns: crate::model::attr::now().unsigned_abs(),

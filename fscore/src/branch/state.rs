@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bring_ups::BringUps;
 use super::event_bus::Outbox;
 use super::journal::Journal;
 use super::served_versions::ServedVersions;
@@ -27,6 +28,7 @@ pub(crate) struct BranchInner {
     held: Mutex<bool>,
     released: Condvar,
     pub(crate) served: ServedVersions,
+    pub(super) bring_ups: BringUps,
     /// Paths of directories that events name, until a directory moves.
     dir_paths: Mutex<DirPaths>,
 }
@@ -136,6 +138,7 @@ impl BranchInner {
             held: Mutex::new(false),
             released: Condvar::new(),
             served: ServedVersions::default(),
+            bring_ups: BringUps::default(),
             dir_paths: Mutex::default(),
         }
     }

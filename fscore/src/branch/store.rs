@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 use super::checkpoint::{self, Unreadable};
 use super::journal::Journal;
@@ -11,7 +11,9 @@ use super::recovery::{BadRecord, Recovered};
 use crate::disk;
 use crate::disk::directory::{Directory, NamedFile};
 use crate::disk::host_directory::{HostDirectory, boot_id};
-use crate::log::{Boot, LogError, Place, Record, Recovery, Sizes, StoreId};
+use crate::log::{
+    Boot, LogError, Place, Record, Recovery, Sizes, StoreId, is_segment, segment_name,
+};
 use crate::model::errno::{Errno, Result};
 use crate::model::store_error::StoreError;
 use crate::store::extents::Extents;
@@ -49,6 +51,9 @@ impl Store {
             errno,
         };
         let directory = open_directory(path).map_err(errno)?;
+        if directory.is_writable_by_others().map_err(errno)? {
+            return Err(StoreError::NotPrivate(path.to_owned()));
+        }
         Self::open_in(path, Arc::new(directory), Boot(boot_id()), Sizes::default())
     }
 
@@ -63,28 +68,40 @@ impl Store {
             path: path.to_owned(),
             errno,
         };
-        let lock = match directory.lock(name::LOCK) {
-            Err(Errno::EAGAIN) => return Err(StoreError::InUse(path.to_owned())),
-            lock => lock.map_err(disk)?,
+        let lock = |name| match directory.lock(name) {
+            Err(Errno::EAGAIN) => Err(StoreError::InUse(path.to_owned())),
+            lock => lock.map_err(disk),
         };
+        let no_store = || StoreError::NoStore(path.to_owned());
+        let names = directory.list().map_err(disk)?;
+        let is_new = !names.iter().any(|name| name == name::STORE);
+        if is_new && !is_unused(&names) {
+            return Err(no_store());
+        }
+        let its_lock = lock(name::LOCK)?;
         let store = match directory.open(name::STORE) {
             Ok(file) => read_id(&*file).map_err(disk)?,
-            Err(Errno::ENOENT) if is_unused(&*directory).map_err(disk)? => {
-                Some(create(&*directory).map_err(disk)?)
-            }
-            Err(Errno::ENOENT) => None,
+            Err(Errno::ENOENT) => Some(create(&*directory).map_err(disk)?),
             Err(errno) => return Err(disk(errno)),
         };
-        let store = store.ok_or_else(|| StoreError::NoStore(path.to_owned()))?;
-        let content = match directory.open(name::CONTENT) {
+        let store = store.ok_or_else(no_store)?;
+        let names = directory.list().map_err(disk)?;
+        let has_content = names.iter().any(|name| name == name::CONTENT);
+        if !has_content {
+            if names.iter().any(|name| has_records(name)) {
+                return Err(lost(path, "the file `content` is gone"));
+            }
             // No record may survive a power cut that the name does not.
-            Err(Errno::ENOENT) => directory
-                .create(name::CONTENT)
-                .and_then(|file| directory.sync_names().map(|()| file)),
-            content => content,
-        };
+            let created = directory.create(name::CONTENT);
+            created.and_then(|_| directory.sync_names()).map_err(disk)?;
+        }
+        // Whoever removes the file with the lock lets nobody else in.
+        let content = lock(name::CONTENT)?;
+        if content.len().map_err(disk)? > 0 && !names.iter().any(|name| has_records(name)) {
+            return Err(lost(path, "the log and the checkpoint are gone"));
+        }
         Ok(Self {
-            content: content.map_err(disk)?,
+            content,
             path: path.to_owned(),
             sizes,
             place: Place {
@@ -92,7 +109,7 @@ impl Store {
                 store,
                 boot,
             },
-            lock,
+            lock: its_lock,
         })
     }
 
@@ -117,6 +134,13 @@ impl Store {
         let from = checkpoint::read(&*place.directory, place.store, replay);
         let from = from.map_err(|error| of_checkpoint(&path, &error))?;
         let recovery = Recovery::open(self.place, from).map_err(of_log)?;
+        if recovery.damage.as_ref().is_some_and(|it| it.record == 1) {
+            let what = format!(
+                "{} is damaged or gone, and so is the checkpoint that would replace it",
+                segment_name(1)
+            );
+            return Err(lost(&path, &what));
+        }
         for record in recovery.records() {
             let record = record.map_err(of_log)?;
             let bad = |error: BadRecord| StoreError::Damaged {
@@ -156,6 +180,16 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Returns what the log has lost to a damaged place.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.recovery.damage.as_ref().map(ToString::to_string)
+    }
+
+    /// Returns how many bytes of the log a restart reads beside the checkpoint.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.recovery.size()
+    }
+
     /// Begins to write.
     pub(crate) fn begin(self, extents: Arc<Extents>) -> Result<Journal, StoreError> {
         let log = self.recovery.into_log(extents.clone(), self.sizes);
@@ -194,34 +228,59 @@ fn of_log(path: &Path, error: &LogError) -> StoreError {
 
 /// Opens the directory, and creates it and those above it if they are not there.
 fn open_directory(path: &Path) -> Result<HostDirectory> {
-    let mut missing = Vec::new();
+    let (mut missing, mut created) = (Vec::new(), Vec::new());
     let mut at = Some(path);
     while let Some(dir) = at.filter(|dir| !dir.as_os_str().is_empty()) {
         match rustix::fs::mkdir(dir, Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => break,
+            Ok(()) => {
+                created.push(dir);
+                break;
+            }
+            Err(rustix::io::Errno::EXIST) => break,
             Err(rustix::io::Errno::NOENT) => missing.push(dir),
             Err(errno) => return Err(errno.into()),
         }
         at = dir.parent();
     }
+    created.extend(&missing);
     for dir in missing.into_iter().rev() {
         match rustix::fs::mkdir(dir, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(HostDirectory::new(rustix::fs::open(
-        path,
-        flags,
-        Mode::empty(),
-    )?))
+    let directory = HostDirectory::open(path)?;
+    // What is in a directory survives a power cut only if its own name does. A directory above that
+    // cannot be read was made by somebody else, some time ago.
+    for dir in created {
+        let above = dir.parent().filter(|it| !it.as_os_str().is_empty());
+        match HostDirectory::open(above.unwrap_or(Path::new("."))) {
+            Ok(above) => above.sync_names()?,
+            Err(Errno::EACCES) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(directory)
 }
 
 /// Returns whether a directory has nothing but what an attempt to create a store has left.
-fn is_unused(directory: &dyn Directory) -> Result<bool> {
+fn is_unused(names: &[String]) -> bool {
     let known = |name: &String| matches!(name.as_str(), name::LOCK | name::STORE_NEW);
-    Ok(directory.list()?.iter().all(known))
+    names.iter().all(known)
+}
+
+/// Returns whether a file with that name is a part of the log or a checkpoint.
+fn has_records(name: &str) -> bool {
+    is_segment(name) || checkpoint::is_checkpoint(name)
+}
+
+/// Says that the store was refused because it would be opened without what was in it, which would
+/// be overwritten.
+fn lost(path: &Path, what: &str) -> StoreError {
+    StoreError::Damaged {
+        path: path.to_owned(),
+        what: format!("{what}; put it back, or a copy of the whole directory"),
+    }
 }
 
 /// Writes the number of a new store, which is there as a whole or not at all.

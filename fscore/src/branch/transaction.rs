@@ -14,6 +14,7 @@ use crate::model::event::{Change, Name, NodeRef, Origin, Place};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 use crate::store::handles::{Dentry, Handle, HandleId, Handles};
+use crate::store::tree::bring_up::Content;
 use crate::store::tree::{Based, Tree};
 
 /// How many changes of other threads a thread delivers at most that has to serve all branches: the
@@ -41,9 +42,13 @@ pub(crate) struct Txn<'a> {
     pub(crate) handles: &'a mut Handles,
     pub(crate) caller: &'a Caller,
     pub(crate) now: Nanos,
+    content: &'a mut Content,
     branch: &'a BranchInner,
     bus: &'a EventBus,
 }
+
+/// How often an operation begins anew because the host goes on changing a file.
+const MOST_ATTEMPTS: u32 = 8;
 
 /// What an operation does to a branch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,10 +63,13 @@ pub(crate) enum Effect {
 
 impl Branch {
     /// Runs an operation that changes the branch, then delivers its events.
+    ///
+    /// If content of the host's files has to be brought up for it, the operation fails, and runs
+    /// again once that was done. The branch is not locked meanwhile.
     pub(crate) fn change<T>(
         &self,
         caller: &Caller,
-        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+        operation: impl FnMut(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
         self.run(caller, Effect::Changes, operation)
     }
@@ -72,7 +80,47 @@ impl Branch {
         &self,
         caller: &Caller,
         effect: Effect,
-        operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
+        mut operation: impl FnMut(&mut Txn<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut content = Content::default();
+        let result = self.run_with(caller, effect, &mut content, &mut operation);
+        let Some(mut missing) = content.missing.take() else {
+            return result;
+        };
+        let bring_ups = &self.inner.bring_ups;
+        let (mut turn, mut is_first) = bring_ups.begin(missing.node);
+        for _ in 0..MOST_ATTEMPTS {
+            content.ready = None;
+            // Otherwise another operation has brought it up by now.
+            if is_first {
+                match missing.bring_up(&self.core.shared) {
+                    Ok(ready) => content.ready = Some(ready),
+                    // The host has changed the file: the operation looks again.
+                    Err(Errno::ESTALE) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            let result = self.run_with(caller, effect, &mut content, &mut operation);
+            let node = missing.node;
+            missing = match content.missing.take() {
+                Some(missing) => missing,
+                None => return result,
+            };
+            is_first = true;
+            if missing.node != node {
+                drop(turn);
+                (turn, is_first) = bring_ups.begin(missing.node);
+            }
+        }
+        Err(Errno::ESTALE)
+    }
+
+    fn run_with<T>(
+        &self,
+        caller: &Caller,
+        effect: Effect,
+        content: &mut Content,
+        operation: &mut impl FnMut(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
         let room = match effect {
             Effect::Opens => None,
@@ -83,7 +131,7 @@ impl Branch {
         if effect != Effect::Opens {
             self.core.check_seal()?;
         }
-        let result = self.commit(caller, &mut state, operation);
+        let result = self.commit(caller, &mut state, content, operation);
         let written = state.write_changes(room);
         drop(state);
         self.deliver_for(caller);
@@ -100,6 +148,7 @@ impl Branch {
         &self,
         caller: &Caller,
         state: &mut State,
+        content: &mut Content,
         operation: impl FnOnce(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
         let State { tree, handles, .. } = state;
@@ -108,6 +157,7 @@ impl Branch {
             handles,
             caller,
             now: now(),
+            content,
             branch: &self.inner,
             bus: &self.core.bus,
         })
@@ -284,6 +334,36 @@ impl Txn<'_> {
             must_be: opened,
         };
         self.tree.copy_up(node, based)
+    }
+
+    /// Copies an object up whose metadata or names are about to change, and [keeps its
+    /// content](Tree::keep_content).
+    pub(crate) fn copy_up_whole(&mut self, node: NodeId) -> Result<()> {
+        if self.tree.is_own(node) {
+            return Ok(());
+        }
+        self.copy_up(node)?;
+        self.tree.keep_content(node)
+    }
+
+    /// Copies a file up as [`copy_up_as`](Self::copy_up_as) does, and makes its bytes before `end`
+    /// the branch's own, so that they can be changed and nothing that the host does changes them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`copy_up_as`](Self::copy_up_as); `EAGAIN` if the bytes have to be brought up first,
+    /// which [`Branch::run`] does; `ENOSPC` at the limit.
+    pub(crate) fn bring_up(&mut self, node: NodeId, end: u64, opened: Option<Stamp>) -> Result<()> {
+        if !self.tree.is_own(node)
+            && let Some(needed) = self.tree.needed(node, end)?
+        {
+            if opened.is_some_and(|opened| opened != needed.stamp) {
+                return Err(Errno::ESTALE);
+            }
+            self.content.require(&needed)?;
+        }
+        self.copy_up_as(node, opened)?;
+        self.tree.take_content(node, end, self.content)
     }
 
     /// Records that a version of the host's file was opened to be read.

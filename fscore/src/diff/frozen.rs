@@ -4,10 +4,11 @@ use super::apply::merge_with_host;
 use super::steps::{Step, steps};
 use super::synthetic_events::changes;
 use crate::branch::Branch;
+use crate::branch::fs::FsCore;
 use crate::model::attr::Nanos;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
-use crate::model::id::{BranchId, NodeId, Seq};
+use crate::model::id::{BranchId, NodeId, Seq, SnapshotId};
 use crate::store::tree::Tree;
 
 /// A branch as it was at one moment, for a reader that will catch up later. It costs as little as a
@@ -35,6 +36,22 @@ impl Frozen {
     }
 }
 
+impl FsCore {
+    /// Returns a branch as it was when a snapshot of it was made. As if it had been frozen before its
+    /// first change, because a snapshot does not keep which change was the last.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` without such a snapshot.
+    pub fn frozen_in(&self, snapshot: SnapshotId, branch: BranchId) -> Result<Frozen> {
+        Ok(Frozen {
+            tree: self.snapshot(snapshot)?.tree.clone(),
+            branch,
+            seq: Seq(0),
+        })
+    }
+}
+
 impl Branch {
     /// Freezes the branch as it is now.
     #[must_use]
@@ -44,6 +61,22 @@ impl Branch {
             tree: state.tree.without_orphans(),
             branch: self.id(),
             seq: self.last_seq(),
+        }
+    }
+
+    /// Returns what a [frozen](Self::is_frozen) branch is based on: the lower directory as it was
+    /// taken, or what was last [applied](Self::apply). `None` for a live branch.
+    #[must_use]
+    pub fn frozen_base(&self) -> Option<Frozen> {
+        let tree = self.inner.read().tree.base()?.tree.clone();
+        Some(self.frozen_over(tree))
+    }
+
+    fn frozen_over(&self, tree: Tree) -> Frozen {
+        Frozen {
+            tree,
+            branch: self.id(),
+            seq: Seq(0),
         }
     }
 
@@ -72,6 +105,12 @@ impl Branch {
     /// Those of [`changes_since`](Self::changes_since).
     pub fn own_changes_since(&self, old: &Frozen) -> Result<Vec<Change>> {
         let mut new = self.freeze();
+        if let Some(base) = new.tree.base() {
+            let is_of_it = old.tree.base().is_some_and(|it| it.id == base.id);
+            let base = self.frozen_over(base.tree.clone());
+            let old = if is_of_it { old } else { &base };
+            return self.changes_between(old, &new);
+        }
         if let Some(lower) = &self.core.shared.lower {
             merge_with_host(&mut new.tree, lower)?;
         }

@@ -12,6 +12,7 @@ use crate::model::names::Names;
 use crate::store::dir_paths::{DirPath, DirPaths};
 use crate::store::inode::Body;
 use crate::store::tree::Tree;
+use crate::store::tree::bring_up::Content;
 use crate::store::visibility::visible;
 
 impl FsCore {
@@ -39,7 +40,7 @@ impl Branch {
         let steps = steps(&old.without_orphans(), &new)?;
         let is_open = |node| self.inner.read().handles.is_open(node);
         let events = changes(&old, &new, steps, &is_open);
-        let old = self.commit(caller, &mut hold.state(), |txn| {
+        let old = self.commit(caller, &mut hold.state(), &mut Content::default(), |txn| {
             let old = txn.tree.replace(new);
             txn.forget_dir_paths();
             keep_open(txn.tree, &old, txn.handles);

@@ -159,6 +159,13 @@ impl Collector<'_> {
                 );
             }
         });
+        if old.1.merges_lower != new.1.merges_lower {
+            // One side has some of its names in the lower directory only.
+            for (tree, inode) in [(self.old, old.0), (self.new, new.0)] {
+                let all = tree.list(dir, inode)?.into_iter();
+                names.extend(all.map(|(_, found)| found.name));
+            }
+        }
         names.sort();
         names.dedup();
         for name in names {
@@ -272,7 +279,11 @@ fn differs(
 ) -> Result<Differs> {
     use crate::store::inode::Body;
     let content = match (&old.body, &new.body) {
-        (Body::File(a), Body::File(b)) => !a.same_content(b),
+        (Body::File(a), Body::File(b)) => {
+            let versions = (old_tree.version_of(node, a), new_tree.version_of(node, b));
+            let is_one = matches!(versions, (Some(a), Some(b)) if a.has_bytes_of(&b));
+            !is_one && !a.same_content(b)
+        }
         (Body::Symlink(a), Body::Symlink(b)) => a != b,
         _ => false,
     };

@@ -26,7 +26,7 @@ pub(crate) trait Directory: Debug + Send + Sync {
     /// Returns all names, in order. One that is not UTF-8 is none of the store's, and is left out.
     fn list(&self) -> Result<Vec<String>>;
 
-    /// Gives a file another name, which is taken from the file that had it.
+    /// Renames a file. If another file has the new name, that file loses the name.
     fn rename(&self, from: &str, to: &str) -> Result<()>;
 
     /// Removes a name. An open file remains usable.

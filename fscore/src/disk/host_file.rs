@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::retry_on_intr;
 
 use super::{DiskFile, platform};
 use crate::model::errno::Result;
@@ -57,7 +58,7 @@ impl DiskFile for HostFile {
     }
 
     fn punch(&self, range: Range<u64>) -> Result<()> {
-        platform::punch(&self.fd, range)
+        Ok(retry_on_intr(|| platform::punch(&self.fd, range.clone()))?)
     }
 
     fn copy_from(&self, host: BorrowedFd<'_>, from: Range<u64>, at: u64) -> Result<u64> {

@@ -14,15 +14,10 @@ pub(crate) fn anonymous() -> Result<HostFile> {
     Ok(HostFile::new(fd))
 }
 
-/// Gives the blocks of a range back.
-pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> Result<()> {
+/// Returns the blocks of a range to the filesystem.
+pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> rustix::io::Result<()> {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(rustix::fs::fallocate(
-        fd,
-        flags,
-        range.start,
-        range.end - range.start,
-    )?)
+    rustix::fs::fallocate(fd, flags, range.start, range.end - range.start)
 }
 
 /// Has the kernel copy bytes from one file to another.

@@ -32,8 +32,8 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// been written.
     fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> Result<()>;
 
-    /// Gives the blocks of a range back, where the disk can take them. The bytes in the range have
-    /// no meaning from then on.
+    /// Returns the blocks of a range to the filesystem, if that supports holes. The bytes in the
+    /// range have no meaning from then on.
     fn punch(&self, range: Range<u64>) -> Result<()>;
 
     /// Copies bytes of a file of the host, and shares their blocks with it where the filesystem

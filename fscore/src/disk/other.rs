@@ -28,7 +28,7 @@ pub(crate) fn anonymous() -> Result<HostFile> {
 }
 
 /// Leaves the blocks of a range where they are: they are used again.
-pub(super) fn punch(_: &OwnedFd, _: Range<u64>) -> Result<()> {
+pub(super) fn punch(_: &OwnedFd, _: Range<u64>) -> rustix::io::Result<()> {
     Ok(())
 }
 

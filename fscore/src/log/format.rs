@@ -23,20 +23,29 @@ pub(super) const IS_CONTINUED: u8 = 0x80;
 /// The record goes on from the one before.
 pub(super) const CONTINUES: u8 = 0x40;
 
+/// The largest number of a record that is believed. No log gets there, and counting on from it does
+/// not overflow.
+pub(crate) const MOST_RECORDS: u64 = 1 << 62;
+
 /// What a segment's name begins with; the number of its first record follows.
 const PREFIX: &str = "log-";
 
 /// The name under which a segment is prepared.
 pub(super) const NEXT_SEGMENT: &str = "next-log";
 
-pub(super) fn segment_name(first: u64) -> String {
+pub(crate) fn segment_name(first: u64) -> String {
     format!("{PREFIX}{first:016x}")
 }
 
 /// Returns the number of the first record, if the name is that of a segment.
 pub(super) fn first_of_name(name: &str) -> Option<u64> {
     let first = u64::from_str_radix(name.strip_prefix(PREFIX)?, 16).ok()?;
-    (segment_name(first) == name).then_some(first)
+    (segment_name(first) == name && first <= MOST_RECORDS).then_some(first)
+}
+
+/// Returns whether a file with that name is a segment.
+pub(crate) fn is_segment(name: &str) -> bool {
+    first_of_name(name).is_some()
 }
 
 /// A start of the machine; one without a number is like none, also not like itself.

@@ -31,15 +31,14 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use self::format::{
-    CONTINUES, IS_CONTINUED, MAX_PAYLOAD, Marker, NEXT_SEGMENT, RECORD_HEADER, SEGMENT_HEADER,
-    Seal, segment_name,
+    CONTINUES, IS_CONTINUED, MAX_PAYLOAD, Marker, NEXT_SEGMENT, RECORD_HEADER, SEGMENT_HEADER, Seal,
 };
 use self::rounds::Rounds;
 use self::tail::{Tail, is_full};
 use crate::model::errno::{Errno, Result};
 use crate::sync::Mutex;
 
-pub(crate) use self::format::Boot;
+pub(crate) use self::format::{Boot, MOST_RECORDS, is_segment, segment_name};
 #[cfg(test)]
 pub(crate) use self::recovery::Damage;
 pub(crate) use self::recovery::{LogError, Place, Record, Recovery};
@@ -126,6 +125,10 @@ pub(crate) trait Content: fmt::Debug + Send + Sync {
 
     /// Syncs them, if anything was written since the last time.
     fn sync(&self) -> Result<()>;
+
+    /// Says that the records counted last, and what they refer to, survive a power cut: what only
+    /// earlier records refer to is needed no longer.
+    fn covered(&self);
 }
 
 /// Why a log takes no more changes.
@@ -245,13 +248,22 @@ impl Log {
     /// The error of the disk at its first failure, and `EIO` after it; `ENOSPC` or `EDQUOT` if the
     /// disk is so full that there is no room for a marker.
     pub(crate) fn sync(&self) -> Result<()> {
-        let is_done = {
-            let tail = self.tail.lock();
-            tail.durable >= tail.appended
-        };
-        if is_done {
+        if self.failure.get().is_some() {
+            // Branches may show a change that could not be written, so nothing is said to be there.
+            return Err(Errno::EIO);
+        }
+        if self.is_durable() {
             return Ok(());
         }
+        self.sync_all()
+    }
+
+    /// Waits as [`sync`](Self::sync) does, also for content that no record refers to yet.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`sync`](Self::sync).
+    pub(crate) fn sync_all(&self) -> Result<()> {
         self.rounds.join(|| self.sync_round())
     }
 
@@ -286,12 +298,21 @@ impl Log {
             file.sync().map_err(failed("sync the log"))?;
         }
         if are_names_unsynced {
-            let synced = self.place.directory.sync_names();
-            synced.map_err(failed("sync the names of the log's files"))?;
+            self.sync_names()?;
         }
-        let mut tail = self.tail.lock();
-        tail.durable = tail.durable.max(covered);
+        {
+            let mut tail = self.tail.lock();
+            tail.durable = tail.durable.max(covered);
+        }
+        self.content.covered();
         Ok(())
+    }
+
+    /// Returns whether everything that was changed is in the log and survives a power cut.
+    pub(crate) fn is_durable(&self) -> bool {
+        let tail = self.tail.lock();
+        // After a failure branches may show a change that could not be written.
+        self.failure.get().is_none() && tail.durable >= tail.appended
     }
 
     /// Begins a segment and returns the number of its first record: a checkpoint holds all before
@@ -353,7 +374,7 @@ impl Log {
             return Ok(());
         }
         // The segment that follows must not be lost before those are.
-        self.place.directory.sync_names()?;
+        self.sync_names()?;
         for first in old {
             match self.place.directory.remove(&segment_name(first)) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -362,6 +383,17 @@ impl Log {
             self.tail.lock().older.retain(|it| *it != first);
         }
         Ok(())
+    }
+
+    /// Waits until the names of the store's files survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// That of the disk. The log takes no more changes then: the name of a segment may be among
+    /// those that no later sync writes any more.
+    pub(crate) fn sync_names(&self) -> Result<()> {
+        let synced = self.place.directory.sync_names();
+        synced.map_err(|errno| self.fail("sync the names of the store's files", errno))
     }
 
     /// Returns how many bytes the current segment has: what a restart would read beside the

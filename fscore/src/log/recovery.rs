@@ -165,6 +165,13 @@ impl Recovery {
         })
     }
 
+    /// Returns how many bytes the segments with the records that count have up to the end of those.
+    pub(crate) fn size(&self) -> u64 {
+        let whole = self.kept.iter().rev().skip(1);
+        let whole = whole.map(|found| found.file.len().unwrap_or(0));
+        whole.sum::<u64>() + self.tail.unwrap_or(0)
+    }
+
     /// Returns the records that count, in their order.
     pub(crate) fn records(&self) -> Records<'_> {
         Records {

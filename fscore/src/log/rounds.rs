@@ -9,7 +9,7 @@ use crate::sync::{Condvar, Mutex};
 pub(super) struct Rounds {
     state: Mutex<State>,
     ended: Condvar,
-    /// Wakes the tests, which look at who waits.
+    /// Notified when a caller begins to wait, because tests have to know how many callers do.
     waits: Condvar,
 }
 

@@ -145,7 +145,7 @@ impl Lower {
 
 /// Finds the first data (`true`) or hole that is not before `offset`. This moves the position of
 /// the descriptor, which nothing else uses: all reads here are by offset.
-fn seek(fd: &OwnedFd, offset: u64, data: bool) -> Result<Option<u64>> {
+pub(super) fn seek(fd: &OwnedFd, offset: u64, data: bool) -> Result<Option<u64>> {
     let to = if data {
         SeekFrom::Data(offset)
     } else {

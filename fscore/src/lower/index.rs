@@ -279,8 +279,8 @@ impl Index {
         }
     }
 
-    /// Gives an object that the host has moved its new name, unless a later object has that name
-    /// already. If the object was seen elsewhere since, it stays there.
+    /// Records the new name of an object that the host has moved, unless a later object has that
+    /// name already. An object that was seen at another path since keeps that path.
     pub(super) fn gain_name(
         &mut self,
         node: NodeId,

@@ -20,6 +20,7 @@ pub(crate) mod own_writes;
 mod path;
 mod place;
 mod stat;
+pub(crate) mod taking;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -253,26 +254,12 @@ impl Lower {
         if !matches!(known.kind, ObjectKind::File | ObjectKind::Directory) {
             return Ok(None);
         }
-        let fd = match self.content(node, &known) {
-            Ok(fd) => fd,
-            Err(Errno::ESTALE) => return Err(Errno::ESTALE),
+        match self.content(node, &known) {
+            Ok(fd) => Ok(xattrs_of(&fd)),
+            Err(Errno::ESTALE) => Err(Errno::ESTALE),
             // It cannot be read: there is nothing to show.
-            Err(_) => return Ok(None),
-        };
-        let mut names = vec![0; 1 << 16];
-        let Ok(len) = rustix::fs::flistxattr(&fd, names.as_mut_slice()) else {
-            return Ok(None);
-        };
-        let mut all = Xattrs::new();
-        let mut value = vec![0; 1 << 16];
-        for name in names[..len].split(|byte| *byte == 0) {
-            if name.starts_with(b"user.")
-                && let Ok(len) = rustix::fs::fgetxattr(&fd, name, value.as_mut_slice())
-            {
-                all.insert(name.into(), value[..len].into());
-            }
+            Err(_) => Ok(None),
         }
-        Ok((!all.is_empty()).then(|| Arc::new(all)))
     }
 
     fn open_dir(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -428,8 +415,8 @@ impl Lower {
         self.index.lock().lose_name((dir, name), now, loss)
     }
 
-    /// Gives an object that the host has moved the name that it got, which is `name` in `dir`. The
-    /// paths are relative to the root.
+    /// Records the new name of an object that the host has moved: `to` is the directory, the name in
+    /// it, and the new path. The paths are relative to the root.
     pub(crate) fn gain_name(&self, node: NodeId, from: &[u8], to: (NodeId, &[u8], &[u8])) {
         self.index.lock().gain_name(node, from, to);
     }
@@ -493,4 +480,26 @@ impl Lower {
 
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {
     rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Reads the `user.` attributes of an open object; what cannot be read is not there.
+fn xattrs_of(fd: &OwnedFd) -> Option<Arc<Xattrs>> {
+    // Nearly no object has any.
+    if rustix::fs::flistxattr_query(fd) == Ok(0) {
+        return None;
+    }
+    let mut names = vec![0; 1 << 16];
+    let Ok(len) = rustix::fs::flistxattr(fd, names.as_mut_slice()) else {
+        return None;
+    };
+    let mut all = Xattrs::new();
+    let mut value = vec![0; 1 << 16];
+    for name in names[..len].split(|byte| *byte == 0) {
+        if name.starts_with(b"user.")
+            && let Ok(len) = rustix::fs::fgetxattr(fd, name, value.as_mut_slice())
+        {
+            all.insert(name.into(), value[..len].into());
+        }
+    }
+    (!all.is_empty()).then(|| Arc::new(all))
 }

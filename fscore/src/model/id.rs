@@ -36,6 +36,10 @@ id! {
     SnapshotId
 }
 id! {
+    /// The lower directory as it was when it was taken.
+    BaseId
+}
+id! {
     /// The position of an event in its branch: commit order, from 1, without gaps.
     Seq
 }

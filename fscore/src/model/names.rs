@@ -114,6 +114,12 @@ impl Names {
         }
     }
 
+    /// Returns whether both are the same names, in whatever order.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.iter().count() == other.iter().count()
+            && self.iter().all(|(dir, name)| other.contains(dir, name))
+    }
+
     pub(crate) fn add(&mut self, parent: NodeId, name: Name) {
         if self.contains(parent, &name) {
             return;

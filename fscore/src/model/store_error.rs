@@ -11,6 +11,8 @@ use super::errno::Errno;
 pub enum StoreError {
     /// Another process has it.
     InUse(PathBuf),
+    /// Other users can write in the directory.
+    NotPrivate(PathBuf),
     /// The directory is no store, or one of a format that this program does not know.
     NoStore(PathBuf),
     /// What is in it makes no sense.
@@ -35,6 +37,12 @@ impl fmt::Display for StoreError {
             Self::InUse(path) => write!(
                 f,
                 "the store {} is in use by another process; end that one first",
+                path.display()
+            ),
+            Self::NotPrivate(path) => write!(
+                f,
+                "other users can write in the store {}: take that from them with `chmod go-w`, or name \
+                 another directory",
                 path.display()
             ),
             Self::NoStore(path) => write!(

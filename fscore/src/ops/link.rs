@@ -77,7 +77,7 @@ impl Txn<'_> {
         }
         let kind = inode.kind();
         self.prepare_name(entry)?;
-        self.copy_up(node)?;
+        self.copy_up_whole(node)?;
 
         let name: Name = Arc::from(entry.name);
         let now = self.now;

@@ -362,7 +362,7 @@ fn moved_in(
 }
 
 impl Branch {
-    fn emit_lower(&self, change: impl FnOnce(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
+    fn emit_lower(&self, change: impl Fn(&Tree, &dyn Fn(NodeId) -> bool) -> Option<Change>) {
         // The write lock is needed so that the event is delivered in the order of its number.
         let caller = Caller::root().with_origin(Origin::Lower);
         let result: Result<()> = self.run(&caller, Effect::Opens, |txn| {

@@ -368,7 +368,7 @@ impl Txn<'_> {
         match target.kind {
             ObjectKind::File if flags.contains(OpenFlags::TRUNCATE) => {
                 self.take_nameless(target.node)?;
-                self.prepare_resize(target.node, 0)?;
+                self.prepare_resize(target.node, 0, None)?;
                 let handle = self.open_handle(target, flags)?;
                 if let Some(handle) = self.handles.get_mut(handle) {
                     handle.written = true;

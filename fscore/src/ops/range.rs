@@ -142,8 +142,7 @@ impl Txn<'_> {
         if !punch {
             self.room_to_write(node, offset, end)?;
         }
-        self.copy_up_as(node, opened)?;
-        self.tree.bring_up(node, u64::MAX)?;
+        self.bring_up(node, u64::MAX, opened)?;
         if !punch {
             self.room_to_write(node, offset, end)?;
         }
@@ -190,8 +189,7 @@ impl Txn<'_> {
         if len == 0 {
             return Ok(0);
         }
-        self.copy_up_as(target, opened)?;
-        self.tree.bring_up(target, u64::MAX)?;
+        self.bring_up(target, u64::MAX, opened)?;
         self.room_to_write(target, to.1, to.1 + len)?;
         let copied = self.copy_bytes((source, from.1), (target, to.1), len)?;
         if let Some(handle) = self.handles.get_mut(to.0) {

@@ -272,15 +272,15 @@ impl Txn<'_> {
         if !dir.as_dir().is_some_and(|dir| dir.has_room(new.name, case)) {
             return Err(Errno::ENOSPC);
         }
-        let nodes = [Some(old.dir), Some(new.dir), Some(source.node)];
-        for node in nodes
-            .into_iter()
-            .chain([target.map(|found| found.node)])
-            .flatten()
-        {
+        for node in [old.dir, new.dir] {
             self.copy_up(node)?;
         }
-        Ok(())
+        self.copy_up_whole(source.node)?;
+        match target {
+            Some(found) if exchange => self.copy_up_whole(found.node),
+            Some(found) => self.copy_up(found.node),
+            None => Ok(()),
+        }
     }
 
     fn move_name(&mut self, plan: &Move) -> Result<()> {

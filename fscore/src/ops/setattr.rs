@@ -162,7 +162,7 @@ impl Txn<'_> {
             }
             check_times(rights, &inode, set)?;
         }
-        self.copy_up(target.node)
+        self.copy_up_whole(target.node)
     }
 
     fn commit_setattr(&mut self, target: &Target, set: &SetAttr) -> Result<()> {

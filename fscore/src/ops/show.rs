@@ -16,6 +16,7 @@ use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
 use crate::ops::walk::{EntryName, host_version};
 use crate::store::inode::Inode;
+use crate::store::tree::Tree;
 
 /// Metadata, and whether it may be cached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +137,9 @@ impl Branch {
     pub fn base_of(&self, path: impl AsRef<Path>) -> Option<Base> {
         let state = self.inner.read();
         let lower = state.tree.shared.lower.as_ref()?;
+        if let Some(base) = state.tree.base() {
+            return base_at(&state.tree, &base.tree, bytes(path.as_ref()));
+        }
         let mut node = NodeId::ROOT;
         for name in bytes(path.as_ref()).split(|byte| *byte == b'/') {
             if !name.is_empty() {
@@ -188,6 +192,19 @@ impl View<'_> {
             is_told,
         }
     }
+}
+
+/// Returns what the base of a frozen tree has at a path.
+fn base_at(tree: &Tree, base: &Tree, path: &[u8]) -> Option<Base> {
+    let mut node = NodeId::ROOT;
+    for name in path.split(|byte| *byte == b'/').filter(|it| !it.is_empty()) {
+        let inode = base.inode(node).ok()?;
+        node = base.lookup(node, &inode, name).ok()??.node;
+    }
+    Some(Base {
+        kind: base.inode(node).ok()?.kind(),
+        version: tree.seen().get(node.0)?.version(),
+    })
 }
 
 /// Returns whether the branch holds an object itself. Otherwise it is what the host was found to

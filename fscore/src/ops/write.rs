@@ -10,6 +10,7 @@ use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, ObjectKind, ResizedBy, SizeChange};
 use crate::model::flags::{Access, OpenFlags};
 use crate::model::id::NodeId;
+use crate::model::stamp::Stamp;
 use crate::ops::walk::Target;
 use crate::store::content::{MAX_SIZE, PAGE};
 use crate::store::handles::HandleId;
@@ -155,7 +156,7 @@ impl Txn<'_> {
             return Ok(0);
         }
         // Appending does not depend on the bytes that are there.
-        self.copy_up_as(node, opened.filter(|_| !append))?;
+        self.bring_up(node, u64::MAX, opened.filter(|_| !append))?;
         let before = self.file_size(node)?;
         let start = if append {
             before
@@ -184,11 +185,9 @@ impl Txn<'_> {
         Ok(inode.as_file().ok_or(Errno::EINVAL)?.size())
     }
 
-    /// Writes bytes into a file, all of them or none.
+    /// Writes bytes into a file that was [brought up](Self::bring_up), all of them or none.
     pub(crate) fn write_node(&mut self, node: NodeId, start: u64, data: &[u8]) -> Result<()> {
         let end = start + data.len() as u64;
-        self.copy_up(node)?;
-        self.tree.bring_up(node, u64::MAX)?;
         self.room_to_write(node, start, end)?;
         self.tree
             .change_file(node, |file, extents| file.write(extents, start, data))?;
@@ -254,7 +253,7 @@ impl Txn<'_> {
         }
         let rights = self.walk().rights;
         rights.check(&*self.tree.inode(target.node)?, Access::WRITE)?;
-        self.prepare_resize(target.node, size)?;
+        self.prepare_resize(target.node, size, None)?;
         self.resize(target, size, ResizedBy::Truncate, false)
     }
 
@@ -264,9 +263,8 @@ impl Txn<'_> {
         if size > MAX_SIZE || !handle.flags.can_write() {
             return Err(Errno::EINVAL);
         }
-        self.copy_up_as(node, opened.filter(|_| size > 0))?;
+        self.prepare_resize(node, size, opened.filter(|_| size > 0))?;
         let before = self.file_size(node)?;
-        self.prepare_resize(node, size)?;
         self.set_size(node, size, true)?;
         if let Some(handle) = self.handles.get_mut(id) {
             handle.written = true;
@@ -281,13 +279,18 @@ impl Txn<'_> {
         })
     }
 
-    /// Does everything of a resize that can fail.
-    pub(crate) fn prepare_resize(&mut self, node: NodeId, size: u64) -> Result<()> {
+    /// Does everything of a resize that can fail. What stays of the file must have the version
+    /// `opened`.
+    pub(crate) fn prepare_resize(
+        &mut self,
+        node: NodeId,
+        size: u64,
+        opened: Option<Stamp>,
+    ) -> Result<()> {
         if size > MAX_SIZE {
             return Err(Errno::EFBIG);
         }
-        self.copy_up(node)?;
-        self.tree.bring_up(node, size)
+        self.bring_up(node, size, opened)
     }
 
     /// Resizes a file, after [`prepare_resize`](Self::prepare_resize). As on tmpfs, truncate(2) to

@@ -180,7 +180,7 @@ impl Txn<'_> {
             return Err(Errno::ENODATA);
         }
         self.room_for_xattr(target.node, &inode, name, value)?;
-        self.copy_up(target.node)?;
+        self.copy_up_whole(target.node)?;
         let now = self.now;
         let inode = self.tree.inode_mut(target.node)?;
         inode.times.ctime = now;
@@ -196,7 +196,7 @@ impl Txn<'_> {
         if !self.has_xattr(target.node, &inode, name)? {
             return Err(Errno::ENODATA);
         }
-        self.copy_up(target.node)?;
+        self.copy_up_whole(target.node)?;
         let now = self.now;
         let inode = self.tree.inode_mut(target.node)?;
         inode.times.ctime = now;

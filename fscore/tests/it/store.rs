@@ -404,3 +404,13 @@ fn files_on_disk_are_opened_by_their_owner_alone() {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
 }
+
+#[test]
+fn a_branch_in_a_store_shows_what_the_disk_of_the_store_has() {
+    let store = tempfile::tempdir().unwrap();
+    let fs = FsCore::new(config(store.path(), None)).unwrap();
+    let disk = rustix::fs::statvfs(store.path()).unwrap();
+    let shown = fs.branch(FsCore::MAIN).unwrap().statfs();
+    assert_eq!(shown.blocks * 4096, disk.f_blocks * disk.f_frsize);
+    assert!(shown.blocks_free <= shown.blocks);
+}

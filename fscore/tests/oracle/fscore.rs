@@ -21,10 +21,16 @@ pub(crate) struct Core {
 
 /// Creates a filesystem that is like an empty directory, or lies over the directory `lower`.
 pub(crate) fn filesystem(lower: Option<&str>) -> FsCore {
+    filesystem_in(BackstoreMode::Memory, lower)
+}
+
+/// Creates a filesystem in memory, or opens that of a store.
+pub(crate) fn filesystem_in(backstore: BackstoreMode, lower: Option<&str>) -> FsCore {
     let overlay = lower.map(|lower| Overlay {
         lower: lower.into(),
     });
     FsCore::new(FsConfig {
+        backstore,
         overlay,
         ..FsConfig::default()
     })
@@ -33,11 +39,7 @@ pub(crate) fn filesystem(lower: Option<&str>) -> FsCore {
 
 /// Opens the filesystem of a store, which is like an empty directory if it is new.
 pub(crate) fn filesystem_of(store: &Path) -> FsCore {
-    FsCore::new(FsConfig {
-        backstore: BackstoreMode::Disk(store.to_owned()),
-        ..FsConfig::default()
-    })
-    .unwrap()
+    filesystem_in(BackstoreMode::Disk(store.to_owned()), None)
 }
 
 pub(crate) fn caller(who: Who) -> Caller {

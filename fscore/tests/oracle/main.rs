@@ -4,6 +4,9 @@
 //! `AGENTFS_ORACLE_SEQUENCES` sets how many sequences run (10,000), `AGENTFS_ORACLE_BASE` from which
 //! number on the seeds count, and `AGENTFS_ORACLE_SEED` runs one sequence alone: the one that a
 //! failure names.
+//!
+//! Each property is checked in both modes: in memory, and in a store on disk. In a store the
+//! filesystem is opened again after each sequence, and must show the same tree.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(
@@ -21,14 +24,28 @@ mod stress;
 
 use agentfs_testkit::fs_oracle::generate;
 
+use crate::run::Mode;
+
 #[test]
 fn random_sequences_give_what_the_kernel_gives() {
     let test = "random_sequences_give_what_the_kernel_gives";
-    run::check_many(test, 10_000, generate::empty);
+    run::check_many(test, 9_000, Mode::Memory, generate::empty);
+}
+
+#[test]
+fn random_sequences_in_a_store_give_what_the_kernel_gives() {
+    let test = "random_sequences_in_a_store_give_what_the_kernel_gives";
+    run::check_many(test, 1_000, Mode::Store, generate::empty);
 }
 
 #[test]
 fn random_sequences_over_a_lower_directory_give_what_a_plain_copy_gives() {
     let test = "random_sequences_over_a_lower_directory_give_what_a_plain_copy_gives";
-    run::check_many(test, 1_500, generate::overlay);
+    run::check_many(test, 1_100, Mode::Memory, generate::overlay);
+}
+
+#[test]
+fn random_sequences_in_a_store_over_a_lower_directory_give_what_a_plain_copy_gives() {
+    let test = "random_sequences_in_a_store_over_a_lower_directory_give_what_a_plain_copy_gives";
+    run::check_many(test, 400, Mode::Store, generate::overlay);
 }

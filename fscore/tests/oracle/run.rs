@@ -7,23 +7,40 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use agentfs_core::FsCore;
+use agentfs_core::{BackstoreMode, FsCore};
 use agentfs_testkit::fs_oracle::generate::{Case, Plan};
 use agentfs_testkit::fs_oracle::kernel::Kernel;
 use agentfs_testkit::fs_oracle::op::{Answer, Step, Who};
 use agentfs_testkit::fs_oracle::sandbox::{Sandbox, run_again_as_root_of_a_namespace};
 use agentfs_testkit::fs_oracle::seeds;
 use agentfs_testkit::fs_oracle::shrink::shrink_steps;
-use agentfs_testkit::fs_oracle::walk::everything;
+use agentfs_testkit::fs_oracle::walk::{Seen, everything, tree};
 
-use crate::fscore::{Core, filesystem};
+use crate::fscore::{Core, filesystem_in};
 
 /// Describes where the two sides differ.
 type Difference = String;
 
+/// Where the filesystem under test keeps what it holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mode {
+    Memory,
+    /// In a store beside the private tmpfs's other directories.
+    Store,
+}
+
+impl Mode {
+    fn backstore(self) -> BackstoreMode {
+        match self {
+            Self::Memory => BackstoreMode::Memory,
+            Self::Store => BackstoreMode::Disk("/store".into()),
+        }
+    }
+}
+
 /// Runs the cases of the seeds that the environment asks for, on all processors. `test` is the
 /// calling test's name.
-pub(crate) fn check_many(test: &str, default: u64, plan: fn(u64) -> Plan) {
+pub(crate) fn check_many(test: &str, default: u64, mode: Mode, plan: fn(u64) -> Plan) {
     if !is_root() {
         return run_again_as_root_of_a_namespace(test);
     }
@@ -32,7 +49,7 @@ pub(crate) fn check_many(test: &str, default: u64, plan: fn(u64) -> Plan) {
         move |seed| {
             let case = plan(seed).carry_out(&mut sandbox.fresh("run").unwrap());
             sandbox.clear().unwrap();
-            compare(&sandbox, &case).map_err(|_| report(&sandbox, case))
+            compare(&sandbox, mode, &case).map_err(|_| report(&sandbox, mode, case))
         }
     });
 }
@@ -86,7 +103,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs one fixed case. Those that need several users run only as root.
+/// Runs one fixed case in both modes. Those that need several users run only as root.
 #[track_caller]
 pub(crate) fn check(case: &Case) {
     if !is_root() {
@@ -95,7 +112,8 @@ pub(crate) fn check(case: &Case) {
     let result = thread::scope(|scope| {
         let worker = scope.spawn(|| {
             let sandbox = Sandbox::enter().expect("a private tmpfs (needs root)");
-            compare(&sandbox, case)
+            compare(&sandbox, Mode::Memory, case)?;
+            compare(&sandbox, Mode::Store, case)
         });
         worker.join().unwrap()
     });
@@ -105,17 +123,17 @@ pub(crate) fn check(case: &Case) {
 }
 
 /// Returns the smallest case that still differs, as Rust, and how it differs.
-fn report(sandbox: &Sandbox, case: Case) -> String {
+fn report(sandbox: &Sandbox, mode: Mode, case: Case) -> String {
     let Case { lower, steps } = case;
     let with = |lower: Option<&[Step]>, steps: &[Step]| Case {
         lower: lower.map(<[Step]>::to_vec),
         steps: steps.to_vec(),
     };
-    let fails = |case: &Case| compare(sandbox, case).is_err();
+    let fails = |case: &Case| compare(sandbox, mode, case).is_err();
     let steps = shrink_steps(steps, |steps| fails(&with(lower.as_deref(), steps)));
     let lower = lower.map(|lower| shrink_steps(lower, |lower| fails(&with(Some(lower), &steps))));
     let small = Case { lower, steps };
-    let difference = compare(sandbox, &small).expect_err("shrinking keeps the failure");
+    let difference = compare(sandbox, mode, &small).expect_err("shrinking keeps the failure");
     let mut text = String::new();
     for Step { by, op } in small.lower.iter().flatten() {
         writeln!(text, "below: {by:?}.does(Op::{op:?}),").unwrap();
@@ -126,14 +144,15 @@ fn report(sandbox: &Sandbox, case: Case) -> String {
     format!("{text}{difference}")
 }
 
-fn compare(sandbox: &Sandbox, case: &Case) -> Result<(), Difference> {
+fn compare(sandbox: &Sandbox, mode: Mode, case: &Case) -> Result<(), Difference> {
     let result = caught(|| {
         if let Some(lower) = &case.lower {
             build(&mut sandbox.fresh("lower").unwrap(), lower);
-            sandbox.leave().unwrap();
         }
-        let core = filesystem(case.lower.is_some().then_some("/lower"));
-        let branch = core.branch(FsCore::MAIN).unwrap();
+        sandbox.leave().unwrap();
+        let open = || filesystem_in(mode.backstore(), case.lower.is_some().then_some("/lower"));
+        let fs = open();
+        let branch = fs.branch(FsCore::MAIN).unwrap();
         let mut core = Core::new(branch, sandbox.fine_ctime);
         let mut kernel = sandbox.fresh("run").unwrap();
         if let Some(lower) = &case.lower {
@@ -142,7 +161,23 @@ fn compare(sandbox: &Sandbox, case: &Case) -> Result<(), Difference> {
         let lens = Lens {
             over_lower: case.lower.is_some(),
         };
-        compare_all(&mut kernel, &mut core, &case.steps, lens)
+        compare_all(&mut kernel, &mut core, &case.steps, lens)?;
+        match mode {
+            Mode::Memory => Ok(()),
+            Mode::Store => {
+                core.restart();
+                // The private root shows no boot_id, so only what was synced counts.
+                fs.sync().unwrap();
+                drop((core, fs));
+                kernel.restart();
+                let expected = tree(|step| lens.see(kernel.run(step)));
+                sandbox.leave().unwrap();
+                let branch = open().branch(FsCore::MAIN).unwrap();
+                let mut again = Core::new(branch, sandbox.fine_ctime);
+                let got = tree(|step| lens.see(again.run(step)));
+                same_tree(&expected, &got, "opened again")
+            }
+        }
     });
     sandbox.clear().unwrap();
     result
@@ -196,14 +231,18 @@ fn compare_all(
     }
     let expected = everything(|step| lens.see(kernel.run(step)));
     let got = everything(|step| lens.see(core.run(step)));
-    for (expected, got) in expected.iter().zip(&got) {
-        differs(&expected, &got, || format!("afterwards, {}", expected.path))?;
+    same_tree(&expected, &got, "afterwards")
+}
+
+fn same_tree(expected: &[Seen], got: &[Seen], when: &str) -> Result<(), Difference> {
+    for (expected, got) in expected.iter().zip(got) {
+        differs(&expected, &got, || format!("{when}, {}", expected.path))?;
     }
     if expected.len() == got.len() {
         Ok(())
     } else {
         Err(format!(
-            "afterwards, {} things are seen, not {}",
+            "{when}, {} things are seen, not {}",
             got.len(),
             expected.len()
         ))

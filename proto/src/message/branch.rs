@@ -32,6 +32,9 @@ container! {
         pub from_branch: String,
         /// The snapshot it starts from, by name or number; empty for none.
         pub from_snapshot: String,
+        /// Whether nothing that happens outside shows in it. One that starts from a snapshot is as the
+        /// snapshot.
+        pub frozen: bool,
     }
 
     /// The branch is made.
@@ -60,6 +63,8 @@ container! {
         pub created_ns: u64,
         /// The process of the run that has it, from [`BranchHold`] to the end of its session; 0 for none.
         pub run: u32,
+        /// Whether nothing that happens outside shows in it.
+        pub frozen: bool,
     }
 
     /// A page of the list of branches.
@@ -227,6 +232,8 @@ container! {
         pub name: String,
         /// The branch; empty for the session's own.
         pub branch: String,
+        /// Whether it holds all that the branch shows, also what the branch has not changed.
+        pub full: bool,
     }
 
     /// The snapshot is made.

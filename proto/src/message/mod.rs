@@ -13,6 +13,7 @@ mod fs;
 mod project;
 mod session;
 mod status;
+mod store;
 mod watch;
 
 pub use self::branch::*;
@@ -20,6 +21,7 @@ pub use self::fs::*;
 pub use self::project::*;
 pub use self::session::*;
 pub use self::status::*;
+pub use self::store::*;
 pub use self::watch::*;
 
 use crate::ssz::{answers, container, requests};
@@ -136,6 +138,8 @@ requests! {
         71 => WatchList(WatchList) -> WatchesListed,
         /// Which directory is below the branches.
         72 => Project(Project) -> ProjectInfo,
+        /// Where the branches are kept.
+        73 => Store(Store) -> StoreReport,
     }
 }
 
@@ -192,5 +196,7 @@ answers! {
         71 => WatchesListed(WatchesListed),
         /// Answers [`Project`].
         72 => ProjectInfo(ProjectInfo),
+        /// Answers [`Store`].
+        73 => StoreReport(StoreReport),
     }
 }

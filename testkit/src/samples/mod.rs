@@ -104,6 +104,10 @@ fn daemon_requests() -> Vec<Request> {
     vec![
         Status { after: 3 }.into(),
         Project { flags: 0 }.into(),
+        Store {
+            action: StoreAction::Compact,
+        }
+        .into(),
         WatchList {
             session: 1,
             queue: 2,
@@ -260,6 +264,7 @@ fn branch_requests() -> Vec<Request> {
             name: text("b"),
             from_branch: text("main"),
             from_snapshot: text(""),
+            frozen: true,
         }
         .into(),
         BranchList { after: 2 }.into(),
@@ -295,6 +300,7 @@ fn branch_requests() -> Vec<Request> {
         SnapshotCreate {
             name: text("s"),
             branch: text(""),
+            full: true,
         }
         .into(),
         SnapshotList { after: 0 }.into(),

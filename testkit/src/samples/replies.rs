@@ -177,6 +177,18 @@ fn project_info() -> ProjectInfo {
     }
 }
 
+fn store_report() -> StoreReport {
+    StoreReport {
+        path: b"/home/u/.local/state/agentfs/projects/p-1-2".into(),
+        content: 1 << 33,
+        free: 4096,
+        log: 65_536,
+        branches: 3,
+        snapshots: 2,
+        failure: text("No space left on device"),
+    }
+}
+
 fn branch_replies() -> Vec<Reply> {
     let branch = BranchInfo {
         id: 2,
@@ -185,6 +197,7 @@ fn branch_replies() -> Vec<Reply> {
         seq: 77,
         created_ns: 5,
         run: 4711,
+        frozen: true,
     };
     let snapshot = SnapshotInfo {
         id: 3,
@@ -248,6 +261,7 @@ fn branch_replies() -> Vec<Reply> {
         mount.into(),
         status_report().into(),
         project_info().into(),
+        store_report().into(),
     ]
 }
 

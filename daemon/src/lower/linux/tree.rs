@@ -175,7 +175,8 @@ impl Dirs {
         }
     }
 
-    /// Gives a directory another name, which is free or is about to be given up.
+    /// Renames a directory. No other directory has the new name, or the caller renames that one
+    /// next.
     pub(super) fn rename(&mut self, key: Key, (parent, name): Place) {
         self.detach(key);
         if let Some(parent) = self.dirs.get_mut(&parent) {

@@ -11,6 +11,7 @@ mod add;
 mod attributes;
 mod cancel;
 mod execute;
+mod frozen;
 mod lock;
 mod merge_dirs;
 mod outcome;
@@ -83,7 +84,11 @@ impl Branch {
         let lower = shared.lower.as_ref().ok_or(ApplyError::NoLower)?;
         if mode == ApplyMode::DryRun {
             let new = self.inner.read().tree.without_orphans();
+            let new = new.over_lower().map_err(ApplyError::Diff)?;
             return self.dry_run(lower, new);
+        }
+        if self.is_frozen() {
+            return self.apply_frozen(lower, mode, cancelled);
         }
         // The lock is taken before the comparison, so that no other process writes between it and
         // the last step, and before the hold, so that the branch can be changed while others are

@@ -9,10 +9,12 @@ mod other;
 
 use std::io::IoSlice;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::retry_on_intr;
 
 #[cfg(target_vendor = "apple")]
 use self::apple as platform;
@@ -55,13 +57,21 @@ pub(crate) struct HostDirectory {
 }
 
 impl HostDirectory {
-    /// Returns the seam to a directory that is open for reading.
-    pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+    /// Opens a directory of the host.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { fd })
+    }
+
+    /// Returns whether its group or all users can create and remove names in it.
+    pub(crate) fn is_writable_by_others(&self) -> Result<bool> {
+        let mode = Mode::from_raw_mode(rustix::fs::fstat(&self.fd)?.st_mode);
+        Ok(mode.intersects(Mode::WGRP | Mode::WOTH))
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> Result<HostFile> {
-        let fd = rustix::fs::openat(&self.fd, name, FLAGS | flags, MODE)?;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, FLAGS | flags, MODE))?;
         Ok(HostFile::new(fd))
     }
 }
@@ -97,12 +107,13 @@ impl Directory for HostDirectory {
     }
 
     fn sync_names(&self) -> Result<()> {
-        Ok(platform::sync_names(&self.fd)?)
+        Ok(retry_on_intr(|| platform::sync_names(&self.fd))?)
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
         let file = self.open_with(name, OFlags::CREATE)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        match retry_on_intr(|| rustix::fs::flock(&file, exclusive)) {
             Ok(()) => Ok(Arc::new(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EAGAIN),
             Err(errno) => Err(errno.into()),
@@ -117,11 +128,11 @@ impl NamedFile for HostFile {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        Ok(rustix::fs::ftruncate(self, len)?)
+        Ok(retry_on_intr(|| rustix::fs::ftruncate(self, len))?)
     }
 
     fn allocate(&self, range: Range<u64>) -> Result<()> {
-        match platform::allocate(self.as_fd(), range.clone()) {
+        match retry_on_intr(|| platform::allocate(self.as_fd(), range.clone())) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
                 write_zeros(self, range)
@@ -131,7 +142,7 @@ impl NamedFile for HostFile {
     }
 
     fn sync(&self) -> Result<()> {
-        Ok(platform::sync(self)?)
+        Ok(retry_on_intr(|| platform::sync(self))?)
     }
 }
 
@@ -153,12 +164,8 @@ mod tests {
 
     fn directory() -> (tempfile::TempDir, HostDirectory) {
         let path = tempfile::tempdir().unwrap();
-        let directory = HostDirectory::new(open(path.path()));
+        let directory = HostDirectory::open(path.path()).unwrap();
         (path, directory)
-    }
-
-    fn open(path: &std::path::Path) -> OwnedFd {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
     #[test]
@@ -205,7 +212,7 @@ mod tests {
     fn lock_ends_with_its_file() {
         let (path, directory) = directory();
         let lock = directory.lock("lock").unwrap();
-        let other = HostDirectory::new(open(path.path()));
+        let other = HostDirectory::open(path.path()).unwrap();
         assert_eq!(other.lock("lock").unwrap_err(), Errno::EAGAIN);
         drop(lock);
         other.lock("lock").unwrap();

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use rustix::fd::BorrowedFd;
 
-use super::{BLOCK, Change, SimulatedDisk, State};
+use super::{BLOCK, Change, Fault, SimulatedDisk, State};
 use crate::disk::DiskFile;
 use crate::disk::directory::NamedFile;
 use crate::model::errno::{Errno, Result};
@@ -121,7 +121,10 @@ impl NamedFile for SimulatedFile {
 
     fn sync(&self) -> Result<()> {
         let mut state = self.running()?;
-        if state.is_faulty() {
+        if let Some(fault) = state.next_fault() {
+            if fault == Fault::Loss {
+                state.lose_unsynced(self.id);
+            }
             return Err(Errno::EIO);
         }
         let file = state.files.get_mut(&self.id).unwrap();

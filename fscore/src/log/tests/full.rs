@@ -1,5 +1,7 @@
 //! A full disk, and one that fails.
 
+use std::sync::atomic::Ordering;
+
 use super::machine::{KIND, Machine, SIZES, append};
 use crate::disk::simulated::Fault;
 use crate::log::{Log, Purpose};
@@ -43,6 +45,32 @@ fn room_that_is_promised_is_taken_by_nobody_else() {
     log.append(room, KIND, &vec![2; part]).unwrap();
     machine.kill();
     assert_eq!(machine.payloads(1).last(), Some(&vec![2; part]));
+}
+
+#[test]
+fn content_is_not_covered_by_a_sync_that_found_no_room() {
+    let machine = Machine::new(1);
+    let data = machine.data().unwrap();
+    let log = machine.recover(1).unwrap();
+    let log = log.into_log(data.clone(), SIZES).unwrap();
+    machine.disk.leave_free(0);
+    let rooms: Vec<_> = std::iter::from_fn(|| log.reserve(Purpose::Freeing).ok()).collect();
+    let mut rooms = rooms.into_iter();
+    while log.sync().is_ok() {
+        // One room becomes free with each record, and it is filled by that.
+        let part = usize::try_from(SIZES.room).unwrap() - 17;
+        log.append(rooms.next().unwrap(), KIND, &vec![5; part])
+            .unwrap();
+    }
+    let [counted, covered] = data.rounds.each_ref().map(|it| it.load(Ordering::SeqCst));
+    assert_eq!(log.sync(), Err(Errno::ENOSPC));
+    let [again, still] = data.rounds.each_ref().map(|it| it.load(Ordering::SeqCst));
+    assert_eq!((again, still), (counted + 1, covered));
+    assert!(covered < counted);
+    drop(rooms);
+    machine.disk.leave_free(1 << 20);
+    log.sync().unwrap();
+    assert_eq!(data.rounds[1].load(Ordering::SeqCst), covered + 1);
 }
 
 #[test]

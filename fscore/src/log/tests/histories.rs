@@ -116,6 +116,8 @@ struct Amid {
 }
 
 impl Content for BusyContent {
+    fn covered(&self) {}
+
     fn count_records(&self, count: &mut dyn FnMut()) {
         count();
     }

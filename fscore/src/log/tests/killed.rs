@@ -9,7 +9,6 @@ use std::sync::mpsc::channel;
 
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::random::Random;
-use rustix::fs::{Mode, OFlags};
 
 use super::machine::{KIND, STORE, all};
 use crate::disk::directory::{Directory, NamedFile};
@@ -26,6 +25,8 @@ const THREADS: u64 = 3;
 struct Data(Arc<dyn NamedFile>);
 
 impl Content for Data {
+    fn covered(&self) {}
+
     fn count_records(&self, count: &mut dyn FnMut()) {
         count();
     }
@@ -36,9 +37,7 @@ impl Content for Data {
 }
 
 fn recover(path: &Path) -> (Recovery, Arc<dyn Content>) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).unwrap();
-    let directory = Arc::new(HostDirectory::new(fd));
+    let directory = Arc::new(HostDirectory::open(path).unwrap());
     let data = directory.open("data").or_else(|_| directory.create("data"));
     let boot = Boot(boot_id());
     let store = STORE;

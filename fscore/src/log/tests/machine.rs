@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::disk::directory::{Directory as _, NamedFile};
 use crate::disk::simulated::SimulatedDisk;
@@ -27,6 +27,8 @@ pub(super) const SIZES: Sizes = Sizes {
 pub(super) struct DataFile {
     pub(super) file: Arc<dyn NamedFile>,
     is_dirty: AtomicBool,
+    /// How often records were counted, and how often the log said that those are on disk.
+    pub(super) rounds: [AtomicUsize; 2],
 }
 
 impl DataFile {
@@ -38,7 +40,12 @@ impl DataFile {
 
 impl Content for DataFile {
     fn count_records(&self, count: &mut dyn FnMut()) {
+        self.rounds[0].fetch_add(1, Ordering::SeqCst);
         count();
+    }
+
+    fn covered(&self) {
+        self.rounds[1].fetch_add(1, Ordering::SeqCst);
     }
 
     fn sync(&self) -> Result<()> {
@@ -88,6 +95,7 @@ impl Machine {
         Ok(Arc::new(DataFile {
             file: self.disk.open("data")?,
             is_dirty: AtomicBool::new(true),
+            rounds: Default::default(),
         }))
     }
 

@@ -21,6 +21,8 @@ struct SlowContent {
 }
 
 impl Content for SlowContent {
+    fn covered(&self) {}
+
     fn count_records(&self, count: &mut dyn FnMut()) {
         count();
     }

@@ -43,6 +43,8 @@ pub(crate) struct File {
     /// The version of the lower file that is all of the content. The first change of the content
     /// brings it up.
     lower: Option<Box<Stamp>>,
+    /// Whether the pieces hold that version, so that the lower file is not read any more.
+    is_kept: bool,
     /// The pages that are to be written to the log.
     changed: Range<u64>,
 }
@@ -77,7 +79,7 @@ impl File {
     }
 
     pub(crate) fn blocks(&self) -> u64 {
-        let below = self.lower.as_ref().map_or(0, |_| self.size.div_ceil(PAGE));
+        let below = self.read_below().map_or(0, |_| self.size.div_ceil(PAGE));
         (self.counted + below) * PAGE_BLOCKS
     }
 
@@ -85,6 +87,32 @@ impl File {
     /// none of it.
     pub(crate) fn lower(&self) -> Option<&Stamp> {
         self.lower.as_deref()
+    }
+
+    /// Returns the version of the lower file that has to be read, because it is all of the content
+    /// and the branch holds none of it.
+    pub(crate) fn read_below(&self) -> Option<&Stamp> {
+        self.lower().filter(|_| !self.is_kept)
+    }
+
+    /// Returns whether the content is that of a lower file, and held by the branch all the same.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
+    /// Holds the content of the lower file, which `own` has, and remembers that it is unchanged.
+    pub(crate) fn keep(&mut self, own: Self) {
+        *self = Self {
+            lower: self.lower.take(),
+            is_kept: true,
+            ..own
+        };
+    }
+
+    /// Makes content that is [kept](Self::keep) the branch's own, which may be changed.
+    pub(crate) fn own_kept(&mut self) {
+        self.lower = None;
+        self.is_kept = false;
     }
 
     /// Returns what is at a page, and the page at which something else begins.
@@ -148,7 +176,7 @@ impl File {
             return Ok(0);
         }
         let buffer = &mut buffer[..len_of(end - offset)];
-        if let Some(stamp) = &self.lower {
+        if let Some(stamp) = self.read_below() {
             return lower(stamp, offset, buffer);
         }
         let mut at = offset;
@@ -225,7 +253,7 @@ impl File {
             return Ok(None);
         }
         let end = (!data).then_some(self.size);
-        if let Some(stamp) = &self.lower {
+        if let Some(stamp) = self.read_below() {
             let found = lower(stamp, offset, data)?;
             return Ok(found.filter(|found| *found < self.size).or(end));
         }

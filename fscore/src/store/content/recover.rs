@@ -77,9 +77,10 @@ impl File {
         (!same_marks || !same_pieces).then_some(0..u64::MAX)
     }
 
-    /// Sets the size, and which lower file is all of the content.
-    pub(crate) fn recover(&mut self, size: u64, lower: Option<Stamp>) {
+    /// Sets the size, which lower file is all of the content, and whether the pieces hold that.
+    pub(crate) fn recover(&mut self, size: u64, lower: Option<Stamp>, is_kept: bool) {
         self.size = size;
+        self.is_kept = is_kept;
         self.lower = lower.map(Box::new);
     }
 

@@ -49,7 +49,6 @@ impl FreeRanges {
         Some(start)
     }
 
-    #[cfg(test)]
     pub(super) fn total(&self) -> u64 {
         self.by_len.iter().map(|(len, _)| len).sum()
     }

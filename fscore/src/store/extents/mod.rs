@@ -16,7 +16,7 @@ use self::free_ranges::FreeRanges;
 use self::small_blocks::SmallBlocks;
 use crate::disk::anonymous;
 use crate::disk::directory::NamedFile;
-use crate::model::errno::Result;
+use crate::model::errno::{Errno, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -62,7 +62,7 @@ enum Freeing {
     Later {
         /// Freed since the last sync began.
         new: Vec<(u64, u64)>,
-        /// Freed before that: they are free once that sync is over.
+        /// Freed before that: they are free once a sync has succeeded.
         old: Vec<(u64, u64)>,
     },
 }
@@ -130,8 +130,14 @@ impl Extents {
     /// Returns how many bytes of the file extents take.
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> u64 {
+        self.use_of_file().0
+    }
+
+    /// Returns how many bytes of the file extents take, and how many between those none takes.
+    pub(crate) fn use_of_file(&self) -> (u64, u64) {
         let free = self.free.lock();
-        free.end - free.ranges.total() - free.small.total()
+        let unused = free.ranges.total() + free.small.total();
+        (free.end - unused, unused)
     }
 
     fn extent(self: &Arc<Self>, at: u64, len: u64, period: u64, written: u64) -> Extent {
@@ -246,20 +252,52 @@ impl Extents {
         self.in_flight.write()
     }
 
-    /// Begins a sync: from now on, what was written before is not overwritten in place. Frees what
-    /// was freed before the last sync began, which is over and has covered that. Calls `count`
-    /// while no operation is under way.
+    /// Begins a sync: from now on, what was written before is not overwritten in place. Calls
+    /// `count` while no operation is under way.
     pub(crate) fn begin_sync(&self, count: &mut dyn FnMut()) {
         let _paused = self.pause();
         count();
         self.period.fetch_add(1, Ordering::Relaxed);
+        if let Freeing::Later { new, old } = &mut self.free.lock().freeing {
+            // A sync that has failed leaves some behind.
+            old.append(new);
+        }
+    }
+
+    /// Ends a sync that has succeeded: what was freed before it began is free.
+    pub(crate) fn end_sync(&self) {
+        let mut free = self.free.lock();
+        let Freeing::Later { old, .. } = &mut free.freeing else {
+            return;
+        };
+        for (at, len) in std::mem::take(old) {
+            self.free_now(&mut free, at, len);
+        }
+    }
+
+    /// Frees everything that waits until the change that freed it survives a power cut, if all changes
+    /// do. `is_durable` is called while no operation is under way.
+    pub(crate) fn free_waiting(&self, is_durable: impl FnOnce() -> bool) {
+        let _none_under_way = self.pause();
+        if !is_durable() {
+            return;
+        }
         let mut free = self.free.lock();
         let Freeing::Later { new, old } = &mut free.freeing else {
             return;
         };
-        let over = std::mem::replace(old, std::mem::take(new));
+        let mut over = std::mem::take(old);
+        over.append(new);
         for (at, len) in over {
             self.free_now(&mut free, at, len);
+        }
+    }
+
+    /// Gives the blocks of everything that is free back to the disk.
+    pub(crate) fn give_back(&self) {
+        let mut free = self.free.lock();
+        for range in free.ranges.take_unpunched() {
+            self.punch(range);
         }
     }
 
@@ -323,10 +361,15 @@ impl Extent {
     }
 
     /// Reads bytes that were written.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk; `EIO` if the file has lost its end.
     pub(crate) fn read(&self, skip: u64, buffer: &mut [u8]) -> Result<()> {
         let read = self.extents.file()?.read_at(buffer, self.at + skip)?;
-        // The file is as long as what was written; a disk may have lost its end.
-        buffer[read..].fill(0);
+        if read < buffer.len() {
+            return Err(Errno::EIO);
+        }
         Ok(())
     }
 
@@ -373,5 +416,32 @@ impl Drop for Extent {
         if self.len > 0 {
             self.extents.free(self.at, self.len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::directory::Directory as _;
+    use crate::disk::simulated::SimulatedDisk;
+
+    #[test]
+    fn freed_range_is_used_again_once_a_sync_has_succeeded_and_not_once_one_has_failed() {
+        let disk = SimulatedDisk::new(1);
+        let extents = Extents::recovering(disk.create("content").unwrap());
+        extents.recovered(Vec::new()).unwrap();
+        let at = extents.allocate(BLOCK).unwrap().at();
+        let mut taken = Vec::new();
+        let mut is_reused = || {
+            taken.push(extents.allocate(BLOCK).unwrap());
+            taken.last().is_some_and(|extent| extent.at() == at)
+        };
+        assert!(!is_reused(), "the change that freed it is in no sync");
+        for _ in 0..3 {
+            extents.begin_sync(&mut || {});
+            assert!(!is_reused(), "that sync has not ended, or has failed");
+        }
+        extents.end_sync();
+        assert!(is_reused());
     }
 }

@@ -45,7 +45,6 @@ impl SmallBlocks {
         Some(block + u64::from(place) * class)
     }
 
-    #[cfg(test)]
     pub(super) fn total(&self) -> u64 {
         let of = |(blocks, class): (&BTreeMap<u64, u16>, u64)| {
             blocks

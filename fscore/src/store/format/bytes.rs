@@ -14,8 +14,12 @@ pub(crate) enum Malformed {
     Kind(&'static str, u64),
     /// An object, branch or snapshot is named that was never there.
     Unknown(&'static str, u64),
-    /// Two extents overlap, or one lies behind the end of the file.
+    /// Two extents overlap, or one lies where none can.
     Extent(u64),
+    /// A name is one that no directory can have, or is kept where names are not looked for.
+    Name,
+    /// A branch or snapshot is there already.
+    Twice(&'static str, u64),
 }
 
 impl fmt::Display for Malformed {
@@ -27,10 +31,23 @@ impl fmt::Display for Malformed {
             Self::Unknown(what, number) => {
                 write!(f, "it names {what} {number}, which is not there")
             }
-            Self::Extent(at) => write!(f, "the extent at {at} overlaps another one"),
+            Self::Extent(at) => write!(f, "the extent at {at} cannot be, or overlaps another one"),
+            Self::Name => f.write_str(
+                "a name is one that no directory can have, or that is not found with this case \
+                 sensitivity",
+            ),
+            Self::Twice(what, number) => write!(f, "{what} {number} is made twice"),
         }
     }
 }
+
+/// The largest number of a branch, snapshot, event or opening that is believed: so many that a
+/// program could never count them, and adding to it does not overflow.
+const MOST_COUNTED: u64 = 1 << 62;
+
+/// How long a name can be: what FUSE can carry (`FUSE_NAME_MAX`), because the host may have names
+/// that are longer than those that can be given in a branch.
+const LONGEST_NAME: usize = 1024;
 
 /// Writes values one after the other.
 #[derive(Debug, Default)]
@@ -110,6 +127,36 @@ impl<'a> Decoder<'a> {
             }
         }
         Err(Malformed::Number)
+    }
+
+    /// Reads a number that something was given or that was counted, one after the other.
+    pub(crate) fn counted(&mut self) -> Result<u64, Malformed> {
+        let number = self.number()?;
+        if number > MOST_COUNTED {
+            return Err(Malformed::Number);
+        }
+        Ok(number)
+    }
+
+    /// Reads a number that is at most `most`.
+    pub(crate) fn at_most(&mut self, most: u64) -> Result<u64, Malformed> {
+        let number = self.number()?;
+        if number > most {
+            return Err(Malformed::Number);
+        }
+        Ok(number)
+    }
+
+    /// Reads a name in a directory.
+    pub(crate) fn name(&mut self) -> Result<&'a [u8], Malformed> {
+        let name = self.text()?;
+        let is_short = (1..=LONGEST_NAME).contains(&name.len());
+        let is_one = !matches!(name, b"." | b"..") && !name.iter().any(|it| matches!(it, 0 | b'/'));
+        if is_short && is_one {
+            Ok(name)
+        } else {
+            Err(Malformed::Name)
+        }
     }
 
     pub(crate) fn small(&mut self) -> Result<u32, Malformed> {

@@ -1,18 +1,22 @@
 //! The content of a file as bytes: which extents it lies in.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use super::bytes::{Decoder, Encoder, Malformed};
-use crate::store::content::{File, Mark, Part};
+use crate::model::id::BaseId;
+use crate::store::content::{File, MAX_SIZE, Mark, PAGE, Part};
 use crate::store::extents::{Extent, Extents};
+use crate::store::tree::Base;
 
 /// The extents that were named so far, so that files which share one share it again.
 #[derive(Debug)]
 pub(crate) struct KnownExtents {
     extents: Arc<Extents>,
     known: HashMap<(u64, u64), Weak<Extent>>,
+    /// The bases that there are.
+    pub(crate) bases: BTreeMap<BaseId, Arc<Base>>,
 }
 
 impl KnownExtents {
@@ -20,11 +24,22 @@ impl KnownExtents {
         Self {
             extents,
             known: HashMap::new(),
+            bases: BTreeMap::new(),
+        }
+    }
+
+    /// Returns a base that was named before; `None` for number 0.
+    pub(crate) fn base(&self, id: BaseId) -> Result<Option<Arc<Base>>, Malformed> {
+        match self.bases.get(&id) {
+            Some(base) => Ok(Some(base.clone())),
+            None if id.0 == 0 => Ok(None),
+            None => Err(Malformed::Unknown("base", id.0)),
         }
     }
 
     fn get(&mut self, at: u64, len: u64) -> Result<Arc<Extent>, Malformed> {
-        at.checked_add(len).ok_or(Malformed::Extent(at))?;
+        let end = at.checked_add(len).filter(|end| *end <= MAX_SIZE);
+        end.ok_or(Malformed::Extent(at))?;
         let known = self.known.entry((at, len)).or_default();
         Ok(known.upgrade().unwrap_or_else(|| {
             let extent = Arc::new(self.extents.adopt(at, len));
@@ -83,9 +98,13 @@ impl Decoder<'_> {
         known: &mut KnownExtents,
     ) -> Result<(), Malformed> {
         let range = self.number()?..self.number()?;
+        if range.start > range.end {
+            return Err(Malformed::Number);
+        }
+        let most = MAX_SIZE.div_ceil(PAGE);
         let mut marks = Vec::new();
         for _ in 0..self.count()? {
-            let pages = self.number()?..self.number()?;
+            let pages = self.at_most(most)?..self.at_most(most)?;
             let mark = match self.byte()? {
                 0 => Mark::Allocated,
                 1 => Mark::Zeros,
@@ -95,7 +114,7 @@ impl Decoder<'_> {
         }
         let mut pieces = Vec::new();
         for _ in 0..self.count()? {
-            let first = self.number()?;
+            let first = self.at_most(most)?;
             let (at, size) = (self.number()?, self.number()?);
             let (skip, len) = (self.number()?, self.number()?);
             if len == 0 || skip.checked_add(len).is_none_or(|end| end > size) {

@@ -8,7 +8,7 @@ use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
 use crate::model::names::Names;
 use crate::model::stamp::Stamp;
-use crate::store::content::File;
+use crate::store::content::{File, MAX_SIZE};
 use crate::store::dir::Dir;
 use crate::store::inode::{Body, Inode, Seen};
 
@@ -90,7 +90,11 @@ impl Encoder {
         match &inode.body {
             Body::File(file) => {
                 self.number(file.size());
-                self.byte(file.lower().is_some().into());
+                self.byte(match file.lower() {
+                    None => 0,
+                    Some(_) if file.is_kept() => 2,
+                    Some(_) => 1,
+                });
                 if let Some(lower) = file.lower() {
                     self.stamp(lower);
                 }
@@ -130,6 +134,15 @@ impl Decoder<'_> {
         }
     }
 
+    /// Reads permission bits, without those of the kind.
+    fn mode(&mut self) -> Result<u32, Malformed> {
+        let mode = self.small()?;
+        if mode > 0o7777 {
+            return Err(Malformed::Number);
+        }
+        Ok(mode)
+    }
+
     fn stamp(&mut self) -> Result<Stamp, Malformed> {
         Ok(Stamp {
             size: self.number()?,
@@ -155,7 +168,7 @@ impl Decoder<'_> {
     /// is the same object, whose entries or bytes it keeps.
     pub(crate) fn inode(&mut self, old: Option<Inode>) -> Result<Inode, Malformed> {
         let kind = self.kind()?;
-        let (mode, uid, gid, nlink) = (self.small()?, self.small()?, self.small()?, self.small()?);
+        let (mode, uid, gid, nlink) = (self.mode()?, self.small()?, self.small()?, self.small()?);
         let times = Times {
             atime: self.signed()?,
             mtime: self.signed()?,
@@ -165,7 +178,7 @@ impl Decoder<'_> {
         let mut names = Names::None;
         for _ in 0..self.count()? {
             let dir = self.node()?;
-            names.add(dir, self.text()?.into());
+            names.add(dir, self.name()?.into());
         }
         let xattrs = self.xattrs()?;
         let body = match (kind, old.map(|old| old.body)) {
@@ -174,13 +187,14 @@ impl Decoder<'_> {
                     Some(Body::File(file)) => file,
                     _ => File::default(),
                 };
-                let size = self.number()?;
-                let lower = if self.flag()? {
-                    Some(self.stamp()?)
-                } else {
-                    None
+                let size = self.at_most(MAX_SIZE)?;
+                let (lower, is_kept) = match self.byte()? {
+                    0 => (None, false),
+                    1 => (Some(self.stamp()?), false),
+                    2 => (Some(self.stamp()?), true),
+                    other => return Err(Malformed::Kind("content", other.into())),
                 };
-                file.recover(size, lower);
+                file.recover(size, lower, is_kept);
                 Body::File(file)
             }
             (ObjectKind::Directory, old) => {
@@ -216,7 +230,7 @@ impl Decoder<'_> {
         Ok(Seen {
             version,
             ctime: has_ctime.then_some(ctime),
-            mode: self.small()?,
+            mode: self.mode()?,
             uid: self.small()?,
             gid: self.small()?,
             xattrs: self.xattrs()?,

@@ -7,15 +7,12 @@ use super::{Shared, Tree};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
 use crate::model::stamp::Stamp;
-use crate::store::content::{File, PAGE};
+use crate::store::content::File;
 use crate::store::extents::Extents;
-
-/// How many bytes are brought up into one extent at most.
-const BRING_UP_STEP: u64 = 16 << 20;
 
 impl Tree {
     /// Changes a file's content, and updates the count of pages. The file must have been
-    /// [brought up](Self::bring_up).
+    /// [brought up](Self::take_content).
     pub(crate) fn change_file<T>(
         &mut self,
         node: NodeId,
@@ -28,48 +25,6 @@ impl Tree {
         let after = file.counted();
         self.pages = self.pages - before + after;
         result
-    }
-
-    /// Brings the bytes before `end` of a file of the lower layer up, so that nothing that the host
-    /// does later changes what the branch shows. The object must have been copied up; if the branch
-    /// has its own content already, there is nothing to do.
-    ///
-    /// # Errors
-    ///
-    /// `ESTALE` when the host has changed the file since it was copied up, `ENOSPC` at the limit.
-    pub(crate) fn bring_up(&mut self, node: NodeId, end: u64) -> Result<()> {
-        let inode = self.inode(node)?;
-        let file = inode.as_file().ok_or(Errno::EINVAL)?;
-        let Some(stamp) = file.lower().copied() else {
-            return Ok(());
-        };
-        let end = end.min(file.size());
-        let mut own = File::default();
-        own.resize(file.size());
-        if end > 0 {
-            let lower = self.shared.lower.as_ref().ok_or(Errno::ESTALE)?;
-            let source = lower.version(node, &stamp)?;
-            let mut at = 0;
-            while let Some(start) = source.seek(at, true)?.filter(|start| *start < end) {
-                let start = start / PAGE * PAGE;
-                let hole = source.seek(start.max(at), false)?.unwrap_or(end).min(end);
-                let stop = hole
-                    .next_multiple_of(PAGE)
-                    .min(end)
-                    .min(start + BRING_UP_STEP);
-                self.room_for_pages(own.counted() + (stop - start).div_ceil(PAGE))?;
-                let extents = &self.shared.extents;
-                own.bring_up(extents, start..stop, |extent| {
-                    extent.copy_from(source.fd(), start..stop, 0)
-                })?;
-                at = stop;
-            }
-            source.require_unchanged()?;
-        }
-        self.change_file(node, |file, _| {
-            *file = own;
-            Ok(())
-        })
     }
 
     pub(crate) fn read(&self, node: NodeId, offset: u64, buffer: &mut [u8]) -> Result<usize> {

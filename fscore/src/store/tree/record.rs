@@ -6,14 +6,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Shared, Touched, Tree};
-use crate::model::id::NodeId;
+use super::Tree;
+use crate::model::id::{BaseId, NodeId};
 use crate::store::content::File;
-use crate::store::dir::{Dir, Entry, Link, SLOTS};
+use crate::store::dir::{Dir, Entry, Link, SLOTS, key_of};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Encoder, Malformed};
 use crate::store::inode::{Body, Inode};
-use crate::store::trie::{Trie, diff};
+use crate::store::trie::diff;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +34,8 @@ mod part {
     /// How the lower layer had an object.
     pub(super) const SEEN: u8 = 8;
     pub(super) const UNSEEN: u8 = 9;
+    /// The base of a frozen tree; 0 for a live one.
+    pub(super) const BASE: u8 = 10;
 }
 
 const EVERYTHING: Range<u64> = 0..u64::MAX;
@@ -74,6 +76,9 @@ impl Tree {
         }
         for node in &touched.seen {
             self.write_seen(encoder, *node);
+        }
+        if touched.base {
+            self.write_base(encoder);
         }
         touched.clear();
         self.touched = touched;
@@ -128,6 +133,18 @@ impl Tree {
                 self.write_seen(encoder, NodeId(key));
             }
         });
+        if old.base_number() != self.base_number() {
+            self.write_base(encoder);
+        }
+    }
+
+    fn base_number(&self) -> u64 {
+        self.base().map_or(0, |base| base.id.0)
+    }
+
+    fn write_base(&self, encoder: &mut Encoder) {
+        encoder.byte(part::BASE);
+        encoder.number(self.base_number());
     }
 
     fn write_seen(&self, encoder: &mut Encoder, node: NodeId) {
@@ -148,18 +165,6 @@ impl Tree {
         }
     }
 
-    /// Returns a tree with nothing in it, not even a root, to be filled by [`replay`](Self::replay).
-    pub(crate) fn unfilled(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            inodes: Trie::default(),
-            orphans: Trie::default(),
-            pages: 0,
-            seen: Trie::default(),
-            touched: Touched::default(),
-        }
-    }
-
     /// Makes the changes of a record.
     ///
     /// # Errors
@@ -172,6 +177,10 @@ impl Tree {
     ) -> Result<(), Malformed> {
         while !decoder.is_empty() {
             let kind = decoder.byte()?;
+            if kind == part::BASE {
+                self.base = known.base(BaseId(decoder.number()?))?;
+                continue;
+            }
             let node = decoder.node()?;
             match kind {
                 part::METADATA => {
@@ -195,7 +204,9 @@ impl Tree {
                     let file = Arc::make_mut(inode).as_file_mut().ok_or(missing(node))?;
                     let before = file.counted();
                     decoder.content(file, known)?;
-                    self.pages = self.pages - before + file.counted();
+                    let others = self.pages.saturating_sub(before);
+                    let pages = others.checked_add(file.counted());
+                    self.pages = pages.ok_or(Malformed::Number)?;
                 }
                 part::ORPHAN => {
                     let linkable = decoder.byte()? == 1;
@@ -219,7 +230,8 @@ impl Tree {
 
     fn forget_counted(&mut self, node: NodeId) {
         let old = self.inodes.get(node.0).and_then(|inode| inode.as_file());
-        self.pages -= old.map_or(0, File::counted);
+        let counted = old.map_or(0, File::counted);
+        self.pages = self.pages.saturating_sub(counted);
     }
 
     /// Reads where the host had an object.
@@ -237,14 +249,21 @@ impl Tree {
     fn replay_names(&mut self, dir: NodeId, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let key = decoder.number()?;
         let mut entries = Vec::new();
-        for _ in 0..decoder.count()?.min(SLOTS) {
+        for _ in 0..decoder.at_most(SLOTS)? {
             let link = match decoder.byte()? {
                 0 => Link::Whiteout,
                 1 => Link::To(decoder.node()?, decoder.kind()?),
                 other => return Err(Malformed::Kind("entry", other.into())),
             };
-            let name = decoder.text()?.into();
+            let name = decoder.name()?;
+            if key_of(name, self.shared.config.case_sensitivity) != key {
+                return Err(Malformed::Name);
+            }
+            let name = name.into();
             entries.push(Entry { name, link });
+        }
+        if !key.is_multiple_of(SLOTS) || key >= 1 << 63 {
+            return Err(Malformed::Name);
         }
         let inode = self.inodes.get_mut(dir.0).ok_or(missing(dir))?;
         let own = Arc::make_mut(inode).as_dir_mut().ok_or(missing(dir))?;

@@ -16,6 +16,8 @@ pub(super) struct Touched {
     pub(super) names: Vec<(NodeId, u64)>,
     pub(super) orphans: Vec<NodeId>,
     pub(super) seen: Vec<NodeId>,
+    /// Whether the base was changed.
+    pub(super) base: bool,
 }
 
 impl Clone for Touched {
@@ -48,5 +50,6 @@ impl Touched {
         self.names.clear();
         self.orphans.clear();
         self.seen.clear();
+        self.base = false;
     }
 }
