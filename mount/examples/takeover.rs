@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             arguments: vec![OsString::from("keep")],
             directory: directory.clone().into(),
             patience: Duration::from_millis(patience),
+            next_server: Vec::new(),
         }),
         ..MountOptions::default()
     };

@@ -6,6 +6,7 @@
 
 mod guardian;
 mod process;
+mod successor;
 mod wire;
 
 use std::ffi::OsString;
@@ -42,6 +43,10 @@ pub struct KeeperOptions {
     pub directory: PathBuf,
     /// How long programs wait for another server. When it is over, they get `ENOTCONN`.
     pub patience: Duration,
+    /// The program that is started when the server was killed, and its arguments. It has to
+    /// [take](crate::take) all mounts that are [kept](crate::kept_in) in the directory. Its standard error
+    /// goes to the file `restarted.log` there. Empty if somebody else starts the next server.
+    pub next_server: Vec<OsString>,
 }
 
 /// Why a kept mount cannot be had from its keeper.
@@ -217,6 +222,7 @@ fn start_keeper(mount: &Located, saved: &SavedMount, options: &KeeperOptions) ->
         .args(&options.arguments)
         .arg(options.directory.join(socket))
         .arg(options.patience.as_millis().to_string())
+        .args(&options.next_server)
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(connection.map_or_else(Stdio::null, Stdio::from))

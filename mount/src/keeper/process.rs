@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGURG};
 use signal_hook::low_level::pipe;
 
+use crate::keeper::successor::Successor;
 use crate::keeper::wire;
 use crate::kept::Kept;
 
@@ -27,9 +28,10 @@ use crate::kept::Kept;
 const DYING: Duration = Duration::from_secs(2);
 
 /// Keeps a mount, until there is nothing to be kept any more or nobody came for it. This is the whole
-/// of the program that [`KeeperOptions`](crate::KeeperOptions) name, and these are the last two of its
-/// arguments: the path of the socket, and the patience in milliseconds. Standard input is a socket to
-/// the server that started it, and standard output the file that ends the connection of the mount, if
+/// of the program that [`KeeperOptions`](crate::KeeperOptions) name, and these are the last of its
+/// arguments: the path of the socket, the patience in milliseconds, and the program and the arguments of
+/// the server that is to be started when one is killed, if there is one. Standard input is a socket to the
+/// server that started the keeper, and standard output the file that ends the connection of the mount, if
 /// that is allowed.
 ///
 /// # Errors
@@ -39,7 +41,7 @@ pub fn keep(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let (Some(socket), Some(patience)) = (arguments.next(), arguments.next()) else {
         return Err(io::Error::new(
             ErrorKind::InvalidInput,
-            "usage: SOCKET PATIENCE",
+            "usage: SOCKET PATIENCE [SERVER ARGUMENT...]",
         ));
     };
     let patience = patience.to_str().and_then(|text| text.parse().ok());
@@ -56,6 +58,7 @@ pub fn keep(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
         name,
         signals,
         patience,
+        next_server: arguments.collect(),
     };
     keeper.run(server)
 }
@@ -180,6 +183,8 @@ struct Keeper {
     name: Name,
     signals: Signals,
     patience: Duration,
+    /// The command of the next server; it may be empty.
+    next_server: Vec<OsString>,
 }
 
 impl Keeper {
@@ -239,11 +244,16 @@ impl Keeper {
         }
     }
 
-    /// Waits for a server, and passes the mount on to it.
+    /// Waits for a server, which is started if the command of one is known, and passes the mount on to it.
     fn while_unserved(&mut self) -> io::Result<Next> {
         let end_of_patience = Instant::now().checked_add(self.patience);
-        loop {
-            let Some([came, ended, end]) = ready(
+        let command = std::mem::take(&mut self.next_server);
+        let directory = self.name.directory.try_clone()?;
+        let mut successor = Successor::new(&command, &directory);
+        let next = loop {
+            successor.look();
+            let deadline = [end_of_patience, successor.next_look()];
+            let found = ready(
                 [
                     (self.listener.as_fd(), PollFlags::IN),
                     // Only an error is waited for: the kernel has closed the connection. Nobody reads
@@ -251,21 +261,26 @@ impl Keeper {
                     (self.kept.device.as_fd(), PollFlags::empty()),
                     (self.signals.end.as_fd(), PollFlags::IN),
                 ],
-                end_of_patience,
-            )?
-            else {
-                return Ok(Next::Cut);
+                deadline.into_iter().flatten().min(),
+            )?;
+            let Some([came, ended, end]) = found else {
+                if end_of_patience.is_some_and(|end| end <= Instant::now()) {
+                    break Next::Cut;
+                }
+                continue;
             };
             if ended {
-                return Ok(Next::Nothing);
+                break Next::Nothing;
             }
             if end {
-                return Ok(Next::Cut);
+                break Next::Cut;
             }
             if came && let Some(server) = self.pass_on() {
-                return Ok(Next::Served(server));
+                break Next::Served(server);
             }
-        }
+        };
+        self.next_server = command;
+        Ok(next)
     }
 
     /// Passes the mount on to a server of the same user.
