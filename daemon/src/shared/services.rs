@@ -130,7 +130,8 @@ impl Services {
         let mounts = MountTable::default();
         // The mounts subscribe first: a program that is notified of a change finds it on every
         // mount.
-        let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
+        let mounting = Mounting::new(&core, &mounts, wakes, config).map_err(disabled)?;
+        let mounting = Arc::new(mounting);
         let watches =
             WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
