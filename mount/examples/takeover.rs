@@ -5,7 +5,7 @@
 //! * `takeover keep SOCKET PATIENCE` is the keeper.
 //!
 //! The servers say `ready`, and leave the mount to the next one when their input ends. What they show is
-//! the same in each of them: `d/a` and `d/w`, of 64 KiB.
+//! the same in each of them: `d/a` and `d/w`, of 64 KiB; and `d/outside` comes and goes.
 #![expect(clippy::print_stdout, reason = "this is a program")]
 
 use std::error::Error;
@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::io::Read as _;
 use std::time::Duration;
 
-use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
+use agentfs_core::{Branch, Caller, FsConfig, FsCore, OpenFlags};
 use agentfs_mount::{KeeperOptions, MountOptions, Mounts};
 
 const SIZE: usize = 64 << 10;
@@ -33,6 +33,17 @@ fn filesystem() -> Result<FsCore, Box<dyn Error>> {
         branch.close(&root, file)?;
     }
     Ok(fs)
+}
+
+/// Changes a directory again and again, so that the kernel has to forget: this thread waits for the lock of
+/// the directory then, which programs hold until the server answers them.
+fn change_from_outside(branch: &Branch) {
+    let root = Caller::root();
+    while branch.mkdir(&root, "/d/outside", 0o755).is_ok()
+        && branch.rmdir(&root, "/d/outside").is_ok()
+    {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -66,6 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             handles.push(mounts.take_over(kept, &options)?);
         }
     }
+    let branch = fs.branch(FsCore::MAIN)?;
+    std::thread::spawn(move || change_from_outside(&branch));
     println!("ready");
     std::io::stdin().read_to_end(&mut Vec::new())?;
     for handle in handles {

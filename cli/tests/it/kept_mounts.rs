@@ -17,8 +17,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 /// How often the daemon is killed while the script is at work.
 const KILLS: usize = 3;
 /// The rounds of the script, and how many of them there are between two kills.
-const ROUNDS: usize = 400;
-const BETWEEN: usize = 80;
+const ROUNDS: usize = 160;
+const BETWEEN: usize = 40;
 
 /// Checks each result, and says which round is done. It has one file open all the time.
 const SCRIPT: &str = r#"
