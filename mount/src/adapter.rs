@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agentfs_core::event::Origin;
+use agentfs_core::id::NodeId;
 use agentfs_core::{Attr, Branch, Caller, CaseSensitivity, HandleId, Shown};
 use fuser::{
     Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
@@ -116,6 +117,16 @@ impl Adapter {
                 CaseSensitivity::InsensitivePreserving => NEVER,
             },
             group: None,
+        }
+    }
+
+    /// Forgets an object without a name when the kernel has forgotten it, if a handle of an earlier server may
+    /// have held it.
+    pub(crate) fn forget_nameless(&self, node: NodeId) {
+        if self.cache.is_taken_over()
+            && let Err(error) = self.branch.drop_nameless(node)
+        {
+            tracing::warn!(%error, "a removed file goes on to take space");
         }
     }
 

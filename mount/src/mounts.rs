@@ -144,9 +144,43 @@ impl Mounts {
     /// [`MountError`]; the mount is as it was then, and waits for another server as long as somebody has
     /// its descriptor.
     pub fn take_over(&self, kept: Kept, options: &MountOptions) -> Result<MountHandle, MountError> {
-        self.start(kept.saved.branch, options, true, |adapter| {
+        let branch = self.fs.branch(kept.saved.branch);
+        let branch = branch.map_err(|_| MountError::NoBranch)?;
+        // What a program removes from now on may be open by a handle of the earlier server.
+        branch.keep_nameless(true);
+        let handle = self.start(branch.id(), options, true, |adapter| {
             session::resume(adapter, kept, options)
-        })
+        })?;
+        // Asked while it is served: the kernel may wait for a page that is being read.
+        if let Some(entry) = self.table.find(handle.info.id) {
+            for node in branch.nameless() {
+                entry.cache.drop_unless_known(&branch, node);
+            }
+        }
+        Ok(handle)
+    }
+
+    /// Forgets what no mount needs any more: objects without a name in branches that no mount shows.
+    fn drop_unneeded(table: &Table, branch: &Branch) {
+        if table.all().iter().any(|it| it.info.branch == branch.id()) {
+            return;
+        }
+        branch.keep_nameless(false);
+        for node in branch.nameless() {
+            if let Err(error) = branch.drop_nameless(node) {
+                tracing::warn!(%error, "a removed file goes on to take space");
+            }
+        }
+    }
+
+    /// Forgets the objects without a name in all branches that no mount shows. Called when all mounts of an
+    /// earlier process are taken over.
+    pub fn all_taken_over(&self) {
+        for info in self.fs.branches() {
+            if let Ok(branch) = self.fs.branch(info.id) {
+                Self::drop_unneeded(&self.table, &branch);
+            }
+        }
     }
 
     /// Shows a branch in a mount that another process [made](crate::mount_elsewhere), in a mount
@@ -210,6 +244,7 @@ impl Mounts {
             }
             table.remove(id);
             if ending == Ending::Unmounted {
+                Self::drop_unneeded(&table, &branch);
                 at_end.0(id);
             }
         });
@@ -265,6 +300,10 @@ impl Drop for Mounts {
 impl Table {
     fn all(&self) -> Arc<Vec<Entry>> {
         self.mounts.read().clone()
+    }
+
+    fn find(&self, id: MountId) -> Option<Entry> {
+        self.all().iter().find(|it| it.info.id == id).cloned()
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {

@@ -45,6 +45,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
         self.cache.forget(node(inode), lookups);
+        self.forget_nameless(node(inode));
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {

@@ -1,7 +1,8 @@
 //! Mounts outlive a daemon that is killed: programs on them only wait.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -71,6 +72,65 @@ fn script(point: &Path) -> Child {
         .unwrap()
 }
 
+/// Starts a daemon that keeps its mounts, and mounts a branch.
+fn start(store: &Path, point: &Path) -> DaemonProcess {
+    let arguments = ["--keep-mounts", "--store", store.to_str().unwrap()];
+    let daemon = DaemonProcess::start_in(private_directory(), &arguments);
+    daemon.succeeds(&["mount", "main", point.to_str().unwrap()]);
+    daemon
+}
+
+/// Ends the daemon of now, and waits until it is gone.
+fn shut_down(daemon: &DaemonProcess) {
+    let last = pidfd_open(server_at(&daemon.socket()), PidfdFlags::empty()).unwrap();
+    daemon.succeeds(&["shutdown"]);
+    let end = Timespec::try_from(PATIENCE).unwrap();
+    let mut polled = [PollFd::new(&last, PollFlags::IN)];
+    assert_eq!(poll(&mut polled, Some(&end)), Ok(1), "the daemon ends");
+}
+
+#[test]
+fn removed_files_that_are_open_outlive_daemons() {
+    if !can_mount() {
+        return;
+    }
+    let (beside, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = beside.path().join("store");
+    let mut daemon = start(&store, point.path());
+    let open = |name: &str| {
+        let path = point.path().join(name);
+        fs::write(&path, format!("content of {name}")).unwrap();
+        let file = File::options().read(true).write(true).open(&path);
+        (path, file.unwrap())
+    };
+    let content = |file: &File| {
+        let mut content = vec![0; 100];
+        let read = file.read_at(&mut content, 0).unwrap();
+        content.truncate(read);
+        String::from_utf8(content).unwrap()
+    };
+    let ((before, removed_before), (after, removed_after)) = (open("before"), open("after"));
+    let (_, closed) = open("closed");
+    fs::remove_file(point.path().join("closed")).unwrap();
+    fs::remove_file(before).unwrap();
+    kill(&daemon.socket());
+    assert!(!daemon.wait().success());
+    // The server of now has not heard of the file that is open.
+    fs::remove_file(after).unwrap();
+    drop(closed);
+    assert_eq!(content(&removed_before), "content of before");
+    assert_eq!(content(&removed_after), "content of after");
+    removed_before.write_at(b"CONTENT", 0).unwrap();
+    kill(&daemon.socket());
+    removed_after.write_at(b"CONTENT", 0).unwrap();
+    assert_eq!(content(&removed_before), "CONTENT of before");
+    assert_eq!(content(&removed_after), "CONTENT of after");
+    assert_eq!(fs::read_dir(point.path()).unwrap().count(), 0);
+    drop((removed_before, removed_after));
+    shut_down(&daemon);
+    assert!(!is_mount_point(point.path()));
+}
+
 #[test]
 fn a_script_on_a_mount_goes_on_while_the_daemon_is_killed_again_and_again() {
     if !can_mount() {
@@ -78,11 +138,8 @@ fn a_script_on_a_mount_goes_on_while_the_daemon_is_killed_again_and_again() {
     }
     let (beside, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let store = beside.path().join("store");
-    let arguments = ["--keep-mounts", "--store", store.to_str().unwrap()];
-    let mut daemon = DaemonProcess::start_in(private_directory(), &arguments);
+    let mut daemon = start(&store, point.path());
     let socket = daemon.socket();
-    daemon.succeeds(&["mount", "main", point.path().to_str().unwrap()]);
-
     let mut script = script(point.path());
     let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
     for _ in 0..KILLS {
@@ -117,11 +174,7 @@ fn a_script_on_a_mount_goes_on_while_the_daemon_is_killed_again_and_again() {
         );
     }
     // The daemon of now is one as any other: it ends, and takes the mount away.
-    let last = pidfd_open(server_at(&socket), PidfdFlags::empty()).unwrap();
-    daemon.succeeds(&["shutdown"]);
-    let end = Timespec::try_from(PATIENCE).unwrap();
-    let mut polled = [PollFd::new(&last, PollFlags::IN)];
-    assert_eq!(poll(&mut polled, Some(&end)), Ok(1), "the daemon ends");
+    shut_down(&daemon);
     assert!(!is_mount_point(point.path()));
     let left = fs::read_dir(store.join("mounts")).unwrap();
     let is_socket = |name: &Path| name.extension().is_some_and(|it| it == "mount");

@@ -118,6 +118,26 @@ impl KernelCache {
         node == NodeId::ROOT || self.shard(node).contains_key(&node)
     }
 
+    /// Returns whether an earlier server served this mount.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.is_taken_over
+    }
+
+    /// Forgets an object without a name if the kernel does not have it, so that no program has it open.
+    pub(crate) fn drop_unless_known(&self, branch: &Branch, node: NodeId) {
+        let Some(notifier) = self.notifier() else {
+            return;
+        };
+        // The kernel answers ENOENT for an inode that it does not have. Nothing is made to be forgotten: a
+        // negative offset stands for the attributes alone.
+        let known = notifier.inval_inode(INodeNo(node.0), -1, 0);
+        if known.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            && let Err(error) = branch.drop_nameless(node)
+        {
+            tracing::warn!(%error, "a removed file goes on to take space");
+        }
+    }
+
     /// Returns whether the kernel may have the node.
     fn may_be_known(&self, node: NodeId) -> bool {
         self.is_taken_over || self.is_known(node)

@@ -84,6 +84,7 @@ impl Mounting {
         for socket in agentfs_mount::kept_in(&keeper.directory)? {
             self.take_over_from(&socket);
         }
+        self.mounts.all_taken_over();
         Ok(())
     }
 
