@@ -1,12 +1,14 @@
 //! `agentfs daemon`: the server, in the foreground.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum as _};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
@@ -46,6 +48,10 @@ pub(crate) struct DaemonArgs {
     /// made, as with `agentfs run --frozen`. Without it, branches are live
     #[arg(long, requires = "lower")]
     frozen: bool,
+    /// Keep the mounts when the daemon is killed: programs wait for the next daemon, which is started, and
+    /// go on with what they have open. Not ready for general use (docs/design/takeover.md)
+    #[arg(long, hide = true, requires = "store")]
+    keep_mounts: bool,
     /// Do not watch the project, for instance when it has more directories than there are inotify
     /// watches. Programs in a branch still see what others change there, but more slowly, and no watcher
     /// is notified of it
@@ -82,6 +88,10 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
             .unwrap_or_else(agentfs_proto::socket::default_path),
     );
     config.store = args.keeping.prepare(args.lower.as_deref())?;
+    if let Some(store) = config.store.as_ref().filter(|_| args.keep_mounts) {
+        let next = next_daemon(common, &args, &config.socket, store);
+        config.keeping = platform::kept_mounts(store, next).map_err(Failure::Input)?;
+    }
     config.lower = args.lower;
     config.frozen = args.frozen;
     config.echo = args.echo.into();
@@ -136,6 +146,37 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
     let ended = daemon.wait().map_err(Failure::Start);
     notify_systemd("STOPPING=1");
     ended
+}
+
+/// Returns the arguments of the daemon that goes on when this one is killed. systemd starts its
+/// services again itself, and sets SYSTEMD_EXEC_PID for them (systemd.exec(5)): there are none then.
+fn next_daemon(common: &Common, args: &DaemonArgs, socket: &Path, store: &Path) -> Vec<OsString> {
+    let own = std::process::id().to_string();
+    if std::env::var_os("SYSTEMD_EXEC_PID").is_some_and(|it| it == *own) {
+        return Vec::new();
+    }
+    let full = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut all: Vec<OsString> = vec!["daemon".into(), "--keep-mounts".into()];
+    let mut add = |name: &str, value: &OsStr| all.extend([name.into(), value.to_owned()]);
+    add("--socket", full(socket).as_os_str());
+    add("--store", store.as_os_str());
+    if let Some(lower) = &args.lower {
+        add("--lower", full(lower).as_os_str());
+    }
+    let echo = args.echo.to_possible_value();
+    let echo = echo.as_ref().map_or("auto", PossibleValue::get_name);
+    add("--echo", echo.as_ref());
+    add("--max-sessions", args.max_sessions.to_string().as_ref());
+    add("--max-watches", args.max_watches.to_string().as_ref());
+    let flags = [
+        (args.frozen, "--frozen"),
+        (args.no_watch_lower, "--no-watch-lower"),
+        (args.until_unused, "--until-unused"),
+        (common.json, "--json"),
+    ];
+    let set = flags.iter().filter(|(is_set, _)| *is_set);
+    all.extend(set.map(|(_, flag)| flag.into()));
+    all
 }
 
 /// Notifies the service manager, if there is one, of a state (sd_notify(3)).

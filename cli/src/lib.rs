@@ -23,6 +23,8 @@ mod fs;
 pub mod heap;
 #[cfg(target_os = "linux")]
 mod join;
+#[cfg(target_os = "linux")]
+mod keep_mount;
 mod mount;
 mod output;
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]

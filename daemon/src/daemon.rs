@@ -77,6 +77,7 @@ impl Daemon {
         let event_loop = EventLoop::new(listener, until_unused, companion, make)?;
         let wakes = Arc::clone(event_loop.wakes());
         let services = Arc::clone(event_loop.services());
+        services.mounting().take_over().map_err(StartError::Io)?;
         let thread = std::thread::Builder::new()
             .name("agentfs-server".to_owned())
             .spawn({

@@ -30,7 +30,7 @@ mod requests;
 mod session;
 mod shared;
 
-pub use self::base::config::{Companion, Config};
+pub use self::base::config::{Companion, Config, KeptMounts};
 pub use self::base::echo_mode::EchoMode;
 pub use self::base::session_limits::SessionLimits;
 pub use self::base::start_error::{ListenError, StartError};

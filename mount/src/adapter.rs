@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agentfs_core::event::Origin;
+use agentfs_core::id::NodeId;
 use agentfs_core::{Attr, Branch, Caller, CaseSensitivity, HandleId, Shown};
 use fuser::{
     Errno, FileAttr, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
@@ -15,14 +16,16 @@ use fuser::{
     WriteFlags,
 };
 
+use crate::adopted_handles::AdoptedHandles;
 use crate::convert::{errno, file_attr};
 use crate::cpu_affinity::follow_cpu;
 use crate::echo::Echo;
+use crate::kept::{Negotiated, SavedMount};
 use crate::kernel_cache::page_versions::is_settled;
 use crate::kernel_cache::{KernelCache, Mark};
 use crate::open_files::OpenFiles;
 use crate::readdir_cache::ReaddirCache;
-use crate::reply::{handle, node, reply_empty};
+use crate::reply::{node, reply_empty};
 use crate::retries::Retries;
 
 /// NodeIds are never reused, so one generation is enough.
@@ -38,7 +41,7 @@ const MAX_TRANSFER: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// What the kernel is asked to do, where it can.
-const CAPABILITIES: [InitFlags; 9] = [
+const CAPABILITIES: [InitFlags; 10] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     InitFlags::FUSE_EXPLICIT_INVAL_DATA,
@@ -50,6 +53,8 @@ const CAPABILITIES: [InitFlags; 9] = [
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_EXPORT_SUPPORT,
     InitFlags::FUSE_ASYNC_DIO,
+    // So that another server can take the mount over.
+    InitFlags::FUSE_HAS_RESEND,
 ];
 
 thread_local! {
@@ -64,6 +69,9 @@ pub(crate) struct Adapter {
     pub(crate) cache: Arc<KernelCache>,
     pub(crate) echo: Arc<Echo>,
     pub(crate) open_files: Arc<OpenFiles>,
+    pub(crate) handles: AdoptedHandles,
+    /// Set when the kernel says what it can.
+    pub(crate) negotiated: Arc<OnceLock<Negotiated>>,
     pub(crate) readdir_cache: ReaddirCache,
     pub(crate) retries: Retries,
     no_groups: Arc<[u32]>,
@@ -97,6 +105,8 @@ impl Adapter {
             cache,
             echo,
             open_files: Arc::default(),
+            handles: AdoptedHandles::default(),
+            negotiated: Arc::default(),
             readdir_cache: ReaddirCache::default(),
             retries: Retries::default(),
             no_groups: Arc::from([]),
@@ -108,6 +118,30 @@ impl Adapter {
             },
             group: None,
         }
+    }
+
+    /// Forgets an object without a name when the kernel has forgotten it, if a handle of an earlier server may
+    /// have held it.
+    pub(crate) fn forget_nameless(&self, node: NodeId) {
+        if self.cache.is_taken_over()
+            && let Err(error) = self.branch.drop_nameless(node)
+        {
+            tracing::warn!(%error, "a removed file goes on to take space");
+        }
+    }
+
+    /// Makes it go on where earlier servers of the mount ended.
+    pub(crate) fn go_on(&mut self, saved: &SavedMount) {
+        self.group = saved.group;
+        self.handles = AdoptedHandles::new(saved.generation);
+        self.negotiated(saved.negotiated);
+        // The kernel may not ask when it opens a directory.
+        self.keeps_listings.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn negotiated(&self, agreed: Negotiated) {
+        // Called once, when the session is made.
+        self.negotiated.get_or_init(|| agreed);
     }
 
     /// Returns attributes as the kernel is to see them.
@@ -190,7 +224,7 @@ impl Adapter {
         if opening.is_outdated && version.is_some() {
             self.cache.forget_attributes(node(inode));
         }
-        reply.opened(FileHandle(handle.0), opening.flags());
+        reply.opened(self.handles.number(handle), opening.flags());
     }
 
     /// Answers a create, which makes or opens a file by its name. The name that the kernel believed
@@ -214,7 +248,7 @@ impl Adapter {
             &self.entry_lifetime.min(lifetime(&shown)),
             &self.shown(&shown.attr),
             GENERATION,
-            FileHandle(handle.0),
+            self.handles.number(handle),
             opening.flags(),
         );
     }
@@ -318,19 +352,19 @@ impl Adapter {
         }
     }
 
-    /// Drops the pages of a file at whose end the kernel appended, if the end was not where the kernel
-    /// believed it to be. Called when the kernel has its answer.
-    pub(crate) fn forget_misplaced(
+    /// Returns whether the end of a file, at which the kernel appended, was not where the kernel believed
+    /// it to be, so that its pages have to be dropped when it has its answer. Called before: the program
+    /// may append again as soon as it has its answer.
+    pub(crate) fn is_misplaced(
         &self,
-        file: FileHandle,
+        handle: HandleId,
         offset: u64,
         written: agentfs_core::Result<usize>,
         was_current: bool,
-    ) {
-        if let (Ok(written), Ok(attr)) = (written, self.branch.fstat(handle(file)))
-            && (attr.size != offset + written as u64 || !was_current)
-        {
-            self.cache.drop_content(attr.node);
+    ) -> bool {
+        match (written, self.branch.fstat(handle)) {
+            (Ok(written), Ok(attr)) => attr.size != offset + written as u64 || !was_current,
+            _ => false,
         }
     }
 
@@ -435,11 +469,13 @@ fn listed_lifetime(shown: &Shown) -> Duration {
     }
 }
 
-/// Asks the kernel for what makes a mount fast.
-pub(crate) fn ask_kernel(config: &mut KernelConfig) {
+/// Asks the kernel for what makes a mount fast and lets it outlive its server; returns what it agrees to.
+pub(crate) fn ask_kernel(config: &mut KernelConfig) -> Negotiated {
+    let mut agreed = InitFlags::empty();
     for capability in CAPABILITIES {
-        if config.add_capabilities(capability).is_err() {
-            tracing::debug!(?capability, "the kernel cannot do this");
+        match config.add_capabilities(capability) {
+            Ok(()) => agreed |= capability,
+            Err(_) => tracing::debug!(?capability, "the kernel cannot do this"),
         }
     }
     // Both are within what fuser allows; a smaller limit of the kernel wins.
@@ -448,5 +484,10 @@ pub(crate) fn ask_kernel(config: &mut KernelConfig) {
     }
     if config.set_max_background(MAX_BACKGROUND).is_err() {
         tracing::debug!("the number of background requests stays as it is");
+    }
+    Negotiated {
+        minor: config.kernel_abi().1,
+        max_write: MAX_TRANSFER,
+        flags: agreed.bits(),
     }
 }

@@ -19,7 +19,8 @@ pub enum MountError {
     Refused(PathBuf, io::Error),
     /// There is no such branch.
     NoBranch,
-    /// What was passed to be served is no descriptor of the mount it was said to be.
+    /// What was passed to be served is no descriptor of the mount it was said to be, or the mount has
+    /// ended.
     NoSuchMount,
     /// A thread or a process could not be started.
     Io(io::Error),
@@ -74,6 +75,39 @@ impl std::error::Error for MountError {
         }
     }
 }
+
+/// Why a mount cannot be left to another server.
+#[derive(Debug)]
+pub enum LeaveError {
+    /// It is mounted no more, or was left before.
+    NotMounted(PathBuf),
+    /// The kernel does not send requests again: Linux before 6.9.
+    NoResend(PathBuf),
+    /// A request takes long. The mount is left when it is answered.
+    Busy(PathBuf),
+}
+
+impl fmt::Display for LeaveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMounted(path) => write!(f, "no branch is mounted on {}", path.display()),
+            Self::NoResend(path) => write!(
+                f,
+                "the mount on {} cannot be passed on by this kernel (Linux 6.9 and later can): \
+                 unmount it",
+                path.display()
+            ),
+            Self::Busy(path) => write!(
+                f,
+                "a request on {} is not answered yet: end this process, \
+                 and the next daemon answers it",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LeaveError {}
 
 /// Why a mount cannot be taken away.
 #[derive(Debug)]

@@ -24,6 +24,8 @@ use crate::error::MountError;
 use crate::options::MountOptions;
 use crate::session::{DEVICE, device_error};
 
+/// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
 /// Mounts and unmounts for ordinary users.
 const HELPER: &str = "fusermount3";
 
@@ -122,7 +124,7 @@ fn mount_by_helper(point: &Path, options: &MountOptions) -> Result<OwnedFd, Moun
 }
 
 /// Receives the descriptor that comes with a byte.
-fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
@@ -149,6 +151,10 @@ pub(crate) fn unmount(point: &Path, device: Dev, detach: bool) -> io::Result<()>
     // The directory in which the mount point lies is held, so whoever may rename directories above
     // it cannot have another mount looked at, or taken away. The mount point itself the kernel holds.
     let (above, name) = match (point.parent(), point.file_name()) {
+        // The directory above a relative path of one name has the empty path.
+        (Some(above), Some(name)) if above.as_os_str().is_empty() => {
+            (Path::new("."), Path::new(name))
+        }
         (Some(above), Some(name)) => (above, Path::new(name)),
         _ => (point, Path::new(".")),
     };
@@ -217,4 +223,22 @@ pub(crate) fn connection_of(fuse: impl AsFd) -> Option<Dev> {
     let number: u32 = number.trim().parse().ok()?;
     // The kernel's own encoding (include/linux/kdev_t.h).
     Some(rustix::fs::makedev(number >> 20, number & 0xF_FFFF))
+}
+
+/// Returns whether a descriptor is a `/dev/fuse`.
+pub(crate) fn is_fuse(device: &OwnedFd) -> bool {
+    let Ok(found) = rustix::fs::fstat(device) else {
+        return false;
+    };
+    let number = (
+        rustix::fs::major(found.st_rdev),
+        rustix::fs::minor(found.st_rdev),
+    );
+    rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device() && number == DEVICE_NUMBER
+}
+
+/// Returns whether the kernel says that the descriptor belongs to another mount; older kernels say
+/// nothing.
+pub(crate) fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
+    connection_of(device).is_some_and(|it| it != st_dev)
 }

@@ -31,26 +31,32 @@
 #![cfg(target_os = "linux")]
 
 mod adapter;
+mod adopted_handles;
 mod convert;
 mod cpu_affinity;
 mod echo;
 mod error;
-mod guardian;
+mod keeper;
+mod kept;
 mod kernel_cache;
 mod kernel_mount;
 mod location;
 mod mounts;
+mod notifications;
 mod open_files;
 mod options;
 mod other_namespace;
 mod readdir_cache;
 mod reply;
 mod requests;
+mod resent;
 mod retries;
 mod server;
 mod session;
 
-pub use error::{MountError, UnmountError};
+pub use error::{LeaveError, MountError, UnmountError};
+pub use keeper::{KeeperOptions, TakeError, keep, kept_in, take};
+pub use kept::{Kept, NotSaved, SavedMount};
 pub use mounts::{Echoes, MountHandle, MountInfo, Mounts, Settler};
 pub use options::MountOptions;
 pub use other_namespace::{Unserved, mount_elsewhere};

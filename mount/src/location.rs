@@ -18,8 +18,8 @@ const CONNECTIONS: &str = "/sys/fs/fuse/connections";
 /// Where a mount is, and the device of its files.
 #[derive(Debug)]
 pub(crate) enum Location {
-    /// In the mount namespace of this process, with its `/dev/fuse`.
-    OwnNamespace(PathBuf, Dev, Live),
+    /// In the mount namespace of this process.
+    OwnNamespace(PathBuf, Dev),
     /// In another mount namespace, where it has this name.
     OtherNamespace(PathBuf, Dev),
 }
@@ -27,19 +27,20 @@ pub(crate) enum Location {
 impl Location {
     pub(crate) fn point(&self) -> &Path {
         match self {
-            Self::OwnNamespace(point, ..) | Self::OtherNamespace(point, _) => point,
+            Self::OwnNamespace(point, _) | Self::OtherNamespace(point, _) => point,
         }
     }
 
     pub(crate) fn device(&self) -> Dev {
         match self {
-            Self::OwnNamespace(_, device, _) | Self::OtherNamespace(_, device) => *device,
+            Self::OwnNamespace(_, device) | Self::OtherNamespace(_, device) => *device,
         }
     }
 }
 
-/// A copy of a `/dev/fuse`, to see whether the mount is still there. It is closed when no process
-/// serves the mount any more: as long as a copy is open, the kernel waits for answers.
+/// A copy of a `/dev/fuse`, to see whether the mount is still there, and to be passed on. It is closed
+/// when this process does not serve the mount any more: as long as a copy is open, the kernel waits for
+/// answers.
 #[derive(Debug)]
 pub(crate) struct Live(Mutex<Option<OwnedFd>>);
 
@@ -50,8 +51,18 @@ impl From<OwnedFd> for Live {
 }
 
 impl Live {
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.0.lock().as_ref().is_none_or(kernel_mount::has_ended)
+    }
+
+    /// Returns another copy.
+    pub(crate) fn copy(&self) -> io::Result<OwnedFd> {
+        let fuse = self.0.lock();
+        fuse.as_ref().ok_or(ErrorKind::NotConnected)?.try_clone()
+    }
+
+    pub(crate) fn close(&self) {
+        self.0.lock().take();
     }
 }
 
@@ -59,13 +70,14 @@ impl Live {
 #[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) location: Location,
+    pub(crate) live: Live,
     /// The file whose writing ends the connection, whatever becomes of its number. `None` if this
     /// process may not do that.
     pub(crate) connection: Option<File>,
 }
 
 impl Located {
-    pub(crate) fn new(location: Location) -> Self {
+    pub(crate) fn new(location: Location, fuse: OwnedFd) -> Self {
         let device = location.device();
         session::raise_read_ahead(device);
         let connection = connection(device);
@@ -74,6 +86,7 @@ impl Located {
         }
         Self {
             location,
+            live: fuse.into(),
             connection: connection.ok(),
         }
     }
@@ -81,8 +94,9 @@ impl Located {
     /// Returns whether another mount lies over this one, and would be taken away in its stead.
     pub(crate) fn is_covered(&self) -> bool {
         match &self.location {
-            Location::OwnNamespace(point, device, live) => {
-                !live.has_ended() && kernel_mount::top(CWD, point).is_ok_and(|top| top != *device)
+            Location::OwnNamespace(point, device) => {
+                !self.live.has_ended()
+                    && kernel_mount::top(CWD, point).is_ok_and(|top| top != *device)
             }
             Location::OtherNamespace(..) => false,
         }
@@ -90,23 +104,21 @@ impl Located {
 
     /// Takes the mount away when no process serves it any more, unless the kernel has ended it.
     pub(crate) fn end(&self) {
-        if let Location::OwnNamespace(point, device, live) = &self.location {
-            if !live.has_ended() {
-                session::detach(point, *device);
-            }
-            live.0.lock().take();
+        if let Location::OwnNamespace(point, device) = &self.location
+            && !self.live.has_ended()
+        {
+            session::detach(point, *device);
         }
+        self.live.close();
     }
 
     pub(crate) fn unmount(&self, detach: bool) -> io::Result<()> {
         match &self.location {
             // A mount that has ended may have left its number to another one at the same place.
-            Location::OwnNamespace(_, _, live) if live.has_ended() => {
+            Location::OwnNamespace(..) if self.live.has_ended() => {
                 Err(ErrorKind::InvalidInput.into())
             }
-            Location::OwnNamespace(point, device, _) => {
-                kernel_mount::unmount(point, *device, detach)
-            }
+            Location::OwnNamespace(point, device) => kernel_mount::unmount(point, *device, detach),
             // Whether it is in use cannot be seen from here.
             Location::OtherNamespace(..) if !detach => Err(ErrorKind::ResourceBusy.into()),
             Location::OtherNamespace(..) => match &self.connection {

@@ -10,18 +10,17 @@ use std::time::Duration;
 use agentfs_core::event::{Change, Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{Branch, EventsDisabled, FsCore, SubscriptionId};
-use fuser::Session;
 use parking_lot::RwLock;
 
 use crate::adapter::Adapter;
 use crate::echo::{Echo, MountPoint};
-use crate::error::{MountError, UnmountError};
+use crate::error::{LeaveError, MountError, UnmountError};
+use crate::kept::Kept;
 use crate::kernel_cache::KernelCache;
-use crate::location::Location;
 use crate::options::MountOptions;
 use crate::other_namespace::{self, Unserved};
-use crate::server::Server;
-use crate::session;
+use crate::server::{Ending, Server};
+use crate::session::{self, Opened};
 
 /// A mount, as listed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,9 +123,64 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
-        self.start(branch, options.guarded, |adapter| {
+        self.start(branch, options, false, |adapter| {
             session::open(adapter, point, options)
         })
+    }
+
+    /// Goes on with a mount that another server [left](MountHandle::leave), or that a
+    /// [keeper](crate::take) has because the server died. Programs that use it notice a pause. Requests
+    /// that were not answered are answered now, and names are looked up again.
+    ///
+    /// No other process may be reading from the descriptor. The branch must know the nodes by the numbers
+    /// that they had. A change that was made since the earlier server ended, and not through this mount,
+    /// must be emitted by the filesystem after this call: the kernel may still have what was before.
+    ///
+    /// A request that the earlier server carried out but did not answer is answered as done, except for an
+    /// exchange of two names, which is carried out again.
+    ///
+    /// # Errors
+    ///
+    /// [`MountError`]; the mount is as it was then, and waits for another server as long as somebody has
+    /// its descriptor.
+    pub fn take_over(&self, kept: Kept, options: &MountOptions) -> Result<MountHandle, MountError> {
+        let branch = self.fs.branch(kept.saved.branch);
+        let branch = branch.map_err(|_| MountError::NoBranch)?;
+        // What a program removes from now on may be open by a handle of the earlier server.
+        branch.keep_nameless(true);
+        let handle = self.start(branch.id(), options, true, |adapter| {
+            session::resume(adapter, kept, options)
+        })?;
+        // Asked while it is served: the kernel may wait for a page that is being read.
+        if let Some(entry) = self.table.find(handle.info.id) {
+            for node in branch.nameless() {
+                entry.cache.drop_unless_known(&branch, node);
+            }
+        }
+        Ok(handle)
+    }
+
+    /// Forgets what no mount needs any more: objects without a name in branches that no mount shows.
+    fn drop_unneeded(table: &Table, branch: &Branch) {
+        if table.all().iter().any(|it| it.info.branch == branch.id()) {
+            return;
+        }
+        branch.keep_nameless(false);
+        for node in branch.nameless() {
+            if let Err(error) = branch.drop_nameless(node) {
+                tracing::warn!(%error, "a removed file goes on to take space");
+            }
+        }
+    }
+
+    /// Forgets the objects without a name in all branches that no mount shows. Called when all mounts of an
+    /// earlier process are taken over.
+    pub fn all_taken_over(&self) {
+        for info in self.fs.branches() {
+            if let Ok(branch) = self.fs.branch(info.id) {
+                Self::drop_unneeded(&self.table, &branch);
+            }
+        }
     }
 
     /// Shows a branch in a mount that another process [made](crate::mount_elsewhere), in a mount
@@ -147,33 +201,32 @@ impl Mounts {
         point: &Path,
         options: &MountOptions,
     ) -> Result<MountHandle, MountError> {
-        let location = Location::OtherNamespace(point.to_owned(), unserved.st_dev);
-        self.start(branch, options.guarded, |adapter| {
-            let session = other_namespace::open(adapter, unserved, options)?;
-            Ok((session, location))
+        self.start(branch, options, false, |adapter| {
+            other_namespace::open(adapter, unserved, point, options)
         })
     }
 
     fn start(
         &self,
         branch: BranchId,
-        guarded: bool,
-        open: impl FnOnce(Adapter) -> Result<(Session<Adapter>, Location), MountError>,
+        options: &MountOptions,
+        is_taken_over: bool,
+        open: impl FnOnce(Adapter) -> Result<Opened, MountError>,
     ) -> Result<MountHandle, MountError> {
         let branch = self.fs.branch(branch).map_err(|_| MountError::NoBranch)?;
         let id = MountId(self.table.last.fetch_add(1, Ordering::Relaxed) + 1);
-        let cache = Arc::new(KernelCache::new(id));
+        let cache = Arc::new(KernelCache::new(id, is_taken_over));
         let case = self.fs.config().case_sensitivity;
         let echo = Arc::new(Echo::new());
         let adapter = Adapter::new(branch.clone(), case, Arc::clone(&cache), Arc::clone(&echo));
         let open_files = Arc::clone(&adapter.open_files);
-        let (session, location) = open(adapter)?;
-        cache.connect(session.notifier());
+        let opened = open(adapter)?;
+        cache.connect(opened.session.notifier());
         let info = MountInfo {
             id,
             branch: branch.id(),
-            point: location.point().to_owned(),
-            device: location.device(),
+            point: opened.location.point().to_owned(),
+            device: opened.location.device(),
         };
         // From here on changes are invalidated; no request has been answered yet.
         self.table.change(|all| {
@@ -185,10 +238,15 @@ impl Mounts {
         });
         let table = Arc::clone(&self.table);
         let at_end = self.at_end.clone();
-        let served = Server::start(session, id, location, guarded, move || {
-            open_files.close_all(&branch, id);
+        let served = Server::start(opened, id, options, move |ending| {
+            if ending == Ending::Unmounted {
+                open_files.close_all(&branch, id);
+            }
             table.remove(id);
-            at_end.0(id);
+            if ending == Ending::Unmounted {
+                Self::drop_unneeded(&table, &branch);
+                at_end.0(id);
+            }
         });
         let server = served.map_err(|error| {
             self.table.remove(id);
@@ -242,6 +300,10 @@ impl Drop for Mounts {
 impl Table {
     fn all(&self) -> Arc<Vec<Entry>> {
         self.mounts.read().clone()
+    }
+
+    fn find(&self, id: MountId) -> Option<Entry> {
+        self.all().iter().find(|it| it.info.id == id).cloned()
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Entry>)) {
@@ -362,6 +424,28 @@ impl MountHandle {
     #[must_use]
     pub fn wait_unmounted(&self, at_most: Duration) -> bool {
         self.server.wait(at_most)
+    }
+
+    /// Returns a copy of its descriptor and what another server has to know, to be kept for the case that
+    /// this process dies. While the copy is open, programs wait for another server.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when it is mounted no more; otherwise those of dup(2).
+    pub fn kept(&self) -> io::Result<Kept> {
+        self.server.kept()
+    }
+
+    /// Stops serving it without unmounting it, so that another process can take it over: every request is
+    /// carried out here and answered, or left to the other one. Programs wait until then. What they have
+    /// open in the branch stays open, because this process is about to end; only then may the other one
+    /// [take it over](Mounts::take_over), because threads that wait for a request go on to wait for one.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaveError`].
+    pub fn leave(self) -> Result<Kept, LeaveError> {
+        self.server.leave()
     }
 
     /// Unmounts it if nothing uses it. With `detach` programs that use it may go on: it only loses its

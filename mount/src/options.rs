@@ -3,6 +3,8 @@
 use fuser::{Config, SessionACL};
 use rustix::mount::MountFlags;
 
+use crate::keeper::KeeperOptions;
+
 /// How a branch is mounted. The default is right for most.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MountOptions {
@@ -17,8 +19,12 @@ pub struct MountOptions {
     pub devices: bool,
     /// Whether nothing can be changed.
     pub read_only: bool,
-    /// Whether the mount is taken away when this process dies without doing so.
+    /// Whether programs that wait for this process get an error when it dies, whatever it holds. The
+    /// mount then answers `ENOTCONN` until it is taken away.
     pub guarded: bool,
+    /// How the mount is kept when this process dies, so that another one can take it over: programs wait
+    /// for that one. `None` if it is not kept. Needs Linux 6.9; before, the mount is guarded instead.
+    pub keeper: Option<KeeperOptions>,
 }
 
 impl Default for MountOptions {
@@ -31,6 +37,7 @@ impl Default for MountOptions {
             devices: false,
             read_only: false,
             guarded: true,
+            keeper: None,
         }
     }
 }
@@ -44,9 +51,13 @@ impl MountOptions {
         } else {
             SessionACL::Owner
         };
-        // While one thread waits to invalidate, another has to answer what it waits for.
-        config.n_threads = Some(self.threads.max(2));
+        config.n_threads = Some(self.threads());
         config
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        // While one thread waits to invalidate, another has to answer what it waits for.
+        self.threads.max(2)
     }
 
     pub(crate) fn lets_others_in(&self) -> bool {

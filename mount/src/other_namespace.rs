@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use fuser::Session;
@@ -15,12 +15,12 @@ use rustix::fs::CWD;
 
 use crate::adapter::Adapter;
 use crate::error::MountError;
+use crate::kept::SavedMount;
 use crate::kernel_mount;
+use crate::location::Location;
 use crate::options::MountOptions;
-use crate::session::check_mount_point;
+use crate::session::{Opened, check_mount_point};
 
-/// The device number of `/dev/fuse` (Documentation/admin-guide/devices.txt).
-const DEVICE_NUMBER: (u32, u32) = (10, 229);
 /// How long to wait for the first request of a kernel that has already mounted.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 
@@ -89,17 +89,20 @@ fn only_group() -> Option<u32> {
 pub(crate) fn open(
     mut adapter: Adapter,
     unserved: Unserved,
+    point: &Path,
     options: &MountOptions,
-) -> Result<Session<Adapter>, MountError> {
+) -> Result<Opened, MountError> {
     let Unserved {
         device,
         st_dev,
         group,
     } = unserved;
     adapter.group = group;
-    if !is_fuse(&device) || says_otherwise(&device, st_dev) {
+    if !kernel_mount::is_fuse(&device) || kernel_mount::says_otherwise(&device, st_dev) {
         return Err(MountError::NoSuchMount);
     }
+    let fuse = device.try_clone().map_err(MountError::Io)?;
+    let (branch, negotiated) = (adapter.branch.id(), Arc::clone(&adapter.negotiated));
     let mut config = options.config();
     // The kernel decides by the options of the mount which programs may enter.
     config.acl = fuser::SessionACL::All;
@@ -114,26 +117,25 @@ pub(crate) fn open(
         .name("agentfs-first-word".to_owned())
         .spawn(open)
         .map_err(MountError::Io)?;
-    match opens.recv_timeout(FIRST_WORD) {
-        Ok(Ok(session)) => Ok(session),
-        Ok(Err(error)) => Err(MountError::Io(error)),
-        Err(_) => Err(MountError::NoSuchMount),
-    }
-}
-
-fn is_fuse(device: &OwnedFd) -> bool {
-    let Ok(found) = rustix::fs::fstat(device) else {
-        return false;
+    let session = match opens.recv_timeout(FIRST_WORD) {
+        Ok(session) => session.map_err(MountError::Io)?,
+        Err(_) => return Err(MountError::NoSuchMount),
     };
-    let number = (
-        rustix::fs::major(found.st_rdev),
-        rustix::fs::minor(found.st_rdev),
-    );
-    rustix::fs::FileType::from_raw_mode(found.st_mode).is_char_device() && number == DEVICE_NUMBER
-}
-
-/// Returns whether the kernel says that the descriptor belongs to another mount; older kernels say
-/// nothing.
-fn says_otherwise(device: &OwnedFd, st_dev: u64) -> bool {
-    kernel_mount::connection_of(device).is_some_and(|it| it != st_dev)
+    let saved = SavedMount {
+        branch,
+        point: point.to_owned(),
+        device: st_dev,
+        is_elsewhere: true,
+        group,
+        lets_others_in: true,
+        negotiated: negotiated.get().copied().unwrap_or_default(),
+        generation: 0,
+    };
+    Ok(Opened {
+        session,
+        location: Location::OtherNamespace(point.to_owned(), st_dev),
+        fuse,
+        saved,
+        keeper: None,
+    })
 }

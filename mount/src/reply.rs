@@ -1,17 +1,13 @@
 //! Converts numbers of the protocol to FsCore's, and results of FsCore to answers.
 
+use agentfs_core::Seek;
 use agentfs_core::id::NodeId;
-use agentfs_core::{HandleId, Seek};
-use fuser::{Errno, FileHandle, INodeNo, OpenFlags, ReplyEmpty, ReplyWrite, ReplyXattr};
+use fuser::{Errno, INodeNo, OpenFlags, ReplyEmpty, ReplyWrite, ReplyXattr};
 
 use crate::convert::errno;
 
 pub(crate) fn node(number: INodeNo) -> NodeId {
     NodeId(number.0)
-}
-
-pub(crate) fn handle(handle: FileHandle) -> HandleId {
-    HandleId(handle.0)
 }
 
 pub(crate) fn open_flags(flags: OpenFlags) -> agentfs_core::OpenFlags {

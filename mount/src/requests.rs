@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags};
+use agentfs_core::{AllocateFlags, RenameFlags, SetAttr, XattrFlags, kind_of_mode};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -13,16 +13,16 @@ use fuser::{
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::adapter::{Adapter, BUFFER, GENERATION, LONG, NEVER, ask_kernel};
+use crate::adapter::{Adapter, GENERATION, LONG, NEVER, ask_kernel};
+use crate::adopted_handles::Access;
 use crate::convert::{errno, file_type, no_entry, set_time};
 use crate::echo::{echo_opened, echo_released};
-use crate::reply::{
-    handle, listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek,
-};
+use crate::reply::{listing_error, name_list, node, open_flags, reply_written, reply_xattr, seek};
+use crate::resent::{is_resent, or_gone};
 
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        ask_kernel(config);
+        self.negotiated(ask_kernel(config));
         Ok(())
     }
 
@@ -45,6 +45,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _: &Request, inode: INodeNo, lookups: u64) {
         self.cache.forget(node(inode), lookups);
+        self.forget_nameless(node(inode));
     }
 
     fn getattr(&self, request: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
@@ -92,8 +93,12 @@ impl Filesystem for Adapter {
             mtime: mtime.map(set_time),
         };
         let caller = self.caller(request);
-        let handle = file.map(handle);
-        let changed = self.branch.setattr_node(&caller, node(inode), handle, &set);
+        // Only a truncation needs the handle, because it was opened for writing.
+        let file = file.filter(|_| size.is_some());
+        let handle = file.map(|file| self.handle(&caller, (inode, file), Access::Write));
+        let changed = handle
+            .transpose()
+            .and_then(|handle| self.branch.setattr_node(&caller, node(inode), handle, &set));
         let orphan = |error| self.cache.change_orphan(node(inode), &set).ok_or(error);
         self.reply_attr(changed.or_else(orphan), &NEVER, reply);
     }
@@ -118,8 +123,12 @@ impl Filesystem for Adapter {
     ) {
         self.make(request, parent, reply, |caller| {
             let (dir, rdev) = (node(parent), u64::from(rdev));
-            self.branch
-                .mknod_at(caller, dir, name.as_bytes(), mode, rdev)
+            let made = self
+                .branch
+                .mknod_at(caller, dir, name.as_bytes(), mode, rdev);
+            self.or_made(request, (parent, name), made, |it| {
+                kind_of_mode(mode) == Some(it.kind) && it.uid == caller.uid
+            })
         });
     }
 
@@ -133,8 +142,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.make(request, parent, reply, |caller| {
-            self.branch
-                .mkdir_at(caller, node(parent), name.as_bytes(), mode)
+            let made = self
+                .branch
+                .mkdir_at(caller, node(parent), name.as_bytes(), mode);
+            self.or_made(request, (parent, name), made, |it| {
+                it.kind.is_dir() && it.uid == caller.uid
+            })
         });
     }
 
@@ -147,8 +160,12 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.make(request, parent, reply, |caller| {
-            let (name, text) = (name.as_bytes(), text.as_os_str().as_bytes());
-            self.branch.symlink_at(caller, node(parent), name, text)
+            let (dir, text) = (node(parent), text.as_os_str().as_bytes());
+            let made = self.branch.symlink_at(caller, dir, name.as_bytes(), text);
+            self.or_made(request, (parent, name), made, |it| {
+                let there = self.branch.readlink_node(it.node);
+                there.is_ok_and(|there| *there == *text)
+            })
         });
     }
 
@@ -162,19 +179,22 @@ impl Filesystem for Adapter {
     ) {
         self.make(request, parent, reply, |caller| {
             let (node, dir) = (node(inode), node(parent));
-            self.branch.link_node(caller, node, dir, name.as_bytes())
+            let made = self.branch.link_node(caller, node, dir, name.as_bytes());
+            self.or_made(request, (parent, name), made, |it| it.node == node)
         });
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.take_name(request, (parent, name), reply, |caller| {
-            self.branch.unlink_at(caller, node(parent), name.as_bytes())
+            let removed = self.branch.unlink_at(caller, node(parent), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENOENT, removed)
         });
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.take_name(request, (parent, name), reply, |caller| {
-            self.branch.rmdir_at(caller, node(parent), name.as_bytes())
+            let removed = self.branch.rmdir_at(caller, node(parent), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENOENT, removed)
         });
     }
 
@@ -190,10 +210,10 @@ impl Filesystem for Adapter {
     ) {
         self.take_name(request, (new_parent, new_name), reply, |caller| {
             let (from, to) = (node(parent), node(new_parent));
-            let (name, new_name) = (name.as_bytes(), new_name.as_bytes());
             let flags = RenameFlags::from_bits(flags.bits());
-            self.branch
-                .rename_at(caller, from, name, to, new_name, flags)
+            let (name, new) = (name.as_bytes(), new_name.as_bytes());
+            let renamed = self.branch.rename_at(caller, from, name, to, new, flags);
+            self.or_renamed(request, (new_parent, new_name), flags, renamed)
         });
     }
 
@@ -221,12 +241,12 @@ impl Filesystem for Adapter {
     ) {
         let _delivery = self.deliver_after();
         let mark = self.cache.mark();
-        let (caller, name) = (self.caller(request), name.as_bytes());
+        let (caller, mode) = (self.caller(request), mode & 0o7777);
         let flags = open_flags(OpenFlags(flags));
-        match self
+        let created = self
             .branch
-            .create_at(&caller, node(parent), name, flags, mode & 0o7777)
-        {
+            .create_at(&caller, node(parent), name.as_bytes(), flags, mode);
+        match self.or_created(request, &caller, (parent, name), flags, created) {
             Ok((handle, attr)) => self.reply_create(mark, parent, (handle, attr), reply),
             Err(error) => reply.error(errno(error)),
         }
@@ -246,17 +266,7 @@ impl Filesystem for Adapter {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let size = usize::try_from(size).unwrap_or_default();
-        self.cache.note_request(node(inode), handle(file));
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            let part = &mut buffer[..size];
-            match self.branch.read_at(&caller, handle(file), offset, part) {
-                Ok(read) => reply.data(&part[..read]),
-                Err(error) => reply.error(errno(error)),
-            }
-        });
+        self.read_file(&caller, (inode, file), (offset, size), reply);
     }
 
     fn write(
@@ -274,15 +284,29 @@ impl Filesystem for Adapter {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
         let appends = open_flags(flags).contains(agentfs_core::OpenFlags::APPEND);
+        let access = if appends {
+            Access::Append
+        } else {
+            Access::Write
+        };
+        let handle = match self.handle(&caller, (inode, file), access) {
+            Ok(handle) => handle,
+            Err(error) => return reply.error(errno(error)),
+        };
+        let is_at_end = appends && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        if is_at_end && self.is_appended(request, inode, (offset, data)) {
+            return reply_written(Ok(data.len() as u64), reply);
+        }
         let (written, was_current) = self.write_data(
             &caller,
-            (inode, handle(file)),
+            (inode, handle),
             (offset, data),
             (appends, write_flags),
         );
+        let is_misplaced = appends && self.is_misplaced(handle, offset, written, was_current);
         reply_written(written.map(|written| written as u64), reply);
-        if appends {
-            self.forget_misplaced(file, offset, written, was_current);
+        if is_misplaced {
+            self.cache.drop_content(node(inode));
         }
     }
 
@@ -291,7 +315,7 @@ impl Filesystem for Adapter {
         request: &Request,
         inode: INodeNo,
         file: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
@@ -300,9 +324,7 @@ impl Filesystem for Adapter {
             return;
         };
         self.carry_out(request, reply, |caller| {
-            self.open_files.remove(handle(file));
-            self.cache.note_request(node(inode), handle(file));
-            self.branch.close(caller, handle(file))
+            self.close(caller, (inode, file), flags)
         });
     }
 
@@ -411,8 +433,17 @@ impl Filesystem for Adapter {
     ) {
         self.carry_out(request, reply, |caller| {
             let flags = XattrFlags::from_bits(flags.cast_unsigned());
-            self.branch
-                .setxattr_node(caller, node(inode), name.as_bytes(), value, flags)
+            let (node, name) = (node(inode), name.as_bytes());
+            let set = self.branch.setxattr_node(caller, node, name, value, flags);
+            let there = || self.branch.getxattr_node(caller, node, name);
+            match set {
+                Err(agentfs_core::Errno::EEXIST)
+                    if is_resent(request) && there().is_ok_and(|it| *it == *value) =>
+                {
+                    Ok(())
+                }
+                set => set,
+            }
         });
     }
 
@@ -438,15 +469,17 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, inode: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.carry_out(request, reply, |caller| {
-            self.branch
-                .removexattr_node(caller, node(inode), name.as_bytes())
+            let removed = self
+                .branch
+                .removexattr_node(caller, node(inode), name.as_bytes());
+            or_gone(request, agentfs_core::Errno::ENODATA, removed)
         });
     }
 
     fn fallocate(
         &self,
         request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         file: FileHandle,
         offset: u64,
         length: u64,
@@ -455,15 +488,15 @@ impl Filesystem for Adapter {
     ) {
         self.carry_out(request, reply, |caller| {
             let flags = AllocateFlags::from_bits(mode.cast_unsigned());
-            self.branch
-                .fallocate(caller, handle(file), flags, offset, length)
+            let handle = self.handle(caller, (inode, file), Access::Write)?;
+            self.branch.fallocate(caller, handle, flags, offset, length)
         });
     }
 
     fn lseek(
         &self,
-        _: &Request,
-        _inode: INodeNo,
+        request: &Request,
+        inode: INodeNo,
         file: FileHandle,
         offset: i64,
         whence: i32,
@@ -472,7 +505,9 @@ impl Filesystem for Adapter {
         let Some(seek) = seek(whence, offset) else {
             return reply.error(Errno::EINVAL);
         };
-        match self.branch.seek(handle(file), seek) {
+        let _delivery = self.deliver_after();
+        let handle = self.handle(&self.caller(request), (inode, file), Access::Read);
+        match handle.and_then(|handle| self.branch.seek(handle, seek)) {
             Ok(position) => reply.offset(i64::try_from(position).unwrap_or(i64::MAX)),
             Err(error) => reply.error(errno(error)),
         }
@@ -481,10 +516,10 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         request: &Request,
-        _from_inode: INodeNo,
+        from_inode: INodeNo,
         from: FileHandle,
         from_offset: u64,
-        _to_inode: INodeNo,
+        to_inode: INodeNo,
         to: FileHandle,
         to_offset: u64,
         length: u64,
@@ -493,9 +528,8 @@ impl Filesystem for Adapter {
     ) {
         let _delivery = self.deliver_after();
         let caller = self.caller(request);
-        let from = (handle(from), from_offset);
-        let to = (handle(to), to_offset);
-        let length = length.min(u64::from(u32::MAX));
-        reply_written(self.branch.copy_range(&caller, from, to, length), reply);
+        let from = (from_inode, from, from_offset);
+        let to = (to_inode, to, to_offset);
+        reply_written(self.copy_part(&caller, from, to, length), reply);
     }
 }

@@ -1,35 +1,49 @@
 //! Making and taking away mounts.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use fuser::Session;
-use rustix::event::{PollFd, PollFlags, Timespec};
+use fuser::{Session, SessionACL};
 use rustix::fs::{AtFlags, Dev, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::adapter::Adapter;
 use crate::error::MountError;
+use crate::kept::{Kept, SavedMount};
 use crate::kernel_mount::{self, Attached};
 use crate::location::Location;
+use crate::notifications;
 use crate::options::MountOptions;
 
 pub(crate) const DEVICE: &str = "/dev/fuse";
 /// Dead mounts on top of each other that are cleared away.
 const DEAD_MOUNTS: usize = 16;
-/// How long a guardian may take.
-const GUARDIAN: Duration = Duration::from_secs(1);
 /// Sequential reads of the page cache, in KiB; the kernel would limit FUSE to 128.
 const READ_AHEAD: &str = "1024";
+
+/// A session that is to be run, and what its server needs.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) session: Session<Adapter>,
+    pub(crate) location: Location,
+    /// A copy of the session's `/dev/fuse`.
+    pub(crate) fuse: OwnedFd,
+    /// What the next server will have to know.
+    pub(crate) saved: SavedMount,
+    /// The connection to the keeper that has the mount already.
+    pub(crate) keeper: Option<UnixStream>,
+}
 
 /// Mounts, and returns the session to be run, and where it is.
 pub(crate) fn open(
     adapter: Adapter,
     point: &Path,
     options: &MountOptions,
-) -> Result<(Session<Adapter>, Location), MountError> {
+) -> Result<Opened, MountError> {
     check_device()?;
     clear_dead_mounts(point);
     check_mount_point(point)?;
@@ -39,19 +53,75 @@ pub(crate) fn open(
         device,
     } = kernel_mount::attach(point, options)?;
     let config = options.config();
-    // The copy shows whether the mount has ended.
+    let (branch, negotiated) = (adapter.branch.id(), Arc::clone(&adapter.negotiated));
     let copy = fuse.try_clone().map_err(MountError::Io);
     let session = copy.and_then(|copy| {
         let session = Session::from_fd(adapter, fuse, config.acl, config);
         Ok((session.map_err(MountError::Io)?, copy))
     });
-    match session {
-        Ok((session, copy)) => Ok((session, Location::OwnNamespace(point, device, copy.into()))),
-        Err(error) => {
-            detach(&point, device);
-            Err(error)
-        }
+    let (session, fuse) = session.inspect_err(|_| detach(&point, device))?;
+    let saved = SavedMount {
+        branch,
+        point: point.clone(),
+        device,
+        is_elsewhere: false,
+        group: None,
+        lets_others_in: options.lets_others_in(),
+        negotiated: negotiated.get().copied().unwrap_or_default(),
+        generation: 0,
+    };
+    Ok(Opened {
+        session,
+        location: Location::OwnNamespace(point, device),
+        fuse,
+        saved,
+        keeper: None,
+    })
+}
+
+/// Goes on with a mount that an earlier server left. Requests that it did not answer are sent again.
+pub(crate) fn resume(
+    mut adapter: Adapter,
+    kept: Kept,
+    options: &MountOptions,
+) -> Result<Opened, MountError> {
+    let Kept {
+        device: fuse,
+        saved,
+        keeper,
+    } = kept;
+    if !kernel_mount::is_fuse(&fuse)
+        || kernel_mount::says_otherwise(&fuse, saved.device)
+        || kernel_mount::has_ended(&fuse)
+        || !saved.negotiated.can_resend()
+    {
+        return Err(MountError::NoSuchMount);
     }
+    adapter.go_on(&saved);
+    let mut config = options.config();
+    config.acl = if saved.lets_others_in || saved.is_elsewhere {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    let copy = fuse.try_clone().map_err(MountError::Io)?;
+    if let Err(error) = notifications::outdate_names(&fuse) {
+        tracing::debug!(%error, "names that programs looked up before stay");
+    }
+    // No thread reads yet.
+    notifications::resend(&fuse).map_err(MountError::Io)?;
+    let point = saved.point.clone();
+    Ok(Opened {
+        session: Session::from_initialized_fd(adapter, fuse, config.acl, config),
+        location: if saved.is_elsewhere {
+            Location::OtherNamespace(point, saved.device)
+        } else {
+            Location::OwnNamespace(point, saved.device)
+        },
+        fuse: copy,
+        saved,
+        keeper,
+    })
 }
 
 /// Takes away a mount that is not served.
@@ -105,14 +175,8 @@ pub fn clear_dead(point: &Path) -> bool {
 }
 
 /// Takes dead mounts away from a directory. A mount whose server died answers everything with `ENOTCONN`,
-/// and would be in the way of a new one. Usually its guardian is about to take it away, so this waits for
-/// the guardian first: two that unmount at the same time could hit the new mount.
+/// and would be in the way of a new one.
 fn clear_dead_mounts(point: &Path) {
-    if is_dead(point)
-        && let Err(error) = wait_for_guardian(point)
-    {
-        tracing::debug!(%error, "the end of a mount cannot be waited for");
-    }
     for _ in 0..DEAD_MOUNTS {
         let Some(device) = dead(point) else {
             return;
@@ -142,23 +206,6 @@ fn dead(point: &Path) -> Option<Dev> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
     let seen = rustix::fs::statx(&opened, "", flags, StatxFlags::empty()).ok()?;
     Some(rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor))
-}
-
-/// Waits a little until the mount is not there any more.
-fn wait_for_guardian(point: &Path) -> io::Result<()> {
-    // proc_pid_mountinfo(5): a change of the mounts is an exceptional condition.
-    let mounts = File::open("/proc/self/mountinfo")?;
-    let end = Instant::now() + GUARDIAN;
-    while is_dead(point) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let left = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut polled = [PollFd::new(&mounts, PollFlags::PRI)];
-        rustix::event::poll(&mut polled, Some(&left))?;
-    }
-    Ok(())
 }
 
 /// Lets the kernel read further ahead than FUSE's default; only root can, and nothing depends on it.

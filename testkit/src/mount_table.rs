@@ -1,13 +1,8 @@
 //! The mounts that this process sees.
 
-use std::fs::{self, File};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-
-use crate::child::PATIENCE;
 
 const TABLE: &str = "/proc/self/mountinfo";
 
@@ -26,31 +21,16 @@ pub fn is_mount_point(path: &Path) -> bool {
     mounts_on(path) > 0
 }
 
-/// Waits until the kernel reports a changed mount table in which `path` is no mount point. Returns
-/// whether it did so in time.
-pub fn is_unmounted_within(path: &Path, patience: Duration) -> bool {
-    let table = File::open(TABLE).unwrap();
-    let until = Instant::now() + patience;
-    while is_mount_point(path) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return false;
-        }
-        // A change of the mounts is an exceptional condition. One change since the file was opened
-        // is remembered.
-        let mut polled = [PollFd::new(&table, PollFlags::PRI)];
-        let wait = Timespec::try_from(left).unwrap();
-        match poll(&mut polled, Some(&wait)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => panic!("{TABLE}: {error}"),
-        }
-    }
-    true
-}
-
-/// Waits as [`is_unmounted_within`] does, and a mount that stays fails the test.
+/// Waits until a mount whose server was killed is cut off: it is still there, and answers an error. A
+/// mount that shows anything, be it what is beneath, fails the test.
 #[track_caller]
-pub fn wait_until_unmounted(path: &Path) {
-    let is_unmounted = is_unmounted_within(path, PATIENCE);
-    assert!(is_unmounted, "{} is still mounted", path.display());
+pub fn wait_until_cut_off(path: &Path) {
+    // Nobody asked for this name before, so the kernel asks the server, and waits while there is one.
+    let name = format!("asked-after-{}", std::process::id());
+    let error = fs::metadata(path.join(name)).unwrap_err();
+    let is_cut_off = matches!(
+        error.kind(),
+        ErrorKind::NotConnected | ErrorKind::ConnectionAborted
+    );
+    assert!(is_cut_off, "{}: {error}", path.display());
 }

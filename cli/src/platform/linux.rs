@@ -1,6 +1,6 @@
 //! What Linux does in its own way. `other.rs` has the same names.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use agentfs_daemon::{SAVING, listeners};
+use agentfs_daemon::{KeptMounts, SAVING, listeners};
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,7 +22,7 @@ use crate::demo::watcher;
 use crate::output::Output;
 use crate::output::failure::Failure;
 use crate::status::listeners::Listener;
-use crate::{join, run};
+use crate::{join, keep_mount, run};
 
 /// The commands that need Linux.
 #[derive(Debug, Subcommand)]
@@ -31,6 +31,8 @@ pub(crate) enum PlatformCommand {
     Join(join::JoinArgs),
     #[command(hide = true)]
     Enter(run::child::EnterArgs),
+    #[command(hide = true)]
+    KeepMount(keep_mount::KeepMountArgs),
     #[command(hide = true)]
     PlainWatcher(watcher::PlainWatcherArgs),
 }
@@ -42,6 +44,10 @@ impl PlatformCommand {
             Self::Run(args) => run::run(common, args),
             Self::Join(args) => join::run(common, &args),
             Self::Enter(args) => run::child::run(common, args),
+            Self::KeepMount(args) => {
+                keep_mount::run(args)?;
+                ExitCode::SUCCESS
+            }
             Self::PlainWatcher(args) => {
                 watcher::run(&args, output)?;
                 ExitCode::SUCCESS
@@ -55,6 +61,26 @@ pub(crate) const LIBRARY_SUFFIX: &str = "so";
 
 /// The variable that names libraries to be loaded before all others (ld.so(8)).
 pub(crate) const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
+
+/// Returns how the mounts of a daemon with this store are kept, until the daemon with the arguments `next`
+/// has started; without arguments nobody starts one.
+pub(crate) fn kept_mounts(store: &Path, next: Vec<OsString>) -> io::Result<Option<KeptMounts>> {
+    /// How long programs wait for a daemon: it may take a minute to start again, when several were killed.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let program = std::env::current_exe()?;
+    let mut next_daemon = Vec::new();
+    if !next.is_empty() {
+        next_daemon.push(program.clone().into_os_string());
+        next_daemon.extend(next);
+    }
+    Ok(Some(KeptMounts {
+        program,
+        arguments: vec!["keep-mount".into()],
+        directory: store.join("mounts"),
+        patience: PATIENCE,
+        next_daemon,
+    }))
+}
 
 /// Names this process, which may have been started as `/proc/self/exe`, for ps(1) and the like.
 pub(crate) fn name_process() {

@@ -1,11 +1,12 @@
 //! What `linux.rs` has, for systems that lack it or where it is not written yet.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use agentfs_daemon::KeptMounts;
 use agentfs_proto::message::MountInfo;
 use clap::Subcommand;
 
@@ -38,6 +39,11 @@ pub(crate) const PRELOAD_VARIABLE: &str = if cfg!(target_vendor = "apple") {
 } else {
     "LD_PRELOAD"
 };
+
+/// Returns nothing: branches are not mounted here.
+pub(crate) fn kept_mounts(_: &Path, _: Vec<OsString>) -> io::Result<Option<KeptMounts>> {
+    Ok(None)
+}
 
 /// Does nothing: the process was started by its own name.
 pub(crate) fn name_process() {}

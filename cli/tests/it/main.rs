@@ -7,6 +7,8 @@ mod deep;
 #[cfg(target_os = "linux")]
 mod echo;
 mod hostile;
+#[cfg(target_os = "linux")]
+mod kept_mounts;
 mod killed;
 #[cfg(target_os = "linux")]
 mod late;

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use agentfs_testkit::child::{PATIENCE, ended};
 use agentfs_testkit::daemon::DaemonProcess;
 use agentfs_testkit::environment::can_mount;
-use agentfs_testkit::mount_table::{is_mount_point, mounts_on, wait_until_unmounted};
+use agentfs_testkit::mount_table::{is_mount_point, mounts_on, wait_until_cut_off};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -61,7 +61,7 @@ fn a_mount_ends_with_the_daemon() {
 }
 
 #[test]
-fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
+fn killing_the_daemon_under_load_leaves_nobody_waiting_and_shows_nothing_beneath() {
     if !can_mount() {
         return;
     }
@@ -112,11 +112,13 @@ fn killing_the_daemon_under_load_leaves_no_mount_and_nobody_waiting() {
         assert!(ended(worker).success());
     }
     for point in &points {
-        wait_until_unmounted(point.path());
+        wait_until_cut_off(point.path());
+        rustix::mount::unmount(point.path(), UnmountFlags::DETACH).unwrap();
+        assert_eq!(fs::read_dir(point.path()).unwrap().count(), 0);
     }
 }
 
-/// Returns the processes that take the mounts of a daemon away when it dies.
+/// Returns the processes that cut the mounts of a daemon off when it dies.
 fn guardians(daemon: &DaemonProcess) -> Vec<OwnedFd> {
     let is_guardian = |process: &str| {
         let text = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
@@ -214,7 +216,7 @@ fn what_lies_over_a_mount_stays_when_the_mount_is_taken_away() {
 
 /// A directory above the mount point was renamed, and a link to another one has its name.
 #[test]
-fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
+fn a_killed_daemons_mount_is_cut_off_where_it_is_now_and_no_other() {
     if !can_mount() {
         return;
     }
@@ -230,9 +232,11 @@ fn a_killed_daemons_mount_is_taken_away_where_it_is_now_and_no_other() {
     std::os::unix::fs::symlink(dir.path().join("theirs"), &above).unwrap();
     let guardians = guardians(&daemon);
     let _directory = daemon.kill();
-    wait_until_unmounted(&at("renamed"));
     wait_until_ended(&guardians);
+    wait_until_cut_off(&at("renamed"));
     assert!(is_mount_point(&at("theirs")));
     fs::write(at("theirs").join("f"), "alive").unwrap();
+    other.succeeds(&["umount", at("renamed").to_str().unwrap()]);
+    assert!(!is_mount_point(&at("renamed")));
     other.succeeds(&["umount", at("theirs").to_str().unwrap()]);
 }

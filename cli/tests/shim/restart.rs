@@ -4,7 +4,7 @@ use std::path::Path;
 
 use agentfs_testkit::daemon::DaemonProcess;
 use agentfs_testkit::environment::can_mount;
-use agentfs_testkit::mount_table::wait_until_unmounted;
+use agentfs_testkit::mount_table::wait_until_cut_off;
 use agentfs_testkit::shim::{Script, scratch};
 use tempfile::TempDir;
 
@@ -32,7 +32,7 @@ fn read_until(script: &mut Script, fd: i32, wanted: &str) -> Vec<String> {
 }
 
 #[test]
-fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
+fn watches_on_the_mount_of_a_killed_daemon_end_when_the_mount_is_taken_away() {
     if !can_mount() {
         return;
     }
@@ -49,6 +49,8 @@ fn watches_on_the_mount_of_a_killed_daemon_end_as_those_of_any_filesystem() {
     daemon.succeeds(&["fs", "mkdir", "/n"]);
     assert_eq!(script.answer(), "1:40000100:0:n");
     let directory = daemon.kill();
+    wait_until_cut_off(point.path());
+    rustix::mount::unmount(point.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     let mut heard = Vec::new();
     for wd in [1, 2] {
         let end = format!("{wd}:8000:0:");
@@ -98,7 +100,7 @@ fn a_watch_on_a_dead_mount_that_is_kept_busy_ends_and_hears_nothing_of_the_new_o
     // The old mount cannot end while this file is open.
     let busy = std::fs::File::open(point.path().join("d")).unwrap();
     let directory = daemon.kill();
-    wait_until_unmounted(point.path());
+    wait_until_cut_off(point.path());
     let daemon = DaemonProcess::start_in(directory, &[]);
     mount(&daemon, point.path());
     daemon.succeeds(&["fs", "mkdir", "/d"]);
@@ -135,7 +137,7 @@ fn a_program_asleep_in_kevent_is_told_once_of_a_new_daemon_and_its_own_events_go
     let directory = daemon.kill();
     assert_eq!(demo.ask("a line"), "stdin: a line");
     // The program's open files keep the dead mount.
-    wait_until_unmounted(point.path());
+    wait_until_cut_off(point.path());
     let daemon = DaemonProcess::start_in(directory, &[]);
     let mut heard = [demo.answer(), demo.answer()];
     heard.sort();

@@ -1,7 +1,8 @@
 //! What a daemon is started with.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::base::echo_mode::EchoMode;
 use crate::base::session_limits::SessionLimits;
@@ -17,6 +18,9 @@ pub struct Config {
     pub lower: Option<PathBuf>,
     /// The directory of the store in which the branches outlive the daemon; in memory without one.
     pub store: Option<PathBuf>,
+    /// How mounts are kept when the daemon is killed, so that the next one goes on with them; they answer
+    /// `ENOTCONN` then without it. Needs a store, and Linux.
+    pub keeping: Option<KeptMounts>,
     /// Whether nothing that happens outside shows in new branches.
     pub frozen: bool,
     /// Whether the directory below is watched, so that programs hear what the host changes in it.
@@ -32,6 +36,22 @@ pub struct Config {
     pub saves_changes: bool,
     /// A file that lies beside the socket, and that the daemon puts back when it is removed.
     pub companion: Option<Companion>,
+}
+
+/// How mounts are kept while no daemon is there.
+#[derive(Clone, Debug)]
+pub struct KeptMounts {
+    /// A program that calls `agentfs_mount::keep` with the arguments that come after `arguments`.
+    pub program: PathBuf,
+    /// Its first arguments.
+    pub arguments: Vec<OsString>,
+    /// The directory in which the mounts of this daemon are found by the next one. It is created for this
+    /// user alone.
+    pub directory: PathBuf,
+    /// How long programs wait for the next daemon.
+    pub patience: Duration,
+    /// The command that starts the next daemon; empty if somebody else does.
+    pub next_daemon: Vec<OsString>,
 }
 
 /// A file beside the socket without which programs cannot use the daemon: the preloaded library.
@@ -52,6 +72,7 @@ impl Config {
             use_systemd_socket: false,
             lower: None,
             store: None,
+            keeping: None,
             frozen: false,
             watch_lower: true,
             echo: EchoMode::Auto,

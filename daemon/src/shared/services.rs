@@ -90,8 +90,10 @@ impl fmt::Debug for Services {
 }
 
 /// Creates the filesystem, over a directory or empty. The user that runs the daemon is its root.
-fn core_over(lower: Option<PathBuf>, store: Option<PathBuf>) -> Result<FsCore, StartError> {
+fn core_over(lower: Option<PathBuf>, config: &Config) -> Result<FsCore, StartError> {
+    let store = config.store.clone();
     let mut config = FsConfig {
+        keep_nameless: config.keeping.is_some(),
         overlay: lower.map(|lower| Overlay { lower }),
         backstore: store.map_or(BackstoreMode::Memory, BackstoreMode::Disk),
         ..FsConfig::default()
@@ -122,7 +124,7 @@ impl Services {
             ),
             None => None,
         };
-        let core = core_over(lower.clone(), config.store.clone())?;
+        let core = core_over(lower.clone(), config)?;
         let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
@@ -130,7 +132,8 @@ impl Services {
         let mounts = MountTable::default();
         // The mounts subscribe first: a program that is notified of a change finds it on every
         // mount.
-        let mounting = Arc::new(Mounting::new(&core, &mounts, wakes).map_err(disabled)?);
+        let mounting = Mounting::new(&core, &mounts, wakes, config).map_err(disabled)?;
+        let mounting = Arc::new(mounting);
         let watches =
             WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
         let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;

@@ -144,7 +144,7 @@ impl Recovered {
     }
 
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
-    /// by handles, which are gone.
+    /// by handles, which are gone; they are kept only if the configuration says so.
     pub(crate) fn finish(mut self) -> Result<(Versions, Bases), Malformed> {
         self.versions
             .retain(|id, _| !matches!(id, VersionId::Base(_)));
@@ -158,7 +158,9 @@ impl Recovered {
             if root.is_none_or(|root| root.as_dir().is_none()) {
                 return Err(Malformed::Unknown("object", NodeId::ROOT.0));
             }
-            version.tree = version.tree.without_orphans();
+            if !self.shared.config.keep_nameless {
+                version.tree = version.tree.without_orphans();
+            }
             let wrong = version.tree.check(checked.as_ref())?;
             checked = Some(version.tree.clone());
             version.tree.correct_links(&wrong);

@@ -1,6 +1,7 @@
 //! The state of a branch, and the lock over it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bring_ups::BringUps;
 use super::event_bus::Outbox;
@@ -28,6 +29,7 @@ pub(crate) struct BranchInner {
     held: Mutex<bool>,
     released: Condvar,
     pub(crate) served: ServedVersions,
+    keeps_nameless: AtomicBool,
     pub(super) bring_ups: BringUps,
     /// Paths of directories that events name, until a directory moves.
     dir_paths: Mutex<DirPaths>,
@@ -138,9 +140,20 @@ impl BranchInner {
             held: Mutex::new(false),
             released: Condvar::new(),
             served: ServedVersions::default(),
+            keeps_nameless: AtomicBool::new(false),
             bring_ups: BringUps::default(),
             dir_paths: Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_keeps_nameless(&self, keeps: bool) {
+        // Set before the mount that needs it is served; the lock of the state orders the rest.
+        self.keeps_nameless.store(keeps, Ordering::Relaxed);
+    }
+
+    /// Returns whether objects without a name are kept when no handle holds them.
+    pub(crate) fn keeps_nameless(&self) -> bool {
+        self.keeps_nameless.load(Ordering::Relaxed)
     }
 
     /// Locks the state, to be read.

@@ -447,8 +447,18 @@ impl Txn<'_> {
         if self.handles.is_open(node) {
             self.tree.set_orphan(node, false);
         } else {
-            self.tree.forget(node);
+            self.forget_or_keep(node);
         }
         Ok(())
+    }
+
+    /// Forgets an object that has no name and no handle, unless
+    /// [it is kept](crate::Branch::keep_nameless).
+    pub(crate) fn forget_or_keep(&mut self, node: NodeId) {
+        if self.branch.keeps_nameless() && self.tree.is_own(node) {
+            self.tree.set_orphan(node, false);
+        } else {
+            self.tree.forget(node);
+        }
     }
 }

@@ -18,6 +18,10 @@ pub struct FsConfig {
     pub case_sensitivity: CaseSensitivity,
     /// Where a branch keeps what was written to it.
     pub backstore: BackstoreMode,
+    /// Whether objects without a name, which programs had open when the process with the store ended, are
+    /// kept when the store is opened: a mount may outlive the process that serves it. What is not needed is
+    /// forgotten with [`Branch::drop_nameless`](crate::Branch::drop_nameless).
+    pub keep_nameless: bool,
     /// What may not be exceeded.
     pub limits: FsLimits,
     /// Whether and how rights are checked.
@@ -32,6 +36,7 @@ impl Default for FsConfig {
             track_events: true,
             case_sensitivity: CaseSensitivity::default(),
             backstore: BackstoreMode::default(),
+            keep_nameless: false,
             limits: FsLimits::default(),
             permissions: Permissions::default(),
             overlay: None,

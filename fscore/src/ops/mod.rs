@@ -4,6 +4,7 @@ mod create;
 mod link;
 mod lookup;
 pub(crate) mod lower_change;
+mod nameless;
 mod open;
 pub(crate) mod perm;
 mod range;

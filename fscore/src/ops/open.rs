@@ -471,7 +471,7 @@ impl Txn<'_> {
             })?;
         }
         if is_gone {
-            self.tree.forget(node);
+            self.forget_or_keep(node);
         }
         Ok(held)
     }

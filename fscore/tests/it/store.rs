@@ -30,6 +30,51 @@ fn over(store: &Path, lower: &Path) -> World {
 }
 
 #[test]
+fn removed_files_that_were_open_are_kept_for_a_mount_that_outlives_the_process() {
+    let store = tempfile::tempdir().unwrap();
+    let keeping = FsConfig {
+        keep_nameless: true,
+        ..config(store.path(), None)
+    };
+    let node = {
+        let w = World::with(keeping.clone());
+        w.put("/removed", "still open");
+        let h = w.open("/removed");
+        w.b.unlink(&w.root, "/removed").unwrap();
+        w.b.fstat(h).unwrap().node
+    };
+    let read = |w: &World| {
+        let h = w.b.open_node(&w.root, node, OpenFlags::READ)?;
+        let mut content = [0; 20];
+        let read = w.b.read_at(&w.root, h, 0, &mut content)?;
+        w.b.close(&w.root, h)?;
+        Ok(content[..read].to_vec())
+    };
+    {
+        let w = World::with(keeping.clone());
+        assert_eq!(w.b.nameless(), [node]);
+        w.b.keep_nameless(true);
+        assert_eq!(read(&w), Ok(b"still open".to_vec()));
+        // Another handle of the process before may hold it.
+        assert_eq!(w.b.nameless(), [node]);
+        // The same is true of a file that is removed now.
+        w.put("/later", "");
+        w.b.unlink(&w.root, "/later").unwrap();
+        let later = w.b.nameless().into_iter().find(|it| *it != node).unwrap();
+        w.b.drop_nameless(later).unwrap();
+        assert_eq!(w.b.nameless(), [node]);
+        let h = w.b.open_node(&w.root, node, OpenFlags::READ).unwrap();
+        w.b.drop_nameless(node).unwrap();
+        w.b.close(&w.root, h).unwrap();
+        assert_eq!(w.b.nameless(), [node]);
+    }
+    let w = World::with(keeping);
+    w.b.drop_nameless(node).unwrap();
+    assert_eq!(w.b.nameless(), []);
+    assert_eq!(read(&w), Err(Errno::ESTALE));
+}
+
+#[test]
 fn what_was_changed_over_a_lower_directory_is_there_again() {
     let (host, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let below = |name: &str| host.path().join(name);

@@ -54,6 +54,8 @@ pub(crate) struct Mark(u64);
 #[derive(Debug)]
 pub(crate) struct KernelCache {
     mount: MountId,
+    /// Whether the kernel may have nodes of which an earlier server told it.
+    is_taken_over: bool,
     notifier: OnceLock<Notifier>,
     /// Changes of other origins that were or are being invalidated.
     changes: AtomicU64,
@@ -81,9 +83,10 @@ pub(crate) struct CachedNode {
 }
 
 impl KernelCache {
-    pub(crate) fn new(mount: MountId) -> Self {
+    pub(crate) fn new(mount: MountId, is_taken_over: bool) -> Self {
         Self {
             mount,
+            is_taken_over,
             notifier: OnceLock::new(),
             changes: AtomicU64::new(0),
             nodes: std::array::from_fn(|_| Mutex::default()),
@@ -113,6 +116,31 @@ impl KernelCache {
 
     fn is_known(&self, node: NodeId) -> bool {
         node == NodeId::ROOT || self.shard(node).contains_key(&node)
+    }
+
+    /// Returns whether an earlier server served this mount.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.is_taken_over
+    }
+
+    /// Forgets an object without a name if the kernel does not have it, so that no program has it open.
+    pub(crate) fn drop_unless_known(&self, branch: &Branch, node: NodeId) {
+        let Some(notifier) = self.notifier() else {
+            return;
+        };
+        // The kernel answers ENOENT for an inode that it does not have. Nothing is made to be forgotten: a
+        // negative offset stands for the attributes alone.
+        let known = notifier.inval_inode(INodeNo(node.0), -1, 0);
+        if known.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+            && let Err(error) = branch.drop_nameless(node)
+        {
+            tracing::warn!(%error, "a removed file goes on to take space");
+        }
+    }
+
+    /// Returns whether the kernel may have the node.
+    fn may_be_known(&self, node: NodeId) -> bool {
+        self.is_taken_over || self.is_known(node)
     }
 
     /// Returns the mark for an answer that will be [admitted](Self::admit). Called before the branch is
@@ -318,7 +346,7 @@ impl KernelCache {
         let Some(notifier) = self.notifier.get() else {
             return;
         };
-        if !self.is_known(place.parent) {
+        if !self.may_be_known(place.parent) {
             return;
         }
         let parent = INodeNo(place.parent.0);
@@ -343,7 +371,7 @@ impl KernelCache {
         if let Some(parent) = self.arriving_in(node) {
             self.wait_for(parent);
         }
-        if self.is_known(node) {
+        if self.may_be_known(node) {
             report(notifier.inval_inode(INodeNo(node.0), offset, 0));
         }
     }

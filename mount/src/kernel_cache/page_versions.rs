@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn cache() -> KernelCache {
-        let cache = KernelCache::new(MountId(1));
+        let cache = KernelCache::new(MountId(1), false);
         cache.count(NodeId::ROOT, NODE);
         cache
     }

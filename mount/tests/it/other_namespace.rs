@@ -1,14 +1,16 @@
 //! Tests mounts that were made in a mount namespace of their own, and are served from outside.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentfs_core::{Caller, Errno, FsCore, OpenFlags};
-use agentfs_mount::{MountError, MountOptions, UnmountError, Unserved, mount_elsewhere};
+use agentfs_mount::{
+    Kept, MountError, MountOptions, SavedMount, UnmountError, Unserved, mount_elsewhere,
+};
 use agentfs_testkit::environment::can_mount;
 use rustix::mount::MountPropagationFlags;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -158,6 +160,42 @@ fn a_branch_has_no_open_files_when_its_mount_has_ended() {
     assert!(mount.wait_unmounted(DEADLINE));
     assert_eq!(fixture.fs.branch_delete(branch), Ok(()));
     drop((made, read));
+    inside.end();
+}
+
+#[test]
+fn a_mount_of_another_namespace_is_taken_over() {
+    let Some(fixture) = Fixture::empty() else {
+        return;
+    };
+    let (mut inside, unserved) = Inside::start();
+    let (point, options) = (inside.dir.path().to_owned(), MountOptions::default());
+    let mount = fixture
+        .mounts
+        .serve(FsCore::MAIN, unserved, &point, &options)
+        .unwrap();
+    let mut open = inside.run(|point| File::create_new(point.join("f")).unwrap());
+    let kept = mount.leave().unwrap();
+    // As if it came from another process, by way of a file.
+    let saved = SavedMount::from_bytes(&kept.saved.to_bytes()).unwrap();
+    // Each of the threads that still wait takes a request, and leaves it to the next server.
+    let end = Instant::now() + DEADLINE;
+    while !fixture.mounts.list().is_empty() {
+        assert!(Instant::now() < end, "the threads of a mount go on");
+        inside.run(|point| {
+            let asked = point.join("asked");
+            drop(std::thread::spawn(move || fs::metadata(asked)));
+        });
+    }
+    let kept = Kept::new(kept.device, saved);
+    let second = fixture.mounts.take_over(kept, &options).unwrap();
+    assert_eq!(second.info().point, point);
+    open.write_all(b"goes on").unwrap();
+    let read = inside.run(|point| fs::read_to_string(point.join("f")).unwrap());
+    assert_eq!(read, "goes on");
+    second.unmount(true).unwrap();
+    assert!(second.wait_unmounted(DEADLINE));
+    drop(open);
     inside.end();
 }
 

@@ -28,13 +28,15 @@ start() {
   grep -q "/own/point fuse.agentfs .*user_id=$(id -u)," /proc/self/mounts
 }
 gone() { cat <&8; ! grep /own/point /proc/self/mounts; }
+# The mount stays, and shows nothing beneath it.
+cut_off() { cat <&8; grep -q /own/point /proc/self/mounts; ! echo >point/beneath; }
 start
 mkdir point/d; echo content >point/d/f; cat point/d/f; stat -c '%U %a' point/d; mv point/d/f point/g
 ls point point/d; ln -s g point/l; cat point/l
 exec 3>&-; wait $server; gone && echo ended
 start
 echo more >point/h; cat point/h; (cd point && exec sleep 1000) & inside=$!
-kill -9 $server; gone && echo killed; kill $inside
+kill -9 $server; cut_off && echo killed; kill $inside
 start
 ls point; exec 3>&-; wait $server; gone && echo ended
 "#;

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use agentfs_testkit::daemon::private_directory;
-use agentfs_testkit::mount_table::is_unmounted_within;
 use agentfs_testkit::program::Program;
 use agentfs_testkit::random::Random;
 use agentfs_testkit::shim;
@@ -22,9 +21,6 @@ use crate::{Failure, actor, listener, truth};
 
 /// How long a process may take for an answer: it may have to read very many events first.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How long the guardian of a killed daemon may take to take the daemon's mount away.
-const GUARDIAN: Duration = Duration::from_secs(30);
 
 /// Changes files at random for a time, with faults, and accounts for every change
 ///
@@ -215,11 +211,7 @@ impl Soak {
         if is_killed {
             actor.kill();
             self.faults.daemons_killed += 1;
-            // If the mount were taken away here meanwhile, the guardian could find the next daemon's
-            // mount in its place, and take that.
-            if !is_unmounted_within(&self.mount(), GUARDIAN) {
-                unmount(&self.mount());
-            }
+            unmount(&self.mount());
             for listener in listeners.iter_mut() {
                 if listener.ear == Ear::Inotify {
                     listener.process.say("gone");

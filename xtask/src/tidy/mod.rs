@@ -57,7 +57,10 @@ pub(crate) fn check() -> StepResult {
     )))
 }
 
-/// Returns every file with this extension that git knows or could add.
+/// Where the code of others lies, which the rules are not for.
+const VENDORED: &str = "vendor";
+
+/// Returns every file with this extension that git knows or could add, but for the code of others.
 fn texts(extension: &str) -> Result<Vec<Source>, Failure> {
     let listing = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
@@ -72,7 +75,9 @@ fn texts(extension: &str) -> Result<Vec<Source>, Failure> {
     };
     paths
         .into_iter()
-        .filter(|path| path.is_file())
+        .filter(|path| {
+            path.is_file() && !path.strip_prefix(".").unwrap_or(path).starts_with(VENDORED)
+        })
         .map(|path| {
             let text = read(&path)?;
             let path = path.strip_prefix(".").unwrap_or(&path);

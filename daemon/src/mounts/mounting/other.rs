@@ -10,6 +10,7 @@ use agentfs_core::id::{BranchId, MountId};
 use agentfs_core::{EventsDisabled, FsCore};
 use agentfs_proto::message::{Code, MountServe};
 
+use crate::base::config::Config;
 use crate::base::echo_mode::EchoMode;
 use crate::base::refusal::Refusal;
 use crate::base::wake::WakeQueue;
@@ -25,6 +26,7 @@ impl Mounting {
         _: &FsCore,
         _: &MountTable,
         _: &Arc<WakeQueue>,
+        _: &Config,
     ) -> Result<Self, EventsDisabled> {
         Ok(Self)
     }
@@ -35,6 +37,11 @@ impl Mounting {
 
     pub(crate) fn settler(&self) -> impl Fn(&Envelope) + Send + Sync + 'static {
         |_| {}
+    }
+
+    /// Does nothing: no mounts are kept.
+    pub(crate) fn take_over(&self) -> io::Result<()> {
+        Ok(())
     }
 
     pub(crate) fn forget_all(&self) {}
