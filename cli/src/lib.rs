@@ -25,6 +25,7 @@ pub mod heap;
 mod join;
 #[cfg(target_os = "linux")]
 mod keep_mount;
+mod list;
 mod mount;
 mod output;
 #[cfg_attr(target_os = "linux", path = "platform/linux.rs")]
@@ -74,6 +75,7 @@ Examples:
   agentfs branch create attempt-1         start a branch
   agentfs mount attempt-1 work            let programs work in it
   agentfs branch diff attempt-1           see what it changed
+  agentfs list                            see all projects with their branches
   agentfs doctor                          see what this machine allows";
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +92,7 @@ enum Command {
     #[command(flatten)]
     Platform(PlatformCommand),
     Apply(apply::ApplyArgs),
+    List(list::ListArgs),
     Status(status::StatusArgs),
     Store(store::StoreCommandArgs),
     Top(top::TopArgs),
@@ -120,6 +123,7 @@ pub fn run() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Apply(args) => apply::run(&args.into_project(&common), &mut output),
+        Command::List(args) => list::run(&common, args, &mut output),
         Command::Status(args) => status::run(&common, args, &mut output),
         Command::Store(args) => store::run(&common, args, &mut output),
         Command::Top(args) => top::run(&common, args, &mut output),

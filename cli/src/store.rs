@@ -1,7 +1,5 @@
 //! `agentfs store`: where the branches are kept, what they take, and whether that is sound.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use agentfs_client::ConnectError;
@@ -151,7 +149,7 @@ fn ask(connection: &mut DaemonConnection, action: StoreAction) -> Result<Shown, 
     let store = path.as_path().to_owned();
     Ok(Shown {
         daemon: Some(connection.welcome.daemon_pid),
-        size: size_of(&store),
+        size: store::size_of(&store),
         store,
         branches,
         snapshots,
@@ -195,22 +193,14 @@ fn read(path: &Path, may_wait: bool) -> Result<Shown, Failure> {
     Ok(Shown {
         store: path.to_owned(),
         daemon: None,
-        size: size_of(path),
-        branches: checked.branches,
+        size: store::size_of(path),
+        branches: checked.branches.len() as u64,
         snapshots: snapshots.count() as u64,
         content: usage.map_or(0, |it| it.content),
         free: usage.map_or(0, |it| it.free),
         log: usage.map_or(0, |it| it.log),
         defects: checked.defects,
     })
-}
-
-/// Returns what the files of a store take on their disk, which is less than their lengths where they
-/// have holes.
-fn size_of(store: &Path) -> u64 {
-    let entries = fs::read_dir(store).into_iter().flatten().flatten();
-    let blocks = entries.filter_map(|it| it.metadata().ok());
-    blocks.map(|it| it.blocks() * 512).sum()
 }
 
 fn print(shown: &Shown, output: &mut Output) -> Result<(), Failure> {

@@ -95,6 +95,33 @@ impl fmt::Display for Table {
     }
 }
 
+/// Returns a size for people: `812 bytes`, `3.4 KiB`, `12 MiB`.
+pub(crate) fn size_text(bytes: u64) -> String {
+    let mut unit = 1;
+    let mut name = "bytes";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        if bytes / unit < 1024 {
+            break;
+        }
+        (unit, name) = (unit * 1024, larger);
+    }
+    let (whole, tenths) = (bytes / unit, bytes % unit * 10 / unit);
+    match unit > 1 && whole < 10 {
+        true => format!("{whole}.{tenths} {name}"),
+        false => format!("{whole} {name}"),
+    }
+}
+
+/// Returns an age for people in its largest unit: `5 s`, `3 min`, `2 h`, `9 d`.
+pub(crate) fn age_text(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// Returns permissions as ls(1) shows them: `-rw-r--r--`.
 pub(crate) fn mode_text(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
@@ -123,7 +150,31 @@ pub(crate) fn mode_text(mode: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Table, mode_text, time_text};
+    use super::{Table, age_text, mode_text, size_text, time_text};
+
+    #[test]
+    fn sizes_and_ages_have_the_unit_in_which_they_are_short() {
+        let sizes = [0, 1023, 1024, 10_239, 10_240, 5 << 30, u64::MAX].map(size_text);
+        assert_eq!(
+            sizes,
+            [
+                "0 bytes",
+                "1023 bytes",
+                "1.0 KiB",
+                "9.9 KiB",
+                "10 KiB",
+                "5.0 GiB",
+                "15 EiB"
+            ]
+        );
+        let ages = [0, 59, 60, 3599, 3600, 86_399, 86_400, 864_000].map(age_text);
+        assert_eq!(
+            ages,
+            [
+                "0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "10 d"
+            ]
+        );
+    }
 
     #[test]
     fn modes_look_as_in_ls() {

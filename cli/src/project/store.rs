@@ -68,7 +68,7 @@ impl StoreArgs {
 pub(crate) fn default_for(project: &Path) -> Result<PathBuf, Failure> {
     let failed = |error| Failure::directory(project, &error);
     let Identity { device, inode } = Identity::of(project).map_err(failed)?;
-    let Some(state) = state_directory() else {
+    let Some(projects) = projects() else {
         return Err(Failure::Other(format!(
             "neither XDG_STATE_HOME nor HOME names a directory for the store; {WAYS_OUT}"
         )));
@@ -80,7 +80,7 @@ pub(crate) fn default_for(project: &Path) -> Result<PathBuf, Failure> {
     let name: String = name.chars().map(plain).take(NAME_MAX).collect();
     let born = birth(project);
     let id = format!("{name}-{device:x}-{inode:x}-{born:x}");
-    Ok(state.join("agentfs/projects").join(id))
+    Ok(projects.join(id))
 }
 
 /// What to do where the store cannot be.
@@ -174,9 +174,38 @@ pub(crate) fn holder(store: &Path) -> Option<(u32, PathBuf)> {
 
 /// Returns the directory below the branches of a store, if it is known and still there.
 pub(crate) fn project_of(store: &Path) -> Option<PathBuf> {
-    let text = fs::read_to_string(store.join(PROJECT)).ok()?;
-    let project = PathBuf::from(text.trim_end_matches('\n'));
+    let project = PathBuf::from(project_name(store)?);
     project.is_dir().then_some(project)
+}
+
+/// Returns the path that the directory below the branches of a store had, if it is known.
+pub(crate) fn project_name(store: &Path) -> Option<String> {
+    let text = fs::read_to_string(store.join(PROJECT)).ok()?;
+    let name = text.trim_end_matches('\n');
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Returns the stores of all projects of this user that lie in their usual place.
+pub(crate) fn all_kept() -> Vec<PathBuf> {
+    let Some(projects) = projects() else {
+        return Vec::new();
+    };
+    let entries = fs::read_dir(projects).into_iter().flatten().flatten();
+    let stores = entries.map(|it| it.path());
+    stores.filter(|it| it.join(STORE).is_file()).collect()
+}
+
+/// Returns the directory in which the stores of projects lie.
+fn projects() -> Option<PathBuf> {
+    Some(state_directory()?.join("agentfs/projects"))
+}
+
+/// Returns what the files of a store take on their disk, which is less than their lengths where they
+/// have holes.
+pub(crate) fn size_of(store: &Path) -> u64 {
+    let entries = fs::read_dir(store).into_iter().flatten().flatten();
+    let blocks = entries.filter_map(|it| it.metadata().ok());
+    blocks.map(|it| it.blocks() * 512).sum()
 }
 
 /// Writes into a store which daemon has it, and of which project it is.

@@ -351,3 +351,65 @@ fn a_command_for_another_project_does_not_take_the_branch_of_a_run_along() {
     let said = project.run(&["--branch", "new", "--discard"], &script);
     assert_eq!(said.out, "deep/\nsecond\n..\n", "{said:?}");
 }
+
+#[test]
+fn all_projects_are_listed_with_their_branches_whether_a_daemon_runs_or_not() {
+    if !can_mount() {
+        return;
+    }
+    let (project, other) = two();
+    let nowhere = project.another("nowhere");
+    project.ask(&["shutdown"]);
+    let said = project.ask_in(&nowhere, &["list", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let about = |path: &Path| {
+        let mut all = listed.as_array().unwrap().iter();
+        let found = all.find(|it| it["project"] == path.to_str().unwrap());
+        found.unwrap_or_else(|| panic!("{path:?}: {said}"))
+    };
+    let named = |it: &serde_json::Value| {
+        let branches = it["branches"].as_array().unwrap().iter();
+        branches
+            .map(|it| it["name"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (stopped, served) = (about(&project.path()), about(&other));
+    assert_eq!(named(stopped), ["main", "run-1"]);
+    assert_eq!(named(served), ["main", "run-1"]);
+    assert!(
+        stopped["daemon"].is_null() && stopped["error"].is_null(),
+        "{said}"
+    );
+    assert!(
+        served["daemon"].is_u64() && served["branches"][1]["age"].is_u64(),
+        "{said}"
+    );
+    assert!(stopped["size"].as_u64() > Some(0) && served["size"].as_u64() > Some(0));
+
+    // A project that is gone is listed under its old name, and what it has is named.
+    fs::remove_dir_all(project.path()).unwrap();
+    let text = project.ask_in(&nowhere, &["list"]);
+    let gone = format!(
+        "{}, which is not there any more: no daemon, ",
+        project.path().display()
+    );
+    assert!(
+        text.contains(&gone) && text.matches("run-1").count() == 2,
+        "{text}"
+    );
+}
+
+#[test]
+fn a_run_is_listed_while_its_command_runs() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let program = env!("CARGO_BIN_EXE_agentfs");
+    let script = format!("{program} list; env -u AGENTFS_SOCKET {program} list --json");
+    let said = project.run(&["--discard"], &script);
+    let (in_text, in_json) = said.out.split_once('[').unwrap();
+    let runs = in_text.matches("process ").count();
+    assert_eq!((said.status, runs), (Some(0), 1), "{said:?}");
+    assert_eq!(in_json.matches("\"run\":null").count(), 1, "{said:?}");
+}

@@ -28,8 +28,8 @@ pub struct StoreUsage {
 /// What was found in a store that no process has.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StoreCheck {
-    /// How many branches there are.
-    pub branches: u64,
+    /// The names of the branches.
+    pub branches: Vec<String>,
     /// The names of the snapshots.
     pub snapshots: Vec<String>,
     /// What the store takes.
@@ -103,10 +103,13 @@ impl FsCore {
         match recovered.finish() {
             Err(why) => check.defects.push(why.to_string()),
             Ok((versions, _)) => {
-                let is_branch = |id: &&VersionId| matches!(id, VersionId::Branch(_));
-                check.branches = versions.keys().filter(is_branch).count() as u64;
-                let snapshots = versions.iter().filter(|(id, _)| !is_branch(id));
-                check.snapshots = snapshots.map(|(_, it)| it.name.to_string()).collect();
+                for (id, version) in &versions {
+                    let names = match id {
+                        VersionId::Branch(_) => &mut check.branches,
+                        VersionId::Snapshot(_) | VersionId::Base(_) => &mut check.snapshots,
+                    };
+                    names.push(version.name.to_string());
+                }
                 let (content, free) = extents.use_of_file();
                 check.usage = Some(StoreUsage { content, free, log });
             }
