@@ -1,5 +1,6 @@
 //! A directory of the host.
 
+mod appended_file;
 #[cfg(target_vendor = "apple")]
 mod apple;
 #[cfg(target_os = "linux")]
@@ -16,6 +17,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::retry_on_intr;
 
+use self::appended_file::AppendedFile;
 #[cfg(target_vendor = "apple")]
 use self::apple as platform;
 #[cfg(target_os = "linux")]
@@ -51,6 +53,11 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
         .map(u128::to_be_bytes)
 }
 
+/// Waits until the bytes and the length of a file survive a power cut.
+pub(super) fn sync_bytes(fd: &OwnedFd) -> Result<()> {
+    Ok(retry_on_intr(|| platform::sync(fd))?)
+}
+
 #[derive(Debug)]
 pub(crate) struct HostDirectory {
     fd: OwnedFd,
@@ -84,6 +91,11 @@ impl Directory for HostDirectory {
     fn create(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
         let flags = OFlags::CREATE | OFlags::EXCL;
         Ok(Arc::new(self.open_with(name, flags)?))
+    }
+
+    fn create_to_append(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
+        let flags = OFlags::CREATE | OFlags::EXCL;
+        Ok(Arc::new(AppendedFile::new(self.open_with(name, flags)?)))
     }
 
     fn list(&self) -> Result<Vec<String>> {
@@ -139,10 +151,6 @@ impl NamedFile for HostFile {
             }
             Err(errno) => Err(errno.into()),
         }
-    }
-
-    fn sync(&self) -> Result<()> {
-        Ok(retry_on_intr(|| platform::sync(self))?)
     }
 }
 
