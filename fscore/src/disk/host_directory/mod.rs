@@ -7,6 +7,7 @@ mod apple;
 mod linux;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 mod other;
+mod shared_file;
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -24,6 +25,7 @@ use self::apple as platform;
 use self::linux as platform;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 use self::other as platform;
+use self::shared_file::SharedFile;
 use super::DiskFile;
 use super::directory::{Directory, NamedFile};
 use super::host_file::HostFile;
@@ -126,7 +128,7 @@ impl Directory for HostDirectory {
         let file = self.open_with(name, OFlags::CREATE)?;
         let exclusive = FlockOperation::NonBlockingLockExclusive;
         match retry_on_intr(|| rustix::fs::flock(&file, exclusive)) {
-            Ok(()) => Ok(Arc::new(file)),
+            Ok(()) => Ok(Arc::new(SharedFile::new(file)?)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EAGAIN),
             Err(errno) => Err(errno.into()),
         }
