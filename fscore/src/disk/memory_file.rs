@@ -19,15 +19,37 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// How many bytes are mapped, and locked, at a time.
 const CHUNK: usize = 4 << 20;
 
+/// How many bytes the kernel gives at a time.
+const STEP: usize = 64 << 10;
+
 /// How many bytes of a file of the host are copied at a time.
 const COPY_STEP: usize = 1 << 18;
 
 #[derive(Default)]
 pub(crate) struct MemoryFile {
-    chunks: RwLock<Vec<RwLock<MmapMut>>>,
+    chunks: RwLock<Vec<RwLock<Chunk>>>,
     /// Where the bytes end that were ever written. Relaxed is enough: whoever reads bytes has learned
     /// of them from the writer, under a lock.
     end: AtomicU64,
+}
+
+/// A part of the file.
+struct Chunk {
+    memory: MmapMut,
+    /// Behind this, the kernel has given no page yet.
+    used: usize,
+}
+
+impl Chunk {
+    fn write(&mut self, range: Range<usize>, part: &[u8]) {
+        if range.end > self.used {
+            let end = range.end.next_multiple_of(STEP).min(CHUNK);
+            // What lies before the range is kept for files that grow.
+            mapping::populate(&self.memory, range.start.max(self.used)..end);
+            self.used = end;
+        }
+        self.memory[range].copy_from_slice(part);
+    }
 }
 
 impl fmt::Debug for MemoryFile {
@@ -66,7 +88,7 @@ impl MemoryFile {
         let mut chunks = self.chunks.write();
         while chunks.len() <= chunk {
             let memory = mapping::anonymous(CHUNK).map_err(|_| Errno::ENOSPC)?;
-            chunks.push(RwLock::new(memory));
+            chunks.push(RwLock::new(Chunk { memory, used: 0 }));
         }
         Ok(())
     }
@@ -83,7 +105,7 @@ impl MemoryFile {
                 self.map_until(chunk)?;
                 chunks = self.chunks.read();
             }
-            chunks[chunk].write()[range].copy_from_slice(now);
+            chunks[chunk].write().write(range, now);
         }
         Ok(())
     }
@@ -100,7 +122,7 @@ impl DiskFile for MemoryFile {
             let (now, later) = rest.split_at_mut(range.len());
             rest = later;
             match chunks.get(chunk) {
-                Some(memory) => now.copy_from_slice(&memory.read()[range]),
+                Some(chunk) => now.copy_from_slice(&chunk.read().memory[range]),
                 None => now.fill(0),
             }
         }
@@ -122,8 +144,8 @@ impl DiskFile for MemoryFile {
         let chunks = self.chunks.read();
         for place in cut(range.start, len) {
             let (chunk, range) = place?;
-            if let Some(memory) = chunks.get(chunk) {
-                mapping::discard(&mut memory.write(), range).map_err(|_| Errno::EIO)?;
+            if let Some(chunk) = chunks.get(chunk) {
+                mapping::discard(&mut chunk.write().memory, range).map_err(|_| Errno::EIO)?;
             }
         }
         Ok(())

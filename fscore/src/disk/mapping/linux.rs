@@ -235,16 +235,20 @@ pub(crate) fn page_size() -> usize {
     size
 }
 
-/// Returns zeroed memory, which takes room when it is written, in huge pages if there are some:
-/// filling one takes a quarter of the time that its small pages take. A child of the process does
-/// not have the memory: the child would keep what the process gives back.
+/// Returns zeroed memory, which takes room when it is written. A child of the process does not have
+/// it: the child would keep what the process gives back.
 pub(crate) fn anonymous(len: usize) -> io::Result<MmapMut> {
     let mut options = MmapOptions::new();
     let memory = options.len(len).no_reserve_swap().map_anon()?;
     memory.advise(Advice::DontFork)?;
-    // A kernel that was built without huge pages refuses this.
-    let _unused: io::Result<()> = memory.advise(Advice::HugePage);
     Ok(memory)
+}
+
+/// Has the kernel give the pages of a range at once, which takes less time than one at a time when
+/// they are written. Nothing depends on it: before Linux 5.14 the kernel refuses.
+pub(crate) fn populate(memory: &MmapMut, range: Range<usize>) {
+    let _unused: io::Result<()> =
+        memory.advise_range(Advice::PopulateWrite, range.start, range.end - range.start);
 }
 
 /// Gives the pages back that lie wholly in a range of [`anonymous`] memory. Their bytes are zero
@@ -256,8 +260,6 @@ pub(crate) fn discard(memory: &mut MmapMut, range: Range<usize>) -> io::Result<(
     if start >= end {
         return Ok(());
     }
-    // The kernel would fill the gap again, in order to have a huge page.
-    let _unused: io::Result<()> = memory.advise(Advice::NoHugePage);
     // SAFETY: contract 4, and nobody looks at the bytes meanwhile: the reference is exclusive.
     unsafe { memory.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) }
 }

@@ -34,6 +34,9 @@ pub(crate) fn anonymous(len: usize) -> io::Result<MmapMut> {
     MmapOptions::new().len(len).no_reserve_swap().map_anon()
 }
 
+/// Leaves it to the system to give pages when they are written.
+pub(crate) fn populate(_: &MmapMut, _: Range<usize>) {}
+
 /// Leaves the pages of a range where they are: they are used again.
 pub(crate) fn discard(_: &mut MmapMut, _: Range<usize>) -> io::Result<()> {
     Ok(())
