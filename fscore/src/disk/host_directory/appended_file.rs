@@ -145,7 +145,7 @@ impl NamedFile for AppendedFile {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::Command;
@@ -217,11 +217,11 @@ mod tests {
         write(&file, b"before", 0).unwrap();
         assert!(is_written_as_it_can_be(&file));
         directory.open("a").unwrap().set_len(0).unwrap();
-        write(&file, &[1; 20_000], 0).unwrap();
+        write(&file, &vec![1; 20_000], 0).unwrap();
         assert!(file.end.lock().window.is_none());
         write(&file, &[2; 100], 20_000).unwrap();
         let bytes = contents(&directory, 20_100);
-        assert_eq!(bytes, [&[1; 20_000][..], &[2; 100]].concat());
+        assert_eq!(bytes, [vec![1; 20_000], vec![2; 100]].concat());
     }
 
     #[test]

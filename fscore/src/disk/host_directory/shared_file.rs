@@ -163,7 +163,7 @@ impl NamedFile for SharedFile {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use agentfs_testkit::random::Random;
     use rustix::fs::OFlags;

@@ -173,8 +173,11 @@ fn exchange_handler(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction
 /// Puts an empty page of memory in the place of one that the kernel refuses to a copy, so that the
 /// copy ends and says so. Any other SIGBUS is none of ours.
 extern "C" fn on_refused_page(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes a siginfo_t, which has an address for this signal.
-    let address = unsafe { (*info).si_addr() }.addr();
+    // SAFETY: the kernel passes a siginfo_t, to this handler alone.
+    let info_of_signal = unsafe { &*info };
+    // SAFETY: for this signal it has an address; if a process has sent it, any number, which lies in
+    // no copy of a thread that is not just copying.
+    let address = unsafe { info_of_signal.si_addr() }.addr();
     let is_replaced = COPYING.with(|copying| {
         let is_ours = copying.has(address) && replace_page(address);
         if is_ours {
