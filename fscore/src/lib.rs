@@ -69,6 +69,9 @@
 //! - It writes to the host only in [`Branch::apply`].
 //! - There are no ACLs: where the host has one, a branch shows fewer rights than the permission bits.
 //! - There are no byte-range locks: a mount leaves them to its kernel.
+//! - It handles no signal but SIGBUS, on Linux and with a store on disk: so the kernel says that it
+//!   cannot take what was copied to the mapped end of the log. The handler passes every other SIGBUS
+//!   on to the one that was there before. A program that installs its own one later must do the same.
 //!
 //! # Layers
 //!
@@ -86,7 +89,6 @@
 //! | `branch/` | the filesystem, branches, snapshots; transactions, and their events' way to the sinks |
 //! | `ops/` | the operations, the walk along a path, permissions; changes that others make below |
 //! | `diff/` | what differs between two versions: listing it, emitting it, restoring, applying |
-#![forbid(unsafe_code)]
 
 mod branch;
 mod diff;

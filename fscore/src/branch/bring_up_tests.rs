@@ -106,6 +106,10 @@ impl DiskFile for GatedFile {
         go_on.map_err(|_| Errno::EIO)?;
         self.inner.copy_from(host, from, at)
     }
+
+    fn sync(&self) -> Result<()> {
+        self.inner.sync()
+    }
 }
 
 impl NamedFile for GatedFile {
@@ -119,10 +123,6 @@ impl NamedFile for GatedFile {
 
     fn allocate(&self, range: Range<u64>) -> Result<()> {
         self.inner.allocate(range)
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.inner.sync()
     }
 }
 

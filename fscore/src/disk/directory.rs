@@ -23,6 +23,13 @@ pub(crate) trait Directory: Debug + Send + Sync {
     /// `EEXIST` if the name is in use.
     fn create(&self, name: &str) -> Result<Arc<dyn NamedFile>>;
 
+    /// Creates a file as [`create`](Self::create) does. Its room is
+    /// [allocated](NamedFile::allocate) before it is written, and small parts are added at its end,
+    /// one after the other, which may be quicker then.
+    fn create_to_append(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
+        self.create(name)
+    }
+
     /// Returns all names, in order. One that is not UTF-8 is none of the store's, and is left out.
     fn list(&self) -> Result<Vec<String>>;
 
@@ -45,9 +52,6 @@ pub(crate) trait Directory: Debug + Send + Sync {
 }
 
 /// A file with a name in a [`Directory`].
-///
-/// A change of bytes survives the process at once, and a power cut only after
-/// [`sync`](Self::sync): until then any part of the changes may be undone.
 pub(crate) trait NamedFile: DiskFile {
     /// Returns the length in bytes.
     fn len(&self) -> Result<u64>;
@@ -62,9 +66,4 @@ pub(crate) trait NamedFile: DiskFile {
     ///
     /// `ENOSPC` or `EDQUOT` if there is no room, now rather than at the write.
     fn allocate(&self, range: Range<u64>) -> Result<()>;
-
-    /// Waits until the bytes and the length survive a power cut. After an error nobody knows which
-    /// of them do, and asking again does not help: a kernel may have dropped what it could not
-    /// write.
-    fn sync(&self) -> Result<()>;
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::retry_on_intr;
 
+use super::host_directory::sync_bytes;
 use super::{DiskFile, platform};
 use crate::model::errno::Result;
 
@@ -88,6 +89,10 @@ impl DiskFile for HostFile {
             done += read as u64;
         }
         Ok(done)
+    }
+
+    fn sync(&self) -> Result<()> {
+        sync_bytes(&self.fd)
     }
 }
 

@@ -1,18 +1,11 @@
-//! Linux: memfd_create(2), copy_file_range(2), and fallocate(2) with `FALLOC_FL_PUNCH_HOLE`.
+//! Linux: copy_file_range(2), and fallocate(2) with `FALLOC_FL_PUNCH_HOLE`.
 
 use std::ops::Range;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::fs::FallocateFlags;
 
-use super::host_file::HostFile;
 use crate::model::errno::Result;
-
-/// Creates a file in memory that is gone with its last descriptor.
-pub(crate) fn anonymous() -> Result<HostFile> {
-    let fd = rustix::fs::memfd_create("agentfs-content", MemfdFlags::CLOEXEC)?;
-    Ok(HostFile::new(fd))
-}
 
 /// Returns the blocks of a range to the filesystem.
 pub(super) fn punch(fd: &OwnedFd, range: Range<u64>) -> rustix::io::Result<()> {

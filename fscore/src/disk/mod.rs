@@ -5,6 +5,13 @@ pub(crate) mod directory;
 pub(crate) mod host_directory;
 mod host_file;
 #[cfg(target_os = "linux")]
+#[path = "mapping/linux.rs"]
+mod mapping;
+#[cfg(not(target_os = "linux"))]
+#[path = "mapping/other.rs"]
+mod mapping;
+mod memory_file;
+#[cfg(target_os = "linux")]
 #[path = "linux.rs"]
 mod platform;
 #[cfg(not(target_os = "linux"))]
@@ -20,10 +27,14 @@ use std::ops::Range;
 use rustix::fd::BorrowedFd;
 
 pub(crate) use self::host_file::{read_full, write_all};
-pub(crate) use self::platform::{anonymous, random_id};
+pub(crate) use self::memory_file::MemoryFile;
+pub(crate) use self::platform::random_id;
 use crate::model::errno::Result;
 
 /// One file of a store. Offsets are in bytes, and every call may come from several threads.
+///
+/// A change of bytes survives the process at once, unless the file is in its memory, and a power cut
+/// only after [`sync`](Self::sync): until then any part of the changes may be undone.
 pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Reads until the buffer is full or the file ends; returns the number of bytes.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<usize>;
@@ -39,4 +50,9 @@ pub(crate) trait DiskFile: Debug + Send + Sync {
     /// Copies bytes of a file of the host, and shares their blocks with it where the filesystem
     /// can. Returns how many there were, fewer than asked for only at the end of that file.
     fn copy_from(&self, host: BorrowedFd<'_>, from: Range<u64>, at: u64) -> Result<u64>;
+
+    /// Waits until the bytes and the length survive a power cut. After an error nobody knows which
+    /// of them do, and asking again does not help: a kernel may have dropped what it could not
+    /// write.
+    fn sync(&self) -> Result<()>;
 }

@@ -23,7 +23,7 @@ impl Place {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
-        let file = self.directory.create(NEXT_SEGMENT)?;
+        let file = self.directory.create_to_append(NEXT_SEGMENT)?;
         let header = Header {
             store: self.store,
             boot: self.boot,

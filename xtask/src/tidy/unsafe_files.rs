@@ -98,6 +98,10 @@ const LIST: &[(&str, &str)] = &[
         "interpose/src/kqueue/hidden_knotes.rs",
         "gives up a descriptor without closing it through the hook",
     ),
+    (
+        "fscore/src/disk/mapping/linux.rs",
+        "writes to mapped files, and handles the signal by which the kernel refuses a page",
+    ),
     ("benches/", "forks, and calls what has no wrapper"),
 ];
 

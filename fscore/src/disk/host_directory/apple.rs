@@ -12,6 +12,11 @@ pub(super) fn allocate(_: BorrowedFd<'_>, _: Range<u64>) -> Result<()> {
     Err(Errno::OPNOTSUPP)
 }
 
+/// Returns that nothing is mapped here.
+pub(super) fn writes_in_place(_: impl AsFd) -> bool {
+    false
+}
+
 /// Writes the file through to the medium; where the filesystem cannot, to the disk.
 pub(super) fn sync(fd: impl AsFd) -> Result<()> {
     rustix::fs::fcntl_fullfsync(&fd).or_else(|_| rustix::fs::fsync(&fd))

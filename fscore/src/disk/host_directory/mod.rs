@@ -1,11 +1,13 @@
 //! A directory of the host.
 
+mod appended_file;
 #[cfg(target_vendor = "apple")]
 mod apple;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 mod other;
+mod shared_file;
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -16,12 +18,14 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::retry_on_intr;
 
+use self::appended_file::AppendedFile;
 #[cfg(target_vendor = "apple")]
 use self::apple as platform;
 #[cfg(target_os = "linux")]
 use self::linux as platform;
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 use self::other as platform;
+use self::shared_file::SharedFile;
 use super::DiskFile;
 use super::directory::{Directory, NamedFile};
 use super::host_file::HostFile;
@@ -49,6 +53,11 @@ fn parse_uuid(text: &str) -> Option<[u8; 16]> {
         .then(|| u128::from_str_radix(&digits, 16).ok())
         .flatten()
         .map(u128::to_be_bytes)
+}
+
+/// Waits until the bytes and the length of a file survive a power cut.
+pub(super) fn sync_bytes(fd: &OwnedFd) -> Result<()> {
+    Ok(retry_on_intr(|| platform::sync(fd))?)
 }
 
 #[derive(Debug)]
@@ -86,6 +95,11 @@ impl Directory for HostDirectory {
         Ok(Arc::new(self.open_with(name, flags)?))
     }
 
+    fn create_to_append(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
+        let flags = OFlags::CREATE | OFlags::EXCL;
+        Ok(Arc::new(AppendedFile::new(self.open_with(name, flags)?)))
+    }
+
     fn list(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.fd)? {
@@ -114,7 +128,7 @@ impl Directory for HostDirectory {
         let file = self.open_with(name, OFlags::CREATE)?;
         let exclusive = FlockOperation::NonBlockingLockExclusive;
         match retry_on_intr(|| rustix::fs::flock(&file, exclusive)) {
-            Ok(()) => Ok(Arc::new(file)),
+            Ok(()) => Ok(Arc::new(SharedFile::new(file)?)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EAGAIN),
             Err(errno) => Err(errno.into()),
         }
@@ -139,10 +153,6 @@ impl NamedFile for HostFile {
             }
             Err(errno) => Err(errno.into()),
         }
-    }
-
-    fn sync(&self) -> Result<()> {
-        Ok(retry_on_intr(|| platform::sync(self))?)
     }
 }
 

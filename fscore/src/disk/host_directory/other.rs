@@ -10,6 +10,11 @@ pub(super) fn allocate(_: BorrowedFd<'_>, _: Range<u64>) -> Result<()> {
     Err(Errno::OPNOTSUPP)
 }
 
+/// Returns that nothing is mapped here.
+pub(super) fn writes_in_place(_: impl AsFd) -> bool {
+    false
+}
+
 pub(super) fn sync(fd: impl AsFd) -> Result<()> {
     rustix::fs::fsync(fd)
 }

@@ -84,6 +84,21 @@ impl DiskFile for SimulatedFile {
         self.write_at(&[IoSlice::new(&bytes[..read])], at)?;
         Ok(read as u64)
     }
+
+    fn sync(&self) -> Result<()> {
+        let mut state = self.running()?;
+        if let Some(fault) = state.next_fault() {
+            if fault == Fault::Loss {
+                state.lose_unsynced(self.id);
+            }
+            return Err(Errno::EIO);
+        }
+        let file = state.files.get_mut(&self.id).unwrap();
+        for change in std::mem::take(&mut file.changes) {
+            change.apply(&mut file.durable);
+        }
+        Ok(())
+    }
 }
 
 impl NamedFile for SimulatedFile {
@@ -117,20 +132,5 @@ impl NamedFile for SimulatedFile {
         } else {
             Err(Errno::ENOSPC)
         }
-    }
-
-    fn sync(&self) -> Result<()> {
-        let mut state = self.running()?;
-        if let Some(fault) = state.next_fault() {
-            if fault == Fault::Loss {
-                state.lose_unsynced(self.id);
-            }
-            return Err(Errno::EIO);
-        }
-        let file = state.files.get_mut(&self.id).unwrap();
-        for change in std::mem::take(&mut file.changes) {
-            change.apply(&mut file.durable);
-        }
-        Ok(())
     }
 }

@@ -158,10 +158,10 @@ impl Pieces {
     /// page: nothing else refers to its extent, and there is room until `end`.
     pub(super) fn writable(&mut self, start: u64, end: u64) -> Option<(u64, &mut Piece)> {
         let page = start / PAGE;
-        // Bytes are added to the piece that ends right before them, or in their page.
-        let (first, piece) = match self.from(page.saturating_sub(1)) {
-            Some((first, piece)) if first * PAGE + piece.len >= start => (first, piece),
-            _ => self.from(page)?,
+        // Bytes that no piece has are added to the piece that ends right before them.
+        let (first, piece) = match self.from(page) {
+            Some((first, piece)) if first <= page => (first, piece),
+            _ => self.from(page.checked_sub(1)?)?,
         };
         let at = start.checked_sub(first * PAGE)?;
         if at > piece.len || end - first * PAGE > piece.room() {

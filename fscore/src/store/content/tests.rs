@@ -104,6 +104,25 @@ fn a_file_that_grows_write_by_write_has_few_pieces() {
     assert!(pieces < 20, "{pieces}");
 }
 
+/// Overwriting page by page changes the pieces in place, also where one follows another.
+#[test]
+fn a_file_that_is_overwritten_stays_where_it_is() {
+    let extents = Extents::in_memory();
+    let mut file = File::default();
+    let write = |file: &mut File, page: u64| {
+        file.write(&extents, page * 4096, &[7; 4096]).expect("room");
+    };
+    let places = |file: &File| {
+        let (_, parts) = file.parts(0..u64::MAX);
+        let place = |part: &super::Part| (part.first, part.extent.at(), part.len);
+        parts.iter().map(place).collect::<Vec<_>>()
+    };
+    (0..1000).for_each(|page| write(&mut file, page));
+    let before = places(&file);
+    (0..1000).for_each(|page| write(&mut file, page));
+    assert_eq!(places(&file), before);
+}
+
 #[test]
 fn what_is_overwritten_or_cut_is_free_again() {
     let extents = Extents::in_memory();

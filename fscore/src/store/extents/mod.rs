@@ -8,14 +8,13 @@ mod small_blocks;
 use std::fmt;
 use std::io::IoSlice;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fd::BorrowedFd;
 
 use self::free_ranges::FreeRanges;
 use self::small_blocks::SmallBlocks;
-use crate::disk::anonymous;
-use crate::disk::directory::NamedFile;
+use crate::disk::{DiskFile, MemoryFile};
 use crate::model::errno::{Errno, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -30,7 +29,7 @@ const PUNCH_TOTAL: u64 = 4 << 20;
 
 /// All extents of a filesystem, and the file in which they lie.
 pub(crate) struct Extents {
-    file: OnceLock<Arc<dyn NamedFile>>,
+    file: Arc<dyn DiskFile>,
     free: Mutex<Free>,
     /// How often [`begin_sync`](Self::begin_sync) was called; 0 for ever in memory.
     period: AtomicU64,
@@ -94,27 +93,18 @@ impl fmt::Debug for Extent {
 }
 
 impl Extents {
-    /// Creates extents in memory. The file is created when the first one is asked for.
+    /// Creates extents in memory.
     pub(crate) fn in_memory() -> Arc<Self> {
         Arc::new(Self {
-            file: OnceLock::new(),
+            file: Arc::new(MemoryFile::default()),
             free: Mutex::default(),
             period: AtomicU64::new(0),
             in_flight: RwLock::default(),
         })
     }
 
-    fn file(&self) -> Result<&dyn NamedFile> {
-        if let Some(file) = self.file.get() {
-            return Ok(&**file);
-        }
-        let file = Arc::new(anonymous()?);
-        Ok(&**self.file.get_or_init(|| file))
-    }
-
     /// Returns an extent of at least `len` bytes. What it holds has no meaning.
     pub(crate) fn allocate(self: &Arc<Self>, len: u64) -> Result<Extent> {
-        self.file()?;
         let mut free = self.free.lock();
         let (at, len) = match SmallBlocks::class_of(len) {
             Some(class) => free.allocate_small(class),
@@ -181,13 +171,13 @@ impl Extents {
 
     /// Creates extents in a file that has some already, which [`adopt`](Self::adopt) names. Until
     /// [`recovered`](Self::recovered) has said that these were all, nothing is free.
-    pub(crate) fn recovering(file: Arc<dyn NamedFile>) -> Arc<Self> {
+    pub(crate) fn recovering(file: Arc<dyn DiskFile>) -> Arc<Self> {
         let free = Free {
             freeing: Freeing::Never,
             ..Free::default()
         };
         Arc::new(Self {
-            file: OnceLock::from(file),
+            file,
             free: Mutex::new(free),
             period: AtomicU64::new(1),
             in_flight: RwLock::default(),
@@ -303,16 +293,11 @@ impl Extents {
 
     /// Waits until all content that was written survives a power cut.
     pub(crate) fn sync_file(&self) -> Result<()> {
-        match self.file.get() {
-            Some(file) => file.sync(),
-            None => Ok(()),
-        }
+        self.file.sync()
     }
 
     fn punch(&self, range: Range<u64>) {
-        if let Some(file) = self.file.get()
-            && let Err(errno) = file.punch(range)
-        {
+        if let Err(errno) = self.file.punch(range) {
             // The range is free all the same, and only keeps its blocks.
             tracing::debug!(%errno, "blocks could not be given back");
         }
@@ -366,7 +351,7 @@ impl Extent {
     ///
     /// Those of the disk; `EIO` if the file has lost its end.
     pub(crate) fn read(&self, skip: u64, buffer: &mut [u8]) -> Result<()> {
-        let read = self.extents.file()?.read_at(buffer, self.at + skip)?;
+        let read = self.extents.file.read_at(buffer, self.at + skip)?;
         if read < buffer.len() {
             return Err(Errno::EIO);
         }
@@ -375,7 +360,7 @@ impl Extent {
 
     pub(crate) fn write(&self, skip: u64, parts: &[IoSlice<'_>]) -> Result<()> {
         self.has_written(skip + parts.iter().map(|part| part.len() as u64).sum::<u64>());
-        self.extents.file()?.write_at(parts, self.at + skip)
+        self.extents.file.write_at(parts, self.at + skip)
     }
 
     /// Copies bytes of a file of the host; returns how many there were.
@@ -386,7 +371,7 @@ impl Extent {
         skip: u64,
     ) -> Result<u64> {
         self.has_written(skip + (from.end - from.start));
-        self.extents.file()?.copy_from(host, from, self.at + skip)
+        self.extents.file.copy_from(host, from, self.at + skip)
     }
 
     /// Cuts the extent into its bytes before `keep` and those from `resume` on, and frees what lies

@@ -129,7 +129,7 @@ fn a_tree_is_read_again_from_its_changes_and_from_differences() {
     for seed in 0..60 {
         let mut random = Random::new(seed);
         let mut tree = Tree::new(shared(Extents::in_memory()), 1).expect("a root");
-        let unknown = || Arc::new(crate::disk::anonymous().expect("a file"));
+        let unknown = || Arc::new(crate::disk::MemoryFile::default());
         let extents = Extents::recovering(unknown());
         let mut known = KnownExtents::new(extents.clone());
         let mut copy = Tree::unfilled(shared(extents));
@@ -198,7 +198,7 @@ fn bytes_that_are_no_record_are_refused_and_do_no_harm() {
     }
     let record = whole(&tree);
     for _ in 0..20_000 {
-        let extents = Extents::recovering(Arc::new(crate::disk::anonymous().expect("a file")));
+        let extents = Extents::recovering(Arc::new(crate::disk::MemoryFile::default()));
         let mut known = KnownExtents::new(extents.clone());
         let mut copy = Tree::unfilled(shared(extents));
         let start = usize::try_from(random.range(0..record.len() as u64)).expect("small");
