@@ -14,5 +14,6 @@ pub(crate) mod project;
 pub(crate) mod refills;
 pub(crate) mod registrations;
 pub(crate) mod services;
+pub(crate) mod session_list;
 pub(crate) mod stops;
 pub(crate) mod tokens;

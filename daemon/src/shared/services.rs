@@ -125,6 +125,9 @@ impl Services {
             None => None,
         };
         let core = core_over(lower.clone(), config)?;
+        let store = config.store.as_deref();
+        let tokens = Arc::new(Tokens::recover(&core, store));
+        let holds = Holds::recover(&core, store);
         let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
@@ -187,10 +190,10 @@ impl Services {
             mounting,
             refills: Refills::new(registry),
             healing: Healing::default(),
-            holds: Holds::default(),
+            holds,
             limits: config.limits,
             counters: Counters::default(),
-            tokens: Arc::default(),
+            tokens,
             sessions,
             instance: RandomState::new().hash_one(std::process::id()),
             started: Instant::now(),
