@@ -19,6 +19,7 @@ mod keeping;
 mod lower_gone;
 mod merging;
 mod ordinary;
+mod outliving;
 mod project;
 mod projects;
 mod replaced;
