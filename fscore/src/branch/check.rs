@@ -102,7 +102,7 @@ impl FsCore {
         let log = opened.log_size();
         match recovered.finish() {
             Err(why) => check.defects.push(why.to_string()),
-            Ok((versions, _)) => {
+            Ok((versions, ..)) => {
                 let is_branch = |id: &&VersionId| matches!(id, VersionId::Branch(_));
                 check.branches = versions.keys().filter(is_branch).count() as u64;
                 let snapshots = versions.iter().filter(|(id, _)| !is_branch(id));
