@@ -18,6 +18,7 @@ mod host_replaces;
 mod keeping;
 mod lower_gone;
 mod merging;
+mod missed;
 mod ordinary;
 mod outliving;
 mod project;

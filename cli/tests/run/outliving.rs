@@ -76,7 +76,7 @@ impl Kept {
     }
 
     /// Returns the process that listens at the socket of the project.
-    pub(crate) fn server(&self) -> Pid {
+    fn server(&self) -> Pid {
         let connection = UnixStream::connect(self.project.own_socket()).unwrap();
         socket_peercred(&connection).unwrap().pid
     }
@@ -171,7 +171,7 @@ impl Listening {
 
 /// Kills a process, and waits until it is gone.
 #[track_caller]
-pub(crate) fn kill(pid: Pid) {
+fn kill(pid: Pid) {
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&process, Signal::KILL).unwrap();
     let end = Timespec::try_from(PATIENCE).unwrap();

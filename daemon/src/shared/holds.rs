@@ -165,7 +165,7 @@ mod tests {
     impl Run {
         fn start() -> Self {
             let mut command = Command::new("cat");
-            Self(command.stdin(Stdio::piped()).spawn().unwrap())
+            Self(command.stdin(Stdio::piped()).spawn().expect("a process"))
         }
 
         fn pid(&self) -> u32 {
@@ -173,13 +173,13 @@ mod tests {
         }
 
         fn end(&mut self) {
-            self.0.kill().unwrap();
-            self.0.wait().unwrap();
+            self.0.kill().expect("it is killed");
+            self.0.wait().expect("it has ended");
         }
     }
 
     fn core() -> FsCore {
-        FsCore::new(FsConfig::default()).unwrap()
+        FsCore::new(FsConfig::default()).expect("a filesystem")
     }
 
     #[test]

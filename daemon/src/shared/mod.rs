@@ -2,6 +2,7 @@
 
 pub(crate) mod branches;
 pub(crate) mod broadcasts;
+pub(crate) mod catch_up;
 pub(crate) mod counters;
 pub(crate) mod differences;
 pub(crate) mod exporter;
