@@ -78,6 +78,7 @@ impl Daemon {
         let wakes = Arc::clone(event_loop.wakes());
         let services = Arc::clone(event_loop.services());
         services.mounting().take_over().map_err(StartError::Io)?;
+        services.catch_up();
         let thread = std::thread::Builder::new()
             .name("agentfs-server".to_owned())
             .spawn({

@@ -2,7 +2,9 @@
 //! it has none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use agentfs_core::event::Envelope;
 use agentfs_core::id::Seq;
 use agentfs_proto::record::{AgentFsEvent, Kind};
 use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
@@ -42,6 +44,11 @@ pub(crate) struct Backlog {
     pub(crate) replay: Option<Replay>,
     pub(crate) spill: Spill,
     pub(crate) heal: Option<Base>,
+    /// The queue is held for a reader of an earlier process: what that one has missed before this process
+    /// began, or `None` when that is not known.
+    pub(crate) held: Option<Option<Vec<Envelope>>>,
+    /// The changes up to this one are delivered, or were, as ones that the reader has missed.
+    pub(crate) missed_through: Seq,
     /// The difference delivers the changes up to this one, so none of them becomes a record of its
     /// own.
     pub(crate) healed_through: Seq,
@@ -71,6 +78,9 @@ pub(crate) struct Channel {
     pub(crate) last: RecordPosition,
     pub(crate) counters: Counts,
     broken: Option<PeerError>,
+    /// How many queues of the session have something that waits, and whether this one is among them.
+    waiting: Arc<AtomicUsize>,
+    is_waiting: bool,
 }
 
 /// The outcome of writing a record into the ring.
@@ -86,14 +96,19 @@ impl Channel {
         bounds: Bounds,
         freezer: Freezer,
         overflow_mask: u32,
+        waiting: Arc<AtomicUsize>,
     ) -> Self {
         Self {
+            waiting,
+            is_waiting: false,
             producer,
             doorbell,
             backlog: Backlog {
                 replay: None,
                 spill: Spill::new(Arc::clone(&bounds.pool)),
                 heal: None,
+                held: None,
+                missed_through: Seq(0),
                 healed_through: Seq(0),
                 lossy: false,
             },
@@ -134,11 +149,26 @@ impl Channel {
         let Backlog {
             replay,
             heal,
+            held,
             healed_through,
             ..
         } = &self.backlog;
+        if held.is_some() {
+            return false;
+        }
         replay.as_ref().is_some_and(Replay::is_delivering)
             || seq > *healed_through && heal.as_ref().is_none_or(|base| seq <= base.seq())
+    }
+
+    /// Returns whether a change that is not admitted reaches the reader among those that it has missed.
+    pub(crate) fn is_among_missed(&self, seq: Seq) -> bool {
+        self.backlog.held.is_some() || seq <= self.backlog.missed_through
+    }
+
+    /// Returns whether something waits for the reader elsewhere than in its ring.
+    pub(crate) fn has_backlog(&self) -> bool {
+        let backlog = &self.backlog;
+        !backlog.is_empty() || backlog.heal.is_some() || backlog.held.is_some()
     }
 
     /// Returns whether the reader has not read a record yet, so that an event which says the same
@@ -333,6 +363,20 @@ impl Channel {
         {
             self.note(error);
         }
+        if self.has_backlog() != self.is_waiting {
+            self.note_waiting();
+        }
+    }
+
+    #[cold]
+    fn note_waiting(&mut self) {
+        self.is_waiting = !self.is_waiting;
+        // Relaxed: it is read by the thread that has published for all queues.
+        if self.is_waiting {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     #[inline]
@@ -342,5 +386,13 @@ impl Channel {
             self.doorbell.ring();
         }
         Ok(())
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        if self.is_waiting {
+            self.note_waiting();
+        }
     }
 }

@@ -69,6 +69,7 @@ impl Gap {
         let nanos = since.unwrap_or_default().as_nanos();
         Replay {
             changes: None,
+            missed: Vec::new().into_iter(),
             closing: None,
             branch,
             seq: self.new.seq(),
@@ -83,7 +84,10 @@ impl Gap {
 pub(crate) struct Replay {
     /// `None` while they are being worked out.
     changes: Option<std::vec::IntoIter<Change>>,
-    closing: Option<Change>,
+    /// Changes that the reader of an earlier process has missed, as they were made.
+    missed: std::vec::IntoIter<Envelope>,
+    /// The close of the content that was delivered last.
+    closing: Option<Envelope>,
     branch: BranchId,
     /// The last change that the difference holds.
     seq: Seq,
@@ -106,6 +110,25 @@ impl fmt::Debug for Replay {
 }
 
 impl Replay {
+    /// Returns the replay of changes that the reader of an earlier process has missed, up to this one.
+    pub(crate) fn of_missed(
+        missed: Vec<Envelope>,
+        branch: BranchId,
+        seq: Seq,
+        pool: Arc<Pool>,
+    ) -> Self {
+        Self {
+            changes: Some(Vec::new().into_iter()),
+            missed: missed.into_iter(),
+            closing: None,
+            branch,
+            seq,
+            time_ns: 0,
+            waiting: Spill::new(pool),
+            delivering: false,
+        }
+    }
+
     /// Returns the number of the last change that the difference holds.
     pub(crate) fn seq(&self) -> Seq {
         self.seq
@@ -134,10 +157,23 @@ impl Replay {
     /// Returns the next change to deliver. Records that are enqueued before
     /// [`finish_change`](Self::finish_change) belong to it, and wait here for room in the ring.
     pub(crate) fn next_envelope(&mut self) -> Option<Envelope> {
-        let next = || self.changes.as_mut()?.next();
-        let change = self.closing.take().or_else(next)?;
-        self.closing = change.content_close();
+        let envelope = match self.closing.take() {
+            Some(closing) => closing,
+            None => self.next_change()?,
+        };
+        let close = envelope.change.content_close();
+        self.closing = close.map(|change| Envelope {
+            change,
+            ..envelope.clone()
+        });
         self.delivering = true;
+        Some(envelope)
+    }
+
+    fn next_change(&mut self) -> Option<Envelope> {
+        let Some(change) = self.changes.as_mut()?.next() else {
+            return self.missed.next();
+        };
         Some(Envelope {
             seq: self.seq,
             time_ns: self.time_ns,

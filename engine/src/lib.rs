@@ -65,6 +65,7 @@ mod channel;
 mod counters;
 mod doorbell;
 mod heal;
+mod kept;
 mod queue;
 mod recent;
 mod record;

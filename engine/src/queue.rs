@@ -164,7 +164,7 @@ impl Queue {
         Some(QueueReport {
             watches: open.watches.len(),
             spilled: backlog.spill.len(),
-            healing: backlog.heal.is_some() || backlog.replay.is_some(),
+            healing: backlog.heal.is_some() || backlog.held.is_some() || backlog.replay.is_some(),
             ring_capacity: open.channel.capacity(),
             ring_unread: open.channel.unread_bytes(),
             counts: open.channel.counters,

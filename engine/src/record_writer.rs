@@ -72,7 +72,8 @@ impl Open {
         change: RoutedChange<'_>,
     ) -> bool {
         if !self.channel.admits(change.envelope.seq) {
-            if change.envelope.origin == Origin::Lower {
+            let seq = change.envelope.seq;
+            if change.envelope.origin == Origin::Lower && !self.channel.is_among_missed(seq) {
                 // Both states of a difference show the host as it is, so this change is in none.
                 self.channel.overflow();
             }

@@ -68,6 +68,11 @@ fn words() -> Outcome {
         },
         Registration::Remove { queue: 1, wd: 1 },
         Registration::Close { queue: 1 },
+        Registration::Resume {
+            queue: 1,
+            instance: 2,
+            after: 3,
+        },
     ];
     let slots: Vec<u64> = requests.iter().flat_map(|it| it.to_words()).collect();
     for (name, tail) in [("empty", 0), ("three", 3), ("tail_too_far", 5000)] {

@@ -8,12 +8,12 @@
 //!
 //! | word | bits | holds |
 //! |---|---|---|
-//! | 0 | 0..32 | operation: 1 set, 2 remove, 3 close the queue |
+//! | 0 | 0..32 | operation: 1 set, 2 remove, 3 close the queue, 4 resume |
 //! | 0 | 32..64 | queue |
 //! | 1 | 0..32 | wd |
 //! | 1 | 32..64 | mask |
-//! | 2 | | `st_dev` of the object |
-//! | 3 | | `st_ino` of the object |
+//! | 2 | | `st_dev` of the object; of a resumed queue the instance of the daemon before |
+//! | 3 | | `st_ino` of the object; of a resumed queue the last change that is known to be delivered |
 
 /// A request in the channel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -44,11 +44,27 @@ pub enum Registration {
         /// The queue.
         queue: u32,
     },
+    /// Goes on with a new queue where one of a daemon that was killed has ended. Nothing is delivered until
+    /// the program rings the refill doorbell, which it does when its watches are registered. What was
+    /// missed follows then, or one overflow record.
+    Resume {
+        /// The new queue.
+        queue: u32,
+        /// [`Welcome::instance`](crate::message::Welcome) of the daemon before.
+        instance: u64,
+        /// The last change that the daemon before has noted as delivered.
+        after: u64,
+    },
 }
 
 const SET: u32 = 1;
 const REMOVE: u32 = 2;
 const CLOSE: u32 = 3;
+const RESUME: u32 = 4;
+
+/// What a daemon notes in the channel while it still owes changes of an earlier one. A daemon that does not
+/// know [`Registration::Resume`] notes nothing, which is 0.
+pub const NOT_DELIVERED: u64 = 1;
 
 impl Registration {
     /// Returns the four words.
@@ -64,6 +80,11 @@ impl Registration {
             } => [pair(SET, queue), pair(wd, mask), st_dev, st_ino],
             Self::Remove { queue, wd } => [pair(REMOVE, queue), pair(wd, 0), 0, 0],
             Self::Close { queue } => [pair(CLOSE, queue), 0, 0, 0],
+            Self::Resume {
+                queue,
+                instance,
+                after,
+            } => [pair(RESUME, queue), 0, instance, after],
         }
     }
 
@@ -83,6 +104,11 @@ impl Registration {
             }),
             REMOVE => Some(Self::Remove { queue, wd }),
             CLOSE => Some(Self::Close { queue }),
+            RESUME => Some(Self::Resume {
+                queue,
+                instance: st_dev,
+                after: st_ino,
+            }),
             _ => None,
         }
     }

@@ -13,6 +13,7 @@ use agentfs_proto::message::{
 use clap::Args;
 
 use super::changes::changes_of;
+use super::next_daemon::{self, is_gone};
 use super::processes::{self, MountProcess};
 use super::{daemon_exit, hold, interruptible, leftovers, supervise};
 use crate::branch::diff_line;
@@ -45,8 +46,8 @@ pub(crate) struct FinishArgs {
 }
 
 /// What the user wants done with the changes.
-#[derive(Debug)]
-enum Choice {
+#[derive(Clone, Debug)]
+pub(super) enum Choice {
     Apply,
     Discard,
     Export(Option<PathBuf>),
@@ -64,6 +65,8 @@ pub(super) struct Finish<'a> {
     pub(super) since: SystemTime,
     /// Where the branch is kept; `None` when it is in memory.
     pub(super) store: Option<PathBuf>,
+    /// What is to be done with the changes, once that is known. The daemon may end before it is done.
+    pub(super) decided: Option<(Choice, Vec<DiffEntry>)>,
     /// Connects to a daemon over the project, which is started if none runs.
     pub(super) restart: &'a dyn Fn() -> Result<DaemonConnection, Failure>,
 }
@@ -106,13 +109,16 @@ impl Finish<'_> {
     /// Shows the changes and does with them what the user wants. Returns whether that was possible.
     pub(super) fn run(mut self, args: FinishArgs) -> Result<bool, Failure> {
         self.connection.is_quiet = self.json;
-        let mut finished = self.with_daemon(args.clone());
-        if is_gone(&finished) && self.store.is_some() {
+        let mut finished = self.with_daemon(&args);
+        for _ in 0..next_daemon::MOST {
+            if self.store.is_none() || !finished.as_ref().is_err_and(is_gone) {
+                break;
+            }
             platform::wait_for_end(self.connection.welcome.daemon_pid);
-            finished = self.reconnect().and_then(|()| self.with_daemon(args));
+            finished = self.reconnect().and_then(|()| self.with_daemon(&args));
         }
         match finished {
-            gone if is_gone(&gone) => self.without_daemon(),
+            Err(failure) if is_gone(&failure) => self.without_daemon(),
             // The text says where the changes are.
             Err(failure @ Failure::Other(_)) => Err(failure),
             Err(failure) => Err(export::kept(
@@ -127,7 +133,10 @@ impl Finish<'_> {
     /// Goes on with a new daemon, which has the branch out of the store.
     fn reconnect(&mut self) -> Result<(), Failure> {
         let branch = self.branch;
-        let connection = (self.restart)().map_err(|failure| match &self.store {
+        let store = self.store.as_deref();
+        let next = store.and_then(|store| next_daemon::wait_for(store, &*self.connection));
+        let connection = next.map_or_else(self.restart, Ok);
+        let connection = connection.map_err(|failure| match &self.store {
             Some(store) => Failure::Other(format!(
                 "the daemon ended during the run, and no other one starts: {failure}; what {branch} \
                  changed is in the store {}",
@@ -173,20 +182,27 @@ impl Finish<'_> {
         Ok(false)
     }
 
-    fn with_daemon(&mut self, args: FinishArgs) -> Result<bool, Failure> {
+    fn with_daemon(&mut self, args: &FinishArgs) -> Result<bool, Failure> {
         let remaining = self.wait_for_processes()?;
         self.require_branch()?;
         // Later changes are not shown, and so they are not thrown away.
         let seq = self.seq()?;
-        let changes = self.changes()?;
-        if changes.is_empty() {
-            if self.is_new {
-                self.retire(seq)?;
+        let left = self.changes()?;
+        let (choice, changes) = match self.decided.clone() {
+            // A daemon that ended meanwhile may have done all of it.
+            Some(decided) => decided,
+            None if left.is_empty() => {
+                if self.is_new {
+                    self.retire(seq)?;
+                }
+                return Ok(true);
             }
-            return Ok(true);
-        }
-        self.show(&changes);
-        let choice = choice(args, self.json)?;
+            None => {
+                self.show(&left);
+                let decided = (choice(args, self.json)?, left);
+                self.decided.insert(decided).clone()
+            }
+        };
         self.require_branch()?;
         let outcome = match choice {
             Choice::Apply => self.apply()?,
@@ -424,19 +440,8 @@ impl Finish<'_> {
     }
 }
 
-/// Returns whether the daemon ended before it had answered.
-fn is_gone(finished: &Result<bool, Failure>) -> bool {
-    matches!(
-        finished,
-        Err(Failure::Call(
-            _,
-            CallError::Closed | CallError::Timeout | CallError::Io(_)
-        ))
-    )
-}
-
 /// Returns what the options say, or asks the user.
-fn choice(args: FinishArgs, json: bool) -> Result<Choice, Failure> {
+fn choice(args: &FinishArgs, json: bool) -> Result<Choice, Failure> {
     if args.apply {
         return Ok(Choice::Apply);
     }
@@ -451,7 +456,7 @@ fn choice(args: FinishArgs, json: bool) -> Result<Choice, Failure> {
     if is_asked {
         ask()
     } else {
-        Ok(Choice::Export(args.export))
+        Ok(Choice::Export(args.export.clone()))
     }
 }
 

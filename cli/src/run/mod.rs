@@ -11,6 +11,7 @@ mod daemon_exit;
 mod finish;
 mod interruptible;
 mod leftovers;
+mod next_daemon;
 pub(crate) mod processes;
 mod root;
 pub(crate) mod spawn_daemon;
@@ -174,6 +175,11 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         command.arg("--json");
     }
     command.arg("--").args(&args.command);
+    let mut next = options.clone();
+    if store.is_some() {
+        // Also where the user has named it to the daemon only.
+        next.keeping.store.clone_from(&store);
+    }
     let ended = supervise::run(command).map_err(Failure::Input)?;
     let status = status_of(ended);
     let finish = Finish {
@@ -184,7 +190,8 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         project: &project,
         since,
         store,
-        restart: &|| spawn_daemon::find_or_start(common, &project, &options),
+        decided: None,
+        restart: &|| spawn_daemon::find_or_start(common, &project, &next),
     };
     let is_finished = finish.run(args.finish)?;
     Ok(if is_finished || status != 0 {

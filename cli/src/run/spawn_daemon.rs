@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use agentfs_client::{CallError, ConnectError};
+use agentfs_client::ConnectError;
 use agentfs_proto::message::ProjectPlace;
 use agentfs_proto::socket::{self, SOCKET_VARIABLE};
 
@@ -15,6 +15,7 @@ use clap::ValueEnum as _;
 use clap::builder::PossibleValue;
 use rustix::fs::OFlags;
 
+use super::next_daemon::is_gone;
 use super::root::is_in_place;
 use crate::common::Common;
 use crate::echo_mode::Echo;
@@ -117,9 +118,9 @@ fn connect_or_start(
     }
     for _ in 0..ATTEMPTS {
         match DaemonConnection::connect(socket, String::new()) {
-            Err(Failure::Connect(
-                ConnectError::NoDaemon(_) | ConnectError::Handshake(CallError::Closed),
-            )) => start(socket, project, options)?,
+            Err(Failure::Connect(ConnectError::NoDaemon(_))) => start(socket, project, options)?,
+            // It has ended since it was connected to.
+            Err(failure) if is_gone(&failure) => start(socket, project, options)?,
             other => return other,
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod echo_mode;
+pub(crate) mod process_start;
 pub(crate) mod public_session;
 pub(crate) mod queues;
 pub(crate) mod refill_id;

@@ -7,9 +7,11 @@
 
 pub mod filesystem;
 pub mod inotify_limit;
+pub(crate) mod missed;
 #[cfg_attr(target_os = "linux", path = "linux/mod.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "other/mod.rs")]
 mod platform;
+pub(crate) mod seen;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

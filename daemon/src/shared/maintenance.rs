@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agentfs_core::{BackstoreMode, FsCore};
+
+use crate::shared::catch_up::EXPECTED;
 
 /// What a power cut may take of what was not synced.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -19,8 +21,12 @@ pub(crate) struct Maintenance {
 }
 
 impl Maintenance {
-    /// Starts the thread, if the filesystem has a store.
-    pub(crate) fn start(core: &FsCore) -> io::Result<Option<Self>> {
+    /// Starts the thread, if the filesystem has a store. It forgets what is kept for the programs of an
+    /// earlier daemon when none of them is expected any more.
+    pub(crate) fn start(
+        core: &FsCore,
+        forget: Box<dyn FnOnce() + Send>,
+    ) -> io::Result<Option<Self>> {
         if core.config().backstore == BackstoreMode::Memory {
             return Ok(None);
         }
@@ -29,6 +35,7 @@ impl Maintenance {
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
+                let (begun, mut forget) = (Instant::now(), Some(forget));
                 loop {
                     let is_over = stopped.recv_timeout(PERIOD) != Err(RecvTimeoutError::Timeout);
                     if let Err(errno) = core.maintain() {
@@ -37,6 +44,9 @@ impl Maintenance {
                     }
                     if is_over {
                         return;
+                    }
+                    if let Some(forget) = forget.take_if(|_| begun.elapsed() >= EXPECTED) {
+                        forget();
                     }
                 }
             })?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod branches;
 pub(crate) mod broadcasts;
+pub(crate) mod catch_up;
 pub(crate) mod counters;
 pub(crate) mod differences;
 pub(crate) mod exporter;
@@ -14,5 +15,6 @@ pub(crate) mod project;
 pub(crate) mod refills;
 pub(crate) mod registrations;
 pub(crate) mod services;
+pub(crate) mod session_list;
 pub(crate) mod stops;
 pub(crate) mod tokens;

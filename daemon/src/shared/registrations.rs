@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use agentfs_core::FsCore;
-use agentfs_core::event::{Envelope, EventKind, EventSink};
+use agentfs_core::event::{Envelope, EventKind, EventSink, Origin};
 use agentfs_core::id::{BranchId, NodeId, Seq, SessionId};
 use agentfs_engine::service::{NodeInterest, WatchError, WatchService};
 use agentfs_engine::synth::inotify::{IN_ALL_EVENTS, IN_EXCL_UNLINK, IN_ONESHOT};
 use agentfs_engine::{Api, QueueId, WatchId};
-use agentfs_proto::registration::Registration;
+use agentfs_proto::registration::{NOT_DELIVERED, Registration};
 use agentfs_ring::MapError;
 use agentfs_ring::requests::{self, RequestReader, SLOTS};
 use parking_lot::{Mutex, RwLock};
@@ -52,6 +52,8 @@ pub(crate) struct Registrations {
     watches: Arc<WatchService>,
     mounts: MountTable,
     wakes: Arc<WakeQueue>,
+    /// The instance of the daemon before, if its programs are expected.
+    former: Option<u64>,
     /// How often a channel was looked into, and how many requests were read.
     looks: AtomicU64,
     requests: AtomicU64,
@@ -75,6 +77,8 @@ struct Channel {
     inbox: Mutex<Inbox>,
     /// Requests read that were not charged yet.
     uncharged: AtomicU64,
+    /// How many queues of the session have something that waits elsewhere than in their rings.
+    waiting: Arc<AtomicUsize>,
 }
 
 struct Inbox {
@@ -99,6 +103,7 @@ impl Registrations {
         watches: &Arc<WatchService>,
         mounts: &MountTable,
         wakes: &Arc<WakeQueue>,
+        former: Option<u64>,
     ) -> Self {
         Self {
             channels: RwLock::default(),
@@ -107,6 +112,7 @@ impl Registrations {
             watches: Arc::clone(watches),
             mounts: mounts.clone(),
             wakes: Arc::clone(wakes),
+            former,
             looks: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         }
@@ -137,6 +143,9 @@ impl Registrations {
     pub(crate) fn open(&self, session: SessionId, branch: BranchId) -> Result<OwnedFd, MapError> {
         self.close(session);
         let (reader, fd) = requests::create()?;
+        // Watches that are made from now on need no earlier change.
+        let last = self.core.branch(branch).map_or(Seq(0), |it| it.last_seq());
+        reader.set_delivered(last.0);
         let inbox = Inbox {
             reader,
             pending: VecDeque::new(),
@@ -148,6 +157,7 @@ impl Registrations {
             turn: Mutex::default(),
             inbox: Mutex::new(inbox),
             uncharged: AtomicU64::new(0),
+            waiting: self.watches.waiting_of(session).unwrap_or_default(),
         });
         self.change(|channels| {
             let of_branch = channels.of_branch.entry(branch).or_default();
@@ -294,6 +304,75 @@ impl Registrations {
                 self.watches.unwatch(&queue, WatchId(u64::from(wd)))
             }
             Registration::Close { queue } => self.watches.close_queue(session, QueueId(queue)),
+            Registration::Resume {
+                queue,
+                instance,
+                after,
+            } => {
+                let queue = self.watches.queue(session, QueueId(queue))?;
+                if queue.api != Api::Inotify {
+                    return Err(WatchError::OtherApi(queue.api));
+                }
+                let missed = self.missed(channel.branch, instance, Seq(after));
+                self.watches.hold(&queue, missed);
+                // What was missed is not delivered yet.
+                channel.inbox.lock().reader.set_delivered(NOT_DELIVERED);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns what a reader of an earlier daemon has missed before this one began; `None` if that is not
+    /// known.
+    fn missed(&self, branch: BranchId, instance: u64, after: Seq) -> Option<Vec<Envelope>> {
+        if self.former != Some(instance) {
+            return None;
+        }
+        let changes = self
+            .core
+            .branch(branch)
+            .ok()?
+            .changes_before_opening(after)?;
+        let envelope = |(seq, change)| Envelope {
+            seq,
+            time_ns: 0,
+            branch,
+            pid: 0,
+            origin: Origin::Local,
+            change,
+        };
+        Some(changes.into_iter().map(envelope).collect())
+    }
+
+    /// Notes that the changes up to this one were delivered to a session.
+    pub(crate) fn note_delivered(&self, session: SessionId, seq: Seq) {
+        if let Some(channel) = self.of_session(session) {
+            let inbox = channel.inbox.lock();
+            if inbox.reader.delivered() < seq.0 {
+                inbox.reader.set_delivered(seq.0);
+            }
+        }
+    }
+}
+
+/// Notes for each session how far the changes of its branch were delivered, so that its programs can tell
+/// the next daemon. Subscribed behind the watch service.
+#[derive(Debug)]
+pub(crate) struct Delivered(pub(crate) Arc<Registrations>);
+
+impl EventSink for Delivered {
+    fn on_event(&self, _: &EventKind) {}
+
+    fn on_envelope(&self, envelope: &Envelope) {
+        let channels = self.0.channels();
+        let of_branch = channels.and_then(|it| it.of_branch.get(&envelope.branch).cloned());
+        for channel in of_branch.iter().flatten() {
+            let inbox = channel.inbox.lock();
+            // Relaxed: this thread has just delivered to all queues, and whoever holds one takes the lock
+            // of the inbox afterwards.
+            if channel.waiting.load(Ordering::Relaxed) == 0 {
+                inbox.reader.set_delivered(envelope.seq.0);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use agentfs_core::id::{BranchId, SessionId};
-use agentfs_core::{BackstoreMode, FsConfig, FsCore, Overlay};
+use agentfs_core::{BackstoreMode, EventsDisabled, FsConfig, FsCore, Overlay};
 use agentfs_engine::Queue;
 use agentfs_engine::service::{self, WatchService};
 use agentfs_proto::bytes::Bytes;
@@ -25,12 +25,13 @@ use crate::base::session_limits::SessionLimits;
 use crate::base::start_error::StartError;
 use crate::base::wake::{Wake, WakeQueue};
 
-use crate::lower::LowerWatch;
+use crate::lower::{LowerWatch, Resync};
 use crate::mounts::echo::Echoing;
 use crate::mounts::mounting::Mounting;
 use crate::mounts::table::MountTable;
 use crate::shared::branches::{self, Origins, branch_named};
 use crate::shared::broadcasts::Broadcasts;
+use crate::shared::catch_up::{self, CatchUp, Finder, Host};
 use crate::shared::counters::Counters;
 use crate::shared::exporter::Exporter;
 use crate::shared::healing::Healing;
@@ -39,7 +40,7 @@ use crate::shared::jobs::Jobs;
 use crate::shared::maintenance::Maintenance;
 use crate::shared::pending_deletes::PendingDeletes;
 use crate::shared::refills::Refills;
-use crate::shared::registrations::Registrations;
+use crate::shared::registrations::{Delivered, Registrations};
 use crate::shared::stops::Stops;
 use crate::shared::tokens::Tokens;
 
@@ -72,6 +73,9 @@ pub(crate) struct Services {
     /// A random number, which is another one for each start of the daemon: its keys are those of the
     /// system.
     instance: u64,
+    catch_up: Arc<CatchUp>,
+    /// The directory below, if mounts are kept and it is watched.
+    host: Option<Host>,
     started: Instant,
     end: Arc<End>,
     wakes: Arc<WakeQueue>,
@@ -111,6 +115,55 @@ fn queue_limits(config: &Config) -> service::QueueLimits {
     }
 }
 
+/// Creates the service of all watches, which the echo notifies by the kernel's means where it can.
+fn watch_service(
+    core: &FsCore,
+    config: &Config,
+    mounting: &Mounting,
+    echoing: &Arc<Echoing>,
+) -> Result<Arc<WatchService>, StartError> {
+    let watches = WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
+    let (announced, wanted) = (Arc::clone(echoing), Arc::clone(echoing));
+    Ok(Arc::new(
+        watches
+            .before_delivery(mounting.settler())
+            .notified_by_kernel(
+                move |it| announced.announced_on(it),
+                move |it| wanted.wants_activity(it),
+            ),
+    ))
+}
+
+/// Subscribes to the changes behind the mounts.
+fn subscribe(
+    core: &FsCore,
+    registrations: &Arc<Registrations>,
+    watches: &Arc<WatchService>,
+    broadcasts: &Arc<Broadcasts>,
+) -> Result<(), EventsDisabled> {
+    // Registrations subscribe in front of the watch service: a watch that is registered gets the event.
+    core.subscribe_events(registrations.clone())?;
+    core.subscribe_events(watches.clone())?;
+    core.subscribe_events(Arc::new(Delivered(Arc::clone(registrations))))?;
+    core.subscribe_events(broadcasts.clone())?;
+    Ok(())
+}
+
+/// Returns what has everything look again.
+fn resync(
+    mounting: &Arc<Mounting>,
+    watches: &Arc<WatchService>,
+    broadcasts: &Arc<Broadcasts>,
+) -> Resync {
+    let (mounting, watches) = (Arc::clone(mounting), Arc::clone(watches));
+    let broadcasts = Arc::clone(broadcasts);
+    Box::new(move || {
+        mounting.forget_all();
+        watches.overflow_all();
+        broadcasts.overflow_all();
+    })
+}
+
 impl Services {
     pub(crate) fn new(
         config: &Config,
@@ -125,7 +178,12 @@ impl Services {
             None => None,
         };
         let core = core_over(lower.clone(), config)?;
-        let maintenance = Maintenance::start(&core).map_err(StartError::Io)?;
+        let store = config.store.as_deref();
+        let tokens = Arc::new(Tokens::recover(&core, store));
+        let holds = Holds::recover(&core, store);
+        let instance = RandomState::new().hash_one(std::process::id());
+        let former = store.and_then(|store| catch_up::succeed(store, instance));
+        let former = former.filter(|_| config.keeping.is_some());
         let unusable = |errno| StartError::Io(io::Error::from(errno));
         let exporter = Exporter::new(&core, lower.as_deref()).map_err(unusable)?;
         let disabled = |error| StartError::Io(io::Error::other(error));
@@ -134,42 +192,26 @@ impl Services {
         // mount.
         let mounting = Mounting::new(&core, &mounts, wakes, config).map_err(disabled)?;
         let mounting = Arc::new(mounting);
-        let watches =
-            WatchService::new(core.clone(), queue_limits(config)).map_err(StartError::Io)?;
-        let echoing = mounting.echo(config.echo).map_err(StartError::Io)?;
-        let echoing = Arc::new(echoing);
-        let (announced, wanted) = (Arc::clone(&echoing), Arc::clone(&echoing));
-        let watches = watches
-            .before_delivery(mounting.settler())
-            .notified_by_kernel(
-                move |it| announced.announced_on(it),
-                move |it| wanted.wants_activity(it),
-            );
-        let watches = Arc::new(watches);
+        let echoing = Arc::new(mounting.echo(config.echo).map_err(StartError::Io)?);
+        let watches = watch_service(&core, config, &mounting, &echoing)?;
         let sessions = Arc::<Sessions>::default();
         echoing.serve(&watches, &sessions);
         let broadcasts = Arc::new(Broadcasts::new(wakes, mounting.settler()));
-        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, wakes));
-        // Registrations subscribe in front of the watch service: a watch that is registered gets
-        // the event.
-        core.subscribe_events(registrations.clone())
-            .map_err(disabled)?;
-        core.subscribe_events(watches.clone()).map_err(disabled)?;
-        core.subscribe_events(broadcasts.clone())
-            .map_err(disabled)?;
-        let resync = {
-            let (mounting, watches) = (Arc::clone(&mounting), Arc::clone(&watches));
-            let broadcasts = Arc::clone(&broadcasts);
-            move || {
-                mounting.forget_all();
-                watches.overflow_all();
-                broadcasts.overflow_all();
-            }
-        };
+        let registrations = Arc::new(Registrations::new(&core, &watches, &mounts, wakes, former));
+        subscribe(&core, &registrations, &watches, &broadcasts).map_err(disabled)?;
+        let catch_up = Arc::<CatchUp>::default();
+        if former.is_some() {
+            catch_up.begin(&watches, &mounts);
+        }
+        let forget = catch_up::forget(&core, &watches);
+        let maintenance = Maintenance::start(&core, forget).map_err(StartError::Io)?;
+        let resync = resync(&mounting, &watches, &broadcasts);
+        let host = Host::open(config, lower.as_deref());
+        let seen = host.as_ref().map(|it| Arc::clone(&it.seen));
         let lower_watch = lower
             .as_deref()
             .filter(|_| config.watch_lower)
-            .map(|root| LowerWatch::start(&core, root, Box::new(resync)))
+            .map(|root| LowerWatch::start(&core, root, resync, seen))
             .transpose()
             .map_err(StartError::Io)?;
         Ok(Self {
@@ -187,12 +229,14 @@ impl Services {
             mounting,
             refills: Refills::new(registry),
             healing: Healing::default(),
-            holds: Holds::default(),
+            holds,
             limits: config.limits,
             counters: Counters::default(),
-            tokens: Arc::default(),
+            tokens,
             sessions,
-            instance: RandomState::new().hash_one(std::process::id()),
+            instance,
+            catch_up,
+            host,
             started: Instant::now(),
             end: Arc::default(),
             wakes: Arc::clone(wakes),
@@ -267,13 +311,44 @@ impl Services {
     /// Refills the ring of a reader that has made room. If the reader has missed changes, another
     /// thread works out the difference.
     pub(crate) fn refill(&self, queue: Arc<Queue>) {
+        // The registrations of a reader that goes on are in its channel.
+        if self.watches.is_held(&queue) {
+            self.registrations.look(queue.session);
+            if self.catch_up.postpone(&queue) {
+                return;
+            }
+        }
         let Some(difference) = self.watches.refill_at_once(&queue) else {
-            return;
+            return catch_up::note_missed(&self.watches, &self.registrations, &queue);
         };
         let (branch, watches) = (queue.branch, Arc::clone(&self.watches));
         let work = Box::new(move || watches.work_out(&queue, &difference));
         self.healing
             .add(branch, work, |thread| self.jobs.clear_up(thread));
+    }
+
+    /// Finds what the host changed while no daemon was there, in another thread. Called when the mounts of
+    /// the daemon before are taken over.
+    pub(crate) fn catch_up(self: &Arc<Self>) {
+        let finder = Finder {
+            core: self.core.clone(),
+            watches: Arc::clone(&self.watches),
+            registrations: Arc::clone(&self.registrations),
+            state: Arc::clone(&self.catch_up),
+        };
+        let is_first = !self.mounts.shows(None);
+        if is_first {
+            // No program has waited for this daemon.
+            self.watches.forget_changes();
+        }
+        let services = Arc::clone(self);
+        if !self
+            .jobs
+            .clear_up(move || finder.run(services.host.as_ref(), is_first))
+        {
+            self.watches.forget_changes();
+            self.catch_up.end(|queue| self.watches.refill(queue));
+        }
     }
 
     /// Returns the branches that are to be deleted as soon as nothing uses them.

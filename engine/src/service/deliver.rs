@@ -41,6 +41,7 @@ impl EventSink for WatchService {
 impl WatchService {
     /// Delivers a change to every queue that watches what it touches, for the first time.
     fn deliver(&self, envelope: &Envelope) {
+        self.kept.note(envelope);
         let kernel_mounts = (self.kernel_mounts.mounts)(envelope);
         self.deliver_round(envelope, Round::First(&kernel_mounts));
     }

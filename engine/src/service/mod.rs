@@ -2,6 +2,7 @@
 
 mod deliver;
 mod error;
+mod missed;
 mod refill;
 mod register;
 
@@ -11,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use agentfs_core::FsCore;
 use agentfs_core::event::{Envelope, Origin};
@@ -27,6 +29,7 @@ use crate::channel::{Bounds, Channel};
 use crate::counters::Counts;
 use crate::doorbell::{self, Doorbell};
 use crate::heal::Freezer;
+use crate::kept::Kept;
 use crate::queue::{Open, Queue, QueueId};
 use crate::route::Router;
 use crate::spill::Pool;
@@ -82,6 +85,8 @@ struct WatchSession {
     branch: BranchId,
     queues: BTreeMap<QueueId, Arc<Queue>>,
     next_queue: u32,
+    /// How many of the queues have something that waits elsewhere than in their rings.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The watches of all sessions, and the sink that delivers changes to them. It is given to
@@ -102,6 +107,7 @@ pub struct WatchService {
     /// Called with a change before it is delivered to the first queue.
     before_delivery: BeforeDelivery,
     kernel_mounts: KernelMounts,
+    kept: Kept,
 }
 
 type MountsOf = dyn Fn(&Envelope) -> Vec<MountId> + Send + Sync;
@@ -144,6 +150,7 @@ impl WatchService {
             attention: pipe()?,
             closed_counts: Mutex::default(),
             before_delivery: BeforeDelivery(Box::new(|_| {})),
+            kept: Kept::default(),
             kernel_mounts: KernelMounts {
                 mounts: Box::new(|envelope| match envelope.origin {
                     Origin::Mount(mount) => vec![mount],
@@ -194,6 +201,7 @@ impl WatchService {
             branch,
             queues: BTreeMap::new(),
             next_queue: 1,
+            waiting: Arc::default(),
         };
         self.sessions.lock().insert(id, session);
     }
@@ -250,7 +258,14 @@ impl WatchService {
             core: self.core.clone(),
             branch: open.branch,
         };
-        let channel = Channel::new(producer, bell, bounds, freezer, overflow_mask(api));
+        let channel = Channel::new(
+            producer,
+            bell,
+            bounds,
+            freezer,
+            overflow_mask(api),
+            Arc::clone(&open.waiting),
+        );
         let queue = Arc::new(Queue::new((session, id), api, open.branch, channel));
         open.queues.insert(id, Arc::clone(&queue));
         Ok(OpenedQueue {
@@ -396,8 +411,15 @@ impl WatchService {
             .flat_map(|session| session.queues.values().map(Arc::clone))
             .collect();
         for queue in queues {
-            if let Some(open) = queue.lock().as_mut().filter(|open| open.watches.len() > 0) {
-                open.channel.overflow();
+            if let Some(open) = queue.lock().as_mut() {
+                if open.channel.backlog.held.is_some() {
+                    // Its reader is told when its watches are registered.
+                    open.channel.backlog.held = Some(None);
+                    continue;
+                }
+                if open.watches.len() > 0 {
+                    open.channel.overflow();
+                }
             }
             self.refill(&queue);
         }

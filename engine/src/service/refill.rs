@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use agentfs_core::event::Envelope;
+use agentfs_core::event::{Envelope, Origin};
 use agentfs_core::id::NodeId;
 use agentfs_proto::record::flags::HEALED;
 
@@ -86,6 +86,10 @@ impl WatchService {
             if !open.channel.drain_spill() {
                 return Turn::Over;
             }
+            if let Some(missed) = open.channel.backlog.held.take() {
+                self.release(queue, open, missed);
+                continue;
+            }
             return match open.channel.backlog.heal.take() {
                 Some(base) => self.open_gap(queue, open, base),
                 None => Turn::Over,
@@ -144,7 +148,13 @@ impl WatchService {
     /// Delivers a change to one queue.
     fn deliver_to(&self, queue: &Arc<Queue>, open: &mut Open, envelope: &Envelope) {
         let change = self.router.routed(envelope, HEALED);
-        let notifications = self.router.notifications(envelope, Round::First(&[]));
+        // What was made through a mount, the kernel has announced there.
+        let by_kernel = match envelope.origin {
+            Origin::Mount(mount) => Some(mount),
+            Origin::Local | Origin::Session(_) | Origin::Lower | Origin::Restore => None,
+        };
+        let by_kernel = by_kernel.as_slice();
+        let notifications = self.router.notifications(envelope, Round::First(by_kernel));
         for (hearer, notifications) in notifications.by_queue() {
             if Arc::ptr_eq(hearer, queue) {
                 self.enqueue(queue, open, notifications, change);

@@ -7,6 +7,7 @@ mod data_flow;
 mod ending;
 mod fixture;
 mod healing;
+mod missed;
 mod routing;
 mod synth_fsevents;
 mod synth_inotify;

@@ -102,7 +102,7 @@ impl FsCore {
         let log = opened.log_size();
         match recovered.finish() {
             Err(why) => check.defects.push(why.to_string()),
-            Ok((versions, _)) => {
+            Ok((versions, ..)) => {
                 for (id, version) in &versions {
                     let names = match id {
                         VersionId::Branch(_) => &mut check.branches,

@@ -269,7 +269,7 @@ fn replay(records: &[Record]) -> std::result::Result<usize, String> {
     for record in records {
         recovered.replay(record).map_err(|why| why.to_string())?;
     }
-    let (versions, _) = recovered.finish().map_err(|why| why.to_string())?;
+    let (versions, ..) = recovered.finish().map_err(|why| why.to_string())?;
     Ok(versions.len())
 }
 
@@ -344,7 +344,7 @@ fn replay_crafted(craft: impl FnOnce(&mut Tree, [NodeId; 2])) -> std::result::Re
         payload: payload.bytes().to_vec(),
     };
     recovered.replay(&record).map_err(|why| why.to_string())?;
-    let (mut versions, _) = recovered.finish().map_err(|why| why.to_string())?;
+    let (mut versions, ..) = recovered.finish().map_err(|why| why.to_string())?;
     Ok(versions.pop_first().unwrap().1.tree)
 }
 

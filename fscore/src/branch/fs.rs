@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::journal::{Counts, Journal, NewVersion, OldVersion, VersionId};
+use crate::branch::last_changes::{FindChanges, LastChanges};
 use crate::branch::recovery::{Recovered, Version};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::state::BranchInner;
@@ -57,6 +58,8 @@ pub(crate) struct Registry {
     pub(crate) last_base: u64,
     /// How often the store was opened.
     openings: u64,
+    /// What changed last before the store was opened.
+    pub(super) last_changes: LastChanges,
 }
 
 impl Core {
@@ -109,10 +112,14 @@ impl Registry {
     fn recover(
         store: Store,
         shared: &Arc<Shared>,
+        find: Option<FindChanges>,
         main: impl FnOnce() -> Result<Tree, ConfigError>,
     ) -> Result<(Option<Arc<Journal>>, Self), ConfigError> {
         let path = store.path().to_owned();
         let mut recovered = Recovered::new(shared.clone());
+        if let Some(find) = find {
+            recovered.find_changes_by(find);
+        }
         let opened = store.read(&mut recovered)?;
         let mut counts = recovered.counts;
         counts.openings += 1;
@@ -120,10 +127,11 @@ impl Registry {
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
         // What makes no sense is refused before anything is written.
-        let (versions, bases) = recovered.finish().map_err(|why| StoreError::Damaged {
-            path: path.clone(),
-            what: why.to_string(),
-        })?;
+        let (versions, bases, last_changes) =
+            recovered.finish().map_err(|why| StoreError::Damaged {
+                path: path.clone(),
+                what: why.to_string(),
+            })?;
         let journal = Arc::new(opened.begin(shared.extents.clone())?);
         let failed = |errno| StoreError::Disk {
             path: path.clone(),
@@ -156,6 +164,7 @@ impl Registry {
             last_branch: counts.branches,
             last_snapshot: counts.snapshots,
             openings: counts.openings,
+            last_changes,
             ..Self::default()
         };
         for (id, version) in versions {
@@ -185,23 +194,27 @@ impl Registry {
 }
 
 impl FsCore {
-    /// Creates a filesystem with one branch, [`MAIN`](Self::MAIN), which shows the lower directory,
-    /// or is empty when there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for a configuration that cannot work.
-    pub fn new(config: FsConfig) -> Result<Self, ConfigError> {
+    /// Creates a filesystem as [`new`](Self::new) does. `find` finds what was changed last before.
+    pub(crate) fn open(config: FsConfig, find: FindChanges) -> Result<Self, ConfigError> {
         config.validate()?;
         let store = match &config.backstore {
             BackstoreMode::Memory => None,
             BackstoreMode::Disk(path) => Some(Store::open(path)?),
         };
-        Self::in_store(config, store)
+        Self::in_store_finding(config, store, Some(find))
     }
 
     /// Creates a filesystem that lies in a store, or in memory.
+    #[cfg(test)]
     pub(super) fn in_store(config: FsConfig, store: Option<Store>) -> Result<Self, ConfigError> {
+        Self::in_store_finding(config, store, None)
+    }
+
+    fn in_store_finding(
+        config: FsConfig,
+        store: Option<Store>,
+        find: Option<FindChanges>,
+    ) -> Result<Self, ConfigError> {
         let numbers = Arc::<NodeNumbers>::default();
         let lower = config
             .overlay
@@ -229,7 +242,7 @@ impl FsCore {
         };
         let (journal, registry) = match store {
             None => (None, Registry::of_main(main()?, None)),
-            Some(store) => Registry::recover(store, &shared, main)?,
+            Some(store) => Registry::recover(store, &shared, find, main)?,
         };
         Ok(Self {
             core: Arc::new(Core {

@@ -13,6 +13,7 @@ pub(crate) mod fs;
 #[cfg(test)]
 mod histories;
 pub(crate) mod journal;
+pub(crate) mod last_changes;
 pub(crate) mod recovery;
 pub(crate) mod served_versions;
 pub(crate) mod snapshot;

@@ -1,11 +1,12 @@
 //! The branches and snapshots of a store, read from its log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
+use super::last_changes::{FindChanges, LastChanges, LastTrees};
 use crate::log::Record;
 use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
@@ -48,6 +49,8 @@ pub(crate) struct Recovered {
     known: KnownExtents,
     pub(crate) versions: Versions,
     pub(crate) counts: Counts,
+    last: LastTrees,
+    find_changes: FindChanges,
 }
 
 impl Recovered {
@@ -57,7 +60,22 @@ impl Recovered {
             shared,
             versions: BTreeMap::new(),
             counts: Counts::default(),
+            last: LastTrees::default(),
+            find_changes: |_, _| Ok(Vec::new()),
         }
+    }
+
+    /// Keeps what the records from this one on change, for readers that may not have heard of it: a mount
+    /// goes on, and with it the programs that watch there.
+    pub(crate) fn keep_changes_from(&mut self, record: u64) {
+        if self.shared.config.keep_nameless {
+            self.last = LastTrees::from(record);
+        }
+    }
+
+    /// Sets how the changes are found.
+    pub(crate) fn find_changes_by(&mut self, find: FindChanges) {
+        self.find_changes = find;
     }
 
     /// Makes the changes of one record.
@@ -65,7 +83,7 @@ impl Recovered {
         let mut decoder = Decoder::new(&record.payload);
         let decoder = &mut decoder;
         let done = match record.kind {
-            kind::CHANGE => self.change(decoder),
+            kind::CHANGE => self.change(record.number, decoder),
             kind::VERSION => self.version(decoder),
             kind::DELETED => self.deleted(decoder),
             kind::OPENED => Counts::read(decoder).map(|counts| self.opened(counts)),
@@ -82,9 +100,10 @@ impl Recovered {
         self.counts = counts;
     }
 
-    fn change(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+    fn change(&mut self, record: u64, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
         let branch = decoder.number()?;
         let seq = Seq(decoder.counted()?);
+        let last = &mut self.last;
         let version = self.versions.get_mut(&VersionId::Branch(BranchId(branch)));
         let Some(version) = version else {
             // Whoever still had the branch when it was deleted could go on with it.
@@ -93,6 +112,8 @@ impl Recovered {
                 false => Err(Malformed::Unknown("branch", branch)),
             };
         };
+        let branch = BranchId(branch);
+        last.note(record, branch, version.seq, &version.tree);
         version.seq = seq;
         version.tree.replay(decoder, &mut self.known)
     }
@@ -145,7 +166,7 @@ impl Recovered {
 
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone; they are kept only if the configuration says so.
-    pub(crate) fn finish(mut self) -> Result<(Versions, Bases), Malformed> {
+    pub(crate) fn finish(mut self) -> Result<(Versions, Bases, LastChanges), Malformed> {
         self.versions
             .retain(|id, _| !matches!(id, VersionId::Base(_)));
         let main = VersionId::Branch(FsCore::MAIN);
@@ -168,13 +189,25 @@ impl Recovered {
         if let Some(lower) = &self.shared.lower {
             lower.recovered();
         }
+        // Their trees are gone before it is looked which content is in use: it may have been used again.
+        let branches = self.versions.iter().filter_map(|(id, version)| match id {
+            VersionId::Branch(id) => Some((*id, version)),
+            VersionId::Snapshot(_) | VersionId::Base(_) => None,
+        });
+        let last: HashMap<_, _> = branches
+            .map(|(id, version)| {
+                let now = (version.seq, &version.tree);
+                (id, self.last.changes_of(id, now, self.find_changes))
+            })
+            .collect();
+        drop(self.last);
         let bases = std::mem::take(&mut self.known.bases);
         let live = self.known.into_live();
         self.shared
             .extents
             .recovered(live)
             .map_err(Malformed::Extent)?;
-        Ok((self.versions, bases))
+        Ok((self.versions, bases, LastChanges::new(last)))
     }
 }
 

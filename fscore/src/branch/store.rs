@@ -29,6 +29,9 @@ mod name {
     pub(super) const CONTENT: &str = "content";
 }
 
+/// How many of the last records are told one by one to readers that may have missed them.
+const LAST_CHANGES: u64 = 1024;
+
 /// The first bytes of the file with the number of the store: the name and version of the format.
 const MAGIC: [u8; 16] = *b"AgentFS store 1\n";
 
@@ -141,6 +144,7 @@ impl Store {
             );
             return Err(lost(&path, &what));
         }
+        recovered.keep_changes_from(recovery.end().saturating_sub(LAST_CHANGES));
         for record in recovery.records() {
             let record = record.map_err(of_log)?;
             let bad = |error: BadRecord| StoreError::Damaged {

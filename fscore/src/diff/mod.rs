@@ -3,6 +3,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod frozen;
+mod opening;
 pub(crate) mod path_changes;
 mod restore;
 pub(crate) mod steps;

@@ -165,6 +165,11 @@ impl Recovery {
         })
     }
 
+    /// Returns the number after the last record that counts.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Returns how many bytes the segments with the records that count have up to the end of those.
     pub(crate) fn size(&self) -> u64 {
         let whole = self.kept.iter().rev().skip(1);

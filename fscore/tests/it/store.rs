@@ -5,7 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use agentfs_core::id::BranchId;
+use agentfs_core::event::{Change, Place};
+use agentfs_core::id::{BranchId, Seq};
 use agentfs_core::{
     ApplyError, ApplyMode, BackstoreMode, ConfigError, Errno, FsConfig, FsCore, OpenFlags, Overlay,
     RenameFlags, SetAttr, StoreError,
@@ -27,6 +28,66 @@ fn config(store: &Path, lower: Option<&Path>) -> FsConfig {
 
 fn over(store: &Path, lower: &Path) -> World {
     World::with(config(store, Some(lower)))
+}
+
+#[test]
+fn what_was_changed_last_before_a_process_ended_is_told_to_its_readers_by_the_next_one() {
+    let (store, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(lower.path().join("of the host"), "old").unwrap();
+    let keeping = FsConfig {
+        keep_nameless: true,
+        ..config(store.path(), Some(lower.path()))
+    };
+    let (heard, last) = {
+        let w = World::with(keeping.clone());
+        w.put("/heard", "1");
+        let heard = w.b.last_seq();
+        w.put("/missed", "1");
+        w.b.rename(&w.root, "/missed", "/moved", RenameFlags::REPLACE)
+            .unwrap();
+        w.put("/of the host", "new");
+        w.b.unlink(&w.root, "/heard").unwrap();
+        // Content is used again.
+        w.put("/moved", "2");
+        (heard, w.b.last_seq())
+    };
+    let told = |changes: Vec<(Seq, Change)>| -> Vec<String> {
+        assert!(changes.is_sorted_by_key(|(seq, _)| *seq));
+        let name = |at: &Place| String::from_utf8_lossy(&at.name).into_owned();
+        let text = |change: &Change| match change {
+            Change::Created { at, .. } => Some(format!("+{}", name(at))),
+            Change::Removed { at, .. } => Some(format!("-{}", name(at))),
+            Change::Renamed { from, to, .. } => Some(format!("{}>{}", name(from), name(to))),
+            Change::Written { at, .. } => Some(format!("w{}", name(at.as_ref()?))),
+            Change::Attributes { .. } => None,
+            other => panic!("{other:?}"),
+        };
+        let mut all: Vec<String> = changes.iter().filter_map(|(_, it)| text(it)).collect();
+        all.dedup();
+        all
+    };
+    let w = World::with(keeping.clone());
+    let missed = w.b.changes_before_opening(heard).unwrap();
+    let expected = [
+        "+missed",
+        "wmissed",
+        "missed>moved",
+        "wof the host",
+        "-heard",
+        "wmoved",
+    ];
+    assert_eq!(told(missed), expected);
+    assert_eq!(w.b.changes_before_opening(last), Some(Vec::new()));
+    w.fs.forget_changes_before_opening();
+    assert_eq!(w.b.changes_before_opening(heard), None);
+    for number in 0..2000 {
+        w.put("/many", &number.to_string());
+    }
+    let before = w.b.last_seq();
+    drop(w);
+    let w = World::with(keeping);
+    assert_eq!(w.b.changes_before_opening(last), None, "too long ago");
+    assert_eq!(w.b.changes_before_opening(before), Some(Vec::new()));
 }
 
 #[test]

@@ -39,9 +39,14 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     loop {
         let mut scan = Scan::default();
         let token = buffer.sift(from, |head| scan.judge(state, head));
-        let is_restarted = scan.is_restarted;
+        let is_restarted = scan.is_restarted || state.shared.is_restart_due();
+        // What the daemon before has delivered comes before what the next one does.
+        let has_old = is_restarted && register::has_unread_of_lost(state);
         if is_restarted {
-            register::reconnect(fd, state);
+            state.shared.set_restart_due(has_old);
+            if !has_old {
+                register::reconnect(fd, state);
+            }
         }
         // After a restart, the overflow is all there is to insert; the new ring has rung or will ring.
         let mut at = match token {
@@ -52,21 +57,25 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
                 break;
             }
         };
-        if state.shared.has_overflow() {
-            if buffer.insert(&mut at, Head::OVERFLOW, &[]) {
-                state.shared.set_overflow(false);
-            } else {
-                ring(state);
-                is_too_small = true;
-                break;
-            }
+        if !insert_overflow(state, buffer, &mut at) {
+            is_too_small = true;
+            break;
         }
-        if token.is_none() {
+        if token.is_none() && !has_old {
             break;
         }
         let mut ended = Wds::default();
         is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
         scan.forget_ended(state);
+        if has_old && !register::has_unread_of_lost(state) {
+            state.shared.set_restart_due(false);
+            register::reconnect(fd, state);
+            let mut end = buffer.filled();
+            if !insert_overflow(state, buffer, &mut end) {
+                is_too_small = true;
+                break;
+            }
+        }
         from = buffer.filled();
         if !remove_watches(&ended, fd) || !read_more(fd, buffer) {
             break;
@@ -77,6 +86,21 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         0 => Outcome::Again,
         filled => Outcome::Bytes(filled),
     }
+}
+
+/// Inserts an overflow if the program is to get one. Returns false when it does not fit; the program reads
+/// it later.
+fn insert_overflow(state: &State, buffer: &mut Buffer<'_>, at: &mut usize) -> bool {
+    if !state.shared.has_overflow() {
+        return true;
+    }
+    let is_inserted = buffer.insert(at, Head::OVERFLOW, &[]);
+    if is_inserted {
+        state.shared.set_overflow(false);
+    } else {
+        ring(state);
+    }
+    is_inserted
 }
 
 /// Returns whether the first event is our bell, which lies in no other instance.

@@ -42,6 +42,21 @@ impl Queue {
         })
     }
 
+    /// Returns how far the daemon has come with the changes that this process waits for; 0 if it does not
+    /// say so.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.requests.delivered()
+    }
+
+    /// Returns whether nothing is in the ring that was not read. A ring that another thread or process
+    /// reads, or that is broken, counts as read.
+    pub(crate) fn is_read(&self) -> bool {
+        let Some(mut claim) = self.claim() else {
+            return true;
+        };
+        !matches!(claim.next(), Ok(Some(_)))
+    }
+
     /// Claims the right to pop. Waits a moment while another thread or process has it, because that one is
     /// about to give it back; returns `None` when it does not.
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {

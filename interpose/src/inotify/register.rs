@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
-use agentfs_proto::registration::Registration;
+use agentfs_proto::registration::{NOT_DELIVERED, Registration};
 use rustix::fs::inotify::{self, WatchFlags};
 
 use crate::config::config;
@@ -130,6 +130,7 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
         let Some(queue) = new_queue(fd, &state.shared) else {
             return;
         };
+        let resumes = resume(old, &queue);
         let is_new_daemon = old.is_some_and(|it| it.instance != queue.instance);
         // A watch on no mount of the new daemon is then on a mount that no daemon serves any more, though
         // another process may keep that mount from ending.
@@ -146,10 +147,36 @@ pub(crate) fn reconnect(fd: BorrowedFd<'_>, state: &State) {
                 let _ = inotify::remove_watch(fd, watch.wd.cast_signed());
             }
         }
-        // The watches are registered before the overflow makes the program look around.
-        state.shared.set_overflow(true);
+        // The watches are registered before the daemon delivers what the program has missed, or the
+        // overflow makes the program look around.
+        if resumes && connection::flush_requests() {
+            queue.ask_for_more();
+        } else {
+            state.shared.set_overflow(true);
+        }
         state.set_queue(queue);
     });
+}
+
+/// Asks the new daemon for what the program has missed since the one before was killed. Returns whether
+/// both of them can do that; the daemon delivers an overflow if it does not know.
+fn resume(old: Option<&Queue>, queue: &Queue) -> bool {
+    let Some(old) = old.filter(|it| it.delivered() > NOT_DELIVERED && queue.delivered() > 0) else {
+        return false;
+    };
+    let (instance, after) = (old.instance, old.delivered());
+    queue.register(|queue| Registration::Resume {
+        queue,
+        instance,
+        after,
+    });
+    true
+}
+
+/// Returns whether something is unread that a daemon has delivered which is gone.
+pub(crate) fn has_unread_of_lost(state: &State) -> bool {
+    let queue = state.queue();
+    queue.is_some_and(|it| connection::is_lost(it.session) && !it.is_read())
 }
 
 /// Frees the lock in a child of fork, where the thread that held it does not exist.

@@ -38,6 +38,8 @@ pub(super) struct Header {
     generation: AtomicU32,
     /// Whether the program is to get an overflow: it may have missed something.
     overflow: AtomicU32,
+    /// Whether a new daemon was noticed, and something of the one before is still unread.
+    restart_due: AtomicU32,
     /// The hidden watches in the program's instance; 0 is none.
     bell: AtomicI32,
     old_bell: AtomicI32,
@@ -161,6 +163,18 @@ impl Shared {
         self.header()
             .overflow
             .store(u32::from(is_set), Ordering::Release);
+    }
+
+    /// Sets whether the instance still has to get a queue of a new daemon.
+    pub(crate) fn set_restart_due(&self, is_due: bool) {
+        // Relaxed: whoever finds it looks at the daemon itself.
+        self.header()
+            .restart_due
+            .store(u32::from(is_due), Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_restart_due(&self) -> bool {
+        self.header().restart_due.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) fn has_overflow(&self) -> bool {

@@ -13,7 +13,9 @@ fn watched(daemon: &Scripted) -> Vec<(u32, u32)> {
         .into_iter()
         .filter_map(|it| match it {
             Registration::Set { wd, mask, .. } => Some((wd, mask)),
-            Registration::Remove { .. } | Registration::Close { .. } => None,
+            Registration::Remove { .. }
+            | Registration::Close { .. }
+            | Registration::Resume { .. } => None,
         })
         .collect();
     found.sort_unstable();

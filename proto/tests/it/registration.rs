@@ -16,6 +16,11 @@ fn registration() -> impl Strategy<Value = Registration> {
         }),
         any::<(u32, u32)>().prop_map(|(queue, wd)| Registration::Remove { queue, wd }),
         any::<u32>().prop_map(|queue| Registration::Close { queue }),
+        any::<(u32, u64, u64)>().prop_map(|(queue, instance, after)| Registration::Resume {
+            queue,
+            instance,
+            after,
+        }),
     ]
 }
 
@@ -26,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn an_unknown_operation_is_none(operation in 4_u32.., rest in any::<[u64; 3]>()) {
+    fn an_unknown_operation_is_none(operation in 5_u32.., rest in any::<[u64; 3]>()) {
         let [b, c, d] = rest;
         prop_assert_eq!(Registration::from_words([u64::from(operation), b, c, d]), None);
     }

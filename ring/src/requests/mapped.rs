@@ -35,6 +35,8 @@ struct Header {
     head: AtomicU64,
     _to_lock: [u8; 56],
     lock: AtomicU64,
+    _to_delivered: [u8; 56],
+    delivered: AtomicU64,
 }
 
 type Slot = [AtomicU64; REQUEST_WORDS];
@@ -48,6 +50,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Header, tail) == 64);
     assert!(core::mem::offset_of!(Header, head) == 128);
     assert!(core::mem::offset_of!(Header, lock) == 192);
+    assert!(core::mem::offset_of!(Header, delivered) == 256);
 };
 
 const REGION_LEN: usize = SLOTS_OFFSET + SLOTS as usize * SLOT_BYTES as usize;
@@ -95,6 +98,10 @@ impl Region {
 
     pub(super) fn lock(&self) -> &AtomicU64 {
         &self.header().lock
+    }
+
+    pub(super) fn delivered(&self) -> &AtomicU64 {
+        &self.header().delivered
     }
 
     /// Copies a slot: what is judged is what is used, whatever the program writes meanwhile.

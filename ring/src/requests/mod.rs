@@ -120,6 +120,19 @@ impl RequestReader {
         self.observe_tail() != self.head
     }
 
+    /// Notes how far the daemon has come with what the programs of this channel wait for. What the number
+    /// means is up to the caller. It stays readable when the daemon is gone.
+    pub fn set_delivered(&self, number: u64) {
+        // Relaxed: it is read when this process has ended.
+        self.region.delivered().store(number, Ordering::Relaxed);
+    }
+
+    /// Returns the number that was noted last. The program can write it too.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.region.delivered().load(Ordering::Relaxed)
+    }
+
     fn observe_tail(&self) -> u64 {
         ordering::look_fence();
         self.region.tail().load(ordering::request_observe())
@@ -186,6 +199,13 @@ pub struct RequestWriter {
 impl RequestWriter {
     fn new(region: Region) -> Self {
         Self { region }
+    }
+
+    /// Returns how far the daemon has come, as it has [noted](RequestReader::set_delivered); 0 if it never
+    /// has.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.region.delivered().load(Ordering::Relaxed)
     }
 
     /// Sends a request. Never waits. `me` names the thread, and `is_alive` is asked about a thread

@@ -17,6 +17,7 @@ struct Memory {
     tail: AtomicU64,
     head: AtomicU64,
     lock: AtomicU64,
+    delivered: AtomicU64,
     slots: Vec<Cell<Request>>,
 }
 
@@ -47,6 +48,10 @@ impl Region {
         &self.0.lock
     }
 
+    pub(super) fn delivered(&self) -> &AtomicU64 {
+        &self.0.delivered
+    }
+
     fn slot(&self, position: u64) -> &Cell<Request> {
         &self.0.slots[usize::try_from(position % self.slots()).expect("few")]
     }
@@ -73,6 +78,7 @@ pub fn in_process(slots: usize) -> (RequestReader, RequestWriter) {
         tail: AtomicU64::new(0),
         head: AtomicU64::new(0),
         lock: AtomicU64::new(super::UNLOCKED),
+        delivered: AtomicU64::new(0),
         slots: (0..slots)
             .map(|_| Cell::new([0; super::REQUEST_WORDS]))
             .collect(),

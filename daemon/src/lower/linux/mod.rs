@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use agentfs_core::{FsCore, LowerChange};
 use rustix::event::EventfdFlags;
@@ -36,6 +36,7 @@ use rustix::event::EventfdFlags;
 use self::coverage::Coverage;
 use self::queue::Queue;
 use self::tree::{Dirs, Key, Place};
+use super::seen::{QUIET, Seen};
 use super::{LowerCounts, PATIENCE, Resync};
 
 /// How many events are applied before the kernel's queue is emptied again.
@@ -53,9 +54,16 @@ pub(crate) struct LowerWatch {
 
 impl LowerWatch {
     /// Watches from a new thread. Returns when everything is watched, unless that takes long.
-    pub(crate) fn start(core: &FsCore, root: &Path, resync: Resync) -> io::Result<Self> {
+    /// It notes up to when everything is emitted.
+    pub(crate) fn start(
+        core: &FsCore,
+        root: &Path,
+        resync: Resync,
+        seen: Option<Arc<Seen>>,
+    ) -> io::Result<Self> {
         let counts = Arc::new(LowerCounts::default());
-        let task = Task::new(core, root, resync, &counts)?;
+        let mut task = Task::new(core, root, resync, &counts)?;
+        task.seen = seen;
         let is_over = Arc::clone(&task.is_over);
         let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
         let (ready, is_ready) = mpsc::channel();
@@ -116,6 +124,9 @@ struct Task {
     aside: HashMap<Place, PathBuf>,
     /// Events were lost, and not everything is watched anew yet.
     owes_resync: bool,
+    seen: Option<Arc<Seen>>,
+    /// When the host will have been quiet for long enough.
+    quiet_at: Option<Instant>,
 }
 
 impl Task {
@@ -144,6 +155,8 @@ impl Task {
             writing: HashMap::new(),
             aside: HashMap::new(),
             owes_resync: false,
+            seen: None,
+            quiet_at: None,
         })
     }
 
@@ -157,11 +170,24 @@ impl Task {
             self.resync();
         }
         while self.queue.is_there() && !self.is_over.load(Ordering::Relaxed) {
-            let due = self.writing.values().min();
+            let due = self.writing.values().copied().chain(self.quiet_at).min();
             let within = due.map(|due| due.saturating_duration_since(Instant::now()));
             self.queue.wait(Some(wake.as_fd()), within);
+            let at = SystemTime::now();
             self.catch_up();
             self.emit_written(Instant::now());
+            self.note_seen(at);
+        }
+    }
+
+    /// Notes that everything up to this moment is emitted, if the host is quiet.
+    fn note_seen(&mut self, at: SystemTime) {
+        let is_quiet = |quiet_at: &mut Instant| *quiet_at <= Instant::now();
+        if let Some(seen) = &self.seen
+            && self.writing.is_empty()
+            && self.quiet_at.take_if(is_quiet).is_some()
+        {
+            seen.note(at);
         }
     }
 
@@ -185,6 +211,9 @@ impl Task {
         }
         if let Some(raw) = self.queue.pop() {
             self.applied += 1;
+            if self.seen.is_some() {
+                self.quiet_at = Some(Instant::now() + QUIET);
+            }
             self.apply(raw);
             return true;
         }

@@ -16,6 +16,7 @@ use notify::{RecommendedWatcher, Watcher as _};
 
 use self::coverage::Coverage;
 use self::translate::{Step, Translator};
+use super::seen::Seen;
 use super::{LowerCounts, PATIENCE, Resync};
 
 /// Events that wait for the thread. Those beyond are lost, which is made good as an overflow of the
@@ -40,7 +41,13 @@ enum Message {
 
 impl LowerWatch {
     /// Watches from a new thread. Returns when everything is watched, unless that takes long.
-    pub(crate) fn start(core: &FsCore, root: &Path, resync: Resync) -> io::Result<Self> {
+    /// No daemon comes after one that was killed here, so it notes nothing.
+    pub(crate) fn start(
+        core: &FsCore,
+        root: &Path,
+        resync: Resync,
+        _seen: Option<Arc<Seen>>,
+    ) -> io::Result<Self> {
         let (messages, received) = sync_channel(WAITING);
         let (ready, is_ready) = mpsc::channel();
         let counts = Arc::new(LowerCounts::default());
