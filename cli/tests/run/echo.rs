@@ -3,6 +3,9 @@
 
 use std::fs;
 
+use agentfs_proto::message::FsMknod;
+use agentfs_testkit::child::soon;
+use agentfs_testkit::daemon::connect;
 use agentfs_testkit::environment::can_mount;
 use agentfs_testkit::program::Program;
 use rustix::process::Signal;
@@ -39,6 +42,9 @@ const UNREACHED: &str = "exec env -u LD_PRELOAD inotifywait -m -e create -e modi
     --format '%f %e' .";
 /// Returns the same command with the library.
 const REACHED: &str = "exec inotifywait -m -e create -e modify -e close_write --format '%f %e' .";
+
+/// The number of changes that follow each other at once.
+const BURST: u32 = 200;
 
 /// Returns what inotifywait prints of a file that is made and written once.
 fn written(name: &str) -> [String; 3] {
@@ -237,6 +243,40 @@ fn who_has_the_library_misses_nothing_when_the_other_program_ends() {
         write_outside(&project, "/new");
         assert_next(&reached, &written("new"));
         for name in ["first", "settled", "new"] {
+            project.ask(&["fs", "rm", name, "--branch", "b"]);
+        }
+    }
+}
+
+/// When the other program ends, the daemon changes from echoes to records. No record of a change may
+/// overtake the echo of one before it.
+#[test]
+fn a_burst_is_heard_in_order_while_the_other_program_ends() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::new();
+    let reached = start(&project, "auto", REACHED);
+    reached.complains("Watches established");
+    let mut client = connect(&project.socket());
+    for round in 0..5 {
+        let mut unreached = join(&project, UNREACHED);
+        unreached.complains("Watches established");
+        settle(&project, &[&unreached, &reached]);
+        unreached.signal(Signal::TERM);
+        unreached.finish();
+        let names = || (0..BURST).map(|number| format!("{round}-{number}"));
+        for name in names() {
+            let make = FsMknod {
+                path: format!("/{name}").as_str().into(),
+                mode: 0o100_644,
+                rdev: 0,
+            };
+            client.fs("b", make, soon()).unwrap();
+        }
+        let expected: Vec<String> = names().map(|name| format!("{name} CREATE")).collect();
+        assert_next(&reached, &expected);
+        for name in ["first", "settled"] {
             project.ask(&["fs", "rm", name, "--branch", "b"]);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
 
 use agentfs_proto::message::FsMknod;
 use agentfs_testkit::environment::can_mount;
@@ -45,16 +44,8 @@ fn watched(project: &Project) -> Program {
 /// Returns the lines up to the one about `end`.
 #[track_caller]
 fn lines_until(program: &Program, end: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        let line = program.line();
-        if line == end {
-            return lines;
-        }
-        lines.push(line);
-    }
-    panic!("{end:?} in time, and not only {lines:?}");
+    let next = || Some(program.line()).filter(|line| line != end);
+    std::iter::from_fn(next).collect()
 }
 
 /// Writes from outside.
@@ -203,11 +194,15 @@ fn of_ten_thousand_restored_files_each_is_told() {
         }
     }
     let script = "read -r _
-        for folder in d*; do for file in $folder/*; do echo new >>$file; done; done
+        for folder in d*; do for file in $folder/*; do echo new >>$file; done; echo $folder; done
         exec inotifywait -m -r -e modify,create,moved_to --format '%w%f' .";
     let mut program = project.start(&["--branch", "b", "--discard"], script);
     project.ask(&["snapshot", "create", "before", "--branch", "b"]);
     program.say("go on");
+    // The deadline is one of a hundred files at a time.
+    for _ in 0..100 {
+        assert!(program.line().starts_with('d'));
+    }
     program.complains("Watches established");
     project.ask(&["snapshot", "restore", "before", "--branch", "b"]);
     project.ask(&["fs", "touch", "/end", "--branch", "b"]);

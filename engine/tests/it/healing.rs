@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use agentfs_core::{FsConfig, LowerChange, Overlay, RenameFlags};
+use agentfs_core::{BackstoreMode, FsConfig, LowerChange, Overlay, RenameFlags};
 use agentfs_engine::service::QueueLimits;
 use agentfs_engine::synth::inotify::{
     IN_ALL_EVENTS, IN_CREATE, IN_DELETE_SELF, IN_IGNORED, IN_MODIFY,
@@ -17,11 +17,20 @@ use crate::fixture::{Fixture, Popped, Reader, lower, masks};
 
 /// Creates a service that holds only so many records in memory.
 fn tight(records: usize) -> Fixture {
+    tight_in(BackstoreMode::Memory, records)
+}
+
+/// Does as [`tight`], of a filesystem that is kept there.
+fn tight_in(backstore: BackstoreMode, records: usize) -> Fixture {
     let limits = QueueLimits {
         spill_records: records,
         ..QueueLimits::default()
     };
-    Fixture::with(FsConfig::default(), limits)
+    let config = FsConfig {
+        backstore,
+        ..FsConfig::default()
+    };
+    Fixture::with(config, limits)
 }
 
 #[test]
@@ -359,31 +368,43 @@ fn walk(fixture: &Fixture, dir: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// A subscriber that reads now and then, with little memory behind it, never believes in a file
-/// that did not exist, and in the end knows exactly what exists.
 #[test]
 fn a_mirror_fed_by_records_is_the_filesystem() {
-    for seed in 1..=200_u64 {
-        let fixture = tight(8);
-        let reader = fixture.open_sized(Api::Native, Capacity::MIN);
-        fixture.watch_trees(&reader, 1, &["/"], 0);
-        let mut mirror = Mirror::default();
-        let mut random = Random::new(seed);
-        for step in 0..600 {
-            act(&fixture, &mut random);
-            if step % 150 == 149 || random.below(40) == 0 {
-                let (records, wants_refill) = reader.pop(30);
-                records.iter().for_each(|record| mirror.apply(record));
-                if wants_refill {
-                    fixture.service.refill(&reader.queue);
-                }
+    for seed in 1..=160_u64 {
+        is_mirrored(BackstoreMode::Memory, seed);
+    }
+}
+
+#[test]
+fn a_mirror_fed_by_records_is_the_filesystem_in_a_store() {
+    for seed in 161..=200_u64 {
+        let beside = tempfile::tempdir().unwrap();
+        is_mirrored(BackstoreMode::Disk(beside.path().join("store")), seed);
+    }
+}
+
+/// A subscriber that reads now and then, with little memory behind it, never believes in a file
+/// that did not exist, and in the end knows exactly what exists.
+fn is_mirrored(backstore: BackstoreMode, seed: u64) {
+    let fixture = tight_in(backstore, 8);
+    let reader = fixture.open_sized(Api::Native, Capacity::MIN);
+    fixture.watch_trees(&reader, 1, &["/"], 0);
+    let mut mirror = Mirror::default();
+    let mut random = Random::new(seed);
+    for step in 0..600 {
+        act(&fixture, &mut random);
+        if step % 150 == 149 || random.below(40) == 0 {
+            let (records, wants_refill) = reader.pop(30);
+            records.iter().for_each(|record| mirror.apply(record));
+            if wants_refill {
+                fixture.service.refill(&reader.queue);
             }
         }
-        let rest = fixture.read(&reader);
-        rest.iter().for_each(|record| mirror.apply(record));
-        let mut there = BTreeSet::new();
-        walk(&fixture, "", &mut there);
-        assert_eq!(mirror.paths, there, "seed {seed}");
-        assert_eq!(fixture.service.counts().overflowed, 0);
     }
+    let rest = fixture.read(&reader);
+    rest.iter().for_each(|record| mirror.apply(record));
+    let mut there = BTreeSet::new();
+    walk(&fixture, "", &mut there);
+    assert_eq!(mirror.paths, there, "seed {seed}");
+    assert_eq!(fixture.service.counts().overflowed, 0);
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use agentfs_core::id::{Seq, SessionId};
 use agentfs_core::{
-    Branch, Caller, Errno, FsConfig, FsCore, HandleId, OpenFlags, RenameFlags, SetTime,
-    SubscriptionId, XattrFlags,
+    BackstoreMode, Branch, Caller, Errno, FsConfig, FsCore, HandleId, OpenFlags, RenameFlags,
+    SetTime, SubscriptionId, XattrFlags,
 };
 use agentfs_engine::service::{NodeInterest, QueueLimits, WatchService};
 use agentfs_engine::{Api, Counts, Queue, WatchId};
@@ -42,9 +42,13 @@ struct Reader {
 const SESSION: SessionId = SessionId(1);
 
 impl Core {
-    /// Creates a fresh tree, with rings of so many bytes.
-    pub(crate) fn start(capacity: Capacity) -> Self {
-        let core = FsCore::new(FsConfig::default()).unwrap();
+    /// Creates a fresh tree that is kept there, with rings of so many bytes.
+    pub(crate) fn start(backstore: BackstoreMode, capacity: Capacity) -> Self {
+        let config = FsConfig {
+            backstore,
+            ..FsConfig::default()
+        };
+        let core = FsCore::new(config).unwrap();
         let branch = core.branch(FsCore::MAIN).unwrap();
         let caller = Caller::root();
         for dir in DIRECTORIES {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use agentfs_core::{ApplyError, ApplyMode, Branch, Caller, OpenFlags};
+use agentfs_core::{ApplyError, ApplyMode, BackstoreMode, Branch, Caller, OpenFlags};
 use agentfs_testkit::random::Random;
 use tempfile::TempDir;
 
@@ -80,9 +80,19 @@ fn work(b: &Branch, random: &mut Random, who: &str, count: &mut u32) {
     }
 }
 
+/// Creates a filesystem over a directory: every fourth one in a store, which is beside it.
+fn world(seed: u64, host: &Path, beside: &TempDir) -> World {
+    let backstore = if seed.is_multiple_of(4) {
+        BackstoreMode::Disk(beside.path().join("store"))
+    } else {
+        BackstoreMode::Memory
+    };
+    World::kept_in(backstore, Some(host))
+}
+
 fn check(seed: u64) {
-    let host = host();
-    let w = World::over(host.path());
+    let (host, beside) = (host(), tempfile::tempdir().unwrap());
+    let w = world(seed, host.path(), &beside);
     let mut random = Random::new(seed);
     let mut count = 0;
     for _ in 0..3 {
@@ -107,8 +117,8 @@ fn the_host_becomes_what_the_branch_shows_whatever_was_done_there() {
 /// put where the second has nothing, and where no conflict is listed, must be somewhere on the
 /// host.
 fn check_two(seed: u64) -> bool {
-    let host = host();
-    let w = World::over(host.path());
+    let (host, beside) = (host(), tempfile::tempdir().unwrap());
+    let w = world(seed, host.path(), &beside);
     let id = w.fs.branch_create_from_current(&w.root, w.b.id(), "other");
     let other = w.fs.branch(id.unwrap()).unwrap();
     let mut random = Random::new(seed);

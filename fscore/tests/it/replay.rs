@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use agentfs_core::event::Change;
 use agentfs_core::id::NodeId;
-use agentfs_core::{Branch, Caller, FsCore, RenameFlags};
+use agentfs_core::{BackstoreMode, Branch, Caller, FsCore, RenameFlags};
 use agentfs_testkit::random::Random;
 
 use crate::support::World;
@@ -134,12 +134,25 @@ fn check(w: &World, seed: u64) {
     assert!(w.b.changes_since(&frozen).unwrap().0.is_empty());
 }
 
-#[test]
-fn the_difference_leads_from_one_version_to_the_other() {
-    for seed in 0..1500 {
-        let outcome = std::panic::catch_unwind(|| check(&World::new(), seed));
+/// Checks the sequences of these seeds, each in a filesystem of its own: in memory, and every
+/// `stored`th also in a store.
+fn check_all(seeds: u64, stored: u64, lower: Option<&Path>) {
+    for seed in 0..seeds {
+        let outcome = std::panic::catch_unwind(|| {
+            check(&World::kept_in(BackstoreMode::Memory, lower), seed);
+            if seed.is_multiple_of(stored) {
+                let beside = tempfile::tempdir().unwrap();
+                let store = BackstoreMode::Disk(beside.path().join("store"));
+                check(&World::kept_in(store, lower), seed);
+            }
+        });
         assert!(outcome.is_ok(), "seed {seed}");
     }
+}
+
+#[test]
+fn the_difference_leads_from_one_version_to_the_other() {
+    check_all(1200, 10, None);
 }
 
 #[test]
@@ -149,8 +162,5 @@ fn also_over_a_host_directory() {
         std::fs::create_dir_all(host.path().join(path)).unwrap();
         std::fs::write(host.path().join(path).join("b"), path).unwrap();
     }
-    for seed in 0..150 {
-        let outcome = std::panic::catch_unwind(|| check(&World::over(host.path()), seed));
-        assert!(outcome.is_ok(), "seed {seed}");
-    }
+    check_all(120, 4, Some(host.path()));
 }

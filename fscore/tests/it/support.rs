@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use agentfs_core::event::{
     Change, CreatedBy, Envelope, EventKind, EventSink, NodeRef, Place, RenameHow,
 };
-use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay};
+use agentfs_core::{BackstoreMode, Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Overlay};
 
 /// Reports that a test, or the rest of it, is left out, and why.
 #[expect(clippy::print_stderr, reason = "what is left out is said")]
@@ -35,8 +35,14 @@ impl World {
     }
 
     pub(crate) fn over(lower: &std::path::Path) -> Self {
+        Self::kept_in(BackstoreMode::Memory, Some(lower))
+    }
+
+    /// Creates a filesystem that is kept there, over a directory or over nothing.
+    pub(crate) fn kept_in(backstore: BackstoreMode, lower: Option<&std::path::Path>) -> Self {
         Self::with(FsConfig {
-            overlay: Some(Overlay {
+            backstore,
+            overlay: lower.map(|lower| Overlay {
                 lower: lower.to_owned(),
             }),
             ..FsConfig::default()

@@ -10,7 +10,7 @@ use agentfs_core::{Branch, Caller, FsCore, OpenFlags, RenameFlags};
 use agentfs_testkit::random::Random;
 
 use crate::branches::names_of;
-use crate::fscore::filesystem;
+use crate::fscore::{filesystem, filesystem_of};
 use crate::replica::{Names, Recorder, Replica, by_branch};
 
 const THREADS: u64 = 4;
@@ -109,7 +109,27 @@ fn check_log(branch: &Branch, workers: u64) {
 
 #[test]
 fn many_threads_on_one_branch_and_on_others_lose_nothing() {
-    let fs = filesystem(None);
+    many_threads_lose_nothing(&filesystem(None));
+}
+
+#[test]
+fn many_threads_on_branches_in_a_store_lose_nothing_and_all_of_it_is_there_afterwards() {
+    let store = tempfile::tempdir().unwrap();
+    let fs = filesystem_of(store.path());
+    let expected = many_threads_lose_nothing(&fs);
+    fs.sync().unwrap();
+    drop(fs);
+    let fs = filesystem_of(store.path());
+    for (id, names) in expected {
+        let branch = fs.branch(id).unwrap();
+        assert_eq!(names_of(&branch), names);
+        check_links(&branch, &names);
+        check_log(&branch, THREADS);
+    }
+}
+
+/// Returns the names of each branch afterwards.
+fn many_threads_lose_nothing(fs: &FsCore) -> Vec<(BranchId, Names)> {
     let main = fs.branch(FsCore::MAIN).unwrap();
     prepare(&main);
     let start = names_of(&main);
@@ -137,6 +157,7 @@ fn many_threads_on_one_branch_and_on_others_lose_nothing() {
     });
 
     let mut heard = by_branch(recorder.take());
+    let mut all = Vec::new();
     for branch in &branches {
         let names = names_of(branch);
         check_links(branch, &names);
@@ -147,12 +168,19 @@ fn many_threads_on_one_branch_and_on_others_lose_nothing() {
         }
         assert_eq!(replica.names, names);
         assert_eq!(replica.last(), Some(branch.last_seq()));
+        all.push((branch.id(), names));
     }
+    all
 }
 
 #[test]
 fn snapshots_taken_while_others_write_are_states_the_branch_was_in() {
-    let fs = filesystem(None);
+    snapshots_are_states(&filesystem(None));
+    let store = tempfile::tempdir().unwrap();
+    snapshots_are_states(&filesystem_of(store.path()));
+}
+
+fn snapshots_are_states(fs: &FsCore) {
     let main = fs.branch(FsCore::MAIN).unwrap();
     let root = Caller::root();
     prepare(&main);

@@ -1,11 +1,13 @@
 //! The kernel is on both sides: a program without the library gets the same from inotify on a mount
 //! as on a tmpfs.
 //!
+//! It is checked in both modes: in memory, and in a store on disk.
+//!
 //! `AGENTFS_ORACLE_SEQUENCES`, of which every tenth runs, and `AGENTFS_ORACLE_SEED` choose the
 //! sequences, as they do for the engine's oracle.
 #![cfg(target_os = "linux")]
 
-use agentfs_core::{FsConfig, FsCore};
+use agentfs_core::{BackstoreMode, FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
 use agentfs_testkit::environment::{can_mount, number};
 use agentfs_testkit::inotify_oracle::generate::sequence;
@@ -34,19 +36,22 @@ fn compare(tmpfs: &mut Kernel, mounted: &mut Kernel, ops: &[Op]) -> Result<usize
     Ok(heard)
 }
 
-#[test]
-fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
+/// Runs sequences in a mount of a filesystem that keeps its content there.
+fn check(backstore: BackstoreMode, sequences: u64) {
     if !can_mount() {
         return;
     }
-    let fs = FsCore::new(FsConfig::default()).unwrap();
+    let config = FsConfig {
+        backstore,
+        ..FsConfig::default()
+    };
+    let fs = FsCore::new(config).unwrap();
     let mounts = Mounts::new(&fs).unwrap();
     let point = tempfile::tempdir().unwrap();
     let options = MountOptions::default();
     let _mount = mounts.mount(FsCore::MAIN, point.path(), &options).unwrap();
     let (mut tmpfs, mut mounted) = (Kernel::on_tmpfs(), Kernel::below(point.path()));
     let first = number("AGENTFS_ORACLE_SEED").unwrap_or(1);
-    let sequences = number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(10_000) / 10;
     let mut heard = 0;
     for seed in first..first + sequences.max(1) {
         let ops = sequence(seed);
@@ -63,4 +68,21 @@ fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
         }
     }
     assert!(heard > 0, "nothing was heard");
+}
+
+/// Returns this part of the sequences that the environment asks for.
+fn sequences(percent: u64) -> u64 {
+    number("AGENTFS_ORACLE_SEQUENCES").unwrap_or(10_000) * percent / 100
+}
+
+#[test]
+fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
+    check(BackstoreMode::Memory, sequences(7));
+}
+
+#[test]
+fn a_program_without_the_shim_hears_on_a_mount_of_a_store_what_it_hears_on_tmpfs() {
+    let beside = tempfile::tempdir().unwrap();
+    let store = BackstoreMode::Disk(beside.path().join("store"));
+    check(store, sequences(3));
 }

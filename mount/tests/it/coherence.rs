@@ -18,6 +18,7 @@ use agentfs_core::event::{Change, Envelope, EventKind, EventSink};
 use agentfs_core::id::Seq;
 use agentfs_core::{Branch, Caller, OpenFlags, RenameFlags};
 use agentfs_mount::Settler;
+use agentfs_testkit::environment::number;
 use agentfs_testkit::random::Random;
 
 use crate::support::{Fixture, Mounted};
@@ -336,13 +337,20 @@ fn look_at_listing(heard: &Heard, mount: &Mounted) {
 
 #[test]
 fn no_mount_shows_what_is_older_than_a_delivered_event() {
-    let Some(fixture) = Fixture::empty() else {
-        return;
-    };
-    let changes = std::env::var("AGENTFS_COHERENCE_CHANGES").map_or(100_000, |text| {
-        text.parse::<u64>()
-            .expect("AGENTFS_COHERENCE_CHANGES is a number")
-    });
+    if let Some(fixture) = Fixture::empty() {
+        shows_nothing_older(&fixture, 60_000);
+    }
+}
+
+#[test]
+fn no_mount_of_a_store_shows_what_is_older_than_a_delivered_event() {
+    if let Some(fixture) = Fixture::in_store() {
+        shows_nothing_older(&fixture, 40_000);
+    }
+}
+
+fn shows_nothing_older(fixture: &Fixture, changes: u64) {
+    let changes = number("AGENTFS_COHERENCE_CHANGES").unwrap_or(changes);
     let mounts = [fixture.mount(), fixture.mount()];
     let branch = fixture.main();
     let root = Caller::root();

@@ -5,6 +5,7 @@
 //! `AGENTFS_FSX_OPERATIONS` sets how many operations a seed has.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -240,15 +241,25 @@ fn index(at: u64) -> usize {
 
 #[test]
 fn a_file_holds_what_was_put_into_it_in_whatever_way() {
-    let Some(fixture) = Fixture::empty() else {
-        return;
-    };
+    if let Some(fixture) = Fixture::empty() {
+        exercise(&fixture, 0..2);
+    }
+}
+
+#[test]
+fn a_file_in_a_store_holds_what_was_put_into_it_in_whatever_way() {
+    if let Some(fixture) = Fixture::in_store() {
+        exercise(&fixture, 2..4);
+    }
+}
+
+fn exercise(fixture: &Fixture, seeds: Range<u64>) {
     let mount = fixture.mount();
     let operations = std::env::var("AGENTFS_FSX_OPERATIONS").map_or(10_000, |text| {
         text.parse().expect("AGENTFS_FSX_OPERATIONS is a number")
     });
     std::thread::scope(|scope| {
-        for seed in 0..4 {
+        for seed in seeds {
             let path = mount.path(&format!("f{seed}"));
             scope.spawn(move || Exercise::new(&path, seed).run(operations));
         }
@@ -279,10 +290,20 @@ write = 10
 ";
 
 #[test]
-fn the_exerciser_of_others_finds_nothing_in_100_000_operations() {
-    let (Some(fixture), Some(fsx)) = (Fixture::empty(), program("AGENTFS_FSX")) else {
-        return;
-    };
+fn the_exerciser_of_others_finds_nothing_in_60_000_operations() {
+    if let (Some(fixture), Some(fsx)) = (Fixture::empty(), program("AGENTFS_FSX")) {
+        exercise_by_others(&fixture, &fsx, "60000");
+    }
+}
+
+#[test]
+fn the_exerciser_of_others_finds_nothing_in_40_000_operations_in_a_store() {
+    if let (Some(fixture), Some(fsx)) = (Fixture::in_store(), program("AGENTFS_FSX")) {
+        exercise_by_others(&fixture, &fsx, "40000");
+    }
+}
+
+fn exercise_by_others(fixture: &Fixture, fsx: &Path, operations: &str) {
     let mount = fixture.mount();
     let outside = tempfile::tempdir().unwrap();
     let config = outside.path().join("fsx.toml");
@@ -290,7 +311,7 @@ fn the_exerciser_of_others_finds_nothing_in_100_000_operations() {
     let output = Command::new("timeout")
         .args(["-k", "5", "240"])
         .arg(fsx)
-        .args(["-q", "-N", "100000", "-S", "1"])
+        .args(["-q", "-N", operations, "-S", "1"])
         .arg("-f")
         .arg(&config)
         .arg("-P")

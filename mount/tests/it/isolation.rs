@@ -13,7 +13,7 @@ use crate::support::{Fixture, Mounted};
 /// Names that both branches have, each with its own content.
 const SHARED: u64 = 40;
 /// The operations of every worker.
-const ROUNDS: u64 = 4_000;
+const ROUNDS: u64 = 2_000;
 
 /// Returns a content that shows its owner by letter and size: the letter of the branch, an odd
 /// number of times in the one and an even number in the other.
@@ -77,9 +77,19 @@ fn look(rng: &mut Random, dir: &Path, owner: u8) -> u64 {
 
 #[test]
 fn nothing_of_a_branch_is_ever_seen_in_another() {
-    let Some(fixture) = Fixture::empty() else {
-        return;
-    };
+    if let Some(fixture) = Fixture::empty() {
+        shows_nothing_of_the_other(&fixture);
+    }
+}
+
+#[test]
+fn nothing_of_a_branch_in_a_store_is_ever_seen_in_another() {
+    if let Some(fixture) = Fixture::in_store() {
+        shows_nothing_of_the_other(&fixture);
+    }
+}
+
+fn shows_nothing_of_the_other(fixture: &Fixture) {
     let main = fixture.main();
     let root = agentfs_core::Caller::root();
     let snapshot = fixture

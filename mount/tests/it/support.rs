@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use agentfs_core::id::BranchId;
-use agentfs_core::{Branch, FsConfig, FsCore};
+use agentfs_core::{BackstoreMode, Branch, FsConfig, FsCore};
 use agentfs_mount::{MountHandle, MountOptions, Mounts};
 use agentfs_testkit::environment::can_mount;
 use tempfile::TempDir;
@@ -21,6 +21,8 @@ pub(crate) fn program(variable: &str) -> Option<PathBuf> {
 pub(crate) struct Fixture {
     pub(crate) fs: FsCore,
     pub(crate) mounts: Mounts,
+    /// Where the filesystem is kept, if not in memory.
+    _store: Option<TempDir>,
 }
 
 impl Fixture {
@@ -35,7 +37,24 @@ impl Fixture {
         }
         let fs = FsCore::new(config).unwrap();
         let mounts = Mounts::new(&fs).unwrap();
-        Some(Self { fs, mounts })
+        Some(Self {
+            fs,
+            mounts,
+            _store: None,
+        })
+    }
+
+    /// Does as [`empty`](Self::empty), and the filesystem is kept in a store on disk.
+    pub(crate) fn in_store() -> Option<Self> {
+        let store = tempfile::tempdir().unwrap();
+        let config = FsConfig {
+            backstore: BackstoreMode::Disk(store.path().join("store")),
+            ..FsConfig::default()
+        };
+        Self::new(config).map(|fixture| Self {
+            _store: Some(store),
+            ..fixture
+        })
     }
 
     pub(crate) fn main(&self) -> Branch {

@@ -1,5 +1,6 @@
 //! Runs sequences on both filesystems and compares.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use agentfs_core::{FsConfig, FsCore};
+use agentfs_core::{BackstoreMode, FsConfig, FsCore};
 use agentfs_mount::{MountOptions, Mounts};
 use agentfs_testkit::child::ended_within;
 use agentfs_testkit::environment::{can_mount, number};
@@ -18,14 +19,24 @@ use agentfs_testkit::fs_oracle::sandbox::Sandbox;
 use agentfs_testkit::fs_oracle::seeds;
 use agentfs_testkit::fs_oracle::shrink::shrink_steps;
 use agentfs_testkit::fs_oracle::walk::{Seen, everything};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::process::{chroot, fchdir};
+
+use crate::contents;
 
 /// The variables by which a process finds the mount, and learns its own number.
 const POINT: &str = "AGENTFS_ORACLE_POINT";
 const WORKER: &str = "AGENTFS_ORACLE_WORKER";
 /// How long a process may take.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Where the mounted filesystem keeps what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    Memory,
+    /// In a store, which is opened again at the end and must show the same.
+    Store,
+}
 
 /// What a filesystem answers to a sequence, and how it looks afterwards.
 #[derive(PartialEq, Debug)]
@@ -73,8 +84,14 @@ impl Side {
 /// Makes a new directory the calling thread's root.
 fn enter(directory: &OwnedFd, name: &str) {
     fchdir(directory).unwrap();
-    rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).unwrap();
-    let root = rustix::fs::openat(directory, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    rustix::fs::mkdirat(directory, name, rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+    let root = rustix::fs::openat(
+        directory,
+        name,
+        OFlags::DIRECTORY,
+        rustix::fs::Mode::empty(),
+    )
+    .unwrap();
     fchdir(&root).unwrap();
     chroot(".").unwrap();
 }
@@ -87,34 +104,55 @@ fn carry_out(kernel: &mut Kernel, steps: &[Step]) -> Outcome {
 }
 
 /// Calls `work` with a mount over nothing.
-fn mounted(work: impl FnOnce(&Path)) {
+fn mounted(mode: Mode, work: impl FnOnce(&Path)) {
     if !can_mount() {
         return;
     }
-    let fs = FsCore::new(FsConfig::default()).unwrap();
-    let mounts = Mounts::new(&fs).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let point = directory.path();
-    let _mount = mounts
-        .mount(FsCore::MAIN, point, &MountOptions::default())
-        .unwrap();
-    work(point);
+    let (directory, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = || FsConfig {
+        backstore: match mode {
+            Mode::Memory => BackstoreMode::Memory,
+            Mode::Store => BackstoreMode::Disk(store.path().join("store")),
+        },
+        ..FsConfig::default()
+    };
+    let shows = |config: FsConfig, work: &mut dyn FnMut(&Path)| {
+        let fs = FsCore::new(config).unwrap();
+        let mounts = Mounts::new(&fs).unwrap();
+        let point = directory.path();
+        let options = MountOptions::default();
+        let _mount = mounts.mount(FsCore::MAIN, point, &options).unwrap();
+        work(point);
+    };
+    let (mut work, mut expected) = (Some(work), BTreeMap::new());
+    shows(config(), &mut |point| {
+        work.take().expect("it is called once")(point);
+        expected = contents::of(point);
+    });
+    if mode == Mode::Store {
+        let path = store.path().join("store");
+        let checked = FsCore::check_store(&path, config()).unwrap();
+        assert!(checked.defects.is_empty(), "{checked:?}");
+        shows(config(), &mut |point| {
+            contents::assert_same(&expected, &contents::of(point));
+        });
+    }
 }
 
 /// Runs `default` sequences.
-pub(crate) fn check_many(default: u64) {
-    mounted(|point| check(seeds(default), point, 0));
+pub(crate) fn check_many(mode: Mode, default: u64) {
+    mounted(mode, |point| check(seeds(default), point, 0));
 }
 
 /// Runs `default` sequences in as many processes at once, each in directories of its own. They are
 /// runs of the same `test`, whose environment says where to work.
-pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
+pub(crate) fn check_in_processes(test: &str, mode: Mode, default: u64, workers: u64) {
     if let Some(point) = std::env::var_os(POINT) {
         let worker = number(WORKER).expect("the variable says which process this is");
         let seeds = seeds(default).filter(|seed| seed % workers == worker);
         return check(seeds, Path::new(&point), worker);
     }
-    mounted(|point| {
+    mounted(mode, |point| {
         let start = |worker: u64| {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args([test, "--exact", "--nocapture"]);
@@ -131,7 +169,7 @@ pub(crate) fn check_in_processes(test: &str, default: u64, workers: u64) {
 }
 
 fn check(seeds: impl Iterator<Item = u64>, point: &Path, worker: u64) {
-    let mounted = rustix::fs::open(point, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mounted = rustix::fs::open(point, OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
     let name = format!("worker-{worker}");
     let (tmpfs, mounted) = (
         Side::start(None, name.clone()),

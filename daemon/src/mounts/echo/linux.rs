@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -53,6 +53,8 @@ struct Shared {
     /// The branches of the mounts where something is to be echoed.
     branches: RwLock<HashSet<BranchId>>,
     is_watched: AtomicBool,
+    /// How many changes wait for an echo that is certain. Raised only under the lock of `watched`.
+    certain: AtomicUsize,
     /// What delivers to programs with the library, and their sessions.
     library: OnceLock<(Weak<WatchService>, Arc<Sessions>)>,
     echoed: AtomicU64,
@@ -97,6 +99,15 @@ impl Watched {
         }
     }
 
+    /// Goes on with what was to be echoed before.
+    fn keep(&mut self, before: &Self) {
+        self.all |= before.all;
+        self.nodes.extend(&before.nodes);
+        if self.processes.is_empty() {
+            self.processes.clone_from(&before.processes);
+        }
+    }
+
     /// Returns whether there is anything to echo.
     fn is_wanted(&self) -> bool {
         self.always || self.all || !self.nodes.is_empty()
@@ -118,6 +129,7 @@ impl Echoing {
             watched: RwLock::default(),
             branches: RwLock::default(),
             is_watched: AtomicBool::new(mode == EchoMode::Always),
+            certain: AtomicUsize::new(0),
             library: OnceLock::new(),
             echoed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -166,9 +178,7 @@ impl Echoing {
                 continue;
             }
             let change = &envelope.change;
-            let is_certain = self
-                .shared
-                .finds(mount, |it| it.always || it.concerns(change));
+            let is_certain = self.shared.will_echo(mount, change);
             // A program that begins to watch after a file was opened gets the close with the write.
             if !is_certain && matches!(change, Change::Closed { .. }) {
                 continue;
@@ -185,6 +195,9 @@ impl Echoing {
             if jobs.as_ref().is_none_or(|it| it.try_send(job).is_err()) {
                 // Records deliver the change, then.
                 self.shared.failed.fetch_add(1, Ordering::Relaxed);
+                if is_certain {
+                    self.shared.certain.fetch_sub(1, Ordering::Relaxed);
+                }
             } else if is_certain {
                 announced.push(mount);
             }
@@ -226,10 +239,27 @@ impl Shared {
         self.watched.read().get(&mount).is_some_and(is_so)
     }
 
+    /// Returns whether a change is to be echoed on a mount, and counts it if so.
+    fn will_echo(&self, mount: MountId, change: &Change) -> bool {
+        self.finds(mount, |it| {
+            let is_wanted = it.always || it.concerns(change);
+            if is_wanted {
+                self.certain.fetch_add(1, Ordering::Relaxed);
+            }
+            is_wanted
+        })
+    }
+
     fn run(&self, jobs: &Receiver<Job>) {
         let mut looked = None;
         let mut took = Duration::ZERO;
         while let Ok(job) = jobs.recv() {
+            let change = &job.envelope.change;
+            if job.is_certain {
+                let is_echoed = self.echo(job.mount, change);
+                self.report(&job, is_echoed);
+                self.certain.fetch_sub(1, Ordering::Relaxed);
+            }
             let is_news = looked.is_none_or(|looked| looked < job.at);
             let may_look = looked.is_none_or(|looked: Instant| looked.elapsed() > took * SHARE);
             // A certain echo needs no new look, so that comes when there is time.
@@ -243,11 +273,7 @@ impl Shared {
                 took = begun.elapsed();
                 looked = Some(begun);
             }
-            let change = &job.envelope.change;
-            if job.is_certain {
-                let is_echoed = self.echo(job.mount, change);
-                self.report(&job, is_echoed);
-            } else if self.finds(job.mount, |it| it.concerns(change)) {
+            if !job.is_certain && self.finds(job.mount, |it| it.concerns(change)) {
                 self.echo(job.mount, change);
                 // No program asked for the closing of files yet.
                 if let Some(close) = change.content_close().filter(|_| job.closes) {
@@ -306,11 +332,20 @@ impl Shared {
         // mount for echoes under way, when the processes those are meant for have ended.
         watched
             .retain(|mount, it| !it.is_wanted() || self.echoes.can_replay(*mount, &it.processes));
+        let mounts = self.mounts.after(MountId(0));
+        let mut current = self.watched.write();
+        // A record of a change must not overtake the echoes of those before it. So where a program has
+        // ended, echoes go on until none waits.
+        if self.certain.load(Ordering::Relaxed) > 0 {
+            for (mount, before) in current.iter() {
+                watched.entry(*mount).or_default().keep(before);
+            }
+        }
         let is_watched = watched.values().any(Watched::is_wanted);
-        let wanted = self.mounts.after(MountId(0)).into_iter();
+        let wanted = mounts.into_iter();
         let wanted = wanted.filter(|(id, _)| watched.get(id).is_some_and(Watched::is_wanted));
         *self.branches.write() = wanted.map(|(_, mount)| mount.branch).collect();
-        *self.watched.write() = watched;
+        *current = watched;
         self.is_watched.store(is_watched, Ordering::Relaxed);
     }
 
