@@ -47,6 +47,15 @@ pub(super) fn remove_unfinished(directory: &dyn Directory) -> Result<()> {
     }
 }
 
+/// Returns how many bytes the last checkpoint has; 0 if there is none.
+pub(super) fn len(directory: &dyn Directory) -> Result<u64> {
+    let names = directory.list()?;
+    match names.iter().filter_map(|name| next_of(name)).max() {
+        Some(next) => directory.open(&name_of(next))?.len(),
+        None => Ok(0),
+    }
+}
+
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(super) struct Writer {

@@ -64,6 +64,11 @@ impl Core {
     pub(crate) fn sync(&self) -> Result<()> {
         self.journal.as_ref().map_or(Ok(()), |it| it.sync())
     }
+
+    /// See [`Journal::reclaim`].
+    pub(crate) fn reclaim(&self) -> bool {
+        self.journal.as_ref().is_some_and(|it| it.reclaim())
+    }
 }
 
 impl Registry {
@@ -86,6 +91,7 @@ impl Registry {
             name: base.name(),
             from: BranchId(0),
             seq: Seq(0),
+            made: None,
             tree: base.tree.clone(),
         });
         let snapshots = self.snapshots.iter().map(|(id, snapshot)| OldVersion {
@@ -93,6 +99,7 @@ impl Registry {
             name: snapshot.name.clone(),
             from: snapshot.from,
             seq: Seq(0),
+            made: snapshot.made,
             tree: snapshot.tree.clone(),
         });
         let branches = self.branches.iter().map(|(id, branch)| OldVersion {
@@ -100,6 +107,7 @@ impl Registry {
             name: branch.name.clone(),
             from: branch.from,
             seq: branch.outbox.last_own_seq(),
+            made: None,
             tree: branch.read().tree.clone(),
         });
         bases.chain(snapshots).chain(branches).collect()
@@ -119,6 +127,7 @@ impl Registry {
         // Whatever the log does not say of numbers that were given, none of them is given again.
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
+        let most = recovered.most;
         // What makes no sense is refused before anything is written.
         let (versions, bases) = recovered.finish().map_err(|why| StoreError::Damaged {
             path: path.clone(),
@@ -129,6 +138,7 @@ impl Registry {
             path: path.clone(),
             errno,
         };
+        journal.has_most(most);
         journal.write_opened(&counts).map_err(failed)?;
         // What nothing refers to is used again from now on, so a power cut must not bring back what
         // did.
@@ -140,6 +150,7 @@ impl Registry {
                 name: "main",
                 from: FsCore::MAIN,
                 seq: Seq(0),
+                made: None,
                 base: None,
                 tree: &tree,
             };
@@ -163,6 +174,7 @@ impl Registry {
                 name,
                 from,
                 seq,
+                made,
                 tree,
             } = version;
             match id {
@@ -174,7 +186,12 @@ impl Registry {
                 }
                 VersionId::Snapshot(id) => {
                     registry.snapshot_names.insert((name.clone(), id));
-                    let snapshot = Snapshot { name, from, tree };
+                    let snapshot = Snapshot {
+                        name,
+                        from,
+                        made,
+                        tree,
+                    };
                     registry.snapshots.insert(id, Arc::new(snapshot));
                 }
                 VersionId::Base(_) => {}

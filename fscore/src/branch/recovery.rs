@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
 use crate::log::Record;
+use crate::model::attr::Nanos;
 use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Malformed};
@@ -33,6 +34,8 @@ pub(crate) struct Version {
     pub(crate) name: Arc<str>,
     pub(crate) from: BranchId,
     pub(crate) seq: Seq,
+    /// When it was made, if that is known.
+    pub(crate) made: Option<Nanos>,
     pub(crate) tree: Tree,
 }
 
@@ -47,7 +50,11 @@ pub(crate) struct Recovered {
     shared: Arc<Shared>,
     known: KnownExtents,
     pub(crate) versions: Versions,
+    /// Those of which the last record is not there yet.
+    unfinished: BTreeMap<VersionId, Tree>,
     pub(crate) counts: Counts,
+    /// How many bytes the store may take on its disk.
+    pub(crate) most: u64,
 }
 
 impl Recovered {
@@ -56,7 +63,9 @@ impl Recovered {
             known: KnownExtents::new(shared.extents.clone()),
             shared,
             versions: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             counts: Counts::default(),
+            most: u64::MAX,
         }
     }
 
@@ -66,7 +75,12 @@ impl Recovered {
         let decoder = &mut decoder;
         let done = match record.kind {
             kind::CHANGE => self.change(decoder),
-            kind::VERSION => self.version(decoder),
+            kind::VERSION => self.version(decoder, None),
+            kind::DATED => decoder
+                .signed()
+                .and_then(|made| self.version(decoder, Some(made))),
+            kind::PART => self.part(decoder),
+            kind::LIMIT => decoder.number().map(|most| self.most = most),
             kind::DELETED => self.deleted(decoder),
             kind::OPENED => Counts::read(decoder).map(|counts| self.opened(counts)),
             other => Err(Malformed::Kind("record", other.number().into())),
@@ -97,19 +111,43 @@ impl Recovered {
         version.tree.replay(decoder, &mut self.known)
     }
 
-    fn version(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+    /// Reads a part of a version. A first one takes the place of what an attempt has left that failed.
+    fn part(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+        let id = VersionId::read(decoder)?;
+        let id = id.ok_or(Malformed::Kind("version", 0))?;
+        if decoder.byte()? == 1 {
+            self.unfinished.remove(&id);
+        } else if !self.unfinished.contains_key(&id) {
+            return Err(id.unknown());
+        }
+        let mut tree = self.begun(id, decoder)?;
+        tree.replay(decoder, &mut self.known)?;
+        self.unfinished.insert(id, tree);
+        Ok(())
+    }
+
+    /// Reads what a version is based on, and returns its tree as far as it was read before.
+    fn begun(&mut self, id: VersionId, decoder: &mut Decoder<'_>) -> Result<Tree, Malformed> {
+        let base = VersionId::read(decoder)?;
+        if let Some(begun) = self.unfinished.remove(&id) {
+            return Ok(begun);
+        }
+        match base {
+            None => Ok(Tree::unfilled(self.shared.clone())),
+            Some(base) => {
+                let base = self.versions.get(&base).ok_or(base.unknown())?;
+                Ok(base.tree.clone())
+            }
+        }
+    }
+
+    fn version(&mut self, decoder: &mut Decoder<'_>, made: Option<Nanos>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
         let name: Arc<str> = String::from_utf8_lossy(decoder.text()?).into();
         let from = BranchId(decoder.number()?);
         let seq = Seq(decoder.counted()?);
-        let mut tree = match VersionId::read(decoder)? {
-            None => Tree::unfilled(self.shared.clone()),
-            Some(base) => {
-                let base = self.versions.get(&base).ok_or(base.unknown())?;
-                base.tree.clone()
-            }
-        };
+        let mut tree = self.begun(id, decoder)?;
         tree.replay(decoder, &mut self.known)?;
         if self.versions.contains_key(&id) {
             return Err(id.twice());
@@ -128,6 +166,7 @@ impl Recovered {
             name,
             from,
             seq,
+            made,
             tree,
         };
         self.versions.insert(id, version);
@@ -146,6 +185,7 @@ impl Recovered {
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone; they are kept only if the configuration says so.
     pub(crate) fn finish(mut self) -> Result<(Versions, Bases), Malformed> {
+        self.unfinished.clear();
         self.versions
             .retain(|id, _| !matches!(id, VersionId::Base(_)));
         let main = VersionId::Branch(FsCore::MAIN);

@@ -198,7 +198,13 @@ impl Opened {
         if let Err(errno) = checkpoint::remove_unfinished(&*self.place.directory) {
             tracing::warn!(store = %self.path.display(), %errno, "an unfinished checkpoint stays");
         }
-        Ok(Journal::new(self.place, log, extents, self.lock))
+        let checkpoint = checkpoint::len(&*self.place.directory).map_err(|errno| {
+            let path = self.path.clone();
+            StoreError::Disk { path, errno }
+        })?;
+        Ok(Journal::new(
+            self.place, log, extents, checkpoint, self.lock,
+        ))
     }
 }
 
