@@ -1,5 +1,6 @@
 //! The filesystem: its branches, its snapshots, and its subscriptions.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::journal::{Counts, Journal, NewVersion, OldVersion, VersionId};
-use crate::branch::recovery::{Recovered, Version};
+use crate::branch::recovery::{Bases, Recovered, Version, Versions};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::state::BranchInner;
 use crate::branch::store::Store;
@@ -39,6 +40,10 @@ pub(crate) struct Core {
     pub(crate) taking: Mutex<()>,
     /// See [`FsCore::seal`].
     sealed: AtomicBool,
+    /// See [`FsCore::lost`].
+    lost: Vec<String>,
+    /// Keeps other processes out of a store that is only read.
+    _salvaged: Option<Store>,
 }
 
 /// All branches and snapshots. Every operation of every branch looks its branch up here, so nothing
@@ -161,6 +166,40 @@ impl Registry {
             };
             return Ok((Some(journal), registry));
         }
+        let registry = Self::of_versions(versions, bases, counts, Some(&journal));
+        Ok((Some(journal), registry))
+    }
+
+    /// Reads what can be read of a damaged store, which is not written to. Returns also what was lost.
+    fn salvage(
+        store: &Store,
+        shared: &Arc<Shared>,
+        main: impl FnOnce() -> Result<Tree, ConfigError>,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut recovered = Recovered::new(shared.clone());
+        store.salvage(&mut recovered)?;
+        let counts = recovered.counts;
+        shared.skip_numbers(shared.numbers().max(counts.nodes));
+        let (mut versions, bases, lost) = recovered.finish_salvage();
+        let id = VersionId::Branch(FsCore::MAIN);
+        if let Entry::Vacant(entry) = versions.entry(id) {
+            entry.insert(Version {
+                name: Arc::from("main"),
+                from: FsCore::MAIN,
+                seq: Seq(0),
+                made: None,
+                tree: main()?,
+            });
+        }
+        Ok((Self::of_versions(versions, bases, counts, None), lost))
+    }
+
+    fn of_versions(
+        versions: Versions,
+        bases: Bases,
+        counts: Counts,
+        journal: Option<&Arc<Journal>>,
+    ) -> Self {
         let mut registry = Self {
             last_base: bases.keys().last().map_or(0, |id| id.0),
             bases,
@@ -180,7 +219,7 @@ impl Registry {
             match id {
                 VersionId::Branch(id) => {
                     registry.branch_names.insert((name.clone(), id));
-                    let inner = BranchInner::new(id, name, from, tree, Some(journal.clone()));
+                    let inner = BranchInner::new(id, name, from, tree, journal.cloned());
                     inner.outbox.go_on_after(seq, counts.openings);
                     registry.branches.insert(id, Arc::new(inner));
                 }
@@ -197,7 +236,7 @@ impl Registry {
                 VersionId::Base(_) => {}
             }
         }
-        Ok((Some(journal), registry))
+        registry
     }
 }
 
@@ -244,8 +283,17 @@ impl FsCore {
                 errno,
             })
         };
+        let is_salvaged = shared.config.salvage;
+        let mut lost = Vec::new();
+        let mut kept_open = None;
         let (journal, registry) = match store {
             None => (None, Registry::of_main(main()?, None)),
+            Some(store) if is_salvaged => {
+                let (registry, what) = Registry::salvage(&store, &shared, main)?;
+                lost = what;
+                kept_open = Some(store);
+                (None, registry)
+            }
             Some(store) => Registry::recover(store, &shared, main)?,
         };
         Ok(Self {
@@ -255,7 +303,9 @@ impl FsCore {
                 journal,
                 registry: RwLock::new(registry),
                 taking: Mutex::default(),
-                sealed: AtomicBool::new(false),
+                sealed: AtomicBool::new(is_salvaged),
+                lost,
+                _salvaged: kept_open,
             }),
         })
     }
@@ -307,10 +357,22 @@ impl FsCore {
         })
     }
 
-    /// Returns why the store takes no more changes, if its disk has failed.
+    /// Returns why the store takes no more changes, if its disk has failed or it is only read.
     #[must_use]
     pub fn store_failure(&self) -> Option<String> {
+        if self.config().salvage {
+            let lost = self.lost().join("; ");
+            return Some(format!(
+                "the store is opened to be read, because it is damaged: {lost}"
+            ));
+        }
         self.core.journal.as_ref()?.failure()
+    }
+
+    /// Returns what could not be read of a store that is [salvaged](FsConfig::salvage).
+    #[must_use]
+    pub fn lost(&self) -> &[String] {
+        &self.core.lost
     }
 
     /// Waits until everything that was done so far survives a power cut. In memory there is nothing
@@ -384,6 +446,9 @@ impl FsCore {
 
     /// Ends a [`seal`](Self::seal).
     pub fn unseal(&self) {
+        if self.config().salvage {
+            return;
+        }
         self.core.sealed.store(false, Ordering::Release);
     }
 

@@ -15,6 +15,8 @@ mod full_store_tests;
 #[cfg(test)]
 mod histories;
 pub(crate) mod journal;
+#[cfg(test)]
+mod large_record_tests;
 pub(crate) mod recovery;
 pub(crate) mod served_versions;
 pub(crate) mod snapshot;
@@ -22,6 +24,7 @@ pub(crate) mod state;
 pub(crate) mod store;
 mod take;
 pub(crate) mod transaction;
+mod version_records;
 
 use std::sync::Arc;
 

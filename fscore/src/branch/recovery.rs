@@ -55,7 +55,12 @@ pub(crate) struct Recovered {
     pub(crate) counts: Counts,
     /// How many bytes the store may take on its disk.
     pub(crate) most: u64,
+    /// What could not be read, of a store of which all else is wanted.
+    lost: Vec<String>,
 }
+
+/// How many things are named that could not be read.
+const MOST_NAMED: usize = 20;
 
 impl Recovered {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -66,6 +71,7 @@ impl Recovered {
             unfinished: BTreeMap::new(),
             counts: Counts::default(),
             most: u64::MAX,
+            lost: Vec::new(),
         }
     }
 
@@ -109,6 +115,56 @@ impl Recovered {
         };
         version.seq = seq;
         version.tree.replay(decoder, &mut self.known)
+    }
+
+    /// Makes the changes of one record. If they make no sense, none of them is made, and what the record
+    /// says is lost.
+    pub(crate) fn salvage(&mut self, record: &Record) {
+        // A clone of a tree takes no time, and what a record is about is in one of them.
+        let before = self.versions.clone();
+        if let Err(bad) = self.replay(record) {
+            self.versions = before;
+            self.lose(&bad);
+        }
+    }
+
+    /// Records what could not be read.
+    pub(crate) fn lose(&mut self, what: &dyn fmt::Display) {
+        if self.lost.len() < MOST_NAMED {
+            self.lost.push(what.to_string());
+        }
+    }
+
+    /// Ends the reading of a damaged store. A version that makes no sense is left out. Returns also what
+    /// was lost.
+    pub(crate) fn finish_salvage(mut self) -> (Versions, Bases, Vec<String>) {
+        self.versions
+            .retain(|id, _| !matches!(id, VersionId::Base(_)));
+        let mut bad = Vec::new();
+        for (id, version) in &mut self.versions {
+            let tree = version.tree.without_orphans();
+            let root = tree.inodes().get(NodeId::ROOT.0);
+            let is_rooted = root.is_some_and(|root| root.as_dir().is_some());
+            let checked = match is_rooted {
+                true => tree.check(None),
+                false => Err(Malformed::Unknown("object", NodeId::ROOT.0)),
+            };
+            version.tree = tree;
+            match checked {
+                Ok(wrong) => version.tree.correct_links(&wrong),
+                Err(why) => bad.push((*id, why)),
+            }
+        }
+        for (id, why) in bad {
+            let name = self.versions.remove(&id).map(|version| version.name);
+            let name = name.unwrap_or_default();
+            self.lose(&format_args!("{name} cannot be read: {why}"));
+        }
+        if let Some(lower) = &self.shared.lower {
+            lower.recovered();
+        }
+        let bases = std::mem::take(&mut self.known.bases);
+        (self.versions, bases, self.lost)
     }
 
     /// Reads a part of a version. A first one takes the place of what an attempt has left that failed.

@@ -127,10 +127,14 @@ impl Extents {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` at the limit of the store.
+    /// `ENOSPC` at the limit of the store; `EROFS` when it is only read.
     pub(crate) fn allocate(self: &Arc<Self>, len: u64) -> Result<Extent> {
         self.file()?;
         let mut free = self.free.lock();
+        if matches!(free.freeing, Freeing::Never) {
+            // It is not known where other extents are: the store is only read.
+            return Err(Errno::EROFS);
+        }
         self.limit.check(free.used, len)?;
         let (at, len) = match SmallBlocks::class_of(len) {
             Some(class) => free.allocate_small(class),
