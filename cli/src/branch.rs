@@ -13,6 +13,7 @@ use crate::output::failure::Failure;
 use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
+use crate::project::size::size;
 
 /// Make, compare and apply branches
 ///
@@ -62,6 +63,10 @@ enum BranchCommand {
         /// is live and shows the project as it is at any time, where it has changed nothing
         #[arg(long, conflicts_with = "from_snapshot")]
         frozen: bool,
+        /// Let the branch have at most so many bytes of content beside those that it begins with, as in
+        /// 500M or 20G. A write beyond fails with EDQUOT, and other branches go on
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        max_size: Option<u64>,
     },
     /// List the branches
     #[command(
@@ -152,12 +157,14 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             from,
             from_snapshot,
             frozen,
+            max_size,
         } => {
             let request = BranchCreate {
                 name,
                 from_branch: from,
                 from_snapshot,
                 frozen,
+                max_size: max_size.unwrap_or(0),
             };
             create(&mut connection, request, output)
         }

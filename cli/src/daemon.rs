@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use crate::common::Common;
 use crate::echo_mode::Echo;
 use crate::output::failure::Failure;
-use crate::project::store::{self, StoreArgs};
+use crate::project::store::{self, LimitArgs, StoreArgs};
 use crate::{platform, shim};
 use agentfs_daemon::{Companion, Config, Daemon, SessionLimits};
 
@@ -44,6 +44,12 @@ pub(crate) struct DaemonArgs {
     lower: Option<PathBuf>,
     #[command(flatten)]
     keeping: StoreArgs,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Serve what can be read of a damaged store, and change nothing in it, so that branches can be exported
+    /// and copied out of mounts. What is lost is in the log and in `agentfs store show`
+    #[arg(long, requires = "store", conflicts_with_all = ["max_store", "keep_mounts"])]
+    salvage: bool,
     /// Make new branches frozen: a frozen branch shows nothing that happens to the project after it was
     /// made, as with `agentfs run --frozen`. Without it, branches are live
     #[arg(long, requires = "lower")]
@@ -92,6 +98,14 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
         let next = next_daemon(common, &args, &config.socket, store);
         config.keeping = platform::kept_mounts(store, next).map_err(Failure::Input)?;
     }
+    let most = |most| Some(most).filter(|most| *most > 0);
+    config.salvage = args.salvage;
+    config.max_store = args.limit.max_store.map(most);
+    if config.max_store.is_some() && config.store.is_none() {
+        let text =
+            "branches in memory have no store to limit; --max-store needs --lower or --store";
+        return Err(Failure::Other(text.to_owned()));
+    }
     config.lower = args.lower;
     config.frozen = args.frozen;
     config.echo = args.echo.into();
@@ -123,7 +137,7 @@ pub(crate) fn run(common: &Common, args: DaemonArgs) -> Result<(), Failure> {
         Some(store) => store::not_opened(store, error),
         None => Failure::Start(error),
     })?;
-    if let Some(store) = &store {
+    if let Some(store) = store.as_ref().filter(|_| !args.salvage) {
         store::sign(store, daemon.socket(), lower.as_deref());
         tracing::info!(store = %store.display(), "the branches are kept");
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use agentfs_client::ConnectError;
 use agentfs_core::{ConfigError, FsConfig, FsCore, Overlay, StoreError};
 use agentfs_daemon::is_base_name;
+use agentfs_export::command::quoted;
 use agentfs_proto::message::{Store, StoreAction, StoreReport};
 use clap::{Args, Subcommand};
 
@@ -13,6 +14,7 @@ use crate::output::Output;
 use crate::output::failure::Failure;
 use crate::platform;
 use crate::project::connection::DaemonConnection;
+use crate::project::size::limit;
 use crate::project::{Found, store};
 
 /// Show, check or compact the store in which a project's branches are kept
@@ -57,6 +59,16 @@ enum StoreCommand {
     /// The daemon does this by itself now and then. If none runs, one is started.
     #[command(after_help = "Example:\n  agentfs store compact")]
     Compact,
+    /// Let the store take at most so much of its disk
+    ///
+    /// It holds until another limit is set, also for later daemons. If none runs, one is started. Writes
+    /// beyond the limit fail with ENOSPC; deleting files, branches and snapshots goes on to work.
+    #[command(after_help = "Examples:\n  agentfs store limit 20G\n  agentfs store limit none")]
+    Limit {
+        /// The size, as in 500M or 20G, or `none` for as much as the disk has
+        #[arg(value_parser = limit)]
+        size: u64,
+    },
 }
 
 /// What is printed of a store.
@@ -73,7 +85,13 @@ struct Shown {
     content: u64,
     free: u64,
     log: u64,
+    /// Bytes that it may take there.
+    limit: Option<u64>,
+    /// Says that it is nearly full, and what can be done.
+    warning: Option<String>,
     defects: Vec<String>,
+    /// The command that serves what can be read of a damaged store.
+    salvage: Option<String>,
 }
 
 /// Writes a path whose name need not be UTF-8.
@@ -89,7 +107,12 @@ pub(crate) fn run(
     match args.command {
         StoreCommand::Compact => {
             let mut connection = DaemonConnection::open(common, "")?;
-            let shown = ask(&mut connection, StoreAction::Compact)?;
+            let shown = ask(&mut connection, StoreAction::Compact, 0)?;
+            print(&shown, output)
+        }
+        StoreCommand::Limit { size } => {
+            let mut connection = DaemonConnection::open(common, "")?;
+            let shown = ask(&mut connection, StoreAction::Limit, size)?;
             print(&shown, output)
         }
         StoreCommand::Show { store } => print(&look(common, store)?, output),
@@ -121,17 +144,23 @@ fn look(common: &Common, named: Option<PathBuf>) -> Result<Shown, Failure> {
                 None => ask(
                     &mut DaemonConnection::open_running(common)?,
                     StoreAction::Show,
+                    0,
                 ),
             }
         }
         Found::Named(_) | Found::Over(_) | Found::Mounted(..) => ask(
             &mut DaemonConnection::open_running(common)?,
             StoreAction::Show,
+            0,
         ),
     }
 }
 
-fn ask(connection: &mut DaemonConnection, action: StoreAction) -> Result<Shown, Failure> {
+fn ask(
+    connection: &mut DaemonConnection,
+    action: StoreAction,
+    most: u64,
+) -> Result<Shown, Failure> {
     let StoreReport {
         path,
         content,
@@ -140,7 +169,10 @@ fn ask(connection: &mut DaemonConnection, action: StoreAction) -> Result<Shown, 
         branches,
         snapshots,
         failure,
-    } = connection.call_long(Store { action })?;
+        most,
+        warning,
+        ..
+    } = connection.call_long(Store { action, most })?;
     if path.is_empty() {
         let text = "the daemon keeps its branches in memory and has no store; it was started with \
                     --in-memory, or without --lower";
@@ -156,10 +188,13 @@ fn ask(connection: &mut DaemonConnection, action: StoreAction) -> Result<Shown, 
         content,
         free,
         log,
+        limit: Some(most).filter(|most| *most > 0),
+        warning: Some(warning).filter(|it| !it.is_empty()),
         defects: Some(failure)
             .filter(|it| !it.is_empty())
             .into_iter()
             .collect(),
+        salvage: None,
     })
 }
 
@@ -183,7 +218,7 @@ fn read(path: &Path, may_wait: bool) -> Result<Shown, Failure> {
                     platform::wait_for_end(pid);
                     read(path, false)
                 }
-                connection => ask(&mut connection?, StoreAction::Show),
+                connection => ask(&mut connection?, StoreAction::Show, 0),
             };
         }
         other => other.map_err(|error| Failure::Other(error.to_string()))?,
@@ -199,8 +234,21 @@ fn read(path: &Path, may_wait: bool) -> Result<Shown, Failure> {
         content: usage.map_or(0, |it| it.content),
         free: usage.map_or(0, |it| it.free),
         log: usage.map_or(0, |it| it.log),
+        limit: usage.and_then(|it| it.most),
+        warning: usage.and_then(|it| it.warning()),
+        salvage: (!checked.defects.is_empty()).then(|| salvage_command(path)),
         defects: checked.defects,
     })
+}
+
+/// Returns the command that serves what can be read of a store.
+fn salvage_command(path: &Path) -> String {
+    let lower = store::project_of(path).map(|it| format!(" --lower {}", quoted(it.as_os_str())));
+    let store = quoted(path.as_os_str());
+    format!(
+        "agentfs daemon --salvage --store {store}{}",
+        lower.unwrap_or_default()
+    )
 }
 
 fn print(shown: &Shown, output: &mut Output) -> Result<(), Failure> {
@@ -230,8 +278,17 @@ fn print(shown: &Shown, output: &mut Output) -> Result<(), Failure> {
     output.line(format_args!(
         "log        {log} bytes since the last checkpoint"
     ))?;
+    if let Some(limit) = shown.limit {
+        output.line(format_args!("limit      {limit} bytes on disk"))?;
+    }
+    if let Some(warning) = &shown.warning {
+        output.line(format_args!("warning    {warning}"))?;
+    }
     for defect in &shown.defects {
         output.line(format_args!("defect     {defect}"))?;
+    }
+    if let Some(command) = &shown.salvage {
+        output.line(format_args!("to read what is left: {command}"))?;
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ mod store;
 mod sync;
 
 pub use self::branch::Branch;
-pub use self::branch::check::{StoreCheck, StoreUsage};
+pub use self::branch::check::{LEAST_MAX_STORE, StoreCheck, StoreUsage};
 pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
 pub use self::branch::freeze::FreezeError;
 pub use self::branch::fs::FsCore;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agentfs_client::{CallError, Client, ConnectError, Deadline};
 use agentfs_proto::message::{
-    Call, Hello, Project, ProjectInfo, ProjectPlace, Store, StoreAction, Welcome,
+    Call, Hello, Project, ProjectInfo, ProjectPlace, Store, StoreAction, StoreReport, Welcome,
 };
 
 use crate::common::Common;
@@ -179,9 +179,14 @@ impl DaemonConnection {
 
     /// Returns where the daemon keeps its branches; `None` when they are in memory.
     pub(crate) fn store(&mut self) -> Result<Option<PathBuf>, CallError> {
-        let action = StoreAction::Show;
-        let path = self.call(Store { action })?.path;
+        let path = self.store_report()?.path;
         Ok((!path.is_empty()).then(|| path.as_path().to_owned()))
+    }
+
+    /// Returns what the daemon says of the store.
+    pub(crate) fn store_report(&mut self) -> Result<StoreReport, CallError> {
+        let (action, most) = (StoreAction::Show, 0);
+        self.call(Store { action, most })
     }
 
     /// Returns how `agentfs` is called from the current directory so that it reaches this daemon.

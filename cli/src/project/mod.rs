@@ -6,6 +6,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod export;
+pub(crate) mod size;
 pub(crate) mod store;
 
 use std::fs;

@@ -14,6 +14,7 @@ use clap::Args;
 
 use crate::output::failure::Failure;
 use crate::project::Identity;
+use crate::project::size::limit;
 
 /// The file in a store that names the daemon that has it, for people and for error texts.
 const HOLDER: &str = "daemon";
@@ -38,6 +39,16 @@ pub(crate) struct StoreArgs {
     /// unless it is killed
     #[arg(long)]
     pub(crate) in_memory: bool,
+}
+
+/// How much the store of the branches may take.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct LimitArgs {
+    /// Let the store take at most so much of its disk, as in 20G; `none` for as much as there is. It holds
+    /// until another limit is set, also for later daemons. Writes beyond fail with ENOSPC, and deleting goes
+    /// on to work
+    #[arg(long, value_name = "SIZE", value_parser = limit, conflicts_with = "in_memory")]
+    pub(crate) max_store: Option<u64>,
 }
 
 impl StoreArgs {

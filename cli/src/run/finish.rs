@@ -109,6 +109,7 @@ impl Finish<'_> {
     /// Shows the changes and does with them what the user wants. Returns whether that was possible.
     pub(super) fn run(mut self, args: FinishArgs) -> Result<bool, Failure> {
         self.connection.is_quiet = self.json;
+        self.warn_of_full_store();
         let mut finished = self.with_daemon(&args);
         for _ in 0..next_daemon::MOST {
             if self.store.is_none() || !finished.as_ref().is_err_and(is_gone) {
@@ -127,6 +128,14 @@ impl Finish<'_> {
                 &failure.to_string(),
             )),
             Ok(is_finished) => Ok(is_finished),
+        }
+    }
+
+    /// Says that the store is nearly full. A daemon that is gone says nothing.
+    fn warn_of_full_store(&mut self) {
+        let report = self.connection.store_report();
+        if let Some(report) = report.ok().filter(|it| !it.warning.is_empty()) {
+            self.notice(&format!("agentfs: {}", report.warning));
         }
     }
 

@@ -24,7 +24,7 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::time::SystemTime;
 
 use agentfs_client::CallError;
-use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status};
+use agentfs_proto::message::{BranchCreate, BranchHold, Code, Status, Store, StoreAction};
 use clap::Args;
 
 use self::finish::{Finish, FinishArgs};
@@ -38,7 +38,8 @@ use crate::exec::{self, FAILED};
 use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
-use crate::project::store::StoreArgs;
+use crate::project::size::size;
+use crate::project::store::{LimitArgs, StoreArgs};
 use crate::status::coverage::Coverage;
 
 /// How the names of branches begin when the user names none.
@@ -88,9 +89,15 @@ pub(crate) struct RunArgs {
     echo: Echo,
     #[command(flatten)]
     keeping: StoreArgs,
+    #[command(flatten)]
+    limit: LimitArgs,
+    /// Let the branch have at most so many bytes of content beside those that it begins with, as in 500M or
+    /// 20G. A write beyond fails with EDQUOT, and other branches go on
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "no_mount")]
+    max_size: Option<u64>,
     /// Run the command in the directory itself, without a branch or a mount, under the preloaded library
     /// only
-    #[arg(long, conflicts_with_all = ["lower", "branch", "finish", "keeping"])]
+    #[arg(long, conflicts_with_all = ["lower", "branch", "finish", "keeping", "max_store"])]
     no_mount: bool,
     /// The command with its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
@@ -103,6 +110,14 @@ struct Branch {
     name: String,
     /// The branch did not exist before, so it may go afterwards.
     is_new: bool,
+}
+
+/// What a branch is made as.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    frozen: bool,
+    /// How many bytes it may have; 0 for as many as there are.
+    max_size: u64,
 }
 
 pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
@@ -158,7 +173,15 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     if !json {
         report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut connection, args.branch, args.frozen)?;
+    if let Some(most) = args.limit.max_store {
+        let action = StoreAction::Limit;
+        connection.call_long(Store { action, most })?;
+    }
+    let made = Made {
+        frozen: args.frozen,
+        max_size: args.max_size.unwrap_or(0),
+    };
+    let branch = open_branch(&mut connection, args.branch, made)?;
     let store = connection.store()?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
@@ -231,13 +254,13 @@ fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Fail
 fn open_branch(
     connection: &mut DaemonConnection,
     name: Option<String>,
-    frozen: bool,
+    made: Made,
 ) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(connection, frozen);
+        return new_branch(connection, made);
     };
-    let is_new = create(connection, &name, frozen)?;
-    if frozen && !is_new && !is_frozen(connection, &name)? {
+    let is_new = create(connection, &name, made)?;
+    if made.frozen && !is_new && !is_frozen(connection, &name)? {
         return Err(Failure::Other(format!(
             "the branch {name} is live, and a branch stays what it was made; continue it without \
              --frozen, or name another branch"
@@ -254,11 +277,11 @@ fn open_branch(
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection, made: Made) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(connection, &name, frozen)? && hold(connection, &name)? {
+        if create(connection, &name, made)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -266,12 +289,13 @@ fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch,
 }
 
 /// Makes a branch. Returns false when there is one of the name.
-fn create(connection: &mut DaemonConnection, name: &str, frozen: bool) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str, made: Made) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
-        frozen,
+        frozen: made.frozen,
+        max_size: made.max_size,
     };
     match connection.call_long(request) {
         Ok(_) => Ok(true),

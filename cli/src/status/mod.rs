@@ -35,7 +35,9 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Result<(), Failure> {
     let mut connection = DaemonConnection::look_at_running(common)?;
     let report = fetch(&mut connection)?;
-    let store = connection.store()?;
+    let kept = connection.store_report()?;
+    let store = (!kept.path.is_empty()).then(|| kept.path.as_path().to_owned());
+    let store_warning = (!kept.warning.is_empty()).then_some(kept.warning);
     let mounts = mount::list(&mut connection)?;
     let listeners = platform::listeners_on(&mounts);
     let watches = if args.watches {
@@ -48,6 +50,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
             report: &report,
             directory: &connection.project,
             store: store.as_ref().map(|it| it.display().to_string()),
+            store_warning: store_warning.as_deref(),
             mounts: &mounts,
             listeners_without_shim: &listeners,
             not_watched: Coverage(&report).line(),
@@ -58,6 +61,9 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
     match &store {
         Some(store) => output.line(format_args!("branches are kept in {}", store.display()))?,
         None => output.line("branches are in memory and end with the daemon")?,
+    }
+    if let Some(warning) = store_warning {
+        output.line(format_args!("warning: {warning}"))?;
     }
     if !mounts.is_empty() {
         output.line(format_args!("\n{}", mount::table(&mounts)))?;
@@ -80,6 +86,8 @@ struct WithMounts<'a> {
     directory: &'a ProjectInfo,
     /// Where the branches are kept; nothing when they are in memory.
     store: Option<String>,
+    /// Says that the store is nearly full, and what can be done.
+    store_warning: Option<&'a str>,
     mounts: &'a [MountInfo],
     /// The programs that watch a mount and are notified by echo.
     listeners_without_shim: &'a [Listener],

@@ -31,6 +31,7 @@ fn create(client: &mut Client, name: &str) {
         from_branch: text(""),
         from_snapshot: text(""),
         frozen: false,
+        max_size: 0,
     };
     client.call(request, soon()).unwrap();
 }
@@ -327,6 +328,7 @@ fn names_that_are_taken_or_odd_are_refused() {
             from_branch: text(""),
             from_snapshot: text(""),
             frozen: false,
+            max_size: 0,
         };
         code(client.call(request, soon()))
     };
@@ -339,6 +341,7 @@ fn names_that_are_taken_or_odd_are_refused() {
         from_branch: text("none"),
         from_snapshot: text(""),
         frozen: false,
+        max_size: 0,
     };
     assert_eq!(code(client.call(from_nothing, soon())), Code::NOT_FOUND);
 }

@@ -13,6 +13,7 @@ mod killed;
 #[cfg(target_os = "linux")]
 mod late;
 mod lifecycle;
+mod limits;
 mod manual;
 #[cfg(target_os = "linux")]
 mod mounting;

@@ -18,6 +18,11 @@ pub struct Config {
     pub lower: Option<PathBuf>,
     /// The directory of the store in which the branches outlive the daemon; in memory without one.
     pub store: Option<PathBuf>,
+    /// How many bytes the store may take on its disk, from now on; `Some(None)` for as many as the disk
+    /// has, and `None` for what the store says.
+    pub max_store: Option<Option<u64>>,
+    /// Whether a damaged store is only read: what can be read of it is served, and nothing is changed.
+    pub salvage: bool,
     /// How mounts are kept when the daemon is killed, so that the next one goes on with them; they answer
     /// `ENOTCONN` then without it. Needs a store, and Linux.
     pub keeping: Option<KeptMounts>,
@@ -72,6 +77,8 @@ impl Config {
             use_systemd_socket: false,
             lower: None,
             store: None,
+            max_store: None,
+            salvage: false,
             keeping: None,
             frozen: false,
             watch_lower: true,

@@ -9,9 +9,9 @@ use agentfs_proto::message::{
 
 use crate::base::refusal::Refusal;
 use crate::base::reply::ReplyWithFds;
+use crate::requests::apply;
 use crate::requests::open_session::OpenSession;
 use crate::requests::work::{Work, holding_job, job};
-use crate::requests::{apply, branches};
 use crate::shared::branches::{branch_named, delete, snapshot_named};
 use crate::shared::jobs::Size;
 use crate::shared::services::Services;
@@ -112,9 +112,9 @@ impl OpenSession {
     ) -> Result<Work, Refusal> {
         self.require_owner("delete snapshots")?;
         let snapshot = snapshot_named(services.core(), &it.snapshot)?;
-        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let core = services.core().clone();
         job(Size::Short, move || {
-            branches::forget_snapshot(&core, &origins, snapshot)?;
+            core.snapshot_delete(snapshot)?;
             Ok(ReplyWithFds::done())
         })
     }

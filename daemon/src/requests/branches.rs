@@ -67,6 +67,7 @@ pub(crate) fn create(
         core.branch_delete(id)?;
         return Err(errno.into());
     }
+    limit(core, id, request)?;
     Ok(BranchCreated { id: id.0 })
 }
 
@@ -97,7 +98,16 @@ pub(crate) fn create_frozen(
         return Err(exists(name));
     }
     origins.remember(core, id, from.0)?;
+    limit(core, id, request)?;
     Ok(BranchCreated { id: id.0 })
+}
+
+/// Gives a new branch its quota.
+fn limit(core: &FsCore, id: BranchId, request: &BranchCreate) -> Result<(), Refusal> {
+    match request.max_size {
+        0 => Ok(()),
+        most => core.limit_branch(id, Some(most)).map_err(Refusal::from),
+    }
 }
 
 fn not_frozen(error: &FreezeError) -> Refusal {
@@ -148,7 +158,6 @@ pub(crate) fn list(
 
 pub(crate) fn snapshot(
     core: &FsCore,
-    origins: &Origins,
     caller: &Caller,
     branch: BranchId,
     request: &SnapshotCreate,
@@ -166,24 +175,12 @@ pub(crate) fn snapshot(
     } else {
         core.snapshot_create(caller, branch, name)?
     };
-    origins.remember_snapshot(id);
     Ok(SnapshotCreated { id: id.0 })
-}
-
-pub(crate) fn forget_snapshot(
-    core: &FsCore,
-    origins: &Origins,
-    snapshot: SnapshotId,
-) -> Result<(), Refusal> {
-    core.snapshot_delete(snapshot)?;
-    origins.forget_snapshot(snapshot);
-    Ok(())
 }
 
 /// Returns one page of the snapshots, or of those of the only branch that a session may see.
 pub(crate) fn snapshots(
     core: &FsCore,
-    origins: &Origins,
     request: &SnapshotList,
     only: Option<BranchId>,
 ) -> Snapshots {
@@ -204,7 +201,10 @@ pub(crate) fn snapshots(
         .take(PER_PAGE)
         .map(|snapshot| SnapshotInfo {
             id: snapshot.id.0,
-            created_ns: origins.snapshot_created(snapshot.id),
+            created_ns: snapshot
+                .made
+                .and_then(|made| u64::try_from(made).ok())
+                .unwrap_or(0),
             name: snapshot.name,
             branch: snapshot.branch.0,
         });

@@ -69,12 +69,9 @@ impl OpenSession {
             Request::BranchExport(it) => self.export(it, services),
             Request::BranchHold(it) => self.hold(&it, services),
             Request::SnapshotCreate(it) => self.create_snapshot(it, services),
-            Request::SnapshotList(it) => done(branches::snapshots(
-                services.core(),
-                services.origins(),
-                &it,
-                self.only(),
-            )),
+            Request::SnapshotList(it) => {
+                done(branches::snapshots(services.core(), &it, self.only()))
+            }
             Request::SnapshotRestore(it) => self.restore(&it, services),
             Request::SnapshotDelete(it) => self.delete_snapshot(&it, services),
             Request::QueueOpen(it) => self.watches(services, |all| all.open_queue(&it)),

@@ -50,17 +50,14 @@ impl OpenSession {
         let branch = self.branch(&it.branch, services)?.id();
         if !it.full {
             let never = AtomicBool::new(false);
-            let (core, origins) = (services.core(), services.origins());
-            let caller = &self.caller;
-            return done(branches::snapshot(
-                core, origins, caller, branch, &it, &never,
-            )?);
+            let (core, caller) = (services.core(), &self.caller);
+            return done(branches::snapshot(core, caller, branch, &it, &never)?);
         }
         self.require_owner("make full snapshots")?;
-        let (core, origins) = (services.core().clone(), Arc::clone(services.origins()));
+        let core = services.core().clone();
         let (caller, stop) = (self.caller.clone(), self.stop(services));
         job(Size::Long, move || {
-            let made = branches::snapshot(&core, &origins, &caller, branch, &it, stop.flag())?;
+            let made = branches::snapshot(&core, &caller, branch, &it, stop.flag())?;
             Ok(made.into())
         })
     }

@@ -15,14 +15,13 @@ use crate::mounts::table::MountTable;
 /// can name one, because a name that a user gives has no colon.
 const BASE: &str = "base:";
 
-/// What branches and snapshots were made from and when, which the filesystem does not keep.
+/// What branches were made from and when, which the filesystem does not keep.
 ///
 /// In a store, what a branch was made from is kept as a snapshot that is not listed, so that after a
 /// restart a branch is compared with the same state as before.
 #[derive(Debug, Default)]
 pub(crate) struct Origins {
     branches: Mutex<HashMap<BranchId, Origin>>,
-    snapshots: Mutex<HashMap<SnapshotId, u64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,20 +131,6 @@ impl Origins {
     /// Forgets a branch. What it was made from may be large, so the caller frees it, without the lock.
     fn forget(&self, branch: BranchId) -> Option<Origin> {
         self.branches.lock().remove(&branch)
-    }
-
-    /// Records that a snapshot was made just now.
-    pub(crate) fn remember_snapshot(&self, snapshot: SnapshotId) {
-        self.snapshots.lock().insert(snapshot, now());
-    }
-
-    pub(crate) fn forget_snapshot(&self, snapshot: SnapshotId) {
-        self.snapshots.lock().remove(&snapshot);
-    }
-
-    /// Returns when a snapshot was made, in nanoseconds since the epoch, or 0.
-    pub(crate) fn snapshot_created(&self, snapshot: SnapshotId) -> u64 {
-        self.snapshots.lock().get(&snapshot).copied().unwrap_or(0)
     }
 }
 

@@ -36,12 +36,18 @@ impl Maintenance {
             .name("store".to_owned())
             .spawn(move || {
                 let (begun, mut forget) = (Instant::now(), Some(forget));
+                let mut is_warned = false;
                 loop {
                     let is_over = stopped.recv_timeout(PERIOD) != Err(RecvTimeoutError::Timeout);
                     if let Err(errno) = core.maintain() {
                         let why = core.store_failure();
                         tracing::error!(%errno, why, "the store cannot be synced");
                     }
+                    let warning = core.store_usage().and_then(|it| it.warning());
+                    if let Some(warning) = warning.as_ref().filter(|_| !is_warned) {
+                        tracing::warn!("{warning}");
+                    }
+                    is_warned = warning.is_some();
                     if is_over {
                         return;
                     }

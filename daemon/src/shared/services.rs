@@ -95,16 +95,26 @@ impl fmt::Debug for Services {
 
 /// Creates the filesystem, over a directory or empty. The user that runs the daemon is its root.
 fn core_over(lower: Option<PathBuf>, config: &Config) -> Result<FsCore, StartError> {
-    let store = config.store.clone();
+    let (store, max_store) = (config.store.clone(), config.max_store);
+    let salvage = config.salvage;
     let mut config = FsConfig {
         keep_nameless: config.keeping.is_some(),
+        salvage,
         overlay: lower.map(|lower| Overlay { lower }),
         backstore: store.map_or(BackstoreMode::Memory, BackstoreMode::Disk),
         ..FsConfig::default()
     };
     config.permissions.root_uid = rustix::process::geteuid().as_raw();
     config.permissions.root_gid = rustix::process::getegid().as_raw();
-    FsCore::new(config).map_err(StartError::Filesystem)
+    let core = FsCore::new(config).map_err(StartError::Filesystem)?;
+    for lost in core.lost() {
+        tracing::error!("of the store is lost: {lost}");
+    }
+    if let Some(most) = max_store {
+        let limited = core.set_max_store(most);
+        limited.map_err(|errno| StartError::Io(io::Error::from(errno)))?;
+    }
+    Ok(core)
 }
 
 fn queue_limits(config: &Config) -> service::QueueLimits {

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fs::FsCore;
+use super::fs::{Core, FsCore};
 use super::journal::VersionId;
 use super::recovery::Recovered;
 use super::store::Store;
 use crate::lower::Lower;
-use crate::model::config::{ConfigError, FsConfig};
+use crate::model::config::{BackstoreMode, ConfigError, FsConfig};
 use crate::model::errno::Errno;
-use crate::model::id::NodeNumbers;
+use crate::model::id::{BranchId, NodeNumbers};
 use crate::model::store_error::StoreError;
+use crate::store::content::PAGE;
 use crate::store::tree::Shared;
 
 /// What the store of a filesystem takes.
@@ -23,6 +24,65 @@ pub struct StoreUsage {
     pub free: u64,
     /// Bytes of the log that a restart would read beside the last checkpoint.
     pub log: u64,
+    /// Bytes that the store takes on its disk, with the room that its log has taken beforehand.
+    pub taken: u64,
+    /// Bytes that the store may take; `None` without a limit.
+    pub most: Option<u64>,
+    /// The size of the disk, and what is free there for this user.
+    pub disk: Option<(u64, u64)>,
+}
+
+/// How little may be free on a disk before it counts as nearly full, if that is also less than a tenth.
+const LITTLE: u64 = 1 << 30;
+/// The smallest limit of a store: the log takes some of it beforehand.
+pub const LEAST_MAX_STORE: u64 = 64 << 20;
+
+impl StoreUsage {
+    /// Returns a warning when the store is about to be full: at nine tenths of its limit, or when its
+    /// disk has less than a tenth and less than 1 GiB left.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let Self { taken, most, .. } = *self;
+        if let Some(most) = most
+            && taken >= most / 10 * 9
+        {
+            return Some(format!(
+                "the store takes {taken} of the {most} bytes that it may (--max-store): delete branches and \
+                 snapshots (agentfs branch list, agentfs snapshot list), or allow more (agentfs store \
+                 limit SIZE)"
+            ));
+        }
+        let (size, free) = self.disk?;
+        (free < LITTLE && free < size / 10).then(|| {
+            format!(
+                "the disk of the store is nearly full, with {free} bytes left: free some, or delete branches \
+                 and snapshots (agentfs branch list, agentfs snapshot list)"
+            )
+        })
+    }
+
+    /// Returns how many bytes the store can take beside what it takes.
+    pub(crate) fn left(&self) -> u64 {
+        let most = self.most.unwrap_or(u64::MAX);
+        let free = self.disk.map_or(u64::MAX, |(_, free)| free);
+        most.saturating_sub(self.taken).min(free)
+    }
+
+    /// Returns how many bytes there are in all.
+    pub(crate) fn size(&self) -> u64 {
+        let most = self.most.unwrap_or(u64::MAX);
+        self.disk.map_or(u64::MAX, |(size, _)| size).min(most)
+    }
+}
+
+/// Returns the size of the disk that a store lies on and what is free there for this user.
+fn disk_of(store: &BackstoreMode) -> Option<(u64, u64)> {
+    let BackstoreMode::Disk(path) = store else {
+        return None;
+    };
+    let disk = rustix::fs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    Some((bytes(disk.f_blocks), bytes(disk.f_bavail)))
 }
 
 /// What was found in a store that no process has.
@@ -38,14 +98,69 @@ pub struct StoreCheck {
     pub defects: Vec<String>,
 }
 
+impl Core {
+    pub(crate) fn usage(&self) -> Option<StoreUsage> {
+        let journal = self.journal.as_ref()?;
+        let extents = &self.shared.extents;
+        let (content, free) = extents.use_of_file();
+        let most = journal.most();
+        Some(StoreUsage {
+            content,
+            free,
+            log: journal.log_size(),
+            taken: extents.on_disk() + journal.records_on_disk(),
+            most: (most < u64::MAX).then_some(most),
+            disk: disk_of(&self.shared.config.backstore),
+        })
+    }
+}
+
 impl FsCore {
     /// Returns what the store takes; `None` in memory.
     #[must_use]
     pub fn store_usage(&self) -> Option<StoreUsage> {
-        let journal = self.core.journal.as_ref()?;
-        let (content, free) = self.core.shared.extents.use_of_file();
-        let log = journal.log_size();
-        Some(StoreUsage { content, free, log })
+        self.core.usage()
+    }
+
+    /// Lets the store take at most so many bytes on its disk from now on, also after a restart; `None`
+    /// for as many as the disk has. An operation that would need more fails with `ENOSPC`. Those that
+    /// free space go on to work.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` in memory, and below [`LEAST_MAX_STORE`]; those of the log.
+    pub fn set_max_store(&self, most: Option<u64>) -> Result<(), Errno> {
+        let journal = self.core.journal.as_ref().ok_or(Errno::EINVAL)?;
+        if most.is_some_and(|most| most < LEAST_MAX_STORE) {
+            return Err(Errno::EINVAL);
+        }
+        journal.set_most(most.unwrap_or(u64::MAX))
+    }
+
+    /// Lets a branch have so many bytes of content more than it has now; `None` for as many as the
+    /// store has. An operation that would need more fails with `EDQUOT`. Branches that are made from it
+    /// later, and its snapshots, have the same limit.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` without such a branch; those of the log.
+    pub fn limit_branch(&self, branch: BranchId, bytes: Option<u64>) -> Result<(), Errno> {
+        let branch = self.branch(branch)?;
+        let mut state = branch.inner.write();
+        let before = state.begin();
+        let pages = state.tree.pages();
+        let quota = bytes.map(|bytes| pages.saturating_add(bytes.div_ceil(PAGE)));
+        state.tree.set_quota(quota);
+        match state.write_changes(None) {
+            Ok(()) => {
+                state.keep(before);
+                Ok(())
+            }
+            Err(errno) => {
+                state.take_back(before);
+                Err(errno)
+            }
+        }
     }
 
     /// Writes a [checkpoint](Self::checkpoint), and gives everything that is free back to the disk. In
@@ -100,6 +215,7 @@ impl FsCore {
         };
         check.defects.extend(opened.damage());
         let log = opened.log_size();
+        let most = recovered.most;
         match recovered.finish() {
             Err(why) => check.defects.push(why.to_string()),
             Ok((versions, ..)) => {
@@ -111,7 +227,14 @@ impl FsCore {
                     names.push(version.name.to_string());
                 }
                 let (content, free) = extents.use_of_file();
-                check.usage = Some(StoreUsage { content, free, log });
+                check.usage = Some(StoreUsage {
+                    content,
+                    free,
+                    log,
+                    taken: content + log,
+                    most: (most < u64::MAX).then_some(most),
+                    disk: disk_of(&BackstoreMode::Disk(path.to_owned())),
+                });
             }
         }
         Ok(check)

@@ -47,6 +47,22 @@ pub(super) fn remove_unfinished(directory: &dyn Directory) -> Result<()> {
     }
 }
 
+/// Returns the number of the first record that is not in the last checkpoint, by that checkpoint's name.
+pub(super) fn next(directory: &dyn Directory) -> Result<u64> {
+    let names = directory.list()?;
+    let next = names.iter().filter_map(|name| next_of(name)).max();
+    Ok(next.unwrap_or(1))
+}
+
+/// Returns how many bytes the last checkpoint has; 0 if there is none.
+pub(super) fn len(directory: &dyn Directory) -> Result<u64> {
+    let names = directory.list()?;
+    match names.iter().filter_map(|name| next_of(name)).max() {
+        Some(next) => directory.open(&name_of(next))?.len(),
+        None => Ok(0),
+    }
+}
+
 /// A checkpoint that is being written.
 #[derive(Debug)]
 pub(super) struct Writer {

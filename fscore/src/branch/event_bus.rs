@@ -213,6 +213,8 @@ struct OutboxState {
     /// The number of the last change that was made in the branch itself.
     own: u64,
     waiting: VecDeque<Envelope>,
+    /// The changes of an operation that may be taken back, with the numbers before it.
+    staged: Option<(u64, u64, VecDeque<Envelope>)>,
     /// An empty queue, kept so that its memory is used again.
     spare: VecDeque<Envelope>,
     delivering: bool,
@@ -243,14 +245,41 @@ impl Outbox {
         if context.origin != Origin::Lower && !change.is_activity() {
             state.own = state.seq;
         }
-        state.waiting.push_back(Envelope {
+        let envelope = Envelope {
             seq,
             time_ns: context.time_ns,
             branch: self.branch,
             pid: context.pid,
             origin: context.origin,
             change,
-        });
+        };
+        match &mut state.staged {
+            Some((.., staged)) => staged.push_back(envelope),
+            None => state.waiting.push_back(envelope),
+        }
+    }
+
+    /// Keeps what is pushed from now on from being delivered, until the operation that pushes it is
+    /// [kept](Self::keep) or [taken back](Self::take_back). Called under the branch's lock.
+    pub(crate) fn begin(&self) {
+        let mut state = self.state.lock();
+        state.staged = Some((state.seq, state.own, VecDeque::new()));
+    }
+
+    /// Lets what was pushed since [`begin`](Self::begin) be delivered.
+    pub(crate) fn keep(&self) {
+        let mut state = self.state.lock();
+        if let Some((.., mut staged)) = state.staged.take() {
+            state.waiting.append(&mut staged);
+        }
+    }
+
+    /// Forgets what was pushed since [`begin`](Self::begin).
+    pub(crate) fn take_back(&self) {
+        let mut state = self.state.lock();
+        if let Some((seq, own, _)) = state.staged.take() {
+            (state.seq, state.own) = (seq, own);
+        }
     }
 
     /// Returns the number of the last change.

@@ -25,7 +25,6 @@ use crate::model::names::Names;
 use crate::model::store_error::StoreError;
 use crate::store::dir_paths::DirPaths;
 use crate::store::extents::Extents;
-use crate::store::format::bytes::Encoder;
 use crate::store::inode::Body;
 use crate::store::tree::{Shared, Tree};
 
@@ -327,21 +326,26 @@ fn replay_crafted(craft: impl FnOnce(&mut Tree, [NodeId; 2])) -> std::result::Re
             .unwrap();
     }
     craft(&mut tree, nodes);
-    let mut payload = Encoder::default();
+    let mut payload = Vec::new();
     let version = NewVersion {
         id: VersionId::Branch(FsCore::MAIN),
         name: "main",
         from: FsCore::MAIN,
         seq: Seq(1),
+        made: None,
         base: None,
         tree: &tree,
     };
-    version.write(&mut payload);
+    let whole = version.write(usize::MAX, |_, record| {
+        payload.extend_from_slice(record.bytes());
+        Ok(())
+    });
+    whole.expect("it goes nowhere");
     let mut recovered = Recovered::new(shared);
     let record = Record {
         number: 1,
         kind: kind::VERSION,
-        payload: payload.bytes().to_vec(),
+        payload,
     };
     recovered.replay(&record).map_err(|why| why.to_string())?;
     let (mut versions, ..) = recovered.finish().map_err(|why| why.to_string())?;

@@ -217,7 +217,7 @@ impl Core {
         Ok(self.add_base(Some(taken), tree, former.as_ref())?)
     }
 
-    /// Adds a base, which is the same as a `former` one in most.
+    /// Adds a base, which is the same as a `former` one in most. The caller has no branch locked.
     pub(crate) fn add_base(
         &self,
         taken: Option<i64>,
@@ -225,20 +225,30 @@ impl Core {
         former: Option<&Arc<Base>>,
     ) -> Result<Arc<Base>> {
         tree.set_base(None);
-        let mut registry = self.registry.write();
-        let id = BaseId(registry.last_base + 1);
-        let base = Base { id, taken, tree };
-        self.write_version(&NewVersion {
+        // Every operation needs the registry, so it is not locked while the record is written.
+        let id = {
+            let mut registry = self.registry.write();
+            registry.last_base += 1;
+            BaseId(registry.last_base)
+        };
+        let base = Arc::new(Base { id, taken, tree });
+        let add = || {
+            self.registry.write().bases.insert(id, base.clone());
+        };
+        let Some(journal) = &self.journal else {
+            add();
+            return Ok(base);
+        };
+        let new = NewVersion {
             id: VersionId::Base(id),
             name: &base.name(),
             from: BranchId(0),
             seq: Seq(0),
+            made: None,
             base: former.map(|former| (VersionId::Base(former.id), &former.tree)),
             tree: &base.tree,
-        })?;
-        registry.last_base = id.0;
-        let base = Arc::new(base);
-        registry.bases.insert(id, base.clone());
+        };
+        journal.write_large(&new, add)?;
         Ok(base)
     }
 }

@@ -1,5 +1,6 @@
 //! The filesystem: its branches, its snapshots, and its subscriptions.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
 use crate::branch::journal::{Counts, Journal, NewVersion, OldVersion, VersionId};
 use crate::branch::last_changes::{FindChanges, LastChanges};
-use crate::branch::recovery::{Recovered, Version};
+use crate::branch::recovery::{Bases, Recovered, Version, Versions};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::state::BranchInner;
 use crate::branch::store::Store;
@@ -40,6 +41,10 @@ pub(crate) struct Core {
     pub(crate) taking: Mutex<()>,
     /// See [`FsCore::seal`].
     sealed: AtomicBool,
+    /// See [`FsCore::lost`].
+    lost: Vec<String>,
+    /// Keeps other processes out of a store that is only read.
+    _salvaged: Option<Store>,
 }
 
 /// All branches and snapshots. Every operation of every branch looks its branch up here, so nothing
@@ -67,6 +72,11 @@ impl Core {
     pub(crate) fn sync(&self) -> Result<()> {
         self.journal.as_ref().map_or(Ok(()), |it| it.sync())
     }
+
+    /// See [`Journal::reclaim`].
+    pub(crate) fn reclaim(&self) -> bool {
+        self.journal.as_ref().is_some_and(|it| it.reclaim())
+    }
 }
 
 impl Registry {
@@ -89,6 +99,7 @@ impl Registry {
             name: base.name(),
             from: BranchId(0),
             seq: Seq(0),
+            made: None,
             tree: base.tree.clone(),
         });
         let snapshots = self.snapshots.iter().map(|(id, snapshot)| OldVersion {
@@ -96,6 +107,7 @@ impl Registry {
             name: snapshot.name.clone(),
             from: snapshot.from,
             seq: Seq(0),
+            made: snapshot.made,
             tree: snapshot.tree.clone(),
         });
         let branches = self.branches.iter().map(|(id, branch)| OldVersion {
@@ -103,6 +115,7 @@ impl Registry {
             name: branch.name.clone(),
             from: branch.from,
             seq: branch.outbox.last_own_seq(),
+            made: None,
             tree: branch.read().tree.clone(),
         });
         bases.chain(snapshots).chain(branches).collect()
@@ -126,6 +139,7 @@ impl Registry {
         // Whatever the log does not say of numbers that were given, none of them is given again.
         shared.skip_numbers(shared.numbers().max(counts.nodes));
         counts.nodes = shared.numbers();
+        let most = recovered.most;
         // What makes no sense is refused before anything is written.
         let (versions, bases, last_changes) =
             recovered.finish().map_err(|why| StoreError::Damaged {
@@ -137,6 +151,7 @@ impl Registry {
             path: path.clone(),
             errno,
         };
+        journal.has_most(most);
         journal.write_opened(&counts).map_err(failed)?;
         // What nothing refers to is used again from now on, so a power cut must not bring back what
         // did.
@@ -148,6 +163,7 @@ impl Registry {
                 name: "main",
                 from: FsCore::MAIN,
                 seq: Seq(0),
+                made: None,
                 base: None,
                 tree: &tree,
             };
@@ -158,13 +174,49 @@ impl Registry {
             };
             return Ok((Some(journal), registry));
         }
+        let registry = Self {
+            last_changes,
+            ..Self::of_versions(versions, bases, counts, Some(&journal))
+        };
+        Ok((Some(journal), registry))
+    }
+
+    /// Reads what can be read of a damaged store, which is not written to. Returns also what was lost.
+    fn salvage(
+        store: &Store,
+        shared: &Arc<Shared>,
+        main: impl FnOnce() -> Result<Tree, ConfigError>,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
+        let mut recovered = Recovered::new(shared.clone());
+        store.salvage(&mut recovered)?;
+        let counts = recovered.counts;
+        shared.skip_numbers(shared.numbers().max(counts.nodes));
+        let (mut versions, bases, lost) = recovered.finish_salvage();
+        let id = VersionId::Branch(FsCore::MAIN);
+        if let Entry::Vacant(entry) = versions.entry(id) {
+            entry.insert(Version {
+                name: Arc::from("main"),
+                from: FsCore::MAIN,
+                seq: Seq(0),
+                made: None,
+                tree: main()?,
+            });
+        }
+        Ok((Self::of_versions(versions, bases, counts, None), lost))
+    }
+
+    fn of_versions(
+        versions: Versions,
+        bases: Bases,
+        counts: Counts,
+        journal: Option<&Arc<Journal>>,
+    ) -> Self {
         let mut registry = Self {
             last_base: bases.keys().last().map_or(0, |id| id.0),
             bases,
             last_branch: counts.branches,
             last_snapshot: counts.snapshots,
             openings: counts.openings,
-            last_changes,
             ..Self::default()
         };
         for (id, version) in versions {
@@ -172,24 +224,30 @@ impl Registry {
                 name,
                 from,
                 seq,
+                made,
                 tree,
             } = version;
             match id {
                 VersionId::Branch(id) => {
                     registry.branch_names.insert((name.clone(), id));
-                    let inner = BranchInner::new(id, name, from, tree, Some(journal.clone()));
+                    let inner = BranchInner::new(id, name, from, tree, journal.cloned());
                     inner.outbox.go_on_after(seq, counts.openings);
                     registry.branches.insert(id, Arc::new(inner));
                 }
                 VersionId::Snapshot(id) => {
                     registry.snapshot_names.insert((name.clone(), id));
-                    let snapshot = Snapshot { name, from, tree };
+                    let snapshot = Snapshot {
+                        name,
+                        from,
+                        made,
+                        tree,
+                    };
                     registry.snapshots.insert(id, Arc::new(snapshot));
                 }
                 VersionId::Base(_) => {}
             }
         }
-        Ok((Some(journal), registry))
+        registry
     }
 }
 
@@ -240,8 +298,17 @@ impl FsCore {
                 errno,
             })
         };
+        let is_salvaged = shared.config.salvage;
+        let mut lost = Vec::new();
+        let mut kept_open = None;
         let (journal, registry) = match store {
             None => (None, Registry::of_main(main()?, None)),
+            Some(store) if is_salvaged => {
+                let (registry, what) = Registry::salvage(&store, &shared, main)?;
+                lost = what;
+                kept_open = Some(store);
+                (None, registry)
+            }
             Some(store) => Registry::recover(store, &shared, find, main)?,
         };
         Ok(Self {
@@ -251,7 +318,9 @@ impl FsCore {
                 journal,
                 registry: RwLock::new(registry),
                 taking: Mutex::default(),
-                sealed: AtomicBool::new(false),
+                sealed: AtomicBool::new(is_salvaged),
+                lost,
+                _salvaged: kept_open,
             }),
         })
     }
@@ -303,10 +372,22 @@ impl FsCore {
         })
     }
 
-    /// Returns why the store takes no more changes, if its disk has failed.
+    /// Returns why the store takes no more changes, if its disk has failed or it is only read.
     #[must_use]
     pub fn store_failure(&self) -> Option<String> {
+        if self.config().salvage {
+            let lost = self.lost().join("; ");
+            return Some(format!(
+                "the store is opened to be read, because it is damaged: {lost}"
+            ));
+        }
         self.core.journal.as_ref()?.failure()
+    }
+
+    /// Returns what could not be read of a store that is [salvaged](FsConfig::salvage).
+    #[must_use]
+    pub fn lost(&self) -> &[String] {
+        &self.core.lost
     }
 
     /// Waits until everything that was done so far survives a power cut. In memory there is nothing
@@ -380,6 +461,9 @@ impl FsCore {
 
     /// Ends a [`seal`](Self::seal).
     pub fn unseal(&self) {
+        if self.config().salvage {
+            return;
+        }
         self.core.sealed.store(false, Ordering::Release);
     }
 

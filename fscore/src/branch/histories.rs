@@ -15,10 +15,13 @@ use crate::log::{Boot, Sizes};
 use crate::model::caller::Caller;
 use crate::model::config::FsConfig;
 use crate::model::errno::{Errno, Result};
-use crate::model::flags::{OpenFlags, RenameFlags};
+use crate::model::flags::{OpenFlags, RenameFlags, XattrFlags};
 use crate::model::id::SnapshotId;
 
-/// What the branch shows: the mode of each object, and the bytes of a file.
+/// An attribute that makes records long.
+const LONG: &[u8] = b"user.long";
+
+/// What the branch shows: the mode of each object, and the bytes of a file and of its attribute.
 type Shown = BTreeMap<PathBuf, (u32, Vec<u8>)>;
 
 /// So small that records are split and segments grow now and then.
@@ -26,6 +29,7 @@ const SIZES: Sizes = Sizes {
     room: 2000,
     step: 16_384,
     spare: 8192,
+    ample: 4096,
 };
 
 /// A machine with one store.
@@ -95,6 +99,9 @@ impl Machine {
                     assert_eq!(read, Ok(bytes.len()), "{}", path.display());
                     branch.close(&root, handle).expect("it is open");
                 }
+                if let Ok(value) = branch.getxattr(&root, &path, false, LONG) {
+                    bytes.extend_from_slice(&value);
+                }
                 shown.insert(path, (attr.mode, bytes));
             }
         }
@@ -142,7 +149,7 @@ impl History {
         let (one, two) = (self.name(), self.name());
         let at = self.random.range(0..9000);
         let len = self.random.pick(&[1, 80, 300, 4096, 9000, 30_000]);
-        match self.random.range(0..14) {
+        match self.random.range(0..15) {
             0 => branch
                 .mkdir(&root, self.random.pick(&["/d", "/e", "/d/f"]), 0o755)
                 .map(drop),
@@ -161,6 +168,10 @@ impl History {
             8 if !self.snapshots.is_empty() => {
                 let snapshot = self.random.pick(&self.snapshots.clone());
                 self.machine.fs().restore(&root, FsCore::MAIN, snapshot)
+            }
+            9 => {
+                let value = self.random.bytes(len.min(3000));
+                branch.setxattr(&root, &one, true, LONG, &value, XattrFlags::ANY)
             }
             _ => {
                 let flags = OpenFlags::CREATE | OpenFlags::READ_WRITE;

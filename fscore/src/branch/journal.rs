@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::checkpoint;
 use super::state::State;
+use super::version_records::CHECKPOINT_PART;
+pub(crate) use super::version_records::{NewVersion, OldVersion};
 use crate::disk::directory::NamedFile;
 use crate::log::{Content, Kind, Log, Place, Purpose, Room};
 use crate::model::errno::Result;
 use crate::model::id::{BaseId, BranchId, Seq, SnapshotId};
 use crate::store::extents::Extents;
 use crate::store::format::bytes::{Decoder, Encoder, Malformed};
-use crate::store::tree::Tree;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLockReadGuard};
 
 /// What a record is about.
@@ -26,6 +28,12 @@ pub(super) mod kind {
     pub(crate) const DELETED: Kind = Kind::new(3);
     /// The store has been opened: the [`Counts`](super::Counts).
     pub(crate) const OPENED: Kind = Kind::new(4);
+    /// A part of a version whose record of kind [`VERSION`] or [`DATED`] follows later.
+    pub(crate) const PART: Kind = Kind::new(5);
+    /// When a version was made, then the same as [`VERSION`].
+    pub(crate) const DATED: Kind = Kind::new(6);
+    /// How many bytes the store may take on its disk.
+    pub(crate) const LIMIT: Kind = Kind::new(7);
 }
 
 /// A branch, a snapshot, or what frozen ones of both are based on.
@@ -50,40 +58,6 @@ impl VersionId {
             Self::Base(id) => {
                 encoder.byte(3);
                 encoder.number(id.0);
-            }
-        }
-    }
-}
-
-/// A new branch or snapshot, as the log has it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NewVersion<'a> {
-    pub(crate) id: VersionId,
-    pub(crate) name: &'a str,
-    /// The branch from which a snapshot was made.
-    pub(crate) from: BranchId,
-    /// The number of a branch's last change.
-    pub(crate) seq: Seq,
-    /// The one that it is written as a difference from.
-    pub(crate) base: Option<(VersionId, &'a Tree)>,
-    pub(crate) tree: &'a Tree,
-}
-
-impl NewVersion<'_> {
-    pub(super) fn write(&self, encoder: &mut Encoder) {
-        self.id.write(encoder);
-        encoder.text(self.name.as_bytes());
-        encoder.number(self.from.0);
-        encoder.number(self.seq.0);
-        match self.base {
-            Some((id, old)) => {
-                id.write(encoder);
-                self.tree.write_difference(old, encoder);
-            }
-            None => {
-                encoder.byte(0);
-                let nothing = Tree::unfilled(self.tree.shared.clone());
-                self.tree.write_difference(&nothing, encoder);
             }
         }
     }
@@ -118,53 +92,6 @@ impl Counts {
     }
 }
 
-/// A branch or snapshot that is written to a checkpoint.
-#[derive(Debug)]
-pub(crate) struct OldVersion {
-    pub(crate) id: VersionId,
-    pub(crate) name: Arc<str>,
-    pub(crate) from: BranchId,
-    pub(crate) seq: Seq,
-    pub(crate) tree: Tree,
-}
-
-impl OldVersion {
-    /// Returns the one of those before it with which it has most in common, as far as is known: the
-    /// last that was made from the same branch and is frozen over the same base, or the base.
-    fn base_of<'v>(&self, before: &'v [Self]) -> Option<&'v Self> {
-        let own = match self.id {
-            VersionId::Branch(id) => id,
-            VersionId::Snapshot(_) => self.from,
-            VersionId::Base(_) => {
-                let is_base = |it: &&Self| matches!(it.id, VersionId::Base(_));
-                return before.iter().rfind(is_base);
-            }
-        };
-        let base = self.tree.base().map(|base| base.id);
-        let is_like = |it: &Self| {
-            !matches!(it.id, VersionId::Base(_)) && it.tree.base().map(|base| base.id) == base
-        };
-        let last_of = |branch| before.iter().rfind(|it| it.from == branch && is_like(it));
-        last_of(own)
-            .or_else(|| last_of(self.from))
-            .or_else(|| match base {
-                Some(id) => before.iter().find(|it| it.id == VersionId::Base(id)),
-                None => before.iter().rfind(|it| is_like(it)),
-            })
-    }
-
-    fn as_new<'v>(&'v self, base: Option<&'v Self>) -> NewVersion<'v> {
-        NewVersion {
-            id: self.id,
-            name: &self.name,
-            from: self.from,
-            seq: self.seq,
-            base: base.map(|base| (base.id, &base.tree)),
-            tree: &self.tree,
-        }
-    }
-}
-
 /// From which length on a log is followed by a checkpoint, if that is not longer.
 const LONG_LOG: u64 = 64 << 20;
 /// How much longer the log is when a checkpoint that failed is tried again.
@@ -178,6 +105,10 @@ pub(crate) struct Journal {
     extents: Arc<Extents>,
     /// From which length of the log on the next checkpoint is worth while, and one at a time.
     checkpoint: Mutex<u64>,
+    /// How long the last checkpoint is.
+    checkpoint_len: AtomicU64,
+    /// How many bytes the store may take on its disk. It is a bound for what follows, and orders nothing.
+    most: AtomicU64,
     /// Keeps other processes out of the store.
     _lock: Arc<dyn NamedFile>,
 }
@@ -187,6 +118,7 @@ impl Journal {
         place: Place,
         log: Log,
         extents: Arc<Extents>,
+        checkpoint_len: u64,
         lock: Arc<dyn NamedFile>,
     ) -> Self {
         Self {
@@ -194,6 +126,8 @@ impl Journal {
             log,
             extents,
             checkpoint: Mutex::new(LONG_LOG),
+            checkpoint_len: AtomicU64::new(checkpoint_len),
+            most: AtomicU64::new(u64::MAX),
             _lock: lock,
         }
     }
@@ -215,7 +149,9 @@ impl Journal {
 
     /// Returns whether a restart would read so much of the log that a checkpoint is worth while.
     pub(crate) fn wants_checkpoint(&self) -> bool {
-        self.log.backlog() > *self.checkpoint.lock()
+        let limit = self.checkpoint.try_lock();
+        // Whoever has it locked writes a checkpoint, or a version that would have to be in it.
+        limit.is_some_and(|limit| self.log.backlog() > *limit)
     }
 
     /// Writes a checkpoint, and forgets the log before it. `versions` is called while no operation
@@ -229,7 +165,8 @@ impl Journal {
         let mut worth_while = self.checkpoint.lock();
         match self.write_one(versions) {
             Ok(length) => {
-                *worth_while = length.max(LONG_LOG);
+                *worth_while = length.max(self.long_log());
+                self.checkpoint_len.store(length, Ordering::Relaxed);
                 Ok(())
             }
             Err(errno) => {
@@ -255,11 +192,18 @@ impl Journal {
         let mut record = Encoder::default();
         counts.write(&mut record);
         writer.write(kind::OPENED, record.bytes())?;
+        if self.most() < u64::MAX {
+            record.clear();
+            record.number(self.most());
+            writer.write(kind::LIMIT, record.bytes())?;
+        }
         for (index, version) in versions.iter().enumerate() {
             let base = version.base_of(versions.get(..index).unwrap_or(&[]));
-            record.clear();
-            version.as_new(base).write(&mut record);
-            writer.write(kind::VERSION, record.bytes())?;
+            version
+                .as_new(base)
+                .write(CHECKPOINT_PART, |kind, record| {
+                    writer.write(kind, record.bytes())
+                })?;
         }
         let length = writer.end()?;
         // What it refers to is on disk before the log that says so is gone. That may be content of a
@@ -270,13 +214,76 @@ impl Journal {
         Ok(length)
     }
 
+    /// Sets how many bytes the store may take on its disk, and writes that to the log.
+    pub(crate) fn set_most(&self, most: u64) -> Result<()> {
+        let mut record = Encoder::default();
+        record.number(most);
+        self.write(kind::LIMIT, &record)?;
+        self.has_most(most);
+        Ok(())
+    }
+
+    /// Sets what the log says of that.
+    pub(super) fn has_most(&self, most: u64) {
+        self.most.store(most, Ordering::Relaxed);
+        let mut worth_while = self.checkpoint.lock();
+        *worth_while = (*worth_while).min(self.long_log());
+        self.share_room();
+    }
+
+    /// Returns how many bytes the store may take on its disk; `u64::MAX` without a limit.
+    pub(crate) fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// From which length on the log is long: with a limit it leaves most of it to content.
+    fn long_log(&self) -> u64 {
+        LONG_LOG.min(self.most() / 32)
+    }
+
+    /// Returns how many bytes the log and the checkpoint take on the disk.
+    pub(crate) fn records_on_disk(&self) -> u64 {
+        self.log.on_disk() + self.checkpoint_len.load(Ordering::Relaxed)
+    }
+
+    /// Leaves content what the log and the checkpoint do not take, nor the next checkpoint will take.
+    fn share_room(&self) {
+        let most = self.most();
+        if most < u64::MAX {
+            let left = most.saturating_sub(2 * self.records_on_disk());
+            self.extents.set_limit(left);
+        } else {
+            self.extents.set_limit(most);
+        }
+    }
+
+    /// Frees what waits for a sync to be free, if anything does, for an operation that has found no room.
+    /// Returns whether there is more room now.
+    pub(crate) fn reclaim(&self) -> bool {
+        if !self.extents.has_waiting() || self.log.sync().is_err() {
+            return false;
+        }
+        self.extents.give_back();
+        true
+    }
+
     /// Begins an operation: see [`Extents::operation`].
     pub(crate) fn operation(&self) -> RwLockReadGuard<'_, ()> {
         self.extents.operation()
     }
 
     /// Finds room for the record of an operation, before the operation begins.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` when the disk is full, or the store has all that it may take.
     pub(crate) fn reserve(&self, purpose: Purpose) -> Result<Room<'_>> {
+        if self.most() < u64::MAX {
+            self.share_room();
+            if purpose == Purpose::Ordinary {
+                self.extents.check_limit()?;
+            }
+        }
         self.log.reserve(purpose)
     }
 
@@ -301,16 +308,35 @@ impl Journal {
         let mut record = Encoder::default();
         record.number(branch.0);
         record.number(seq.0);
-        record.append(changes);
+        record.append(changes.bytes());
         self.log.append(room, kind::CHANGE, record.bytes())?;
         changes.clear();
         Ok(())
     }
 
     pub(crate) fn write_version(&self, version: &NewVersion<'_>) -> Result<()> {
-        let mut record = Encoder::default();
-        version.write(&mut record);
-        self.write(kind::VERSION, &record)
+        // The registry is locked, and the record goes into the log as a whole.
+        version.write(usize::MAX, |kind, record| self.write(kind, record))
+    }
+
+    /// Writes a version that may be as large as the lower directory, part by part, so that others write
+    /// to the log meanwhile. `written` is called when it is there; no checkpoint is written meanwhile,
+    /// which would not hold the parts. The caller is in no [operation](Self::operation), for which a
+    /// checkpoint waits.
+    pub(crate) fn write_large(
+        &self,
+        version: &NewVersion<'_>,
+        written: impl FnOnce(),
+    ) -> Result<()> {
+        let _no_checkpoint = self.checkpoint.lock();
+        // Nobody else can write to the log while a record is written.
+        let part = usize::try_from(4 * self.log.room()).unwrap_or(usize::MAX);
+        version.write(part, |kind, record| {
+            let room = self.reserve(Purpose::Ordinary)?;
+            self.log.append(room, kind, record.bytes()).map(drop)
+        })?;
+        written();
+        Ok(())
     }
 
     pub(crate) fn write_deleted(&self, version: VersionId) -> Result<()> {

@@ -11,9 +11,13 @@ mod faults;
 pub(crate) mod freeze;
 pub(crate) mod fs;
 #[cfg(test)]
+mod full_store_tests;
+#[cfg(test)]
 mod histories;
 pub(crate) mod journal;
 pub(crate) mod last_changes;
+#[cfg(test)]
+mod large_record_tests;
 pub(crate) mod recovery;
 pub(crate) mod served_versions;
 pub(crate) mod snapshot;
@@ -21,6 +25,7 @@ pub(crate) mod state;
 pub(crate) mod store;
 mod take;
 pub(crate) mod transaction;
+mod version_records;
 
 use std::sync::Arc;
 

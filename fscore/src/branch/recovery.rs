@@ -8,6 +8,7 @@ use super::fs::FsCore;
 use super::journal::{Counts, VersionId, kind};
 use super::last_changes::{FindChanges, LastChanges, LastTrees};
 use crate::log::Record;
+use crate::model::attr::Nanos;
 use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
 use crate::store::format::KnownExtents;
 use crate::store::format::bytes::{Decoder, Malformed};
@@ -34,6 +35,8 @@ pub(crate) struct Version {
     pub(crate) name: Arc<str>,
     pub(crate) from: BranchId,
     pub(crate) seq: Seq,
+    /// When it was made, if that is known.
+    pub(crate) made: Option<Nanos>,
     pub(crate) tree: Tree,
 }
 
@@ -48,10 +51,19 @@ pub(crate) struct Recovered {
     shared: Arc<Shared>,
     known: KnownExtents,
     pub(crate) versions: Versions,
+    /// Those of which the last record is not there yet.
+    unfinished: BTreeMap<VersionId, Tree>,
     pub(crate) counts: Counts,
     last: LastTrees,
     find_changes: FindChanges,
+    /// How many bytes the store may take on its disk.
+    pub(crate) most: u64,
+    /// What could not be read, of a store of which all else is wanted.
+    lost: Vec<String>,
 }
+
+/// How many things are named that could not be read.
+const MOST_NAMED: usize = 20;
 
 impl Recovered {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -59,9 +71,12 @@ impl Recovered {
             known: KnownExtents::new(shared.extents.clone()),
             shared,
             versions: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
             counts: Counts::default(),
             last: LastTrees::default(),
             find_changes: |_, _| Ok(Vec::new()),
+            most: u64::MAX,
+            lost: Vec::new(),
         }
     }
 
@@ -84,7 +99,12 @@ impl Recovered {
         let decoder = &mut decoder;
         let done = match record.kind {
             kind::CHANGE => self.change(record.number, decoder),
-            kind::VERSION => self.version(decoder),
+            kind::VERSION => self.version(decoder, None),
+            kind::DATED => decoder
+                .signed()
+                .and_then(|made| self.version(decoder, Some(made))),
+            kind::PART => self.part(decoder),
+            kind::LIMIT => decoder.number().map(|most| self.most = most),
             kind::DELETED => self.deleted(decoder),
             kind::OPENED => Counts::read(decoder).map(|counts| self.opened(counts)),
             other => Err(Malformed::Kind("record", other.number().into())),
@@ -118,19 +138,93 @@ impl Recovered {
         version.tree.replay(decoder, &mut self.known)
     }
 
-    fn version(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+    /// Makes the changes of one record. If they make no sense, none of them is made, and what the record
+    /// says is lost.
+    pub(crate) fn salvage(&mut self, record: &Record) {
+        // A clone of a tree takes no time, and what a record is about is in one of them.
+        let before = self.versions.clone();
+        if let Err(bad) = self.replay(record) {
+            self.versions = before;
+            self.lose(&bad);
+        }
+    }
+
+    /// Records what could not be read.
+    pub(crate) fn lose(&mut self, what: &dyn fmt::Display) {
+        if self.lost.len() < MOST_NAMED {
+            self.lost.push(what.to_string());
+        }
+    }
+
+    /// Ends the reading of a damaged store. A version that makes no sense is left out. Returns also what
+    /// was lost.
+    pub(crate) fn finish_salvage(mut self) -> (Versions, Bases, Vec<String>) {
+        self.versions
+            .retain(|id, _| !matches!(id, VersionId::Base(_)));
+        let mut bad = Vec::new();
+        for (id, version) in &mut self.versions {
+            let tree = version.tree.without_orphans();
+            let root = tree.inodes().get(NodeId::ROOT.0);
+            let is_rooted = root.is_some_and(|root| root.as_dir().is_some());
+            let checked = match is_rooted {
+                true => tree.check(None),
+                false => Err(Malformed::Unknown("object", NodeId::ROOT.0)),
+            };
+            version.tree = tree;
+            match checked {
+                Ok(wrong) => version.tree.correct_links(&wrong),
+                Err(why) => bad.push((*id, why)),
+            }
+        }
+        for (id, why) in bad {
+            let name = self.versions.remove(&id).map(|version| version.name);
+            let name = name.unwrap_or_default();
+            self.lose(&format_args!("{name} cannot be read: {why}"));
+        }
+        if let Some(lower) = &self.shared.lower {
+            lower.recovered();
+        }
+        let bases = std::mem::take(&mut self.known.bases);
+        (self.versions, bases, self.lost)
+    }
+
+    /// Reads a part of a version. A first one takes the place of what an attempt has left that failed.
+    fn part(&mut self, decoder: &mut Decoder<'_>) -> Result<(), Malformed> {
+        let id = VersionId::read(decoder)?;
+        let id = id.ok_or(Malformed::Kind("version", 0))?;
+        if decoder.byte()? == 1 {
+            self.unfinished.remove(&id);
+        } else if !self.unfinished.contains_key(&id) {
+            return Err(id.unknown());
+        }
+        let mut tree = self.begun(id, decoder)?;
+        tree.replay(decoder, &mut self.known)?;
+        self.unfinished.insert(id, tree);
+        Ok(())
+    }
+
+    /// Reads what a version is based on, and returns its tree as far as it was read before.
+    fn begun(&mut self, id: VersionId, decoder: &mut Decoder<'_>) -> Result<Tree, Malformed> {
+        let base = VersionId::read(decoder)?;
+        if let Some(begun) = self.unfinished.remove(&id) {
+            return Ok(begun);
+        }
+        match base {
+            None => Ok(Tree::unfilled(self.shared.clone())),
+            Some(base) => {
+                let base = self.versions.get(&base).ok_or(base.unknown())?;
+                Ok(base.tree.clone())
+            }
+        }
+    }
+
+    fn version(&mut self, decoder: &mut Decoder<'_>, made: Option<Nanos>) -> Result<(), Malformed> {
         let id = VersionId::read(decoder)?;
         let id = id.ok_or(Malformed::Kind("version", 0))?;
         let name: Arc<str> = String::from_utf8_lossy(decoder.text()?).into();
         let from = BranchId(decoder.number()?);
         let seq = Seq(decoder.counted()?);
-        let mut tree = match VersionId::read(decoder)? {
-            None => Tree::unfilled(self.shared.clone()),
-            Some(base) => {
-                let base = self.versions.get(&base).ok_or(base.unknown())?;
-                base.tree.clone()
-            }
-        };
+        let mut tree = self.begun(id, decoder)?;
         tree.replay(decoder, &mut self.known)?;
         if self.versions.contains_key(&id) {
             return Err(id.twice());
@@ -149,6 +243,7 @@ impl Recovered {
             name,
             from,
             seq,
+            made,
             tree,
         };
         self.versions.insert(id, version);
@@ -167,6 +262,7 @@ impl Recovered {
     /// Ends the reading: what no extent takes is free from now on. Objects without a name were held
     /// by handles, which are gone; they are kept only if the configuration says so.
     pub(crate) fn finish(mut self) -> Result<(Versions, Bases, LastChanges), Malformed> {
+        self.unfinished.clear();
         self.versions
             .retain(|id, _| !matches!(id, VersionId::Base(_)));
         let main = VersionId::Branch(FsCore::MAIN);

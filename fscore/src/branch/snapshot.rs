@@ -11,6 +11,7 @@ use crate::branch::event_bus::EventContext;
 use crate::branch::fs::{FsCore, Registry};
 use crate::branch::journal::{NewVersion, VersionId};
 use crate::branch::state::BranchInner;
+use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::Change;
@@ -22,6 +23,8 @@ use crate::store::tree::Tree;
 pub(crate) struct Snapshot {
     pub(crate) name: Arc<str>,
     pub(crate) from: BranchId,
+    /// When it was made; `None` for one of a store that did not say so yet.
+    pub(crate) made: Option<Nanos>,
     pub(crate) tree: Tree,
 }
 
@@ -43,6 +46,9 @@ pub struct SnapshotInfo {
     pub name: String,
     /// The branch from which it was made.
     pub branch: BranchId,
+    /// When it was made, in nanoseconds since the epoch; `None` for one in a store that an older version
+    /// of this program wrote.
+    pub made: Option<i64>,
 }
 
 impl FsCore {
@@ -93,11 +99,13 @@ impl FsCore {
             return Err(Errno::ENOSPC);
         }
         let id = SnapshotId(registry.last_snapshot + 1);
+        let made = Some(now());
         self.core.write_version(&NewVersion {
             id: VersionId::Snapshot(id),
             name: &name,
             from,
             seq: source.last_seq(),
+            made,
             base: Some(base),
             tree: &tree,
         })?;
@@ -105,7 +113,12 @@ impl FsCore {
         let about = name.clone();
         source.announce(caller, Change::SnapshotCreated { id, name: about });
         registry.snapshot_names.insert((name.clone(), id));
-        let snapshot = Snapshot { name, from, tree };
+        let snapshot = Snapshot {
+            name,
+            from,
+            made,
+            tree,
+        };
         registry.snapshots.insert(id, Arc::new(snapshot));
         Ok(id)
     }
@@ -184,6 +197,7 @@ impl FsCore {
             name: &name,
             from,
             seq: Seq(0),
+            made: None,
             base: Some(base),
             tree: &tree,
         })?;
@@ -306,6 +320,7 @@ impl FsCore {
                 id: *id,
                 name: snapshot.name.to_string(),
                 branch: snapshot.from,
+                made: snapshot.made,
             })
             .collect()
     }
@@ -333,7 +348,7 @@ impl Branch {
     fn announce(&self, caller: &Caller, change: Change) {
         if self.core.bus.is_listening() {
             let context = EventContext {
-                time_ns: crate::model::attr::now().unsigned_abs(),
+                time_ns: now().unsigned_abs(),
                 pid: caller.pid,
                 origin: caller.origin,
             };

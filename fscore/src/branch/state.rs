@@ -11,6 +11,7 @@ use crate::log::{Purpose, Room};
 use crate::model::errno::Result;
 use crate::model::id::{BranchId, NodeId};
 use crate::store::dir_paths::DirPaths;
+use crate::store::extents::Owed;
 use crate::store::format::bytes::Encoder;
 use crate::store::handles::Handles;
 use crate::store::tree::Tree;
@@ -41,6 +42,8 @@ pub(crate) struct State {
     pub(crate) handles: Handles,
     /// Changes of the tree that are not in the log yet.
     pub(super) changes: Encoder,
+    /// Exists while there are such changes and no operation is under way.
+    owed: Option<Owed>,
     /// See [`BranchInner::hold`].
     is_held: bool,
 }
@@ -49,6 +52,14 @@ impl State {
     /// Returns whether all changes of the tree are in the log.
     pub(super) fn is_in_log(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    fn settle_owed(&mut self) {
+        if self.is_in_log() {
+            self.owed = None;
+        } else if self.owed.is_none() {
+            self.owed = Some(self.tree.shared.extents.owe());
+        }
     }
 }
 
@@ -72,8 +83,48 @@ impl Locked<'_> {
             return Ok(());
         };
         let seq = self.branch.outbox.last_seq();
-        journal.write_changes(self.branch.id, seq, &mut self.state, room)
+        let written = journal.write_changes(self.branch.id, seq, &mut self.state, room);
+        self.state.settle_owed();
+        written
     }
+
+    /// Begins an operation that can be [taken back](Self::take_back). The tree shares nothing meanwhile
+    /// that is changed in place.
+    pub(crate) fn begin(&mut self) -> Before {
+        self.branch.outbox.begin();
+        let state = &mut *self.state;
+        state.handles.begin();
+        Before {
+            changes: state.changes.len(),
+            tree: state.tree.clone(),
+        }
+    }
+
+    /// Keeps what an operation has done.
+    pub(crate) fn keep(&mut self, before: Before) {
+        self.branch.outbox.keep();
+        self.state.handles.keep();
+        drop(before);
+    }
+
+    /// Makes the branch as it was before an operation, which is in no record.
+    pub(crate) fn take_back(&mut self, before: Before) {
+        self.branch.outbox.take_back();
+        self.branch.forget_dir_paths();
+        let state = &mut *self.state;
+        state.handles.take_back();
+        state.tree = before.tree;
+        state.changes.truncate(before.changes);
+        state.settle_owed();
+    }
+}
+
+/// What a branch was before an operation that may be taken back.
+#[derive(Debug)]
+pub(crate) struct Before {
+    tree: Tree,
+    /// How long the changes were that are not in the log yet.
+    changes: usize,
 }
 
 impl std::ops::Deref for Locked<'_> {
@@ -135,6 +186,7 @@ impl BranchInner {
                 tree,
                 handles: Handles::default(),
                 changes: Encoder::default(),
+                owed: None,
                 is_held: false,
             }),
             held: Mutex::new(false),

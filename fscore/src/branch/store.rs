@@ -125,6 +125,44 @@ impl Store {
         Extents::recovering(self.content.clone())
     }
 
+    /// Reads what can be read of a damaged store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Disk`] when the directory cannot be read.
+    pub(crate) fn salvage(&self, recovered: &mut Recovered) -> Result<(), StoreError> {
+        let directory = &*self.place.directory;
+        let each = |record: &Record| {
+            recovered.salvage(record);
+            Ok(())
+        };
+        let from = match checkpoint::read(directory, self.place.store, each) {
+            Ok(from) => from,
+            Err(why) => {
+                recovered.lose(&why);
+                let next = checkpoint::next(directory);
+                next.map_err(|errno| of_checkpoint(&self.path, &Unreadable::Disk(errno)))?
+            }
+        };
+        let recovery = match Recovery::open(self.place.clone(), from) {
+            Ok(recovery) => recovery,
+            Err(why) => {
+                recovered.lose(&why);
+                return Ok(());
+            }
+        };
+        if let Some(damage) = &recovery.damage {
+            recovered.lose(damage);
+        }
+        for record in recovery.records() {
+            match record {
+                Ok(record) => recovered.salvage(&record),
+                Err(why) => recovered.lose(&why),
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the log, and begins to write to it. Returns whether anything was in it.
     pub(crate) fn read(self, recovered: &mut Recovered) -> Result<Opened, StoreError> {
         let path = self.path.clone();
@@ -202,7 +240,13 @@ impl Opened {
         if let Err(errno) = checkpoint::remove_unfinished(&*self.place.directory) {
             tracing::warn!(store = %self.path.display(), %errno, "an unfinished checkpoint stays");
         }
-        Ok(Journal::new(self.place, log, extents, self.lock))
+        let checkpoint = checkpoint::len(&*self.place.directory).map_err(|errno| {
+            let path = self.path.clone();
+            StoreError::Disk { path, errno }
+        })?;
+        Ok(Journal::new(
+            self.place, log, extents, checkpoint, self.lock,
+        ))
     }
 }
 

@@ -6,7 +6,7 @@ use super::Branch;
 use super::event_bus::{Delivery, EventBus, EventContext};
 use super::served_versions::ServedVersions;
 use super::state::{BranchInner, State};
-use crate::log::Purpose;
+use crate::log::{Purpose, Room};
 use crate::model::attr::{Nanos, now};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -57,6 +57,8 @@ pub(crate) enum Effect {
     Opens,
     /// It changes files.
     Changes,
+    /// The same, and what the log has to say of it may be long.
+    ChangesMuch,
     /// It changes files and gives space back, so it is made even when the disk is nearly full.
     Frees,
 }
@@ -83,7 +85,11 @@ impl Branch {
         mut operation: impl FnMut(&mut Txn<'_>) -> Result<T>,
     ) -> Result<T> {
         let mut content = Content::default();
-        let result = self.run_with(caller, effect, &mut content, &mut operation);
+        let mut result = self.run_with(caller, effect, &mut content, &mut operation);
+        if matches!(result, Err(Errno::ENOSPC)) && self.core.reclaim() {
+            // What others have freed was not free yet.
+            result = self.run_with(caller, effect, &mut content, &mut operation);
+        }
         let Some(mut missing) = content.missing.take() else {
             return result;
         };
@@ -124,22 +130,33 @@ impl Branch {
     ) -> Result<T> {
         let room = match effect {
             Effect::Opens => None,
-            Effect::Changes => self.inner.reserve(Purpose::Ordinary)?,
+            Effect::Changes | Effect::ChangesMuch => self.inner.reserve(Purpose::Ordinary)?,
             Effect::Frees => self.inner.reserve(Purpose::Freeing)?,
         };
         let mut state = self.inner.write();
         if effect != Effect::Opens {
             self.core.check_seal()?;
         }
+        // A record that is longer than its room may find no more on a nearly full disk.
+        let is_long = content.ready.is_some()
+            || effect == Effect::ChangesMuch
+            || !state.is_in_log()
+            || !room.as_ref().is_none_or(Room::is_ample);
+        let before = (is_long && room.is_some()).then(|| state.begin());
         let result = self.commit(caller, &mut state, content, operation);
         let written = state.write_changes(room);
+        match before {
+            Some(before) if written.is_err() => state.take_back(before),
+            Some(before) => state.keep(before),
+            None => {}
+        }
         drop(state);
         self.deliver_for(caller);
         match effect {
             // A store whose disk has failed can still be read, and that an object is gone which
             // only a handle held needs no record.
             Effect::Opens => result,
-            Effect::Changes | Effect::Frees => written.and(result),
+            Effect::Changes | Effect::ChangesMuch | Effect::Frees => written.and(result),
         }
     }
 

@@ -4,6 +4,7 @@ use super::steps::steps;
 use super::synthetic_events::changes;
 use crate::branch::Branch;
 use crate::branch::fs::FsCore;
+use crate::log::Purpose;
 use crate::model::caller::Caller;
 use crate::model::errno::Result;
 use crate::model::event::Origin;
@@ -24,7 +25,8 @@ impl FsCore {
     /// # Errors
     ///
     /// `ENOENT` without such a branch or snapshot; what the host answers when the lower layer is
-    /// read.
+    /// read; `ENOSPC` when the disk of the store has no room for the record. The branch is then as it
+    /// was.
     pub fn restore(&self, caller: &Caller, branch: BranchId, snapshot: SnapshotId) -> Result<()> {
         let snapshot = self.snapshot(snapshot)?;
         let branch = self.branch(branch)?;
@@ -40,7 +42,10 @@ impl Branch {
         let steps = steps(&old.without_orphans(), &new)?;
         let is_open = |node| self.inner.read().handles.is_open(node);
         let events = changes(&old, &new, steps, &is_open);
-        let old = self.commit(caller, &mut hold.state(), &mut Content::default(), |txn| {
+        let room = self.inner.reserve(Purpose::Freeing)?;
+        let mut state = hold.state();
+        let before = state.begin();
+        let old = self.commit(caller, &mut state, &mut Content::default(), |txn| {
             let old = txn.tree.replace(new);
             txn.forget_dir_paths();
             keep_open(txn.tree, &old, txn.handles);
@@ -48,7 +53,16 @@ impl Branch {
                 txn.emit_from(Origin::Restore, change);
             }
             Ok(old)
-        })?;
+        });
+        // The record may be long, and there may be no room for it.
+        match state.write_changes(room) {
+            Ok(()) => state.keep(before),
+            Err(errno) => {
+                state.take_back(before);
+                return Err(errno);
+            }
+        }
+        drop(state);
         drop(hold);
         self.deliver_for(caller);
         // The old tree is freed without the lock, because it may be large.

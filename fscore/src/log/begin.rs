@@ -109,6 +109,7 @@ impl Recovery {
             end: SEGMENT_HEADER as u64,
             allocated,
             held: 0,
+            full_until: 0,
             next: self.next,
             appended: self.next,
             durable,

@@ -96,6 +96,9 @@ pub(crate) struct Sizes {
     pub(crate) step: u64,
     /// What is left on a full disk for operations that free space.
     pub(crate) spare: u64,
+    /// How much more is there, but on a nearly full disk, for records that are longer than the room of
+    /// their operations.
+    pub(crate) ample: u64,
 }
 
 impl Default for Sizes {
@@ -104,6 +107,7 @@ impl Default for Sizes {
             room: 64 << 10,
             step: 4 << 20,
             spare: 1 << 20,
+            ample: 1 << 20,
         }
     }
 }
@@ -173,11 +177,17 @@ pub(crate) struct Log {
 #[must_use]
 pub(crate) struct Room<'l> {
     log: &'l Log,
-    purpose: Purpose,
     held: u64,
+    is_ample: bool,
 }
 
 impl Room<'_> {
+    /// Returns whether a record that is longer than the room will most likely find some. Otherwise the
+    /// disk is nearly full, and the operation has to be one that can be taken back.
+    pub(crate) fn is_ample(&self) -> bool {
+        self.is_ample
+    }
+
     fn give_back(&mut self, tail: &mut Tail) {
         tail.held -= std::mem::take(&mut self.held);
     }
@@ -205,8 +215,8 @@ impl Log {
         tail.held += self.sizes.room;
         Ok(Room {
             log: self,
-            purpose,
             held: self.sizes.room,
+            is_ample: tail.is_ample(&self.sizes),
         })
     }
 
@@ -225,7 +235,8 @@ impl Log {
             // Parts of a record that does not fit as a whole would take room at each new try.
             match self.sizes.of_record(payload).saturating_sub(room.held) {
                 0 => Ok(()),
-                more => tail.make_room(&self.sizes, room.purpose, more),
+                // What the operation has changed is changed: it may take the room that is spared.
+                more => tail.make_room(&self.sizes, Purpose::Freeing, more),
             }
         });
         room.give_back(tail);
@@ -363,6 +374,7 @@ impl Log {
         tail.first = tail.next;
         tail.end = SEGMENT_HEADER as u64;
         tail.allocated = len;
+        tail.full_until = 0;
         Ok(tail.first)
     }
 
@@ -417,6 +429,17 @@ impl Log {
     pub(crate) fn backlog(&self) -> u64 {
         let tail = self.tail.lock();
         tail.older_bytes + tail.end
+    }
+
+    /// Returns how many bytes the room of an operation has.
+    pub(crate) fn room(&self) -> u64 {
+        self.sizes.room
+    }
+
+    /// Returns how many bytes the segments take on the disk, with the room that was taken beforehand.
+    pub(crate) fn on_disk(&self) -> u64 {
+        let tail = self.tail.lock();
+        tail.older_bytes + tail.allocated
     }
 
     /// Returns how many bytes the current segment has.

@@ -20,6 +20,8 @@ pub(super) struct Tail {
     pub(super) allocated: u64,
     /// How much of that room is promised to operations that have begun.
     pub(super) held: u64,
+    /// Up to where the log goes on in the room that it has, because the disk had no more.
+    pub(super) full_until: u64,
     /// The number of the next record.
     pub(super) next: u64,
     /// The number after the last record that is not a marker.
@@ -47,12 +49,19 @@ impl Tail {
     pub(super) fn make_room(&mut self, sizes: &Sizes, purpose: Purpose, bytes: u64) -> Result<()> {
         let wanted = self.end + self.held + bytes;
         let with_spare = wanted + sizes.spare;
-        if with_spare <= self.allocated {
+        let with_ample = with_spare + sizes.ample;
+        let is_enough = with_spare <= self.allocated;
+        if with_ample <= self.allocated || (is_enough && self.end < self.full_until) {
             return Ok(());
         }
         // A full disk may still have a little.
         let mut full = Errno::ENOSPC;
-        for len in [with_spare + sizes.step, with_spare] {
+        for len in [with_ample + sizes.step, with_spare] {
+            if len <= self.allocated {
+                // It is full, and to ask it for more before each operation would be slow.
+                self.full_until = self.end + sizes.room;
+                return Ok(());
+            }
             match self.file.allocate(self.allocated..len) {
                 Ok(()) => {
                     self.allocated = len;
@@ -64,6 +73,11 @@ impl Tail {
         }
         let may_take_spare = purpose == Purpose::Freeing && wanted <= self.allocated;
         if may_take_spare { Ok(()) } else { Err(full) }
+    }
+
+    /// Returns whether there is room for long records beside what is promised.
+    pub(super) fn is_ample(&self, sizes: &Sizes) -> bool {
+        self.end + self.held + sizes.spare + sizes.ample <= self.allocated
     }
 
     /// Returns whether a marker fits into the room that is not promised.

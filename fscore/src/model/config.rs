@@ -18,6 +18,10 @@ pub struct FsConfig {
     pub case_sensitivity: CaseSensitivity,
     /// Where a branch keeps what was written to it.
     pub backstore: BackstoreMode,
+    /// Whether a damaged store is opened to be read: with what can be read of it, and nothing is written
+    /// to it. Every change of a file fails with `EROFS`. [`FsCore::lost`](crate::FsCore::lost) says what
+    /// could not be read.
+    pub salvage: bool,
     /// Whether objects without a name, which programs had open when the process with the store ended, are
     /// kept when the store is opened: a mount may outlive the process that serves it. What is not needed is
     /// forgotten with [`Branch::drop_nameless`](crate::Branch::drop_nameless).
@@ -36,6 +40,7 @@ impl Default for FsConfig {
             track_events: true,
             case_sensitivity: CaseSensitivity::default(),
             backstore: BackstoreMode::default(),
+            salvage: false,
             keep_nameless: false,
             limits: FsLimits::default(),
             permissions: Permissions::default(),

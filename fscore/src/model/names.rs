@@ -36,7 +36,20 @@ pub(crate) struct Links {
     /// The numbers by the names' hashes.
     numbers: Trie<Vec<u64>>,
     last: u64,
+    /// What has changed since the names were last written to the log; `None` when all have to be.
+    changed: Option<Vec<NameChange>>,
 }
+
+/// A name that an object has got or lost.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct NameChange {
+    pub(crate) is_added: bool,
+    pub(crate) dir: NodeId,
+    pub(crate) name: Name,
+}
+
+/// From how many names on only those are written to the log that have changed.
+const MANY: usize = 16;
 
 fn hash(parent: NodeId, name: &[u8]) -> u64 {
     #[expect(deprecated, reason = "a hash that stays the same from run to run")]
@@ -56,7 +69,22 @@ impl Links {
         numbers.iter().find(is_it).copied()
     }
 
+    fn note(&mut self, is_added: bool, dir: NodeId, name: &Name) {
+        if let Some(changed) = &mut self.changed {
+            let name = name.clone();
+            changed.push(NameChange {
+                is_added,
+                dir,
+                name,
+            });
+            if changed.len() > self.names.len() {
+                self.changed = None;
+            }
+        }
+    }
+
     fn add(&mut self, parent: NodeId, name: Name) {
+        self.note(true, parent, &name);
         let hash = hash(parent, &name);
         self.last += 1;
         self.names.insert(self.last, (parent, name));
@@ -70,7 +98,9 @@ impl Links {
         let Some(number) = self.find(parent, name) else {
             return;
         };
-        self.names.remove(number);
+        if let Some((parent, name)) = self.names.remove(number) {
+            self.note(false, parent, &name);
+        }
         let hash = hash(parent, name);
         if let Some(numbers) = self.numbers.get_mut(hash) {
             numbers.retain(|other| *other != number);
@@ -118,6 +148,34 @@ impl Names {
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.iter().count() == other.iter().count()
             && self.iter().all(|(dir, name)| other.contains(dir, name))
+    }
+
+    /// Returns whether only those have to be written to the log that have changed since they were last
+    /// written.
+    pub(crate) fn are_known(&self) -> bool {
+        matches!(self, Self::Many(all) if all.changed.is_some() && all.names.len() >= MANY)
+    }
+
+    /// Returns whether [`take_changed`](Self::take_changed) is needed after they were written.
+    pub(crate) fn are_unwritten(&self) -> bool {
+        matches!(self, Self::Many(all) if all.changed.as_ref().is_none_or(|it| !it.is_empty()))
+    }
+
+    /// Returns what has changed, and begins anew.
+    pub(crate) fn take_changed(&mut self) -> Vec<NameChange> {
+        let Self::Many(all) = self else {
+            return Vec::new();
+        };
+        let changed = &mut Arc::make_mut(all).changed;
+        changed.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// Makes a change that was [taken](Self::take_changed) from the same names.
+    pub(crate) fn change(&mut self, change: NameChange) {
+        match change.is_added {
+            true => self.add(change.dir, change.name),
+            false => self.remove(change.dir, &change.name),
+        }
     }
 
     pub(crate) fn add(&mut self, parent: NodeId, name: Name) {

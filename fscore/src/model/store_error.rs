@@ -1,7 +1,7 @@
 //! Why a store cannot be opened.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::errno::Errno;
 
@@ -31,6 +31,20 @@ pub enum StoreError {
     },
 }
 
+/// A path as a word of a shell.
+struct Quoted<'p>(&'p Path);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.display().to_string();
+        let is_plain = |it: char| it.is_alphanumeric() || "/-_.+@:,".contains(it);
+        if text.chars().all(is_plain) {
+            return f.write_str(&text);
+        }
+        write!(f, "'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -41,9 +55,10 @@ impl fmt::Display for StoreError {
             ),
             Self::NotPrivate(path) => write!(
                 f,
-                "other users can write in the store {}: take that from them with `chmod go-w`, or name \
-                 another directory",
-                path.display()
+                "other users can write in the store {}: take that from them with `chmod go-w {}`, or \
+                 name another directory",
+                path.display(),
+                Quoted(path)
             ),
             Self::NoStore(path) => write!(
                 f,
@@ -51,8 +66,24 @@ impl fmt::Display for StoreError {
                 path.display()
             ),
             Self::Damaged { path, what } => {
-                write!(f, "the store {} is damaged: {what}", path.display())
+                write!(
+                    f,
+                    "the store {} is damaged: {what}; to read what is left of it: agentfs daemon \
+                     --salvage --store {}",
+                    path.display(),
+                    Quoted(path)
+                )
             }
+            Self::Disk {
+                path,
+                errno: errno @ (Errno::ENOSPC | Errno::EDQUOT),
+            } => write!(
+                f,
+                "the store {}: {errno}; free some room on its disk, or read the store without writing to \
+                 it: agentfs daemon --salvage --store {}",
+                path.display(),
+                Quoted(path)
+            ),
             Self::Disk { path, errno } => write!(f, "the store {}: {errno}", path.display()),
         }
     }

@@ -7,7 +7,6 @@ use super::{bytes, look_again};
 use crate::branch::Branch;
 use crate::model::attr::{Attr, StatFs};
 use crate::model::caller::Caller;
-use crate::model::config::BackstoreMode;
 use crate::model::errno::{Errno, Result};
 use crate::model::flags::Access;
 use crate::model::id::NodeId;
@@ -156,18 +155,24 @@ impl Branch {
 
     /// Returns what the branch can hold:
     /// [statfs(2)](https://man7.org/linux/man-pages/man2/statfs.2.html). In a store that is what the
-    /// store's disk has, unless the limit of the branch is nearer; in memory it is that limit.
+    /// store's disk has, or the store may take, unless the limit or the quota of the branch is nearer; in
+    /// memory it is the limit.
     #[must_use]
     pub fn statfs(&self) -> StatFs {
         let state = self.inner.read();
         let limits = &state.tree.shared.config.limits;
-        let blocks = limits.bytes / PAGE;
         let files = state.tree.inodes().len() as u64;
-        let blocks_free = blocks.saturating_sub(state.tree.pages());
-        let (blocks, blocks_free) = match disk_of_store(&state.tree.shared.config.backstore) {
-            Some((blocks, free)) => (blocks, free.min(blocks_free)),
-            None => (blocks, blocks_free),
-        };
+        let pages = state.tree.pages();
+        let mut blocks = limits.bytes / PAGE;
+        let mut blocks_free = blocks.saturating_sub(pages);
+        if let Some(usage) = self.core.usage() {
+            blocks = usage.size() / PAGE;
+            blocks_free = blocks_free.min(usage.left() / PAGE);
+        }
+        if let Some(quota) = state.tree.quota() {
+            blocks = blocks.min(quota);
+            blocks_free = blocks_free.min(quota.saturating_sub(pages));
+        }
         StatFs {
             block_size: 4096,
             blocks,
@@ -177,16 +182,6 @@ impl Branch {
             name_max: limits.name_length,
         }
     }
-}
-
-/// Returns the size of the disk that a store lies on and what is free there for this user, in pages.
-fn disk_of_store(store: &BackstoreMode) -> Option<(u64, u64)> {
-    let BackstoreMode::Disk(path) = store else {
-        return None;
-    };
-    let disk = rustix::fs::statvfs(path).ok()?;
-    let pages = |blocks: u64| blocks.saturating_mul(disk.f_frsize) / PAGE;
-    Some((pages(disk.f_blocks), pages(disk.f_bavail)))
 }
 
 fn attr(walk: Walk<'_>, node: NodeId) -> Result<Attr> {

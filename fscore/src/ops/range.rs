@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
 use crate::model::attr::Seek;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -35,7 +35,9 @@ impl Branch {
         offset: u64,
         len: u64,
     ) -> Result<()> {
-        self.change(caller, |txn| txn.fallocate(handle, flags, offset, len))
+        self.run(caller, Effect::ChangesMuch, |txn| {
+            txn.fallocate(handle, flags, offset, len)
+        })
     }
 
     /// Copies a range of bytes:

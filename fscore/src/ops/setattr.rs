@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::bytes;
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
 use crate::model::attr::{Attr, SETGID, SetAttr, SetTime};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
@@ -14,6 +14,14 @@ use crate::model::id::NodeId;
 use crate::ops::walk::Target;
 use crate::store::handles::HandleId;
 use crate::store::inode::Inode;
+
+/// Returns what setting these attributes does: a size needs no room, and may give some back.
+fn effect_of(set: &SetAttr) -> Effect {
+    match set.size {
+        Some(_) => Effect::Frees,
+        None => Effect::Changes,
+    }
+}
 
 impl Branch {
     /// Sets the permission bits: [chmod(2)](https://man7.org/linux/man-pages/man2/chmod.2.html).
@@ -88,7 +96,7 @@ impl Branch {
         follow: bool,
         set: &SetAttr,
     ) -> Result<Attr> {
-        self.change(caller, |txn| {
+        self.run(caller, effect_of(set), |txn| {
             let target = txn.walk().resolve(bytes(path.as_ref()), follow)?;
             txn.setattr(&target, None, set)
         })
@@ -106,7 +114,7 @@ impl Branch {
         handle: Option<HandleId>,
         set: &SetAttr,
     ) -> Result<Attr> {
-        self.change(caller, |txn| {
+        self.run(caller, effect_of(set), |txn| {
             let mut target = txn.walk().target(node)?;
             if let Some(handle) = handle {
                 let dentry = &txn.handle(handle)?.dentry;

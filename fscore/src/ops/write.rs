@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::bytes;
 use crate::branch::Branch;
-use crate::branch::transaction::Txn;
+use crate::branch::transaction::{Effect, Txn};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::event::{Change, ObjectKind, ResizedBy, SizeChange};
@@ -110,7 +110,7 @@ impl Branch {
     ///
     /// Those of truncate(2).
     pub fn truncate(&self, caller: &Caller, path: impl AsRef<Path>, size: u64) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             if size > MAX_SIZE {
                 return Err(Errno::EINVAL);
             }
@@ -125,7 +125,7 @@ impl Branch {
     ///
     /// Those of truncate(2).
     pub fn truncate_node(&self, caller: &Caller, node: NodeId, size: u64) -> Result<()> {
-        self.change(caller, |txn| {
+        self.run(caller, Effect::Frees, |txn| {
             let target = txn.walk().target(node)?;
             txn.truncate(&target, size)
         })
@@ -137,7 +137,7 @@ impl Branch {
     ///
     /// Those of ftruncate(2).
     pub fn ftruncate(&self, caller: &Caller, handle: HandleId, size: u64) -> Result<()> {
-        self.change(caller, |txn| txn.ftruncate(handle, size))
+        self.run(caller, Effect::Frees, |txn| txn.ftruncate(handle, size))
     }
 }
 

@@ -19,8 +19,9 @@ use crate::store::inode::Inode;
 /// Linux's limits (`XATTR_NAME_MAX`, `XATTR_SIZE_MAX`).
 const MAX_NAME: usize = 255;
 const MAX_VALUE: usize = 1 << 16;
-/// The most bytes of all names and values of one object. Linux's filesystems have such limits, too.
-const MAX_ALL: usize = 1 << 20;
+/// The most bytes of all names and values of one object, which the log writes again with each change of
+/// its metadata. Linux's filesystems have such limits, too.
+const MAX_ALL: usize = 128 << 10;
 
 impl Branch {
     /// Sets an attribute: [setxattr(2)](https://man7.org/linux/man-pages/man2/setxattr.2.html), or

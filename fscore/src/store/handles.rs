@@ -55,6 +55,15 @@ pub(crate) struct Handles {
     handles: FxHashMap<HandleId, Handle>,
     by_node: FxHashMap<NodeId, Vec<HandleId>>,
     last: u64,
+    /// What is needed to take an operation back, while there is one that may be.
+    before: Option<Before>,
+}
+
+/// How the handles were that an operation has changed.
+#[derive(Debug)]
+struct Before {
+    last: u64,
+    changed: Vec<(HandleId, Option<Dentry>, u64, bool)>,
 }
 
 impl Handles {
@@ -71,7 +80,47 @@ impl Handles {
     }
 
     pub(crate) fn get_mut(&mut self, id: HandleId) -> Option<&mut Handle> {
+        self.note(id);
         self.handles.get_mut(&id)
+    }
+
+    /// Remembers from now on what [`take_back`](Self::take_back) needs. No handle is closed meanwhile.
+    pub(crate) fn begin(&mut self) {
+        self.before = Some(Before {
+            last: self.last,
+            changed: Vec::new(),
+        });
+    }
+
+    /// Keeps what was changed since [`begin`](Self::begin).
+    pub(crate) fn keep(&mut self) {
+        self.before = None;
+    }
+
+    /// Makes the handles what they were at [`begin`](Self::begin). Numbers that were given since are not
+    /// given again.
+    pub(crate) fn take_back(&mut self) {
+        let Some(before) = self.before.take() else {
+            return;
+        };
+        for (id, dentry, position, written) in before.changed.into_iter().rev() {
+            if let Some(handle) = self.handles.get_mut(&id) {
+                handle.dentry = dentry;
+                *handle.position.get_mut() = position;
+                handle.written = written;
+            }
+        }
+        for id in before.last + 1..=self.last {
+            self.remove(HandleId(id));
+        }
+    }
+
+    fn note(&mut self, id: HandleId) {
+        if let (Some(before), Some(handle)) = (&mut self.before, self.handles.get(&id)) {
+            let (dentry, position) = (handle.dentry.clone(), *handle.position.lock());
+            let was = (id, dentry, position, handle.written);
+            before.changed.push(was);
+        }
     }
 
     pub(crate) fn open_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
@@ -133,11 +182,12 @@ impl Handles {
         name: &[u8],
         mut change: impl FnMut(&mut Dentry),
     ) {
-        let Some(ids) = self.by_node.get(&node) else {
+        let Some(ids) = self.by_node.get(&node).cloned() else {
             return;
         };
         for id in ids {
-            if let Some(handle) = self.handles.get_mut(id)
+            self.note(id);
+            if let Some(handle) = self.handles.get_mut(&id)
                 && let Some(dentry) = &mut handle.dentry
                 && dentry.gone_from.is_none()
                 && dentry.parent == parent
@@ -152,8 +202,9 @@ impl Handles {
     /// has it, and otherwise gets another of the object's names. `gone_from` says that the object
     /// has no names any more.
     pub(crate) fn follow(&mut self, node: NodeId, names: &Names, gone_from: Option<Arc<[u8]>>) {
-        for id in self.by_node.get(&node).into_iter().flatten() {
-            let Some(dentry) = self.handles.get_mut(id).and_then(|h| h.dentry.as_mut()) else {
+        for id in self.by_node.get(&node).cloned().unwrap_or_default() {
+            self.note(id);
+            let Some(dentry) = self.handles.get_mut(&id).and_then(|h| h.dentry.as_mut()) else {
                 continue;
             };
             if gone_from.is_some() {

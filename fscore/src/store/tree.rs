@@ -94,6 +94,8 @@ pub(crate) struct Tree {
     touched: Touched,
     /// What a frozen tree, which shows nothing of the lower directory, is based on.
     base: Option<Arc<Base>>,
+    /// How many pages of content the branch may have at most; `None` without a quota.
+    quota: Option<u64>,
 }
 
 impl Tree {
@@ -129,6 +131,7 @@ impl Tree {
             seen,
             touched: Touched::default(),
             base: None,
+            quota: None,
         })
     }
 
@@ -249,12 +252,32 @@ impl Tree {
     }
 
     /// Checks that so many more pages fit.
+    ///
+    /// # Errors
+    ///
+    /// `EDQUOT` beyond the quota of the branch, `ENOSPC` beyond the limit of all branches.
     pub(crate) fn room_for_pages(&self, pages: u64) -> Result<()> {
         let most = self.shared.config.limits.bytes / crate::store::content::PAGE;
-        if pages > most.saturating_sub(self.pages) {
+        let left = |most: u64| most.saturating_sub(self.pages);
+        if pages > 0 && self.quota.is_some_and(|quota| pages > left(quota)) {
+            return Err(Errno::EDQUOT);
+        }
+        if pages > left(most) {
             return Err(Errno::ENOSPC);
         }
         Ok(())
+    }
+
+    /// Returns how many pages of content the branch may have at most, if it has a quota.
+    pub(crate) fn quota(&self) -> Option<u64> {
+        self.quota
+    }
+
+    pub(crate) fn set_quota(&mut self, quota: Option<u64>) {
+        self.quota = quota;
+        if self.shared.is_logged {
+            self.touched.quota = true;
+        }
     }
 
     /// Looks a name up, in the branch and below it.

@@ -35,6 +35,9 @@ container! {
         /// Whether nothing that happens outside shows in it. One that starts from a snapshot is as the
         /// snapshot.
         pub frozen: bool,
+        /// How many bytes of content it may have beside those that it begins with; 0 for as many as the
+        /// store has.
+        pub max_size: u64,
     }
 
     /// The branch is made.

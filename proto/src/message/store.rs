@@ -10,6 +10,9 @@ numbered! {
         0 => Show,
         /// To write everything that the branches hold to one file, and to give room back to the disk.
         1 => Compact,
+        /// To let the store take at most [`Store::most`] bytes on its disk, from now on and after
+        /// restarts.
+        2 => Limit,
     }
 }
 
@@ -18,6 +21,8 @@ container! {
     pub struct Store {
         /// What is to be done first.
         pub action: StoreAction,
+        /// For [`Limit`](StoreAction::Limit): how many bytes, or 0 for as many as the disk has.
+        pub most: u64,
     }
 
     /// The store of the daemon.
@@ -34,6 +39,12 @@ container! {
         pub branches: u64,
         /// How many snapshots there are that users made.
         pub snapshots: u64,
+        /// Bytes that it takes on its disk.
+        pub taken: u64,
+        /// Bytes that it may take there; 0 without a limit.
+        pub most: u64,
+        /// Says that it is nearly full and what can be done about it; empty when it is not.
+        pub warning: String,
         /// Why the store takes no more changes; empty while it does.
         pub failure: String,
     }

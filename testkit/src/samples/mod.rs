@@ -105,7 +105,8 @@ fn daemon_requests() -> Vec<Request> {
         Status { after: 3 }.into(),
         Project { flags: 0 }.into(),
         Store {
-            action: StoreAction::Compact,
+            action: StoreAction::Limit,
+            most: 1 << 34,
         }
         .into(),
         WatchList {
@@ -265,6 +266,7 @@ fn branch_requests() -> Vec<Request> {
             from_branch: text("main"),
             from_snapshot: text(""),
             frozen: true,
+            max_size: 1 << 30,
         }
         .into(),
         BranchList { after: 2 }.into(),

@@ -185,6 +185,9 @@ fn store_report() -> StoreReport {
         log: 65_536,
         branches: 3,
         snapshots: 2,
+        taken: 1 << 33,
+        most: 1 << 34,
+        warning: text("the store is nearly full"),
         failure: text("No space left on device"),
     }
 }

@@ -16,6 +16,7 @@ const SIZES: Sizes = Sizes {
     room: 2000,
     step: 16_384,
     spare: 8192,
+    ample: 4096,
 };
 
 fn open(disk: &SimulatedDisk, boot: u128, lower: &Path) -> FsCore {

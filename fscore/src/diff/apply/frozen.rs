@@ -39,15 +39,18 @@ impl Branch {
         let Some(base) = frozen.base().filter(|_| applied.too_deep == 0) else {
             return Ok(applied);
         };
-        let mut state = hold.state();
-        let served = &changes.inner.served;
-        for (key, _) in live.inodes().iter() {
-            see_applied(&mut state.tree, lower, served, NodeId(key)).map_err(ApplyError::Diff)?;
-        }
-        let settled = state.tree.without_orphans();
+        let settled = {
+            let mut state = hold.state();
+            let served = &changes.inner.served;
+            for (key, _) in live.inodes().iter() {
+                see_applied(&mut state.tree, lower, served, NodeId(key))
+                    .map_err(ApplyError::Diff)?;
+            }
+            state.tree.without_orphans()
+        };
         let base = self.core.add_base(None, settled, Some(base));
         let base = base.map_err(ApplyError::Diff)?;
-        state.tree.set_base(Some(base));
+        hold.state().tree.set_base(Some(base));
         Ok(applied)
     }
 }

@@ -20,6 +20,7 @@ pub(super) const SIZES: Sizes = Sizes {
     room: 300,
     step: 4096,
     spare: 1024,
+    ample: 1024,
 };
 
 /// The file that records refer to.

@@ -3,6 +3,8 @@
 //! free, and its blocks go back to the disk.
 
 mod free_ranges;
+mod limit;
+mod owed;
 mod small_blocks;
 
 use std::fmt;
@@ -13,10 +15,12 @@ use std::sync::Arc;
 use rustix::fd::BorrowedFd;
 
 use self::free_ranges::FreeRanges;
+use self::limit::Limit;
+pub(crate) use self::owed::Owed;
 use self::small_blocks::SmallBlocks;
 use crate::disk::{DiskFile, MemoryFile};
 use crate::model::errno::{Errno, Result};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Bytes in a block of the disk. Extents of a block and more begin at a multiple of it.
@@ -36,6 +40,9 @@ pub(crate) struct Extents {
     /// Read by an operation while it changes extents and is written to the log, and locked by a
     /// sync for a moment: each operation lies wholly before it or wholly after it.
     in_flight: RwLock<()>,
+    /// How many branches have changes that are in no record yet.
+    owed: AtomicUsize,
+    limit: Limit,
 }
 
 /// What no extent takes.
@@ -45,6 +52,8 @@ struct Free {
     small: SmallBlocks,
     /// Where the file ends.
     end: u64,
+    /// How many bytes of the file are in blocks that some extent takes.
+    used: u64,
     freeing: Freeing,
 }
 
@@ -100,12 +109,23 @@ impl Extents {
             free: Mutex::default(),
             period: AtomicU64::new(0),
             in_flight: RwLock::default(),
+            owed: AtomicUsize::new(0),
+            limit: Limit::default(),
         })
     }
 
     /// Returns an extent of at least `len` bytes. What it holds has no meaning.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` at the limit of the store; `EROFS` when it is only read.
     pub(crate) fn allocate(self: &Arc<Self>, len: u64) -> Result<Extent> {
         let mut free = self.free.lock();
+        if matches!(free.freeing, Freeing::Never) {
+            // It is not known where other extents are: the store is only read.
+            return Err(Errno::EROFS);
+        }
+        self.limit.check(free.used, len)?;
         let (at, len) = match SmallBlocks::class_of(len) {
             Some(class) => free.allocate_small(class),
             None => {
@@ -158,6 +178,7 @@ impl Extents {
             None => Some(at..at + len),
         };
         let Some(blocks) = blocks else { return };
+        free.used -= blocks.end - blocks.start;
         let is_large = blocks.end - blocks.start >= PUNCH_AT_ONCE;
         free.ranges.insert(blocks.clone(), is_large);
         if is_large {
@@ -181,6 +202,8 @@ impl Extents {
             free: Mutex::new(free),
             period: AtomicU64::new(1),
             in_flight: RwLock::default(),
+            owed: AtomicUsize::new(0),
+            limit: Limit::default(),
         })
     }
 
@@ -227,6 +250,7 @@ impl Extents {
         }
         free.end = blocks_end;
         free.small.adopted();
+        free.used = free.end - free.ranges.total();
         *self.free.lock() = free;
         Ok(())
     }
@@ -248,7 +272,9 @@ impl Extents {
         let _paused = self.pause();
         count();
         self.period.fetch_add(1, Ordering::Relaxed);
-        if let Freeing::Later { new, old } = &mut self.free.lock().freeing {
+        if let Freeing::Later { new, old } = &mut self.free.lock().freeing
+            && !self.is_owed()
+        {
             // A sync that has failed leaves some behind.
             old.append(new);
         }
@@ -269,7 +295,7 @@ impl Extents {
     /// do. `is_durable` is called while no operation is under way.
     pub(crate) fn free_waiting(&self, is_durable: impl FnOnce() -> bool) {
         let _none_under_way = self.pause();
-        if !is_durable() {
+        if self.is_owed() || !is_durable() {
             return;
         }
         let mut free = self.free.lock();
@@ -306,6 +332,7 @@ impl Extents {
 
 impl Free {
     fn allocate_blocks(&mut self, len: u64) -> u64 {
+        self.used += len;
         self.ranges.take(len).unwrap_or_else(|| {
             let at = self.end;
             self.end += len;

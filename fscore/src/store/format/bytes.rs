@@ -57,37 +57,73 @@ const LONGEST_NAME: usize = 1024;
 
 /// Writes values one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Encoder(Vec<u8>);
+pub(crate) struct Encoder {
+    bytes: Vec<u8>,
+    /// Where the parts of a change begin, each of which can be read alone.
+    parts: Vec<usize>,
+}
 
 impl Encoder {
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
-    /// Adds all that another one has.
-    pub(crate) fn append(&mut self, other: &Self) {
-        self.0.extend_from_slice(&other.0);
+    /// Adds bytes that another one has written.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.truncate(0);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Keeps the first bytes alone.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(len);
+        self.parts.retain(|part| *part < len);
+    }
+
+    /// Begins a part of a change with its kind.
+    pub(crate) fn part(&mut self, kind: u8) {
+        self.parts.push(self.bytes.len());
+        self.bytes.push(kind);
+    }
+
+    /// Returns the parts, as many together as have `most` bytes, or one that has more.
+    pub(crate) fn in_parts(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        let ends = self.parts.iter().skip(1).copied().chain([self.bytes.len()]);
+        let mut ends = ends.peekable();
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let mut end = ends.next()?;
+            while let Some(next) = ends.next_if(|next| next - start <= most) {
+                end = next;
+            }
+            let bytes = self.bytes.get(start..end)?;
+            start = end;
+            Some(bytes)
+        })
     }
 
     pub(crate) fn byte(&mut self, byte: u8) {
-        self.0.push(byte);
+        self.bytes.push(byte);
     }
 
     pub(crate) fn number(&mut self, number: impl Into<u64>) {
         let mut rest: u64 = number.into();
         while rest >= 0x80 {
-            self.0.push(rest.to_le_bytes()[0] | 0x80);
+            self.bytes.push(rest.to_le_bytes()[0] | 0x80);
             rest >>= 7;
         }
-        self.0.push(rest.to_le_bytes()[0]);
+        self.bytes.push(rest.to_le_bytes()[0]);
     }
 
     pub(crate) fn signed(&mut self, number: i64) {
@@ -96,7 +132,7 @@ impl Encoder {
 
     pub(crate) fn text(&mut self, text: &[u8]) {
         self.number(text.len() as u64);
-        self.0.extend_from_slice(text);
+        self.bytes.extend_from_slice(text);
     }
 }
 

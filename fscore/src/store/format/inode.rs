@@ -6,7 +6,7 @@ use super::bytes::{Decoder, Encoder, Malformed};
 use crate::model::attr::{Times, Xattrs};
 use crate::model::event::ObjectKind;
 use crate::model::id::NodeId;
-use crate::model::names::Names;
+use crate::model::names::{NameChange, Names};
 use crate::model::stamp::Stamp;
 use crate::store::content::{File, MAX_SIZE};
 use crate::store::dir::Dir;
@@ -66,6 +66,34 @@ impl Encoder {
 
     /// Writes an object's metadata.
     pub(crate) fn inode(&mut self, inode: &Inode) {
+        self.before_names(inode);
+        let names = inode.names.all();
+        self.number(names.len() as u64);
+        for (dir, name) in names {
+            self.node(dir);
+            self.text(&name);
+        }
+        self.after_names(inode);
+    }
+
+    /// Writes an object's metadata as [`inode`](Self::inode) does, but of its names only the changes.
+    pub(crate) fn relinked(&mut self, inode: &Inode, changed: &[NameChange]) {
+        self.before_names(inode);
+        self.number(changed.len() as u64);
+        for NameChange {
+            is_added,
+            dir,
+            name,
+        } in changed
+        {
+            self.byte((*is_added).into());
+            self.node(*dir);
+            self.text(name);
+        }
+        self.after_names(inode);
+    }
+
+    fn before_names(&mut self, inode: &Inode) {
         self.kind(inode.kind());
         self.number(inode.mode);
         self.number(inode.uid);
@@ -80,12 +108,9 @@ impl Encoder {
         for time in [atime, mtime, ctime, btime] {
             self.signed(time);
         }
-        let names = inode.names.all();
-        self.number(names.len() as u64);
-        for (dir, name) in names {
-            self.node(dir);
-            self.text(&name);
-        }
+    }
+
+    fn after_names(&mut self, inode: &Inode) {
         self.xattrs(inode.xattrs.as_ref());
         match &inode.body {
             Body::File(file) => {
@@ -167,6 +192,35 @@ impl Decoder<'_> {
     /// Reads an object's metadata. A directory has no entries and a file no bytes yet, unless `old`
     /// is the same object, whose entries or bytes it keeps.
     pub(crate) fn inode(&mut self, old: Option<Inode>) -> Result<Inode, Malformed> {
+        self.inode_with(old, |decoder, _| {
+            let mut names = Names::None;
+            for _ in 0..decoder.count()? {
+                let dir = decoder.node()?;
+                names.add(dir, decoder.name()?.into());
+            }
+            Ok(names)
+        })
+    }
+
+    /// Reads the metadata of an object that has the names of `old`, but for some changes.
+    pub(crate) fn relinked(&mut self, old: Inode) -> Result<Inode, Malformed> {
+        self.inode_with(Some(old), |decoder, mut names| {
+            for _ in 0..decoder.count()? {
+                names.change(NameChange {
+                    is_added: decoder.flag()?,
+                    dir: decoder.node()?,
+                    name: decoder.name()?.into(),
+                });
+            }
+            Ok(names)
+        })
+    }
+
+    fn inode_with(
+        &mut self,
+        old: Option<Inode>,
+        names: impl FnOnce(&mut Self, Names) -> Result<Names, Malformed>,
+    ) -> Result<Inode, Malformed> {
         let kind = self.kind()?;
         let (mode, uid, gid, nlink) = (self.mode()?, self.small()?, self.small()?, self.small()?);
         let times = Times {
@@ -175,13 +229,15 @@ impl Decoder<'_> {
             ctime: self.signed()?,
             btime: self.signed()?,
         };
-        let mut names = Names::None;
-        for _ in 0..self.count()? {
-            let dir = self.node()?;
-            names.add(dir, self.name()?.into());
-        }
+        let (before, old) = match old {
+            Some(old) => (old.names, Some(old.body)),
+            None => (Names::None, None),
+        };
+        let mut names = names(self, before)?;
+        // They are as the log has them.
+        drop(names.take_changed());
         let xattrs = self.xattrs()?;
-        let body = match (kind, old.map(|old| old.body)) {
+        let body = match (kind, old) {
             (ObjectKind::File, old) => {
                 let mut file = match old {
                     Some(Body::File(file)) => file,

@@ -83,6 +83,7 @@ impl Tree {
             seen: Trie::default(),
             touched: Touched::default(),
             base: None,
+            quota: None,
         }
     }
 
@@ -232,6 +233,8 @@ impl Tree {
             }
         }
         frozen.base = Some(base.clone());
+        let left = |quota: u64| quota.saturating_sub(self.pages);
+        frozen.quota = self.quota.map(|quota| frozen.pages + left(quota));
         Ok(frozen.clone())
     }
 

@@ -26,8 +26,10 @@ pub(crate) struct Needed {
     pub(crate) stamp: Stamp,
     /// Where the bytes end that are needed.
     end: u64,
-    /// How many pages the limit of the branch allows.
+    /// How many pages the limit of all branches allows.
     room: u64,
+    /// How many the quota of the branch allows.
+    quota: u64,
 }
 
 /// Bytes of a lower file that no branch refers to yet. They are freed when this is dropped.
@@ -66,7 +68,11 @@ impl Needed {
             let start = start / PAGE * PAGE;
             let hole = source.seek(start.max(at), false)?.unwrap_or(end).min(end);
             let stop = hole.next_multiple_of(PAGE).min(end).min(start + STEP);
-            if file.counted() + (stop - start).div_ceil(PAGE) > self.room {
+            let pages = file.counted() + (stop - start).div_ceil(PAGE);
+            if pages > self.quota {
+                return Err(Errno::EDQUOT);
+            }
+            if pages > self.room {
                 return Err(Errno::ENOSPC);
             }
             file.bring_up(&shared.extents, start..stop, |extent| {
@@ -106,11 +112,13 @@ impl Tree {
         let inode = self.inode(node)?;
         let file = inode.as_file().ok_or(Errno::EINVAL)?;
         let most = self.shared.config.limits.bytes / PAGE;
+        let quota = self.quota.unwrap_or(u64::MAX);
         Ok(file.read_below().map(|stamp| Needed {
             node,
             stamp: *stamp,
             end: end.min(file.size()),
             room: most.saturating_sub(self.pages),
+            quota: quota.saturating_sub(self.pages),
         }))
         .map(|needed| needed.filter(|needed| needed.end > 0))
     }

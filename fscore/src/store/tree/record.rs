@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Tree;
 use crate::model::id::{BaseId, NodeId};
+use crate::model::names::NameChange;
 use crate::store::content::File;
 use crate::store::dir::{Dir, Entry, Link, SLOTS, key_of};
 use crate::store::format::KnownExtents;
@@ -36,6 +37,10 @@ mod part {
     pub(super) const UNSEEN: u8 = 9;
     /// The base of a frozen tree; 0 for a live one.
     pub(super) const BASE: u8 = 10;
+    /// The metadata of an object that was there, but of its many names only the changes.
+    pub(super) const RELINKED: u8 = 11;
+    /// How many pages of content a branch may have, and one more; 0 for as many as others.
+    pub(super) const QUOTA: u8 = 12;
 }
 
 const EVERYTHING: Range<u64> = 0..u64::MAX;
@@ -50,6 +55,7 @@ impl Tree {
         touched.sort();
         for node in &touched.new {
             self.take_changed(*node);
+            self.take_changed_names(*node);
             write_object(
                 encoder,
                 *node,
@@ -59,8 +65,16 @@ impl Tree {
         let is_new = |node: &NodeId| touched.new.binary_search(node).is_ok();
         for node in touched.nodes.iter().filter(|node| !is_new(node)) {
             let changed = self.take_changed(*node);
+            let names = self.take_changed_names(*node);
             let inode = self.inodes.get(node.0).map(|inode| &**inode);
-            write_metadata(encoder, *node, inode);
+            match (inode, names) {
+                (Some(inode), Some(names)) => {
+                    encoder.part(part::RELINKED);
+                    encoder.node(*node);
+                    encoder.relinked(inode, &names);
+                }
+                (inode, _) => write_metadata(encoder, *node, inode),
+            }
             if let (Some(pages), Some(file)) = (changed, inode.and_then(Inode::as_file)) {
                 write_content(encoder, *node, file, pages);
             }
@@ -80,14 +94,18 @@ impl Tree {
         if touched.base {
             self.write_base(encoder);
         }
+        if touched.quota {
+            self.write_quota(encoder);
+        }
         touched.clear();
         self.touched = touched;
     }
 
-    /// Puts another tree in place of this one, which is returned.
+    /// Puts another tree in place of this one, which is returned. The quota stays.
     pub(crate) fn replace(&mut self, new: Self) -> Self {
         let mut touched = std::mem::take(&mut self.touched);
         let old = std::mem::replace(self, new);
+        self.quota = old.quota;
         if self.shared.is_logged {
             // What was changed before, and is in no record yet, is written as it is now.
             touched.new.append(&mut touched.nodes);
@@ -108,6 +126,18 @@ impl Tree {
         self.inodes.get(node.0).filter(|it| is_changed(it))?;
         let inode = Arc::make_mut(self.inodes.get_mut(node.0)?);
         inode.as_file_mut()?.take_changed()
+    }
+
+    /// Returns which names of an object were changed, if that is less than all of them, and begins anew.
+    fn take_changed_names(&mut self, node: NodeId) -> Option<Vec<NameChange>> {
+        let names = &self.inodes.get(node.0)?.names;
+        let are_known = names.are_known();
+        if !names.are_unwritten() {
+            return are_known.then(Vec::new);
+        }
+        let inode = Arc::make_mut(self.inodes.get_mut(node.0)?);
+        let changed = inode.names.take_changed();
+        are_known.then_some(changed)
     }
 
     /// Writes what makes this tree of an old one. Parts that both share cost nothing.
@@ -136,6 +166,14 @@ impl Tree {
         if old.base_number() != self.base_number() {
             self.write_base(encoder);
         }
+        if old.quota != self.quota {
+            self.write_quota(encoder);
+        }
+    }
+
+    fn write_quota(&self, encoder: &mut Encoder) {
+        encoder.part(part::QUOTA);
+        encoder.number(self.quota.map_or(0, |quota| quota.saturating_add(1)));
     }
 
     fn base_number(&self) -> u64 {
@@ -143,16 +181,16 @@ impl Tree {
     }
 
     fn write_base(&self, encoder: &mut Encoder) {
-        encoder.byte(part::BASE);
+        encoder.part(part::BASE);
         encoder.number(self.base_number());
     }
 
     fn write_seen(&self, encoder: &mut Encoder, node: NodeId) {
         let Some(seen) = self.seen.get(node.0) else {
-            encoder.byte(part::UNSEEN);
+            encoder.part(part::UNSEEN);
             return encoder.node(node);
         };
-        encoder.byte(part::SEEN);
+        encoder.part(part::SEEN);
         encoder.node(node);
         encoder.seen(seen);
         let lower = self.shared.lower.as_ref();
@@ -181,12 +219,20 @@ impl Tree {
                 self.base = known.base(BaseId(decoder.number()?))?;
                 continue;
             }
+            if kind == part::QUOTA {
+                self.quota = decoder.number()?.checked_sub(1);
+                continue;
+            }
             let node = decoder.node()?;
             match kind {
                 part::METADATA => {
                     let old = self.inodes.get_mut(node.0).ok_or(missing(node))?;
                     let inode = decoder.inode(Some(Inode::clone(old)))?;
                     *old = Arc::new(inode);
+                }
+                part::RELINKED => {
+                    let old = self.inodes.get_mut(node.0).ok_or(missing(node))?;
+                    *old = Arc::new(decoder.relinked(Inode::clone(old))?);
                 }
                 part::NEW => {
                     self.shared.skip_number(node);
@@ -277,7 +323,7 @@ fn missing(node: NodeId) -> Malformed {
 }
 
 fn write_metadata(encoder: &mut Encoder, node: NodeId, inode: Option<&Inode>) {
-    encoder.byte(match inode {
+    encoder.part(match inode {
         Some(_) => part::METADATA,
         None => part::GONE,
     });
@@ -292,7 +338,7 @@ fn write_object(encoder: &mut Encoder, node: NodeId, inode: Option<&Inode>) {
     let Some(inode) = inode else {
         return write_metadata(encoder, node, None);
     };
-    encoder.byte(part::NEW);
+    encoder.part(part::NEW);
     encoder.node(node);
     encoder.inode(inode);
     match &inode.body {
@@ -341,13 +387,13 @@ fn write_inner_difference(encoder: &mut Encoder, node: NodeId, old: &Inode, new:
 }
 
 fn write_content(encoder: &mut Encoder, node: NodeId, file: &File, pages: Range<u64>) {
-    encoder.byte(part::CONTENT);
+    encoder.part(part::CONTENT);
     encoder.node(node);
     encoder.content(file, pages);
 }
 
 fn write_names(encoder: &mut Encoder, dir: NodeId, group: u64, entries: &Dir) {
-    encoder.byte(part::NAMES);
+    encoder.part(part::NAMES);
     encoder.node(dir);
     encoder.number(group);
     let all = || (group..group + SLOTS).map_while(|key| entries.entries().get(key));
@@ -366,7 +412,7 @@ fn write_names(encoder: &mut Encoder, dir: NodeId, group: u64, entries: &Dir) {
 }
 
 fn write_orphan(encoder: &mut Encoder, node: NodeId, linkable: Option<&bool>) {
-    encoder.byte(match linkable {
+    encoder.part(match linkable {
         Some(_) => part::ORPHAN,
         None => part::NO_ORPHAN,
     });

@@ -18,6 +18,8 @@ pub(super) struct Touched {
     pub(super) seen: Vec<NodeId>,
     /// Whether the base was changed.
     pub(super) base: bool,
+    /// Whether the quota was changed.
+    pub(super) quota: bool,
 }
 
 impl Clone for Touched {
@@ -51,5 +53,6 @@ impl Touched {
         self.orphans.clear();
         self.seen.clear();
         self.base = false;
+        self.quota = false;
     }
 }
