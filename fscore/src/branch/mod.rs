@@ -11,6 +11,8 @@ mod faults;
 pub(crate) mod freeze;
 pub(crate) mod fs;
 #[cfg(test)]
+mod gated_disk;
+#[cfg(test)]
 mod histories;
 pub(crate) mod journal;
 pub(crate) mod recovery;
