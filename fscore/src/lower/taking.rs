@@ -43,12 +43,24 @@ impl Lower {
             fd,
         }))
     }
+
+    /// Returns the version of a directory as the host has it now; `None` when the host no longer has it.
+    pub(crate) fn dir_version(&self, node: NodeId) -> Result<Option<Stamp>> {
+        let opened = self.same_dir(node)?;
+        let version = |(fd, _): (OwnedFd, IndexedObject)| rustix::fs::fstat(fd);
+        Ok(opened.map(version).transpose()?.map(|stat| stamp_of(&stat)))
+    }
 }
 
 impl TakingDir<'_> {
     /// Returns the path, relative to the root.
     pub(crate) fn path(&self) -> &[u8] {
         &self.known.path
+    }
+
+    /// Returns the version, which is another one as soon as a name in the directory has changed.
+    pub(crate) fn version(&self) -> Result<Stamp> {
+        Ok(stamp_of(&rustix::fs::fstat(&self.fd)?))
     }
 
     /// Looks at the directory itself.
