@@ -45,7 +45,7 @@ impl fmt::Display for FreezeError {
                 }
                 write!(
                     f,
-                    "; make that readable and unchanging, or do without freezing"
+                    "; make that readable and unchanging, leave it out, or do without freezing"
                 )
             }
             Self::Cancelled => f.write_str("the freezing was cancelled"),

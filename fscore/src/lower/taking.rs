@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 
 use super::bytes::seek;
 use super::index::IndexedObject;
@@ -109,11 +108,9 @@ impl TakingDir<'_> {
     ///
     /// `ESTALE` when it has another version by now.
     pub(crate) fn open(&self, name: &[u8], stamp: Stamp) -> Result<TakingFile> {
-        // Without `NONBLOCK`, a FIFO that has taken the name would stop the taking.
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
-        let fd = opened.map_err(super::vanished)?;
+        // A FIFO or device that has taken the name is not opened.
+        let opened = super::beneath::open_content(&self.fd, name);
+        let (fd, _) = opened.map_err(super::vanished)?;
         let file = TakingFile { fd, stamp };
         file.require_version()?;
         Ok(file)
