@@ -13,6 +13,7 @@ use crate::output::failure::Failure;
 use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
+use crate::project::freezing::{self, ExcludeArgs};
 
 /// Make, compare and apply branches
 ///
@@ -37,7 +38,8 @@ enum BranchCommand {
   agentfs branch create attempt-1
   agentfs branch create attempt-2 --from attempt-1
   agentfs branch create attempt-3 --from-snapshot before-lunch
-  agentfs branch create attempt-4 --frozen")]
+  agentfs branch create attempt-4 --frozen
+  agentfs branch create attempt-5 --frozen --exclude target/ --exclude '*.log'")]
     Create {
         /// The name of the new branch
         name: String,
@@ -62,6 +64,8 @@ enum BranchCommand {
         /// is live and shows the project as it is at any time, where it has changed nothing
         #[arg(long, conflicts_with = "from_snapshot")]
         frozen: bool,
+        #[command(flatten)]
+        exclude: ExcludeArgs,
     },
     /// List the branches
     #[command(
@@ -152,12 +156,16 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             from,
             from_snapshot,
             frozen,
+            exclude,
         } => {
+            let settings = freezing::settings(&connection)?;
+            let frozen = frozen || (settings.frozen && from_snapshot.is_empty());
             let request = BranchCreate {
                 name,
                 from_branch: from,
                 from_snapshot,
                 frozen,
+                exclude: exclude.with(&settings, ("--frozen", frozen))?,
             };
             create(&mut connection, request, output)
         }
@@ -209,8 +217,7 @@ fn create(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let name = request.name.clone();
-    let created = connection
-        .call_long(request)
+    let created = freezing::call(connection, request, output.is_json())
         .map_err(|error| Failure::Call(name.clone(), error))?;
     if output.is_json() {
         return output.json(&connection.with_project(created));

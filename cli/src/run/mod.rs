@@ -37,6 +37,8 @@ use crate::exec::{self, FAILED};
 use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
+use crate::project::freezing::{self, ExcludeArgs};
+use crate::project::settings::Settings;
 use crate::project::store::StoreArgs;
 use crate::status::coverage::Coverage;
 
@@ -74,6 +76,11 @@ pub(crate) struct RunArgs {
     /// changed nothing, it shows the project as it is at any time
     #[arg(long, conflicts_with = "no_mount")]
     frozen: bool,
+    /// Make the branch live although the project's .agentfs.json says {"frozen": true}
+    #[arg(long, conflicts_with_all = ["no_mount", "frozen"])]
+    live: bool,
+    #[command(flatten)]
+    exclude: ExcludeArgs,
     #[command(flatten)]
     finish: FinishArgs,
     /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
@@ -157,7 +164,15 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
     if !json {
         report_gap(&mut connection)?;
     }
-    let branch = open_branch(&mut connection, args.branch, args.frozen)?;
+    let settings = Settings::of(&project)?;
+    let frozen = args.frozen || (settings.frozen && !args.live);
+    let new = NewBranch {
+        frozen,
+        must_be_frozen: args.frozen,
+        exclude: args.exclude.with(&settings, ("--frozen", frozen))?,
+        json,
+    };
+    let branch = open_branch(&mut connection, args.branch, &new)?;
     let store = connection.store()?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
@@ -220,17 +235,28 @@ fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Fail
     Ok(branches.iter().any(|it| it.name == name && it.frozen))
 }
 
+/// What a branch is made like.
+#[derive(Debug)]
+struct NewBranch {
+    frozen: bool,
+    /// Whether a branch that exists already must be frozen.
+    must_be_frozen: bool,
+    exclude: Vec<String>,
+    /// Whether progress is reported to a program.
+    json: bool,
+}
+
 /// Returns the branch of this name, which is made if it does not exist, or a new one.
 fn open_branch(
     connection: &mut DaemonConnection,
     name: Option<String>,
-    frozen: bool,
+    new: &NewBranch,
 ) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(connection, frozen);
+        return new_branch(connection, new);
     };
-    let is_new = create(connection, &name, frozen)?;
-    if frozen && !is_new && !is_frozen(connection, &name)? {
+    let is_new = create(connection, &name, new)?;
+    if new.must_be_frozen && !is_new && !is_frozen(connection, &name)? {
         return Err(Failure::Other(format!(
             "the branch {name} is live, and a branch stays what it was made; continue it without \
              --frozen, or name another branch"
@@ -247,11 +273,11 @@ fn open_branch(
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection, new: &NewBranch) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(connection, &name, frozen)? && hold(connection, &name)? {
+        if create(connection, &name, new)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -259,14 +285,15 @@ fn new_branch(connection: &mut DaemonConnection, frozen: bool) -> Result<Branch,
 }
 
 /// Makes a branch. Returns false when there is one of the name.
-fn create(connection: &mut DaemonConnection, name: &str, frozen: bool) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str, new: &NewBranch) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
-        frozen,
+        frozen: new.frozen,
+        exclude: new.exclude.clone(),
     };
-    match connection.call_long(request) {
+    match freezing::call(connection, request, new.json) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),

@@ -31,6 +31,7 @@ fn create(client: &mut Client, name: &str) {
         from_branch: text(""),
         from_snapshot: text(""),
         frozen: false,
+        exclude: Vec::new(),
     };
     client.call(request, soon()).unwrap();
 }
@@ -166,6 +167,7 @@ fn a_restore_is_told_as_the_difference() {
         name: text("before"),
         branch: text(""),
         full: false,
+        exclude: Vec::new(),
     };
     actor.call(snapshot, soon()).unwrap();
     mkdir(&mut actor, "/kept/new").unwrap();
@@ -327,6 +329,7 @@ fn names_that_are_taken_or_odd_are_refused() {
             from_branch: text(""),
             from_snapshot: text(""),
             frozen: false,
+            exclude: Vec::new(),
         };
         code(client.call(request, soon()))
     };
@@ -339,6 +342,7 @@ fn names_that_are_taken_or_odd_are_refused() {
         from_branch: text("none"),
         from_snapshot: text(""),
         frozen: false,
+        exclude: Vec::new(),
     };
     assert_eq!(code(client.call(from_nothing, soon())), Code::NOT_FOUND);
 }

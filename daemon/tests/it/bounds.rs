@@ -76,6 +76,7 @@ fn among_100_000_snapshots_each_is_found_by_name_and_listed_once() {
             from_snapshot: format!("s{number}"),
             from_branch: String::new(),
             frozen: false,
+            exclude: Vec::new(),
         };
         let reply = ask(&mut client, request);
         assert!(matches!(reply, Reply::BranchCreated(_)), "{reply:?}");

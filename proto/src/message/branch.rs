@@ -35,6 +35,8 @@ container! {
         /// Whether nothing that happens outside shows in it. One that starts from a snapshot is as the
         /// snapshot.
         pub frozen: bool,
+        /// Patterns of what a frozen one leaves out, as in a .gitignore file.
+        pub exclude: Vec<String>,
     }
 
     /// The branch is made.
@@ -234,6 +236,8 @@ container! {
         pub branch: String,
         /// Whether it holds all that the branch shows, also what the branch has not changed.
         pub full: bool,
+        /// Patterns of what a full one leaves out, as in a .gitignore file.
+        pub exclude: Vec<String>,
     }
 
     /// The snapshot is made.

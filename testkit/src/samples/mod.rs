@@ -265,6 +265,7 @@ fn branch_requests() -> Vec<Request> {
             from_branch: text("main"),
             from_snapshot: text(""),
             frozen: true,
+            exclude: vec![text("target/"), text("*.log")],
         }
         .into(),
         BranchList { after: 2 }.into(),
@@ -301,6 +302,7 @@ fn branch_requests() -> Vec<Request> {
             name: text("s"),
             branch: text(""),
             full: true,
+            exclude: vec![text("target/")],
         }
         .into(),
         SnapshotList { after: 0 }.into(),
