@@ -70,15 +70,14 @@ pub(crate) fn call<C: Call>(
     let before = frozen(&connection.call(Status { after: 0 })?);
     let (done, is_done) = channel::<()>();
     let socket = connection.socket.clone();
-    let answer = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let report = move || report(&socket, before, &is_done, json);
         let reporting = std::thread::Builder::new().spawn_scoped(scope, report);
         let answer = connection.call_long(request);
         drop(done);
         drop(reporting);
         answer
-    });
-    Ok(answer?)
+    })
 }
 
 /// Reports how far the freeze is until it is done. What cannot be asked or written is left out.
@@ -94,7 +93,11 @@ fn report(socket: &Path, before: Frozen, is_done: &Receiver<()>, json: bool) {
             return;
         };
         let now = frozen(&report);
-        let line = line((now.0 - before.0, now.1 - before.1), json);
+        let since = (
+            now.0.saturating_sub(before.0),
+            now.1.saturating_sub(before.1),
+        );
+        let line = line(since, json);
         has_written |= io::stderr().write_all(line.as_bytes()).is_ok();
     }
     if has_written && !json {

@@ -91,7 +91,7 @@ fn a_project_says_that_its_branches_are_frozen_and_what_they_leave_out() {
     // What the branch never saw is not overwritten.
     assert_eq!(
         project.ask(&["branch", "diff", "calm"]),
-        "A /target\nA /target/out\n"
+        "A /target/\nA /target/out\n"
     );
     let refused = project.say(&["branch", "apply", "calm"]);
     assert!(refused.out.contains("conflict /target/out"), "{refused:?}");
