@@ -29,7 +29,7 @@ impl std::error::Error for BadGlob {}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Glob {
-    components: Vec<Box<[u8]>>,
+    components: Vec<Vec<u8>>,
     only_dirs: bool,
 }
 
@@ -62,8 +62,8 @@ impl Globs {
         let above = above.filter(|component| !component.is_empty());
         let path: Vec<&[u8]> = above.chain([name]).collect();
         let matches = |glob: &Glob| {
-            let is_any = |component: &Box<[u8]>| **component == *b"**";
-            let is_one = |component: &Box<[u8]>, name: &&[u8]| matches_name(component, name);
+            let is_any = |component: &Vec<u8>| *component == *b"**";
+            let is_one = |component: &Vec<u8>, name: &&[u8]| matches_name(component, name);
             (is_dir || !glob.only_dirs) && matches_all(&glob.components, &path, is_any, is_one)
         };
         self.0.iter().any(matches)
@@ -82,7 +82,7 @@ impl Glob {
         let anywhere = (!is_anchored).then_some("**");
         let components = anywhere.into_iter().chain(path.split('/'));
         Ok(Self {
-            components: components.map(|it| it.as_bytes().into()).collect(),
+            components: components.map(|it| it.as_bytes().to_vec()).collect(),
             only_dirs,
         })
     }

@@ -164,7 +164,7 @@ fn nothing_is_looked_at_again_where_everything_is_reported() {
     };
     let made =
         w.fs.branch_create_frozen(&w.root, FsCore::MAIN, "without g", freezing);
-    assert!(made.is_ok());
+    made.unwrap();
     is_looked_at("with g", "other patterns");
     announced.set_whole(false);
     is_looked_at("gap", "a directory is not watched");
