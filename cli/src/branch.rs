@@ -13,6 +13,7 @@ use crate::output::failure::Failure;
 use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
 use crate::project::export;
+use crate::project::freezing::{self, ExcludeArgs};
 use crate::project::size::size;
 
 /// Make, compare and apply branches
@@ -38,7 +39,8 @@ enum BranchCommand {
   agentfs branch create attempt-1
   agentfs branch create attempt-2 --from attempt-1
   agentfs branch create attempt-3 --from-snapshot before-lunch
-  agentfs branch create attempt-4 --frozen")]
+  agentfs branch create attempt-4 --frozen
+  agentfs branch create attempt-5 --frozen --exclude target/ --exclude '*.log'")]
     Create {
         /// The name of the new branch
         name: String,
@@ -67,6 +69,8 @@ enum BranchCommand {
         /// 500M or 20G. A write beyond fails with EDQUOT, and other branches go on
         #[arg(long, value_name = "SIZE", value_parser = size)]
         max_size: Option<u64>,
+        #[command(flatten)]
+        exclude: ExcludeArgs,
     },
     /// List the branches
     #[command(
@@ -158,13 +162,17 @@ pub(crate) fn run(common: &Common, args: BranchArgs, output: &mut Output) -> Res
             from_snapshot,
             frozen,
             max_size,
+            exclude,
         } => {
+            let settings = freezing::settings(&connection)?;
+            let frozen = frozen || (settings.frozen && from_snapshot.is_empty());
             let request = BranchCreate {
                 name,
                 from_branch: from,
                 from_snapshot,
                 frozen,
                 max_size: max_size.unwrap_or(0),
+                exclude: exclude.with(&settings, ("--frozen", frozen))?,
             };
             create(&mut connection, request, output)
         }
@@ -216,8 +224,7 @@ fn create(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let name = request.name.clone();
-    let created = connection
-        .call_long(request)
+    let created = freezing::call(connection, request, output.is_json())
         .map_err(|error| Failure::Call(name.clone(), error))?;
     if output.is_json() {
         return output.json(&connection.with_project(created));

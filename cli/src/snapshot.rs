@@ -9,6 +9,7 @@ use crate::common::Common;
 use crate::output::failure::Failure;
 use crate::output::{Output, Table, time_text};
 use crate::project::connection::DaemonConnection;
+use crate::project::freezing::{self, ExcludeArgs};
 
 /// Freeze the state of a branch, to return to it later
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ enum SnapshotCommand {
     /// as it is at any time.
     #[command(after_help = "Examples:
   agentfs snapshot create before-lunch --branch attempt-1
-  agentfs snapshot create release --full")]
+  agentfs snapshot create release --full --exclude target/")]
     Create {
         /// The snapshot's name
         name: String,
@@ -48,6 +49,8 @@ enum SnapshotCommand {
         /// frozen
         #[arg(long)]
         full: bool,
+        #[command(flatten)]
+        exclude: ExcludeArgs,
     },
     /// List the snapshots of all branches
     #[command(after_help = "Examples:\n  agentfs snapshot list\n  agentfs snapshot list --json")]
@@ -76,13 +79,19 @@ pub(crate) fn run(common: &Common, args: SnapshotArgs, output: &mut Output) -> R
     let branch = args.branch;
     let in_branch = connection.in_branch(&branch);
     let (done, what) = match args.command {
-        SnapshotCommand::Create { name, full } => {
-            let made = connection
-                .call_long(SnapshotCreate {
-                    name: name.clone(),
-                    branch,
-                    full,
-                })
+        SnapshotCommand::Create {
+            name,
+            full,
+            exclude,
+        } => {
+            let exclude = exclude.with(&freezing::settings(&connection)?, ("--full", full))?;
+            let request = SnapshotCreate {
+                name: name.clone(),
+                branch,
+                full,
+                exclude,
+            };
+            let made = freezing::call(&mut connection, request, output.is_json())
                 .map_err(|error| Failure::Call(name.clone(), error))?;
             if output.is_json() {
                 return output.json(&connection.with_project(made));

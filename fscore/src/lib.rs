@@ -103,7 +103,7 @@ mod sync;
 pub use self::branch::Branch;
 pub use self::branch::check::{LEAST_MAX_STORE, StoreCheck, StoreUsage};
 pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
-pub use self::branch::freeze::FreezeError;
+pub use self::branch::freeze::{FreezeError, FreezeProgress, Freezing};
 pub use self::branch::fs::FsCore;
 pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
 pub use self::diff::apply::{
@@ -123,6 +123,7 @@ pub use self::model::config::{
 };
 pub use self::model::errno::{Errno, Result};
 pub use self::model::flags::{Access, AllocateFlags, OpenFlags, RenameFlags, XattrFlags};
+pub use self::model::globs::{BadGlob, Globs};
 pub use self::model::stamp::Stamp;
 pub use self::model::store_error::StoreError;
 pub use self::model::{event, id};

@@ -1,5 +1,6 @@
 //! What FsCore costs, each number beside the same thing done another way in the same run.
 
+mod freezing;
 mod operations;
 mod race;
 mod report;
@@ -13,9 +14,13 @@ use crate::report::Part;
 
 /// Compares the filesystem's operations with the same on tmpfs
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Example:
-  agentfs-bench fscore")]
+#[command(after_help = "Examples:
+  agentfs-bench fscore
+  agentfs-bench fscore --only-freezing")]
 pub(crate) struct Args {
+    /// Measure only how a project is frozen
+    #[arg(long)]
+    only_freezing: bool,
     /// Measure little: to see that it works, not to quote
     #[arg(long)]
     quick: bool,
@@ -31,6 +36,10 @@ struct Size {
     files: [u32; 2],
     /// MiB that a process writes whose memory is looked at.
     mebibytes: u32,
+    /// Files of a project that is frozen, and their MiB.
+    project: [u32; 2],
+    /// How often it is frozen.
+    freezes: u32,
 }
 
 impl Size {
@@ -39,12 +48,16 @@ impl Size {
         rounds: 21,
         files: [1_000, 1_000_000],
         mebibytes: 2_048,
+        project: [50_000, 1_024],
+        freezes: 5,
     };
     const QUICK: Self = Self {
         operations: 1_000,
         rounds: 3,
         files: [1_000, 20_000],
         mebibytes: 512,
+        project: [1_000, 20],
+        freezes: 2,
     };
     /// Measures nothing, so that only the goals come out.
     const NOTHING: Self = Self {
@@ -54,7 +67,12 @@ impl Size {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Part, Failure> {
-    report(if args.quick { Size::QUICK } else { Size::FULL })?.part()
+    let size = if args.quick { Size::QUICK } else { Size::FULL };
+    if args.only_freezing {
+        let measured = freezing::measure(size)?;
+        return report::part(vec![measured.grid()], serde_json::to_value(&measured)?);
+    }
+    report(size)?.part()
 }
 
 /// Returns the goals, without measuring.
@@ -72,5 +90,6 @@ fn report(size: Size) -> Result<report::Report, Failure> {
         events: operations::events(size)?,
         parallel: operations::parallel(size)?,
         stored: stored::measure(size)?,
+        freezing: freezing::measure(size)?,
     })
 }

@@ -11,7 +11,7 @@ use agentfs_core::{Branch, Caller, FsConfig, FsCore, HandleId, OpenFlags, Rename
 use rustix::io::pwrite;
 
 use super::Size;
-use super::race::{Race, nanos_each};
+use super::race::{Race, Rounds, nanos_each};
 use super::report::Events;
 use super::tmpfs::Tmpfs;
 
@@ -59,6 +59,13 @@ impl Ours {
     }
 }
 
+/// Returns the names of the files that a round works on.
+pub(super) fn names(size: Size) -> Vec<String> {
+    (0..size.operations)
+        .map(|n| format!("file-{n:07}"))
+        .collect()
+}
+
 /// Goes through the names once each way, and returns the nanoseconds for one.
 pub(super) fn round(
     names: &[String],
@@ -78,9 +85,7 @@ pub(super) fn round(
 
 /// Measures everything that tmpfs can do too, on as many files as a round has operations.
 pub(super) fn against_tmpfs(size: Size) -> io::Result<Vec<Race>> {
-    let names: Vec<String> = (0..size.operations)
-        .map(|n| format!("file-{n:07}"))
-        .collect();
+    let names = names(size);
     let what = [
         "create",
         "stat",
@@ -90,24 +95,23 @@ pub(super) fn against_tmpfs(size: Size) -> io::Result<Vec<Race>> {
         "write 4 KiB",
         "append 100 bytes",
     ];
-    let mut rounds: Vec<Vec<(f64, f64)>> = vec![Vec::new(); what.len()];
+    let mut rounds = Rounds::new(&what);
     for _ in 0..size.rounds {
         let (ours, theirs) = (Ours::new(true)?, Tmpfs::new()?);
-        let mut at = rounds.iter_mut();
-        let mut push = |round: (f64, f64)| at.next().map(|rounds| rounds.push(round));
+        rounds.begin();
         let (branch, caller, dir) = (&ours.branch, &ours.caller, ours.dir);
-        push(round(
+        rounds.push(round(
             &names,
             |name| ours.create(name),
             |name| theirs.create(name),
         )?);
-        push(round(
+        rounds.push(round(
             &names,
             |name| Ok(branch.lookup(caller, dir, name.as_bytes()).map(drop)?),
             |name| theirs.stat(name).map(drop),
         )?);
-        push(readdir(&ours, &theirs, size)?);
-        push(round(
+        rounds.push(readdir(&ours, &theirs, size)?);
+        rounds.push(round(
             &names,
             |name| {
                 let to = format!("moved-{name}");
@@ -117,18 +121,15 @@ pub(super) fn against_tmpfs(size: Size) -> io::Result<Vec<Race>> {
             |name| theirs.rename(name, &format!("moved-{name}")),
         )?);
         let moved: Vec<String> = names.iter().map(|name| format!("moved-{name}")).collect();
-        push(round(
+        rounds.push(round(
             &moved,
             |name| Ok(branch.unlink_at(caller, dir, name.as_bytes())?),
             |name| theirs.unlink(name),
         )?);
-        push(writes(&ours, &theirs, &names)?);
-        push(appends(&ours, &theirs, &names)?);
+        rounds.push(writes(&ours, &theirs, &names)?);
+        rounds.push(appends(&ours, &theirs, &names)?);
     }
-    let rounds = what.iter().zip(&rounds);
-    Ok(rounds
-        .map(|(what, rounds)| Race::of(what, rounds))
-        .collect())
+    Ok(rounds.races())
 }
 
 fn readdir(ours: &Ours, theirs: &Tmpfs, size: Size) -> io::Result<(f64, f64)> {
@@ -243,9 +244,7 @@ pub(super) fn events(size: Size) -> io::Result<Vec<Events>> {
 /// Measures files made in two branches, one branch after the other against both at once; and the same
 /// in two filesystems, which share nothing: what they gain is all that the machine gives.
 pub(super) fn parallel(size: Size) -> io::Result<[Race; 2]> {
-    let names: Vec<String> = (0..size.operations)
-        .map(|n| format!("file-{n:07}"))
-        .collect();
+    let names = names(size);
     let (mut branches, mut filesystems) = (Vec::new(), Vec::new());
     for _ in 0..size.rounds {
         branches.push(in_turn_and_at_once(&names, &four_branches()?)?);

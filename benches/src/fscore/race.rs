@@ -23,6 +23,40 @@ pub(super) struct Race {
     pub(super) ratio: Spread,
 }
 
+/// The rounds of several races. In each round, all races are run in the same order.
+pub(super) struct Rounds<'w> {
+    what: &'w [&'w str],
+    all: Vec<Vec<(f64, f64)>>,
+    next: usize,
+}
+
+impl<'w> Rounds<'w> {
+    pub(super) fn new(what: &'w [&'w str]) -> Self {
+        let all = vec![Vec::new(); what.len()];
+        Self { what, all, next: 0 }
+    }
+
+    /// Begins a round: the next pair is of the first race.
+    pub(super) fn begin(&mut self) {
+        self.next = 0;
+    }
+
+    /// Adds the nanoseconds of the next race in this round.
+    pub(super) fn push(&mut self, pair: (f64, f64)) {
+        if let Some(rounds) = self.all.get_mut(self.next) {
+            rounds.push(pair);
+        }
+        self.next += 1;
+    }
+
+    pub(super) fn races(&self) -> Vec<Race> {
+        let rounds = self.what.iter().zip(&self.all);
+        rounds
+            .map(|(what, rounds)| Race::of(what, rounds))
+            .collect()
+    }
+}
+
 impl Race {
     pub(super) fn of(what: &str, rounds: &[(f64, f64)]) -> Self {
         Self {

@@ -1,5 +1,6 @@
 //! The table.
 
+use super::freezing::Freezing;
 use super::race::Race;
 use super::stored::Stored;
 use crate::Failure;
@@ -18,6 +19,7 @@ pub(super) struct Report {
     /// Two branches, two filesystems.
     pub(super) parallel: [Race; 2],
     pub(super) stored: Stored,
+    pub(super) freezing: Freezing,
 }
 
 /// The same operation over a small and a large tree.
@@ -55,6 +57,7 @@ impl Report {
     pub(super) fn goals(&self) -> Vec<Goal> {
         let mut goals = self.goals_in_memory();
         goals.extend(self.stored.goals());
+        goals.extend(self.freezing.goals());
         goals
     }
 
@@ -78,17 +81,8 @@ impl Report {
     }
 
     pub(super) fn part(&self) -> Result<Part, Failure> {
-        let about = "Each figure is beside the same thing done another way, in turns: the median of \
-                     the rounds, with the least and the most.";
-        Ok(Part {
-            name: "fscore".to_owned(),
-            title: "The filesystem in one process".to_owned(),
-            about: about.to_owned(),
-            tables: vec![self.grid(), self.stored.grid()],
-            plots: Vec::new(),
-            goals: Vec::new(),
-            raw: serde_json::to_value(self)?,
-        })
+        let tables = vec![self.grid(), self.stored.grid(), self.freezing.grid()];
+        part(tables, serde_json::to_value(self)?)
     }
 
     fn grid(&self) -> Grid {
@@ -148,6 +142,21 @@ impl Report {
         grid.goals = self.goals_in_memory();
         grid
     }
+}
+
+/// Returns the tables as a part of the report.
+pub(super) fn part(tables: Vec<Grid>, raw: serde_json::Value) -> Result<Part, Failure> {
+    let about = "Each figure is beside the same thing done another way, in turns: the median of \
+                 the rounds, with the least and the most.";
+    Ok(Part {
+        name: "fscore".to_owned(),
+        title: "The filesystem in one process".to_owned(),
+        about: about.to_owned(),
+        tables,
+        plots: Vec::new(),
+        goals: Vec::new(),
+        raw,
+    })
 }
 
 fn nanos(spread: &Spread) -> String {

@@ -9,8 +9,8 @@ use agentfs_core::{BackstoreMode, FsConfig, FsCore, OpenFlags, RenameFlags};
 use tempfile::TempDir;
 
 use super::Size;
-use super::operations::{Ours, round};
-use super::race::{Race, nanos_each};
+use super::operations::{Ours, names, round};
+use super::race::{Race, Rounds, nanos_each};
 use super::report::TreeSizes;
 use super::tree_size::{branching_of, fill, resident};
 use crate::goal::Goal;
@@ -93,9 +93,7 @@ pub(super) fn measure(size: Size) -> io::Result<Stored> {
 
 /// Measures what a store adds to operations.
 fn against_memory(size: Size) -> io::Result<Vec<Race>> {
-    let names: Vec<String> = (0..size.operations)
-        .map(|n| format!("file-{n:07}"))
-        .collect();
+    let names = names(size);
     let what = [
         "create",
         "stat",
@@ -104,16 +102,15 @@ fn against_memory(size: Size) -> io::Result<Vec<Race>> {
         "write 4 KiB",
         "append 100 bytes",
     ];
-    let mut rounds: Vec<Vec<(f64, f64)>> = vec![Vec::new(); what.len()];
+    let mut rounds = Rounds::new(&what);
     for _ in 0..size.rounds {
         let (stored, memory) = (OnDisk::new()?, Ours::new(true)?);
         let both = [&stored.ours, &memory];
-        let mut at = rounds.iter_mut();
-        let mut push = |round: (f64, f64)| at.next().map(|rounds| rounds.push(round));
+        rounds.begin();
         let mut run = |act: &mut dyn FnMut(&Ours, &str) -> io::Result<()>| -> io::Result<()> {
             let [one, two] = both;
             let act = std::cell::RefCell::new(act);
-            push(round(
+            rounds.push(round(
                 &names,
                 |name| act.borrow_mut()(one, name),
                 |name| act.borrow_mut()(two, name),
@@ -146,17 +143,14 @@ fn against_memory(size: Size) -> io::Result<Vec<Race>> {
                 let written = ours.branch.write(&ours.caller, handle, &data);
                 Ok(written.map(drop)?)
             };
-            push(round(
+            rounds.push(round(
                 &names,
                 |_| write(&stored.ours, one),
                 |_| write(&memory, two),
             )?);
         }
     }
-    let rounds = what.iter().zip(&rounds);
-    Ok(rounds
-        .map(|(what, rounds)| Race::of(what, rounds))
-        .collect())
+    Ok(rounds.races())
 }
 
 /// Writes a file in large pieces to a store, to memory, to pages of the heap one by one, which is how

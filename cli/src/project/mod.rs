@@ -6,6 +6,8 @@
 
 pub(crate) mod connection;
 pub(crate) mod export;
+pub(crate) mod freezing;
+pub(crate) mod settings;
 pub(crate) mod size;
 pub(crate) mod store;
 

@@ -38,6 +38,8 @@ use crate::exec::{self, FAILED};
 use crate::mount;
 use crate::output::failure::Failure;
 use crate::project::connection::DaemonConnection;
+use crate::project::freezing::{self, ExcludeArgs};
+use crate::project::settings::Settings;
 use crate::project::size::size;
 use crate::project::store::{LimitArgs, StoreArgs};
 use crate::status::coverage::Coverage;
@@ -76,6 +78,11 @@ pub(crate) struct RunArgs {
     /// changed nothing, it shows the project as it is at any time
     #[arg(long, conflicts_with = "no_mount")]
     frozen: bool,
+    /// Make the branch live although the project's .agentfs.json says {"frozen": true}
+    #[arg(long, conflicts_with_all = ["no_mount", "frozen"])]
+    live: bool,
+    #[command(flatten)]
+    exclude: ExcludeArgs,
     #[command(flatten)]
     finish: FinishArgs,
     /// When to replay outside changes through the mount, so that programs the library cannot be preloaded
@@ -110,14 +117,6 @@ struct Branch {
     name: String,
     /// The branch did not exist before, so it may go afterwards.
     is_new: bool,
-}
-
-/// What a branch is made as.
-#[derive(Clone, Copy, Debug)]
-struct Made {
-    frozen: bool,
-    /// How many bytes it may have; 0 for as many as there are.
-    max_size: u64,
 }
 
 pub(crate) fn run(common: &Common, args: RunArgs) -> ExitCode {
@@ -177,11 +176,16 @@ fn in_branch(common: &Common, args: RunArgs) -> Result<u8, Failure> {
         let action = StoreAction::Limit;
         connection.call_long(Store { action, most })?;
     }
-    let made = Made {
-        frozen: args.frozen,
+    let settings = Settings::of(&project)?;
+    let frozen = args.frozen || (settings.frozen && !args.live);
+    let new = NewBranch {
+        frozen,
+        must_be_frozen: args.frozen,
         max_size: args.max_size.unwrap_or(0),
+        exclude: args.exclude.with(&settings, ("--frozen", frozen))?,
+        json,
     };
-    let branch = open_branch(&mut connection, args.branch, made)?;
+    let branch = open_branch(&mut connection, args.branch, &new)?;
     let store = connection.store()?;
     let mut command = Command::new(spawn_daemon::PROGRAM);
     command
@@ -250,17 +254,30 @@ fn is_frozen(connection: &mut DaemonConnection, name: &str) -> Result<bool, Fail
     Ok(branches.iter().any(|it| it.name == name && it.frozen))
 }
 
+/// What a branch is made like.
+#[derive(Debug)]
+struct NewBranch {
+    frozen: bool,
+    /// Whether a branch that exists already must be frozen.
+    must_be_frozen: bool,
+    /// How many bytes it may have; 0 for as many as there are.
+    max_size: u64,
+    exclude: Vec<String>,
+    /// Whether progress is reported to a program.
+    json: bool,
+}
+
 /// Returns the branch of this name, which is made if it does not exist, or a new one.
 fn open_branch(
     connection: &mut DaemonConnection,
     name: Option<String>,
-    made: Made,
+    new: &NewBranch,
 ) -> Result<Branch, Failure> {
     let Some(name) = name else {
-        return new_branch(connection, made);
+        return new_branch(connection, new);
     };
-    let is_new = create(connection, &name, made)?;
-    if made.frozen && !is_new && !is_frozen(connection, &name)? {
+    let is_new = create(connection, &name, new)?;
+    if new.must_be_frozen && !is_new && !is_frozen(connection, &name)? {
         return Err(Failure::Other(format!(
             "the branch {name} is live, and a branch stays what it was made; continue it without \
              --frozen, or name another branch"
@@ -277,11 +294,11 @@ fn open_branch(
     Ok(Branch { name, is_new })
 }
 
-fn new_branch(connection: &mut DaemonConnection, made: Made) -> Result<Branch, Failure> {
+fn new_branch(connection: &mut DaemonConnection, new: &NewBranch) -> Result<Branch, Failure> {
     let mut number = 1_u64;
     loop {
         let name = format!("{PREFIX}{number}");
-        if create(connection, &name, made)? && hold(connection, &name)? {
+        if create(connection, &name, new)? && hold(connection, &name)? {
             return Ok(Branch { name, is_new: true });
         }
         number += 1;
@@ -289,15 +306,16 @@ fn new_branch(connection: &mut DaemonConnection, made: Made) -> Result<Branch, F
 }
 
 /// Makes a branch. Returns false when there is one of the name.
-fn create(connection: &mut DaemonConnection, name: &str, made: Made) -> Result<bool, Failure> {
+fn create(connection: &mut DaemonConnection, name: &str, new: &NewBranch) -> Result<bool, Failure> {
     let request = BranchCreate {
         name: name.to_owned(),
         from_branch: String::new(),
         from_snapshot: String::new(),
-        frozen: made.frozen,
-        max_size: made.max_size,
+        frozen: new.frozen,
+        max_size: new.max_size,
+        exclude: new.exclude.clone(),
     };
-    match connection.call_long(request) {
+    match freezing::call(connection, request, new.json) {
         Ok(_) => Ok(true),
         Err(CallError::Refused(error)) if error.code == Code::EXISTS => Ok(false),
         Err(error) => Err(Failure::Call(name.to_owned(), error)),

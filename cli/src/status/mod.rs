@@ -15,6 +15,8 @@ use crate::common::Common;
 use crate::output::failure::Failure;
 use crate::output::{Output, Table};
 use crate::project::connection::DaemonConnection;
+use crate::project::freezing;
+use crate::project::settings::Settings;
 use crate::{mount, platform, project};
 
 /// Show sessions, queues, mounts and counters of the daemon
@@ -40,6 +42,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
     let store_warning = (!kept.warning.is_empty()).then_some(kept.warning);
     let mounts = mount::list(&mut connection)?;
     let listeners = platform::listeners_on(&mounts);
+    let settings = freezing::settings(&connection);
     let watches = if args.watches {
         Some(watches(&mut connection, &report)?)
     } else {
@@ -54,6 +57,7 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
             mounts: &mounts,
             listeners_without_shim: &listeners,
             not_watched: Coverage(&report).line(),
+            settings: settings.as_ref().ok(),
             watches: watches.as_deref(),
         }));
     }
@@ -64,6 +68,11 @@ pub(crate) fn run(common: &Common, args: StatusArgs, output: &mut Output) -> Res
     }
     if let Some(warning) = store_warning {
         output.line(format_args!("warning: {warning}"))?;
+    }
+    match settings.map(|it| it.line()) {
+        Ok(Some(line)) => output.line(line)?,
+        Ok(None) => {}
+        Err(failure) => output.line(format_args!("the settings cannot be used: {failure}"))?,
     }
     if !mounts.is_empty() {
         output.line(format_args!("\n{}", mount::table(&mounts)))?;
@@ -93,6 +102,8 @@ struct WithMounts<'a> {
     listeners_without_shim: &'a [Listener],
     /// Which part of the lower directory is not watched, and why.
     not_watched: Option<String>,
+    /// What the project says about itself; nothing when that cannot be read.
+    settings: Option<&'a Settings>,
     #[serde(skip_serializing_if = "Option::is_none")]
     watches: Option<&'a [Watched]>,
 }

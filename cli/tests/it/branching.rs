@@ -32,6 +32,7 @@ fn create(client: &mut Client, name: &str) {
         from_snapshot: text(""),
         frozen: false,
         max_size: 0,
+        exclude: Vec::new(),
     };
     client.call(request, soon()).unwrap();
 }
@@ -167,6 +168,7 @@ fn a_restore_is_told_as_the_difference() {
         name: text("before"),
         branch: text(""),
         full: false,
+        exclude: Vec::new(),
     };
     actor.call(snapshot, soon()).unwrap();
     mkdir(&mut actor, "/kept/new").unwrap();
@@ -329,6 +331,7 @@ fn names_that_are_taken_or_odd_are_refused() {
             from_snapshot: text(""),
             frozen: false,
             max_size: 0,
+            exclude: Vec::new(),
         };
         code(client.call(request, soon()))
     };
@@ -342,6 +345,7 @@ fn names_that_are_taken_or_odd_are_refused() {
         from_snapshot: text(""),
         frozen: false,
         max_size: 0,
+        exclude: Vec::new(),
     };
     assert_eq!(code(client.call(from_nothing, soon())), Code::NOT_FOUND);
 }

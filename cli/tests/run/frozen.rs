@@ -57,3 +57,51 @@ fn a_frozen_run_sees_the_project_as_it_was_at_its_start() {
     let refused = project.run(&["--branch", "lively", "--frozen"], "true");
     assert!(refused.err.contains("is live"), "{refused:?}");
 }
+
+#[test]
+fn a_project_says_that_its_branches_are_frozen_and_what_they_leave_out() {
+    if !can_mount() {
+        return;
+    }
+    let settings = r#"{"frozen": true, "exclude": ["target/"]}"#;
+    let project = Project::with(&[
+        ("f", "old\n"),
+        ("target/out", "built\n"),
+        (".agentfs.json", settings),
+    ]);
+    let script = "read go; cat f; ls; mkdir target; echo new > target/out; echo end";
+    let mut run = project.start(&["--branch", "calm", "--keep"], script);
+    project.write("f", "new\n");
+    run.say("go");
+    for line in ["old", "f", "end"] {
+        run.expect(line);
+    }
+    let (status, _, errors) = run.finish();
+    assert_eq!(status.code(), Some(0), "{errors}");
+    let status = project.ask(&["status"]);
+    let line = "new branches are frozen and leave out target/ (.agentfs.json)";
+    assert!(status.contains(line), "{status}");
+    let live = project.run(&["--live", "--discard"], "cat f target/out");
+    assert_eq!(
+        (live.status, &*live.out),
+        (Some(0), "new\nbuilt\n"),
+        "{live:?}"
+    );
+
+    // What the branch never saw is not overwritten.
+    assert_eq!(
+        project.ask(&["branch", "diff", "calm"]),
+        "A /target/\nA /target/out\n"
+    );
+    let refused = project.say(&["branch", "apply", "calm"]);
+    assert!(refused.out.contains("conflict /target/out"), "{refused:?}");
+    assert_eq!(project.read("target/out"), "built\n");
+
+    let refused = project.run(&["--live", "--exclude", "f"], "true");
+    assert!(refused.err.contains("--frozen"), "{refused:?}");
+    let refused = project.run(&["--exclude", "../f"], "true");
+    assert!(refused.err.contains("is no pattern"), "{refused:?}");
+    project.write(".agentfs.json", "{");
+    let refused = project.run(&[], "true");
+    assert!(refused.err.contains(".agentfs.json"), "{refused:?}");
+}

@@ -13,10 +13,17 @@ pub(crate) mod missed;
 mod platform;
 pub(crate) mod seen;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-pub(crate) use self::platform::LowerWatch;
+use agentfs_core::FsCore;
+
+use self::platform::{Task, Waker};
+use self::seen::Seen;
 
 /// How long starting waits for all directories to be watched.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,5 +70,60 @@ impl LowerCounts {
             ("lower_dirs_refused", of(&self.refused)),
             ("lower_dirs_without_watcher", of(&self.unavailable)),
         ]
+    }
+}
+
+/// Watches the directory until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LowerWatch {
+    waker: Waker,
+    /// Set when nothing needs what is still in the queue.
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    counts: Arc<LowerCounts>,
+}
+
+impl LowerWatch {
+    /// Watches from a new thread. Returns when everything is watched, unless that takes long.
+    /// The thread notes up to when everything is emitted.
+    pub(crate) fn start(
+        core: &FsCore,
+        root: &Path,
+        resync: Resync,
+        seen: Option<Arc<Seen>>,
+    ) -> io::Result<Self> {
+        let counts = Arc::new(LowerCounts::default());
+        let mut task = Task::new(core, root, resync, &counts)?;
+        task.note_in(seen);
+        let (waker, is_over) = (task.waker(), Arc::clone(task.is_over()));
+        let (ready, is_ready) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("agentfs-lower".to_owned())
+            .spawn(move || task.run(&ready))?;
+        // An error means that watching goes on in the thread.
+        let _ = is_ready.recv_timeout(PATIENCE);
+        Ok(Self {
+            waker,
+            is_over,
+            thread: Some(thread),
+            counts,
+        })
+    }
+
+    pub(crate) fn counts(&self) -> &LowerCounts {
+        &self.counts
+    }
+}
+
+impl Drop for LowerWatch {
+    fn drop(&mut self) {
+        // Relaxed: nothing but the flag itself is looked at.
+        self.is_over.store(true, Ordering::Relaxed);
+        self.waker.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("watching the lower directory failed");
+        }
     }
 }

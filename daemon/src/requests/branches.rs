@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use agentfs_core::id::{BranchId, SnapshotId};
-use agentfs_core::{Caller, FreezeError, FsCore};
+use agentfs_core::{Caller, FreezeError, Freezing, FsCore, Globs};
 use agentfs_proto::message::{
     BranchCreate, BranchCreated, BranchInfo, BranchList, Branches, Code, SnapshotCreate,
     SnapshotCreated, SnapshotInfo, SnapshotList, Snapshots,
@@ -62,11 +62,7 @@ pub(crate) fn create(
         let from = source(core, request, own)?;
         (core.branch_create_from_current(caller, from, name)?, from.0)
     };
-    if let Err(errno) = origins.remember(core, id, parent) {
-        // A branch that cannot be compared with what it was made from cannot be applied.
-        core.branch_delete(id)?;
-        return Err(errno.into());
-    }
+    remember(core, origins, id, parent)?;
     limit(core, id, request)?;
     Ok(BranchCreated { id: id.0 })
 }
@@ -77,6 +73,11 @@ fn source(core: &FsCore, request: &BranchCreate, own: BranchId) -> Result<Branch
         "" => Ok(own),
         from => branch_named(core, from),
     }
+}
+
+/// Returns the patterns of a request.
+fn globs(patterns: &[String]) -> Result<Globs, Refusal> {
+    Globs::new(patterns).map_err(|error| Refusal::invalid(error.to_string()))
 }
 
 /// Makes a frozen branch from a branch as it is. This reads all of the directory below.
@@ -90,14 +91,18 @@ pub(crate) fn create_frozen(
     let name = &request.name;
     check_new(core, name)?;
     let from = source(core, request, own)?;
-    let made = core.branch_create_frozen(caller, from, name, cancelled);
+    let freezing = Freezing {
+        cancelled,
+        exclude: &globs(&request.exclude)?,
+    };
+    let made = core.branch_create_frozen(caller, from, name, freezing);
     let id = made.map_err(|error| not_frozen(&error))?;
     if core.branch_named(name) != Some(id) {
         // Another request has made one of the name meanwhile.
         core.branch_delete(id)?;
         return Err(exists(name));
     }
-    origins.remember(core, id, from.0)?;
+    remember(core, origins, id, from.0)?;
     limit(core, id, request)?;
     Ok(BranchCreated { id: id.0 })
 }
@@ -110,6 +115,15 @@ fn limit(core: &FsCore, id: BranchId, request: &BranchCreate) -> Result<(), Refu
     }
 }
 
+/// Records what a new branch was made from, or deletes it: a branch that cannot be compared with what it was
+/// made from cannot be applied.
+fn remember(core: &FsCore, origins: &Origins, id: BranchId, from: u64) -> Result<(), Refusal> {
+    origins.remember(core, id, from).or_else(|errno| {
+        core.branch_delete(id)?;
+        Err(errno.into())
+    })
+}
+
 fn not_frozen(error: &FreezeError) -> Refusal {
     match error {
         FreezeError::Store(errno) => {
@@ -117,9 +131,11 @@ fn not_frozen(error: &FreezeError) -> Refusal {
             refusal.0.message = error.to_string();
             refusal
         }
-        FreezeError::Unread(_) | FreezeError::Cancelled => {
-            Refusal::new(Code::RESOURCES, error.to_string())
+        FreezeError::Unread(_) => {
+            let text = format!("{error}; --exclude GLOB leaves something out");
+            Refusal::new(Code::RESOURCES, text)
         }
+        FreezeError::Cancelled => Refusal::new(Code::RESOURCES, error.to_string()),
     }
 }
 
@@ -165,13 +181,26 @@ pub(crate) fn snapshot(
 ) -> Result<SnapshotCreated, Refusal> {
     let name = &request.name;
     check_name(name)?;
-    if core.snapshot_named(name).is_some() {
+    let exists = || {
         let text = format!("there is a snapshot {name} already; choose another name");
-        return Err(Refusal::new(Code::EXISTS, text));
+        Refusal::new(Code::EXISTS, text)
+    };
+    if core.snapshot_named(name).is_some() {
+        return Err(exists());
     }
     let id = if request.full {
-        let made = core.snapshot_create_full(caller, branch, name, cancelled);
-        made.map_err(|error| not_frozen(&error))?
+        let freezing = Freezing {
+            cancelled,
+            exclude: &globs(&request.exclude)?,
+        };
+        let made = core.snapshot_create_full(caller, branch, name, freezing);
+        let id = made.map_err(|error| not_frozen(&error))?;
+        if core.snapshot_named(name) != Some(id) {
+            // Another request has made one of the name meanwhile.
+            core.snapshot_delete(id)?;
+            return Err(exists());
+        }
+        id
     } else {
         core.snapshot_create(caller, branch, name)?
     };

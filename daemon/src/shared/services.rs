@@ -508,6 +508,12 @@ impl Services {
             ("registrations_read", requests),
             ("registration_looks", looks),
         ]);
+        let frozen = self.core.freeze_progress();
+        counters.extend([
+            ("freeze_files", frozen.files),
+            ("freeze_bytes", frozen.bytes),
+            ("new_branches_frozen", u64::from(self.is_frozen)),
+        ]);
         let (echoes, failed) = self.echoing.counts();
         counters.extend([("echoes", echoes), ("echoes_failed", failed)]);
         match &self.lower_watch {

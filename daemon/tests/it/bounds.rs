@@ -77,6 +77,7 @@ fn among_100_000_snapshots_each_is_found_by_name_and_listed_once() {
             from_branch: String::new(),
             frozen: false,
             max_size: 0,
+            exclude: Vec::new(),
         };
         let reply = ask(&mut client, request);
         assert!(matches!(reply, Reply::BranchCreated(_)), "{reply:?}");

@@ -15,7 +15,9 @@ use crate::branch::journal::{NewVersion, VersionId};
 use crate::model::attr::now;
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
-use crate::model::id::{BaseId, BranchId, Seq, SnapshotId};
+use crate::model::globs::{Globs, NONE as NO_GLOBS};
+use crate::model::id::{BaseId, BranchId, NodeId, Seq, SnapshotId};
+use crate::store::inode::Inode;
 use crate::store::tree::{Base, Tree};
 use crate::store::trie::diff;
 use crate::sync::atomic::AtomicBool;
@@ -43,7 +45,7 @@ impl fmt::Display for FreezeError {
                 }
                 write!(
                     f,
-                    "; make that readable and unchanging, or do without freezing"
+                    "; make that readable and unchanging, leave it out, or do without freezing"
                 )
             }
             Self::Cancelled => f.write_str("the freezing was cancelled"),
@@ -60,7 +62,54 @@ impl From<Errno> for FreezeError {
     }
 }
 
+/// How a lower directory is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Freezing<'a> {
+    /// Ends it with [`FreezeError::Cancelled`] when it is set.
+    pub cancelled: &'a AtomicBool,
+    /// What is left out: a frozen branch shows it only where the branch it is made from has changed it, and
+    /// applying does not count it as removed.
+    pub exclude: &'a Globs,
+}
+
+impl<'a> From<&'a AtomicBool> for Freezing<'a> {
+    fn from(cancelled: &'a AtomicBool) -> Self {
+        Self {
+            cancelled,
+            exclude: &NO_GLOBS,
+        }
+    }
+}
+
+/// How much was taken of lower directories since the filesystem was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FreezeProgress {
+    /// Files and other objects, copied or not.
+    pub files: u64,
+    /// Bytes that were copied.
+    pub bytes: u64,
+}
+
+/// The last look at all of the lower directory.
+#[derive(Debug, Default)]
+pub(crate) struct LastLook {
+    /// The base that is as the directory was.
+    base: Option<BaseId>,
+    /// What was left out.
+    exclude: Globs,
+    /// The [number](crate::Announced) that stays the same for as long as nothing happens; `None` if
+    /// something may happen that is not reported.
+    settled: Option<u64>,
+}
+
 impl FsCore {
+    /// Returns how much was taken of lower directories since the filesystem was opened. The numbers grow
+    /// while a frozen branch or a full snapshot is made.
+    #[must_use]
+    pub fn freeze_progress(&self) -> FreezeProgress {
+        self.core.taking_counts.progress()
+    }
+
     /// Creates a branch that starts as another one is now, and is frozen: from then on it shows
     /// nothing that happens to the lower directory, until it ends.
     ///
@@ -70,15 +119,15 @@ impl FsCore {
     /// # Errors
     ///
     /// [`FreezeError`]; nothing is left behind then.
-    pub fn branch_create_frozen(
+    pub fn branch_create_frozen<'a>(
         &self,
         caller: &Caller,
         branch: BranchId,
         name: &str,
-        cancelled: &AtomicBool,
+        freezing: impl Into<Freezing<'a>>,
     ) -> Result<BranchId, FreezeError> {
         let source = self.branch(branch)?;
-        let Some((tree, base)) = self.core.freeze(&source, cancelled)? else {
+        let Some((tree, base)) = self.core.freeze(&source, freezing.into())? else {
             return Ok(self.branch_create_from_current(caller, branch, name)?);
         };
         let mut registry = self.core.registry.write();
@@ -95,15 +144,15 @@ impl FsCore {
     /// # Errors
     ///
     /// Those of [`branch_create_frozen`](Self::branch_create_frozen).
-    pub fn snapshot_create_full(
+    pub fn snapshot_create_full<'a>(
         &self,
         caller: &Caller,
         branch: BranchId,
         name: &str,
-        cancelled: &AtomicBool,
+        freezing: impl Into<Freezing<'a>>,
     ) -> Result<SnapshotId, FreezeError> {
         let source = self.branch(branch)?;
-        let Some((tree, base)) = self.core.freeze(&source, cancelled)? else {
+        let Some((tree, base)) = self.core.freeze(&source, freezing.into())? else {
             return Ok(self.snapshot_create(caller, branch, name)?);
         };
         let id = {
@@ -183,38 +232,65 @@ impl Core {
     fn freeze(
         self: &Arc<Self>,
         source: &Branch,
-        cancelled: &AtomicBool,
+        freezing: Freezing<'_>,
     ) -> Result<Option<(Tree, Arc<Base>)>, FreezeError> {
         if self.shared.lower.is_none() || source.is_frozen() {
             return Ok(None);
         }
-        let base = self.take_base(cancelled)?;
+        let base = self.take_base(freezing)?;
         let live = source.inner.read().tree.without_orphans();
         if live.base().is_some() {
             // It was restored to a frozen snapshot meanwhile.
             return Ok(None);
         }
-        Ok(Some((live.over_base(&base)?, base)))
+        let mut frozen = live.over_base(&base)?;
+        for (key, _) in live.inodes().iter() {
+            match frozen.hold_content(NodeId(key), u64::MAX) {
+                // The branch cannot read it any more either.
+                Ok(()) | Err(Errno::ESTALE) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Some((frozen.without_orphans(), base)))
     }
 
     /// Takes the lower directory as it is now. If it is as the last base has it, that is returned.
-    fn take_base(&self, cancelled: &AtomicBool) -> Result<Arc<Base>, FreezeError> {
-        let _alone = self.taking.lock();
+    fn take_base(&self, freezing: Freezing<'_>) -> Result<Arc<Base>, FreezeError> {
+        let mut last = self.taking.lock();
         let lower = self.shared.lower.as_ref().ok_or(Errno::EINVAL)?;
         let former = self.registry.read().last_taken().cloned();
-        let taken = now();
-        let taking = Taking::new(&self.shared, lower, former.as_deref(), cancelled);
-        let tree = taking.run()?;
-        if let Some(former) = &former {
-            let mut is_same = true;
-            diff(former.tree.inodes(), tree.inodes(), &mut |_, a, b| {
-                is_same &= matches!((a, b), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
-            });
-            if is_same {
-                return Ok(former.clone());
-            }
+        let settled = lower.announced.settle();
+        if let Some(former) = former.as_ref().filter(|former| {
+            let is_last = last.base == Some(former.id) && last.exclude == *freezing.exclude;
+            is_last && settled.is_some() && last.settled == settled
+        }) {
+            return Ok(former.clone());
         }
-        Ok(self.add_base(Some(taken), tree, former.as_ref())?)
+        let taken = now();
+        let taking = Taking::new(
+            (&self.shared, &self.taking_counts),
+            lower,
+            former.as_deref(),
+            freezing,
+        );
+        let tree = taking.run()?;
+        // Another name of a file may lie where nothing is reported.
+        let is_linked_outside = |inode: &Inode| {
+            inode.nlink > 1
+                && !inode.is_dir()
+                && inode.names.all().len() as u64 != u64::from(inode.nlink)
+        };
+        let is_covered = !tree.inodes().iter().any(|(_, it)| is_linked_outside(it));
+        let base = match former {
+            Some(former) if is_same(&former, &tree) => former,
+            former => self.add_base(Some(taken), tree, former.as_ref())?,
+        };
+        *last = LastLook {
+            base: Some(base.id),
+            exclude: freezing.exclude.clone(),
+            settled: settled.filter(|_| is_covered),
+        };
+        Ok(base)
     }
 
     /// Adds a base, which is the same as a `former` one in most. The caller has no branch locked.
@@ -251,6 +327,15 @@ impl Core {
         journal.write_large(&new, add)?;
         Ok(base)
     }
+}
+
+/// Returns whether a base is what was taken now.
+fn is_same(former: &Base, tree: &Tree) -> bool {
+    let mut is_same = true;
+    diff(former.tree.inodes(), tree.inodes(), &mut |_, a, b| {
+        is_same &= matches!((a, b), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+    });
+    is_same
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::branch::Branch;
 use crate::branch::event_bus::{EventBus, EventsDisabled, SubscriptionId};
+use crate::branch::freeze::LastLook;
 use crate::branch::journal::{Counts, Journal, NewVersion, OldVersion, VersionId};
 use crate::branch::last_changes::{FindChanges, LastChanges};
 use crate::branch::recovery::{Bases, Recovered, Version, Versions};
 use crate::branch::snapshot::Snapshot;
 use crate::branch::state::BranchInner;
 use crate::branch::store::Store;
+use crate::branch::take::TakingCounts;
 use crate::lower::announced::Announced;
 use crate::lower::{Lower, LowerPlace};
 use crate::model::attr::now;
@@ -37,8 +39,10 @@ pub(crate) struct Core {
     pub(crate) bus: EventBus,
     pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) registry: RwLock<Registry>,
-    /// Keeps the lower directory from being taken twice at a time.
-    pub(crate) taking: Mutex<()>,
+    /// The last look at the lower directory. Locked while the directory is taken, so that it is not
+    /// taken twice at a time.
+    pub(crate) taking: Mutex<LastLook>,
+    pub(crate) taking_counts: TakingCounts,
     /// See [`FsCore::seal`].
     sealed: AtomicBool,
     /// See [`FsCore::lost`].
@@ -318,6 +322,7 @@ impl FsCore {
                 journal,
                 registry: RwLock::new(registry),
                 taking: Mutex::default(),
+                taking_counts: TakingCounts::default(),
                 sealed: AtomicBool::new(is_salvaged),
                 lost,
                 _salvaged: kept_open,

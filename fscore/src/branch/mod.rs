@@ -13,6 +13,8 @@ pub(crate) mod fs;
 #[cfg(test)]
 mod full_store_tests;
 #[cfg(test)]
+mod gated_disk;
+#[cfg(test)]
 mod histories;
 pub(crate) mod journal;
 pub(crate) mod last_changes;

@@ -1,6 +1,7 @@
 //! The directories of the host in which every change is announced.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +23,18 @@ pub struct Announced {
     is_whole: AtomicBool,
     /// How often a directory was added.
     added: AtomicU64,
+    /// How often the host has reported something.
+    reported: AtomicU64,
+    waiter: RwLock<Option<Waiter>>,
+}
+
+/// Waits until everything that has happened so far is reported.
+struct Waiter(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiter").finish_non_exhaustive()
+    }
 }
 
 impl Announced {
@@ -70,6 +83,26 @@ impl Announced {
     #[must_use]
     pub fn has(&self, dir: impl AsRef<Path>) -> bool {
         self.has_bytes(dir.as_ref().as_os_str().as_bytes())
+    }
+
+    /// Records that the host has reported something of a directory, or may have changed something that
+    /// it does not report. To be called before the change is announced.
+    pub fn report(&self) {
+        self.reported.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Sets how to wait until everything that has happened so far is [reported](Self::report), and all new
+    /// directories are [added](Self::add). The function returns false if that cannot be known.
+    pub fn set_waiter(&self, waiter: impl Fn() -> bool + Send + Sync + 'static) {
+        *self.waiter.write() = Some(Waiter(Box::new(waiter)));
+    }
+
+    /// Waits until everything that has happened so far is reported. Returns a number that stays the same
+    /// for as long as nothing happens; `None` if something may happen that is not reported.
+    pub(crate) fn settle(&self) -> Option<u64> {
+        let is_settled = self.waiter.read().as_ref().is_some_and(|it| (it.0)());
+        let number = self.added() + self.reported.load(Ordering::SeqCst);
+        (is_settled && self.is_whole()).then_some(number)
     }
 
     pub(crate) fn added(&self) -> u64 {

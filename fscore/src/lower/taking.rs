@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
 
 use super::bytes::seek;
 use super::index::IndexedObject;
@@ -43,12 +42,24 @@ impl Lower {
             fd,
         }))
     }
+
+    /// Returns the version of a directory as the host has it now; `None` when the host no longer has it.
+    pub(crate) fn dir_version(&self, node: NodeId) -> Result<Option<Stamp>> {
+        let opened = self.same_dir(node)?;
+        let version = |(fd, _): (OwnedFd, IndexedObject)| rustix::fs::fstat(fd);
+        Ok(opened.map(version).transpose()?.map(|stat| stamp_of(&stat)))
+    }
 }
 
 impl TakingDir<'_> {
     /// Returns the path, relative to the root.
     pub(crate) fn path(&self) -> &[u8] {
         &self.known.path
+    }
+
+    /// Returns the version, which is another one as soon as a name in the directory has changed.
+    pub(crate) fn version(&self) -> Result<Stamp> {
+        Ok(stamp_of(&rustix::fs::fstat(&self.fd)?))
     }
 
     /// Looks at the directory itself.
@@ -97,11 +108,9 @@ impl TakingDir<'_> {
     ///
     /// `ESTALE` when it has another version by now.
     pub(crate) fn open(&self, name: &[u8], stamp: Stamp) -> Result<TakingFile> {
-        // Without `NONBLOCK`, a FIFO that has taken the name would stop the taking.
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened = rustix::fs::openat(&self.fd, name, flags, Mode::empty());
-        let fd = opened.map_err(super::vanished)?;
+        // A FIFO or device that has taken the name is not opened.
+        let opened = super::beneath::open_content(&self.fd, name);
+        let (fd, _) = opened.map_err(super::vanished)?;
         let file = TakingFile { fd, stamp };
         file.require_version()?;
         Ok(file)

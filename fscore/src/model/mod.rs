@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod errno;
 pub mod event;
 pub(crate) mod flags;
+pub(crate) mod globs;
 pub mod id;
 pub(crate) mod names;
 pub(crate) mod stamp;

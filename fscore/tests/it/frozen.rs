@@ -63,12 +63,12 @@ fn shown(b: &Branch) -> BTreeMap<PathBuf, Object> {
     all
 }
 
-fn frozen(fs: &FsCore, from: BranchId, name: &str) -> Branch {
+pub(crate) fn frozen(fs: &FsCore, from: BranchId, name: &str) -> Branch {
     let made = fs.branch_create_frozen(&Caller::root(), from, name, &AtomicBool::new(false));
     fs.branch(made.unwrap()).unwrap()
 }
 
-fn config(lower: &Path, store: Option<&Path>) -> FsConfig {
+pub(crate) fn config(lower: &Path, store: Option<&Path>) -> FsConfig {
     FsConfig {
         overlay: Some(Overlay {
             lower: lower.to_owned(),
@@ -78,7 +78,7 @@ fn config(lower: &Path, store: Option<&Path>) -> FsConfig {
     }
 }
 
-fn changes(b: &Branch) -> usize {
+pub(crate) fn changes(b: &Branch) -> usize {
     let base = b.frozen_base().unwrap();
     b.own_changes_since(&base).unwrap().len()
 }

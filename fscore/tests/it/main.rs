@@ -15,6 +15,7 @@ mod bus;
 mod deep;
 mod diff;
 mod events;
+mod freezing;
 mod frozen;
 mod held;
 mod kept;

@@ -38,6 +38,8 @@ container! {
         /// How many bytes of content it may have beside those that it begins with; 0 for as many as the
         /// store has.
         pub max_size: u64,
+        /// Patterns of what a frozen one leaves out, as in a .gitignore file.
+        pub exclude: Vec<String>,
     }
 
     /// The branch is made.
@@ -237,6 +239,8 @@ container! {
         pub branch: String,
         /// Whether it holds all that the branch shows, also what the branch has not changed.
         pub full: bool,
+        /// Patterns of what a full one leaves out, as in a .gitignore file.
+        pub exclude: Vec<String>,
     }
 
     /// The snapshot is made.

@@ -267,6 +267,7 @@ fn branch_requests() -> Vec<Request> {
             from_snapshot: text(""),
             frozen: true,
             max_size: 1 << 30,
+            exclude: vec![text("target/"), text("*.log")],
         }
         .into(),
         BranchList { after: 2 }.into(),
@@ -303,6 +304,7 @@ fn branch_requests() -> Vec<Request> {
             name: text("s"),
             branch: text(""),
             full: true,
+            exclude: vec![text("target/")],
         }
         .into(),
         SnapshotList { after: 0 }.into(),

@@ -22,6 +22,9 @@ impl Task {
     pub(super) fn apply(&mut self, raw: Raw) {
         // A directory that is gone from the tree may have reported something before.
         let Some(dir) = self.dirs.watched(raw.wd) else {
+            if raw.is(ReadFlags::IGNORED) {
+                self.gone.push(raw.wd);
+            }
             return;
         };
         if raw.is(ReadFlags::IGNORED) {

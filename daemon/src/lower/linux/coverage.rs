@@ -122,6 +122,13 @@ impl Coverage {
         }
     }
 
+    /// Records that the host has reported something.
+    pub(super) fn report(&self) {
+        if let Some(announced) = self.core.announced() {
+            announced.report();
+        }
+    }
+
     /// Publishes what is counted.
     pub(super) fn count(&mut self) {
         let Some(announced) = self.core.announced() else {

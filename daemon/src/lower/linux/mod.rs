@@ -11,6 +11,7 @@
 //! every queue gets an overflow record.
 
 mod apply;
+mod barrier;
 mod coverage;
 mod enter;
 mod exchange;
@@ -27,14 +28,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use agentfs_core::{FsCore, LowerChange};
 use rustix::event::EventfdFlags;
 
+use self::barrier::Barrier;
 use self::coverage::Coverage;
-use self::queue::Queue;
+use self::queue::{Queue, Wd};
 use self::tree::{Dirs, Key, Place};
 use super::seen::{QUIET, Seen};
 use super::{LowerCounts, PATIENCE, Resync};
@@ -42,66 +43,20 @@ use super::{LowerCounts, PATIENCE, Resync};
 /// How many events are applied before the kernel's queue is emptied again.
 const AT_ONCE: usize = 64;
 
-/// Watches the directory until it is dropped.
+/// Wakes the thread.
 #[derive(Debug)]
-pub(crate) struct LowerWatch {
+pub(super) struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Wakes a thread that waits. One that works looks at the flag.
+    pub(super) fn wake(&self) {
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+}
+
+pub(super) struct Task {
+    is_over: Arc<AtomicBool>,
     wake: Arc<OwnedFd>,
-    /// Set when nothing needs what is still in the queue.
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-    counts: Arc<LowerCounts>,
-}
-
-impl LowerWatch {
-    /// Watches from a new thread. Returns when everything is watched, unless that takes long.
-    /// It notes up to when everything is emitted.
-    pub(crate) fn start(
-        core: &FsCore,
-        root: &Path,
-        resync: Resync,
-        seen: Option<Arc<Seen>>,
-    ) -> io::Result<Self> {
-        let counts = Arc::new(LowerCounts::default());
-        let mut task = Task::new(core, root, resync, &counts)?;
-        task.seen = seen;
-        let is_over = Arc::clone(&task.is_over);
-        let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?);
-        let (ready, is_ready) = mpsc::channel();
-        let until = Arc::clone(&wake);
-        let thread = std::thread::Builder::new()
-            .name("agentfs-lower".to_owned())
-            .spawn(move || task.run(&until, &ready))?;
-        // An error means that watching goes on in the thread.
-        let _ = is_ready.recv_timeout(PATIENCE);
-        Ok(Self {
-            wake,
-            is_over,
-            thread: Some(thread),
-            counts,
-        })
-    }
-
-    pub(crate) fn counts(&self) -> &LowerCounts {
-        &self.counts
-    }
-}
-
-impl Drop for LowerWatch {
-    fn drop(&mut self) {
-        // Relaxed: nothing but the flag itself is looked at.
-        self.is_over.store(true, Ordering::Relaxed);
-        // A thread that waits is woken. One that works looks at the flag.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("watching the lower directory failed");
-        }
-    }
-}
-
-struct Task {
-    is_over: Arc<AtomicBool>,
     core: FsCore,
     root: PathBuf,
     root_fd: OwnedFd,
@@ -109,6 +64,9 @@ struct Task {
     resync: Resync,
     counts: Arc<LowerCounts>,
     queue: Queue,
+    barrier: Arc<Barrier>,
+    /// Watches that are gone, and that the barrier does not know to be gone.
+    gone: Vec<Wd>,
     /// Events applied since the kernel's queue was emptied.
     applied: usize,
     dirs: Dirs,
@@ -130,7 +88,7 @@ struct Task {
 }
 
 impl Task {
-    fn new(
+    pub(super) fn new(
         core: &FsCore,
         root: &Path,
         resync: Resync,
@@ -138,15 +96,25 @@ impl Task {
     ) -> io::Result<Self> {
         let flags =
             rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let queue = Queue::new();
+        let barrier = Arc::new(Barrier::new());
+        barrier.watch(queue.inotify());
+        if let Some(announced) = core.announced() {
+            let barrier = Arc::clone(&barrier);
+            announced.set_waiter(move || barrier.wait());
+        }
         Ok(Self {
             is_over: Arc::default(),
+            wake: Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?),
             core: core.clone(),
             root: root.to_owned(),
             root_fd: rustix::fs::open(root, flags, rustix::fs::Mode::empty())?,
             coverage: Coverage::new(core, root, counts),
             resync,
             counts: Arc::clone(counts),
-            queue: Queue::new(),
+            queue,
+            barrier,
+            gone: Vec::new(),
             applied: 0,
             dirs: Dirs::new(),
             unentered: VecDeque::from([Dirs::ROOT]),
@@ -160,7 +128,21 @@ impl Task {
         })
     }
 
-    fn run(mut self, wake: &OwnedFd, ready: &mpsc::Sender<()>) {
+    /// Has the thread note up to when everything is emitted.
+    pub(super) fn note_in(&mut self, seen: Option<Arc<Seen>>) {
+        self.seen = seen;
+    }
+
+    /// Returns what ends the thread when it is set.
+    pub(super) fn is_over(&self) -> &Arc<AtomicBool> {
+        &self.is_over
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.wake))
+    }
+
+    pub(super) fn run(mut self, ready: &mpsc::Sender<()>) {
         let begun = Instant::now();
         self.catch_up();
         // If watching took long, the start has not waited for it, and something may have been
@@ -172,12 +154,13 @@ impl Task {
         while self.queue.is_there() && !self.is_over.load(Ordering::Relaxed) {
             let due = self.writing.values().copied().chain(self.quiet_at).min();
             let within = due.map(|due| due.saturating_duration_since(Instant::now()));
-            self.queue.wait(Some(wake.as_fd()), within);
+            self.queue.wait(Some(self.wake.as_fd()), within);
             let at = SystemTime::now();
             self.catch_up();
             self.emit_written(Instant::now());
             self.note_seen(at);
         }
+        self.barrier.watch(None);
     }
 
     /// Notes that everything up to this moment is emitted, if the host is quiet.
@@ -194,7 +177,11 @@ impl Task {
     /// Applies all events, and enters all directories.
     fn catch_up(&mut self) {
         while !self.is_over.load(Ordering::Relaxed) && self.step() {}
+        if self.queue.take_has_read() {
+            self.coverage.report();
+        }
         self.coverage.count();
+        self.barrier.pass(self.gone.drain(..));
     }
 
     /// Applies one event, or enters one directory when all events were applied. Returns whether there
@@ -256,6 +243,9 @@ impl Task {
     /// Watches everything anew, because events were lost.
     fn look_anew(&mut self) {
         self.queue = Queue::new();
+        self.coverage.report();
+        self.barrier.watch(self.queue.inotify());
+        self.gone.clear();
         self.dirs = Dirs::new();
         self.unentered = VecDeque::from([Dirs::ROOT]);
         self.doubtful.clear();

@@ -11,6 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -66,10 +67,11 @@ impl Raw {
 #[derive(Debug)]
 pub(super) struct Queue {
     /// `None` where the system gives no more of them.
-    inotify: Option<OwnedFd>,
+    inotify: Option<Arc<OwnedFd>>,
     waiting: VecDeque<Raw>,
     buffer: Vec<MaybeUninit<u8>>,
     has_lost: bool,
+    has_read: bool,
 }
 
 impl Queue {
@@ -79,11 +81,23 @@ impl Queue {
             tracing::warn!(error = %errno, "the lower directory is not watched");
         }
         Self {
-            inotify: inotify.ok(),
+            inotify: inotify.ok().map(Arc::new),
             waiting: VecDeque::new(),
             buffer: vec![MaybeUninit::uninit(); 1 << 16],
             has_lost: false,
+            has_read: false,
         }
+    }
+
+    /// Returns where the events come from.
+    pub(super) fn inotify(&self) -> Option<Arc<OwnedFd>> {
+        self.inotify.clone()
+    }
+
+    /// Returns whether anything was read that has happened to a watched directory since this was called
+    /// last.
+    pub(super) fn take_has_read(&mut self) -> bool {
+        std::mem::take(&mut self.has_read)
     }
 
     /// Returns whether the kernel reports anything.
@@ -124,6 +138,7 @@ impl Queue {
                     let what = event.events();
                     self.has_lost |=
                         what.intersects(ReadFlags::QUEUE_OVERFLOW | ReadFlags::UNMOUNT);
+                    self.has_read |= !what.intersects(ReadFlags::IGNORED);
                     let name = event.file_name();
                     let raw = Raw {
                         wd: event.wd(),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use agentfs_core::{FsCore, LowerChange};
@@ -23,14 +22,15 @@ use super::{LowerCounts, PATIENCE, Resync};
 /// kernel's queue is.
 const WAITING: usize = 1 << 16;
 
-/// Watches the directory until it is dropped.
+/// Wakes the thread.
 #[derive(Debug)]
-pub(crate) struct LowerWatch {
-    messages: SyncSender<Message>,
-    /// Set when nothing needs what is still in the queue.
-    is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-    counts: Arc<LowerCounts>,
+pub(super) struct Waker(SyncSender<Message>);
+
+impl Waker {
+    /// Wakes a thread that waits. One that works looks at the flag.
+    pub(super) fn wake(&self) {
+        drop(self.0.try_send(Message::Stop));
+    }
 }
 
 #[derive(Debug)]
@@ -39,64 +39,10 @@ enum Message {
     Stop,
 }
 
-impl LowerWatch {
-    /// Watches from a new thread. Returns when everything is watched, unless that takes long.
-    /// No daemon comes after one that was killed here, so it notes nothing.
-    pub(crate) fn start(
-        core: &FsCore,
-        root: &Path,
-        resync: Resync,
-        _seen: Option<Arc<Seen>>,
-    ) -> io::Result<Self> {
-        let (messages, received) = sync_channel(WAITING);
-        let (ready, is_ready) = mpsc::channel();
-        let counts = Arc::new(LowerCounts::default());
-        let is_over = Arc::<AtomicBool>::default();
-        let task = Task {
-            is_over: Arc::clone(&is_over),
-            core: core.clone(),
-            root: root.to_owned(),
-            coverage: Coverage::new(root, &counts),
-            translator: Translator::new(root),
-            resync,
-            is_lossy: Arc::default(),
-            counts: Arc::clone(&counts),
-        };
-        let sender = messages.clone();
-        let thread = std::thread::Builder::new()
-            .name("agentfs-lower".to_owned())
-            .spawn(move || task.run(sender, &received, &ready))?;
-        // An error means that watching goes on in the thread.
-        let _ = is_ready.recv_timeout(PATIENCE);
-        Ok(Self {
-            messages,
-            is_over,
-            thread: Some(thread),
-            counts,
-        })
-    }
-
-    pub(crate) fn counts(&self) -> &LowerCounts {
-        &self.counts
-    }
-}
-
-impl Drop for LowerWatch {
-    fn drop(&mut self) {
-        // Relaxed: nothing but the flag itself is looked at.
-        self.is_over.store(true, Ordering::Relaxed);
-        // The message wakes a thread that waits. One that works looks at the flag.
-        drop(self.messages.try_send(Message::Stop));
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("watching the lower directory failed");
-        }
-    }
-}
-
-struct Task {
+pub(super) struct Task {
     is_over: Arc<AtomicBool>,
+    messages: SyncSender<Message>,
+    received: Receiver<Message>,
     core: FsCore,
     root: PathBuf,
     coverage: Coverage,
@@ -108,13 +54,42 @@ struct Task {
 }
 
 impl Task {
-    fn run(
-        mut self,
-        messages: SyncSender<Message>,
-        received: &Receiver<Message>,
-        ready: &mpsc::Sender<()>,
-    ) {
+    pub(super) fn new(
+        core: &FsCore,
+        root: &Path,
+        resync: Resync,
+        counts: &Arc<LowerCounts>,
+    ) -> io::Result<Self> {
+        let (messages, received) = sync_channel(WAITING);
+        Ok(Self {
+            is_over: Arc::default(),
+            messages,
+            received,
+            core: core.clone(),
+            root: root.to_owned(),
+            coverage: Coverage::new(root, counts),
+            translator: Translator::new(root),
+            resync,
+            is_lossy: Arc::default(),
+            counts: Arc::clone(counts),
+        })
+    }
+
+    /// Does nothing: no daemon comes after one that was killed here.
+    pub(super) fn note_in(&mut self, _seen: Option<Arc<Seen>>) {}
+
+    /// Returns what ends the thread when it is set.
+    pub(super) fn is_over(&self) -> &Arc<AtomicBool> {
+        &self.is_over
+    }
+
+    pub(super) fn waker(&self) -> Waker {
+        Waker(self.messages.clone())
+    }
+
+    pub(super) fn run(mut self, ready: &mpsc::Sender<()>) {
         let begun = Instant::now();
+        let messages = self.messages.clone();
         let is_lossy = Arc::clone(&self.is_lossy);
         let hear = move |event: notify::Result<notify::Event>| {
             let concerns = !event.as_ref().is_ok_and(|it| !Translator::concerns(it));
@@ -139,7 +114,7 @@ impl Task {
         if begun.elapsed() >= PATIENCE {
             self.resync();
         }
-        while let Some(message) = self.next(received) {
+        while let Some(message) = self.next() {
             if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
@@ -161,7 +136,8 @@ impl Task {
 
     /// Returns the next message; an inner `None` when something is due, and an outer one at the
     /// end.
-    fn next(&self, received: &Receiver<Message>) -> Option<Option<Message>> {
+    fn next(&self) -> Option<Option<Message>> {
+        let received = &self.received;
         let Some(due) = self.translator.next_due() else {
             return received.recv().ok().map(Some);
         };

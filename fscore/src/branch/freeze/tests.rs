@@ -1,9 +1,11 @@
-//! A freeze that is killed, or whose disk fails or is full, at each of its calls to the disk.
+//! A freeze that is killed, or whose disk fails or is full, at each of its calls to the disk; and one
+//! during which the host moves what is to be taken.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{AtomicBool, Caller, FsCore};
+use crate::branch::gated_disk;
 use crate::branch::store::Store;
 use crate::disk::simulated::{Fault, SimulatedDisk};
 use crate::log::{Boot, Sizes};
@@ -112,4 +114,43 @@ fn a_full_disk_ends_a_freeze_and_gives_the_room_back() {
     let fs = open(&disk, 1, lower.path());
     let branch = fs.branch_named("frozen").expect("it was made");
     assert_eq!(read(&fs, branch, "/f7"), vec![b'x'; 9000]);
+}
+
+#[test]
+fn what_the_host_moves_meanwhile_is_not_missed() {
+    let (host, store) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let below = |name: &str| host.path().join(name);
+    std::fs::create_dir_all(below("a/deep")).unwrap();
+    std::fs::create_dir_all(below("b")).unwrap();
+    for name in ["gate", "a/first", "a/deep/second", "b/up", "b/linked"] {
+        std::fs::write(below(name), name).unwrap();
+    }
+    std::fs::hard_link(below("b/linked"), below("linked")).unwrap();
+    let (fs, copies) = gated_disk::filesystem(host.path(), store.path());
+    let frozen = {
+        let fs = fs.clone();
+        std::thread::spawn(move || {
+            let never = AtomicBool::new(false);
+            fs.branch_create_frozen(&Caller::root(), FsCore::MAIN, "frozen", &never)
+        })
+    };
+    // The names in the root were read, and no directory below was.
+    copies.wait();
+    std::fs::rename(below("a"), below("z")).unwrap();
+    std::fs::rename(below("b/up"), below("up")).unwrap();
+    std::fs::remove_file(below("linked")).unwrap();
+    copies.go_on(100);
+    let frozen = frozen.join().unwrap().expect("it is made");
+    std::fs::remove_dir_all(below("z")).unwrap();
+    for (path, content) in [
+        ("/gate", "gate"),
+        ("/z/first", "a/first"),
+        ("/z/deep/second", "a/deep/second"),
+        ("/up", "b/up"),
+        ("/b/linked", "b/linked"),
+    ] {
+        assert_eq!(read(&fs, frozen, path), content.as_bytes(), "{path}");
+    }
+    let gone = fs.branch(frozen).unwrap().lstat(&Caller::root(), "/a");
+    assert!(gone.is_err(), "it was moved: {gone:?}");
 }

@@ -7,8 +7,11 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::{Shared, Touched, Tree};
 use crate::model::attr::Nanos;
+use crate::model::config::{CaseSensitivity, fold};
 use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::{BaseId, NodeId};
@@ -96,6 +99,10 @@ impl Tree {
         dirs: Vec<TakenDir>,
     ) -> Self {
         let mut tree = former.map_or_else(|| Self::unfilled(shared), Self::clone);
+        let dirs: Vec<TakenDir> = dirs
+            .into_iter()
+            .map(|dir| tree.without_twins(dir))
+            .collect();
         let mut present: Trie<()> = Trie::default();
         let mut fresh: Trie<Arc<Inode>> = Trie::default();
         for TakenObject { node, inode } in objects {
@@ -153,6 +160,16 @@ impl Tree {
             tree.seen.remove(key);
         }
         tree.clone()
+    }
+
+    /// Returns the directory with one of several names that are the same here and not on the host.
+    fn without_twins(&self, mut dir: TakenDir) -> TakenDir {
+        if self.shared.config.case_sensitivity == CaseSensitivity::InsensitivePreserving {
+            dir.entries.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            let mut known = FxHashSet::default();
+            dir.entries.retain(|(name, ..)| known.insert(fold(name)));
+        }
+        dir
     }
 
     fn put_taken(&mut self, node: NodeId, inode: &Arc<Inode>, names: Names) {
@@ -218,8 +235,10 @@ impl Tree {
         let mut own = Vec::new();
         for (key, inode) in self.inodes.iter() {
             let node = NodeId(key);
-            let below = base.tree.inodes.get(key);
-            own.push((node, self.frozen_version(node, inode, below, &mut hidden)));
+            own.push((
+                node,
+                self.frozen_version(node, inode, &base.tree, &mut hidden),
+            ));
         }
         for (dir, name, node) in hidden {
             frozen.hide(self, dir, &name, node);
@@ -244,10 +263,11 @@ impl Tree {
         &self,
         node: NodeId,
         inode: &Inode,
-        below: Option<&Arc<Inode>>,
+        base: &Self,
         hidden: &mut Vec<(NodeId, Name, NodeId)>,
     ) -> Inode {
         let case = self.shared.config.case_sensitivity;
+        let below = base.inodes.get(node.0);
         let mut inode = inode.clone();
         match &mut inode.body {
             Body::Dir(dir) if dir.merges_lower => {
@@ -271,7 +291,8 @@ impl Tree {
             }
             Body::File(file) => {
                 let taken = below.and_then(|below| below.as_file());
-                let version = self.seen.get(node.0).map(Seen::version);
+                let version = base.seen.get(node.0).map(Seen::version);
+                // What was taken may be a later version than the one that the branch shows.
                 if let (Some(stamp), Some(taken)) = (file.lower(), taken)
                     && version.is_some_and(|version| version.has_bytes_of(stamp))
                     && taken.size() == file.size()

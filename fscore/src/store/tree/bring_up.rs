@@ -5,6 +5,8 @@
 //! that it needs content says what it [needs](Needed) and begins anew once that was
 //! [brought up](BroughtUp).
 
+use std::ops::Range;
+
 use super::{Shared, Tree};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
@@ -63,22 +65,20 @@ impl Needed {
         let source = lower.version(node, &stamp)?;
         let mut file = File::default();
         file.resize(stamp.size);
+        let seek = |at, data| source.seek(at, data);
         let mut at = 0;
-        while let Some(start) = source.seek(at, true)?.filter(|start| *start < end) {
-            let start = start / PAGE * PAGE;
-            let hole = source.seek(start.max(at), false)?.unwrap_or(end).min(end);
-            let stop = hole.next_multiple_of(PAGE).min(end).min(start + STEP);
-            let pages = file.counted() + (stop - start).div_ceil(PAGE);
+        while let Some(range) = next_range(&seek, at, end)? {
+            let pages = file.counted() + (range.end - range.start).div_ceil(PAGE);
             if pages > self.quota {
                 return Err(Errno::EDQUOT);
             }
             if pages > self.room {
                 return Err(Errno::ENOSPC);
             }
-            file.bring_up(&shared.extents, start..stop, |extent| {
-                extent.copy_from(source.fd(), start..stop, 0)
+            file.bring_up(&shared.extents, range.clone(), |extent| {
+                extent.copy_from(source.fd(), range.clone(), 0)
             })?;
-            at = stop;
+            at = range.end;
         }
         source.require_unchanged()?;
         Ok(BroughtUp { needed: self, file })
@@ -87,6 +87,25 @@ impl Needed {
     fn is_met_by(&self, other: &Self) -> bool {
         self.node == other.node && self.end <= other.end && self.stamp.has_bytes_of(&other.stamp)
     }
+}
+
+/// Returns the next range of whole pages, not before `at` and cut off at `end`, in which a file of the
+/// host holds data; `at` is a multiple of [`PAGE`]. `seek` finds the first data (`true`) or hole that is
+/// not before an offset.
+pub(crate) fn next_range(
+    seek: &dyn Fn(u64, bool) -> Result<Option<u64>>,
+    at: u64,
+    end: u64,
+) -> Result<Option<Range<u64>>> {
+    let Some(data) = seek(at, true)?.filter(|data| *data < end) else {
+        return Ok(None);
+    };
+    // The hole is looked for from the data on, because a page may begin with a hole where the blocks of
+    // the host are smaller. The host may also have punched the data out meanwhile.
+    let hole = seek(data, false)?.unwrap_or(end).max(data + 1);
+    let start = data / PAGE * PAGE;
+    let stop = hole.next_multiple_of(PAGE).min(end).min(start + STEP);
+    Ok(Some(start..stop))
 }
 
 impl Content {
@@ -166,20 +185,74 @@ impl Tree {
     /// unchanged all the same. A large file, and one that cannot be copied, is read from the host as
     /// long as that has it.
     pub(crate) fn keep_content(&mut self, node: NodeId) -> Result<()> {
+        self.hold_content(node, MOST_KEPT).or(Ok(()))
+    }
+
+    /// Keeps the content of a file up to a size as [`keep_content`](Self::keep_content) does.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` when the host has changed the file; those of the store.
+    pub(crate) fn hold_content(&mut self, node: NodeId, most: u64) -> Result<()> {
         let inode = self.inode(node)?;
         let below = inode.as_file().and_then(File::read_below);
-        if below.is_none_or(|stamp| stamp.size > MOST_KEPT) {
+        if below.is_none_or(|stamp| stamp.size > most) {
             return Ok(());
         }
         let Some(needed) = self.needed(node, u64::MAX)? else {
             return Ok(());
         };
-        let Ok(BroughtUp { file: own, .. }) = needed.bring_up(&self.shared) else {
-            return Ok(());
-        };
+        let BroughtUp { file: own, .. } = needed.bring_up(&self.shared)?;
+        self.room_for_pages(own.counted())?;
         self.change_file(node, |file, _| {
             file.keep(own);
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the ranges of a file whose data are these bytes.
+    fn ranges(data: &[Range<u64>], end: u64) -> Vec<Range<u64>> {
+        let seek = |at: u64, is_data: bool| {
+            let here = data.iter().find(|it| it.end > at);
+            Ok(match here {
+                Some(it) if is_data => Some(it.start.max(at)),
+                Some(it) if it.contains(&at) => Some(it.end),
+                Some(_) => Some(at),
+                None => (!is_data).then_some(at).filter(|_| at < end),
+            })
+        };
+        let (mut all, mut at) = (Vec::new(), 0);
+        while let Some(range) = next_range(&seek, at, end).unwrap() {
+            assert!(range.end > at, "{range:?} goes on from {at}");
+            at = range.end;
+            all.push(range);
+        }
+        all
+    }
+
+    #[test]
+    fn a_page_that_begins_with_a_hole_is_one_range() {
+        // A filesystem with blocks of 1 KiB.
+        let data = [5120..6144, 7168..9216];
+        assert_eq!(ranges(&data, 20_000), [4096..8192, 8192..12_288]);
+        assert_eq!(ranges(&data, 9000), [4096..8192, 8192..9000]);
+        assert_eq!(ranges(&[], 9000), []);
+        let large = 40 << 20;
+        assert_eq!(
+            ranges(&[0..large], large),
+            [0..STEP, STEP..2 * STEP, 2 * STEP..large]
+        );
+    }
+
+    #[test]
+    fn data_that_the_host_punches_out_meanwhile_ends_no_copy() {
+        // Data is found where a hole is found right after.
+        let seek = |at: u64, _| Ok((at < 8192).then_some(at));
+        assert_eq!(next_range(&seek, 4096, 9000), Ok(Some(4096..8192)));
     }
 }

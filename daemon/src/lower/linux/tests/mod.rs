@@ -1,6 +1,7 @@
 //! Tests that a replay of what is emitted leads to the tree that the host has, however late the
 //! events are looked at.
 
+mod barrier;
 mod named;
 mod random;
 
