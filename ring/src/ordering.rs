@@ -176,7 +176,7 @@ pub(crate) fn unread_fence() {
 
 /// ORDERING\[take\]: the compare-and-swap that moves `head` behind a record that a reader has copied. Release:
 /// its reads of the record come before the producer, having seen this head with ORDERING\[reuse\], writes
-/// over it.
+/// over it. Pairs with ORDERING\[follow\] and FENCE\[recheck\] of the next reader, too.
 #[inline]
 pub(crate) fn take() -> Ordering {
     unless_weakened("take", Ordering::Release)
