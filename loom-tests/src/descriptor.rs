@@ -18,10 +18,13 @@ pub const MUTANTS: &[&str] = &[
     "cross_silently",
 ];
 
+/// Mutants are shown to the models alone.
+const IS_MODEL: bool = cfg!(loom);
+
 /// Returns whether a step is to be left out.
 fn is_mutant(name: &str) -> bool {
     debug_assert!(MUTANTS.contains(&name));
-    cfg!(loom) && std::env::var("RING_MUTANT").is_ok_and(|it| it == name)
+    IS_MODEL && std::env::var("RING_MUTANT").is_ok_and(|it| it == name)
 }
 
 /// The kernel's queue of an inotify instance.

@@ -294,12 +294,16 @@ int main(void) {
       if (write(gate[1], "!", 1) != 1) _exit(1);
       wait(0);
     } else if (!strcmp(word, "forkhold")) {
-      // A child that only has what its parent had. The answer: its number.
+      // A child that only has what its parent had. The answer: its number, once it runs.
+      char byte;
+      if (pipe(gate)) _exit(1);
       pid_t child = fork();
       if (!child) {
+        if (write(gate[1], "!", 1) != 1) _exit(1);
         pause();
         _exit(0);
       }
+      if (read(gate[0], &byte, 1) != 1) _exit(1);
       say(child);
     } else if (!strcmp(word, "killhold")) {
       kill(fd, SIGKILL);
