@@ -166,6 +166,7 @@ fn take(consumer: &Consumer, record: &Copied<'_>) -> Option<u64> {
 ///
 /// # Panics
 /// When the ring makes no sense.
+#[must_use]
 pub fn take_one(consumer: &Consumer) -> Option<u64> {
     let mut buffer = RecordBuffer::new();
     let record = consumer.peek(&mut buffer).expect("an honest producer")?;
