@@ -39,5 +39,7 @@ pub(crate) fn close_abandoned() {
 /// Leaves them to the parent, whose session they belong to.
 pub(crate) fn in_forked_child() {
     ORPHANS.break_open();
-    ORPHANS.with(|orphans| std::mem::forget(std::mem::take(orphans)));
+    ORPHANS.with(|orphans| {
+        let _ = std::mem::ManuallyDrop::new(std::mem::take(orphans));
+    });
 }

@@ -66,7 +66,11 @@ fn instance_of(fd: BorrowedFd<'_>) -> Option<Instance> {
     // An instance that no hook saw being made is one from here on.
     let instance = Instance::of(fd).or_else(|| Instance::new(fd))?;
     if instance.state().is_none() {
-        MAKING.with(|()| Some(instance.set_state(Shared::new()?)))?;
+        MAKING.with(|()| {
+            let shared = Shared::new()?;
+            instance.set_state(shared);
+            Some(())
+        })??;
     }
     Some(instance)
 }
