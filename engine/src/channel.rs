@@ -10,10 +10,11 @@ use agentfs_proto::record::{AgentFsEvent, Kind};
 use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
 
 use crate::counters::Counts;
-use crate::doorbell::Doorbell;
+use crate::doorbell::{self, Doorbell};
 use crate::heal::{Base, Freezer, Replay};
 use crate::record::Record;
 use crate::spill::{Ordinal, Pool, Spill};
+use crate::unheard::Unheard;
 
 /// Where a record was put. The channel can say later whether it is still unread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -69,6 +70,7 @@ impl Backlog {
 pub(crate) struct Channel {
     producer: Producer,
     pub(crate) doorbell: Doorbell,
+    unheard: Unheard,
     pub(crate) backlog: Backlog,
     bounds: Bounds,
     freezer: Freezer,
@@ -103,6 +105,7 @@ impl Channel {
             is_waiting: false,
             producer,
             doorbell,
+            unheard: Unheard::default(),
             backlog: Backlog {
                 replay: None,
                 spill: Spill::new(Arc::clone(&bounds.pool)),
@@ -381,11 +384,27 @@ impl Channel {
 
     #[inline]
     fn publish_to_ring(&mut self) -> Result<(), PeerError> {
+        let now = doorbell::now_ms();
         if self.producer.publish()? == Bell::Ring {
             self.counters.doorbells += 1;
-            self.doorbell.ring();
+            self.ring();
+            self.look_at_reader(now)?;
+        } else if self.unheard.is_due(now) && self.look_at_reader(now)? {
+            self.ring();
         }
         Ok(())
+    }
+
+    fn ring(&mut self) {
+        self.doorbell.ring();
+        self.producer.note_ring();
+    }
+
+    /// Returns whether the reader has stood still before something to read.
+    fn look_at_reader(&mut self, now_ms: u64) -> Result<bool, PeerError> {
+        let head = self.producer.observe_head()?;
+        let is_behind = head != self.producer.tail();
+        Ok(self.unheard.look(now_ms, head, is_behind))
     }
 }
 

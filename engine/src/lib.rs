@@ -75,6 +75,7 @@ pub mod service;
 mod spill;
 pub mod synth;
 mod tree;
+mod unheard;
 mod watch;
 
 pub use api::Api;

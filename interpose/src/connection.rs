@@ -46,6 +46,12 @@ pub(crate) fn end_back_off() {
     BACKS_OFF_UNTIL.store(0, Ordering::Relaxed);
 }
 
+/// Returns whether the daemon did not answer in time, and may be asked again.
+#[cfg(target_os = "linux")]
+pub(crate) fn back_off_is_over() -> bool {
+    BACKS_OFF_UNTIL.load(Ordering::Relaxed) != 0 && !is_backing_off()
+}
+
 /// The session of this process, as the process has it.
 #[derive(Debug)]
 struct ProcessSession {
@@ -166,6 +172,14 @@ fn socket_path() -> Option<PathBuf> {
 pub(crate) fn socket_directory() -> Option<CString> {
     let path = socket_path()?;
     CString::new(path.parent()?.as_os_str().as_bytes()).ok()
+}
+
+/// Returns the file into which a daemon writes when it listens.
+#[cfg(target_os = "linux")]
+pub(crate) fn restart_file() -> Option<CString> {
+    let mut path = socket_path()?.into_os_string();
+    path.push(socket::LOCK_SUFFIX);
+    CString::new(path.as_bytes()).ok()
 }
 
 /// Connects a socket and gives it a high number.

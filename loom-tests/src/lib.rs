@@ -9,9 +9,13 @@
 //! - natively (`cargo test`): thousands of records between two or three real processes over real
 //!   shared memory and real doorbells; a lost wake-up runs into a deadline.
 //!
+//! The bell of an inotify queue has models of its own (`tests/bell.rs`), because what it wakes is more
+//! than one reader, and some of them read past the library; [`descriptor`] is what they read.
+//!
 //! [`Side`] is what differs: how an end rings, sleeps, and looks at the world outside the ring.
 
 pub mod bodies;
+pub mod descriptor;
 mod side;
 
 pub use bodies::{MODELS, Model};

@@ -16,6 +16,10 @@ pub const MAX_PATH: usize = if cfg!(target_vendor = "apple") {
     107
 };
 
+/// What follows the socket's path in the path of the file beside it. A daemon holds a lock on that file
+/// while it lives, and writes into it when it listens, so programs that watch the file learn of a new daemon.
+pub const LOCK_SUFFIX: &str = ".lock";
+
 const SOCKET_NAME: &str = "control.sock";
 const PROJECT_PREFIX: &str = "project-";
 const PROJECT_SUFFIX: &str = ".sock";

@@ -83,6 +83,10 @@ impl Consumer {
         Self { region }
     }
 
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
     /// Makes the caller the consumer until the claim is dropped. Never waits: `None` means that
     /// another thread or process is popping right now, which leaves no record behind without arming
     /// or being rung.

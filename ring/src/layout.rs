@@ -5,6 +5,7 @@
 //!        0  Header        identity and geometry, written once before the region is shared
 //!      128  tail          producer's word, on a cache line pair of its own
 //!      256  refill_at     producer's word
+//!      384  rung          producer's word, which readers that know it may look at
 //!   65 536  head          consumer's words, on pages of their own: all else is mapped read-only
 //!   65 664  wake_at         where the consumer lives
 //!   65 792  owner
@@ -101,6 +102,7 @@ pub(crate) struct ProducerPage {
     pub(crate) header: Padded<Header>,
     pub(crate) tail: Padded<AtomicU64>,
     pub(crate) refill_at: Padded<AtomicU64>,
+    pub(crate) rung: Padded<AtomicU64>,
 }
 
 /// What the consumer writes.
@@ -118,6 +120,7 @@ impl ProducerPage {
             header: Padded(Header::new(capacity)),
             tail: Padded(AtomicU64::new(Position::START.get())),
             refill_at: Padded(AtomicU64::new(Position::NEVER.get())),
+            rung: Padded(AtomicU64::new(Position::START.get())),
         }
     }
 }
@@ -183,7 +186,8 @@ const _: () = {
     assert!(size_of::<Header>() == HEADER_LEN as usize);
     assert!(core::mem::offset_of!(ProducerPage, tail) == 128);
     assert!(core::mem::offset_of!(ProducerPage, refill_at) == 256);
-    assert!(size_of::<ProducerPage>() == 384);
+    assert!(core::mem::offset_of!(ProducerPage, rung) == 384);
+    assert!(size_of::<ProducerPage>() == 512);
     assert!(core::mem::offset_of!(ConsumerPage, head) == 0);
     assert!(core::mem::offset_of!(ConsumerPage, wake_at) == 128);
     assert!(core::mem::offset_of!(ConsumerPage, owner) == 256);

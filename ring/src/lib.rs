@@ -56,6 +56,13 @@
 //! reads while its own thread pops learns that somebody pops, instead of deadlocking. An owner that
 //! died is replaced.
 //!
+//! **Readers that hold nothing.** A reader may be killed, stopped, or left by a jump at any moment, and
+//! its process may share the ring with others. [`Consumer::peek`] copies the first record and
+//! [`Consumer::take`] moves the head from where it stood, so one of several readers has the record, and an
+//! abandoned one leaves it to the next. [`Consumer::look`] says before a sleep whether something is there
+//! although no bell is heard, because a bell can be lost: another process may take it away and read
+//! nothing. Claims and this way of reading do not mix in one ring.
+//!
 //! **Peer death.** Each end holds a descriptor whose other end only the peer holds
 //! ([`doorbell::peer_is_gone`], [`doorbell::Waiter::wait`]). What was published stays readable.
 //!
@@ -81,6 +88,7 @@ mod producer;
 mod region;
 mod reservation;
 mod sync;
+mod unclaimed;
 
 #[cfg(not(loom))]
 pub mod doorbell;
@@ -96,11 +104,21 @@ pub use peer_error::PeerError;
 pub use position::{Capacity, CapacityError, Position};
 pub use producer::{Bell, Producer, Refill};
 pub use reservation::{Reservation, Reserve};
+pub use unclaimed::{Armed, Copied, Look, Place, RecordBuffer};
 
 /// Makes both ends of a ring in a model's memory.
 #[cfg(loom)]
 #[must_use]
 pub fn heap(capacity: Capacity) -> (Producer, Consumer) {
-    let (producer, consumer) = region::Region::in_process(capacity);
+    let (producer, consumer) = region::Region::in_process(capacity, false);
+    (Producer::new(producer), Consumer::new(consumer))
+}
+
+/// Makes both ends of a ring in a model's memory, whose readers hold no claim: they may look at bytes that
+/// are written over, and loom lets them.
+#[cfg(loom)]
+#[must_use]
+pub fn heap_for_unclaimed(capacity: Capacity) -> (Producer, Consumer) {
+    let (producer, consumer) = region::Region::in_process(capacity, true);
     (Producer::new(producer), Consumer::new(consumer))
 }

@@ -1,13 +1,14 @@
 //! Every memory ordering of the ring, each under a label with its partner.
 //!
-//! Five words of a ring are shared. Each has one writer at a time:
+//! Six words of a ring are shared. Each has one writer at a time, or is changed by compare and exchange:
 //!
 //! | word | writer | says |
 //! |---|---|---|
 //! | `tail` | producer | everything before it is published |
 //! | `refill_at` | producer | ring back once `head` has passed this |
-//! | `head` | claimed consumer | everything before it is free |
-//! | `wake_at` | claimed consumer | ring once `tail` has passed this |
+//! | `rung` | producer | the doorbell was rung when the tail was here |
+//! | `head` | claimed consumer, or whoever takes a record | everything before it is free |
+//! | `wake_at` | claimed consumer, or whoever arms | ring once `tail` has passed this |
 //! | `owner` | whoever claims | who the consumer is |
 //!
 //! A request channel has three more: `tail` and `lock`, written by whoever holds the lock, and `head`,
@@ -39,6 +40,11 @@ pub const MUTANTS: &[&str] = &[
     "release_fence",
     "refill_fence",
     "unread_fence",
+    "take",
+    "follow",
+    "recheck_fence",
+    "take_blindly",
+    "arm_backwards",
     "request_publish",
     "request_observe",
     "request_free",
@@ -61,6 +67,18 @@ fn weakened(name: &str) -> bool {
         .get_or_init(|| std::env::var("RING_MUTANT").ok())
         .as_deref()
         == Some(name)
+}
+
+/// Returns whether a statement is to be left out or replaced: the mutants that are no orderings.
+#[cfg(not(loom))]
+pub(crate) const fn is_mutant(_name: &str) -> bool {
+    false
+}
+
+/// Returns whether a statement is to be left out or replaced: the mutants that are no orderings.
+#[cfg(loom)]
+pub(crate) fn is_mutant(name: &str) -> bool {
+    weakened(name)
 }
 
 fn unless_weakened(name: &str, ordering: Ordering) -> Ordering {
@@ -154,6 +172,28 @@ pub(crate) fn refill_fence() {
 #[inline]
 pub(crate) fn unread_fence() {
     fence_unless_dropped("unread_fence");
+}
+
+/// ORDERING\[take\]: the compare-and-swap that moves `head` behind a record that a reader has copied. Release:
+/// its reads of the record come before the producer, having seen this head with ORDERING\[reuse\], writes
+/// over it. Pairs with ORDERING\[follow\] and FENCE\[recheck\] of the next reader, too.
+#[inline]
+pub(crate) fn take() -> Ordering {
+    unless_weakened("take", Ordering::Release)
+}
+
+/// ORDERING\[follow\]: a reader's load of `head` before it looks at `tail`. Acquire: pairs with
+/// ORDERING\[take\] of the reader before, so that the tail is at least the one that reader saw.
+#[inline]
+pub(crate) fn follow() -> Ordering {
+    unless_weakened("follow", Ordering::Acquire)
+}
+
+/// FENCE\[recheck\]: between the loads of a frame that makes no sense and another look at `head`. Pairs with
+/// ORDERING\[take\]: when the frame was written over, the head has moved, and this look sees that.
+#[inline]
+pub(crate) fn recheck_fence() {
+    fence_unless_dropped("recheck_fence");
 }
 
 /// ORDERING\[request_publish\]: a program's store of the request channel's tail. Release: pairs with

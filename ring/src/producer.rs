@@ -331,6 +331,15 @@ impl Producer {
         Ok(Bell::Quiet)
     }
 
+    /// Notes that the doorbell was rung for everything published: call it after ringing. A reader that finds
+    /// a record then and no bell knows that the bell was lost, and does not wait for it.
+    #[inline]
+    pub fn note_ring(&mut self) {
+        // Relaxed: nothing is read through it. A reader that sees it before the bell rings once too often.
+        let rung = self.region.rung();
+        rung.store(self.published.get(), Ordering::Relaxed);
+    }
+
     /// Returns whether the record whose frame starts at `at` (as [`Reservation::commit`] returned
     /// it) is still unread, so that a change made before this call needs no record of its own.
     ///

@@ -12,6 +12,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,6 +69,82 @@ static void *read_until_end(void *argument) {
       pthread_mutex_unlock(&lock);
     }
   }
+}
+
+// A system call that no library sees.
+static long bare_read(int fd, void *bytes, size_t length) {
+#if defined(__x86_64__)
+  long result;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(SYS_read), "D"(fd), "S"(bytes), "d"(length)
+                   : "rcx", "r11", "memory");
+  return result;
+#else
+  register long number __asm__("x8") = SYS_read;
+  register long a __asm__("x0") = fd;
+  register void *b __asm__("x1") = bytes;
+  register size_t c __asm__("x2") = length;
+  __asm__ volatile("svc 0" : "+r"(a) : "r"(number), "r"(b), "r"(c) : "memory");
+  return a;
+#endif
+}
+
+// Notes the events that are called by numbers; each number counts up to 2.
+static void note_numbers(const char *bytes, ssize_t length) {
+  for (ssize_t at = 0; at < length;) {
+    const struct inotify_event *event = (const void *)(bytes + at);
+    at += sizeof *event + event->len;
+    if (!event->len) continue;
+    char *count = &seen[atoi(event->name + 1)];
+    char before = 0;
+    while (!__atomic_compare_exchange_n(count, &before, before + 1, 0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED)) {
+    }
+  }
+}
+
+static int stormy;
+
+// Reads in the middle of whatever the program does.
+static void on_alarm(int number) {
+  (void)number;
+  char bytes[4096];
+  int before = errno;
+  note_numbers(bytes, read(stormy, bytes, sizeof bytes));
+  errno = before;
+}
+
+// Reads a descriptor that does not block until COUNT numbers were seen, while a timer interrupts that and
+// reads, too. The answer: numbers seen once, and seen otherwise.
+static void storm(int fd, int count) {
+  struct itimerval often = {{0, 200}, {0, 200}}, never = {{0, 0}, {0, 0}};
+  struct sigaction action = {.sa_handler = on_alarm};
+  memset(seen, 0, sizeof seen);
+  stormy = fd;
+  sigaction(SIGALRM, &action, 0);
+  printf("ready\n");
+  fflush(stdout);
+  setitimer(ITIMER_REAL, &often, 0);
+  for (int got = 0; got < count;) {
+    struct pollfd one = {fd, POLLIN, 0};
+    poll(&one, 1, 1);
+    char bytes[4096];
+    note_numbers(bytes, read(fd, bytes, sizeof bytes));
+    got = 0;
+    for (int i = 0; i < count; i++) got += __atomic_load_n(&seen[i], __ATOMIC_RELAXED) > 0;
+  }
+  setitimer(ITIMER_REAL, &never, 0);
+  int once = 0, otherwise = 0;
+  for (int i = 0; i < count; i++) seen[i] == 1 ? once++ : otherwise++;
+  printf("%d %d\n", once, otherwise);
+  fflush(stdout);
+}
+
+static void *read_and_say(void *argument) {
+  char bytes[4096];
+  say_events(bytes, read(*(int *)argument, bytes, sizeof bytes));
+  return 0;
 }
 
 static void *read_once(void *argument) {
@@ -139,7 +216,7 @@ static void churn(const char *path) {
 }
 
 int main(void) {
-  static int many[1024];
+  static int many[1024], gate[2];
   static char line[8192], word[64], path[4096];
   struct sigaction action = {.sa_handler = on_signal};
   sigaction(SIGUSR1, &action, 0);
@@ -192,6 +269,55 @@ int main(void) {
       say(inotify_rm_watch(fd, a));
     } else if (!strcmp(word, "read")) {
       say_events(buffer, read(fd, buffer, a));
+    } else if (!strcmp(word, "bareread")) {
+      say(bare_read(fd, buffer, a));
+    } else if (!strcmp(word, "threadread")) {
+      // A thread reads; its answer comes when it has.
+      static int of_thread;
+      pthread_t thread;
+      of_thread = fd;
+      pthread_create(&thread, 0, read_and_say, &of_thread);
+      pthread_detach(thread);
+    } else if (!strcmp(word, "storm")) {
+      storm(fd, a);
+    } else if (!strcmp(word, "forkread")) {
+      // A child that waits for "wake", and then reads once and says what.
+      char byte;
+      if (pipe(gate)) _exit(1);
+      if (!fork()) {
+        if (read(gate[0], &byte, 1) != 1) _exit(1);
+        say_events(buffer, read(fd, buffer, a));
+        _exit(0);
+      }
+      say(0);
+    } else if (!strcmp(word, "wake")) {
+      if (write(gate[1], "!", 1) != 1) _exit(1);
+      wait(0);
+    } else if (!strcmp(word, "forkhold")) {
+      // A child that only has what its parent had. The answer: its number, once it runs.
+      char byte;
+      if (pipe(gate)) _exit(1);
+      pid_t child = fork();
+      if (!child) {
+        if (write(gate[1], "!", 1) != 1) _exit(1);
+        pause();
+        _exit(0);
+      }
+      if (read(gate[0], &byte, 1) != 1) _exit(1);
+      say(child);
+    } else if (!strcmp(word, "killhold")) {
+      kill(fd, SIGKILL);
+      say(waitpid(fd, 0, 0));
+    } else if (!strcmp(word, "vforkinit")) {
+      // A child makes an instance that has the number of one of its parent's.
+      pid_t child = vfork();
+      if (!child) {
+        close_range(fd, fd, 0);
+        _exit(inotify_init1(0) != fd);
+      }
+      int status;
+      waitpid(child, &status, 0);
+      say(WEXITSTATUS(status));
     } else if (!strcmp(word, "readv")) {
       struct iovec parts[] = {{buffer, 0}, {buffer, a}, {buffer + a, a}};
       say_events(buffer, readv(fd, parts, 3));

@@ -119,6 +119,9 @@ impl Scripted {
         let temporary = daemon.directory.path().join("new.sock");
         let listener = UnixListener::bind(&temporary).unwrap();
         std::fs::rename(&temporary, daemon.socket()).unwrap();
+        // This is what wakes the programs of an earlier daemon.
+        let lock = daemon.socket().with_extension("sock.lock");
+        std::fs::write(lock, "!").unwrap();
         let (state, capacity) = (Arc::clone(&daemon.state), Arc::clone(&daemon.capacity));
         std::thread::spawn(move || accept(&listener, &state, &capacity));
         daemon
@@ -245,6 +248,7 @@ impl Queue {
                 QueueBell::File(file) => drop(file.read_at(&mut [0], 0).unwrap()),
                 QueueBell::Pipe(ringer) => ringer.ring().unwrap(),
             }
+            self.producer.note_ring();
         }
     }
 }

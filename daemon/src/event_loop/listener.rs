@@ -11,9 +11,6 @@ use rustix::fs::OFlags;
 
 use crate::base::start_error::ListenError;
 
-/// What the name of the lock file ends in.
-const LOCK: &str = ".lock";
-
 /// A non-blocking socket that listens. Its name is removed when this is dropped, unless the socket
 /// came from systemd.
 #[derive(Debug)]
@@ -22,6 +19,15 @@ pub(crate) struct Listener {
     path: PathBuf,
     /// `None` when systemd made it, or when it could not be made again.
     name: Option<Name>,
+}
+
+/// Writes into the file beside the socket, which programs with the preloaded library watch to learn that a
+/// daemon listens again. They fall back to the kernel's events when that fails.
+fn announce(lock: &File) {
+    use std::os::unix::fs::FileExt as _;
+    if let Err(error) = lock.write_all_at(b"!", 0) {
+        tracing::warn!(%error, "programs that run do not learn of this daemon");
+    }
 }
 
 /// The name of the socket in its directory.
@@ -58,6 +64,11 @@ impl Listener {
             .as_pathname()
             .map(Path::to_owned)
             .unwrap_or_default();
+        // Without the lock: systemd holds the socket, so no second daemon can have it.
+        match open_beside(&path) {
+            Ok(file) => announce(&file),
+            Err(error) => tracing::warn!(%error, "programs that run do not learn of this daemon"),
+        }
         Ok(Some(Self {
             socket,
             path,
@@ -101,6 +112,7 @@ impl Listener {
         socket.set_nonblocking(true).map_err(failed)?;
         std::fs::rename(&unnamed, path).map_err(failed)?;
         let identity = identity_of(path).map_err(failed)?;
+        announce(&lock);
         Ok(Self {
             socket,
             path: path.to_owned(),
@@ -121,7 +133,7 @@ impl Listener {
             Ok(_) | Err(_) => {}
         }
         let lock = self.name.take().map(|it| it.lock);
-        let lock = lock.filter(|it| is_at(it, &beside(&self.path, LOCK)));
+        let lock = lock.filter(|it| is_at(it, &beside(&self.path, socket::LOCK_SUFFIX)));
         let mut new = Self::bind_with(&self.path, lock)?;
         self.name = new.name.take();
         // The listener that is dropped has no name, so it removes none.
@@ -173,18 +185,22 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Locks the file beside the socket. The file stays: removing it would let two daemons lock two.
-fn lock_beside(path: &Path) -> Result<File, ListenError> {
-    let lock_path = beside(path, LOCK);
-    let failed = |error| ListenError::Io(lock_path.clone(), error);
-    let file = File::options()
+/// Opens the file beside the socket, which is made if need be.
+fn open_beside(path: &Path) -> io::Result<File> {
+    File::options()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(&lock_path)
-        .map_err(failed)?;
+        .open(beside(path, socket::LOCK_SUFFIX))
+}
+
+/// Locks the file beside the socket. The file stays: removing it would let two daemons lock two.
+fn lock_beside(path: &Path) -> Result<File, ListenError> {
+    let lock_path = beside(path, socket::LOCK_SUFFIX);
+    let failed = |error| ListenError::Io(lock_path.clone(), error);
+    let file = open_beside(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ListenError::Running(path.to_owned())),

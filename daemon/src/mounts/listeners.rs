@@ -8,6 +8,9 @@ use std::path::Path;
 /// Watches of the preloaded library have the highest possible numbers (`INOTIFY_IOC_SETNEXTWD`).
 const FIRST_HIDDEN: u32 = 0x7FF0_0000;
 
+/// The bell of the library is a watch for this.
+const IN_ACCESS: u32 = 1;
+
 /// An instance of inotify or fanotify.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Instance {
@@ -84,7 +87,9 @@ fn parse(pid: u32, info: &str, mounts: impl Fn() -> HashMap<u64, u64>) -> Instan
             let mut values = fields.split(' ').filter_map(|it| it.strip_prefix(name));
             u64::from_str_radix(values.next()?, 16).ok()
         };
-        if field("wd:").is_some_and(|wd| wd >= u64::from(FIRST_HIDDEN)) {
+        // One that waits for a daemon only, by `IN_MODIFY`, is served by nobody.
+        let is_bell = field("mask:").is_some_and(|mask| mask & u64::from(IN_ACCESS) != 0);
+        if is_bell && field("wd:").is_some_and(|wd| wd >= u64::from(FIRST_HIDDEN)) {
             instance.is_hooked = true;
         }
         match (field("sdev:").map(st_dev), field("ino:")) {
@@ -116,12 +121,19 @@ mod tests {
     fn watches_are_read_as_the_kernel_writes_them() {
         let info = "pos:\t0\nflags:\t02004000\nmnt_id:\t15\nino:\t1057\n\
             inotify wd:2 ino:1b sdev:30 mask:fce ignored_mask:0 fhandle-bytes:8 fhandle-type:1\n\
-            inotify wd:7fffffff ino:5 sdev:800010 mask:2 ignored_mask:0\n";
+            inotify wd:7fffffff ino:5 sdev:800010 mask:1 ignored_mask:0\n";
         let instance = parse(7, info, HashMap::new);
         assert!(instance.is_hooked);
         let device = rustix::fs::makedev(8, 16);
         let expected = [(rustix::fs::makedev(0, 0x30), 0x1B), (device, 5)];
         assert_eq!(instance.marks, expected);
+    }
+
+    #[test]
+    fn an_instance_that_waits_for_a_daemon_is_served_by_nobody() {
+        let info = "inotify wd:1 ino:1b sdev:30 mask:fce ignored_mask:0\n\
+            inotify wd:7ffffffe ino:5 sdev:800010 mask:2 ignored_mask:0\n";
+        assert!(!parse(7, info, HashMap::new).is_hooked);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::Ends;
 
@@ -49,6 +50,13 @@ impl Doorbell {
             }
         }
     }
+}
+
+/// Returns the milliseconds since the machine started, in steps of a few.
+#[inline]
+pub(crate) fn now_ms() -> u64 {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    now.tv_sec.cast_unsigned() * 1000 + now.tv_nsec.cast_unsigned() / 1_000_000
 }
 
 /// Makes the doorbell by which a program says that its full ring has room again.

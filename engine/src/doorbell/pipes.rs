@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use agentfs_ring::doorbell::{self, Ringer, Waiter};
 
@@ -28,6 +30,13 @@ impl Doorbell {
     pub(crate) fn ring(&self) {
         drop(self.0.ring());
     }
+}
+
+/// Returns the milliseconds since this was first asked.
+pub(crate) fn now_ms() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes the doorbell by which a program says that its full ring has room again.

@@ -1,23 +1,25 @@
 //! A read of the program: what the kernel returned, less the hidden events, and what is in the ring.
 //!
-//! One event of the bell is the token to pop. The thread that holds it pops until the ring is empty and
-//! armed, or rings when something is left. So the descriptor is readable exactly when a read returns
-//! something.
+//! An event of the bell says that the ring has something, and where its records go among the kernel's
+//! events. Whoever reads it pops until the ring is empty and armed, or rings when something is left. So the
+//! descriptor is readable exactly when a read returns something.
+//!
+//! The bell gives no right to pop, and nothing is held while a thread pops: a reader may end, be stopped, or
+//! be left by a jump anywhere here, and the next one goes on ([`Queue::restore_bell`]).
 
 use std::os::fd::BorrowedFd;
 
 use agentfs_proto::record::{EventRef, Kind};
 use agentfs_proto::registration::Registration;
-use agentfs_ring::{ArmOutcome, Bell, Claim};
+use agentfs_ring::{Bell, Look, RecordBuffer};
 use rustix::fs::inotify;
 
 use crate::inotify::event::{
-    Buffer, HEADER, Head, IN_ACCESS, IN_IGNORED, IN_Q_OVERFLOW, MAX_EVENT, NAME_MAX, Verdict,
-    event_len,
+    Buffer, HEADER, Head, IN_ACCESS, IN_IGNORED, IN_Q_OVERFLOW, NAME_MAX, Verdict, event_len,
 };
 use crate::inotify::instance::State;
 use crate::inotify::queue::Queue;
-use crate::inotify::register;
+use crate::inotify::register::{self, Reason};
 use crate::inotify::shared::HiddenWatch;
 use crate::inotify::watch_table::WatchState;
 
@@ -39,13 +41,14 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
     loop {
         let mut scan = Scan::default();
         let token = buffer.sift(from, |head| scan.judge(state, head));
-        let is_restarted = scan.is_restarted || state.shared.is_restart_due();
+        let is_restart = scan.is_restarted || state.shared().is_restart_due();
+        let is_restarted = is_restart || token.is_some() && state.queue().is_none();
         // What the daemon before has delivered comes before what the next one does.
         let has_old = is_restarted && register::has_unread_of_lost(state);
         if is_restarted {
-            state.shared.set_restart_due(has_old);
+            state.shared().set_restart_due(has_old);
             if !has_old {
-                register::reconnect(fd, state);
+                register::serve(fd, state, Reason::of(is_restart));
             }
         }
         // After a restart, the overflow is all there is to insert; the new ring has rung or will ring.
@@ -68,8 +71,8 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
         is_too_small |= pop(state, buffer, &mut at, &mut ended) == Popped::TooSmall;
         scan.forget_ended(state);
         if has_old && !register::has_unread_of_lost(state) {
-            state.shared.set_restart_due(false);
-            register::reconnect(fd, state);
+            state.shared().set_restart_due(false);
+            register::serve(fd, state, Reason::Restart);
             let mut end = buffer.filled();
             if !insert_overflow(state, buffer, &mut end) {
                 is_too_small = true;
@@ -91,12 +94,12 @@ pub(crate) fn deliver(fd: BorrowedFd<'_>, state: &State, buffer: &mut Buffer<'_>
 /// Inserts an overflow if the program is to get one. Returns false when it does not fit; the program reads
 /// it later.
 fn insert_overflow(state: &State, buffer: &mut Buffer<'_>, at: &mut usize) -> bool {
-    if !state.shared.has_overflow() {
+    if !state.shared().has_overflow() {
         return true;
     }
     let is_inserted = buffer.insert(at, Head::OVERFLOW, &[]);
     if is_inserted {
-        state.shared.set_overflow(false);
+        state.shared().set_overflow(false);
     } else {
         ring(state);
     }
@@ -106,7 +109,7 @@ fn insert_overflow(state: &State, buffer: &mut Buffer<'_>, at: &mut usize) -> bo
 /// Returns whether the first event is our bell, which lies in no other instance.
 pub(crate) fn begins_with_bell(state: &State, buffer: &Buffer<'_>) -> bool {
     let is_bell = |head: Head| {
-        head.mask & IN_ACCESS != 0 && state.shared.hidden(head.wd) == Some(HiddenWatch::Bell)
+        head.mask & IN_ACCESS != 0 && state.shared().hidden(head) == Some(HiddenWatch::Bell)
     };
     buffer.first().is_some_and(is_bell)
 }
@@ -122,16 +125,21 @@ struct Scan {
 
 impl Scan {
     fn judge(&mut self, state: &State, head: Head) -> Verdict {
-        match state.shared.hidden(head.wd) {
+        match state.shared().hidden(head) {
             Some(HiddenWatch::Bell) if head.mask & IN_ACCESS != 0 => {
                 self.has_token = true;
                 return Verdict::Token;
             }
             Some(HiddenWatch::Bell) => return Verdict::Strip,
-            Some(HiddenWatch::Directory) => {
+            Some(HiddenWatch::Restart) => {
                 self.is_restarted = true;
+                if head.mask & IN_IGNORED != 0 {
+                    // The file is gone, with its directory: the daemon makes both again.
+                    state.shared().release_restart(head.wd);
+                }
                 return Verdict::Strip;
             }
+            Some(HiddenWatch::Earlier) => return Verdict::Strip,
             None => {}
         }
         if head.mask & IN_Q_OVERFLOW != 0 && head.wd == -1 {
@@ -142,10 +150,10 @@ impl Scan {
         if head.mask & IN_IGNORED == 0 {
             return Verdict::Keep;
         }
-        match state.shared.watch_state(head.wd) {
+        match state.shared().watch_state(head.wd) {
             WatchState::Unwatched => Verdict::Keep,
             WatchState::EndDelivered => {
-                state.shared.forget(head.wd);
+                state.shared().forget(head.wd);
                 Verdict::Strip
             }
             WatchState::Live => {
@@ -166,7 +174,7 @@ impl Scan {
 
 /// Forgets and unregisters a watch that the kernel has ended.
 fn forget(state: &State, wd: i32) {
-    state.shared.forget(wd);
+    state.shared().forget(wd);
     if let (Some(queue), Ok(wd)) = (state.queue(), u32::try_from(wd)) {
         queue.register(|queue| Registration::Remove { queue, wd });
     }
@@ -242,14 +250,7 @@ fn pop(state: &State, buffer: &mut Buffer<'_>, at: &mut usize, ended: &mut Wds) 
     let Some(queue) = state.queue() else {
         return Popped::Done;
     };
-    let Some(mut claim) = queue.claim() else {
-        // Another thread or process has it for long: the token goes back.
-        queue.ring();
-        return Popped::Done;
-    };
-    let popped = pop_claimed(state, queue, &mut claim, buffer, at, ended);
-    drop(claim);
-    match popped {
+    match pop_records(state, queue, buffer, at, ended) {
         Left::Nothing => Popped::Done,
         Left::Something => {
             queue.ring();
@@ -268,58 +269,58 @@ enum Left {
     TooLong,
 }
 
-fn pop_claimed(
+fn pop_records(
     state: &State,
     queue: &Queue,
-    claim: &mut Claim<'_>,
     buffer: &mut Buffer<'_>,
     at: &mut usize,
     ended: &mut Wds,
 ) -> Left {
     // Records that no watch waits for are passed over, but not without end.
     const MOST: u32 = 1 << 20;
+    let ring = queue.ring_memory();
+    let mut copy = RecordBuffer::new();
     for _ in 0..MOST {
-        if buffer.room() < MAX_EVENT || ended.is_full() {
-            // The next record may not fit, so what was handed out before it is released now.
-            release(queue, claim);
-        }
-        let record = match claim.next() {
+        let record = match ring.peek(&mut copy) {
             Ok(Some(record)) => record,
-            Ok(None) => {
-                release(queue, claim);
-                match claim.arm() {
-                    Ok(ArmOutcome::WorkPending) => continue,
-                    Ok(ArmOutcome::MaySleep) | Err(_) => return Left::Nothing,
-                }
-            }
+            Ok(None) if queue.arm() => return Left::Nothing,
+            Ok(None) => continue,
             // Nothing more comes out of a broken ring until the queue is made anew.
             Err(_) => return Left::Nothing,
         };
-        let Some(event) = Event::of(&record) else {
-            continue;
-        };
-        if event.is_of_ended_watch(state) {
-            continue;
-        }
-        if ended.is_full() {
+        let place = record.place();
+        let event = record
+            .bytes()
+            .and_then(Event::of)
+            .filter(|event| !event.is_of_ended_watch(state));
+        if event.as_ref().is_some_and(|_| ended.is_full()) {
             return Left::Something;
         }
-        if !buffer.insert(at, event.head, event.name) {
-            return Left::TooLong;
+        if let Some(event) = &event
+            && !buffer.has_room_for(event.name.len())
+        {
+            if ring.is_first(place) {
+                return Left::TooLong;
+            }
+            // Another reader has the record, and the copy may say anything.
+            continue;
         }
+        let Some(bell) = ring.take(place) else {
+            continue;
+        };
+        if bell == Bell::Ring {
+            queue.ask_for_more();
+        }
+        let Some(event) = event else {
+            continue;
+        };
+        let _ = buffer.insert(at, event.head, event.name);
         if event.is_end() {
-            state.shared.mark_end_delivered(event.head.wd);
+            state.shared().mark_end_delivered(event.head.wd);
             let _ = ended.push(event.head.wd);
         }
     }
-    release(queue, claim);
     Left::Something
-}
-
-fn release(queue: &Queue, claim: &mut Claim<'_>) {
-    if claim.release() == Bell::Ring {
-        queue.ask_for_more();
-    }
 }
 
 /// A record as an event of inotify.
@@ -368,31 +369,35 @@ impl<'a> Event<'a> {
 
     /// Returns whether the event is of a watch that the kernel or the daemon has already ended.
     fn is_of_ended_watch(&self, state: &State) -> bool {
-        self.head.wd > 0 && state.shared.watch_state(self.head.wd) != WatchState::Live
+        self.head.wd > 0 && state.shared().watch_state(self.head.wd) != WatchState::Live
     }
 }
 
 /// Returns the bytes that a read would return: what the kernel counts, less the bell, and what the ring
 /// has.
 pub(crate) fn readable_bytes(state: &State, kernel: usize) -> usize {
-    // Without a bell, nothing of the ring can be read yet.
-    if kernel < HEADER {
-        return kernel;
-    }
     let Some(queue) = state.queue() else {
         return kernel;
     };
-    // What is popped and not released is handed out again to the next reader.
-    let Some(mut claim) = queue.claim() else {
-        return kernel;
+    // Without a bell, nothing of the ring can be read yet, unless the bell was lost.
+    let look = queue.ring_memory().look();
+    let bell = match look {
+        Look::Quiet | Look::Unarmed => return kernel,
+        Look::Ringing | Look::Waiting if kernel >= HEADER => HEADER,
+        Look::Waiting => 0,
+        Look::Ringing => return kernel,
     };
     let mut bytes = 0;
-    while let Ok(Some(record)) = claim.next() {
-        let event = Event::of(&record).filter(|it| !it.is_of_ended_watch(state));
+    let mut copy = RecordBuffer::new();
+    let mut after = None;
+    while let Ok(Some(record)) = queue.ring_memory().peek_after(after, &mut copy) {
+        let event = record.bytes().and_then(Event::of);
+        let event = event.filter(|it| !it.is_of_ended_watch(state));
         bytes += event.map_or(0, |it| event_len(it.name.len()));
+        after = Some(record.place());
     }
     if bytes > 0 {
-        kernel - HEADER + bytes
+        kernel - bell + bytes
     } else {
         kernel
     }

@@ -22,8 +22,6 @@ use std::os::fd::BorrowedFd;
 pub(crate) const HEADER: usize = 16;
 /// The longest name of an entry (`NAME_MAX`).
 pub(crate) const NAME_MAX: usize = 255;
-/// Bytes of the longest event.
-pub(crate) const MAX_EVENT: usize = event_len(NAME_MAX);
 
 pub(crate) const IN_ACCESS: u32 = 0x1;
 pub(crate) const IN_Q_OVERFLOW: u32 = 0x4000;
@@ -94,6 +92,11 @@ impl<'a> Buffer<'a> {
     /// Returns how many bytes are free.
     pub(crate) fn room(&self) -> usize {
         self.bytes.len() - self.filled
+    }
+
+    /// Returns whether an event with a name of this length fits.
+    pub(crate) fn has_room_for(&self, name: usize) -> bool {
+        event_len(name) <= self.room()
     }
 
     /// Reads behind what is filled. Returns whether anything came.

@@ -22,6 +22,7 @@ use rustix::fs::inotify::{self, WatchFlags};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::fd_table;
+use crate::inotify::shared::{FIRST_HIDDEN, Shared};
 use crate::real;
 
 /// `_IOW('I', 0, __s32)`
@@ -30,9 +31,6 @@ const INOTIFY_IOC_SETNEXTWD: std::ffi::c_ulong = 0x4004_4900;
 /// The wd that an instance gives next, by descriptor; 0 for an instance of which the shim has not seen
 /// every wd.
 static NEXT: [AtomicI32; fd_table::LEN] = [const { AtomicI32::new(0) }; fd_table::LEN];
-
-/// The wd for the next hidden watch, from the highest down.
-static OURS: AtomicI32 = AtomicI32::new(i32::MAX - 1);
 
 fn next(fd: RawFd) -> Option<&'static AtomicI32> {
     NEXT.get(usize::try_from(fd).ok()?)
@@ -47,7 +45,7 @@ pub(crate) fn instance_made(fd: RawFd) {
 
 /// Notes that the program got a wd.
 pub(crate) fn wd_given(fd: RawFd, wd: i32) {
-    if wd > OURS.load(Ordering::Relaxed) {
+    if wd >= FIRST_HIDDEN {
         // The call of another thread came between, and got the number that was meant for a hidden watch.
         return;
     }
@@ -64,11 +62,16 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
 }
 
 /// Adds a hidden watch.
-pub(crate) fn add(fd: BorrowedFd<'_>, path: &CStr, mask: WatchFlags) -> Option<i32> {
+pub(crate) fn add(
+    fd: BorrowedFd<'_>,
+    shared: &Shared,
+    path: &CStr,
+    mask: WatchFlags,
+) -> Option<i32> {
     use std::os::fd::AsRawFd as _;
     let number = fd.as_raw_fd();
     let next = next(number).map_or(0, |it| it.load(Ordering::Relaxed));
-    let is_moved = next > 0 && set_next(number, OURS.fetch_sub(1, Ordering::Relaxed));
+    let is_moved = next > 0 && set_next(number, shared.next_hidden());
     // MASK_CREATE: a watch that the program has stays as it is.
     let wd = inotify::add_watch(
         fd,

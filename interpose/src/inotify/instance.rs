@@ -1,7 +1,11 @@
 //! The state of one inotify instance of the program, found by descriptor.
 //!
-//! The place of a state is never given back to the allocator but used again, so a thread may look at
-//! it while another closes the descriptor; a count says whether it is alive.
+//! An instance has a place from its `inotify_init` on, so that its reads pass the hook before it watches
+//! anything on AgentFS, and a thread that sleeps in such a read takes the bell out of what it gets. The
+//! state comes with the first such watch.
+//!
+//! The place is never given back to the allocator but used again, so a thread may look at it while another
+//! closes the descriptor; a count says whether it is alive.
 //!
 //! ## Contract
 //!
@@ -10,9 +14,10 @@
 //! 1. Our own: a [`Place`] is made by `Box::leak` in [`free_place`] and never freed. `PLACES`, every
 //!    `next`, and every [`Owner::Inotify`] of the table are 0 or the address of one, stored with Release
 //!    after it was filled; the address was exposed before it went into the table.
-//! 2. Our own: a state is made by `Box::into_raw` in [`Instance::new`], before `uses` becomes more than 0.
-//!    `uses` never grows from 0 but there, an [`Instance`] is one of the uses, and only the thread that
-//!    takes the last one takes the state out and frees it. So while a use is counted, the state lives.
+//! 2. Our own: a state is made by `Box::into_raw` in [`Instance::set_state`], by one who has a use, where
+//!    there was none. `uses` never grows from 0 but in [`Instance::new`], an [`Instance`] is one of the
+//!    uses, and only the thread that takes the last one takes the state out and frees it. So while a use
+//!    is counted, the state lives.
 //! 3. Our own: a [`Chained`] is made by `Box::into_raw` in [`State::set_queue`] and freed by the drop of
 //!    its state alone. `set_queue` is called under the lock of [`register`](super::register), so no link
 //!    of the chain is lost.
@@ -26,11 +31,11 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use agentfs_proto::registration::Registration;
-
 use crate::fd_table::{self, Owner};
+use crate::inotify::orphans;
 use crate::inotify::queue::Queue;
 use crate::inotify::shared::Shared;
+use crate::lock::Lock;
 
 /// The place of a state.
 #[derive(Debug)]
@@ -44,7 +49,8 @@ struct Place {
 /// The state of an instance.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) shared: Shared,
+    /// `None` only while the state is dropped.
+    shared: Option<Shared>,
     /// The queue in force, and behind it the earlier ones, which a thread may still look at.
     queue: AtomicPtr<Chained>,
 }
@@ -54,6 +60,9 @@ struct Chained {
     queue: Queue,
     older: *mut Chained,
 }
+
+/// Held while a free place is looked for.
+static PLACING: Lock<()> = Lock::new(());
 
 static PLACES: AtomicPtr<Place> = AtomicPtr::new(ptr::null_mut());
 
@@ -73,7 +82,19 @@ fn places() -> impl Iterator<Item = &'static Place> {
 pub(crate) struct Instance(&'static Place);
 
 impl Instance {
-    /// Returns the state of a descriptor, if it is an instance with a watch on AgentFS.
+    /// Returns whether a descriptor may have a state, without counting as a use.
+    pub(crate) fn has_state(fd: RawFd) -> bool {
+        let Owner::Inotify(address) = fd_table::get(fd) else {
+            return false;
+        };
+        // SAFETY: 1: the address of a place, not 0, aligned and filled, to which there are only shared
+        // references. Places are never freed, so no use is needed for a look at one.
+        let place = unsafe { &*ptr::with_exposed_provenance::<Place>(address) };
+        // Relaxed: the state is reached by `of` and `state`.
+        !place.state.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Returns the place of a descriptor, if it is an instance that the shim knows.
     pub(crate) fn of(fd: RawFd) -> Option<Self> {
         let Owner::Inotify(address) = fd_table::get(fd) else {
             return None;
@@ -92,18 +113,15 @@ impl Instance {
         (fd_table::get(fd) == Owner::Inotify(address)).then_some(instance)
     }
 
-    /// Makes the state of a descriptor that has none.
-    pub(crate) fn new(fd: RawFd, shared: Shared) -> Option<Self> {
-        let place = free_place();
-        let state = Box::new(State {
-            shared,
-            queue: AtomicPtr::new(ptr::null_mut()),
-        });
-        // Release, twice: they pair with `state` and `of`, which find a whole state.
-        place.state.store(Box::into_raw(state), Ordering::Release);
-        // One use is the descriptor's, and one the result's.
-        place.uses.store(2, Ordering::Release);
-        let instance = Self(place);
+    /// Makes a place for a descriptor that has none.
+    pub(crate) fn new(fd: RawFd) -> Option<Self> {
+        let instance = PLACING.with(|()| {
+            let place = free_place();
+            // One use is the descriptor's, and one the result's.
+            // Release: pairs with `of`.
+            place.uses.store(2, Ordering::Release);
+            Self(place)
+        })?;
         if fd_table::set(fd, Owner::Inotify(instance.address())) {
             Some(instance)
         } else {
@@ -112,15 +130,29 @@ impl Instance {
         }
     }
 
+    /// Gives the instance a state, if it has none. Called under the lock of
+    /// [`register`](super::register), so of two threads one comes first.
+    pub(crate) fn set_state(&self, shared: Shared) {
+        if self.state().is_some() {
+            return;
+        }
+        let state = Box::new(State {
+            shared: Some(shared),
+            queue: AtomicPtr::new(ptr::null_mut()),
+        });
+        // Release: pairs with `state`, which finds a whole one.
+        self.0.state.store(Box::into_raw(state), Ordering::Release);
+    }
+
     fn address(&self) -> usize {
         ptr::from_ref(self.0).expose_provenance()
     }
 
-    /// Returns the state.
-    pub(crate) fn state(&self) -> &State {
-        // SAFETY: 2: `self` is a use, so the pointer is to a state that lives as long as `self`, which the
-        // result borrows; there are only shared references to it until the last use is gone.
-        unsafe { &*self.0.state.load(Ordering::Acquire) }
+    /// Returns the state, if there is a watch on AgentFS.
+    pub(crate) fn state(&self) -> Option<&State> {
+        // SAFETY: 2: `self` is a use, so the pointer is null or to a state that lives as long as `self`,
+        // which the result borrows; there are only shared references to it until the last use is gone.
+        unsafe { self.0.state.load(Ordering::Acquire).as_ref() }
     }
 
     /// Notes that another descriptor leads here.
@@ -158,7 +190,7 @@ impl Drop for Instance {
     }
 }
 
-/// Returns a place without a state. It is called under the lock of [`register`](super::register).
+/// Returns a place that nobody uses. It is called under [`PLACING`].
 fn free_place() -> &'static Place {
     // Acquire: pairs with `give_back`; the earlier state is gone.
     let is_free = |place: &&Place| {
@@ -178,6 +210,19 @@ fn free_place() -> &'static Place {
 }
 
 impl State {
+    /// Returns what all processes with the instance share.
+    pub(crate) fn shared(&self) -> &Shared {
+        match &self.shared {
+            Some(shared) => shared,
+            None => unreachable!("it is taken out by the drop alone"),
+        }
+    }
+
+    /// Returns whether there was a queue, in force or not.
+    pub(crate) fn has_had_queue(&self) -> bool {
+        !self.queue.load(Ordering::Relaxed).is_null()
+    }
+
     /// Returns the queue in force, unless another process has taken the instance over.
     pub(crate) fn queue(&self) -> Option<&Queue> {
         // Acquire: pairs with `set_queue`, which has filled it.
@@ -185,12 +230,16 @@ impl State {
         // and is not written any more.
         let chained = unsafe { self.queue.load(Ordering::Acquire).as_ref() }?;
         let queue = &chained.queue;
-        (queue.generation == self.shared.generation()).then_some(queue)
+        (queue.generation == self.shared().generation()).then_some(queue)
     }
 
-    /// Puts a queue in force.
+    /// Puts a queue in force, and closes the one before.
     pub(crate) fn set_queue(&self, queue: Queue) {
         let older = self.queue.load(Ordering::Acquire);
+        // SAFETY: 3: null, or a link of the chain, which lives as long as the state.
+        if let Some(replaced) = unsafe { older.as_ref() } {
+            replaced.queue.name().close();
+        }
         let chained = Box::into_raw(Box::new(Chained { queue, older }));
         self.queue.store(chained, Ordering::Release);
     }
@@ -198,9 +247,14 @@ impl State {
 
 impl Drop for State {
     fn drop(&mut self) {
-        let is_last = self.shared.leave();
-        if let Some(queue) = self.queue().filter(|_| is_last) {
-            queue.register(|queue| Registration::Close { queue });
+        let is_last = self.shared().leave();
+        let queue = self.queue().map(Queue::name);
+        if let (Some(name), Some(shared)) = (queue, self.shared.take()) {
+            if is_last {
+                name.close();
+            } else {
+                orphans::adopt(name, shared);
+            }
         }
         let mut at = *self.queue.get_mut();
         while !at.is_null() {
@@ -215,11 +269,12 @@ impl Drop for State {
 /// Joins every instance in a child of fork, which has all that its parent has. Uses that threads of the
 /// parent counted stay counted, so such a state is kept a little too long, and never freed too early.
 pub(crate) fn in_forked_child() {
+    PLACING.break_open();
     for place in places() {
         // SAFETY: 2 and 4: null, or a whole state, because a use that a thread of the parent counted stays
         // counted here; no other thread is there to free it.
         if let Some(state) = unsafe { place.state.load(Ordering::Acquire).as_ref() } {
-            state.shared.join();
+            state.shared().join();
         }
     }
 }

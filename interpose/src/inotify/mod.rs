@@ -23,6 +23,7 @@ mod deliver;
 mod event;
 mod hidden_watch;
 mod instance;
+mod orphans;
 mod queue;
 mod register;
 mod shared;
@@ -35,7 +36,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use crate::fd_table::{self, Owner};
 use crate::guard::{self, guarded};
 use crate::mounts::{self, Object};
-use crate::{process, real};
+use crate::{fork, process, real};
 use deliver::Outcome;
 use event::Buffer;
 use instance::Instance;
@@ -49,9 +50,15 @@ fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 }
 
 /// Notes a new instance. Its number may have been that of an earlier one whose end no hook saw.
+///
+/// A child of vfork notes nothing, because the table is its parent's, where the number is another file's.
 pub(crate) fn made(fd: RawFd) {
-    hidden_watch::instance_made(fd);
-    closing(fd);
+    fork::own_state();
+    if process::owns_state() {
+        closing(fd);
+        hidden_watch::instance_made(fd);
+        drop(Instance::new(fd));
+    }
 }
 
 /// Prepares a call of `inotify_add_watch`. Returns the object, if it is on AgentFS.
@@ -99,6 +106,21 @@ pub(crate) fn duplicated(from: RawFd, to: RawFd) {
     }
 }
 
+/// Makes sure that a read does not sleep while the ring has something, before it is made.
+fn before(fd: RawFd) {
+    let (Some(instance), Some(borrowed)) = (Instance::of(fd), borrow(fd)) else {
+        return;
+    };
+    let Some(state) = instance.state() else {
+        return;
+    };
+    if let Some(queue) = state.queue() {
+        queue.restore_bell(borrowed);
+    } else {
+        register::serve_late(borrowed, state);
+    }
+}
+
 /// Returns the instance behind a descriptor, unless the number is another file's by now: fclose(3), which
 /// no hook sees, may have closed it, and the kernel may have given the number again.
 fn instance_at(fd: RawFd) -> Option<Instance> {
@@ -121,7 +143,7 @@ pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
     let all = guarded(|| {
         let instance = instance_at(fd)?;
         let kernel = usize::try_from(kernel).ok()?;
-        c_int::try_from(deliver::readable_bytes(instance.state(), kernel)).ok()
+        c_int::try_from(deliver::readable_bytes(instance.state()?, kernel)).ok()
     });
     all.flatten().unwrap_or(kernel)
 }
@@ -134,8 +156,15 @@ pub(crate) fn readable_bytes(fd: RawFd, kernel: c_int) -> c_int {
 /// As read(2).
 pub(crate) unsafe fn read(fd: RawFd, buffer: *mut c_void, len: usize) -> isize {
     loop {
+        if Instance::has_state(fd) {
+            guarded(|| before(fd));
+        }
         // SAFETY: 3: the very same arguments.
         let read = unsafe { real::read(fd, buffer, len) };
+        // The first watch on AgentFS may have been made while the thread slept.
+        if !Instance::has_state(fd) {
+            return read;
+        }
         let Some(filled) = usize::try_from(read).ok().filter(|n| *n > 0) else {
             return read;
         };
@@ -163,6 +192,9 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
     let (Some(instance), Some(borrowed)) = (Instance::of(fd), borrow(fd)) else {
         return Outcome::Bytes(filled);
     };
+    let Some(state) = instance.state() else {
+        return Outcome::Bytes(filled);
+    };
     let bytes = buffer.cast::<MaybeUninit<u8>>();
     // SAFETY: 3 and 4: not null, writable for `len` bytes, no more than `isize::MAX`, used by nobody else
     // during this call; bytes have no alignment, and may be uninitialised in this type.
@@ -170,14 +202,15 @@ unsafe fn after(fd: RawFd, buffer: *mut c_void, len: usize, filled: usize) -> Ou
     // SAFETY: by the promise of this function's caller.
     let mut buffer = unsafe { Buffer::new(bytes, filled) };
     // Saves a system call on the way of an event.
-    if !deliver::begins_with_bell(instance.state(), &buffer) && !is_still(&instance, fd) {
+    if !deliver::begins_with_bell(state, &buffer) && !is_still(&instance, fd) {
         return Outcome::Bytes(filled);
     }
-    deliver::deliver(borrowed, instance.state(), &mut buffer)
+    deliver::deliver(borrowed, state, &mut buffer)
 }
 
 /// Makes the state that of a child of fork.
 pub(crate) fn in_forked_child() {
     register::in_forked_child();
+    orphans::in_forked_child();
     instance::in_forked_child();
 }

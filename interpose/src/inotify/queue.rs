@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agentfs_proto::registration::Registration;
 use agentfs_ring::requests::{RequestWriter, Sent};
-use agentfs_ring::{Claim, Consumer};
+use agentfs_ring::{Armed, Consumer, Look, RecordBuffer};
 
 use crate::connection::{self, NewQueue};
 use crate::hidden_fd::HiddenFd;
@@ -17,8 +17,7 @@ pub(crate) struct Queue {
     ring: Consumer,
     refill: HiddenFd,
     bell: HiddenFd,
-    requests: Arc<RequestWriter>,
-    number: u32,
+    name: QueueName,
     pub(crate) session: u64,
     pub(crate) instance: u64,
     /// Which of the instance's queues it is; see [`Shared::generation`].
@@ -34,8 +33,10 @@ impl Queue {
             ring: Consumer::open(new.queue.ring).ok()?,
             refill: HiddenFd::new(new.queue.refill)?,
             bell: HiddenFd::new(new.queue.doorbell)?,
-            requests: new.requests,
-            number: new.queue.opened.queue,
+            name: QueueName {
+                requests: new.requests,
+                number: new.queue.opened.queue,
+            },
             session: new.session,
             instance: new.instance,
             generation,
@@ -45,32 +46,54 @@ impl Queue {
     /// Returns how far the daemon has come with the changes that this process waits for; 0 if it does not
     /// say so.
     pub(crate) fn delivered(&self) -> u64 {
-        self.requests.delivered()
+        self.name.requests.delivered()
     }
 
-    /// Returns whether nothing is in the ring that was not read. A ring that another thread or process
-    /// reads, or that is broken, counts as read.
+    /// Returns whether nothing is in the ring that was not read. A ring that is broken counts as read.
     pub(crate) fn is_read(&self) -> bool {
-        let Some(mut claim) = self.claim() else {
-            return true;
-        };
-        !matches!(claim.next(), Ok(Some(_)))
+        let mut copy = RecordBuffer::new();
+        !matches!(self.ring.peek(&mut copy), Ok(Some(_)))
     }
 
-    /// Claims the right to pop. Waits a moment while another thread or process has it, because that one is
-    /// about to give it back; returns `None` when it does not.
-    pub(crate) fn claim(&self) -> Option<Claim<'_>> {
-        const PATIENCE: u32 = 1000;
-        for _ in 0..PATIENCE {
-            let claim = self
-                .ring
-                .claim(process::this_thread(), process::is_owner_alive);
-            if claim.is_some() {
-                return claim;
+    /// Returns the ring.
+    pub(crate) fn ring_memory(&self) -> &Consumer {
+        &self.ring
+    }
+
+    /// Asks to be rung for whatever comes, and rings for what came at that very moment. Returns false when
+    /// something is there.
+    pub(crate) fn arm(&self) -> bool {
+        match self.ring.arm() {
+            // Nothing more comes out of a broken ring until the queue is made anew.
+            Ok(Armed::MaySleep) | Err(_) => true,
+            Ok(Armed::Pending) => false,
+            Ok(Armed::Crossed) => {
+                self.ring();
+                true
             }
-            rustix::thread::sched_yield();
         }
-        None
+    }
+
+    /// Makes sure that a read of the program's descriptor does not sleep over a record. A record whose bell
+    /// was lost is one that a read finds no bell for: another process has read the bell where no hook saw
+    /// it, or its reader ended before it popped. Then the bell is rung once more.
+    pub(crate) fn restore_bell(&self, fd: BorrowedFd<'_>) {
+        loop {
+            match self.ring.look() {
+                Look::Quiet | Look::Ringing => return,
+                Look::Waiting => {
+                    if rustix::io::ioctl_fionread(fd).is_ok_and(|bytes| bytes == 0) {
+                        self.ring();
+                    }
+                    return;
+                }
+                Look::Unarmed => {
+                    if self.arm() {
+                        return;
+                    }
+                }
+            }
+        }
     }
 
     /// Returns the file that the daemon reads to ring.
@@ -94,6 +117,29 @@ impl Queue {
 
     /// Sends a registration of this queue to the daemon.
     pub(crate) fn register(&self, make: impl FnOnce(u32) -> Registration) {
+        self.name.register(make);
+    }
+
+    /// Returns what it takes to close the queue.
+    pub(crate) fn name(&self) -> QueueName {
+        self.name.clone()
+    }
+}
+
+/// The number of a queue, and the way to say something of it to the daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueName {
+    requests: Arc<RequestWriter>,
+    number: u32,
+}
+
+impl QueueName {
+    /// Has the daemon close the queue.
+    pub(crate) fn close(&self) {
+        self.register(|queue| Registration::Close { queue });
+    }
+
+    fn register(&self, make: impl FnOnce(u32) -> Registration) {
         const TRIES: u32 = 1000;
         let words = make(self.number).to_words();
         let mut is_flushed = false;

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use crate::inotify::event::{Head, IN_ACCESS};
 use crate::process;
 
 const ENTRIES_OFFSET: usize = 4096;
@@ -36,6 +37,8 @@ pub(super) struct Header {
     pub(super) used: AtomicU32,
     /// Which queue serves the instance; a process that has an older one delivers nothing.
     generation: AtomicU32,
+    /// The process that made that queue.
+    maker: AtomicU32,
     /// Whether the program is to get an overflow: it may have missed something.
     overflow: AtomicU32,
     /// Whether a new daemon was noticed, and something of the one before is still unread.
@@ -43,7 +46,9 @@ pub(super) struct Header {
     /// The hidden watches in the program's instance; 0 is none.
     bell: AtomicI32,
     old_bell: AtomicI32,
-    directory: AtomicI32,
+    restart: AtomicI32,
+    /// How many hidden watches the instance has had.
+    hidden: AtomicI32,
     /// Processes that have the instance.
     holders: [AtomicU32; HOLDERS],
 }
@@ -67,8 +72,14 @@ const _: () = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HiddenWatch {
     Bell,
-    Directory,
+    Restart,
+    /// One that is over.
+    Earlier,
 }
+
+/// Hidden watches have this number or a higher one, where the kernel can be told the next number. A program
+/// does not get that far: it would have to add two billion watches.
+pub(crate) const FIRST_HIDDEN: i32 = 0x7FF0_0000;
 
 /// The shared memory.
 #[derive(Debug)]
@@ -145,14 +156,37 @@ impl Shared {
         is_last
     }
 
+    /// Returns whether the table has or had a watch.
+    pub(crate) fn has_had_watches(&self) -> bool {
+        self.header().used.load(Ordering::Relaxed) > 0
+    }
+
+    /// Returns whether no process has the instance, this one included.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut holders = self.header().holders.iter();
+        holders.all(|place| {
+            let holder = place.load(Ordering::Relaxed);
+            holder == 0 || !process::is_process_alive(holder)
+        })
+    }
+
     /// Returns the number of the queue in force.
     pub(crate) fn generation(&self) -> u32 {
         // Acquire: pairs with `renew`. A process that finds its queue replaced sees what was done before that.
         self.header().generation.load(Ordering::Acquire)
     }
 
-    /// Puts a new queue in force and returns its number.
+    /// Returns whether the process that has the queue in force has ended.
+    pub(crate) fn is_forsaken(&self) -> bool {
+        let maker = self.header().maker.load(Ordering::Relaxed);
+        maker != 0 && !process::is_process_alive(maker)
+    }
+
+    /// Puts a new queue of this process in force and returns its number.
     pub(crate) fn renew(&self) -> u32 {
+        self.header()
+            .maker
+            .store(process::owner(), Ordering::Relaxed);
         // AcqRel: pairs with `generation`, and with the process that had the queue before.
         self.header().generation.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -194,23 +228,38 @@ impl Shared {
         self.header().bell.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_directory(&self, wd: i32) {
-        self.header().directory.store(wd, Ordering::Relaxed);
+    pub(crate) fn set_restart(&self, wd: i32) {
+        self.header().restart.store(wd, Ordering::Relaxed);
     }
 
-    /// Leaves the hidden watch on the directory to the program, which watches the same and got the same wd.
-    pub(crate) fn release_directory(&self, wd: i32) {
-        let directory = &self.header().directory;
-        let _ = directory.compare_exchange(wd, 0, Ordering::Relaxed, Ordering::Relaxed);
+    pub(crate) fn has_restart(&self) -> bool {
+        self.header().restart.load(Ordering::Relaxed) != 0
     }
 
-    pub(crate) fn hidden(&self, wd: i32) -> Option<HiddenWatch> {
+    /// Leaves the hidden watch for a restart to the program, which watches the same and got the same wd.
+    pub(crate) fn release_restart(&self, wd: i32) {
+        let restart = &self.header().restart;
+        let _ = restart.compare_exchange(wd, 0, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Returns the number for the next hidden watch, from the highest down.
+    pub(crate) fn next_hidden(&self) -> i32 {
+        const RANGE: i32 = i32::MAX - FIRST_HIDDEN;
+        let used = self.header().hidden.fetch_add(1, Ordering::Relaxed);
+        i32::MAX - 1 - used.rem_euclid(RANGE)
+    }
+
+    /// Returns which hidden watch an event is of.
+    pub(crate) fn hidden(&self, head: Head) -> Option<HiddenWatch> {
         let header = self.header();
-        let is = |word: &AtomicI32| wd > 0 && word.load(Ordering::Relaxed) == wd;
-        if is(&header.bell) || is(&header.old_bell) {
+        let is = |word: &AtomicI32| head.wd > 0 && word.load(Ordering::Relaxed) == head.wd;
+        let is_earlier = head.wd >= FIRST_HIDDEN;
+        if is(&header.bell) || is(&header.old_bell) || is_earlier && head.mask & IN_ACCESS != 0 {
             Some(HiddenWatch::Bell)
-        } else if is(&header.directory) {
-            Some(HiddenWatch::Directory)
+        } else if is(&header.restart) {
+            Some(HiddenWatch::Restart)
+        } else if is_earlier {
+            Some(HiddenWatch::Earlier)
         } else {
             None
         }

@@ -57,9 +57,10 @@ fn object_at(from: BorrowedFd<'_>, path: &CStr, flags: AtFlags) -> Option<Object
     })
 }
 
-/// Returns whether the daemon serves the mount of the object.
+/// Returns whether the daemon serves the mount of the object, or may serve it: while no daemon answers, every
+/// mount of FUSE may be one of its mounts, and what is watched there is noted for the daemon to come.
 pub(crate) fn is_agentfs(object: Object, path: &CStr) -> bool {
-    is_served(object, || statfs(path).is_ok_and(|it| is_fuse(&it)))
+    is_served(object, || statfs(path).is_ok_and(|it| is_fuse(&it))).unwrap_or(true)
 }
 
 /// Returns whether an open file lies on a mount that the daemon serves.
@@ -67,7 +68,7 @@ pub(crate) fn is_file_on_agentfs(file: BorrowedFd<'_>) -> bool {
     let Some(object) = object_at(file, c"", AtFlags::EMPTY_PATH) else {
         return false;
     };
-    is_served(object, || fstatfs(file).is_ok_and(|it| is_fuse(&it)))
+    is_served(object, || fstatfs(file).is_ok_and(|it| is_fuse(&it))).unwrap_or(false)
 }
 
 /// Returns false for a disk's filesystem, which has a major device number and is none of the daemon's.

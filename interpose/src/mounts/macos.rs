@@ -18,7 +18,7 @@ pub(crate) fn is_file_on_agentfs(file: BorrowedFd<'_>) -> bool {
         st_ino: stat.st_ino,
         mount: 0,
     };
-    is_served(object, || true)
+    is_served(object, || true).unwrap_or(false)
 }
 
 /// Returns true: a device number says nothing of the filesystem here.

@@ -28,28 +28,24 @@ pub(crate) struct Object {
     mount: u64,
 }
 
-fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> bool {
+/// Returns whether the daemon serves the mount of an object, or `None` when there is no daemon that answers.
+fn is_served(object: Object, is_fuse: impl FnOnce() -> bool) -> Option<bool> {
     if !may_be_served(object) {
-        return false;
+        return Some(false);
     }
     let cached = Cached::of(object);
     if let Some(answer) = cached.answer() {
-        return answer;
+        return Some(answer);
     }
     let is_candidate = config().any_filesystem() || is_fuse();
     if !is_candidate {
         cached.remember(false, Until::End);
-        return false;
+        return Some(false);
     }
-    match connection::mounts() {
-        // There is no daemon yet; one may start later, so no answer is remembered.
-        None => false,
-        Some(mounts) => {
-            let is_ours = mounts.contains(&object.st_dev);
-            cached.remember(is_ours, if is_ours { Until::End } else { Until::Soon });
-            is_ours
-        }
-    }
+    // Without a daemon, no answer is remembered: one may start later.
+    let is_ours = connection::mounts()?.contains(&object.st_dev);
+    cached.remember(is_ours, if is_ours { Until::End } else { Until::Soon });
+    Some(is_ours)
 }
 
 /// How long an answer holds: not for long when the daemon does not know the mount, because it may be about

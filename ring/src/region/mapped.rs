@@ -167,6 +167,11 @@ impl Region {
     }
 
     #[inline]
+    pub(crate) fn rung(&self) -> &AtomicU64 {
+        &self.producer_page().rung.0
+    }
+
+    #[inline]
     pub(crate) fn head(&self) -> &AtomicU64 {
         &self.consumer_page().head.0
     }
@@ -190,8 +195,10 @@ impl Region {
     #[inline]
     fn header_word(&self, at: Position) -> &AtomicU64 {
         debug_assert!(at.is_aligned());
-        // SAFETY: `at` is a multiple of 8 and so is the capacity, so eight aligned bytes lie there;
-        // frame headers are only ever touched as atomics.
+        // SAFETY: `at` is a multiple of 8 and so is the capacity, so eight aligned bytes lie there. Frame
+        // headers are only ever touched as atomics. The bytes of records are written by the producer as
+        // bytes, and while it does that, a reader that is too late may load them: through its own mapping,
+        // in another process, where it is one load of eight bytes that may say anything.
         unsafe { AtomicU64::from_ptr(self.byte(at).cast::<u64>().as_ptr()) }
     }
 
@@ -200,6 +207,14 @@ impl Region {
     pub(crate) fn frame_header(&self, at: Position) -> FrameHeader {
         // Relaxed: ORDERING[observe] of the tail beyond it came before.
         FrameHeader::from_word(self.header_word(at).load(Ordering::Relaxed))
+    }
+
+    /// Copies eight bytes of a record, which the producer may be writing over: then the copy is thrown
+    /// away.
+    #[inline]
+    pub(crate) fn word(&self, at: Position) -> u64 {
+        // Relaxed: ORDERING[observe] of the tail beyond it came before, and ORDERING[take] comes after.
+        self.header_word(at).load(Ordering::Relaxed)
     }
 
     /// Writes a frame header. The producer's, on its writable mapping.

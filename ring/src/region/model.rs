@@ -13,12 +13,36 @@ use loom::cell::Cell;
 
 use crate::layout::{ConsumerPage, FrameHeader, ProducerPage};
 use crate::position::{Capacity, Position};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Eight bytes of the record area.
+enum Word {
+    /// What one end has at a time: loom reports an access that no ordering separates from a write.
+    Owned(Cell<u64>),
+    /// What readers without a claim may look at while it is written over.
+    Shared(AtomicU64),
+}
+
+impl Word {
+    fn get(&self) -> u64 {
+        match self {
+            Self::Owned(cell) => cell.get(),
+            Self::Shared(word) => word.load(Ordering::Relaxed),
+        }
+    }
+
+    fn set(&self, value: u64) {
+        match self {
+            Self::Owned(cell) => cell.set(value),
+            Self::Shared(word) => word.store(value, Ordering::Relaxed),
+        }
+    }
+}
 
 struct Memory {
     producer: ProducerPage,
     consumer: ConsumerPage,
-    words: Vec<Cell<u64>>,
+    words: Vec<Word>,
 }
 
 // SAFETY: loom reports every access to a cell that is not ordered after the last write to it, so a
@@ -35,12 +59,19 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    pub(crate) fn in_process(capacity: Capacity) -> (Self, Self) {
+    pub(crate) fn in_process(capacity: Capacity, is_shared: bool) -> (Self, Self) {
+        let word = || {
+            if is_shared {
+                Word::Shared(AtomicU64::new(0))
+            } else {
+                Word::Owned(Cell::new(0))
+            }
+        };
         let region = Self {
             memory: Arc::new(Memory {
                 producer: ProducerPage::new(capacity),
                 consumer: ConsumerPage::new(),
-                words: (0..capacity.bytes() / 8).map(|_| Cell::new(0)).collect(),
+                words: (0..capacity.bytes() / 8).map(|_| word()).collect(),
             }),
             capacity,
         };
@@ -59,6 +90,10 @@ impl Region {
         &self.memory.producer.refill_at.0
     }
 
+    pub(crate) fn rung(&self) -> &AtomicU64 {
+        &self.memory.producer.rung.0
+    }
+
     pub(crate) fn head(&self) -> &AtomicU64 {
         &self.memory.consumer.head.0
     }
@@ -71,9 +106,13 @@ impl Region {
         &self.memory.consumer.owner.0
     }
 
-    fn cells(&self, at: Position, len: usize) -> &[Cell<u64>] {
+    fn cells(&self, at: Position, len: usize) -> &[Word] {
         let first = self.capacity.offset(at) / 8;
         &self.memory.words[first..first + len.div_ceil(8)]
+    }
+
+    pub(crate) fn word(&self, at: Position) -> u64 {
+        self.cells(at, 8)[0].get()
     }
 
     pub(crate) fn frame_header(&self, at: Position) -> FrameHeader {
@@ -97,7 +136,7 @@ impl Region {
     /// # Safety
     /// None is needed here; the signature is that of the mapped region.
     pub(crate) unsafe fn slot(&self, at: Position, len: usize) -> Slot<'_> {
-        let words = self.cells(at, len).iter().map(Cell::get);
+        let words = self.cells(at, len).iter().map(Word::get);
         let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
         bytes.truncate(len);
         Slot {
