@@ -6,7 +6,5 @@ pub(crate) use parking_lot::{
 pub(crate) use std::thread_local;
 
 pub(crate) mod atomic {
-    pub(crate) use std::sync::atomic::{
-        AtomicBool, AtomicU64, AtomicUsize, Ordering, compiler_fence,
-    };
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 }

@@ -25,12 +25,13 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::compiler_fence;
 
 use libc::{c_int, c_void, siginfo_t};
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fd::{AsRawFd as _, BorrowedFd};
 
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Mutex, thread_local};
 
 /// A range of a file that is mapped for writing.
