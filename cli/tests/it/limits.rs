@@ -34,7 +34,7 @@ fn fill(daemon: &DaemonProcess, branch: &str) -> (u64, String) {
     let handle = client.fs(branch, open, soon()).unwrap().handle;
     let mut offset = 0;
     loop {
-        let data = vec![7; MAX_DATA].into();
+        let data = vec![7_u8; MAX_DATA].as_slice().into();
         let request = FsWrite {
             handle,
             offset,
