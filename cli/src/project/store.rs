@@ -1,7 +1,7 @@
 //! Where the store of a project is: the directory in which its branches outlive the daemon.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -11,6 +11,7 @@ use agentfs_daemon::StartError;
 use agentfs_export::command::quoted;
 use agentfs_export::state_directory;
 use clap::Args;
+use rustix::fs::OFlags;
 
 use crate::output::failure::Failure;
 use crate::project::Identity;
@@ -22,6 +23,8 @@ const HOLDER: &str = "daemon";
 const STORE: &str = "store";
 /// The file that names the project, for people.
 const PROJECT: &str = "project";
+/// Bytes of the longest text in such a file.
+const MOST_TEXT: u64 = 1 << 16;
 /// Bytes of the longest name of a project in the name of its store.
 const NAME_MAX: usize = 64;
 
@@ -176,9 +179,20 @@ pub(crate) fn not_opened(store: &Path, error: StartError) -> Failure {
     }
 }
 
+/// Reads a short text of a store that may be anybody's: a FIFO or a device there keeps nobody waiting.
+fn read_small(path: &Path) -> io::Result<String> {
+    let mut options = fs::File::options();
+    options.read(true);
+    options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
+    let mut text = String::new();
+    let file = options.open(path)?;
+    file.take(MOST_TEXT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// Returns the process and the socket of the daemon that has, or last had, a store.
 pub(crate) fn holder(store: &Path) -> Option<(u32, PathBuf)> {
-    let text = fs::read_to_string(store.join(HOLDER)).ok()?;
+    let text = read_small(&store.join(HOLDER)).ok()?;
     let (pid, socket) = text.trim_end_matches('\n').split_once('\n')?;
     Some((pid.parse().ok()?, socket.into()))
 }
@@ -191,7 +205,7 @@ pub(crate) fn project_of(store: &Path) -> Option<PathBuf> {
 
 /// Returns the path that the directory below the branches of a store had, if it is known.
 pub(crate) fn project_name(store: &Path) -> Option<String> {
-    let text = fs::read_to_string(store.join(PROJECT)).ok()?;
+    let text = read_small(&store.join(PROJECT)).ok()?;
     let name = text.trim_end_matches('\n');
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -251,7 +265,7 @@ mod tests {
     use agentfs_core::{ConfigError, Errno, StoreError};
     use agentfs_daemon::StartError;
 
-    use super::{holder, make_private, not_opened, sign};
+    use super::{HOLDER, PROJECT, holder, make_private, not_opened, project_of, sign};
 
     #[test]
     fn a_store_that_others_may_write_to_is_refused_with_the_way_out() {
@@ -273,6 +287,19 @@ mod tests {
         }
         let inside = make_private(&store, around.path()).expect_err("it is in the project");
         assert!(inside.to_string().contains("--in-memory"), "{inside}");
+    }
+
+    #[test]
+    fn a_fifo_in_a_store_keeps_nobody_waiting() {
+        let store = tempfile::tempdir().expect("a directory");
+        for name in [HOLDER, PROJECT] {
+            let made = std::process::Command::new("mkfifo")
+                .arg(store.path().join(name))
+                .status();
+            assert!(made.expect("mkfifo").success());
+        }
+        assert_eq!(holder(store.path()), None);
+        assert_eq!(project_of(store.path()), None);
     }
 
     #[test]

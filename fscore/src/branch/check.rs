@@ -191,6 +191,10 @@ impl FsCore {
         if !path.join("store").exists() {
             return Err(StoreError::NoStore(path.to_owned()).into());
         }
+        if Store::is_unfinished(path) {
+            // The process that made it was killed at that. To open it would add what is missing.
+            return Ok(StoreCheck::default());
+        }
         let store = Store::open(path)?;
         let numbers = Arc::<NodeNumbers>::default();
         let lower = match &config.overlay {

@@ -190,6 +190,17 @@ fn directory_in_which_others_can_write_is_refused() {
 }
 
 #[test]
+fn check_adds_nothing_to_a_store_that_was_not_finished() {
+    let path = tempfile::tempdir().unwrap();
+    let number = b"AgentFS store 1\n0123456789abcdef";
+    fs::write(path.path().join("store"), number).unwrap();
+    let before = listed(path.path());
+    let checked = FsCore::check_store(path.path(), FsConfig::default()).unwrap();
+    assert_eq!((checked.branches, checked.defects.len()), (0, 0));
+    assert_eq!(listed(path.path()), before);
+}
+
+#[test]
 fn directory_that_is_no_store_is_left_as_it_is() {
     let path = tempfile::tempdir().unwrap();
     fs::write(path.path().join("thesis"), "").unwrap();

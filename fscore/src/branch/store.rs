@@ -116,6 +116,22 @@ impl Store {
         })
     }
 
+    /// Returns whether there is nothing in a store yet, not even the file for content.
+    pub(super) fn is_unfinished(path: &Path) -> bool {
+        let file = path.join(name::STORE);
+        let is_it = |file: &Path| std::fs::read(file).is_ok_and(|it| it.starts_with(&MAGIC));
+        let is_ours = file.is_file() && is_it(&file);
+        let Some(entries) = std::fs::read_dir(path).ok().filter(|_| is_ours) else {
+            return false;
+        };
+        let names = entries.flatten().map(|it| it.file_name());
+        let is_of_store = |name: std::ffi::OsString| {
+            let name = name.to_string_lossy();
+            name == name::CONTENT || has_records(&name)
+        };
+        !names.map(is_of_store).any(|it| it)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

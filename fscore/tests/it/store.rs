@@ -362,6 +362,11 @@ fn a_damaged_checkpoint_is_said_and_nothing_is_overwritten() {
             refused.as_ref().is_some_and(is_damage),
             "byte {at}: {refused:?}"
         );
+        let left = FsCore::new(FsConfig {
+            salvage: true,
+            ..config(store.path(), None)
+        });
+        assert!(!left.unwrap().lost().is_empty(), "byte {at}");
         assert_eq!(fs::read(&checkpoint).unwrap(), bad);
     }
     fs::write(&checkpoint, &good).unwrap();
