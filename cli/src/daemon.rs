@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum as _};
@@ -193,14 +194,20 @@ fn next_daemon(common: &Common, args: &DaemonArgs, socket: &Path, store: &Path) 
     all
 }
 
+/// How long a service manager may take for a message. A socket that nobody reads is full after ten of
+/// them, and a daemon that waited for it would not end when it is told to.
+const NOTIFYING: Duration = Duration::from_secs(2);
+
 /// Notifies the service manager, if there is one, of a state (sd_notify(3)).
 fn notify_systemd(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return;
     };
     let sent = match path.as_bytes().strip_prefix(b"@") {
-        None => UnixDatagram::unbound()
-            .and_then(|socket| socket.send_to(state.as_bytes(), Path::new(&path))),
+        None => UnixDatagram::unbound().and_then(|socket| {
+            socket.set_write_timeout(Some(NOTIFYING))?;
+            socket.send_to(state.as_bytes(), Path::new(&path))
+        }),
         Some(name) => platform::send_to_abstract(name, state),
     };
     if let Err(error) = sent {

@@ -316,18 +316,18 @@ impl Subscription {
     pub fn resume(&mut self, deadline: Deadline) -> Result<(), SubscriptionError> {
         let mut pause = PAUSES.0;
         while self.is_daemon_gone {
-            match self.options.connect(Deadline::after(self.options.patience)) {
-                Ok(client) => {
-                    self.channel = Channel::open(client, &self.options)?;
+            let client = self.options.connect(Deadline::after(self.options.patience));
+            let channel = client
+                .map_err(SubscriptionError::from)
+                .and_then(|client| Channel::open(client, &self.options));
+            match channel {
+                Ok(channel) => {
+                    self.channel = channel;
                     self.is_daemon_gone = false;
                     self.ready
                         .push_back(Event::without_change(EventKind::Resumed));
                 }
-                // Between two daemons no daemon listens, or one that is about to end.
-                Err(
-                    ConnectError::NoDaemon(_)
-                    | ConnectError::Handshake(CallError::Closed | CallError::Io(_)),
-                ) => {
+                Err(error) if is_between_daemons(&error) => {
                     let left = deadline.remaining().unwrap_or(PAUSES.1);
                     if left.is_zero() {
                         return Err(SubscriptionError::DaemonGone);
@@ -335,11 +335,23 @@ impl Subscription {
                     std::thread::sleep(pause.min(left));
                     pause = (pause * 2).min(PAUSES.1);
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// Returns whether no daemon listens, or one that ended before it had answered everything.
+fn is_between_daemons(error: &SubscriptionError) -> bool {
+    matches!(
+        error,
+        SubscriptionError::Connect(
+            ConnectError::NoDaemon(_)
+                | ConnectError::Handshake(CallError::Closed | CallError::Io(_))
+        ) | SubscriptionError::Call(CallError::Closed | CallError::Io(_))
+            | SubscriptionError::DaemonGone
+    )
 }
 
 impl Channel {

@@ -1,5 +1,6 @@
 //! Daemons in processes of their own, and the `agentfs` program.
 
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ pub fn private_directory() -> TempDir {
 pub struct DaemonProcess {
     pub directory: TempDir,
     child: Child,
-    /// The channel gets one more message when the daemon ends.
+    /// The socket that the environment of the daemon and of those after it names.
     _ready: Ready,
 }
 
@@ -47,6 +48,8 @@ impl DaemonProcess {
             .spawn()
             .unwrap();
         ready.wait();
+        // Nobody reads what comes later, of this daemon and of those that its keepers start.
+        ready.socket.shutdown(Shutdown::Read).unwrap();
         Self {
             directory,
             child,

@@ -52,7 +52,7 @@ fn server_at(socket: &Path) -> Pid {
 }
 
 /// Kills the daemon at a socket, and waits until it is gone.
-fn kill(socket: &Path) {
+pub(crate) fn kill(socket: &Path) {
     let pid = server_at(socket);
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     pidfd_send_signal(&process, Signal::KILL).unwrap();
@@ -73,7 +73,7 @@ fn script(point: &Path) -> Child {
 }
 
 /// Starts a daemon that keeps its mounts, and mounts a branch.
-fn start(store: &Path, point: &Path) -> DaemonProcess {
+pub(crate) fn start(store: &Path, point: &Path) -> DaemonProcess {
     let arguments = ["--keep-mounts", "--store", store.to_str().unwrap()];
     let daemon = DaemonProcess::start_in(private_directory(), &arguments);
     daemon.succeeds(&["mount", "main", point.to_str().unwrap()]);
@@ -81,7 +81,7 @@ fn start(store: &Path, point: &Path) -> DaemonProcess {
 }
 
 /// Ends the daemon of now, and waits until it is gone.
-fn shut_down(daemon: &DaemonProcess) {
+pub(crate) fn shut_down(daemon: &DaemonProcess) {
     let last = pidfd_open(server_at(&daemon.socket()), PidfdFlags::empty()).unwrap();
     daemon.succeeds(&["shutdown"]);
     let end = Timespec::try_from(PATIENCE).unwrap();

@@ -11,6 +11,8 @@ mod hostile;
 mod kept_mounts;
 mod killed;
 #[cfg(target_os = "linux")]
+mod kills_under_mounts;
+#[cfg(target_os = "linux")]
 mod late;
 mod lifecycle;
 mod limits;

@@ -168,7 +168,7 @@ fn nothing_that_was_acknowledged_is_lost_by_kills_at_random_moments() {
 
 /// Deletes everything, after which the store has no content any more.
 #[track_caller]
-fn gives_back(daemon: &DaemonProcess) {
+pub(crate) fn gives_back(daemon: &DaemonProcess) {
     let mut client = daemon.client();
     let content = |verb| {
         let said = daemon.succeeds(&["--json", "store", verb]);
