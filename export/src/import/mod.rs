@@ -65,11 +65,11 @@ pub fn import(
     let findings = survey(source, target, stop)?;
     let conflicts = conflicts(source, &findings);
     let to_do = || {
-        let both = steps.iter().zip(&findings).enumerate();
-        both.filter(|(_, (_, finding))| finding.state != State::Done)
+        let both = steps.iter().zip(&findings);
+        both.filter(|(_, finding)| finding.state != State::Done)
     };
     let changes: Vec<_> = to_do()
-        .map(|(_, (step, _))| (step.change, step.path.clone()))
+        .map(|(step, _)| (step.change, step.path.clone()))
         .collect();
     let mut imported = Imported {
         made: Vec::new(),
@@ -87,7 +87,7 @@ pub fn import(
     let failed =
         |errno: agentfs_core::Errno| ExportError::Io(target.path().to_owned(), errno.into());
     let transaction = Transaction::begin(target.root()).map_err(failed)?;
-    let linked = to_do().filter_map(|(_, (step, finding))| {
+    let linked = to_do().filter_map(|(step, finding)| {
         let old = finding.seen.filter(|it| it.is_file() && it.nlink > 1)?;
         (step.change == DiffKind::Content).then_some(old.ino)
     });
@@ -101,25 +101,9 @@ pub fn import(
         takers: takers(steps, &findings),
         prepared: Prepared::default(),
     };
-    let mut made = Vec::new();
-    let mut blocked = blocked(steps, &findings);
-    for (index, (step, finding)) in to_do() {
-        let display = target.display(&step.path);
-        if is_refused(step, finding) {
-            imported.failures.push(ExportError::Kept(display));
-            continue;
-        }
-        if is_blocked(&blocked, step) {
-            block(&mut blocked, step);
-            imported.failures.push(ExportError::Depends(display));
-            continue;
-        }
-        if let Err(error) = applier.prepare(index, step, finding.seen) {
-            imported.failures.push(error.at(display));
-            return Ok(imported);
-        }
-        made.push((step, applier.transaction.len()));
-    }
+    let Some(made) = prepare(&mut applier, &findings, &mut imported.failures) else {
+        return Ok(imported);
+    };
     if let Err((path, error)) = applier.finish() {
         imported.failures.push(error.at(target.display(path)));
         return Ok(imported);
@@ -137,6 +121,39 @@ pub fn import(
         }
     }
     Ok(imported)
+}
+
+/// Prepares the steps that are to be done. Returns them, each with the number of operations when it is
+/// made; `None` if one cannot be made. Steps that are refused, or depend on such, are left out.
+fn prepare<'a>(
+    applier: &mut StepApplier<'a>,
+    findings: &[Finding],
+    failures: &mut Vec<ExportError>,
+) -> Option<Vec<(&'a Step, usize)>> {
+    let (steps, target) = (applier.source.steps(), applier.target);
+    let mut blocked = blocked(steps, findings);
+    let mut made = Vec::new();
+    for (index, (step, finding)) in steps.iter().zip(findings).enumerate() {
+        if finding.state == State::Done {
+            continue;
+        }
+        let display = target.display(&step.path);
+        if is_refused(step, finding) {
+            failures.push(ExportError::Kept(display));
+            continue;
+        }
+        if is_blocked(&blocked, step) {
+            block(&mut blocked, step);
+            failures.push(ExportError::Depends(display));
+            continue;
+        }
+        if let Err(error) = applier.prepare(index, step, finding.seen) {
+            failures.push(error.at(display));
+            return None;
+        }
+        made.push((step, applier.transaction.len()));
+    }
+    Some(made)
 }
 
 /// Performs what is prepared, all of it or nothing. Says at which step it failed.
