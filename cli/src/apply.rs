@@ -1,5 +1,6 @@
 //! `agentfs apply`: an exported directory is brought to a project.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -24,8 +25,8 @@ use agentfs_export::{CancelToken, ExportError, Identity, Imported, Mode, Source,
 ///
 /// The project is the one that --to names, or else the one in which the changes were made, if the current
 /// directory is in it; otherwise you are asked on a terminal. Nothing is done when the project was changed
-/// at the same paths meanwhile, unless --force is given. If the command is interrupted, give it again: it
-/// does what is left.
+/// at the same paths meanwhile, unless --force is given. All changes are made, or none: if the command is
+/// interrupted, the project is as it was, and the command can be given again.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   agentfs run --export /tmp/attempt -- make
@@ -110,8 +111,18 @@ fn show(
     for path in &imported.conflicts {
         output.line(format_args!("conflict {path}"))?;
     }
+    // A file that replaced another one is one change.
+    let removed = shown.iter().filter(|it| it.0 == DiffKind::Removed);
+    let removed: HashSet<&Bytes> = removed.map(|(_, path)| path).collect();
+    let added = shown.iter().filter(|it| it.0 == DiffKind::Added);
+    let replaced: HashSet<&Bytes> = added.map(|(_, path)| path).collect();
     for (change, path) in shown {
-        output.line(format_args!("{} {path}", letter(*change)))?;
+        let change = match change {
+            DiffKind::Removed if replaced.contains(path) => continue,
+            DiffKind::Added if removed.contains(path) => DiffKind::Content,
+            other => *other,
+        };
+        output.line(format_args!("{} {path}", letter(change)))?;
     }
     for unread in source.unread() {
         let parts = unread.parts.as_ref().map_or_else(String::new, |parts| {
@@ -157,9 +168,11 @@ fn result(
         command
     };
     let (made, all) = (imported.made.len(), imported.changes.len());
-    Err(Failure::Other(format!(
-        "{last}; {made} of {all} changes are made, and the others are made by: {command}"
-    )))
+    Err(Failure::Other(if made == 0 {
+        format!("{last}; nothing was changed, do it again with: {command}")
+    } else {
+        format!("{last}; {made} of {all} changes are made, and the others are made by: {command}")
+    }))
 }
 
 /// Fails when files could not be exported: the project does not have all changes of the branch.

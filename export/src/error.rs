@@ -165,6 +165,12 @@ impl From<rustix::io::Errno> for StepError {
     }
 }
 
+impl From<Errno> for StepError {
+    fn from(errno: Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
 impl From<Cancelled> for StepError {
     fn from(Cancelled: Cancelled) -> Self {
         Self::Cancelled

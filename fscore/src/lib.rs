@@ -106,14 +106,16 @@ pub use self::branch::event_bus::{EventsDisabled, SubscriptionId};
 pub use self::branch::freeze::{FreezeError, FreezeProgress, Freezing};
 pub use self::branch::fs::FsCore;
 pub use self::branch::snapshot::{BranchInfo, SnapshotInfo};
-pub use self::diff::apply::{
-    Action, Applied, ApplyError, ApplyLock, ApplyMode, LockError, is_temporary, temporary_name,
-};
+pub use self::diff::apply::{Action, Applied, ApplyError, ApplyMode};
 pub use self::diff::frozen::Frozen;
 pub use self::diff::path_changes::{Diff, PathChange, Version};
 pub use self::diff::steps::Differs;
 pub use self::lower::announced::Announced;
-pub use self::lower::{Held, LowerPlace, Place, beneath};
+pub use self::lower::transaction::{
+    ApplyLock, AttributeChange, Expected, LockError, Slot, Transaction, is_temporary, recover,
+    recover_if_idle,
+};
+pub use self::lower::{Fingerprint, Held, HostObject, LowerPlace, Place, beneath};
 pub use self::model::attr::{
     Attr, DirEntry, Nanos, Seek, SetAttr, SetTime, StatFs, file_type, kind_of_mode,
 };

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use agentfs_testkit::environment::can_mount;
 use agentfs_testkit::program::Program;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, inotify};
 
 use crate::project::{Project, Said};
 use crate::waiting;
@@ -292,7 +292,7 @@ fn one_that_waits_ends_at_a_signal_and_has_done_nothing() {
 }
 
 #[test]
-fn a_signal_ends_an_apply_between_two_pieces_of_a_file_and_it_can_be_finished() {
+fn a_signal_ends_an_apply_between_two_pieces_of_a_file_and_it_can_be_given_again() {
     let project = Project::with(&[("old", "old")]);
     let export = Export::new(&project).file(&project, "/big", "");
     let big = export.directory.join("files/big");
@@ -303,23 +303,102 @@ fn a_signal_ends_an_apply_between_two_pieces_of_a_file_and_it_can_be_finished() 
     );
     let export = export.write(&project.path());
     let mut apply = Program::start(project.agentfs().args(["apply", &export]));
-    waiting::entry(&project.path(), |name| name.starts_with(".agentfs-"));
+    waiting::entry(project.directory(), |name| name.starts_with(".agentfs-"));
     apply.signal(rustix::process::Signal::TERM);
     let (status, _, err) = apply.finish();
     assert_eq!(status.code(), Some(1), "{err}");
-    assert!(err.contains("0 of 1 changes are made"), "{err}");
+    assert!(err.contains("nothing was changed"), "{err}");
+    let beside = fs::read_dir(project.directory()).unwrap();
+    let mut beside = beside.map(|it| it.unwrap().file_name().into_string().unwrap());
+    assert!(!beside.any(|name| name.starts_with(".agentfs-")));
     assert_eq!(
         fs::read_dir(project.path()).unwrap().count(),
         1,
         "nothing stays behind"
     );
-    let (_, command) = err.trim_end().rsplit_once("made by: agentfs ").unwrap();
+    let (_, command) = err.trim_end().rsplit_once("again with: agentfs ").unwrap();
     let script = format!("{} {command}", env!("CARGO_BIN_EXE_agentfs"));
     let finished = Said::by(project.command("sh").args(["-c", &script]));
     assert_eq!(finished.status, Some(0), "{finished:?}");
     assert_eq!(
         project.path().join("big").metadata().unwrap().len(),
         256 << 20
+    );
+}
+
+/// Kills the program when the project hears of its `count`th change.
+#[test]
+fn an_apply_that_is_killed_is_taken_back_by_the_next_command_or_it_was_done() {
+    const FILES: usize = 200;
+    let mut taken_back = 0;
+    for count in [1, 20, 100, 199] {
+        let names: Vec<String> = (0..FILES).map(|number| format!("f{number:03}")).collect();
+        let olds: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "old")).collect();
+        let project = Project::with(&olds);
+        let mut export = Export::new(&project);
+        for name in &names {
+            export = export.file(&project, &format!("/{name}"), "new");
+        }
+        let export = export.write(&project.path());
+        let heard = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        let flags = inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&heard, project.path(), flags).unwrap();
+        let mut apply = project.agentfs().args(["apply", &export]).spawn().unwrap();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&heard, &mut buffer);
+        for _ in 0..count {
+            events.next().unwrap();
+        }
+        apply.kill().unwrap();
+        apply.wait().unwrap();
+        let next = project.say(&["apply", &export, "--dry-run"]);
+        assert_eq!(next.status, Some(0), "{next:?}");
+        let new = names.iter().filter(|name| project.read(name) == "new");
+        let new = new.count();
+        assert!(new == 0 || new == FILES, "{new} after {count}");
+        taken_back += usize::from(new == 0);
+        let left = |directory: &Path| {
+            let entries = fs::read_dir(directory).unwrap();
+            let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.contains("agentfs-")).count()
+        };
+        assert_eq!(left(&project.path()) + left(project.directory()), 0);
+        project.ask(&["apply", &export]);
+        assert!(names.iter().all(|name| project.read(name) == "new"));
+    }
+    assert!(taken_back > 0, "none was killed in time");
+}
+
+#[test]
+fn what_is_new_arrives_with_its_permissions_and_its_names() {
+    if !can_mount() {
+        return;
+    }
+    let project = Project::with(&[("g", "old"), ("b", "old")]);
+    // The umask takes nothing from what is set afterwards.
+    let script = "mkdir open group; chmod 777 open; chmod 2775 group; mkfifo pipe; chmod 662 pipe; \
+        echo in > open/in; mkdir closed; echo in > closed/in; chmod 555 closed; \
+        echo y > t; mv t g; echo new > one; ln one two; ln b c";
+    let exported = project.run(&[], script).exported();
+    let exported = exported.to_str().unwrap();
+    let said = project.ask(&["apply", exported]);
+    assert!(said.contains("M /g\n") && !said.contains("D /g"), "{said}");
+    let found = |name: &str| project.path().join(name).symlink_metadata().unwrap();
+    let modes = ["open", "group", "pipe", "closed"].map(|name| found(name).mode() & 0o7777);
+    assert_eq!(modes, [0o777, 0o2775, 0o662, 0o555]);
+    assert_eq!(
+        (project.read("open/in"), project.read("closed/in")),
+        ("in\n".into(), "in\n".into())
+    );
+    assert_eq!(project.read("g"), "y\n");
+    assert!(!project.has("t"));
+    let one = found("one").ino();
+    assert_eq!(one, found("two").ino(), "both names are of one file");
+    let again = project.say(&["apply", exported]);
+    assert_eq!(
+        (again.status, &*again.out),
+        (Some(0), "already applied\n"),
+        "{again:?}"
     );
 }
 

@@ -27,8 +27,7 @@ pub(crate) fn apply(
     };
     let (applied, is_complete) = match branch.apply_unless(mode, cancelled) {
         Ok(applied) => (applied, true),
-        Err(ApplyError::Conflicts(conflicts)) => (conflicting(Vec::new(), conflicts), false),
-        Err(ApplyError::Changed { done, conflicts }) => (conflicting(done, conflicts), false),
+        Err(ApplyError::Conflicts(conflicts)) => (conflicting(conflicts), false),
         Err(error) => return Err(refusal(&error)),
     };
     let paths = |paths: &[PathBuf]| first(paths.iter().map(|path| absolute(path)));
@@ -44,9 +43,8 @@ pub(crate) fn apply(
     })
 }
 
-fn conflicting(actions: Vec<Action>, conflicts: Vec<PathBuf>) -> agentfs_core::Applied {
+fn conflicting(conflicts: Vec<PathBuf>) -> agentfs_core::Applied {
     agentfs_core::Applied {
-        actions,
         conflicts,
         ..agentfs_core::Applied::default()
     }
@@ -58,15 +56,15 @@ fn refusal(error: &ApplyError) -> Refusal {
             "there is no directory below the branches; start the daemon with: \
              agentfs daemon --lower DIR",
         ),
-        ApplyError::Host { errno, .. } | ApplyError::Diff(errno) => {
+        ApplyError::Host { errno, .. } | ApplyError::Recovery(errno) | ApplyError::Diff(errno) => {
             let mut refusal = Refusal::from(*errno);
             refusal.0.message = error.to_string();
             refusal
         }
         ApplyError::Busy => Refusal::new(Code::BUSY, error.to_string()),
-        ApplyError::Cancelled { .. } => Refusal::new(Code::RESOURCES, error.to_string()),
+        ApplyError::Cancelled => Refusal::new(Code::RESOURCES, error.to_string()),
         ApplyError::TooDeep(_) => Refusal::invalid(error.to_string()),
-        ApplyError::Conflicts(_) | ApplyError::Changed { .. } | ApplyError::InTheWay(_) => {
+        ApplyError::Conflicts(_) | ApplyError::InTheWay(_) => {
             Refusal::new(Code::CONFLICT, error.to_string())
         }
     }

@@ -6,8 +6,12 @@ use agentfs_proto::message::{Code, ProjectInfo, ProjectPlace};
 
 use crate::base::refusal::Refusal;
 
-/// Returns what the daemon reports of the directory.
+/// Returns what the daemon reports of the directory. Every command asks this first, so what an apply
+/// that was killed has left behind is taken back here.
 pub(crate) fn info(core: &FsCore) -> ProjectInfo {
+    if let Err(errno) = core.recover_lower() {
+        tracing::warn!(%errno, "an interrupted apply cannot be taken back now");
+    }
     let Some(LowerPlace {
         path,
         device,

@@ -1,282 +1,416 @@
-//! Applies one step of a list to the host.
+//! Prepares the steps of a list: stages what is new, and lists the operations on the host.
 //!
-//! A new object is made whole beside its place, under a name that no other program uses, and then gets
-//! its own name in one call, which fails if another program was quicker. A name that must be free is
-//! taken without replacing anything. When the name is in use, both objects exchange their names, so that
-//! the old one can be checked once more before it is removed.
+//! Nothing is at its place yet. So the host's objects are found where they are before all steps, and
+//! the paths of the operations are those that are valid when their turn comes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use agentfs_core::event::ObjectKind;
-use agentfs_core::{kind_of_mode, temporary_name};
+use agentfs_core::{
+    AttributeChange, Expected, Fingerprint, HostObject, Slot, Transaction, beneath, kind_of_mode,
+};
+use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::cancel::CancelToken;
-use crate::changes::{Object, Step};
+use crate::changes::{Object, Step, split};
 use crate::content;
 use crate::error::{StepError, StepResult};
 use crate::import::hard_links::{self, Names};
 use crate::import::source::Source;
 use crate::import::survey::object_of;
-use crate::import::target::{Location, Metadata, Target};
-use crate::platform::HostObject;
-use crate::rename::{exchange, rename_between, rename_new};
+use crate::import::target::{Metadata, Target};
+use crate::moves::Moves;
 
 /// The set-user-ID and the set-group-ID bit.
 const SET_UID: u32 = 0o4000;
 const SET_GID: u32 = 0o2000;
-/// The owner may write.
-const WRITABLE: u32 = 0o200;
 
-/// Applies steps, one after the other.
+/// Prepares steps, one after the other.
 pub(crate) struct StepApplier<'a> {
     pub(crate) source: &'a Source,
     pub(crate) target: &'a Target,
     pub(crate) stop: &'a CancelToken,
-    /// Whether an object is replaced that another program changed.
+    pub(crate) transaction: Transaction<'a>,
+    /// Whether a rename replaces what it finds.
     pub(crate) force: bool,
     /// The files that have several names and get new contents.
     pub(crate) linked: HashSet<u64>,
-    /// The names of those files, once a step has needed them.
-    pub(crate) names: Option<Names>,
+    /// The names at which a file replaces one that an earlier step would remove.
+    pub(crate) takers: HashSet<&'a [u8]>,
+    pub(crate) prepared: Prepared<'a>,
+}
+
+/// What the steps have come to so far.
+#[derive(Default)]
+pub(crate) struct Prepared<'a> {
+    /// The names of the files that have several, once a step has needed them.
+    names: Option<Names>,
+    /// The renames. Their steps are counted from 1.
+    renames: Moves<'a>,
+    /// The directories that are made, by their paths.
+    made: HashMap<&'a [u8], (Slot, Fingerprint)>,
     /// The directories that get their attributes when everything is in them.
-    pub(crate) directories: Vec<(&'a [u8], &'a Object)>,
+    directories: Vec<(usize, &'a Bytes, &'a Object)>,
+    /// The contents that are staged.
+    contents: HashMap<&'a Bytes, Slot>,
+    /// The files that are removed only by their successors.
+    replaced: HashMap<&'a [u8], Metadata>,
+    /// The names that are free by now.
+    freed: HashSet<&'a [u8]>,
+    /// What other names of a file have got, by their paths.
+    given: HashMap<Vec<u8>, Fingerprint>,
+    /// The host's objects that were linked or moved, which changes their ctime.
+    touched: HashSet<u64>,
+    /// The directories in which something stays.
+    occupied: HashSet<Vec<u8>>,
 }
 
 impl<'a> StepApplier<'a> {
-    /// Applies one step. `seen` is what the survey found there.
-    pub(crate) fn apply(&mut self, step: &'a Step, seen: Option<Metadata>) -> StepResult {
+    /// Prepares the step of this number. `seen` is what the survey found there.
+    pub(crate) fn prepare(
+        &mut self,
+        index: usize,
+        step: &'a Step,
+        seen: Option<Metadata>,
+    ) -> StepResult {
         self.stop.check()?;
-        let path = relative(&step.path);
         match step.change {
             // No path leads to the object.
             DiffKind::TooDeep => Ok(()),
-            DiffKind::Removed => self.remove(path, seen),
-            DiffKind::Renamed => self.rename(relative(&step.from), path, seen),
+            DiffKind::Removed => self.remove(step, seen),
+            DiffKind::Renamed => self.rename(index, step, seen),
             DiffKind::Attributes => {
                 let object = object_of(self.source, step)?;
-                self.change_attributes(path, object)
+                self.change_attributes((index, &step.path), object, seen)
             }
             DiffKind::Added | DiffKind::Content => {
                 let object = object_of(self.source, step)?;
                 if object.is_directory() {
-                    return self.make_directory(path, object);
+                    return self.make_directory((index, &step.path), object, seen);
                 }
-                self.put(path, object, seen)
+                self.put((index, &step.path), object, seen)
             }
         }
     }
 
-    /// Sets the attributes of the directories, the innermost first.
+    /// Prepares the attributes of the directories, the innermost first.
     pub(crate) fn finish(&mut self) -> Result<(), (&'a [u8], StepError)> {
-        for (path, object) in self.directories.drain(..).rev() {
-            let location = self.target.locate(path).map_err(StepError::from);
-            let set = location.and_then(|it| set_attributes(&it.dir, it.name, object));
-            set.map_err(|error| (path, error))?;
+        for (index, path, object) in std::mem::take(&mut self.prepared.directories)
+            .into_iter()
+            .rev()
+        {
+            self.finish_directory(index, path, object)
+                .map_err(|error| (relative(path), error))?;
         }
         Ok(())
     }
 
-    /// Removes a name.
-    fn remove(&self, path: &[u8], seen: Option<Metadata>) -> StepResult {
-        let location = self.target.locate(path)?;
-        let Some(found) = location.look()? else {
+    fn finish_directory(&mut self, index: usize, path: &'a Bytes, object: &Object) -> StepResult {
+        let last = self.prepared.renames.on(path, index + 1);
+        if let Some((_, made)) = self.prepared.made.get(relative(path)) {
+            let after = AttributeChange {
+                // The owner is set already, and who it is decides on the permissions.
+                mode: Some(object.mode & 0o7777 & !SET_UID),
+                times: Some((object.mtime_ns, object.mtime_ns)),
+                ..AttributeChange::default()
+            };
+            let before = AttributeChange::default();
+            self.transaction.set(relative(&last), *made, before, after);
             return Ok(());
-        };
-        self.expect(Some(found), seen)?;
-        let flags = if found.is_dir() {
-            AtFlags::REMOVEDIR
-        } else {
-            AtFlags::empty()
-        };
-        match rustix::fs::unlinkat(&location.dir, location.name, flags) {
-            Err(Errno::NOENT) => Ok(()),
-            // What others put into it stays, and so does the directory.
-            Err(Errno::NOTEMPTY | Errno::EXIST) if self.force => Ok(()),
-            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(StepError::Changed),
-            result => Ok(result?),
+        }
+        let now = self.now(path, index);
+        self.set(relative(&last), relative(&now), object)
+    }
+
+    /// Returns where the host has what a step finds at this path.
+    fn now(&self, path: &Bytes, index: usize) -> Bytes {
+        self.prepared.renames.back(path, index + 1)
+    }
+
+    /// Opens the directory of a path where it is before all steps: on the host, or where it is
+    /// staged.
+    fn directory_now(&self, path: &Bytes, index: usize) -> StepResult<OwnedFd> {
+        let parent = Bytes(split(path).0.to_vec());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        if let Some((slot, _)) = self.prepared.made.get(relative(&parent)) {
+            let staging = self.transaction.staging();
+            return Ok(beneath::open(staging, &slot.name(), flags)?);
+        }
+        let now = self.now(&parent, index);
+        match beneath::open_on_mount(self.target.root(), relative(&now), flags) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Err(StepError::Changed),
+            opened => Ok(opened?),
         }
     }
 
-    fn rename(&self, from: &[u8], to: &[u8], seen: Option<Metadata>) -> StepResult {
-        let (from, to) = (self.target.locate(from)?, self.target.locate(to)?);
+    fn expected(&self, seen: Metadata) -> Expected {
+        Expected {
+            fingerprint: seen.fingerprint,
+            exact: !seen.is_dir() && !self.prepared.touched.contains(&seen.ino),
+        }
+    }
+
+    /// Removes a name. When it is forced, a directory stays that holds what others put there.
+    fn remove(&mut self, step: &'a Step, seen: Option<Metadata>) -> StepResult {
+        let path = relative(&step.path);
+        let Some(found) = seen else { return Ok(()) };
+        self.prepared.freed.insert(path);
+        if !found.is_dir() && self.takers.contains(path) {
+            self.prepared.replaced.insert(path, found);
+            return Ok(());
+        }
+        if found.is_dir() && self.force && self.has_others(step, path)? {
+            self.prepared.occupied.insert(split(path).0.to_vec());
+            return Ok(());
+        }
+        let expected = self.expected(found);
+        let mode = found.mode & 0o7777;
+        self.transaction.remove(path, Some(expected), mode);
+        Ok(())
+    }
+
+    /// Returns whether a directory holds something that no step takes away.
+    fn has_others(&self, step: &Step, path: &[u8]) -> StepResult<bool> {
+        if self.prepared.occupied.contains(path) {
+            return Ok(true);
+        }
+        let original = relative(&step.original);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened = match beneath::open_on_mount(self.target.root(), original, flags) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            opened => opened?,
+        };
+        for entry in rustix::fs::Dir::new(opened)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            let inner = [path, b"/", name].concat();
+            if !matches!(name, b"." | b"..") && !self.prepared.freed.contains(&*inner) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn rename(&mut self, index: usize, step: &'a Step, seen: Option<Metadata>) -> StepResult {
+        let (from, to) = (relative(&step.from), relative(&step.path));
         // Even when forced: another object that has the name by now is not what the branch moved.
-        if !is_unchanged(from.look()?, seen) {
-            return Err(StepError::Changed);
+        let object = self.expected(seen.ok_or(StepError::Changed)?);
+        let taken = if self.force && !self.prepared.freed.contains(to) {
+            let now = self.now(&step.path, index);
+            self.target.look(relative(&now))?.filter(|it| !it.is_dir())
+        } else {
+            None
+        };
+        match taken {
+            Some(taken) => {
+                let taken = self.expected(taken);
+                self.transaction.rename_over(from, to, object, taken);
+            }
+            None => self.transaction.rename(from, to, object),
         }
-        match rename_between(&from.dir, from.name, &to.dir, to.name) {
-            Err(Errno::EXIST) if self.force => {}
-            // The filesystem cannot do it in one step.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if to.look()?.is_none() => {}
-            Err(Errno::EXIST | Errno::NOENT) => return Err(StepError::Changed),
-            result => return Ok(result?),
-        }
-        Ok(rustix::fs::renameat(
-            &from.dir, from.name, &to.dir, to.name,
-        )?)
+        self.prepared.freed.insert(from);
+        self.prepared.freed.remove(to);
+        self.prepared.touched.extend(seen.map(|it| it.ino));
+        self.prepared.renames.add(index + 1, &step.from, &step.path);
+        Ok(())
     }
 
-    /// Checks that something still is what the survey found.
-    fn expect(&self, found: Option<Metadata>, seen: Option<Metadata>) -> StepResult {
-        if self.force || is_unchanged(found, seen) {
-            return Ok(());
-        }
-        Err(StepError::Changed)
-    }
-
-    fn change_attributes(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
-        let location = self.target.locate(path)?;
-        let found = location.look()?.ok_or(StepError::Changed)?;
+    fn change_attributes(
+        &mut self,
+        (index, path): (usize, &'a Bytes),
+        object: &'a Object,
+        seen: Option<Metadata>,
+    ) -> StepResult {
+        let found = seen.ok_or(StepError::Changed)?;
         if found.kind() != object.mode & 0o170_000 {
             return Err(StepError::Changed);
         }
         if found.is_dir() {
-            self.directories.push((path, object));
-            if object.mode & WRITABLE == 0 {
-                // Something may still have to be put into it.
-                return Ok(());
+            self.prepared.directories.push((index, path, object));
+            return Ok(());
+        }
+        let now = self.now(path, index);
+        self.set(relative(path), relative(&now), object)
+    }
+
+    /// Adds that what the host has at `now` gets the attributes of an object, when it is at `path`.
+    fn set(&mut self, path: &[u8], now: &[u8], object: &Object) -> StepResult {
+        let found = HostObject::at(self.target.root(), now)?;
+        let stat = found.stat()?;
+        let made = Metadata::of(&stat);
+        if made.kind() != object.mode & 0o170_000 {
+            return Err(StepError::Changed);
+        }
+        let is_root = rustix::process::geteuid().is_root();
+        let owner = is_root.then_some((object.uid, object.gid));
+        let mut then = made;
+        (then.uid, then.gid) = owner.unwrap_or((made.uid, made.gid));
+        let after = AttributeChange {
+            owner,
+            mode: Some(permissions(object, then)),
+            times: Some((object.mtime_ns, object.mtime_ns)),
+            xattrs: object
+                .xattrs
+                .iter()
+                .map(|(name, value)| (name.0.clone(), Some(value.0.clone())))
+                .collect(),
+        };
+        let before = after.reverse(&found)?;
+        let found = Fingerprint::of(&stat);
+        self.transaction.set(path, found, before, after);
+        Ok(())
+    }
+
+    fn make_directory(
+        &mut self,
+        (index, path): (usize, &'a Bytes),
+        object: &'a Object,
+        seen: Option<Metadata>,
+    ) -> StepResult {
+        match seen {
+            Some(found) if found.is_dir() => {}
+            Some(_) => return Err(StepError::Changed),
+            None => {
+                let dir = self.directory_now(path, index)?;
+                self.transaction.inherit(&dir)?;
+                let slot = self.transaction.slot();
+                let staging = self.transaction.staging();
+                rustix::fs::mkdirat(staging, slot.name(), Mode::RWXU)?;
+                set_attributes(staging, &slot.name(), object, Mode::RWXU)?;
+                let placed = self.transaction.place(slot, relative(path));
+                let placed = placed?;
+                self.prepared.made.insert(relative(path), (slot, placed));
             }
         }
-        set_attributes(&location.dir, location.name, object)
-    }
-
-    fn make_directory(&mut self, path: &'a [u8], object: &'a Object) -> StepResult {
-        let location = self.target.locate(path)?;
-        match rustix::fs::mkdirat(&location.dir, location.name, Mode::RWXU) {
-            Err(Errno::EXIST) if location.look()?.is_some_and(|it| it.is_dir()) => {}
-            Err(Errno::EXIST) => return Err(StepError::Changed),
-            other => other?,
-        }
-        self.directories.push((path, object));
+        self.prepared.directories.push((index, path, object));
         Ok(())
     }
 
-    /// Creates an object, or gives a file its new content under all its names.
-    fn put(&mut self, path: &[u8], object: &Object, seen: Option<Metadata>) -> StepResult {
-        let location = self.target.locate(path)?;
-        let temporary = temporary_name();
-        let staged = self
-            .stage(&location, &temporary, object)
-            .and_then(|()| set_attributes(&location.dir, &temporary, object))
-            .and_then(|()| self.place(&location, &temporary, seen));
-        if staged.is_err() {
-            location.forget(&temporary);
+    /// Puts a new object at a name, or gives a file its new content under all its names.
+    fn put(
+        &mut self,
+        (index, path): (usize, &'a Bytes),
+        object: &'a Object,
+        seen: Option<Metadata>,
+    ) -> StepResult {
+        let name = relative(path);
+        let replaced = self.prepared.replaced.remove(name);
+        // A file that took the place of another one has no more names than that.
+        let is_rewritten = replaced.is_none();
+        let seen = replaced.or(seen);
+        if seen.is_some_and(|it| it.is_dir()) {
+            return Err(Errno::ISDIR.into());
         }
-        staged?;
-        if let Some(old) = seen.filter(|it| it.is_file() && it.nlink > 1) {
-            self.link_others(path, &location, old)?;
+        let known = object.content.as_ref();
+        let known = known.and_then(|it| self.prepared.contents.get(it)).copied();
+        let slot = match known {
+            Some(first) => self.link(first)?,
+            None => {
+                let dir = self.directory_now(path, index)?;
+                self.transaction.inherit(&dir)?;
+                let slot = self.transaction.slot();
+                self.stage(slot, object)?;
+                set_attributes(
+                    self.transaction.staging(),
+                    &slot.name(),
+                    object,
+                    Mode::empty(),
+                )?;
+                slot
+            }
+        };
+        if let Some(content) = &object.content {
+            self.prepared.contents.insert(content, slot);
+        }
+        let given = self.prepared.given.get(name).copied();
+        self.place(slot, name, seen, given)?;
+        if let Some(old) = seen.filter(|it| it.is_file() && it.nlink > 1)
+            && is_rewritten
+            && given.is_none()
+        {
+            self.link_others(name, slot, old)?;
         }
         Ok(())
     }
 
-    fn stage(&self, location: &Location<'_>, temporary: &[u8], object: &Object) -> StepResult {
+    /// Adds that what is staged gets its name.
+    fn place(
+        &mut self,
+        slot: Slot,
+        path: &[u8],
+        seen: Option<Metadata>,
+        given: Option<Fingerprint>,
+    ) -> StepResult<Fingerprint> {
+        let old = match (seen, given) {
+            (_, Some(fingerprint)) => Some(Expected {
+                fingerprint,
+                exact: false,
+            }),
+            (Some(seen), None) => Some(self.expected(seen)),
+            (None, None) => None,
+        };
+        let placed = match old {
+            Some(old) => self.transaction.replace(slot, path, old),
+            None => self.transaction.place(slot, path),
+        };
+        self.prepared.touched.extend(seen.map(|it| it.ino));
+        Ok(placed?)
+    }
+
+    /// Stages another name of what is staged.
+    fn link(&mut self, from: Slot) -> StepResult<Slot> {
+        let slot = self.transaction.slot();
+        let staging = self.transaction.staging();
+        let flags = AtFlags::empty();
+        rustix::fs::linkat(staging, from.name(), staging, slot.name(), flags)?;
+        Ok(slot)
+    }
+
+    fn stage(&self, slot: Slot, object: &Object) -> StepResult {
+        let (staging, name) = (self.transaction.staging(), slot.name());
         let Some(content) = &object.content else {
             if kind_of_mode(object.mode) == Some(ObjectKind::Symlink) {
-                return Ok(rustix::fs::symlinkat(
-                    &*object.target.0,
-                    &location.dir,
-                    temporary,
-                )?);
+                return Ok(rustix::fs::symlinkat(&*object.target.0, staging, name)?);
             }
-            return make_special(location, temporary, object);
+            return make_special(staging, &name, object);
         };
         let from = self.source.content(content)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let file = rustix::fs::openat(&location.dir, temporary, flags, mode)?;
+        let file = rustix::fs::openat(staging, name, flags, mode)?;
         content::copy(&from, &File::from(file), self.stop)?;
         Ok(())
     }
 
-    /// Moves what has a temporary name to its own.
-    fn place(
-        &self,
-        location: &Location<'_>,
-        temporary: &[u8],
-        seen: Option<Metadata>,
-    ) -> StepResult {
-        let (dir, name) = (&location.dir, location.name);
-        let taken = if seen.is_some() || self.force {
-            location.look()?
-        } else {
-            None
-        };
-        let Some(taken) = taken else {
-            self.expect(None, seen)?;
-            return match rename_new(dir, temporary, name) {
-                Err(Errno::EXIST) => Err(StepError::Changed),
-                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                    self.expect(location.look()?, None)?;
-                    Ok(rustix::fs::renameat(dir, temporary, dir, name)?)
-                }
-                result => Ok(result?),
-            };
-        };
-        if taken.is_dir() {
-            return Err(Errno::ISDIR.into());
+    /// Gives the other names that the file has in the project the new file.
+    fn link_others(&mut self, path: &[u8], slot: Slot, old: Metadata) -> StepResult {
+        if self.prepared.names.is_none() {
+            let found = hard_links::find(self.target, &self.linked, self.stop)?;
+            self.prepared.names = Some(found);
         }
-        match exchange(dir, temporary, name) {
-            Ok(()) => {}
-            Err(Errno::NOENT) => return Err(StepError::Changed),
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
-                self.expect(location.look()?, seen)?;
-                return Ok(rustix::fs::renameat(dir, temporary, dir, name)?);
-            }
-            Err(errno) => return Err(errno.into()),
-        }
-        let old = Location {
-            dir: location.dir.try_clone()?,
-            name: temporary,
-        };
-        let displaced = old.look()?;
-        let is_directory = displaced.is_some_and(|it| it.is_dir());
-        if is_directory || self.expect(displaced, seen).is_err() {
-            // Somebody else was quicker: their object gets its name back.
-            exchange(dir, temporary, name)?;
-            return Err(StepError::Changed);
-        }
-        Ok(rustix::fs::unlinkat(dir, temporary, AtFlags::empty())?)
-    }
-
-    /// Links the other names that the file had in the project to the new file.
-    fn link_others(&mut self, path: &[u8], new: &Location<'_>, old: Metadata) -> StepResult {
-        if self.names.is_none() {
-            self.names = Some(hard_links::find(self.target, &self.linked, self.stop)?);
-        }
-        let names = self.names.as_ref().and_then(|all| all.get(&old.ino));
-        for other in names.into_iter().flatten().filter(|it| *it != path) {
-            let location = self.target.locate(other)?;
-            let is_old = |it: Metadata| (it.dev, it.ino) == (old.dev, old.ino);
-            let Some(found) = location.look()?.filter(|it| is_old(*it)) else {
+        let names = self.prepared.names.as_ref();
+        let names = names.and_then(|all| all.get(&old.ino)).cloned();
+        for now in names.into_iter().flatten() {
+            let is_old = |it: &Metadata| (it.dev, it.ino) == (old.dev, old.ino);
+            let Some(found) = self.target.look(&now)?.filter(is_old) else {
                 continue;
             };
-            let temporary = temporary_name();
-            let flags = AtFlags::empty();
-            rustix::fs::linkat(&new.dir, new.name, &location.dir, &*temporary, flags)?;
-            let placed = self.place(&location, &temporary, Some(found));
-            if placed.is_err() {
-                location.forget(&temporary);
+            let then = self.prepared.renames.on(&Bytes([b"/", &*now].concat()), 0);
+            let then = relative(&then).to_vec();
+            if then == path || self.prepared.freed.contains(&*then) {
+                continue;
             }
-            placed?;
+            let slot = self.link(slot)?;
+            let placed = self.place(slot, &then, Some(found), None)?;
+            self.prepared.given.insert(then, placed);
         }
         Ok(())
-    }
-}
-
-/// Returns whether an object is the same as the survey found it.
-fn is_unchanged(found: Option<Metadata>, seen: Option<Metadata>) -> bool {
-    match (found, seen) {
-        (None, None) => true,
-        (Some(found), Some(seen)) => {
-            let (found, seen) = (found.stamp(), seen.stamp());
-            found == seen
-        }
-        _ => false,
     }
 }
 
@@ -285,25 +419,23 @@ pub(crate) fn relative(path: &[u8]) -> &[u8] {
 }
 
 #[cfg(not(target_vendor = "apple"))]
-fn make_special(location: &Location<'_>, name: &[u8], object: &Object) -> StepResult {
+fn make_special(dir: &OwnedFd, name: &[u8], object: &Object) -> StepResult {
     let kind = rustix::fs::FileType::from_raw_mode(object.mode);
     let (mode, rdev) = (Mode::RUSR | Mode::WUSR, object.rdev);
-    Ok(rustix::fs::mknodat(&location.dir, name, kind, mode, rdev)?)
+    Ok(rustix::fs::mknodat(dir, name, kind, mode, rdev)?)
 }
 
 /// Fails: macOS creates such files by path only, which would follow links on the way.
 #[cfg(target_vendor = "apple")]
-fn make_special(_: &Location<'_>, _: &[u8], _: &Object) -> StepResult {
+fn make_special(_: &OwnedFd, _: &[u8], _: &Object) -> StepResult {
     Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into())
 }
 
-/// Sets the owner and the group if this is root, then extended attributes, permissions and times.
-fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
+/// Sets the owner and the group if this is root, then extended attributes, permissions (and those in
+/// `also`) and times of what is staged.
+fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object, also: Mode) -> StepResult {
     let made = HostObject::at(&dir, name)?;
     let is_link = kind_of_mode(object.mode) == Some(ObjectKind::Symlink);
-    if Metadata::of(&made.stat()?).kind() != object.mode & 0o170_000 {
-        return Err(StepError::Changed);
-    }
     if rustix::process::geteuid().is_root() {
         let (uid, gid) = (Uid::from_raw(object.uid), Gid::from_raw(object.gid));
         made.set_owner(uid, gid)?;
@@ -313,7 +445,7 @@ fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
             made.set_xattr(name, value)?;
         }
         let mode = permissions(object, Metadata::of(&made.stat()?));
-        made.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
+        made.set_mode(Mode::from_raw_mode(mode as rustix::fs::RawMode) | also)?;
     }
     let time = Timespec {
         tv_sec: object.mtime_ns.div_euclid(1_000_000_000),
@@ -323,9 +455,6 @@ fn set_attributes(dir: impl AsFd, name: &[u8], object: &Object) -> StepResult {
         last_access: time,
         last_modification: time,
     };
-    if name.is_empty() {
-        return Ok(rustix::fs::utimensat(&dir, c".", &times, AtFlags::empty())?);
-    }
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     Ok(rustix::fs::utimensat(&dir, name, &times, flags)?)
 }
@@ -345,14 +474,8 @@ fn permissions(object: &Object, made: Metadata) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Metadata, Object, permissions, temporary_name};
+    use super::{Metadata, Object, permissions};
     use agentfs_proto::bytes::Bytes;
-
-    #[test]
-    fn a_temporary_name_fits_beside_the_longest_one() {
-        assert!(temporary_name().len() <= 255);
-        assert_ne!(temporary_name(), temporary_name());
-    }
 
     #[test]
     fn a_program_that_runs_as_its_owner_stays_one_only_with_the_owner() {

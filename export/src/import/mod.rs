@@ -1,5 +1,6 @@
 //! Imports an exported directory into a project: [`survey`](mod@survey) finds how far the project is
-//! from each step of the list, and [`apply_step`] applies the steps that are left.
+//! from each step of the list, and [`apply_step`] prepares the steps that are left
+//! as one transaction.
 
 pub(crate) mod apply_step;
 mod hard_links;
@@ -10,12 +11,13 @@ pub(crate) mod target;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 
+use agentfs_core::Transaction;
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 
-use crate::changes::Step;
+use crate::changes::{Object, Step};
 use crate::error::StepError;
-use crate::import::apply_step::StepApplier;
+use crate::import::apply_step::{Prepared, StepApplier, relative};
 use crate::import::survey::{Finding, State, survey};
 use crate::{CancelToken, ExportError, Source, Target, UnreadFile};
 
@@ -46,9 +48,9 @@ pub struct Imported {
 }
 
 /// Applies the changes of an exported branch to a directory, which the caller has
-/// [locked](Target::lock). With conflicts nothing is changed, unless the mode is [`Mode::Force`]. A
-/// change that is applied already is no conflict and is not applied again, so an import that was
-/// interrupted can be finished by another one.
+/// [locked](Target::lock). With conflicts nothing is changed, unless the mode is [`Mode::Force`]. All
+/// changes are made, or none: they are one [`Transaction`]. A change that is applied already is no
+/// conflict and is not applied again.
 ///
 /// # Errors
 ///
@@ -79,6 +81,12 @@ pub fn import(
     if mode == Mode::DryRun || (mode == Mode::Refuse && !imported.conflicts.is_empty()) {
         return Ok(imported);
     }
+    if imported.changes.is_empty() {
+        return Ok(imported);
+    }
+    let failed =
+        |errno: agentfs_core::Errno| ExportError::Io(target.path().to_owned(), errno.into());
+    let transaction = Transaction::begin(target.root()).map_err(failed)?;
     let linked = to_do().filter_map(|(step, finding)| {
         let old = finding.seen.filter(|it| it.is_file() && it.nlink > 1)?;
         (step.change == DiffKind::Content).then_some(old.ino)
@@ -87,40 +95,120 @@ pub fn import(
         source,
         target,
         stop,
+        transaction,
         force: mode == Mode::Force,
         linked: linked.collect(),
-        names: None,
-        directories: Vec::new(),
+        takers: takers(steps, &findings),
+        prepared: Prepared::default(),
     };
-    let mut blocked = blocked(steps, &findings);
-    for (step, finding) in to_do() {
+    let Some(made) = prepare(&mut applier, &findings, &mut imported.failures) else {
+        return Ok(imported);
+    };
+    if let Err((path, error)) = applier.finish() {
+        imported.failures.push(error.at(target.display(path)));
+        return Ok(imported);
+    }
+    match perform(applier.transaction, &made, stop) {
+        Ok(()) => {
+            imported.made = made
+                .iter()
+                .map(|(it, _)| (it.change, it.path.clone()))
+                .collect()
+        }
+        Err((error, step)) => {
+            let path = step.map_or_else(|| target.path().to_owned(), |it| target.display(&it.path));
+            imported.failures.push(error.at(path));
+        }
+    }
+    Ok(imported)
+}
+
+/// Prepares the steps that are to be done. Returns them, each with the number of operations when it is
+/// made; `None` if one cannot be made. Steps that are refused, or depend on such, are left out.
+fn prepare<'a>(
+    applier: &mut StepApplier<'a>,
+    findings: &[Finding],
+    failures: &mut Vec<ExportError>,
+) -> Option<Vec<(&'a Step, usize)>> {
+    let (steps, target) = (applier.source.steps(), applier.target);
+    let mut blocked = blocked(steps, findings);
+    let mut made = Vec::new();
+    for (index, (step, finding)) in steps.iter().zip(findings).enumerate() {
+        if finding.state == State::Done {
+            continue;
+        }
         let display = target.display(&step.path);
         if is_refused(step, finding) {
-            imported.failures.push(ExportError::Kept(display));
+            failures.push(ExportError::Kept(display));
             continue;
         }
         if is_blocked(&blocked, step) {
             block(&mut blocked, step);
-            imported.failures.push(ExportError::Depends(display));
+            failures.push(ExportError::Depends(display));
             continue;
         }
-        match applier.apply(step, finding.seen) {
-            Ok(()) => imported.made.push((step.change, step.path.clone())),
-            Err(StepError::Cancelled) => {
-                imported.failures.push(ExportError::Cancelled);
-                break;
-            }
-            Err(error) => {
-                block(&mut blocked, step);
-                imported.failures.push(error.at(display));
-            }
+        if let Err(error) = applier.prepare(index, step, finding.seen) {
+            failures.push(error.at(display));
+            return None;
+        }
+        made.push((step, applier.transaction.len()));
+    }
+    Some(made)
+}
+
+/// Performs what is prepared, all of it or nothing. Says at which step it failed.
+fn perform<'a>(
+    mut transaction: Transaction<'_>,
+    steps: &[(&'a Step, usize)],
+    stop: &CancelToken,
+) -> Result<(), (StepError, Option<&'a Step>)> {
+    let failed = |errno: agentfs_core::Errno| (errno.into(), None);
+    if transaction.is_empty() {
+        return Ok(());
+    }
+    transaction.seal().map_err(failed)?;
+    while transaction.performed() < transaction.len() {
+        let at = transaction.performed();
+        let step = || {
+            steps
+                .iter()
+                .find(|(_, end)| at < *end)
+                .map(|(step, _)| *step)
+        };
+        stop.check().map_err(|error| (error.into(), step()))?;
+        match transaction.perform_next() {
+            Ok(true) => {}
+            Ok(false) => return Err((StepError::Changed, step())),
+            Err(errno) => return Err((errno.into(), step())),
         }
     }
-    if let Err((path, error)) = applier.finish() {
-        let error = error.at(target.display(path));
-        imported.failures.push(error);
+    transaction.commit().map_err(failed)
+}
+
+/// Returns the names of which a step takes away a file, and a later one puts another there, with no
+/// rename in between: the new one replaces the old one.
+fn takers<'a>(steps: &'a [Step], findings: &[Finding]) -> HashSet<&'a [u8]> {
+    let mut removed = HashSet::new();
+    let mut takers = HashSet::new();
+    for (step, finding) in steps.iter().zip(findings) {
+        let is_to_do = finding.state != State::Done;
+        let is_directory = step.after.as_ref().is_some_and(Object::is_directory);
+        match step.change {
+            DiffKind::Renamed => removed.clear(),
+            DiffKind::Removed if is_to_do => {
+                removed.insert(relative(&step.path));
+            }
+            DiffKind::Added if is_to_do && !is_directory => {
+                takers.extend(removed.take(relative(&step.path)));
+            }
+            DiffKind::Removed
+            | DiffKind::Added
+            | DiffKind::Content
+            | DiffKind::Attributes
+            | DiffKind::TooDeep => {}
+        }
     }
-    Ok(imported)
+    takers
 }
 
 /// Returns whether a rename is never applied, not even when it is forced: another object has the name.

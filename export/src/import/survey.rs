@@ -7,7 +7,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use agentfs_core::beneath;
+use agentfs_core::{HostObject, beneath};
 use agentfs_proto::bytes::Bytes;
 use agentfs_proto::message::DiffKind;
 use rustix::fs::{Dir, OFlags};
@@ -19,7 +19,6 @@ use crate::error::StepError;
 use crate::import::source::Source;
 use crate::import::target::{Metadata, Target};
 use crate::moves::Moves;
-use crate::platform::HostObject;
 use crate::{ExportError, content};
 
 /// The type of a symbolic link.

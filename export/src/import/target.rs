@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use agentfs_core::beneath;
+use agentfs_core::{Fingerprint, beneath, recover};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -34,6 +34,7 @@ pub(crate) struct Metadata {
     pub(crate) mode: u32,
     pub(crate) nlink: u64,
     pub(crate) rdev: u64,
+    pub(crate) fingerprint: Fingerprint,
     size: u64,
     mtime_ns: i64,
     born_ns: Option<i64>,
@@ -51,6 +52,7 @@ impl Metadata {
             mode: u32::try_from(number(stat.st_mode)).unwrap_or_default(),
             nlink: number(stat.st_nlink),
             rdev: number(stat.st_rdev),
+            fingerprint: Fingerprint::of(stat),
             size: number(stat.st_size),
             mtime_ns: seconds.saturating_mul(1_000_000_000).saturating_add(nanos),
             born_ns: None,
@@ -108,17 +110,6 @@ impl Location<'_> {
     pub(crate) fn look(&self) -> io::Result<Option<Metadata>> {
         look_at(self.dir.as_fd(), self.name)
     }
-
-    /// Removes what was created under a temporary name, if it still has that name. A failure is logged.
-    pub(crate) fn forget(&self, temporary: &[u8]) {
-        match rustix::fs::unlinkat(&self.dir, temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => {
-                let name = OsStr::from_bytes(temporary).display();
-                tracing::warn!(%name, %error, "a temporary file stays behind");
-            }
-        }
-    }
 }
 
 fn look_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Metadata>> {
@@ -173,24 +164,24 @@ impl Target {
 
     /// Locks the directory against all others that apply something to it, daemons included, as long as
     /// this value lives. Calls `wait` when another process has the lock. A filesystem without locks is no
-    /// error.
+    /// error. What a process that was killed has left half applied is taken back.
     ///
     /// # Errors
     ///
-    /// Those of flock(2).
+    /// Those of flock(2), and of the calls that take something back.
     pub fn lock(&self, wait: impl FnOnce()) -> io::Result<()> {
         match rustix::fs::flock(&self.root, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
                 wait();
                 let wanted = FlockOperation::LockExclusive;
-                Ok(rustix::io::retry_on_intr(|| {
-                    rustix::fs::flock(&self.root, wanted)
-                })?)
+                rustix::io::retry_on_intr(|| rustix::fs::flock(&self.root, wanted))?;
             }
             // Some filesystems have no locks.
-            Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => Ok(()),
-            result => Ok(result?),
+            Err(Errno::NOTSUP | Errno::NOSYS | Errno::NOLCK) => {}
+            result => result?,
         }
+        recover(&self.root)?;
+        Ok(())
     }
 
     /// Returns a path on the host, for people.
@@ -199,8 +190,8 @@ impl Target {
         self.path.join(OsStr::from_bytes(path))
     }
 
-    pub(crate) fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub(crate) fn root(&self) -> &OwnedFd {
+        &self.root
     }
 
     /// Opens the directory of a relative path.

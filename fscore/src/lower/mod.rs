@@ -15,12 +15,16 @@ mod births;
 mod bytes;
 mod held;
 mod host_inode;
+#[cfg_attr(target_os = "linux", path = "host_object/linux.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "host_object/other.rs")]
+mod host_object;
 mod index;
 pub(crate) mod own_writes;
 mod path;
 mod place;
 mod stat;
 pub(crate) mod taking;
+pub(crate) mod transaction;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -35,13 +39,15 @@ use self::births::Births;
 pub use self::held::Held;
 use self::held::HeldObjects;
 pub(crate) use self::host_inode::{HostBody, HostInode};
+pub use self::host_object::HostObject;
 pub(crate) use self::index::Loss;
 use self::index::{HostId, Index, IndexedObject};
 use self::own_writes::{HostState, OwnWrites};
 pub(crate) use self::path::split;
 use self::path::{join, vanished};
 pub use self::place::{LowerPlace, Place};
-pub(crate) use self::stat::{Fingerprint, mode_of};
+pub use self::stat::Fingerprint;
+pub(crate) use self::stat::mode_of;
 use self::stat::{kind_of, nanos, object_of, stat_kind};
 use crate::model::attr::Xattrs;
 use crate::model::config::CaseSensitivity;
@@ -82,6 +88,9 @@ impl Lower {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty())?;
         let object = object_of(&rustix::fs::fstat(&root)?);
+        if let Err(errno) = transaction::recover_if_idle(&root) {
+            tracing::warn!(%errno, "what was applied in part cannot be taken back now");
+        }
         Ok(Self {
             root,
             object,
@@ -145,6 +154,14 @@ impl Lower {
     pub(crate) fn path_of(&self, node: NodeId) -> Option<Arc<[u8]>> {
         let index = self.index.lock();
         index.known(node).map(|known| known.path.clone())
+    }
+
+    /// Returns the names by which an object was seen.
+    pub(crate) fn names_of(&self, node: NodeId) -> Vec<(NodeId, Name)> {
+        let index = self.index.lock();
+        index
+            .known(node)
+            .map_or_else(Vec::new, |known| known.names.all())
     }
 
     /// Returns whether names that are created or removed in a directory are announced.
@@ -221,7 +238,7 @@ impl Lower {
         dir: NodeId,
         name: &[u8],
     ) -> Result<Option<(Found, HostInode)>> {
-        let Some((fd, known)) = self.same_dir(dir)? else {
+        let Some((fd, known)) = self.same_dir(dir)?.filter(|_| !is_staging(dir, name)) else {
             return Ok(None);
         };
         match stat_at(&fd, name) {
@@ -281,7 +298,7 @@ impl Lower {
     /// Looks up a name. A directory that the host no longer has counts as empty, so what branches
     /// have put there stays reachable.
     pub(crate) fn lookup(&self, dir: NodeId, name: &[u8]) -> Result<Option<Found>> {
-        let Some((fd, known)) = self.same_dir(dir)? else {
+        let Some((fd, known)) = self.same_dir(dir)?.filter(|_| !is_staging(dir, name)) else {
             return Ok(None);
         };
         match stat_at(&fd, name) {
@@ -308,7 +325,7 @@ impl Lower {
         for entry in rustix::fs::Dir::read_from(&fd)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
+            if matches!(name, b"." | b"..") || is_staging(dir, name) {
                 continue;
             }
             let object = (known.object.0, entry.ino());
@@ -476,6 +493,11 @@ impl Lower {
         drop(closed);
         Ok(fd)
     }
+}
+
+/// Returns whether a name is that of the directory in which an apply stages, which no branch shows.
+fn is_staging(dir: NodeId, name: &[u8]) -> bool {
+    dir == NodeId::ROOT && transaction::is_temporary(name)
 }
 
 fn stat_at(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<Stat> {

@@ -1,5 +1,5 @@
-//! What applying has written to the host, so that a watcher of the host does not report it as a
-//! change to the branch that was applied.
+//! What applying has written to the host, so that a watcher of the host does not report it as well:
+//! applying itself emits it in the other branches.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,8 +7,6 @@ use std::path::Path;
 use std::os::unix::ffi::OsStrExt as _;
 
 use crate::lower::Lower;
-use crate::model::event::ObjectKind;
-use crate::model::id::{BranchId, NodeId};
 use crate::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How many paths are remembered before all are forgotten.
@@ -20,17 +18,10 @@ pub(crate) type HostState = Option<(u64, u64, i64)>;
 
 #[derive(Debug, Default)]
 pub(crate) struct OwnWrites {
-    paths: Mutex<HashMap<Vec<u8>, OwnWrite>>,
+    /// How applying has left each path.
+    paths: Mutex<HashMap<Vec<u8>, HostState>>,
     turn: Mutex<()>,
     applying: RwLock<()>,
-}
-
-#[derive(Debug)]
-struct OwnWrite {
-    by: BranchId,
-    left: HostState,
-    /// What was removed.
-    was: Option<(NodeId, ObjectKind)>,
 }
 
 impl OwnWrites {
@@ -51,55 +42,29 @@ impl OwnWrites {
         self.applying.read()
     }
 
-    /// Records that a branch is about to remove this object.
-    pub(crate) fn record_removal(
-        &self,
-        by: BranchId,
-        path: &[u8],
-        was: Option<(NodeId, ObjectKind)>,
-    ) {
-        let left = None;
-        self.paths
-            .lock()
-            .insert(path.to_vec(), OwnWrite { by, left, was });
-    }
-
-    /// Records that a branch has changed these paths, and how they are now.
-    pub(crate) fn record<'a>(
-        &self,
-        lower: &Lower,
-        by: BranchId,
-        changed: impl Iterator<Item = &'a Path>,
-    ) {
+    /// Records how applying a branch has left these paths.
+    pub(crate) fn record<'a>(&self, lower: &Lower, changed: impl Iterator<Item = &'a Path>) {
         let mut paths = self.paths.lock();
         if paths.len() > MAX_PATHS {
             paths.clear();
         }
-        let mut note = |path: &Path| {
-            let path = path.as_os_str().as_bytes();
-            let left = lower.state_of(path);
-            let was = paths.remove(path).and_then(|trace| trace.was);
-            paths.insert(path.to_vec(), OwnWrite { by, left, was });
-        };
         for path in changed {
-            note(path);
+            let path = path.as_os_str().as_bytes();
+            paths.insert(path.to_vec(), lower.state_of(path));
         }
     }
 
-    /// Returns the branch that left the path as it is now.
-    pub(crate) fn author_of(&self, lower: &Lower, path: &[u8]) -> Option<BranchId> {
+    /// Returns whether the path still is as applying has left it.
+    pub(crate) fn has_left(&self, lower: &Lower, path: &[u8]) -> bool {
         let _settled = self.settled();
         let mut paths = self.paths.lock();
-        let trace = paths.get(path)?;
-        if trace.left == lower.state_of(path) {
-            return Some(trace.by);
+        let Some(left) = paths.get(path) else {
+            return false;
+        };
+        if *left == lower.state_of(path) {
+            return true;
         }
         paths.remove(path);
-        None
-    }
-
-    /// Returns the object that a branch removed there; each only once.
-    pub(crate) fn take_removed(&self, path: &[u8]) -> Option<(NodeId, ObjectKind)> {
-        self.paths.lock().get_mut(path)?.was.take()
+        false
     }
 }

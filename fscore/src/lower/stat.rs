@@ -53,14 +53,30 @@ pub(crate) fn mode_of(stat: &Stat) -> u32 {
 
 /// What identifies an object of the host together with the state in which it was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Fingerprint {
+pub struct Fingerprint {
     object: HostId,
     kind: Option<ObjectKind>,
     stamp: Stamp,
 }
 
+/// Every kind, in the order of the numbers that [`Fingerprint::to_words`] uses.
+const KINDS: [ObjectKind; 7] = [
+    ObjectKind::File,
+    ObjectKind::Directory,
+    ObjectKind::Symlink,
+    ObjectKind::Fifo,
+    ObjectKind::Socket,
+    ObjectKind::CharDevice,
+    ObjectKind::BlockDevice,
+];
+
 impl Fingerprint {
-    pub(crate) fn of(stat: &Stat) -> Self {
+    /// How many words there are of a fingerprint.
+    pub(super) const WORDS: usize = 7;
+
+    /// Returns the fingerprint of an object that stat(2) has found.
+    #[must_use]
+    pub fn of(stat: &Stat) -> Self {
         Self {
             object: object_of(stat),
             kind: stat_kind(stat),
@@ -87,6 +103,50 @@ impl Fingerprint {
             )
             | None => Stamp::NONE,
         }
+    }
+
+    /// Returns the fingerprint as numbers, which mean the same in another process.
+    pub(super) fn to_words(self) -> [u64; Self::WORDS] {
+        let kind = KINDS.iter().position(|kind| self.kind == Some(*kind));
+        [
+            self.object.0,
+            self.object.1,
+            kind.map_or(0, |at| at as u64 + 1),
+            self.stamp.size,
+            self.stamp.mtime.cast_unsigned(),
+            self.stamp.ctime.cast_unsigned(),
+            self.stamp.inode,
+        ]
+    }
+
+    /// Returns the fingerprint of these numbers, if they are one.
+    pub(super) fn from_words(words: [u64; Self::WORDS]) -> Option<Self> {
+        let [device, number, kind, size, mtime, ctime, inode] = words;
+        let kind = match kind.checked_sub(1) {
+            None => None,
+            Some(at) => Some(*KINDS.get(usize::try_from(at).ok()?)?),
+        };
+        Some(Self {
+            object: (device, number),
+            kind,
+            stamp: Stamp {
+                size,
+                mtime: mtime.cast_signed(),
+                ctime: ctime.cast_signed(),
+                inode,
+            },
+        })
+    }
+
+    /// Returns whether both are of one object, whichever number its device has by now.
+    pub(super) fn is_object_of(&self, other: &Self) -> bool {
+        (self.object.1, self.kind) == (other.object.1, other.kind)
+    }
+
+    /// Returns whether both are of one object, as [`is_object_of`](Self::is_object_of) does, which
+    /// was not written since.
+    pub(super) fn is_version_of(&self, other: &Self) -> bool {
+        self.is_object_of(other) && (self.is_dir() || self.stamp.has_bytes_of(&other.stamp))
     }
 
     pub(crate) fn is_dir(&self) -> bool {

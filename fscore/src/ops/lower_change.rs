@@ -83,50 +83,98 @@ impl LowerChange {
 impl FsCore {
     /// Emits a change of the lower directory in every branch that does not hide it, with
     /// [`Origin::Lower`]. The watcher of the host calls this after the change, and for all changes in
-    /// their order. What a branch wrote there when it was [applied](Branch::apply) is not emitted in
-    /// that branch again.
+    /// their order. What [applying](Branch::apply) a branch wrote there is not emitted again.
     pub fn lower_changed(&self, change: &LowerChange) {
         let Some(lower) = &self.core.shared.lower else {
             return;
         };
         let path = change.path();
+        let bytes = path.as_os_str().as_bytes();
+        if lower.own_writes.has_left(lower, bytes) {
+            return;
+        }
         let emitter = Emitter {
             fs: self,
             lower,
-            except: lower
-                .own_writes
-                .author_of(lower, path.as_os_str().as_bytes()),
+            except: None,
         };
         let entry = emitter.entry(path);
         match change {
-            LowerChange::Created { is_dir, .. } => emitter.appeared(&entry, *is_dir),
-            LowerChange::Removed { is_dir, .. } => {
-                let was = lower.own_writes.take_removed(entry.path);
-                emitter.removed(&entry, *is_dir, was);
-            }
+            LowerChange::Created { is_dir, .. } => emitter.created(&entry, *is_dir),
+            LowerChange::Removed { is_dir, .. } => emitter.removed(&entry, *is_dir),
             LowerChange::Written(_) => emitter.modified(&entry, &written),
-            LowerChange::Attributes(_) => emitter.modified(&entry, &|node, at| {
-                let set = Attributes {
-                    mode: true,
-                    ..Attributes::default()
-                };
-                Change::Attributes {
-                    node,
-                    at: Some(at),
-                    set,
-                }
-            }),
+            LowerChange::Attributes(_) => emitter.modified(&entry, &attributes),
             LowerChange::Renamed { from, is_dir, .. } => {
-                if let Some(gone) = emitter
-                    .except
-                    .and(lower.own_writes.take_removed(entry.path))
-                {
-                    emitter.gone(&entry, gone);
-                }
                 emitter.renamed(&emitter.entry(from), &entry, *is_dir);
             }
             LowerChange::Exchanged { one, .. } => emitter.exchanged(&emitter.entry(one), &entry),
         }
+    }
+
+    /// Emits what applying the branch `by` has changed in every other branch that does not hide it.
+    pub(crate) fn applied(&self, by: BranchId, changes: &[AppliedChange]) {
+        let Some(lower) = &self.core.shared.lower else {
+            return;
+        };
+        let emitter = Emitter {
+            fs: self,
+            lower,
+            except: Some(by),
+        };
+        for change in changes {
+            let entry = emitter.entry(change.path());
+            match change {
+                AppliedChange::Created(_, gone, kind) => {
+                    if let Some(gone) = gone {
+                        emitter.gone(&entry, *gone);
+                    }
+                    emitter.created(&entry, kind.is_dir());
+                }
+                AppliedChange::Written(_) => emitter.modified(&entry, &written),
+                AppliedChange::Attributes(_) => emitter.modified(&entry, &attributes),
+                AppliedChange::Removed(_, gone) => emitter.gone(&entry, *gone),
+                AppliedChange::Renamed(from, _, gone, kind) => {
+                    if let Some(gone) = gone {
+                        emitter.gone(&entry, *gone);
+                    }
+                    emitter.renamed(&emitter.entry(from), &entry, kind.is_dir());
+                }
+            }
+        }
+    }
+}
+
+/// What applying a branch has changed at a path, and the object that is gone from there.
+#[derive(Debug)]
+pub(crate) enum AppliedChange {
+    Created(PathBuf, Option<Object>, ObjectKind),
+    Written(PathBuf),
+    Attributes(PathBuf),
+    Removed(PathBuf, Object),
+    Renamed(PathBuf, PathBuf, Option<Object>, ObjectKind),
+}
+
+impl AppliedChange {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Created(path, ..)
+            | Self::Written(path)
+            | Self::Attributes(path)
+            | Self::Removed(path, _)
+            | Self::Renamed(_, path, ..) => path,
+        }
+    }
+}
+
+fn attributes(node: NodeRef, at: Place) -> Change {
+    let set = Attributes {
+        mode: true,
+        ..Attributes::default()
+    };
+    Change::Attributes {
+        node,
+        at: Some(at),
+        set,
     }
 }
 
@@ -142,12 +190,12 @@ fn written(node: NodeRef, at: Place) -> Change {
 struct Emitter<'a> {
     fs: &'a FsCore,
     lower: &'a Lower,
-    /// The branch that made it.
+    /// The branch that made it, by being applied.
     except: Option<BranchId>,
 }
 
 /// An object of the host, as a change names it.
-type Object = (NodeId, ObjectKind);
+pub(crate) type Object = (NodeId, ObjectKind);
 
 impl Emitter<'_> {
     fn entry<'p>(&self, path: &'p Path) -> HostEntry<'p> {
@@ -171,25 +219,6 @@ impl Emitter<'_> {
         (found.kind.is_dir() == is_dir).then_some((found.node, found.kind))
     }
 
-    /// Emits that a name has come, or a new object by a name that an applied branch has removed.
-    fn appeared(&self, entry: &HostEntry<'_>, is_dir: bool) {
-        match self
-            .except
-            .and(self.lower.own_writes.take_removed(entry.path))
-        {
-            // The applied object keeps its node and has new content.
-            Some((node, _)) if entry.seen(self.lower).is_some_and(|it| it.0 == node) => {
-                self.modified(entry, &written);
-            }
-            // Another object took its place.
-            Some(gone) => {
-                self.gone(entry, gone);
-                self.created(entry, is_dir);
-            }
-            None => self.created(entry, is_dir),
-        }
-    }
-
     fn created(&self, entry: &HostEntry<'_>, is_dir: bool) {
         let found = self.found(entry, is_dir);
         let object = found.unwrap_or_else(|| self.unseen(is_dir));
@@ -205,9 +234,9 @@ impl Emitter<'_> {
         });
     }
 
-    fn removed(&self, entry: &HostEntry<'_>, is_dir: bool, was: Option<Object>) {
+    fn removed(&self, entry: &HostEntry<'_>, is_dir: bool) {
         let lost = |dir| self.lower.lose_name((dir, entry.name), Loss::Removed);
-        let object = entry.dir().and_then(lost).or(was);
+        let object = entry.dir().and_then(lost);
         let object = object.filter(|(_, kind)| kind.is_dir() == is_dir);
         self.gone(entry, object.unwrap_or_else(|| self.unseen(is_dir)));
     }

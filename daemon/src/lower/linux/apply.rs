@@ -39,7 +39,11 @@ impl Task {
         };
         let place = (dir, name);
         if raw.is(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-            // A second half without a first came from outside.
+            // A second half without a first came from outside. It may have taken the place of an object
+            // that left in the same call, as when `agentfs apply` replaces a file.
+            if !is_dir && raw.is(ReadFlags::MOVED_TO) && self.kind_now(&place) == Some(false) {
+                self.queue.drop_leaving(&raw);
+            }
             self.came(place, is_dir);
         } else if raw.is(ReadFlags::DELETE) {
             self.went(&place, is_dir);

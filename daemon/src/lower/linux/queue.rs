@@ -214,6 +214,25 @@ impl Queue {
         }
     }
 
+    /// Drops what follows this second half of a rename, if an object leaves its name for a directory
+    /// that is not watched.
+    pub(super) fn drop_leaving(&mut self, came: &Raw) {
+        let Some(name) = came.name.as_deref() else {
+            return;
+        };
+        let next = |raw: &Raw| raw.concerns(came.wd, name);
+        let Some(at) = self.waiting.iter().position(next) else {
+            return;
+        };
+        let is_leaving = self.waiting.get(at).is_some_and(|left| {
+            let is_second = |raw: &Raw| raw.cookie == left.cookie && raw.is(ReadFlags::MOVED_TO);
+            left.is(ReadFlags::MOVED_FROM) && !self.waiting.iter().any(is_second)
+        });
+        if is_leaving {
+            self.waiting.remove(at);
+        }
+    }
+
     /// Returns the first half of the rename that follows one in both directories, if it leads the
     /// opposite way: so the kernel reports an exchange, and an object that moves there and back.
     pub(super) fn peek_way_back(

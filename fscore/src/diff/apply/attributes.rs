@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno as HostErrno;
 
 use crate::diff::steps::Differs;
 use crate::lower::mode_of;
+use crate::lower::transaction::AttributeChange;
 use crate::model::attr::{Attr, Xattrs};
 use crate::model::errno::Result;
+use crate::model::event::ObjectKind;
 use crate::store::inode::{Inode, Seen};
 
 /// The access ACL.
@@ -76,29 +78,34 @@ pub(super) fn set_all(
     Ok(())
 }
 
-/// Sets those attributes of an object that differ.
-pub(super) fn set_differing(
-    fd: &OwnedFd,
+/// Returns the change by which an object of the host that has this stat gets those attributes that
+/// differ.
+pub(super) fn change_of(
     inode: &Inode,
     seen: Option<&Seen>,
     xattrs: Option<&Arc<Xattrs>>,
     differs: Differs,
-) -> Result<()> {
-    if differs.owner {
-        set_owner(fd, inode)?;
+    stat: &Stat,
+) -> AttributeChange {
+    // The owner and the times are all that a symbolic link has.
+    let is_open = matches!(inode.kind(), ObjectKind::File | ObjectKind::Directory);
+    let has_owner = differs.owner || !is_open;
+    let has_mode = differs.mode || has_owner;
+    let mode = has_mode.then(|| {
+        let host = seen.map(|_| mode_of(stat));
+        u32::from(mode_for_host(inode, seen, host).as_raw_mode())
+    });
+    let before = seen.and_then(|seen| seen.xattrs.as_deref());
+    AttributeChange {
+        owner: has_owner.then_some((inode.uid, inode.gid)),
+        mode: mode.filter(|_| inode.kind() != ObjectKind::Symlink),
+        times: (differs.mtime || !is_open).then_some((inode.times.atime, inode.times.mtime)),
+        xattrs: if differs.xattrs && is_open {
+            changed(before, xattrs)
+        } else {
+            Vec::new()
+        },
     }
-    if differs.xattrs {
-        set_changed(fd, seen.and_then(|seen| seen.xattrs.as_deref()), xattrs)?;
-    }
-    if differs.mode || differs.owner {
-        let host = mode_of(&rustix::fs::fstat(fd)?);
-        let host = seen.map(|_| host);
-        rustix::fs::fchmod(fd, mode_for_host(inode, seen, host))?;
-    }
-    if differs.mtime {
-        rustix::fs::futimens(fd, &times_of(inode))?;
-    }
-    Ok(())
 }
 
 /// Sets the owner and the group, where this process may.
@@ -123,11 +130,6 @@ pub(super) fn set_owner_and_times(dir: &OwnedFd, name: &[u8], attr: &Attr) -> Re
         last_modification: timespec(attr.mtime),
     };
     Ok(rustix::fs::utimensat(dir, name, &times, flags)?)
-}
-
-/// Sets the times of a directory.
-pub(super) fn set_times(fd: &OwnedFd, inode: &Inode) -> Result<()> {
-    Ok(rustix::fs::futimens(fd, &times_of(inode))?)
 }
 
 fn times_of(inode: &Inode) -> Timestamps {
@@ -164,19 +166,27 @@ fn copy_from_replaced(replaced: &ReplacedFile, to: &OwnedFd) -> Result<()> {
 
 /// Sets and removes what the branch has changed since it saw the object.
 fn set_changed(fd: &OwnedFd, seen: Option<&Xattrs>, own: Option<&Arc<Xattrs>>) -> Result<()> {
-    let before = |name: &[u8]| seen.and_then(|seen| seen.get(name));
-    for (name, value) in own.iter().flat_map(|all| all.iter()) {
-        if before(name) != Some(value) {
-            rustix::fs::fsetxattr(fd, &**name, value, XattrFlags::empty())?;
-        }
-    }
-    for name in seen.iter().flat_map(|seen| seen.keys()) {
-        let stays = own.is_some_and(|own| own.contains_key(name));
-        if !stays && value(fd, name).is_ok() {
-            rustix::fs::fremovexattr(fd, &**name)?;
+    for (name, to) in changed(seen, own) {
+        match to {
+            Some(to) => rustix::fs::fsetxattr(fd, &*name, &to, XattrFlags::empty())?,
+            None if value(fd, &name).is_ok() => rustix::fs::fremovexattr(fd, &*name)?,
+            None => {}
         }
     }
     Ok(())
+}
+
+/// Returns what the branch has changed since it saw the object; what it removed has no value.
+fn changed(seen: Option<&Xattrs>, own: Option<&Arc<Xattrs>>) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let before = |name: &[u8]| seen.and_then(|seen| seen.get(name));
+    let own = own.map(|own| &**own);
+    let set = own.into_iter().flatten();
+    let set = set.filter(|(name, value)| before(name) != Some(value));
+    let set = set.map(|(name, value)| (name.to_vec(), Some(value.to_vec())));
+    let removed = seen.into_iter().flat_map(|seen| seen.keys());
+    let removed = removed.filter(|name| !own.is_some_and(|own| own.contains_key(*name)));
+    set.chain(removed.map(|name| (name.to_vec(), None)))
+        .collect()
 }
 
 /// Returns the names of all attributes; none where the filesystem has no attributes.

@@ -1,42 +1,43 @@
 //! Applying a branch: writing what it changed to the host's directory below it.
 //!
 //! Only one process at a time applies to a directory ([`ApplyLock`]), from the comparison with the
-//! host to the last step. Each file arrives whole: it is written beside its place under a temporary
-//! name, synchronised, and then exchanged with what is there. What the exchange returns must be
-//! what the comparison found; otherwise it is put back. So nothing is overwritten that the host
-//! changed before or changes meanwhile. What a step has written, the branch no longer holds: if the
-//! work is stopped, the next call continues where it stopped.
+//! host to the last step. All steps are one [transaction](crate::lower::transaction) on the host:
+//! new objects are staged beside the directory, and then exchanged with what is there. What the
+//! exchange returns must be what the comparison found; otherwise everything is taken back. So
+//! nothing is overwritten that the host changed before or changes meanwhile, and the directory is
+//! either as it was or has all changes of the branch. Only then does the branch release them.
 
-mod add;
 mod attributes;
 mod cancel;
 mod execute;
 mod frozen;
-mod lock;
 mod merge_dirs;
 mod outcome;
 mod plan;
+mod prepare;
 mod release;
 mod staging;
-mod swap;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use self::execute::{Executor, Stop};
-pub use self::lock::{ApplyLock, LockError};
 pub use self::outcome::{Action, Applied, ApplyError, ApplyMode};
 use self::plan::{Plan, display, relative};
 use self::release::show_applied;
-pub use self::swap::{is_temporary, temporary_name};
 use crate::branch::Branch;
+use crate::branch::fs::FsCore;
 use crate::branch::state::Hold;
 use crate::diff::steps::{Step, steps};
 use crate::lower::Lower;
+use crate::lower::transaction::{ApplyLock, recover, recover_if_idle};
 use crate::model::attr::now;
 use crate::model::errno::Result;
 use crate::model::id::NodeId;
 use crate::ops::look_again;
+use crate::ops::lower_change::AppliedChange;
 use crate::store::dir_paths::DirPaths;
 use crate::store::tree::Tree;
 
@@ -46,6 +47,21 @@ const MAX_COMPARISONS: usize = 16;
 /// Merges the directories that both the branch and the host have created, as applying does.
 pub(crate) fn merge_with_host(tree: &mut Tree, lower: &Lower) -> Result<()> {
     merge_dirs::merge_dirs(tree, lower).map(drop)
+}
+
+impl FsCore {
+    /// Takes back what a process that was killed has left half applied to the lower directory, unless
+    /// another one is applying at this moment. Opening the filesystem and applying do this, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system calls. The rest is taken back by the next call.
+    pub fn recover_lower(&self) -> Result<()> {
+        match &self.core.shared.lower {
+            Some(lower) => recover_if_idle(lower.root()).map(drop),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Branch {
@@ -90,6 +106,25 @@ impl Branch {
         if self.is_frozen() {
             return self.apply_frozen(lower, mode, cancelled);
         }
+        let mut changes = Vec::new();
+        let applied = self.apply_alone(lower, mode, cancelled, &mut changes);
+        // No lock is held any more: a sink may ask and change the branches.
+        let fs = FsCore {
+            core: self.core.clone(),
+        };
+        fs.applied(self.id(), &changes);
+        applied
+    }
+
+    /// Applies the branch while no other process applies anything to the directory. Adds to
+    /// `changes` what other branches are to hear.
+    fn apply_alone(
+        &self,
+        lower: &Lower,
+        mode: ApplyMode,
+        cancelled: &AtomicBool,
+        changes: &mut Vec<AppliedChange>,
+    ) -> Result<Applied, ApplyError> {
         // The lock is taken before the comparison, so that no other process writes between it and
         // the last step, and before the hold, so that the branch can be changed while others are
         // applied. One deadline is for the turn and the lock together, so that branches which wait
@@ -97,10 +132,11 @@ impl Branch {
         let until = ApplyLock::deadline();
         let _in_turn = lower.own_writes.turn();
         let _alone = ApplyLock::take_until(lower.root(), cancelled, until)?;
+        recover(lower.root()).map_err(ApplyError::Recovery)?;
         let hold = self.inner.hold();
         let mut applied = Applied::default();
         for attempt in 1.. {
-            match self.apply_once(lower, &hold, mode, cancelled, &mut applied) {
+            match self.apply_once(lower, &hold, (mode, cancelled), (&mut applied, changes)) {
                 Err(Stopped::Surprise(_))
                     if mode == ApplyMode::Force && attempt < MAX_COMPARISONS => {}
                 Err(Stopped::Surprise(path)) => {
@@ -110,10 +146,7 @@ impl Branch {
                     conflicts.push(path);
                     conflicts.sort();
                     conflicts.dedup();
-                    return Err(ApplyError::Changed {
-                        done: applied.actions,
-                        conflicts,
-                    });
+                    return Err(ApplyError::Conflicts(conflicts));
                 }
                 Err(Stopped::With(error)) => return Err(error),
                 Ok(()) => break,
@@ -143,9 +176,8 @@ impl Branch {
         &self,
         lower: &Lower,
         hold: &Hold<'_>,
-        mode: ApplyMode,
-        cancelled: &AtomicBool,
-        applied: &mut Applied,
+        (mode, cancelled): (ApplyMode, &AtomicBool),
+        (applied, changes): (&mut Applied, &mut Vec<AppliedChange>),
     ) -> Result<(), Stopped> {
         let shared = &self.core.shared;
         let mut whole = hold.state().tree.clone();
@@ -156,12 +188,7 @@ impl Branch {
         let (steps, too_deep) = with_paths(&new, steps)?;
         let plan = Plan::new(lower, &old, &new, &steps);
         if mode == ApplyMode::Refuse && !plan.conflicts.is_empty() {
-            let conflicts = plan.conflicts;
-            return Err(match std::mem::take(&mut applied.actions) {
-                none if none.is_empty() => ApplyError::Conflicts(conflicts),
-                done => ApplyError::Changed { done, conflicts },
-            }
-            .into());
+            return Err(ApplyError::Conflicts(plan.conflicts).into());
         }
         if !plan.blocked.is_empty() {
             return Err(ApplyError::InTheWay(plan.blocked).into());
@@ -173,34 +200,28 @@ impl Branch {
         self.inner.forget_dir_paths();
 
         let applying = lower.own_writes.applying();
-        let mut executor = Executor::new(lower, &old, &new, &plan, hold, self, cancelled);
-        let before = applied.actions.len();
-        let ended = executor.run_all(&plan, &mut applied.actions);
-        let left = applied.actions[before..].iter().chain(&executor.stamped);
-        lower
-            .own_writes
-            .record(lower, self.id(), left.flat_map(Action::paths));
+        let executor = Executor::new(lower, &old, &new, &plan, hold, self, cancelled);
+        let mut executor = executor.map_err(|errno| ApplyError::Host {
+            path: PathBuf::from("."),
+            errno,
+        })?;
+        let ended = executor.run_all(&plan);
+        lower.own_writes.record(lower, executor.paths());
         drop(applying);
         ended.map_err(|(stop, path)| match stop {
             Stop::Surprise => Stopped::Surprise(path),
-            Stop::Cancelled => Stopped::With(ApplyError::Cancelled {
-                done: applied.actions.len(),
-                left: plan.items.len() - (applied.actions.len() - before),
-            }),
-            Stop::Host(errno) => Stopped::With(ApplyError::Host {
-                path,
-                errno,
-                done: applied.actions.len(),
-            }),
+            Stop::Cancelled => Stopped::With(ApplyError::Cancelled),
+            Stop::Host(errno) => Stopped::With(ApplyError::Host { path, errno }),
         })?;
-
+        *changes = executor.changes();
+        let mut state = hold.state();
+        applied.actions = executor.release(&plan, &mut state);
         if too_deep > 0 {
             // The branch still has changes that the host has not. It no longer holds what was
             // applied.
             return Ok(());
         }
         let mut fresh = Tree::new(shared.clone(), now()).map_err(ApplyError::Diff)?;
-        let mut state = hold.state();
         for (key, _) in state.tree.without_orphans().inodes().iter() {
             // This includes objects that had no step of their own: they show what is on the host,
             // too.

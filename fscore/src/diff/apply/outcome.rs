@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::lock::LockError;
+use crate::lower::transaction::LockError;
 use crate::model::errno::Errno;
 use crate::model::event::ObjectKind;
 
@@ -76,37 +76,24 @@ pub struct Applied {
 pub enum ApplyError {
     /// There is no lower directory.
     NoLower,
-    /// The host changed what the branch changed; nothing was done.
+    /// The host changed what the branch changed, before the branch was applied or meanwhile; nothing
+    /// was done.
     Conflicts(Vec<PathBuf>),
-    /// The host changed something while the branch was applied. The steps that were made stay, and
-    /// are no longer among the branch's changes. The others still are, and nothing of the host's
-    /// was overwritten.
-    Changed {
-        /// The steps that were made before.
-        done: Vec<Action>,
-        /// The paths that the host changed.
-        conflicts: Vec<PathBuf>,
-    },
     /// The branch has something else where the host has directories with files that the branch
     /// never saw, or the host moved directories that the branch changed. Nothing was done, even if
     /// forced.
     InTheWay(Vec<PathBuf>),
-    /// The host refused a step. The steps before it are no longer among the branch's changes.
+    /// The host refused a step. Nothing was done.
     Host {
         /// The path that the step was about.
         path: PathBuf,
         /// What the host answered.
         errno: Errno,
-        /// How many steps were made before.
-        done: usize,
     },
-    /// The caller cancelled it. The steps that were made are no longer among the branch's changes.
-    Cancelled {
-        /// How many steps were made.
-        done: usize,
-        /// How many steps were not made.
-        left: usize,
-    },
+    /// What an earlier process left half applied cannot be taken back. Nothing was done.
+    Recovery(Errno),
+    /// The caller cancelled it. Nothing was done.
+    Cancelled,
     /// Another process keeps the directory locked; nothing was done.
     Busy,
     /// The branch moved this object to where it has no path; nothing was done.
@@ -118,12 +105,11 @@ pub enum ApplyError {
 impl From<LockError> for ApplyError {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::Cancelled => Self::Cancelled { done: 0, left: 0 },
+            LockError::Cancelled => Self::Cancelled,
             LockError::Busy => Self::Busy,
             LockError::Host(errno) => Self::Host {
                 path: PathBuf::from("."),
                 errno,
-                done: 0,
             },
         }
     }
@@ -147,23 +133,15 @@ impl std::fmt::Display for Paths<'_> {
 
 impl std::fmt::Display for ApplyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rest = "the others are still in the branch; apply it again for them";
         match self {
             Self::NoLower => {
                 f.write_str("there is no lower directory; set overlay in the FsConfig")
             }
             Self::Conflicts(paths) => write!(
                 f,
-                "the host changed {} since the branch saw them; force it or resolve them in the \
-                 branch",
+                "the host changed {} since the branch saw them, so nothing was done; force it or \
+                 resolve them in the branch",
                 Paths(paths)
-            ),
-            Self::Changed { done, conflicts } => write!(
-                f,
-                "the host changed {} while the branch was applied; {} steps are done, and what is \
-                 left is still in the branch",
-                Paths(conflicts),
-                done.len()
             ),
             Self::InTheWay(paths) => write!(
                 f,
@@ -172,16 +150,19 @@ impl std::fmt::Display for ApplyError {
                  it back or away, or rename what the branch has there",
                 Paths(paths)
             ),
-            Self::Host { path, errno, done } => {
-                write!(f, "{}: {errno}", path.display())?;
-                match done {
-                    0 => Ok(()),
-                    done => write!(f, "; {done} steps are done, {rest}"),
-                }
-            }
-            Self::Cancelled { done, left } => write!(
+            Self::Host { path, errno } => write!(
                 f,
-                "applying was ended: {done} steps are done and {left} are not; {rest}"
+                "{}: {errno}; nothing was done, and the changes are still in the branch",
+                path.display()
+            ),
+            Self::Recovery(errno) => write!(
+                f,
+                "an earlier apply was interrupted, and what it did cannot be taken back now: \
+                 {errno}; nothing was done, apply again when the reason is gone"
+            ),
+            Self::Cancelled => f.write_str(
+                "applying was ended before anything was done; the changes are still in the branch, \
+                 apply it again for them",
             ),
             Self::Busy => f.write_str(
                 "another process keeps the directory locked (flock) for longer than a minute; wait \

@@ -6,9 +6,9 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
 use super::outcome::Action;
-use super::swap::Expected;
 use crate::diff::steps::{Differs, Named, Step};
 use crate::lower::Lower;
+use crate::lower::transaction::Expected;
 use crate::model::errno::Result;
 use crate::model::event::{Name, ObjectKind};
 use crate::model::id::NodeId;

@@ -1,7 +1,4 @@
-//! Staging: new objects are written as a whole, under temporary names beside their places.
-
-use std::cell::Cell;
-use std::rc::Rc;
+//! Staging: new objects are written as a whole in the directory of the transaction.
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -10,122 +7,86 @@ use rustix::io::Errno as HostErrno;
 use super::attributes::{self, ReplacedFile, set_owner_and_times};
 use super::cancel::is_set;
 use super::execute::{Executor, Stop};
-use super::swap::{At, temporary_name};
 use crate::disk::write_all;
-use crate::lower::{Fingerprint, beneath, mode_of, split};
+use crate::lower::transaction::{Slot, faults};
+use crate::lower::{Fingerprint, beneath, mode_of};
 use crate::model::errno::{Errno, Result};
 use crate::model::id::NodeId;
-use crate::store::inode::{Body, Inode};
+use crate::store::inode::{Body, Inode, Seen};
 
 /// How many bytes are copied at a time.
 const PIECE: usize = 1 << 20;
 
-/// A new object on the host under a temporary name. In the end that name is removed, with the
-/// object that has it then: the one that was replaced. If the host has put another object there,
-/// the name stays.
-#[derive(Debug)]
-pub(super) struct Staged {
-    /// Shared by all that is staged there, so that a file of many names does not take as many
-    /// descriptors.
-    pub(super) dir: Rc<OwnedFd>,
-    pub(super) temporary: Vec<u8>,
-    /// What the new object is, recorded when it is about to get its place.
-    own: Cell<Option<Fingerprint>>,
-    /// Whether it got its place, so that the temporary name now leads to an object which the branch
-    /// has seen.
-    pub(super) is_placed: Cell<bool>,
-}
-
-impl Staged {
-    pub(super) fn new(dir: Rc<OwnedFd>) -> Self {
-        Self {
-            dir,
-            temporary: temporary_name(),
-            own: Cell::default(),
-            is_placed: Cell::default(),
-        }
-    }
-
-    pub(super) fn at(&self) -> At<'_> {
-        At {
-            dir: &self.dir,
-            name: &self.temporary,
-        }
-    }
-
-    /// Returns whether `now` is the new object, and not one that another program has put or written
-    /// there since.
-    pub(super) fn is_own(&self, now: &Fingerprint) -> bool {
-        self.own.get().is_some_and(|own| now.is_same_content(&own))
-    }
-
-    /// Returns the temporary name of an object that is about to get its place, and records what the
-    /// object is.
-    pub(super) fn ready(&self) -> At<'_> {
-        self.own.set(Fingerprint::at(&self.dir, &self.temporary));
-        self.at()
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        let is_strange = self.own.get().is_some()
-            && Fingerprint::at(&self.dir, &self.temporary).is_some_and(|now| !self.is_own(&now));
-        if self.is_placed.get() || !is_strange {
-            // The name may be gone already.
-            let _ = rustix::fs::unlinkat(&self.dir, &*self.temporary, AtFlags::empty());
-        }
-    }
-}
+/// The owner may read, write and search.
+const OPEN: u32 = 0o700;
 
 impl Executor<'_> {
-    /// Writes the object beside `path`. It gets the attributes of the object it replaces that the
-    /// branch does not show.
+    /// Writes an object that will be in `dir`. It gets the attributes of the object it replaces that
+    /// the branch does not show.
     pub(super) fn stage(
-        &self,
-        path: &[u8],
+        &mut self,
+        dir: NodeId,
         node: NodeId,
         replaces: Option<NodeId>,
-    ) -> Result<Staged, Stop> {
+    ) -> Result<Slot, Stop> {
         let inode = self.new.inode(node)?;
-        let (dir, name) = split(path);
-        let staged = Staged::new(Rc::new(self.dir(dir)?));
-        let (dir, at) = (&*staged.dir, &*staged.temporary);
+        let dir = self.dir_now(dir)?;
+        let slot = self.transaction.slot();
+        let (area, at) = (self.transaction.staging(), &*slot.name());
+        faults::point()?;
         match &inode.body {
             Body::File(_) => {
                 let old_file = replaces
-                    .map(|replaced| self.open_replaced(dir, name, node, replaced))
+                    .map(|replaced| self.open_replaced(node, replaced))
                     .transpose()?
                     .flatten();
+                self.transaction.inherit(&dir)?;
                 let seen = self.new.seen().get(replaces.unwrap_or(node).0);
-                self.write(&staged, node, &inode, seen, old_file.as_ref())?;
-                return Ok(staged);
+                self.write((&dir, at), node, &inode, seen, old_file.as_ref())?;
+                return Ok(slot);
             }
-            Body::Symlink(text) => rustix::fs::symlinkat(&**text, dir, at)?,
-            Body::Fifo => special(dir, at, FileType::Fifo, &inode, 0)?,
-            Body::Socket => special(dir, at, FileType::Socket, &inode, 0)?,
-            Body::CharDevice(rdev) => special(dir, at, FileType::CharacterDevice, &inode, *rdev)?,
-            Body::BlockDevice(rdev) => special(dir, at, FileType::BlockDevice, &inode, *rdev)?,
-            // A directory is created in its place.
+            Body::Symlink(text) => rustix::fs::symlinkat(&**text, area, at)?,
+            Body::Fifo => special(area, at, FileType::Fifo, &inode, 0)?,
+            Body::Socket => special(area, at, FileType::Socket, &inode, 0)?,
+            Body::CharDevice(rdev) => special(area, at, FileType::CharacterDevice, &inode, *rdev)?,
+            Body::BlockDevice(rdev) => special(area, at, FileType::BlockDevice, &inode, *rdev)?,
             Body::Dir(_) => return Err(Stop::Host(Errno::EISDIR)),
         }
-        set_owner_and_times(dir, at, &inode.attr(node))?;
-        Ok(staged)
+        set_owner_and_times(area, at, &inode.attr(node))?;
+        Ok(slot)
+    }
+
+    /// Creates a directory that will be in `dir`; returns whether it gets permissions in the end by
+    /// which nothing could be put into it.
+    pub(super) fn stage_dir(&mut self, dir: NodeId, node: NodeId) -> Result<(Slot, bool), Stop> {
+        let inode = self.new.inode(node)?;
+        let dir = self.dir_now(dir)?;
+        self.transaction.inherit(&dir)?;
+        let slot = self.transaction.slot();
+        let area = self.transaction.staging();
+        faults::point()?;
+        rustix::fs::mkdirat(area, slot.name(), Mode::RWXU)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let made = beneath::open(area, &slot.name(), flags)?;
+        let xattrs = self.new.xattrs(node, &inode)?;
+        attributes::set_all(&dir, &made, &inode, None, xattrs.as_ref(), None)?;
+        let mode = mode_of(&rustix::fs::fstat(&made)?);
+        let is_closing = mode & OPEN != OPEN;
+        if is_closing {
+            let open = Mode::from_raw_mode((mode | OPEN) as rustix::fs::RawMode);
+            rustix::fs::fchmod(&made, open)?;
+        }
+        Ok((slot, is_closing))
     }
 
     /// Opens the host's file that is replaced; `None` when it is no file.
-    fn open_replaced(
-        &self,
-        dir: &OwnedFd,
-        name: &[u8],
-        node: NodeId,
-        replaced: NodeId,
-    ) -> Result<Option<ReplacedFile>, Stop> {
+    fn open_replaced(&self, node: NodeId, replaced: NodeId) -> Result<Option<ReplacedFile>, Stop> {
         let expected = self.expected(replaced)?.fingerprint;
         if !expected.is_file() {
             return Ok(None);
         }
-        let (fd, stat) = match beneath::open_content(dir, name) {
+        let path = self.lower.path_of(replaced).ok_or(Stop::Surprise)?;
+        let (fd, stat) = match beneath::open_content(self.lower.root(), &path) {
             // It is gone, or is no file any more.
             Err(HostErrno::NOENT | HostErrno::STALE | HostErrno::LOOP) => {
                 return Err(Stop::Surprise);
@@ -139,23 +100,29 @@ impl Executor<'_> {
         Ok(Some(ReplacedFile { fd, mode, is_same }))
     }
 
-    /// Writes the content, then sets the attributes, then calls fsync.
+    /// Writes the content, then sets the attributes. One sync of the transaction is for all files.
     fn write(
         &self,
-        staged: &Staged,
+        (dir, at): (&OwnedFd, &[u8]),
         node: NodeId,
         inode: &Inode,
-        seen: Option<&crate::store::inode::Seen>,
+        seen: Option<&Seen>,
         old_file: Option<&ReplacedFile>,
     ) -> Result<(), Stop> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let flags = flags | OFlags::CLOEXEC;
         let own = Mode::RUSR | Mode::WUSR;
-        let file = rustix::fs::openat(&staged.dir, &*staged.temporary, flags, own)?;
+        let file = rustix::fs::openat(self.transaction.staging(), at, flags, own)?;
         self.fill(&file, node, inode)?;
         let xattrs = self.new.xattrs(node, inode)?;
-        attributes::set_all(&staged.dir, &file, inode, seen, xattrs.as_ref(), old_file)?;
-        Ok(rustix::fs::fsync(&file)?)
+        Ok(attributes::set_all(
+            dir,
+            &file,
+            inode,
+            seen,
+            xattrs.as_ref(),
+            old_file,
+        )?)
     }
 
     /// Writes the content. Holes of the branch and of the file below stay holes.
@@ -175,6 +142,7 @@ impl Executor<'_> {
                 let read = self.new.read(node, at, &mut buffer)?;
                 let part = &buffer[..read];
                 if part.iter().any(|byte| *byte != 0) {
+                    faults::point()?;
                     write_all(file, part, at)?;
                 }
                 if read == 0 {
@@ -192,7 +160,8 @@ impl Executor<'_> {
 fn special(dir: &OwnedFd, name: &[u8], kind: FileType, inode: &Inode, rdev: u64) -> Result<()> {
     let mode = attributes::mode_for_host(inode, None, None);
     rustix::fs::mknodat(dir, name, kind, mode, device(rdev))?;
-    // The umask has removed some bits. The temporary name is known only here, so it is no link.
+    // The umask has removed some bits. Nobody else may write to the staging directory, so it is no
+    // link.
     Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)
 }
 

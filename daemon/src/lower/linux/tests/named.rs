@@ -117,6 +117,23 @@ fn an_exchange_is_no_move_there_and_back() {
     how(7, r#"renamed "/i" "/h" Free"#);
 }
 
+/// So `agentfs apply DIR` replaces a file: by one that was staged where nobody watches.
+#[test]
+fn an_exchange_with_a_name_outside_is_told_once_and_not_as_a_removal() {
+    let mut world = World::new(|root| fs::write(root.join("f"), "old").unwrap());
+    fs::write(world.outside.path().join("staged"), "new").unwrap();
+    let staged = world.outside.path().join("staged");
+    let flags = RenameFlags::EXCHANGE;
+    renameat_with(CWD, &staged, CWD, world.host("f"), flags).unwrap();
+    assert_eq!(world.is_exact(), [r#"created "/f""#]);
+    assert_eq!(fs::read_to_string(world.host("f")).unwrap(), "new");
+    // One that comes in and leaves again is gone.
+    fs::rename(&staged, world.host("g")).unwrap();
+    fs::rename(world.host("g"), &staged).unwrap();
+    let heard = world.is_exact();
+    assert_eq!(heard, [r#"created "/g""#, r#"removed "/g""#]);
+}
+
 /// A directory leads to what has its name now only when nothing has happened to the name since.
 #[test]
 fn a_directory_that_was_made_under_a_name_that_was_free_again_is_another_one() {

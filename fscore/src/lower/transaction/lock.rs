@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::cancel::is_set;
 use crate::model::errno::Errno;
+use std::sync::atomic::Ordering;
 
 /// How long this waits for another process. That may hold the lock for a reason of its own, and
 /// even wait for this one, as flock(1) around a command does.
@@ -76,7 +76,7 @@ impl ApplyLock {
                     return Ok(Self(None));
                 }
             }
-            if is_set(cancelled) {
+            if cancelled.load(Ordering::Relaxed) {
                 return Err(LockError::Cancelled);
             }
             if Instant::now() >= until {
