@@ -12,8 +12,6 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
-/// For how long the host is quiet before the moment is noted.
-pub(crate) const QUIET: Duration = Duration::from_millis(100);
 /// How much older than the clock the time of a change may be: filesystems take it from the last tick.
 const GRAIN: Duration = Duration::from_millis(20);
 

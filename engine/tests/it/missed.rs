@@ -4,9 +4,9 @@
 use agentfs_core::event::{Change, CreatedBy, Envelope, NodeRef, ObjectKind, Origin, Place};
 use agentfs_core::id::{MountId, Seq};
 use agentfs_core::{FsConfig, FsCore, LowerChange, Overlay};
-use agentfs_engine::Api;
-use agentfs_engine::service::QueueLimits;
+use agentfs_engine::service::{NodeInterest, QueueLimits};
 use agentfs_engine::synth::inotify::{IN_CREATE, IN_IGNORED, IN_MODIFY};
+use agentfs_engine::{Api, WatchId};
 use agentfs_proto::record::Kind;
 
 use crate::fixture::{Fixture, Popped, Reader, lower};
@@ -46,6 +46,20 @@ fn held(fixture: &Fixture, missed: Option<Vec<Envelope>>) -> Reader {
     reader
 }
 
+/// Registers a watch as the daemon does for a program that goes on: no change is too old for it.
+fn watch(fixture: &Fixture, reader: &Reader, path: &str, mask: u32, mount: Option<MountId>) {
+    let interest = NodeInterest {
+        mask,
+        mount,
+        after: Seq(0),
+    };
+    let node = fixture.node(path);
+    let watched = fixture
+        .service
+        .watch_node(&reader.queue, WatchId(1), node, interest);
+    watched.unwrap();
+}
+
 #[test]
 fn a_reader_gets_what_it_missed_in_order_and_once() {
     let fixture = Fixture::new();
@@ -61,10 +75,8 @@ fn a_reader_gets_what_it_missed_in_order_and_once() {
         (1, None)
     );
     fixture.create("/d/held");
-    fixture.watch(&reader, 1, "/d", IN_CREATE);
+    watch(&fixture, &reader, "/d", IN_CREATE, None);
     fixture.create("/d/watched");
-    // The kernel has told of what was made through the mount on which the program watches.
-    fixture.watch_from(&reader, 1, "/d", IN_CREATE, None);
     assert_eq!(fixture.read(&reader), []);
     fixture.service.refill(&reader.queue);
     assert_eq!(waiting(), 0);
@@ -83,7 +95,7 @@ fn a_reader_does_not_get_what_the_kernel_announced_on_its_mount() {
     let reader = held(&fixture, Some(Vec::new()));
     fixture.write_as(&fixture.on_mount(3), "/d/on its mount", b"");
     fixture.write_as(&fixture.on_mount(4), "/d/on another", b"");
-    fixture.watch_from(&reader, 1, "/d", IN_CREATE, Some(MountId(3)));
+    watch(&fixture, &reader, "/d", IN_CREATE, Some(MountId(3)));
     fixture.service.refill(&reader.queue);
     assert_eq!(names(fixture.read(&reader)), ["on another"]);
 }
@@ -100,7 +112,7 @@ fn changes_of_the_host_are_among_those_that_were_kept() {
     let fixture = Fixture::with(config, QueueLimits::default());
     fixture.service.keep_changes(|_| true);
     let reader = held(&fixture, Some(Vec::new()));
-    fixture.watch(&reader, 1, "/", IN_MODIFY);
+    watch(&fixture, &reader, "/", IN_MODIFY, None);
     fixture
         .core
         .lower_changed(&LowerChange::Written("f".into()));
@@ -134,7 +146,7 @@ fn a_reader_of_which_it_is_not_known_what_it_missed_gets_one_overflow() {
         fixture.service.keep_changes(|_| true);
         let reader = prepare(&fixture);
         fixture.create("/d/missed");
-        fixture.watch(&reader, 1, "/d", IN_CREATE);
+        watch(&fixture, &reader, "/d", IN_CREATE, None);
         assert_eq!(fixture.read(&reader), []);
         fixture.service.refill(&reader.queue);
         fixture.create("/d/after");
@@ -150,7 +162,7 @@ fn a_watch_whose_node_went_meanwhile_ends() {
     fixture.create("/f");
     fixture.service.keep_changes(|_| true);
     let reader = held(&fixture, Some(Vec::new()));
-    fixture.watch(&reader, 1, "/f", IN_MODIFY);
+    watch(&fixture, &reader, "/f", IN_MODIFY, None);
     fixture.unlink("/f");
     fixture.service.refill(&reader.queue);
     let heard = fixture.read(&reader);

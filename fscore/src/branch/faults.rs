@@ -196,7 +196,7 @@ fn check_adds_nothing_to_a_store_that_was_not_finished() {
     fs::write(path.path().join("store"), number).unwrap();
     let before = listed(path.path());
     let checked = FsCore::check_store(path.path(), FsConfig::default()).unwrap();
-    assert_eq!((checked.branches, checked.defects.len()), (0, 0));
+    assert_eq!((checked.branches.len(), checked.defects.len()), (0, 0));
     assert_eq!(listed(path.path()), before);
 }
 

@@ -28,7 +28,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use agentfs_core::{FsCore, LowerChange};
 use rustix::event::EventfdFlags;
@@ -37,8 +37,11 @@ use self::barrier::Barrier;
 use self::coverage::Coverage;
 use self::queue::{Queue, Wd};
 use self::tree::{Dirs, Key, Place};
-use super::seen::{QUIET, Seen};
+use super::seen::Seen;
 use super::{LowerCounts, PATIENCE, Resync};
+
+/// For how long the host is quiet before it is noted that everything is emitted.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How many events are applied before the kernel's queue is emptied again.
 const AT_ONCE: usize = 64;
