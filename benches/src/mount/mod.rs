@@ -2,7 +2,8 @@
 //! overlay and fuse-overlayfs.
 //!
 //! The lower directory is on the disk that holds the temporary directory. What is written goes to a
-//! tmpfs for the overlays, and to memory for AgentFS, which serves from a process of its own.
+//! tmpfs for the overlays. AgentFS, which serves from a process of its own, is measured in both of its
+//! modes: it keeps what is written in memory, or in a store on that disk.
 
 mod lower_tree;
 mod place;

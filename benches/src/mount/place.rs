@@ -23,16 +23,20 @@ pub(super) enum Kind {
     /// The kernel's.
     Overlayfs,
     FuseOverlayfs,
+    /// A branch that is kept in memory.
     Agentfs,
+    /// A branch in a store beside the lower directory.
+    AgentfsStore,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Tmpfs,
         Self::Disk,
         Self::Overlayfs,
         Self::FuseOverlayfs,
         Self::Agentfs,
+        Self::AgentfsStore,
     ];
 
     /// Returns all of them.
@@ -40,7 +44,7 @@ impl Kind {
     /// # Errors
     ///
     /// Fails when this machine lacks fuse-overlayfs.
-    pub(super) fn available() -> Result<[Self; 5], Failure> {
+    pub(super) fn available() -> Result<[Self; 6], Failure> {
         let has_peer = Command::new("fuse-overlayfs")
             .arg("--version")
             .output()
@@ -57,7 +61,8 @@ impl Kind {
             Self::Disk => "disk",
             Self::Overlayfs => "overlayfs",
             Self::FuseOverlayfs => "fuse-overlayfs",
-            Self::Agentfs => "AgentFS",
+            Self::Agentfs => "AgentFS in memory",
+            Self::AgentfsStore => "AgentFS on disk",
         }
     }
 }
@@ -110,7 +115,7 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn make(stage: &Stage, kind: Kind) -> Result<Self, Failure> {
         let dir = match kind {
-            Kind::Disk => stage.dir.path().join("place"),
+            Kind::Disk | Kind::AgentfsStore => stage.dir.path().join("place"),
             Kind::Tmpfs | Kind::Overlayfs | Kind::FuseOverlayfs | Kind::Agentfs => {
                 stage.memory.join("place")
             }
@@ -145,7 +150,8 @@ impl Place {
                         .arg(path),
                 )?;
             }
-            Kind::Agentfs => place.server = Some(serve(lower, path)?),
+            Kind::Agentfs => place.server = Some(serve(lower, path, None)?),
+            Kind::AgentfsStore => place.server = Some(serve(lower, path, Some(&upper))?),
         }
         Ok(place)
     }
@@ -159,7 +165,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         match self.kind {
             Kind::Overlayfs | Kind::FuseOverlayfs => unmount(&self.path),
-            Kind::Tmpfs | Kind::Disk | Kind::Agentfs => {}
+            Kind::Tmpfs | Kind::Disk | Kind::Agentfs | Kind::AgentfsStore => {}
         }
         if let Some(mut server) = self.server.take() {
             drop(server.stdin.take());
@@ -170,10 +176,11 @@ impl Drop for Place {
     }
 }
 
-fn serve(lower: &Path, point: &Path) -> Result<Child, Failure> {
+fn serve(lower: &Path, point: &Path, store: Option<&Path>) -> Result<Child, Failure> {
     let mut server = Command::new(std::env::current_exe()?)
         .arg("mount-server")
         .args([lower, point])
+        .args(store)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

@@ -66,21 +66,24 @@ impl Report {
 
     /// Returns what was to be reached, of the rows that were measured.
     pub(super) fn goals(&self) -> Vec<Goal> {
-        let mut goals = Vec::new();
-        for row in Row::ALL {
-            for (kind, most) in bounds(row.aim()) {
-                if let (Some(ours), Some(theirs), Some(most)) = (
-                    self.seconds(row, Kind::Agentfs),
-                    self.seconds(row, kind),
-                    most,
-                ) {
-                    let of = format!("of {}", kind.name());
-                    let ratio = Spread::ratio(ours, theirs);
-                    goals.push(Goal::at_most(most, of, row.name(), ratio));
-                }
-            }
-        }
-        goals
+        let compared = Row::ALL.into_iter().flat_map(|row| self.compared(row));
+        compared.filter_map(|it| it.goal).collect()
+    }
+
+    /// Returns what a row is compared with, as far as it was measured.
+    fn compared(&self, row: Row) -> Vec<Compared> {
+        let compared = comparisons(row).into_iter().map(|it| {
+            let ours = self.seconds(row, it.ours)?;
+            let ratio = Spread::ratio(ours, self.seconds(row, it.theirs)?);
+            let goal = it
+                .most
+                .map(|most| Goal::at_most(most, it.of, it.what(row), ratio));
+            Some(Compared {
+                ratio: ratio.to_string(),
+                goal,
+            })
+        });
+        compared.map(Option::unwrap_or_default).collect()
     }
 
     pub(super) fn part(&self) -> Result<Part, Failure> {
@@ -96,30 +99,23 @@ impl Report {
     }
 
     fn grid(&self) -> Grid {
-        let ratios = ["of fuse-overlayfs", "goal", "of the disk", "goal"];
+        let ratios = COMPARED.map(|of| [of, "goal"]);
         let head = ["what"].into_iter().chain(Kind::ALL.map(Kind::name));
-        let head: Vec<&str> = head.chain(ratios).collect();
+        let head: Vec<&str> = head.chain(ratios.into_iter().flatten()).collect();
         let mut grid = Grid::new("", &head);
         for row in Row::ALL {
-            let Some(ours) = self.seconds(row, Kind::Agentfs) else {
+            if self.seconds(row, Kind::Agentfs).is_none() {
                 continue;
-            };
+            }
             let mut cells = vec![row.name().to_owned()];
             cells.extend(Kind::ALL.map(|kind| {
                 let seconds = self.seconds(row, kind);
                 let median = seconds.map(|it| Spread::of(it.to_vec()).median);
                 median.map(milliseconds).unwrap_or_default()
             }));
-            for (kind, most) in bounds(row.aim()) {
-                let ratio = self
-                    .seconds(row, kind)
-                    .map(|theirs| Spread::ratio(ours, theirs));
-                let verdict = ratio.zip(most).map(|(ratio, most)| {
-                    let goal = Goal::at_most(most, "", "", ratio);
-                    goal.verdict()
-                });
-                cells.push(ratio.map_or_else(String::new, |it| it.to_string()));
-                cells.push(verdict.unwrap_or_default());
+            for Compared { ratio, goal } in self.compared(row) {
+                cells.push(ratio);
+                cells.push(goal.map(|goal| goal.verdict()).unwrap_or_default());
             }
             grid.rows.push(cells);
         }
@@ -128,14 +124,60 @@ impl Report {
     }
 }
 
-/// Returns the bounds against fuse-overlayfs, and against the bare directory.
-fn bounds(aim: Aim) -> [(Kind, Option<f64>); 2] {
-    let (peer, bare) = match aim {
+/// The heads of the columns of the ratios.
+const COMPARED: [&str; 3] = ["of fuse-overlayfs", "of the disk", "on disk, of memory"];
+
+/// One of our times beside another one, and how many times that it may be.
+#[derive(Clone, Copy, Debug)]
+struct Comparison {
+    ours: Kind,
+    theirs: Kind,
+    of: &'static str,
+    most: Option<f64>,
+}
+
+impl Comparison {
+    fn what(self, row: Row) -> String {
+        match self.ours {
+            Kind::AgentfsStore => format!("in a store, {}", row.name()),
+            Kind::Tmpfs | Kind::Disk | Kind::Overlayfs | Kind::FuseOverlayfs | Kind::Agentfs => {
+                row.name().to_owned()
+            }
+        }
+    }
+}
+
+/// A comparison that was made, if it was.
+#[derive(Debug, Default)]
+struct Compared {
+    ratio: String,
+    goal: Option<Goal>,
+}
+
+/// Returns the comparisons of a row: with fuse-overlayfs, with the bare directory, and of the store
+/// with memory.
+fn comparisons(row: Row) -> [Comparison; COMPARED.len()] {
+    let (peer, bare) = match row.aim() {
         Aim::Metadata => (0.5, None),
         Aim::Content => (1.0, None),
         Aim::Unchanged => (1.0, Some(1.2)),
     };
-    [(Kind::FuseOverlayfs, Some(peer)), (Kind::Disk, bare)]
+    let in_memory = |theirs, of, most| Comparison {
+        ours: Kind::Agentfs,
+        theirs,
+        of,
+        most,
+    };
+    [
+        in_memory(Kind::FuseOverlayfs, "of fuse-overlayfs", Some(peer)),
+        in_memory(Kind::Disk, "of disk", bare),
+        Comparison {
+            ours: Kind::AgentfsStore,
+            theirs: Kind::Agentfs,
+            of: "of memory",
+            most: row.most_of_memory(),
+        },
+    ]
 }
 
 fn milliseconds(seconds: f64) -> String {

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use agentfs_core::{Announced, FsConfig, FsCore, Overlay};
+use agentfs_core::{Announced, BackstoreMode, FsConfig, FsCore, Overlay};
 use agentfs_mount::{MountOptions, Mounts};
 
 use crate::Failure;
@@ -13,13 +13,23 @@ use crate::Failure;
 pub(crate) struct Args {
     lower: PathBuf,
     point: PathBuf,
+    /// Where the branch is kept, if not in memory.
+    store: Option<PathBuf>,
 }
 
 /// Shows a branch of the lower directory at the mount point until the input ends.
-pub(crate) fn run(Args { lower, point }: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let Args {
+        lower,
+        point,
+        store,
+    } = args;
     // As the daemon does.
     agentfs_cli::heap::share_one();
     let config = FsConfig {
+        backstore: store
+            .clone()
+            .map_or(BackstoreMode::Memory, BackstoreMode::Disk),
         overlay: Some(Overlay {
             lower: lower.clone(),
         }),

@@ -121,6 +121,30 @@ impl Row {
             | Self::RandomWrite => Aim::Content,
         }
     }
+
+    /// Returns how long it may take in a store, of the time that it takes in memory.
+    pub(super) fn most_of_memory(self) -> Option<f64> {
+        match self {
+            Self::Create | Self::Stat | Self::Rename | Self::Unlink | Self::RandomWrite => {
+                Some(1.2)
+            }
+            Self::LargeWrite => Some(1.0),
+            Self::Untar
+            | Self::ReadTreeFirst
+            | Self::ReadTreeAgain
+            | Self::GitStatusFirst
+            | Self::GitStatusAgain
+            | Self::CargoBuild
+            | Self::LargeReadFirst
+            | Self::LargeReadAgain
+            | Self::RandomRead
+            | Self::List
+            | Self::ListAgain
+            | Self::ListLower
+            | Self::StatLower
+            | Self::Workspace => None,
+        }
+    }
 }
 
 /// One place in one round.

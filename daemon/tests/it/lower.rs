@@ -19,6 +19,46 @@ use tempfile::TempDir;
 use agentfs_testkit::child::{PATIENCE, soon};
 use agentfs_testkit::daemon::{connect, private_directory};
 
+/// Where the daemon keeps its branches.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    Memory,
+    Store,
+}
+
+/// Runs each of these tests in both modes.
+macro_rules! in_both_modes {
+    ($($test:ident)*) => {
+        mod in_memory {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Mode::Memory);
+            })*
+        }
+
+        mod in_a_store {
+            $(#[test]
+            fn $test() {
+                super::$test(super::Mode::Store);
+            })*
+        }
+    };
+}
+
+in_both_modes! {
+    every_kind_of_change_is_heard
+    what_moves_in_or_out_is_new_or_gone
+    a_tree_that_is_made_at_once_is_heard_whole
+    a_burst_is_heard_whole
+    what_a_branch_hides_is_not_heard_there
+    what_a_branch_applies_is_heard_by_the_others_once
+    what_an_applied_branch_replaced_and_removed_is_heard_as_such
+    a_file_that_stays_open_is_heard_of_while_it_is_written
+    it_can_be_turned_off
+    links_lead_nowhere
+    directories_that_come_go_and_move_stay_announced
+}
+
 /// A daemon over a directory, and the events that its branches emit.
 struct World {
     daemon: Daemon,
@@ -65,11 +105,11 @@ fn line(change: &Change) -> String {
 }
 
 impl World {
-    fn new() -> Self {
-        Self::with(true)
+    fn new(mode: Mode) -> Self {
+        Self::with(mode, true)
     }
 
-    fn with(watch_lower: bool) -> Self {
+    fn with(mode: Mode, watch_lower: bool) -> Self {
         let lower = private_directory();
         fs::create_dir(lower.path().join("dir")).unwrap();
         fs::write(lower.path().join("file"), "first").unwrap();
@@ -78,6 +118,10 @@ impl World {
         let mut config = Config::new(directory.path().join("control.sock"));
         config.lower = Some(lower.path().to_owned());
         config.watch_lower = watch_lower;
+        config.store = match mode {
+            Mode::Memory => None,
+            Mode::Store => Some(directory.path().join("store")),
+        };
         let daemon = Daemon::start(config).unwrap();
         let (sender, heard) = channel();
         let hearer = Arc::new(Hearer(Mutex::new(sender)));
@@ -123,9 +167,8 @@ impl World {
     }
 }
 
-#[test]
-fn every_kind_of_change_is_heard() {
-    let world = World::new();
+fn every_kind_of_change_is_heard(mode: Mode) {
+    let world = World::new(mode);
     fs::write(world.host("file"), "second").unwrap();
     assert_eq!(world.next().1, "written /file");
     fs::write(world.host("new"), "text").unwrap();
@@ -154,9 +197,8 @@ fn every_kind_of_change_is_heard() {
     assert_eq!(world.heard_so_far(), Vec::<String>::new());
 }
 
-#[test]
-fn what_moves_in_or_out_is_new_or_gone() {
-    let world = World::new();
+fn what_moves_in_or_out_is_new_or_gone(mode: Mode) {
+    let world = World::new(mode);
     let outside = tempfile::tempdir_in(world.lower.path().parent().unwrap()).unwrap();
     fs::rename(world.host("dir"), outside.path().join("dir")).unwrap();
     assert_eq!(world.next().1, "removed /dir");
@@ -171,9 +213,8 @@ fn what_moves_in_or_out_is_new_or_gone() {
 
 /// Directories are made and filled quicker than they can be watched: nothing is missed, and nothing
 /// is emitted twice.
-#[test]
-fn a_tree_that_is_made_at_once_is_heard_whole() {
-    let world = World::new();
+fn a_tree_that_is_made_at_once_is_heard_whole(mode: Mode) {
+    let world = World::new(mode);
     let mut made = BTreeSet::new();
     for outer in 0..30 {
         for inner in 0..5 {
@@ -200,10 +241,9 @@ fn a_tree_that_is_made_at_once_is_heard_whole() {
     world.heard_until("removed /t0");
 }
 
-#[test]
-fn a_burst_is_heard_whole() {
+fn a_burst_is_heard_whole(mode: Mode) {
     const FILES: usize = 5_000;
-    let world = World::new();
+    let world = World::new(mode);
     for number in 0..FILES {
         fs::write(world.host(&format!("dir/b{number}")), "x").unwrap();
     }
@@ -220,9 +260,8 @@ fn a_burst_is_heard_whole() {
     }
 }
 
-#[test]
-fn what_a_branch_hides_is_not_heard_there() {
-    let world = World::new();
+fn what_a_branch_hides_is_not_heard_there(mode: Mode) {
+    let world = World::new(mode);
     let root = Caller::root();
     let core = world.daemon.core();
     let side = core
@@ -241,9 +280,8 @@ fn what_a_branch_hides_is_not_heard_there() {
 }
 
 /// Applying a branch changes the host, which is a change in the other branches only.
-#[test]
-fn what_a_branch_applies_is_heard_by_the_others_once() {
-    let world = World::new();
+fn what_a_branch_applies_is_heard_by_the_others_once(mode: Mode) {
+    let world = World::new(mode);
     let root = Caller::root();
     let core = world.daemon.core();
     let side = core
@@ -292,9 +330,8 @@ fn what_a_branch_applies_is_heard_by_the_others_once() {
 }
 
 /// An editor saves like this: another file takes the name, and watches of the old one get its end.
-#[test]
-fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
-    let world = World::new();
+fn what_an_applied_branch_replaced_and_removed_is_heard_as_such(mode: Mode) {
+    let world = World::new(mode);
     let root = Caller::root();
     let core = world.daemon.core();
     let side = core
@@ -337,10 +374,9 @@ fn what_an_applied_branch_replaced_and_removed_is_heard_as_such() {
     assert_ne!(before.node, after.node);
 }
 
-#[test]
-fn a_file_that_stays_open_is_heard_of_while_it_is_written() {
+fn a_file_that_stays_open_is_heard_of_while_it_is_written(mode: Mode) {
     use std::io::Write as _;
-    let world = World::new();
+    let world = World::new(mode);
     let mut log = fs::File::options()
         .append(true)
         .open(world.host("file"))
@@ -351,13 +387,12 @@ fn a_file_that_stays_open_is_heard_of_while_it_is_written() {
     assert_eq!(world.next().1, "written /file");
 }
 
-#[test]
-fn it_can_be_turned_off() {
-    let world = World::with(false);
+fn it_can_be_turned_off(mode: Mode) {
+    let world = World::with(mode, false);
     fs::write(world.host("file"), "second").unwrap();
     let counters = watched_counters(&world.daemon);
     assert!(!counters.contains(&"lower_changes".to_owned()));
-    let on = World::new();
+    let on = World::new(mode);
     assert!(watched_counters(&on.daemon).contains(&"lower_changes".to_owned()));
 }
 
@@ -368,9 +403,8 @@ fn watched_counters(daemon: &Daemon) -> Vec<String> {
 }
 
 /// A link on the host is not followed: what is behind it is not below.
-#[test]
-fn links_lead_nowhere() {
-    let world = World::new();
+fn links_lead_nowhere(mode: Mode) {
+    let world = World::new(mode);
     let outside = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(outside.path(), world.host("link")).unwrap();
     assert_eq!(world.next().1, "created /link");
@@ -379,9 +413,8 @@ fn links_lead_nowhere() {
     assert!(Path::new(&world.host("link")).exists());
 }
 
-#[test]
-fn directories_that_come_go_and_move_stay_announced() {
-    let world = World::new();
+fn directories_that_come_go_and_move_stay_announced(mode: Mode) {
+    let world = World::new(mode);
     let announced = world.daemon.core().announced().unwrap();
     assert!(announced.is_whole());
     let are = |wanted: &[&str]| {
