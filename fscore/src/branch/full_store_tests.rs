@@ -78,7 +78,7 @@ fn operation_whose_record_finds_no_room_changes_nothing() {
                 2 => branch.rename(&root, "/d/c", "/b", RenameFlags::EXCHANGE),
                 3 => branch.chmod(&root, "/a", 0o600 + u32::try_from(step).unwrap() % 8),
                 4 => branch
-                    .link(&root, "/a", &format!("/d/link {step}"))
+                    .link(&root, "/a", format!("/d/link {step}"))
                     .map(drop),
                 5 => branch.ftruncate(&root, handle, 5000 + step as u64),
                 6 => branch.fallocate(&root, handle, AllocateFlags::default(), 0, 20_000),
@@ -127,7 +127,7 @@ fn content_of_a_change_that_is_in_no_record_is_not_given_to_others() {
     for seed in 0..20 {
         let mut machine = Machine::start(SimulatedDisk::new(seed));
         let (branch, root) = (machine.branch(), Caller::root());
-        put(&branch, "/a", 0, &[1; 40_000]).unwrap();
+        put(&branch, "/a", 0, &vec![1; 40_000]).unwrap();
         // Its record is longer than everything that is spared.
         set_long(&branch, "/a", 60_000).unwrap();
         machine.fs().sync().unwrap();
@@ -145,7 +145,7 @@ fn content_of_a_change_that_is_in_no_record_is_not_given_to_others() {
         drop(branch);
         machine.kill();
         let after = get(&machine.branch(), "/a").unwrap();
-        assert!(after == shown || after == [1; 40_000], "seed {seed}");
+        assert!(after == shown || after == vec![1; 40_000], "seed {seed}");
         assert_eq!(get(&machine.branch(), "/b"), other, "seed {seed}");
     }
 }
@@ -242,7 +242,7 @@ fn limit_of_the_store_is_kept_and_what_frees_space_works_in_a_full_one() {
 fn quota_of_a_branch_is_kept_after_a_restart_and_concerns_no_other() {
     let mut machine = Machine::start(SimulatedDisk::new(1));
     let (fs, root) = (machine.fs().clone(), Caller::root());
-    put(&machine.branch(), "/a", 0, &[1; 50_000]).unwrap();
+    put(&machine.branch(), "/a", 0, &vec![1; 50_000]).unwrap();
     let small = fs.branch_create_from_current(&root, FsCore::MAIN, "small");
     let small = small.unwrap();
     fs.limit_branch(small, Some(100_000)).unwrap();
@@ -252,7 +252,7 @@ fn quota_of_a_branch_is_kept_after_a_restart_and_concerns_no_other() {
         (100_000 / 4096 * 4096 + 4096, Errno::EDQUOT)
     );
     assert_eq!(fs.branch(small).unwrap().statfs().blocks_free, 0);
-    put(&machine.branch(), "/b", 0, &[1; 500_000]).unwrap();
+    put(&machine.branch(), "/b", 0, &vec![1; 500_000]).unwrap();
     let snapshot = fs.snapshot_create(&root, FsCore::MAIN, "of main").unwrap();
     drop(fs);
     for _ in 0..2 {

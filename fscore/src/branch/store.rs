@@ -124,12 +124,12 @@ impl Store {
         let Some(entries) = std::fs::read_dir(path).ok().filter(|_| is_ours) else {
             return false;
         };
-        let names = entries.flatten().map(|it| it.file_name());
+        let mut names = entries.flatten().map(|it| it.file_name());
         let is_of_store = |name: std::ffi::OsString| {
             let name = name.to_string_lossy();
             name == name::CONTENT || has_records(&name)
         };
-        !names.map(is_of_store).any(|it| it)
+        !names.any(is_of_store)
     }
 
     pub(crate) fn path(&self) -> &Path {
