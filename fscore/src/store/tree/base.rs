@@ -99,10 +99,8 @@ impl Tree {
         dirs: Vec<TakenDir>,
     ) -> Self {
         let mut tree = former.map_or_else(|| Self::unfilled(shared), Self::clone);
-        let dirs: Vec<TakenDir> = dirs
-            .into_iter()
-            .map(|dir| tree.without_twins(dir))
-            .collect();
+        let twinless = |dir| tree.without_twins(dir);
+        let dirs: Vec<TakenDir> = dirs.into_iter().map(twinless).collect();
         let mut present: Trie<()> = Trie::default();
         let mut fresh: Trie<Arc<Inode>> = Trie::default();
         for TakenObject { node, inode } in objects {
