@@ -1,18 +1,19 @@
 //! Checks that a run outlives each process of AgentFS that is killed while its command is at work.
 
+use std::ffi::OsString;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 
 use agentfs_testkit::child::PATIENCE;
 use agentfs_testkit::daemon::Ready;
 use agentfs_testkit::environment::can_mount;
 use agentfs_testkit::program::Program;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
+use rustix::fs::inotify::{self, WatchFlags};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -68,11 +69,23 @@ impl Kept {
             .env("RUST_LOG", "warn");
         let daemon = Program::start(&mut daemon);
         ready.wait();
-        Self {
+        let kept = Self {
             project,
             daemon,
             _ready: ready,
+        };
+        // The daemon knows by a time which changes of the host it has emitted. What happened just before
+        // that time counts as missed, and so would the making of the project. To set it alone is a MODIFY.
+        let noted = Awaited::of(
+            &kept.project.beside("store"),
+            "host-seen",
+            WatchFlags::MODIFY,
+        );
+        for (name, content) in files {
+            kept.project.write(name, content);
         }
+        noted.wait();
+        kept
     }
 
     /// Returns the process that listens at the socket of the project.
@@ -100,7 +113,10 @@ impl Kept {
 
     /// Kills the daemon, calls `meanwhile`, and waits until the next one listens.
     pub(crate) fn kill_daemon_and(&self, meanwhile: impl FnOnce()) {
-        let socket = Listening::of(self.project.own_socket());
+        let socket = self.project.own_socket();
+        let (directory, name) = (socket.parent().unwrap(), socket.file_name().unwrap());
+        // A daemon renames its socket to this name when it listens.
+        let socket = Awaited::of(directory, name, WatchFlags::MOVED_TO);
         kill(self.server());
         meanwhile();
         socket.wait();
@@ -132,37 +148,34 @@ impl Kept {
     }
 }
 
-/// Notices that a daemon listens at a socket, which it renames to its name then.
-struct Listening {
+/// Notices what happens to a name in a directory.
+struct Awaited {
     inotify: OwnedFd,
-    socket: PathBuf,
+    name: OsString,
 }
 
-impl Listening {
-    fn of(socket: PathBuf) -> Self {
+impl Awaited {
+    fn of(directory: &Path, name: impl Into<OsString>, what: WatchFlags) -> Self {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-        let directory = socket.parent().unwrap();
-        inotify::add_watch(&inotify, directory, inotify::WatchFlags::MOVED_TO).unwrap();
-        Self { inotify, socket }
+        inotify::add_watch(&inotify, directory, what).unwrap();
+        let name = name.into();
+        Self { inotify, name }
     }
 
     #[track_caller]
     fn wait(self) {
-        let name = self.socket.file_name().unwrap().as_bytes();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
         let end = Timespec::try_from(PATIENCE).unwrap();
         loop {
             if events.is_buffer_empty() {
                 let mut polled = [PollFd::new(&self.inotify, PollFlags::IN)];
-                assert_eq!(
-                    poll(&mut polled, Some(&end)),
-                    Ok(1),
-                    "the next daemon listens"
-                );
+                let found = poll(&mut polled, Some(&end));
+                assert_eq!(found, Ok(1), "{:?} is touched", self.name);
             }
             let event = events.next().unwrap();
-            if event.file_name().is_some_and(|it| it.to_bytes() == name) {
+            let name = event.file_name();
+            if name.is_some_and(|it| it.to_bytes() == self.name.as_bytes()) {
                 return;
             }
         }

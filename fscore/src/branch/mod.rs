@@ -17,9 +17,9 @@ mod gated_disk;
 #[cfg(test)]
 mod histories;
 pub(crate) mod journal;
-pub(crate) mod last_changes;
 #[cfg(test)]
 mod large_record_tests;
+pub(crate) mod last_changes;
 pub(crate) mod recovery;
 pub(crate) mod served_versions;
 pub(crate) mod snapshot;

@@ -39,11 +39,14 @@ fn what_was_changed_last_before_a_process_ended_is_told_to_its_readers_by_the_ne
     let (store, lower) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(lower.path().join("of the host"), "old").unwrap();
     let keeping = FsConfig {
+        track_events: true,
         keep_nameless: true,
         ..config(store.path(), Some(lower.path()))
     };
     let (heard, last) = {
         let w = World::with(keeping.clone());
+        // Without a reader, changes have no numbers.
+        w.listen(false);
         w.put("/heard", "1");
         let heard = w.b.last_seq();
         w.put("/missed", "1");
@@ -63,7 +66,7 @@ fn what_was_changed_last_before_a_process_ended_is_told_to_its_readers_by_the_ne
             Change::Removed { at, .. } => Some(format!("-{}", name(at))),
             Change::Renamed { from, to, .. } => Some(format!("{}>{}", name(from), name(to))),
             Change::Written { at, .. } => Some(format!("w{}", name(at.as_ref()?))),
-            Change::Attributes { .. } => None,
+            Change::Attributes { .. } | Change::Resized { .. } => None,
             other => panic!("{other:?}"),
         };
         let mut all: Vec<String> = changes.iter().filter_map(|(_, it)| text(it)).collect();
@@ -84,6 +87,7 @@ fn what_was_changed_last_before_a_process_ended_is_told_to_its_readers_by_the_ne
     assert_eq!(w.b.changes_before_opening(last), Some(Vec::new()));
     w.fs.forget_changes_before_opening();
     assert_eq!(w.b.changes_before_opening(heard), None);
+    w.listen(false);
     for number in 0..2000 {
         w.put("/many", &number.to_string());
     }
