@@ -188,7 +188,8 @@ impl Services {
             None => None,
         };
         let core = core_over(lower.clone(), config)?;
-        let store = config.store.as_deref();
+        // A damaged store is only read.
+        let store = config.store.as_deref().filter(|_| !config.salvage);
         let tokens = Arc::new(Tokens::recover(&core, store));
         let holds = Holds::recover(&core, store);
         let instance = RandomState::new().hash_one(std::process::id());
