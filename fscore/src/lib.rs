@@ -110,6 +110,7 @@ pub use self::diff::apply::{Action, Applied, ApplyError, ApplyMode};
 pub use self::diff::frozen::Frozen;
 pub use self::diff::path_changes::{Diff, PathChange, Version};
 pub use self::diff::steps::Differs;
+pub use self::disk::lock_file::{is_ending, lock_file};
 pub use self::lower::announced::Announced;
 pub use self::lower::transaction::{
     ApplyLock, AttributeChange, Expected, LockError, Slot, Transaction, is_temporary, recover,

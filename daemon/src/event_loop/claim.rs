@@ -3,17 +3,16 @@
 //! socket was removed, no second one takes its place and leaves the first one's branches out of
 //! reach.
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-
 use agentfs_export::{Identity, state_directory};
+
+use crate::event_loop::listener::is_served;
 
 /// How long a daemon may take to make its socket again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -61,24 +60,18 @@ impl Claim {
         let path = directory.join(format!("{:x}-{:x}.lock", project.dev, project.ino));
         let until = Instant::now() + PATIENCE;
         loop {
-            let mut options = File::options();
-            options.read(true).write(true).create(true).mode(0o600);
-            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-            let mut file = options.open(&path)?;
-            match file.try_lock() {
-                // The last holder removed the file in between.
-                Ok(()) if !is_at(&file, &path) => {}
-                Ok(()) => {
+            match agentfs_core::lock_file(&path)? {
+                Some(mut file) => {
                     let socket = std::path::absolute(socket)?;
                     file.set_len(0)?;
                     writeln!(file, "{}", std::process::id())?;
                     file.write_all(socket.as_os_str().as_bytes())?;
                     return Ok(Claimed::Ours(Self { file, path }));
                 }
-                Err(TryLockError::WouldBlock) => {
+                None => {
                     // The holder may be just writing.
-                    let (pid, theirs) = holder(&mut file).unwrap_or_default();
-                    if UnixStream::connect(&theirs).is_ok() {
+                    let (pid, theirs) = holder(&path).unwrap_or_default();
+                    if is_served(&theirs) {
                         let is_same = std::path::absolute(socket)? == theirs;
                         let running = if is_same {
                             Claimed::Running
@@ -93,7 +86,6 @@ impl Claim {
                     }
                     std::thread::sleep(PAUSE);
                 }
-                Err(TryLockError::Error(error)) => return Err(error),
             }
         }
     }
@@ -115,10 +107,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     matches!((ours, found), (Ok(ours), Ok(found)) if ours == found)
 }
 
-fn holder(file: &mut File) -> Option<(u32, PathBuf)> {
-    let mut text = Vec::new();
-    file.rewind().ok()?;
-    file.read_to_end(&mut text).ok()?;
+fn holder(path: &Path) -> Option<(u32, PathBuf)> {
+    let text = std::fs::read(path).ok()?;
     let at = text.iter().position(|byte| *byte == b'\n')?;
     let pid = std::str::from_utf8(text.get(..at)?).ok()?.parse().ok()?;
     let socket = std::ffi::OsStr::from_bytes(text.get(at + 1..)?);

@@ -1,6 +1,6 @@
 //! The listening socket: made here, or taken from systemd.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,6 +10,7 @@ use agentfs_proto::socket;
 use rustix::fs::OFlags;
 
 use crate::base::start_error::ListenError;
+use crate::session::peer::Peer;
 
 /// A non-blocking socket that listens. Its name is removed when this is dropped, unless the socket
 /// came from systemd.
@@ -85,6 +86,9 @@ impl Listener {
     fn bind_with(path: &Path, lock: Option<File>) -> Result<Self, ListenError> {
         socket::prepare(path).map_err(ListenError::Path)?;
         let failed = |error| ListenError::Io(path.to_owned(), error);
+        // Programs watch this file. The lock may come to lie on another one of the name, when a daemon that
+        // was killed cannot end.
+        let watched = open_beside(path).map_err(failed)?;
         let lock = lock.map_or_else(|| lock_beside(path), Ok)?;
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
@@ -93,7 +97,7 @@ impl Listener {
             Ok(_) => {
                 // Somebody else may listen there without our lock: a program of another kind, or a
                 // daemon whose lock file was removed.
-                if UnixStream::connect(path).is_ok() {
+                if is_served(path) {
                     return Err(ListenError::Running(path.to_owned()));
                 }
                 tracing::info!(path = %path.display(), "replacing the socket of a dead daemon");
@@ -112,7 +116,7 @@ impl Listener {
         socket.set_nonblocking(true).map_err(failed)?;
         std::fs::rename(&unnamed, path).map_err(failed)?;
         let identity = identity_of(path).map_err(failed)?;
-        announce(&lock);
+        announce(&watched);
         Ok(Self {
             socket,
             path: path.to_owned(),
@@ -200,10 +204,13 @@ fn open_beside(path: &Path) -> io::Result<File> {
 fn lock_beside(path: &Path) -> Result<File, ListenError> {
     let lock_path = beside(path, socket::LOCK_SUFFIX);
     let failed = |error| ListenError::Io(lock_path.clone(), error);
-    let file = open_beside(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ListenError::Running(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
-    }
+    let locked = agentfs_core::lock_file(&lock_path).map_err(failed)?;
+    locked.ok_or_else(|| ListenError::Running(path.to_owned()))
+}
+
+/// Returns whether a process listens at a socket, and will accept a connection.
+pub(crate) fn is_served(path: &Path) -> bool {
+    // A process that was killed and cannot end yet has its sockets all the same.
+    let peer = UnixStream::connect(path).and_then(|it| Peer::of(&it));
+    peer.is_ok_and(|peer| !agentfs_core::is_ending(peer.pid))
 }

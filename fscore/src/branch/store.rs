@@ -71,9 +71,9 @@ impl Store {
             path: path.to_owned(),
             errno,
         };
-        let lock = |name| match directory.lock(name) {
-            Err(Errno::EAGAIN) => Err(StoreError::InUse(path.to_owned())),
-            lock => lock.map_err(disk),
+        let in_use = |errno| match errno {
+            Errno::EAGAIN => StoreError::InUse(path.to_owned()),
+            errno => disk(errno),
         };
         let no_store = || StoreError::NoStore(path.to_owned());
         let names = directory.list().map_err(disk)?;
@@ -81,7 +81,7 @@ impl Store {
         if is_new && !is_unused(&names) {
             return Err(no_store());
         }
-        let its_lock = lock(name::LOCK)?;
+        let its_lock = directory.lock(name::LOCK).map_err(in_use)?;
         let store = match directory.open(name::STORE) {
             Ok(file) => read_id(&*file).map_err(disk)?,
             Err(Errno::ENOENT) => Some(create(&*directory).map_err(disk)?),
@@ -99,7 +99,7 @@ impl Store {
             created.and_then(|_| directory.sync_names()).map_err(disk)?;
         }
         // Whoever removes the file with the lock lets nobody else in.
-        let content = lock(name::CONTENT)?;
+        let content = directory.lock_after(name::CONTENT).map_err(in_use)?;
         if content.len().map_err(disk)? > 0 && !names.iter().any(|name| has_records(name)) {
             return Err(lost(path, "the log and the checkpoint are gone"));
         }

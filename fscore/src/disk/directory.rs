@@ -47,8 +47,19 @@ pub(crate) trait Directory: Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// `EAGAIN` if another process has the lock.
+    /// `EAGAIN` if another process has the lock. One that was killed and cannot end yet loses the name of the
+    /// file, which another file then has.
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>>;
+
+    /// Locks a file that is there, for a process that has another lock of the directory. A process that was
+    /// killed and cannot end yet does not keep it out.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if another process has the lock.
+    fn lock_after(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
+        self.lock(name)
+    }
 }
 
 /// A file with a name in a [`Directory`].

@@ -4,6 +4,7 @@
 pub(crate) mod directory;
 pub(crate) mod host_directory;
 mod host_file;
+pub(crate) mod lock_file;
 #[cfg(target_os = "linux")]
 #[path = "mapping/linux.rs"]
 mod mapping;

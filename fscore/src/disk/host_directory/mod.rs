@@ -29,6 +29,7 @@ use self::shared_file::SharedFile;
 use super::DiskFile;
 use super::directory::{Directory, NamedFile};
 use super::host_file::HostFile;
+use super::lock_file;
 use crate::model::errno::{Errno, Result};
 
 /// How many zeros are written at a time where the filesystem cannot reserve room.
@@ -125,13 +126,25 @@ impl Directory for HostDirectory {
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
-        let file = self.open_with(name, OFlags::CREATE)?;
+        let locked = lock_file::lock_in(self.fd.as_fd(), Path::new(name))?;
+        let file = locked.ok_or(Errno::EAGAIN)?;
+        Ok(Arc::new(HostFile::new(file)))
+    }
+
+    fn lock_after(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
+        let file = retry_on_intr(|| rustix::fs::openat(&self.fd, name, FLAGS, MODE))?;
         let exclusive = FlockOperation::NonBlockingLockExclusive;
         match retry_on_intr(|| rustix::fs::flock(&file, exclusive)) {
-            Ok(()) => Ok(Arc::new(SharedFile::new(file)?)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EAGAIN),
-            Err(errno) => Err(errno.into()),
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) if lock_file::is_left_behind(&file)? => {
+                // A write that a thread of that process has under way keeps the inode locked until it is done.
+                let len = rustix::fs::fstat(&file)?.st_size;
+                retry_on_intr(|| rustix::fs::ftruncate(&file, len.cast_unsigned()))?;
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Errno::EAGAIN),
+            Err(errno) => return Err(errno.into()),
         }
+        Ok(Arc::new(SharedFile::new(HostFile::new(file))?))
     }
 }
 
