@@ -103,19 +103,7 @@ fn server_that_is_killed_in_the_middle_of_requests_is_replaced_without_an_error(
     // the start of the next server hangs: the new process has copies of the files that the load has open,
     // closes them in execve(2), and waits for the answer to FLUSH, which only the next server can give.
     drop(fs::File::open(dir.join("a")).unwrap());
-    let mut work = harmless(&dir);
-    // Holds the lock of the directory, for which a thread of the server waits that makes the kernel forget.
-    for thread in 0..2 {
-        let dir = dir.clone();
-        work.push(Box::new(move |round| {
-            let free = fs::metadata(dir.join(format!("free-{thread}-{round}")));
-            match free {
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-                other => other.map(|it| panic!("there is {it:?}")),
-            }
-        }));
-    }
-    let load = Load::start(work);
+    let load = Load::start(harmless(&dir));
     let mut server = server;
     for round in 0..KILLS {
         wait_for_work(&load, load.done(), round);
