@@ -117,10 +117,14 @@ fn show(
     let added = shown.iter().filter(|it| it.0 == DiffKind::Added);
     let replaced: HashSet<&Bytes> = added.map(|(_, path)| path).collect();
     for (change, path) in shown {
-        let change = match change {
-            DiffKind::Removed if replaced.contains(path) => continue,
-            DiffKind::Added if removed.contains(path) => DiffKind::Content,
-            other => *other,
+        if *change == DiffKind::Removed && replaced.contains(path) {
+            continue;
+        }
+        let is_replacing = *change == DiffKind::Added && removed.contains(path);
+        let change = if is_replacing {
+            DiffKind::Content
+        } else {
+            *change
         };
         output.line(format_args!("{} {path}", letter(change)))?;
     }

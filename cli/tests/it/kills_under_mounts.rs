@@ -20,7 +20,7 @@ use super::random_kills::gives_back;
 /// How often the daemon is killed, unless AGENTFS_KILLS says otherwise.
 const KILLS: u64 = 20;
 /// How many programs work in the mount at the same time.
-const WRITERS: u64 = 2;
+const WRITERS: u16 = 2;
 /// The most operations that return before a kill.
 const DONE: usize = 100;
 /// Bytes of the largest file when it is made.
@@ -212,7 +212,7 @@ fn kill_while_they_work(
 ) {
     for round in 0..number("AGENTFS_KILLS").unwrap_or(KILLS) {
         // An operation of each program may have returned before the last kill, and be counted now.
-        let wanted = WRITERS as usize + 1 + random.below(DONE);
+        let wanted = usize::from(WRITERS) + 1 + random.below(DONE);
         for count in 0..wanted {
             let one = done.recv_timeout(PATIENCE);
             assert!(one.is_ok(), "kill {round}: {count} operations and no more");
@@ -234,7 +234,7 @@ fn programs_in_a_mount_go_on_through_kills_at_random_moments() {
     let seed = number("AGENTFS_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let mut random = Random::new(seed);
     let mut daemon = start(&store, point);
-    let mut writers: Vec<Writer> = (0..WRITERS)
+    let mut writers: Vec<Writer> = (0..u64::from(WRITERS))
         .map(|writer| Writer::new(point.join(format!("w{writer}")), random.next_u64()))
         .collect();
     let (is_over, (sender, done)) = (AtomicBool::new(false), channel());

@@ -113,7 +113,7 @@ pub fn import(
             imported.made = made
                 .iter()
                 .map(|(it, _)| (it.change, it.path.clone()))
-                .collect()
+                .collect();
         }
         Err((error, step)) => {
             let path = step.map_or_else(|| target.path().to_owned(), |it| target.display(&it.path));

@@ -45,11 +45,13 @@ fn check(backstore: BackstoreMode, sequences: u64) {
         backstore,
         ..FsConfig::default()
     };
-    let fs = FsCore::new(config).unwrap();
-    let mounts = Mounts::new(&fs).unwrap();
-    let point = tempfile::tempdir().unwrap();
+    let fs = FsCore::new(config).expect("a filesystem");
+    let mounts = Mounts::new(&fs).expect("events are on");
+    let point = tempfile::tempdir().expect("a directory");
     let options = MountOptions::default();
-    let _mount = mounts.mount(FsCore::MAIN, point.path(), &options).unwrap();
+    let _mount = mounts
+        .mount(FsCore::MAIN, point.path(), &options)
+        .expect("a mount");
     let (mut tmpfs, mut mounted) = (Kernel::on_tmpfs(), Kernel::below(point.path()));
     let first = number("AGENTFS_ORACLE_SEED").unwrap_or(1);
     let mut heard = 0;
@@ -82,7 +84,7 @@ fn a_program_without_the_shim_hears_on_a_mount_what_it_hears_on_tmpfs() {
 
 #[test]
 fn a_program_without_the_shim_hears_on_a_mount_of_a_store_what_it_hears_on_tmpfs() {
-    let beside = tempfile::tempdir().unwrap();
+    let beside = tempfile::tempdir().expect("a directory");
     let store = BackstoreMode::Disk(beside.path().join("store"));
     check(store, sequences(3));
 }

@@ -37,6 +37,10 @@ pub(super) struct ReplacedFile {
 /// Returns the permissions that the host's object gets. A class whose permissions the branch did
 /// not change keeps those of the host, because with an ACL the branch shows fewer than there are.
 pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32>) -> Mode {
+    Mode::from_raw_mode(bits_for_host(inode, seen, host) as rustix::fs::RawMode)
+}
+
+fn bits_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32>) -> u32 {
     let mut mode = inode.mode;
     if let (Some(seen), Some(host)) = (seen, host) {
         for class in [0o700, 0o070, 0o007] {
@@ -45,7 +49,7 @@ pub(super) fn mode_for_host(inode: &Inode, seen: Option<&Seen>, host: Option<u32
             }
         }
     }
-    Mode::from_raw_mode(mode as rustix::fs::RawMode)
+    mode
 }
 
 /// Sets all attributes of a new file or directory in `dir`, except for a directory's times, which
@@ -93,7 +97,7 @@ pub(super) fn change_of(
     let has_mode = differs.mode || has_owner;
     let mode = has_mode.then(|| {
         let host = seen.map(|_| mode_of(stat));
-        u32::from(mode_for_host(inode, seen, host).as_raw_mode())
+        bits_for_host(inode, seen, host)
     });
     let before = seen.and_then(|seen| seen.xattrs.as_deref());
     AttributeChange {

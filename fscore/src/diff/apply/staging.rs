@@ -1,7 +1,7 @@
 //! Staging: new objects are written as a whole in the directory of the transaction.
 
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno as HostErrno;
 
 use super::attributes::{self, ReplacedFile, set_owner_and_times};
@@ -162,7 +162,12 @@ fn special(dir: &OwnedFd, name: &[u8], kind: FileType, inode: &Inode, rdev: u64)
     rustix::fs::mknodat(dir, name, kind, mode, device(rdev))?;
     // The umask has removed some bits. Nobody else may write to the staging directory, so it is no
     // link.
-    Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)
+    Ok(rustix::fs::chmodat(
+        dir,
+        name,
+        mode,
+        rustix::fs::AtFlags::empty(),
+    )?)
 }
 
 /// Fails: macOS creates such files by path only, which would follow links on the way.

@@ -66,7 +66,11 @@ fn in_branch(branch: &Branch) -> Tree {
                     let text = branch.readlink(&root, &path).unwrap();
                     ('l', String::from_utf8(text.to_vec()).unwrap())
                 }
-                _ => {
+                ObjectKind::File
+                | ObjectKind::Fifo
+                | ObjectKind::Socket
+                | ObjectKind::CharDevice
+                | ObjectKind::BlockDevice => {
                     let handle = branch.open(&root, &path, OpenFlags::READ, 0).unwrap();
                     let mut text = vec![0; 64];
                     let read = branch.read_at(&root, handle, 0, &mut text).unwrap();

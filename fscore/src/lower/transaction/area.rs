@@ -221,13 +221,12 @@ impl Area {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let is_dir = match entry.file_type() {
-                FileType::Unknown => {
-                    let flags = AtFlags::SYMLINK_NOFOLLOW;
-                    let stat = rustix::fs::statat(&self.dir, name, flags)?;
-                    FileType::from_raw_mode(stat.st_mode).is_dir()
-                }
-                kind => kind.is_dir(),
+            let is_dir = if entry.file_type() == FileType::Unknown {
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                let stat = rustix::fs::statat(&self.dir, name, flags)?;
+                FileType::from_raw_mode(stat.st_mode).is_dir()
+            } else {
+                entry.file_type().is_dir()
             };
             let flags = if is_dir {
                 AtFlags::REMOVEDIR
