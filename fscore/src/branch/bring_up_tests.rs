@@ -8,7 +8,7 @@ use std::thread;
 
 use super::Branch;
 use super::fs::FsCore;
-use super::gated_disk::{Copies, filesystem};
+use super::gated_disk::{Stops, filesystem};
 use crate::model::caller::Caller;
 use crate::model::errno::{Errno, Result};
 use crate::model::flags::{AllocateFlags, OpenFlags};
@@ -21,7 +21,7 @@ struct World {
     fs: FsCore,
     host: tempfile::TempDir,
     _store: tempfile::TempDir,
-    copies: Copies,
+    copies: Stops,
 }
 
 impl World {

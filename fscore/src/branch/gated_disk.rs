@@ -1,4 +1,4 @@
-//! The disk of a store that stands still at each copy of a host's bytes, until a test lets it go on.
+//! The disk of a store that stands still in the middle of something, until a test lets it go on.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -15,39 +15,63 @@ use super::store::Store;
 use crate::disk::DiskFile;
 use crate::disk::directory::{Directory, NamedFile};
 use crate::disk::host_directory::HostDirectory;
+use crate::disk::simulated::SimulatedDisk;
 use crate::log::{Boot, Sizes};
 use crate::model::config::{FsConfig, Overlay};
 use crate::model::errno::{Errno, Result};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where the disk stands still.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// At each copy of a host's bytes.
+    Copy,
+    /// At each write to the log that is as long as one of a base.
+    LongRecord,
+}
+
+/// From how many bytes on a write to the log is one of a base.
+const LONG: usize = 20_000;
 
 /// What a test has of the disk.
-pub(super) struct Copies {
+pub(super) struct Stops {
     pub(super) begun: Receiver<()>,
     go_on: Sender<()>,
 }
 
-impl Copies {
-    /// Waits until a copy has begun.
+impl Stops {
+    /// Waits until the disk stands still.
     pub(super) fn wait(&self) {
-        self.begun.recv_timeout(DEADLINE).expect("a copy begins");
+        self.begun.recv_timeout(DEADLINE).expect("it begins");
     }
 
-    /// Lets so many copies go on.
-    pub(super) fn go_on(&self, copies: usize) {
-        for _ in 0..copies {
+    /// Lets it go on so many times.
+    pub(super) fn go_on(&self, times: usize) {
+        for _ in 0..times {
             self.go_on.send(()).unwrap();
         }
     }
 }
 
-/// Creates a filesystem over a directory, in a store in another directory.
-pub(super) fn filesystem(host: &Path, store: &Path) -> (FsCore, Copies) {
+/// Creates a filesystem over a directory, in a store in another directory that stands still at each copy.
+pub(super) fn filesystem(host: &Path, store: &Path) -> (FsCore, Stops) {
+    let store = HostDirectory::open(store).unwrap();
+    stopping(host, Arc::new(store), At::Copy)
+}
+
+/// Creates a filesystem over a directory, in a store that stands still at each long record.
+pub(super) fn stopping_at_long_records(host: &Path) -> (FsCore, Stops) {
+    stopping(host, Arc::new(SimulatedDisk::new(1)), At::LongRecord)
+}
+
+fn stopping(host: &Path, inner: Arc<dyn Directory>, at: At) -> (FsCore, Stops) {
     let (sender, begun) = channel();
     let (go_on, receiver) = channel();
     let directory = GatedDirectory {
-        inner: HostDirectory::open(store).unwrap(),
+        inner,
         gate: Arc::new(Gate {
+            at,
             begun: sender,
             go_on: Mutex::new(receiver),
         }),
@@ -61,43 +85,57 @@ pub(super) fn filesystem(host: &Path, store: &Path) -> (FsCore, Copies) {
         ..FsConfig::default()
     };
     let fs = FsCore::in_store(config, Some(store.unwrap())).unwrap();
-    (fs, Copies { begun, go_on })
+    (fs, Stops { begun, go_on })
 }
 
-/// Stops each copy until the test says how it goes on.
+/// Stops the disk until the test says how it goes on.
 #[derive(Debug)]
 struct Gate {
+    at: At,
     begun: Sender<()>,
     go_on: Mutex<Receiver<()>>,
 }
 
-/// The directory of a store whose content file waits at a gate.
+impl Gate {
+    fn pass(&self) -> Result<()> {
+        self.begun.send(()).expect("the test is there");
+        let go_on = self.go_on.lock().recv_timeout(DEADLINE);
+        go_on.map_err(|_| Errno::EIO)
+    }
+}
+
+/// The directory of a store whose files wait at a gate.
 #[derive(Debug)]
 struct GatedDirectory {
-    inner: HostDirectory,
+    inner: Arc<dyn Directory>,
     gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
 struct GatedFile {
     inner: Arc<dyn NamedFile>,
+    is_log: bool,
     gate: Arc<Gate>,
 }
 
 impl GatedDirectory {
-    fn gated(&self, inner: Arc<dyn NamedFile>) -> Arc<dyn NamedFile> {
-        let gate = self.gate.clone();
-        Arc::new(GatedFile { inner, gate })
+    fn gated(&self, name: &str, inner: Arc<dyn NamedFile>) -> Arc<dyn NamedFile> {
+        let (is_log, gate) = (name.contains("log"), self.gate.clone());
+        Arc::new(GatedFile {
+            inner,
+            is_log,
+            gate,
+        })
     }
 }
 
 impl Directory for GatedDirectory {
     fn open(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
-        self.inner.open(name).map(|file| self.gated(file))
+        self.inner.open(name).map(|file| self.gated(name, file))
     }
 
     fn create(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
-        self.inner.create(name).map(|file| self.gated(file))
+        self.inner.create(name).map(|file| self.gated(name, file))
     }
 
     fn list(&self) -> Result<Vec<String>> {
@@ -117,7 +155,7 @@ impl Directory for GatedDirectory {
     }
 
     fn lock(&self, name: &str) -> Result<Arc<dyn NamedFile>> {
-        self.inner.lock(name).map(|file| self.gated(file))
+        self.inner.lock(name).map(|file| self.gated(name, file))
     }
 }
 
@@ -127,6 +165,10 @@ impl DiskFile for GatedFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> Result<()> {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        if self.is_log && self.gate.at == At::LongRecord && len > LONG {
+            self.gate.pass()?;
+        }
         self.inner.write_at(parts, at)
     }
 
@@ -135,9 +177,9 @@ impl DiskFile for GatedFile {
     }
 
     fn copy_from(&self, host: BorrowedFd<'_>, from: Range<u64>, at: u64) -> Result<u64> {
-        self.gate.begun.send(()).expect("the test is there");
-        let go_on = self.gate.go_on.lock().recv_timeout(DEADLINE);
-        go_on.map_err(|_| Errno::EIO)?;
+        if self.gate.at == At::Copy {
+            self.gate.pass()?;
+        }
         self.inner.copy_from(host, from, at)
     }
 
