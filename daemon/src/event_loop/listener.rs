@@ -88,7 +88,11 @@ impl Listener {
         let failed = |error| ListenError::Io(path.to_owned(), error);
         // Programs watch this file. The lock may come to lie on another one of the name, when a daemon that
         // was killed cannot end.
-        let watched = open_beside(path).map_err(failed)?;
+        let watched = match &lock {
+            Some(own) => own.try_clone(),
+            None => open_beside(path),
+        };
+        let watched = watched.map_err(failed)?;
         let lock = lock.map_or_else(|| lock_beside(path), Ok)?;
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
