@@ -174,8 +174,11 @@ fn leads_out(mut depth: usize, path: &Path) -> bool {
 /// Makes all packages with one call, because each needs those before it, which no registry has yet.
 /// The packages go to `target/publish/package`.
 fn package(args: &Args) -> StepResult {
+    // Cargo asks the registry about each package again, and a registry that does not answer for a
+    // minute would fail the step. All that the builds need is in the lock file.
+    run_command(cargo().args(["fetch", "--quiet", "--locked"]))?;
     let mut command = cargo();
-    command.args(["package", "--quiet", "--allow-dirty"]);
+    command.args(["package", "--quiet", "--offline", "--allow-dirty"]);
     for name in CRATES {
         command.args(["-p", name]);
     }

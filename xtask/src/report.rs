@@ -1,5 +1,6 @@
 //! Runs steps, and reports what was run, how long it took, and how it ended.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, PipeReader, Write};
 use std::process::{Command, ExitCode, ExitStatus, Output, Stdio};
@@ -11,6 +12,10 @@ use crate::process_tree;
 /// How long a command may be silent: longer than building everything takes on a busy machine. nextest
 /// ends single tests long before (.config/nextest.toml).
 const SILENCE: Duration = Duration::from_secs(20 * 60);
+
+/// How many of a failed command's last lines the summary repeats: of a long log, often only the end
+/// is kept, and the reason would be lost with the rest.
+const LAST_LINES: usize = 12;
 
 /// Why a step failed, with the way out.
 #[derive(Debug)]
@@ -245,21 +250,9 @@ fn announce(command: &Command) {
     println!("$ {env}{}", show(command));
 }
 
-fn succeeded(command: &Command, status: ExitStatus) -> Result<(), Failure> {
-    if status.success() {
-        return Ok(());
-    }
-    let command = show(command);
-    Err(Failure::new(format!("`{command}` ended with {status}")))
-}
-
 /// Runs a command, and lets its output through.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
-    announce(command);
-    let status = command
-        .status()
-        .map_err(|error| Failure::new(format!("{}: {error}", show(command))))?;
-    succeeded(command, status)
+    stream(command, |_| {})
 }
 
 /// Runs a command as [`run`] does, and kills it with all that it started when it takes longer.
@@ -318,6 +311,7 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
     // The command holds ends of the pipe, too; while it does, the output would never end.
     command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let lines = lines(output);
+    let mut last = VecDeque::with_capacity(LAST_LINES);
     let mut stdout = io::stdout().lock();
     loop {
         match lines.recv_timeout(SILENCE) {
@@ -326,6 +320,10 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
                 let text = String::from_utf8_lossy(&line);
                 look(&text);
                 writeln!(stdout, "{text}").map_err(failure)?;
+                if last.len() == LAST_LINES {
+                    last.pop_front();
+                }
+                last.push_back(text.into_owned());
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -339,7 +337,14 @@ fn stream(command: &mut Command, mut look: impl FnMut(&str)) -> Result<(), Failu
         }
     }
     let status = child.wait().map_err(failure)?;
-    succeeded(command, status)
+    if status.success() {
+        return Ok(());
+    }
+    let mut text = format!("`{shown}` ended with {status}");
+    for line in &last {
+        text.push_str(&format!("\n    | {line}"));
+    }
+    Err(Failure::new(text))
 }
 
 /// Reads the lines of a pipe until all its writers have closed it.
@@ -399,6 +404,15 @@ mod tests {
         assert!(report.steps[1].to_string().starts_with("FAILED"));
         report.add_lane("loom", took, Err(Failure::new("no such file")));
         assert_eq!(report.finish(), ExitCode::FAILURE);
+    }
+
+    #[test]
+    fn failure_repeats_the_last_lines_of_the_command() {
+        let script = "for i in $(seq 20); do echo line $i >&2; done; exit 3";
+        let failure = run(Command::new("sh").args(["-c", script])).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.contains("exit status: 3\n    | line 9\n"), "{text}");
+        assert!(text.ends_with("    | line 20"), "{text}");
     }
 
     #[test]

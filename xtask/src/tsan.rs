@@ -30,6 +30,12 @@ pub(crate) struct Args {
     ring: bool,
 }
 
+impl Args {
+    pub(crate) fn only_ring() -> Self {
+        Self { ring: true }
+    }
+}
+
 pub(crate) fn run(report: &mut Report, args: &Args) {
     if !install(report) {
         return;
