@@ -356,16 +356,16 @@ fn try_commit(producer: &mut Producer, side: &Side, item: u64, len: usize) -> Op
     match producer.reserve(len).expect("an honest consumer") {
         Reserve::Slot(slot) => {
             side.tally().count_pushed();
-            Some(fill(slot, item))
+            Some(fill(slot, item, len))
         }
         Reserve::Full => None,
         Reserve::TooLong => panic!("a record of {len} bytes fits every model"),
     }
 }
 
-fn fill(mut slot: Reservation<'_>, item: u64) -> Position {
-    for word in slot.chunks_mut(8) {
-        word.copy_from_slice(&item.to_ne_bytes());
+fn fill(mut slot: Reservation<'_>, item: u64, len: usize) -> Position {
+    for _ in 0..len / 8 {
+        slot.put(&item.to_ne_bytes());
     }
     slot.commit()
 }
@@ -387,8 +387,8 @@ fn claim<'a>(consumer: &'a Consumer, side: &Side) -> Claim<'a> {
 fn take(claim: &mut Claim<'_>, item: u64) -> bool {
     match claim.next().expect("an honest producer") {
         Some(record) => {
-            assert!(!record.is_empty());
-            for word in record.chunks(8) {
+            assert!(record.len() > 0);
+            for word in record.to_vec().chunks(8) {
                 assert_eq!(word, item.to_ne_bytes(), "a torn, lost or repeated record");
             }
             true

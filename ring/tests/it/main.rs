@@ -6,5 +6,6 @@ mod hostile;
 mod killed;
 mod naive;
 mod room;
+mod safe;
 mod sharing;
 mod support;
