@@ -2,6 +2,7 @@
 #![cfg(not(loom))]
 
 mod abi;
+mod bounds;
 mod hostile;
 mod killed;
 mod naive;
