@@ -127,3 +127,23 @@ fn a_dropped_reservation_gives_its_room_back() {
     );
     assert!(claim.next().expect("honest").is_none());
 }
+
+/// A pipe that holds more than one look takes: what a peer that rings without end makes of it.
+#[test]
+#[cfg(target_os = "linux")]
+fn bell_that_rings_without_end_holds_nobody() {
+    use agentfs_ring::doorbell::{BellKind, Waiter};
+
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("a pipe");
+    let size = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20).expect("a large pipe");
+    while rustix::io::write(&write, &[1; 4096]).is_ok() {}
+    let waiter = Waiter::from_fd(read, BellKind::Pipe);
+    assert_eq!(waiter.clear().expect("clear"), true);
+    let left = rustix::io::ioctl_fionread(&waiter).expect("what is left");
+    assert!(
+        left > 0 && left < u64::try_from(size).expect("a size"),
+        "{left} of {size}"
+    );
+    while waiter.clear().expect("clear") {}
+    assert_eq!(rustix::io::ioctl_fionread(&waiter).expect("nothing"), 0);
+}
