@@ -42,6 +42,8 @@ pub const MODELS: &[Model] = &[
     PEER_EXIT_CONSUMER,
     HAND_OVER,
     PEEK_AND_HAND_OVER,
+    REFILL_WITH_PADDING,
+    TAKE_OVER,
 ];
 
 const TWO_ENDS: Model = Model {
@@ -279,6 +281,59 @@ pub const PEEK_AND_HAND_OVER: Model = Model {
         pop_in_turns(consumer, side, |item| side.owner().get() % 2 == item % 2);
     },
     check: nothing_repeated,
+};
+
+/// A record that has room only behind padding: the consumer rings back when both fit.
+pub const REFILL_WITH_PADDING: Model = Model {
+    name: "refill_with_padding",
+    items: 3,
+    producer: |producer, side| {
+        for item in 0..side.items() {
+            let len = if item % 3 == 1 { 24 } else { 16 };
+            while !try_push(producer, side, item, len) {
+                match producer.request_refill(len).expect("an honest consumer") {
+                    Refill::SpaceNow => {}
+                    Refill::Requested => assert_eq!(side.wait(), Woken::Rung, "never refilled"),
+                }
+            }
+        }
+    },
+    consumer: pop_all_spinning,
+    ..TWO_ENDS
+};
+
+/// A consumer dies with a record in its hand, freed or not, and the other one goes on from there.
+pub const TAKE_OVER: Model = Model {
+    name: "take_over",
+    consumers: 2,
+    items: 3,
+    preemption_bound: 3,
+    producer: push_all,
+    consumer: |consumer, side| {
+        for _ in 0..side.tries() {
+            if side.tally().popped() >= side.items() {
+                return;
+            }
+            if let Some(mut claim) = consumer.claim(side.owner(), |it| !side.is_dead(it)) {
+                let item = side.tally().popped();
+                if take(&mut claim, item) {
+                    let dies = side.owner().get() == 1;
+                    if !dies || item % 2 == 1 {
+                        free(&mut claim, side);
+                    }
+                    if dies {
+                        core::mem::forget(claim);
+                        side.die();
+                        return;
+                    }
+                    continue;
+                }
+            }
+            side.give_way();
+        }
+    },
+    check: nothing_repeated,
+    ..TWO_ENDS
 };
 
 /// Claims for one record at a time; frees it if it is `mine`, otherwise only looks.

@@ -78,7 +78,10 @@ fn the_memory_is_sealed_and_has_no_name() {
 fn memory_that_could_shrink_is_refused() {
     let flags = rustix::fs::MemfdFlags::ALLOW_SEALING | rustix::fs::MemfdFlags::CLOEXEC;
     let fd = rustix::fs::memfd_create("not-a-ring", flags).expect("a memfd");
-    assert!(matches!(Consumer::open(fd), Err(agentfs_ring::OpenError::NotSealed)));
+    assert!(matches!(
+        Consumer::open(fd),
+        Err(agentfs_ring::OpenError::NotSealed)
+    ));
 }
 
 #[test]
