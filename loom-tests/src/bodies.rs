@@ -306,8 +306,7 @@ pub const REFILL_WITH_PADDING: Model = Model {
 pub const TAKE_OVER: Model = Model {
     name: "take_over",
     consumers: 2,
-    items: 3,
-    preemption_bound: 3,
+    preemption_bound: 2,
     producer: push_all,
     consumer: |consumer, side| {
         for _ in 0..side.tries() {
