@@ -15,7 +15,7 @@ use agentfs_core::id::NodeId;
 use agentfs_core::{Caller, FsConfig, FsCore, OpenFlags};
 use agentfs_engine::Api;
 use agentfs_engine::synth::{fsevents, inotify, native, vnode_freebsd, vnode_xnu};
-use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encode, encoded_len};
 use agentfs_ring::doorbell;
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -111,12 +111,15 @@ fn record(criterion: &mut Criterion) {
     };
     let path = b"/some/directory/file";
     let len = encoded_len(path, b"").expect("short");
-    let mut slot = vec![0; len];
-    write_to(&mut slot, &event, path, b"").expect("the right length");
-    // Aligned as in a ring, or parsing would end early.
+    let mut slot = Vec::with_capacity(len);
+    encode(&event, path, b"", |part| slot.extend_from_slice(part)).expect("a short path");
     EventRef::parse(&slot).expect("a record");
     group.bench_function("write", |bencher| {
-        bencher.iter(|| write_to(black_box(&mut slot), &event, path, b""));
+        let mut slot = Vec::with_capacity(len);
+        bencher.iter(|| {
+            slot.clear();
+            encode(&event, path, b"", |part| slot.extend_from_slice(part))
+        });
     });
     group.bench_function("parse", |bencher| {
         bencher.iter(|| EventRef::parse(black_box(&slot)).map(|it| it.head().seqno));

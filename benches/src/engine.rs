@@ -145,6 +145,7 @@ impl QueueReader {
         let (mut records, mut sum) = (0, 0_u64);
         while let Some(record) = claim.next()? {
             sum = record
+                .to_vec()
                 .iter()
                 .step_by(8)
                 .fold(sum, |sum, byte| sum + u64::from(*byte));

@@ -15,7 +15,7 @@ mod daemon {
     use agentfs_client::{Client, Deadline};
     use agentfs_proto::frame::{self, LENGTH_WORD};
     use agentfs_proto::message::*;
-    use agentfs_proto::record::{AgentFsEvent, Kind, encoded_len, write_to};
+    use agentfs_proto::record::{AgentFsEvent, Kind, encode, encoded_len};
     use agentfs_proto::ssz::Ssz as _;
     use agentfs_proto::descriptor;
     use agentfs_ring::{Capacity, Producer, Reserve, create, doorbell};
@@ -143,7 +143,7 @@ mod daemon {
             let event = AgentFsEvent { seqno: 1, kind: Kind::CREATED, ..AgentFsEvent::default() };
             for Ring(producer, _, bell) in &mut self.rings {
                 if let Reserve::Slot(mut slot) = producer.reserve(encoded_len(path, b"")?)? {
-                    write_to(&mut slot, &event, path, b"")?;
+                    encode(&event, path, b"", |part| slot.put(part))?;
                     slot.commit();
                 }
                 if producer.publish()? == agentfs_ring::Bell::Ring {

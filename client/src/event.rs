@@ -101,7 +101,7 @@ impl Event {
             Kind::OPENED => EventKind::Opened,
             Kind::READ => EventKind::Read,
             Kind::CLOSED => EventKind::Closed,
-            Kind::OVERFLOW | Kind::RESCAN => EventKind::Overflow,
+            Kind::OVERFLOW => EventKind::Overflow,
             _ => return None,
         };
         let has = |flag| head.flags & flag != 0;

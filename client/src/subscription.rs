@@ -409,11 +409,14 @@ impl Channel {
         mut read: impl FnMut(&EventRef<'_>),
     ) -> Result<(), SubscriptionError> {
         let mut claim = self.claim()?;
+        let mut copy = Vec::new();
         for _ in 0..limit {
             let Some(record) = claim.next().map_err(SubscriptionError::Corrupt)? else {
                 break;
             };
-            read(&EventRef::parse(&record).map_err(SubscriptionError::Record)?);
+            copy.resize(copy.len().max(record.len()), 0);
+            let bytes = record.copy_to(&mut copy).unwrap_or_default();
+            read(&EventRef::parse(bytes).map_err(SubscriptionError::Record)?);
         }
         if claim.release() == Bell::Ring {
             // A daemon that is gone refills nothing, and the next wait says that it is gone.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use agentfs_core::event::Envelope;
 use agentfs_core::id::Seq;
 use agentfs_proto::record::{AgentFsEvent, Kind};
-use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reserve};
+use agentfs_ring::{Bell, PeerError, Position, Producer, Refill, Reservation, Reserve};
 
 use crate::counters::Counts;
 use crate::doorbell::{self, Doorbell};
@@ -219,7 +219,7 @@ impl Channel {
             return self.last;
         }
         self.last = if self.backlog.is_empty() {
-            match self.write(record.len, |slot| record.write_to(slot)) {
+            match self.write(record.len, |slot| record.encode(|part| slot.put(part))) {
                 Ok(Written::At(position)) => RecordPosition::Ring(position),
                 Ok(Written::RingFull) => self.hold_back(record),
                 Err(error) => {
@@ -235,7 +235,11 @@ impl Channel {
 
     /// Writes a record into the ring, or asks the reader to ring back when there is room.
     #[inline]
-    fn write(&mut self, len: usize, fill: impl Fn(&mut [u8])) -> Result<Written, PeerError> {
+    fn write(
+        &mut self,
+        len: usize,
+        fill: impl Fn(&mut Reservation<'_>),
+    ) -> Result<Written, PeerError> {
         loop {
             match self.producer.reserve(len)? {
                 Reserve::Slot(mut slot) => {
@@ -341,7 +345,7 @@ impl Channel {
 
     fn move_all(&mut self, spill: &mut Spill) -> bool {
         while let Some((ordinal, record)) = spill.front() {
-            match self.write(record.len(), |slot| slot.copy_from_slice(record)) {
+            match self.write(record.len(), |slot| slot.put(record)) {
                 Ok(Written::At(position)) => {
                     if self.last == RecordPosition::Spill(ordinal) {
                         self.last = RecordPosition::Ring(position);

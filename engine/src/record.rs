@@ -1,6 +1,6 @@
 //! A record between its making and its place in the ring or the spill.
 
-use agentfs_proto::record::{AgentFsEvent, HEAD_LEN, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, HEAD_LEN, encode, encoded_len};
 
 use crate::spill::{Ordinal, Spill};
 
@@ -36,15 +36,18 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Hands the record to `put` in parts, `len` bytes in all.
     #[inline]
-    pub(crate) fn write_to(&self, slot: &mut [u8]) {
-        // The slot has the encoded length, so this cannot fail.
-        let written = write_to(slot, self.event, self.path, self.aux);
-        debug_assert_eq!(written, Ok(()), "a slot of the encoded length");
+    pub(crate) fn encode(&self, put: impl FnMut(&[u8])) {
+        // The paths fit, or there would be no record.
+        let encoded = encode(self.event, self.path, self.aux, put);
+        debug_assert_eq!(encoded, Ok(()), "a record whose length is known");
     }
 
     /// Appends the record to those that wait.
     pub(crate) fn spill_into(&self, spill: &mut Spill) -> Ordinal {
-        spill.push(self.len, |slot| self.write_to(slot))
+        spill.push(self.len, |bytes| {
+            self.encode(|part| bytes.extend_from_slice(part));
+        })
     }
 }

@@ -80,8 +80,8 @@ impl Spill {
         record.0 >= self.first
     }
 
-    /// Appends a record of `len` bytes, which `write` fills in.
-    pub(crate) fn push(&mut self, len: usize, write: impl FnOnce(&mut [u8])) -> Ordinal {
+    /// Appends a record of `len` bytes, which `write` appends.
+    pub(crate) fn push(&mut self, len: usize, write: impl FnOnce(&mut Vec<u8>)) -> Ordinal {
         let framed = LENGTH + len;
         if self
             .chunks
@@ -95,8 +95,8 @@ impl Spill {
             let start = chunk.bytes.len();
             let length = u32::try_from(len).unwrap_or(u32::MAX);
             chunk.bytes.extend_from_slice(&length.to_ne_bytes());
+            write(&mut chunk.bytes);
             chunk.bytes.resize(start + framed, 0);
-            write(&mut chunk.bytes[start + LENGTH..]);
         }
         self.pool.bytes.fetch_add(framed, Ordering::Relaxed);
         let ordinal = Ordinal(self.next);
@@ -154,7 +154,7 @@ mod tests {
         let record = |number: usize| vec![u8::try_from(number % 251).unwrap(); number % 3000];
         for number in 0..500 {
             let bytes = record(number);
-            spill.push(bytes.len(), |slot| slot.copy_from_slice(&bytes));
+            spill.push(bytes.len(), |all| all.extend_from_slice(&bytes));
         }
         for number in 0..300 {
             let (ordinal, bytes) = spill.front().expect("it holds 500");

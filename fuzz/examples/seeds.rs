@@ -7,7 +7,7 @@ use std::path::Path;
 
 use agentfs_fuzz::{Memory, ring};
 use agentfs_proto::message::{FromDaemon, ToDaemon};
-use agentfs_proto::record::{AgentFsEvent, Kind, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, Kind, encode, encoded_len};
 use agentfs_proto::registration::Registration;
 use agentfs_proto::ssz::Ssz;
 use agentfs_ring::{Capacity, Producer, Reserve, create};
@@ -133,7 +133,7 @@ fn push(producer: &mut Producer, kind: Kind, path: &[u8], aux: &[u8]) -> Outcome
     let Reserve::Slot(mut slot) = producer.reserve(encoded_len(path, aux)?)? else {
         return Err("the ring is full".into());
     };
-    write_to(&mut slot, &event, path, aux)?;
+    encode(&event, path, aux, |part| slot.put(part))?;
     slot.commit();
     let _ = producer.publish()?;
     Ok(())

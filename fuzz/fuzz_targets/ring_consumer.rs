@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use agentfs_fuzz::{Input, Memory, ring};
-use agentfs_proto::record::{EventRef, write_to};
+use agentfs_proto::record::{EventRef, encode};
 use agentfs_ring::{Bell, Capacity, Consumer, OwnerId, create};
 use libfuzzer_sys::fuzz_target;
 
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
         match claim.next() {
             Ok(Some(record)) => {
                 taken += 8 + record.len();
-                read_event(&record);
+                read_event(&record.to_vec());
             }
             Ok(None) => break None,
             Err(error) => break Some(error),
@@ -61,8 +61,10 @@ fn read_event(record: &[u8]) {
     let Ok(event) = EventRef::parse(record) else {
         return;
     };
-    let mut again = vec![0; record.len()];
-    write_to(&mut again, event.head(), event.path(), event.aux()).expect("the same length");
+    let mut again = Vec::new();
+    let put = |part: &[u8]| again.extend_from_slice(part);
+    encode(event.head(), event.path(), event.aux(), put).expect("the same length");
+    assert_eq!(again.len(), record.len());
     let used = 64 + event.path().len() + event.aux().len();
     assert_eq!(again[..used], record[..used]);
 }

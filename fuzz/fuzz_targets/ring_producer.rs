@@ -47,8 +47,7 @@ fn push(producer: &mut Producer, len: usize, last: &mut agentfs_ring::Position) 
     match producer.reserve(len) {
         Ok(Reserve::Slot(mut slot)) => {
             assert!(fits);
-            assert_eq!(slot.len(), len);
-            slot.fill(0xA5);
+            slot.put(&vec![0xA5; len]);
             *last = slot.commit();
         }
         Ok(Reserve::TooLong) => assert!(!fits),

@@ -42,6 +42,8 @@ pub const MODELS: &[Model] = &[
     PEER_EXIT_CONSUMER,
     HAND_OVER,
     PEEK_AND_HAND_OVER,
+    REFILL_WITH_PADDING,
+    TAKE_OVER,
 ];
 
 const TWO_ENDS: Model = Model {
@@ -281,6 +283,58 @@ pub const PEEK_AND_HAND_OVER: Model = Model {
     check: nothing_repeated,
 };
 
+/// A record that has room only behind padding: the consumer rings back when both fit.
+pub const REFILL_WITH_PADDING: Model = Model {
+    name: "refill_with_padding",
+    items: 3,
+    producer: |producer, side| {
+        for item in 0..side.items() {
+            let len = if item % 3 == 1 { 24 } else { 16 };
+            while !try_push(producer, side, item, len) {
+                match producer.request_refill(len).expect("an honest consumer") {
+                    Refill::SpaceNow => {}
+                    Refill::Requested => assert_eq!(side.wait(), Woken::Rung, "never refilled"),
+                }
+            }
+        }
+    },
+    consumer: pop_all_spinning,
+    ..TWO_ENDS
+};
+
+/// A consumer dies with a record in its hand, freed or not, and the other one goes on from there.
+pub const TAKE_OVER: Model = Model {
+    name: "take_over",
+    consumers: 2,
+    preemption_bound: 2,
+    producer: push_all,
+    consumer: |consumer, side| {
+        for _ in 0..side.tries() {
+            if side.tally().popped() >= side.items() {
+                return;
+            }
+            if let Some(mut claim) = consumer.claim(side.owner(), |it| !side.is_dead(it)) {
+                let item = side.tally().popped();
+                if take(&mut claim, item) {
+                    let dies = side.owner().get() == 1;
+                    if !dies || item % 2 == 1 {
+                        free(&mut claim, side);
+                    }
+                    if dies {
+                        core::mem::forget(claim);
+                        side.die();
+                        return;
+                    }
+                    continue;
+                }
+            }
+            side.give_way();
+        }
+    },
+    check: nothing_repeated,
+    ..TWO_ENDS
+};
+
 /// Claims for one record at a time; frees it if it is `mine`, otherwise only looks.
 fn pop_in_turns(consumer: &Consumer, side: &Side, mine: impl Fn(u64) -> bool) {
     for _ in 0..side.tries() {
@@ -356,16 +410,16 @@ fn try_commit(producer: &mut Producer, side: &Side, item: u64, len: usize) -> Op
     match producer.reserve(len).expect("an honest consumer") {
         Reserve::Slot(slot) => {
             side.tally().count_pushed();
-            Some(fill(slot, item))
+            Some(fill(slot, item, len))
         }
         Reserve::Full => None,
         Reserve::TooLong => panic!("a record of {len} bytes fits every model"),
     }
 }
 
-fn fill(mut slot: Reservation<'_>, item: u64) -> Position {
-    for word in slot.chunks_mut(8) {
-        word.copy_from_slice(&item.to_ne_bytes());
+fn fill(mut slot: Reservation<'_>, item: u64, len: usize) -> Position {
+    for _ in 0..len / 8 {
+        slot.put(&item.to_ne_bytes());
     }
     slot.commit()
 }
@@ -387,8 +441,8 @@ fn claim<'a>(consumer: &'a Consumer, side: &Side) -> Claim<'a> {
 fn take(claim: &mut Claim<'_>, item: u64) -> bool {
     match claim.next().expect("an honest producer") {
         Some(record) => {
-            assert!(!record.is_empty());
-            for word in record.chunks(8) {
+            assert!(record.len() > 0);
+            for word in record.to_vec().chunks(8) {
                 assert_eq!(word, item.to_ne_bytes(), "a torn, lost or repeated record");
             }
             true

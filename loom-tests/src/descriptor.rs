@@ -207,8 +207,8 @@ impl Daemon {
         else {
             return false;
         };
-        for word in slot.chunks_mut(8) {
-            word.copy_from_slice(&item.to_ne_bytes());
+        for _ in 0..words {
+            slot.put(&item.to_ne_bytes());
         }
         slot.commit();
         if self.producer.publish().expect("an honest consumer") == Bell::Ring {

@@ -4,7 +4,8 @@
 //!
 //! Every model is two small programs, one for each end, in [`bodies`]. The same bodies run
 //!
-//! - under loom (`cargo xtask loom`): a few records, every interleaving, every value that the
+//! - under loom (`cargo xtask loom`): a few records, every interleaving with as many
+//!   preemptions as the model says, every value that the
 //!   memory model allows a load to return; a lost wake-up is a deadlock that loom reports;
 //! - natively (`cargo test`): thousands of records between two or three real processes over real
 //!   shared memory and real doorbells; a lost wake-up runs into a deadline.

@@ -81,4 +81,6 @@ models![
     peer_exit_consumer,
     hand_over,
     peek_and_hand_over,
+    refill_with_padding,
+    take_over,
 ];

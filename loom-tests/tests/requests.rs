@@ -1,4 +1,4 @@
-//! Tests the request channel: under `--cfg loom` every interleaving of two requests, otherwise
+//! Tests the request channel: under `--cfg loom` every interleaving of two requests up to a bound on preemptions, otherwise
 //! thousands of requests between threads over real shared memory.
 
 use core::num::NonZeroU64;

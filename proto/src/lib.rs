@@ -2,7 +2,7 @@
 //!
 //! What crosses the boundary between processes: the event record and the control protocol.
 //!
-//! [`record`] is what lies in a ring: one fixed head of 64 bytes and the names, read in place by the
+//! [`record`] is what lies in a ring: one fixed head of 64 bytes and the names, copied out by the
 //! program that waits. [`message`] is what is said on the control socket, encoded by [`ssz`], cut
 //! into [`frame`]s, with [`descriptor`]s beside them. The crate `agentfs-client` speaks it.
 //!
@@ -12,13 +12,13 @@
 //! casts need.
 //!
 //! ```
-//! use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encoded_len, write_to};
+//! use agentfs_proto::record::{AgentFsEvent, EventRef, Kind, encode};
 //!
 //! let event = AgentFsEvent { kind: Kind::CREATED, watch: 1, mask: 0x100, ..AgentFsEvent::default() };
-//! let mut slot = vec![0; encoded_len(b"a.txt", b"").unwrap()];
-//! write_to(&mut slot, &event, b"a.txt", b"").unwrap();
+//! let mut bytes = Vec::new();
+//! encode(&event, b"a.txt", b"", |part| bytes.extend_from_slice(part)).unwrap();
 //!
-//! let read = EventRef::parse(&slot).unwrap();
+//! let read = EventRef::parse(&bytes).unwrap();
 //! assert_eq!(read.head().kind, Kind::CREATED);
 //! assert_eq!(read.path(), b"a.txt");
 //! ```

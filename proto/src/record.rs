@@ -5,13 +5,12 @@
 
 use std::fmt;
 
-use zerocopy::error::CastError;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Size of [`AgentFsEvent`] in bytes.
 pub const HEAD_LEN: usize = 64;
 
-/// Records start and end at multiples of this many bytes.
+/// The length of a record is a multiple of this many bytes.
 pub const ALIGN: usize = 8;
 
 /// What a record reports. Any number is a `Kind`; those without a name come from a newer writer, and
@@ -45,10 +44,6 @@ impl Kind {
     pub const OVERFLOW: Self = Self(32);
     /// Control: the watch is gone and its number will not be heard of again (`IN_IGNORED`).
     pub const IGNORED: Self = Self(33);
-    /// Control: look at everything below the path again.
-    pub const RESCAN: Self = Self(34);
-    /// Control: no event. A reader passes over it.
-    pub const PADDING: Self = Self(35);
 
     /// Returns the name of the kind in messages and JSON, or `None` for one that this version does not know.
     #[must_use]
@@ -65,8 +60,6 @@ impl Kind {
             Self::CLOSED => "closed",
             Self::OVERFLOW => "overflow",
             Self::IGNORED => "ignored",
-            Self::RESCAN => "rescan",
-            Self::PADDING => "padding",
             _ => return None,
         })
     }
@@ -125,9 +118,9 @@ pub struct AgentFsEvent {
     pub cookie: u32,
     /// Bits of [`flags`].
     pub flags: u32,
-    /// Bytes of the path. Set by [`write_to`].
+    /// Bytes of the path. Set by [`encode`].
     pub path_len: u32,
-    /// Bytes of the second path of a rename. Set by [`write_to`].
+    /// Bytes of the second path of a rename. Set by [`encode`].
     pub aux_len: u32,
     /// A number whose meaning the kind and the API give: the acting process for a native watch, the
     /// event id for FSEvents, the id of a new branch or snapshot.
@@ -158,8 +151,6 @@ pub enum RecordError {
         /// Bytes there are.
         found: usize,
     },
-    /// The bytes do not start at a multiple of [`ALIGN`].
-    Misaligned,
     /// The lengths in the head ask for another number of bytes than there are.
     Length {
         /// What the lengths add up to, padding included; `None` when that is more than memory holds.
@@ -180,7 +171,6 @@ impl fmt::Display for RecordError {
                     "an event record has at least {HEAD_LEN} bytes, not {found}"
                 )
             }
-            Self::Misaligned => write!(f, "an event record starts at a multiple of {ALIGN}"),
             Self::Length {
                 expected: Some(expected),
                 found,
@@ -228,28 +218,19 @@ fn padded_len(path_len: u32, aux_len: u32) -> Option<usize> {
         .checked_next_multiple_of(ALIGN)
 }
 
-/// Writes a record into `slot`, which has exactly [`encoded_len`] bytes of any content. The lengths in
-/// the head become those of `path` and `aux`, the padding becomes zero.
+/// Hands a record to `put` in parts, from its beginning to its end: [`encoded_len`] bytes. The lengths in the
+/// head become those of `path` and `aux`.
 ///
 /// # Errors
 ///
-/// [`RecordError::Length`] when `slot` has another size, [`RecordError::PathTooLong`] as
-/// [`encoded_len`]. The slot is untouched then.
+/// [`RecordError::PathTooLong`] as [`encoded_len`]. Nothing was put then.
 #[inline]
-pub fn write_to(
-    slot: &mut [u8],
+pub fn encode(
     event: &AgentFsEvent,
     path: &[u8],
     aux: &[u8],
+    mut put: impl FnMut(&[u8]),
 ) -> Result<(), RecordError> {
-    let expected = encoded_len(path, aux)?;
-    let found = slot.len();
-    if found != expected {
-        return Err(RecordError::Length {
-            expected: Some(expected),
-            found,
-        });
-    }
     let (Ok(path_len), Ok(aux_len)) = (u32::try_from(path.len()), u32::try_from(aux.len())) else {
         return Err(RecordError::PathTooLong);
     };
@@ -258,20 +239,20 @@ pub fn write_to(
         aux_len,
         ..*event
     };
-    let (head, rest) = slot.split_at_mut(HEAD_LEN);
-    head.copy_from_slice(event.as_bytes());
-    let (path_slot, rest) = rest.split_at_mut(path.len());
-    path_slot.copy_from_slice(path);
-    let (aux_slot, padding) = rest.split_at_mut(aux.len());
-    aux_slot.copy_from_slice(aux);
-    padding.fill(0);
+    put(event.as_bytes());
+    let used = path.len() + aux.len();
+    if used > 0 {
+        put(path);
+        put(aux);
+        put(&[0; ALIGN][..used.next_multiple_of(ALIGN) - used]);
+    }
     Ok(())
 }
 
-/// A record borrowed from the bytes it lies in.
+/// A record whose paths are borrowed from the bytes they lie in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct EventRef<'a> {
-    head: &'a AgentFsEvent,
+    head: AgentFsEvent,
     path: &'a [u8],
     aux: &'a [u8],
 }
@@ -285,10 +266,8 @@ impl<'a> EventRef<'a> {
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let found = bytes.len();
-        let (head, rest) = AgentFsEvent::ref_from_prefix(bytes).map_err(|error| match error {
-            CastError::Alignment(_) => RecordError::Misaligned,
-            CastError::Size(_) | CastError::Validity(_) => RecordError::TooShort { found },
-        })?;
+        let (head, rest) =
+            AgentFsEvent::read_from_prefix(bytes).map_err(|_| RecordError::TooShort { found })?;
         let expected = padded_len(head.path_len, head.aux_len);
         let wrong_length = RecordError::Length { expected, found };
         if expected != Some(found) {
@@ -303,8 +282,9 @@ impl<'a> EventRef<'a> {
 
     /// Returns the fixed head.
     #[must_use]
-    pub fn head(&self) -> &'a AgentFsEvent {
-        self.head
+    #[inline]
+    pub fn head(&self) -> &AgentFsEvent {
+        &self.head
     }
 
     /// Returns the path: empty for kqueue, the entry's name for inotify, the full path for FSEvents
@@ -324,7 +304,7 @@ impl<'a> EventRef<'a> {
 impl fmt::Debug for EventRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventRef")
-            .field("head", self.head)
+            .field("head", &self.head)
             .field("path", &self.path.escape_ascii().to_string())
             .field("aux", &self.aux.escape_ascii().to_string())
             .finish()

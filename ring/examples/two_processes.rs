@@ -34,7 +34,7 @@ fn write() -> Result<(), Box<dyn Error>> {
         let Reserve::Slot(mut slot) = producer.reserve(record.len())? else {
             return Err("the ring is full, and this example reads no refill request".into());
         };
-        slot.copy_from_slice(record.as_bytes());
+        slot.put(record.as_bytes());
         slot.commit();
         if producer.publish()? == Bell::Ring {
             ringer.ring()?;
@@ -58,7 +58,7 @@ fn read() -> Result<(), Box<dyn Error>> {
             .claim(OwnerId::this_process(), |_| true)
             .ok_or("another process pops")?;
         while let Some(record) = claim.next()? {
-            assert_eq!(&*record, format!("record {count}").as_bytes());
+            assert_eq!(record.to_vec(), format!("record {count}").as_bytes());
             count += 1;
         }
         let _ = claim.release();

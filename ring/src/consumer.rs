@@ -1,19 +1,14 @@
 //! The reading end.
-#![expect(
-    unsafe_code,
-    reason = "lends out the published bytes whose bounds it has checked"
-)]
 
 use core::fmt;
 use core::num::NonZeroU64;
-use core::ops::Deref;
 
 use crate::layout::FrameHeader;
 use crate::ordering;
 use crate::owner::OwnerId;
 use crate::position::Position;
 use crate::producer::Bell;
-use crate::region::{Region, Slot};
+use crate::region::Region;
 use crate::sync::Ordering;
 
 /// The reading end of a ring, which several threads and forked children may hold.
@@ -158,8 +153,7 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Returns the next record, borrowed in place, or `None` when all that is published was handed
-    /// out.
+    /// Returns the next record, to be copied out, or `None` when all that is published was handed out.
     ///
     /// # Errors
     /// [`Corrupt`] when the producer's tail or the frame there is impossible.
@@ -171,14 +165,14 @@ impl<'a> Claim<'a> {
     /// let (mut producer, consumer) = heap(Capacity::MIN)?;
     /// for text in ["one", "two"] {
     ///     let Reserve::Slot(mut slot) = producer.reserve(3)? else { unreachable!() };
-    ///     slot.copy_from_slice(text.as_bytes());
+    ///     slot.put(text.as_bytes());
     ///     slot.commit();
     /// }
     /// let _ = producer.publish()?;
     ///
     /// let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("nobody else pops");
-    /// assert_eq!(&*claim.next()?.expect("a record"), b"one");
-    /// assert_eq!(&*claim.next()?.expect("a record"), b"two");
+    /// assert_eq!(claim.next()?.expect("a record").to_vec(), b"one");
+    /// assert_eq!(claim.next()?.expect("a record").to_vec(), b"two");
     /// assert!(claim.next()?.is_none());
     /// assert_eq!(claim.release(), Bell::Quiet); // nobody waits for the space
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -189,7 +183,7 @@ impl<'a> Claim<'a> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -199,7 +193,7 @@ impl<'a> Claim<'a> {
     /// # push(&mut producer, b"one")?;
     /// let record = claim.next()?.expect("a record");
     /// let _ = claim.release();
-    /// assert_eq!(&*record, b"one"); // does not compile
+    /// assert_eq!(record.to_vec(), b"one"); // does not compile
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[inline]
@@ -210,7 +204,7 @@ impl<'a> Claim<'a> {
     pub fn next(&mut self) -> Result<Option<Record<'_>>, Corrupt> {
         loop {
             if self.next == self.tail {
-                self.observe_tail(ordering::observe())?;
+                self.observe_tail()?;
                 if self.next == self.tail {
                     return Ok(None);
                 }
@@ -222,12 +216,9 @@ impl<'a> Claim<'a> {
             match header.kind {
                 FrameHeader::RECORD if fits => {
                     self.next = at.advanced(frame);
-                    let start = at.advanced(FrameHeader::SIZE);
-                    // SAFETY: we hold the claim; the frame lies inside what is published and does
-                    // not wrap (checked above); it is released at the earliest by `release`, which
-                    // needs `&mut self` and so outlives the record.
-                    let slot = unsafe { self.region.slot(start, header.len as usize) };
-                    return Ok(Some(Record { at, slot }));
+                    let region = self.region;
+                    let len = header.len;
+                    return Ok(Some(Record { region, at, len }));
                 }
                 FrameHeader::PADDING if fits => self.next = at.advanced(frame),
                 kind => {
@@ -255,7 +246,7 @@ impl<'a> Claim<'a> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -274,7 +265,7 @@ impl<'a> Claim<'a> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -287,13 +278,21 @@ impl<'a> Claim<'a> {
     /// ```
     pub fn has_pending(&mut self) -> Result<bool, Corrupt> {
         if self.next == self.tail {
-            self.observe_tail(ordering::observe())?;
+            self.observe_tail()?;
         }
         Ok(self.next != self.tail)
     }
 
-    fn observe_tail(&mut self, ordering: Ordering) -> Result<(), Corrupt> {
-        let tail = Position::new(self.region.tail().load(ordering));
+    /// Looks at the tail. Records up to there may be read afterwards.
+    fn observe_tail(&mut self) -> Result<(), Corrupt> {
+        self.look_at_tail()?;
+        ordering::observe_fence();
+        Ok(())
+    }
+
+    fn look_at_tail(&mut self) -> Result<(), Corrupt> {
+        // Relaxed: FENCE[observe] orders what is read through it.
+        let tail = Position::new(self.region.tail().load(Ordering::Relaxed));
         // A head that is not at a frame can only come from a process that shares this end.
         let possible = tail.is_aligned()
             && self.head.is_aligned()
@@ -320,7 +319,7 @@ impl<'a> Claim<'a> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Refill, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -366,7 +365,7 @@ impl<'a> Claim<'a> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -389,7 +388,7 @@ impl<'a> Claim<'a> {
         ordering::arm_fence();
         // Relaxed: FENCE[arm] orders it after the store of the wake-up position, and records are
         // read only after another look by `next`.
-        self.observe_tail(Ordering::Relaxed)?;
+        self.look_at_tail()?;
         let pending = self.next != self.tail;
         self.tail = self.next;
         Ok(if pending {
@@ -415,14 +414,60 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// A record, borrowed where the producer wrote it: a byte slice at a multiple of eight.
+/// A record where the producer wrote it. It is copied out, because the producer's process may write there
+/// again, by the protocol once it is released and against the protocol at any time: then the copy has
+/// other bytes, and nothing worse happens.
 #[derive(Debug)]
 pub struct Record<'a> {
+    region: &'a Region,
     at: Position,
-    slot: Slot<'a>,
+    len: u32,
 }
 
 impl Record<'_> {
+    /// Returns its length in bytes.
+    #[must_use]
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "an empty record is a record")]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Copies the record to the beginning of `buffer`, and returns the copy; `None` when it is longer.
+    ///
+    /// # Examples
+    /// ```
+    /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
+    /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
+    /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
+    /// #         slot.put(bytes);
+    /// #         slot.commit();
+    /// #     }
+    /// #     producer.publish()
+    /// # }
+    /// # let (mut producer, consumer) = heap(Capacity::MIN)?;
+    /// # let mut claim = consumer.claim(OwnerId::this_process(), |_| true).expect("unclaimed");
+    /// # let _ = push(&mut producer, b"record")?;
+    /// let record = claim.next()?.expect("a record");
+    /// assert_eq!(record.copy_to(&mut [0; 64]), Some(&mut b"record"[..]));
+    /// assert_eq!(record.copy_to(&mut [0; 5]), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn copy_to<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b mut [u8]> {
+        let bytes = buffer.get_mut(..self.len())?;
+        self.region.copy(self.at.advanced(FrameHeader::SIZE), bytes);
+        Some(bytes)
+    }
+
+    /// Returns a copy of the record in memory of its own.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len()];
+        let _all = self.copy_to(&mut bytes);
+        bytes
+    }
+
     /// Returns where the record's frame starts: what
     /// [`Reservation::commit`](crate::Reservation::commit) returned.
     ///
@@ -431,7 +476,7 @@ impl Record<'_> {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -449,14 +494,5 @@ impl Record<'_> {
     #[must_use]
     pub fn position(&self) -> Position {
         self.at
-    }
-}
-
-impl Deref for Record<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        self.slot.bytes()
     }
 }

@@ -212,6 +212,10 @@ impl From<Ringer> for OwnedFd {
     }
 }
 
+/// How many bytes of a pipe are read at a time, and how often: once what a pipe holds (`pipe(7)`).
+const PART: usize = 2048;
+const PARTS: usize = 1 + (64 << 10) / PART;
+
 impl Waiter {
     /// Returns the waiting end that a peer sent. The descriptor must be in non-blocking mode.
     ///
@@ -232,7 +236,8 @@ impl Waiter {
         Self { fd, kind }
     }
 
-    /// Makes the doorbell silent until it is rung again. Returns whether it had been rung.
+    /// Makes the doorbell silent until it is rung again. Returns whether it had been rung. A peer that rings
+    /// without end holds nobody here: the doorbell is left readable then, and the next wait returns at once.
     ///
     /// # Errors
     /// When the system refuses.
@@ -252,13 +257,13 @@ impl Waiter {
     /// ```
     pub fn clear(&self) -> io::Result<bool> {
         let mut rung = false;
-        loop {
-            let mut bytes = [0_u8; 64];
-            let room = if self.kind == BellKind::EventFd {
-                8
-            } else {
-                bytes.len()
-            };
+        let mut bytes = [0_u8; PART];
+        let room = if self.kind == BellKind::EventFd {
+            8
+        } else {
+            bytes.len()
+        };
+        for _ in 0..PARTS {
             match rustix::io::read(&self.fd, &mut bytes[..room]) {
                 Ok(0) | Err(Errno::AGAIN) => return Ok(rung),
                 // One read empties an eventfd, and a pipe that had less than asked for.
@@ -268,6 +273,7 @@ impl Waiter {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(rung)
     }
 
     /// Sleeps until the doorbell is rung, the peer is gone, or the time is over.

@@ -13,11 +13,11 @@
 //! assert_eq!(claim.arm()?, ArmOutcome::MaySleep);
 //!
 //! let Reserve::Slot(mut slot) = producer.reserve(6)? else { panic!("an empty ring has room") };
-//! slot.copy_from_slice(b"record");
+//! slot.put(b"record");
 //! slot.commit();
 //! assert_eq!(producer.publish()?, Bell::Ring); // the consumer sleeps: ring its doorbell
 //!
-//! assert_eq!(&*claim.next()?.expect("published"), b"record");
+//! assert_eq!(claim.next()?.expect("published").to_vec(), b"record");
 //! assert_eq!(claim.release(), Bell::Quiet); // the producer does not wait for space
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -1,9 +1,9 @@
 //! Regions in shared memory: made by the producer, passed as a descriptor, opened by the consumer.
 //!
-//! Nothing has a name that outlives the call: on Linux the memory is a sealed memfd
-//! (`memfd_create(2)`, `fcntl(2)` `F_ADD_SEALS`), elsewhere a POSIX shared-memory object whose name
-//! is removed before anybody could open it. A crash leaves nothing behind and no other process can
-//! come by it.
+//! Nothing has a name that outlives the call: on Linux and FreeBSD the memory is a sealed memfd
+//! (`memfd_create(2)`, `fcntl(2)` `F_ADD_SEALS`), elsewhere, and with the feature `posix-shm`, a POSIX
+//! shared-memory object whose name is removed before anybody could open it. A crash leaves nothing behind
+//! and no other process can come by it.
 
 use core::fmt;
 use std::io;
@@ -225,7 +225,10 @@ impl Consumer {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(
+    any(target_os = "linux", target_os = "freebsd"),
+    not(feature = "posix-shm")
+))]
 pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     use rustix::fs::{MemfdFlags, memfd_create};
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -235,14 +238,20 @@ pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
 }
 
 /// Sets `F_SEAL_SHRINK` and `F_SEAL_GROW`: nobody can make a mapping reach beyond the memory.
-#[cfg(target_os = "linux")]
+#[cfg(all(
+    any(target_os = "linux", target_os = "freebsd"),
+    not(feature = "posix-shm")
+))]
 pub(crate) fn seal(fd: &OwnedFd) -> Result<(), MapError> {
     use rustix::fs::{SealFlags, fcntl_add_seals};
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(fd, seals).map_err(MapError::at("seal a memfd"))
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(
+    any(target_os = "linux", target_os = "freebsd"),
+    not(feature = "posix-shm")
+))]
 pub(crate) fn check_seals(fd: &OwnedFd) -> Result<(), OpenError> {
     use rustix::fs::{SealFlags, fcntl_get_seals};
     match fcntl_get_seals(fd) {
@@ -251,19 +260,28 @@ pub(crate) fn check_seals(fd: &OwnedFd) -> Result<(), OpenError> {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(
+    not(any(target_os = "linux", target_os = "freebsd")),
+    feature = "posix-shm"
+))]
 pub(crate) fn anonymous(len: u64) -> Result<OwnedFd, MapError> {
     shm_object(len)
 }
 
-/// Does nothing: other systems have no seals; there the object is out of everybody's reach but the two ends'.
-#[cfg(not(target_os = "linux"))]
+/// Does nothing: POSIX shared memory has no seals; the object is out of everybody's reach but the two ends'.
+#[cfg(any(
+    not(any(target_os = "linux", target_os = "freebsd")),
+    feature = "posix-shm"
+))]
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the Linux twin")]
 pub(crate) fn seal(_fd: &OwnedFd) -> Result<(), MapError> {
     Ok(())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(
+    not(any(target_os = "linux", target_os = "freebsd")),
+    feature = "posix-shm"
+))]
 #[expect(clippy::unnecessary_wraps, reason = "the signature of the Linux twin")]
 pub(crate) fn check_seals(_fd: &OwnedFd) -> Result<(), OpenError> {
     Ok(())
@@ -273,7 +291,11 @@ pub(crate) fn check_seals(_fd: &OwnedFd) -> Result<(), OpenError> {
 ///
 /// macOS (`xnu: bsd/kern/posix_shm.c`) allows names of 31 bytes and sizes an object once, so the
 /// name is short and `ftruncate` is called once.
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(
+    test,
+    not(any(target_os = "linux", target_os = "freebsd")),
+    feature = "posix-shm"
+))]
 fn shm_object(len: u64) -> Result<OwnedFd, MapError> {
     use core::sync::atomic::{AtomicU32, Ordering};
     use rustix::fs::Mode;
@@ -299,7 +321,11 @@ fn shm_object(len: u64) -> Result<OwnedFd, MapError> {
 }
 
 /// Returns a name of at most 31 bytes: `/agentfs.` and two 32-bit numbers in hexadecimal.
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(
+    test,
+    not(any(target_os = "linux", target_os = "freebsd")),
+    feature = "posix-shm"
+))]
 fn shm_name(pid: u32, number: u32) -> String {
     format!("/agentfs.{pid:x}.{number:x}")
 }

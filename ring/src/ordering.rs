@@ -30,7 +30,7 @@ use crate::sync::{Ordering, fence};
 /// What `RING_MUTANT` may name: every ordering is weakened to Relaxed, every fence dropped.
 pub const MUTANTS: &[&str] = &[
     "publish",
-    "observe",
+    "observe_fence",
     "free",
     "reuse",
     "claim",
@@ -96,17 +96,20 @@ fn fence_unless_dropped(name: &str) {
 }
 
 /// ORDERING\[publish\]: the producer's store of `tail`. Release: the record bytes and headers
-/// written before are visible to whoever reads this tail with ORDERING\[observe\].
+/// written before are visible to whoever reads this tail before FENCE\[observe\].
 #[inline]
 pub(crate) fn publish() -> Ordering {
     unless_weakened("publish", Ordering::Release)
 }
 
-/// ORDERING\[observe\]: the consumer's load of `tail` before it reads records. Acquire: pairs with
-/// ORDERING\[publish\].
+/// FENCE\[observe\]: between the consumer's load of `tail` and its reads of records. Acquire: pairs with
+/// ORDERING\[publish\]. It is a fence and no Acquire load, because the consumer maps the tail read-only, where the
+/// language promises Relaxed loads only (`core::sync::atomic`, "Atomic accesses to read-only memory").
 #[inline]
-pub(crate) fn observe() -> Ordering {
-    unless_weakened("observe", Ordering::Acquire)
+pub(crate) fn observe_fence() {
+    if !weakened("observe_fence") {
+        fence(Ordering::Acquire);
+    }
 }
 
 /// ORDERING\[free\]: the consumer's store of `head`. Release: its reads of the records before come

@@ -1,8 +1,4 @@
 //! The writing end.
-#![expect(
-    unsafe_code,
-    reason = "hands out the free bytes that the algorithm proves free"
-)]
 
 use crate::layout::{FrameHeader, frame_len};
 use crate::ordering;
@@ -138,7 +134,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -153,7 +149,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -184,7 +180,7 @@ impl Producer {
     ///
     /// let (mut producer, _consumer) = heap(Capacity::MIN)?;
     /// if let Reserve::Slot(mut slot) = producer.reserve(5)? {
-    ///     slot.copy_from_slice(b"hello");
+    ///     slot.put(b"hello");
     ///     slot.commit();
     /// }
     /// assert_eq!(producer.publish()?, Bell::Quiet); // nobody sleeps
@@ -209,22 +205,13 @@ impl Producer {
         if self.owned < self.tail.advanced(frame) {
             self.own_lines(frame);
         }
-        let record = self.tail.advanced(FrameHeader::SIZE);
-        // SAFETY: `frame` bytes from the tail are free (checked against a head that is at most the
-        // consumer's) and do not wrap (padded past the end if they would); `&mut self` is lent to
-        // the reservation, so there is no other slot.
-        let slot = unsafe { self.region.slot_mut(record, len) };
         #[expect(clippy::cast_possible_truncation, reason = "at most half a gigabyte")]
-        let header = FrameHeader {
-            len: len as u32,
-            kind: FrameHeader::RECORD,
-        };
-        Ok(Reserve::Slot(Reservation {
-            region: &self.region,
-            tail: &mut self.tail,
-            header,
-            slot,
-        }))
+        let len = len as u32;
+        Ok(Reserve::Slot(Reservation::new(
+            &self.region,
+            &mut self.tail,
+            len,
+        )))
     }
 
     /// Returns what a frame takes at the tail: itself, and the padding before it if it would wrap.
@@ -290,7 +277,7 @@ impl Producer {
     /// # use agentfs_ring::ArmOutcome;
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -300,7 +287,7 @@ impl Producer {
     /// assert_eq!(claim.arm()?, ArmOutcome::MaySleep);
     /// for bytes in [b"one", b"two"] {
     ///     let Reserve::Slot(mut slot) = producer.reserve(3)? else { unreachable!() };
-    ///     slot.copy_from_slice(bytes);
+    ///     slot.put(bytes);
     ///     slot.commit();
     /// }
     /// assert_eq!(producer.publish()?, Bell::Ring); // one wake-up for both
@@ -359,7 +346,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -382,7 +369,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -421,7 +408,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()
@@ -469,7 +456,7 @@ impl Producer {
     /// # use agentfs_ring::{Bell, Capacity, OwnerId, PeerError, Producer, Reserve, heap};
     /// # fn push(producer: &mut Producer, bytes: &[u8]) -> Result<Bell, PeerError> {
     /// #     if let Reserve::Slot(mut slot) = producer.reserve(bytes.len())? {
-    /// #         slot.copy_from_slice(bytes);
+    /// #         slot.put(bytes);
     /// #         slot.commit();
     /// #     }
     /// #     producer.publish()

@@ -172,7 +172,7 @@ impl Consumer {
     ///
     /// let (mut producer, consumer) = heap(Capacity::MIN)?;
     /// let Reserve::Slot(mut slot) = producer.reserve(5)? else { unreachable!() };
-    /// slot.copy_from_slice(b"hello");
+    /// slot.put(b"hello");
     /// slot.commit();
     /// let _ = producer.publish()?;
     ///
@@ -219,12 +219,9 @@ impl Consumer {
         };
         let len = len as usize;
         let bytes = (len <= COPIED).then(|| {
-            let mut at = start;
-            for chunk in buffer.0.chunks_mut(8).take(len.div_ceil(8)) {
-                chunk.copy_from_slice(&self.region().word(at).to_ne_bytes());
-                at = at.advanced(8);
-            }
-            buffer.0.get(..len).unwrap_or_default()
+            let bytes = buffer.0.get_mut(..len).unwrap_or_default();
+            self.region().copy(start, bytes);
+            &*bytes
         });
         Some(Copied { from, next, bytes })
     }
@@ -348,7 +345,9 @@ fn first_frame(region: &Region) -> Result<Found, Corrupt> {
 }
 
 fn frame_at(region: &Region, head: Position) -> Result<Found, Corrupt> {
-    let tail = Position::new(region.tail().load(ordering::observe()));
+    // Relaxed: FENCE[observe] orders what is read through it.
+    let tail = Position::new(region.tail().load(Ordering::Relaxed));
+    ordering::observe_fence();
     let is_possible =
         tail.is_aligned() && head.is_aligned() && tail.since(head) <= region.capacity().get();
     if !is_possible {

@@ -15,7 +15,7 @@ use agentfs_proto::message::{
     Done, FromDaemon, MountInfo, Mounts, QueueKind, QueueOpened, Reply, Request,
     RequestChannelOpened, Target, ToDaemon, WatchBatched, WatchItem, WatchOutcome, Welcome,
 };
-use agentfs_proto::record::{AgentFsEvent, Kind, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, Kind, encode, encoded_len};
 use agentfs_proto::registration::Registration;
 use agentfs_proto::ssz::Ssz as _;
 use agentfs_ring::doorbell::{Ringer, Waiter, eventfd, pipe};
@@ -232,7 +232,7 @@ impl Queue {
         let len = encoded_len(name, b"").unwrap();
         match self.producer.reserve(len).unwrap() {
             Reserve::Slot(mut slot) => {
-                write_to(&mut slot, head, name, b"").unwrap();
+                encode(head, name, b"", |part| slot.put(part)).unwrap();
                 slot.commit();
                 true
             }

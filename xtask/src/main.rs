@@ -52,7 +52,7 @@ struct Cli {
 enum Command {
     /// Run unit, integration, end-to-end and documentation tests, and the ring's models
     Test(test::Args),
-    /// Run the models of the ring and its doorbell: every interleaving of a few records
+    /// Run the models of the ring and its doorbell: interleavings of a few records up to a number of preemptions
     Loom(loom::Args),
     /// Type-check for macOS and FreeBSD, link the shim, and prove its hooks, without a Mac
     Macos(macos::Args),

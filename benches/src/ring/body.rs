@@ -1,6 +1,25 @@
 //! What a record holds: every byte is written by one side and summed by the other, so that nothing
 //! is lost or torn unseen.
 
+use agentfs_ring::{Record, Reservation};
+
+/// The longest record that is read.
+const MOST: usize = 1024;
+
+/// Writes a record of `len` bytes, a multiple of eight, into a ring.
+#[inline]
+pub(crate) fn put(slot: &mut Reservation<'_>, len: usize, item: u64) {
+    for value in (item..).take(len / 8) {
+        slot.put(&value.to_ne_bytes());
+    }
+}
+
+/// Returns the sum of the words of a record that lies in a ring.
+#[inline]
+pub(crate) fn sum_of(record: &Record<'_>) -> u64 {
+    sum(record.copy_to(&mut [0; MOST]).expect("a short record"))
+}
+
 /// Fills a record of `bytes.len()` bytes, a multiple of eight.
 #[inline]
 pub(crate) fn fill(bytes: &mut [u8], item: u64) {

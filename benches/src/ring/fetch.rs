@@ -73,7 +73,7 @@ fn ring(wakes: u64, count: u64) -> Vec<u64> {
                 assert!(waiter.clear().expect("clear"));
                 let mut sum = 0_u64;
                 while let Some(record) = claim.next().expect("honest") {
-                    sum = sum.wrapping_add(body::sum(&record));
+                    sum = sum.wrapping_add(body::sum_of(&record));
                 }
                 samples.push(now() - page.word(RUNG_AT).load(Ordering::Acquire));
                 assert_eq!(

@@ -141,7 +141,7 @@ fn produce(producer: &mut Producer, records: u64, mut ring: impl FnMut()) {
     while item < records {
         match producer.reserve(LEN).expect("honest") {
             Reserve::Slot(mut slot) => {
-                body::fill(&mut slot, item);
+                body::put(&mut slot, LEN, item);
                 slot.commit();
                 item += 1;
                 if producer.publish().expect("honest") == Bell::Ring {
@@ -161,7 +161,7 @@ fn consume(claim: &mut Claim<'_>, records: u64, empty: Empty, mut sleep: impl Fn
     let (mut sum, mut seen) = (0_u64, 0);
     while seen < records {
         while let Some(record) = claim.next().expect("honest") {
-            sum = sum.wrapping_add(body::sum(&record));
+            sum = sum.wrapping_add(body::sum_of(&record));
             seen += 1;
             if seen % FREE_AFTER == 0 {
                 let _: Bell = claim.release();

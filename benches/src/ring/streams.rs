@@ -56,7 +56,7 @@ fn commit(producer: &mut Producer, len: usize, item: u64) {
     let Reserve::Slot(mut slot) = producer.reserve(len).expect("an honest consumer") else {
         unreachable!("the reader has emptied the ring");
     };
-    body::fill(&mut slot, item);
+    body::put(&mut slot, len, item);
     slot.commit();
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn produce(producer: &mut Producer, len: usize, records: u64, batch: 
     while item < records {
         match producer.reserve(len).expect("an honest consumer") {
             Reserve::Slot(mut slot) => {
-                body::fill(&mut slot, item);
+                body::put(&mut slot, len, item);
                 slot.commit();
                 item += 1;
                 waiting += 1;
@@ -97,7 +97,7 @@ fn pause(times: u32) {
     }
 }
 
-/// Pops every record where it lies, and frees what it has read when there is nothing more or a
+/// Pops every record, and frees what it has read when there is nothing more or a
 /// `batch` is full. `pauses` as for [`PAUSES`].
 pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64, pauses: u32) -> u64 {
     let mut claim = consumer
@@ -107,7 +107,7 @@ pub(crate) fn consume(consumer: &Consumer, records: u64, batch: u64, pauses: u32
     while seen < records {
         match claim.next().expect("an honest producer") {
             Some(record) => {
-                sum = sum.wrapping_add(body::sum(&record));
+                sum = sum.wrapping_add(body::sum_of(&record));
                 seen += 1;
                 unfreed += 1;
                 if unfreed == batch {

@@ -101,6 +101,7 @@ impl Program {
             .unwrap();
         let mut heard = Vec::new();
         while let Some(record) = claim.next().unwrap() {
+            let record = record.to_vec();
             let event = EventRef::parse(&record).unwrap();
             let name = String::from_utf8(event.path().to_vec()).unwrap();
             heard.push((event.head().watch, event.head().mask, name));

@@ -23,7 +23,7 @@ use agentfs_engine::Api;
 use agentfs_engine::synth::inotify::{self, EntryName, Heard, IN_MODIFY};
 use agentfs_engine::synth::vnode::{self, NOTE_EXTEND, NOTE_WRITE};
 use agentfs_engine::synth::{Role, vnode_xnu};
-use agentfs_proto::record::{AgentFsEvent, EventRef, HEAD_LEN, Kind, encoded_len, write_to};
+use agentfs_proto::record::{AgentFsEvent, EventRef, HEAD_LEN, Kind, encode};
 use agentfs_ring::doorbell::Woken;
 use agentfs_ring::{ArmOutcome, OwnerId};
 
@@ -79,8 +79,8 @@ fn record_bytes(reader: &Reader) -> Vec<u8> {
 }
 
 fn encoded(event: &AgentFsEvent, path: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0xAA; encoded_len(path, &[]).unwrap()];
-    write_to(&mut bytes, event, path, &[]).unwrap();
+    let mut bytes = Vec::new();
+    encode(event, path, &[], |part| bytes.extend_from_slice(part)).unwrap();
     bytes
 }
 

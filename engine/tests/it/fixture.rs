@@ -192,6 +192,7 @@ impl Reader {
             let Some(record) = claim.next().unwrap() else {
                 break;
             };
+            let record = record.to_vec();
             let event = EventRef::parse(&record).unwrap();
             popped.push(Popped {
                 head: *event.head(),

@@ -266,6 +266,7 @@ impl Reader {
 /// Returns the next record, which is not yet released.
 fn peek(claim: &mut agentfs_ring::Claim<'_>) -> Option<(Record, u32)> {
     let record = claim.next().unwrap()?;
+    let record = record.to_vec();
     let event = EventRef::parse(&record).unwrap();
     let head = event.head();
     let wd = u32::try_from(head.watch & 0xFFFF_FFFF).unwrap();

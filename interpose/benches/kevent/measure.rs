@@ -35,7 +35,7 @@ impl LocalDaemon {
         let Reserve::Slot(mut slot) = producer.reserve(record::HEAD_LEN).unwrap() else {
             return;
         };
-        record::write_to(&mut slot, &event, b"", b"").unwrap();
+        record::encode(&event, b"", b"", |part| slot.put(part)).unwrap();
         slot.commit();
         if producer.publish().unwrap() == Bell::Ring {
             ringer.ring().unwrap();

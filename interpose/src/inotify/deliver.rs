@@ -335,7 +335,6 @@ impl<'a> Event<'a> {
         let record = EventRef::parse(record).ok()?;
         let (head, name) = (record.head(), record.path());
         match head.kind {
-            Kind::PADDING => return None,
             Kind::OVERFLOW => {
                 return Some(Self {
                     head: Head::OVERFLOW,

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use agentfs_proto::record::{EventRef, Kind};
+use agentfs_proto::record::{EventRef, HEAD_LEN, Kind};
 use agentfs_ring::{ArmOutcome, Bell, Corrupt, OwnerId};
 
 use super::abi::{self, Event, Flavour};
@@ -235,9 +235,13 @@ impl Queue {
             return cleared;
         };
         let mut take = || -> Result<bool, Corrupt> {
+            // The records of a kqueue have no paths.
+            let mut copy = [0; HEAD_LEN];
             for _ in 0..ROUNDS {
                 while let Some(record) = claim.next()? {
-                    apply_record(knotes, &record);
+                    if let Some(bytes) = record.copy_to(&mut copy) {
+                        apply_record(knotes, bytes);
+                    }
                 }
                 if claim.release() == Bell::Ring
                     && let Some(refill) = &channel.refill
@@ -340,8 +344,8 @@ fn apply_record(knotes: &mut Knotes, bytes: &[u8]) {
     };
     let head = record.head();
     match head.kind {
-        Kind::OVERFLOW | Kind::RESCAN => knotes.post_all(abi::NOTE_WRITE),
-        Kind::PADDING | Kind::IGNORED => {}
+        Kind::OVERFLOW => knotes.post_all(abi::NOTE_WRITE),
+        Kind::IGNORED => {}
         _ => knotes.post(WatchId(head.watch), head.mask),
     }
 }

@@ -5,7 +5,7 @@
 /// catch, or that has none here, is shown to all of them.
 const CAUGHT_BY: &[(&str, &str)] = &[
     ("publish", "arm_versus_publish"),
-    ("observe", "arm_versus_publish"),
+    ("observe_fence", "arm_versus_publish"),
     ("free", "full_then_refill"),
     ("reuse", "full_then_refill"),
     ("claim", "hand_over"),

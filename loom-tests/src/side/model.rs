@@ -65,6 +65,7 @@ pub struct Side {
     mine: Arc<Bell>,
     peers: Arc<Bell>,
     file: Arc<AtomicU64>,
+    dead: Arc<AtomicU64>,
     tally: StdArc<Tally>,
     items: u64,
     owner: OwnerId,
@@ -99,6 +100,17 @@ impl Side {
     #[must_use]
     pub fn look_at_file(&self) -> u64 {
         self.file.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this consumer has died, as the kernel knows it of a process: whatever it did came before.
+    pub fn die(&self) {
+        self.dead.store(self.owner.get(), Ordering::Release);
+    }
+
+    /// Returns whether this consumer has died.
+    #[must_use]
+    pub fn is_dead(&self, owner: OwnerId) -> bool {
+        self.dead.load(Ordering::Acquire) == owner.get()
     }
 
     /// Returns how often a consumer that shares its end tries to claim it. Few times, because loom cannot
@@ -150,11 +162,13 @@ fn run_once(model: &'static Model) {
     let consumer: Arc<Consumer> = Arc::new(consumer);
     let tally = StdArc::new(Tally::default());
     let file = Arc::new(AtomicU64::new(0));
+    let dead = Arc::new(AtomicU64::new(0));
     let (data, refill) = (Bell::new(1), Bell::new(model.consumers));
     let side = |mine: &Arc<Bell>, peers: &Arc<Bell>, id: u64| Side {
         mine: mine.clone(),
         peers: peers.clone(),
         file: file.clone(),
+        dead: dead.clone(),
         tally: tally.clone(),
         items: model.items,
         owner: OwnerId::new(NonZeroU64::new(id).expect("not zero")),

@@ -32,6 +32,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 #[repr(C)]
 struct Shared {
     file: AtomicU64,
+    dead: AtomicU64,
     tally: Tally,
 }
 
@@ -150,6 +151,18 @@ impl Side {
     #[must_use]
     pub fn look_at_file(&self) -> u64 {
         self.shared.get().file.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this consumer has died, as the kernel knows it of a process.
+    pub fn die(&self) {
+        let dead = &self.shared.get().dead;
+        dead.store(self.owner.get(), Ordering::Release);
+    }
+
+    /// Returns whether this consumer has died.
+    #[must_use]
+    pub fn is_dead(&self, owner: OwnerId) -> bool {
+        self.shared.get().dead.load(Ordering::Acquire) == owner.get()
     }
 
     /// Returns how often a consumer that shares its end tries its luck: until the work is done.

@@ -1,7 +1,7 @@
 //! A region in mapped memory.
 #![expect(
     unsafe_code,
-    reason = "the only place that turns offsets of a mapping into references"
+    reason = "the only place that turns offsets of a mapping into references to atomics"
 )]
 #![expect(
     clippy::cast_ptr_alignment,
@@ -9,6 +9,7 @@
 )]
 
 use core::fmt;
+use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -34,21 +35,25 @@ enum Mapping {
 }
 
 /// A mapped region: pointers to its parts, valid as long as the mapping that it holds.
+///
+/// No reference is ever made to anything but single atomics, because another process may write anything
+/// anywhere at any time, by the protocol or against it.
 pub(crate) struct Region {
-    producer: NonNull<ProducerPage>,
-    consumer: NonNull<ConsumerPage>,
+    /// The producer's page.
+    producer: NonNull<u8>,
+    /// The consumer's page.
+    consumer: NonNull<u8>,
+    /// The record area.
     data: NonNull<u8>,
     capacity: Capacity,
     mapping: Mapping,
 }
 
-// SAFETY: the memory is shared with other threads and processes by design: every shared word is an
-// atomic, and which end may touch which bytes of the record area is the ring's protocol, whatever
-// thread an end runs on.
+// SAFETY: the memory is shared with other threads and processes by design: all that is reachable through
+// a region are atomics, whatever thread an end runs on.
 unsafe impl Send for Region {}
 
-// SAFETY: through `&Region` only atomics are reachable safely; the methods that reach record bytes
-// are unsafe and put the protocol on their caller.
+// SAFETY: as above.
 unsafe impl Sync for Region {}
 
 impl Region {
@@ -105,9 +110,9 @@ impl Region {
         let data = unsafe { base.add(DATA_OFFSET) };
         Self {
             // SAFETY: a mapping is never at address 0.
-            producer: unsafe { NonNull::new_unchecked(base.cast()) },
+            producer: unsafe { NonNull::new_unchecked(base) },
             // SAFETY: as above.
-            consumer: unsafe { NonNull::new_unchecked(words.cast()) },
+            consumer: unsafe { NonNull::new_unchecked(words) },
             // SAFETY: as above.
             data: unsafe { NonNull::new_unchecked(data) },
             capacity,
@@ -143,116 +148,98 @@ impl Region {
         self.capacity
     }
 
+    /// # Safety
+    /// `at` is a multiple of eight, and eight bytes from there lie inside what `self` keeps mapped.
     #[inline]
-    fn producer_page(&self) -> &ProducerPage {
-        // SAFETY: valid for the life of the mapping that `self` holds; all that changes behind the
-        // reference are atomics.
-        unsafe { self.producer.as_ref() }
+    unsafe fn atomic(&self, at: NonNull<u8>) -> &AtomicU64 {
+        // SAFETY: the caller's promise; the mapping lives as long as `self`, and its bytes are never touched
+        // but as these atomics once the region is made.
+        unsafe { AtomicU64::from_ptr(at.cast::<u64>().as_ptr()) }
     }
 
     #[inline]
-    fn consumer_page(&self) -> &ConsumerPage {
-        // SAFETY: as for the producer's page.
-        unsafe { self.consumer.as_ref() }
+    fn producer_word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset < size_of::<ProducerPage>());
+        // SAFETY: the offset of a word of the producer's page, which lies inside the mapping.
+        let at = unsafe { self.producer.add(offset) };
+        // SAFETY: as above.
+        unsafe { self.atomic(at) }
+    }
+
+    #[inline]
+    fn consumer_word(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset < size_of::<ConsumerPage>());
+        // SAFETY: the offset of a word of the consumer's page, which lies inside its mapping.
+        let at = unsafe { self.consumer.add(offset) };
+        // SAFETY: as above.
+        unsafe { self.atomic(at) }
     }
 
     #[inline]
     pub(crate) fn tail(&self) -> &AtomicU64 {
-        &self.producer_page().tail.0
+        self.producer_word(offset_of!(ProducerPage, tail))
     }
 
     #[inline]
     pub(crate) fn refill_at(&self) -> &AtomicU64 {
-        &self.producer_page().refill_at.0
+        self.producer_word(offset_of!(ProducerPage, refill_at))
     }
 
     #[inline]
     pub(crate) fn rung(&self) -> &AtomicU64 {
-        &self.producer_page().rung.0
+        self.producer_word(offset_of!(ProducerPage, rung))
     }
 
     #[inline]
     pub(crate) fn head(&self) -> &AtomicU64 {
-        &self.consumer_page().head.0
+        self.consumer_word(offset_of!(ConsumerPage, head))
     }
 
     #[inline]
     pub(crate) fn wake_at(&self) -> &AtomicU64 {
-        &self.consumer_page().wake_at.0
+        self.consumer_word(offset_of!(ConsumerPage, wake_at))
     }
 
     #[inline]
     pub(crate) fn owner(&self) -> &AtomicU64 {
-        &self.consumer_page().owner.0
+        self.consumer_word(offset_of!(ConsumerPage, owner))
     }
 
     #[inline]
-    fn byte(&self, at: Position) -> NonNull<u8> {
-        // SAFETY: `offset` is below the capacity, and the record area is that long.
-        unsafe { self.data.add(self.capacity.offset(at)) }
-    }
-
-    #[inline]
-    fn header_word(&self, at: Position) -> &AtomicU64 {
-        debug_assert!(at.is_aligned());
-        // SAFETY: `at` is a multiple of 8 and so is the capacity, so eight aligned bytes lie there. Frame
-        // headers are only ever touched as atomics. The bytes of records are written by the producer as
-        // bytes, and while it does that, a reader that is too late may load them: through its own mapping,
-        // in another process, where it is one load of eight bytes that may say anything.
-        unsafe { AtomicU64::from_ptr(self.byte(at).cast::<u64>().as_ptr()) }
+    fn data_word(&self, at: Position) -> &AtomicU64 {
+        // What is no multiple of eight is rounded down, so that no position reaches beyond the area.
+        let offset = self.capacity.offset(at) & !7;
+        // SAFETY: the offset is below the capacity, and the record area is that long.
+        let at = unsafe { self.data.add(offset) };
+        // SAFETY: a multiple of eight below the capacity, which is one too, so eight bytes lie there.
+        unsafe { self.atomic(at) }
     }
 
     /// Reads a frame header, once. It may say anything: the consumer checks it.
     #[inline]
     pub(crate) fn frame_header(&self, at: Position) -> FrameHeader {
-        // Relaxed: ORDERING[observe] of the tail beyond it came before.
-        FrameHeader::from_word(self.header_word(at).load(Ordering::Relaxed))
+        FrameHeader::from_word(self.word(at))
     }
 
-    /// Copies eight bytes of a record, which the producer may be writing over: then the copy is thrown
-    /// away.
+    /// Reads eight bytes of a record, which may say anything.
     #[inline]
     pub(crate) fn word(&self, at: Position) -> u64 {
-        // Relaxed: ORDERING[observe] of the tail beyond it came before, and ORDERING[take] comes after.
-        self.header_word(at).load(Ordering::Relaxed)
+        // Relaxed: FENCE[observe] after a load of the tail beyond it came before. A reader without a claim
+        // may be too late, and throws its copy away then: ORDERING[take].
+        self.data_word(at).load(Ordering::Relaxed)
     }
 
     /// Writes a frame header. The producer's, on its writable mapping.
     #[inline]
     pub(crate) fn set_frame_header(&self, at: Position, header: FrameHeader) {
+        self.set_word(at, header.to_word());
+    }
+
+    /// Writes eight bytes of a record. The producer's, on its writable mapping.
+    #[inline]
+    pub(crate) fn set_word(&self, at: Position, word: u64) {
         // Relaxed: ORDERING[publish] of the tail beyond it comes after.
-        self.header_word(at)
-            .store(header.to_word(), Ordering::Relaxed);
-    }
-
-    /// Returns the bytes of a record that is being written.
-    ///
-    /// # Safety
-    /// - The caller is the producer, and holds no other slot.
-    /// - The `len` bytes from `at` lie inside the record area without wrapping and are free.
-    #[inline]
-    pub(crate) unsafe fn slot_mut(&self, at: Position, len: usize) -> SlotMut<'_> {
-        debug_assert!(len as u64 <= self.capacity.to_end(at));
-        // SAFETY: by the caller's promise no consumer reads these bytes (they are free) and nobody
-        // else writes them (one producer, one slot). They were zeroed when mapped, so initialised.
-        // A consumer that maps the area writable against the protocol can change what we write,
-        // which nobody in this process ever reads back.
-        SlotMut(unsafe { core::slice::from_raw_parts_mut(self.byte(at).as_ptr(), len) })
-    }
-
-    /// Returns the bytes of a published record.
-    ///
-    /// # Safety
-    /// - The caller is the claimed consumer.
-    /// - The `len` bytes from `at` lie inside the record area without wrapping, were published, and
-    ///   are not released while the slot lives.
-    #[inline]
-    pub(crate) unsafe fn slot(&self, at: Position, len: usize) -> Slot<'_> {
-        debug_assert!(len as u64 <= self.capacity.to_end(at));
-        // SAFETY: a producer leaves published bytes alone until they are released, which is the one
-        // thing a consumer trusts it for (the daemon is trusted by the programs it serves); lengths
-        // it is not trusted for, and the caller has checked them.
-        Slot(unsafe { core::slice::from_raw_parts(self.byte(at).as_ptr(), len) })
+        self.data_word(at).store(word, Ordering::Relaxed);
     }
 }
 
@@ -260,39 +247,12 @@ impl fmt::Debug for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Region")
             .field("capacity", &self.capacity)
-            .field("producer", self.producer_page())
-            .field("consumer", self.consumer_page())
+            .field("tail", self.tail())
+            .field("refill_at", self.refill_at())
+            .field("rung", self.rung())
+            .field("head", self.head())
+            .field("wake_at", self.wake_at())
+            .field("owner", self.owner())
             .finish_non_exhaustive()
-    }
-}
-
-/// A slot being written.
-#[derive(Debug)]
-pub(crate) struct SlotMut<'a>(pub(crate) &'a mut [u8]);
-
-impl SlotMut<'_> {
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0
-    }
-
-    #[inline]
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        self.0
-    }
-
-    /// Ends the writing. (The model writes its copy back here.)
-    #[inline]
-    pub(crate) fn finish(self) {}
-}
-
-/// A slot being read.
-#[derive(Debug)]
-pub(crate) struct Slot<'a>(&'a [u8]);
-
-impl Slot<'_> {
-    #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0
     }
 }

@@ -6,7 +6,6 @@
 )]
 
 use core::fmt;
-use core::marker::PhantomData;
 use std::sync::Arc;
 
 use loom::cell::Cell;
@@ -106,43 +105,24 @@ impl Region {
         &self.memory.consumer.owner.0
     }
 
-    fn cells(&self, at: Position, len: usize) -> &[Word] {
-        let first = self.capacity.offset(at) / 8;
-        &self.memory.words[first..first + len.div_ceil(8)]
+    fn cell(&self, at: Position) -> &Word {
+        &self.memory.words[self.capacity.offset(at) / 8]
     }
 
     pub(crate) fn word(&self, at: Position) -> u64 {
-        self.cells(at, 8)[0].get()
+        self.cell(at).get()
+    }
+
+    pub(crate) fn set_word(&self, at: Position, word: u64) {
+        self.cell(at).set(word);
     }
 
     pub(crate) fn frame_header(&self, at: Position) -> FrameHeader {
-        FrameHeader::from_word(self.cells(at, 8)[0].get())
+        FrameHeader::from_word(self.word(at))
     }
 
     pub(crate) fn set_frame_header(&self, at: Position, header: FrameHeader) {
-        self.cells(at, 8)[0].set(header.to_word());
-    }
-
-    /// # Safety
-    /// None is needed here; the signature is that of the mapped region.
-    pub(crate) unsafe fn slot_mut(&self, at: Position, len: usize) -> SlotMut<'_> {
-        SlotMut {
-            region: self,
-            at,
-            bytes: vec![0; len],
-        }
-    }
-
-    /// # Safety
-    /// None is needed here; the signature is that of the mapped region.
-    pub(crate) unsafe fn slot(&self, at: Position, len: usize) -> Slot<'_> {
-        let words = self.cells(at, len).iter().map(Word::get);
-        let mut bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
-        bytes.truncate(len);
-        Slot {
-            bytes,
-            region: PhantomData,
-        }
+        self.set_word(at, header.to_word());
     }
 }
 
@@ -151,43 +131,5 @@ impl fmt::Debug for Region {
         f.debug_struct("Region")
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct SlotMut<'a> {
-    region: &'a Region,
-    at: Position,
-    bytes: Vec<u8>,
-}
-
-impl SlotMut<'_> {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-
-    pub(crate) fn finish(self) {
-        let cells = self.region.cells(self.at, self.bytes.len());
-        for (cell, chunk) in cells.iter().zip(self.bytes.chunks(8)) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            cell.set(u64::from_ne_bytes(word));
-        }
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Slot<'a> {
-    bytes: Vec<u8>,
-    region: PhantomData<&'a Region>,
-}
-
-impl Slot<'_> {
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 }

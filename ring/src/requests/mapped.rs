@@ -8,7 +8,7 @@
     reason = "mappings are page-aligned, offsets are asserted"
 )]
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -23,19 +23,20 @@ pub const SLOTS: u32 = 4096;
 const MAGIC: u64 = u64::from_be_bytes(*b"AGFSREQ1");
 const SLOTS_OFFSET: usize = 4096;
 
-/// The first page of a region.
+/// The first page of a region. What is between the words is atomic, too, because another process may write
+/// there.
 #[repr(C)]
 struct Header {
     magic: AtomicU64,
     slots: AtomicU32,
     slot_bytes: AtomicU32,
-    _to_tail: [u8; 48],
+    _to_tail: [AtomicU8; 48],
     tail: AtomicU64,
-    _to_head: [u8; 56],
+    _to_head: [AtomicU8; 56],
     head: AtomicU64,
-    _to_lock: [u8; 56],
+    _to_lock: [AtomicU8; 56],
     lock: AtomicU64,
-    _to_delivered: [u8; 56],
+    _to_delivered: [AtomicU8; 56],
     delivered: AtomicU64,
 }
 
@@ -67,7 +68,7 @@ impl Region {
 
     fn header(&self) -> &Header {
         // SAFETY: the mapping is page-aligned and longer than a header, lives as long as `self`, and
-        // every field that is reachable is an atomic, for which any bits are a value.
+        // every field is made of atomics, for which any bits are a value.
         unsafe { &*self.0.as_ptr().cast::<Header>() }
     }
 

@@ -250,13 +250,17 @@ impl RequestWriter {
             }
         }
         let sent = self.append(request);
-        // Conditional, because another sender, whose `is_alive` said that we are dead, may hold the
-        // lock by now.
-        // Relaxed on failure: nothing is done then.
-        let unlock = ordering::request_unlock();
-        let _ = lock.compare_exchange(me.get(), UNLOCKED, unlock, Ordering::Relaxed);
+        self.unlock(me);
         ordering::request_fence();
         sent
+    }
+
+    /// Gives the lock back, unless another sender, whose `is_alive` said that we are dead, holds it by now.
+    fn unlock(&self, me: OwnerId) {
+        let lock = self.region.lock();
+        let unlock = ordering::request_unlock();
+        // Relaxed on failure: nothing is done then.
+        let _ = lock.compare_exchange(me.get(), UNLOCKED, unlock, Ordering::Relaxed);
     }
 
     fn append(&self, request: Request) -> Sent {
@@ -315,6 +319,16 @@ mod tests {
         assert_eq!(reader.next(), Ok(None));
         assert_eq!(writer.send([2; 4], owner(1), |_| false), Sent::Sent);
         assert_eq!(reader.next(), Ok(Some([2; 4])));
+    }
+
+    #[test]
+    fn a_lock_that_was_taken_over_is_not_given_back_by_the_one_before() {
+        let (_reader, writer) = channel();
+        writer.region.lock().store(7, Ordering::Relaxed);
+        writer.unlock(owner(1));
+        assert_eq!(writer.region.lock().load(Ordering::Relaxed), 7);
+        writer.unlock(owner(7));
+        assert_eq!(writer.region.lock().load(Ordering::Relaxed), UNLOCKED);
     }
 
     #[test]

@@ -53,7 +53,7 @@ proptest! {
                 }
                 Act::Push(len) => match producer.reserve(len) {
                     Ok(Reserve::Slot(mut slot)) => {
-                        slot.fill(0xa5);
+                        slot.put(&vec![0xa5; len]);
                         last = slot.commit();
                         producer.publish().map(|_bell: Bell| ())
                     }
@@ -100,7 +100,7 @@ proptest! {
             match claim.next() {
                 Ok(Some(record)) => {
                     // Every byte can be touched.
-                    taken += 8 + record.iter().map(|_| 1).sum::<usize>();
+                    taken += 8 + record.to_vec().len();
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(error),

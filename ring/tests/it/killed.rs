@@ -84,9 +84,9 @@ fn push_in_steps(producer: &mut Producer, steps: &mut Steps) {
             panic!("room")
         };
         steps.pass();
-        slot[..50].fill(item);
+        slot.put(&[item; 50]);
         steps.pass();
-        slot[50..].fill(item);
+        slot.put(&[item; 50]);
         steps.pass();
         slot.commit();
         steps.pass();

@@ -2,9 +2,11 @@
 #![cfg(not(loom))]
 
 mod abi;
+mod bounds;
 mod hostile;
 mod killed;
 mod naive;
 mod room;
+mod safe;
 mod sharing;
 mod support;

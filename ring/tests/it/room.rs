@@ -15,8 +15,8 @@ fn a_full_ring_is_an_outcome_and_loses_nothing() {
     let mut claim = claim(&consumer);
     for item in 0..pushed {
         assert_eq!(
-            &*claim.next().expect("honest").expect("a record"),
-            &[item; 120]
+            claim.next().expect("honest").expect("a record").to_vec(),
+            [item; 120]
         );
     }
 }
@@ -117,13 +117,33 @@ fn a_dropped_reservation_gives_its_room_back() {
         let Ok(Reserve::Slot(mut slot)) = producer.reserve(2000) else {
             panic!("room")
         };
-        slot.fill(1);
+        slot.put(&[1; 2000]);
     }
     assert!(push(&mut producer, b"the only one"));
     let mut claim = claim(&consumer);
     assert_eq!(
-        &*claim.next().expect("honest").expect("a record"),
+        claim.next().expect("honest").expect("a record").to_vec(),
         b"the only one"
     );
     assert!(claim.next().expect("honest").is_none());
+}
+
+/// A pipe that holds more than one look takes: what a peer that rings without end makes of it.
+#[test]
+#[cfg(target_os = "linux")]
+fn bell_that_rings_without_end_holds_nobody() {
+    use agentfs_ring::doorbell::{BellKind, Waiter};
+
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).expect("a pipe");
+    let size = rustix::pipe::fcntl_setpipe_size(&write, 1 << 20).expect("a large pipe");
+    while rustix::io::write(&write, &[1; 4096]).is_ok() {}
+    let waiter = Waiter::from_fd(read, BellKind::Pipe);
+    assert_eq!(waiter.clear().expect("clear"), true);
+    let left = rustix::io::ioctl_fionread(&waiter).expect("what is left");
+    assert!(
+        left > 0 && left < u64::try_from(size).expect("a size"),
+        "{left} of {size}"
+    );
+    while waiter.clear().expect("clear") {}
+    assert_eq!(rustix::io::ioctl_fionread(&waiter).expect("nothing"), 0);
 }

@@ -31,7 +31,7 @@ fn pop_in_turns(consumer: &Consumer, mut seen: impl FnMut(u64)) {
             std::thread::yield_now();
             continue;
         };
-        let item = u64::from_ne_bytes(record[..].try_into().expect("eight bytes"));
+        let item = u64::from_ne_bytes(record.to_vec().try_into().expect("eight bytes"));
         if item == RECORDS - 1 {
             return;
         }

@@ -78,7 +78,7 @@ pub(crate) fn push(producer: &mut Producer, bytes: &[u8]) -> bool {
     let Reserve::Slot(mut slot) = producer.reserve(bytes.len()).expect("an honest consumer") else {
         return false;
     };
-    slot.copy_from_slice(bytes);
+    slot.put(bytes);
     slot.commit();
     let _: Bell = producer.publish().expect("an honest consumer");
     true

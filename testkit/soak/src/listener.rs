@@ -262,7 +262,7 @@ fn change(event: &EventRef<'_>) -> LoggedChange {
     LoggedChange {
         seq: head.seqno,
         kind: match head.kind {
-            Kind::OVERFLOW | Kind::RESCAN => "overflow".to_owned(),
+            Kind::OVERFLOW => "overflow".to_owned(),
             kind => kind.to_string(),
         },
         marks: marks

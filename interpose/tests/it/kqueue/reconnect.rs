@@ -100,7 +100,7 @@ fn records_that_say_nothing_are_passed_over() {
     let process = Process::new();
     let (kq, file) = (process.kqueue(), file());
     kq.change(vnode(&file, EV_ADD | EV_CLEAR, WRITE)).unwrap();
-    process.daemon().push(Kind::PADDING, 0, WRITE);
+    process.daemon().push(Kind::IGNORED, 0, WRITE);
     process.daemon().push(Kind::MODIFIED, u64::MAX, WRITE);
     assert_eq!(kq.brief(), []);
     process.post(Source::Daemon, &file, WRITE);

@@ -139,7 +139,7 @@ impl OpenQueue {
         let Reserve::Slot(mut slot) = self.producer.reserve(record::HEAD_LEN).unwrap() else {
             panic!("the ring of the test is full");
         };
-        record::write_to(&mut slot, &event, b"", b"").unwrap();
+        record::encode(&event, b"", b"", |part| slot.put(part)).unwrap();
         slot.commit();
         if self.producer.publish().unwrap() == Bell::Ring {
             self.doorbell.ring().unwrap();
