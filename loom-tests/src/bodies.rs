@@ -321,7 +321,7 @@ pub const TAKE_OVER: Model = Model {
                         free(&mut claim, side);
                     }
                     if dies {
-                        core::mem::forget(claim);
+                        let _never_given_back = core::mem::ManuallyDrop::new(claim);
                         side.die();
                         return;
                     }

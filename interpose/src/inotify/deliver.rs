@@ -334,14 +334,11 @@ impl<'a> Event<'a> {
     fn of(record: &'a [u8]) -> Option<Self> {
         let record = EventRef::parse(record).ok()?;
         let (head, name) = (record.head(), record.path());
-        match head.kind {
-            Kind::OVERFLOW => {
-                return Some(Self {
-                    head: Head::OVERFLOW,
-                    name: &[],
-                });
-            }
-            _ => {}
+        if head.kind == Kind::OVERFLOW {
+            return Some(Self {
+                head: Head::OVERFLOW,
+                name: &[],
+            });
         }
         let mask = if head.kind == Kind::IGNORED {
             IN_IGNORED

@@ -21,7 +21,7 @@ fn header(kind: u64, len: u64) -> u64 {
 
 /// Puts one frame header at `at`, and the ends of what is published around it.
 fn lay(memory: &Memory, at: u64, word: u64, tail: u64) {
-    memory.poke_word(DATA + usize::try_from(at % CAPACITY).unwrap(), word);
+    memory.poke_word(DATA + usize::try_from(at % CAPACITY).expect("small"), word);
     memory.poke_word(HEAD, at);
     memory.poke_word(TAIL, tail);
 }
@@ -248,7 +248,7 @@ proptest! {
         let mut claim = claim(&consumer);
         let mut unread = std::collections::VecDeque::new();
         for (number, (len, pops)) in steps.into_iter().enumerate() {
-            let bytes = vec![u8::try_from(number % 255).unwrap() + 1; len];
+            let bytes = vec![u8::try_from(number % 255).expect("small") + 1; len];
             if push(&mut producer, &bytes) {
                 unread.push_back(bytes);
             }
@@ -283,7 +283,7 @@ proptest! {
             at += 8 + len.next_multiple_of(8);
         }
         for (at, word) in &words {
-            memory.poke_word(DATA + usize::try_from(at % CAPACITY).unwrap(), *word);
+            memory.poke_word(DATA + usize::try_from(at % CAPACITY).expect("small"), *word);
         }
         let tail = at.saturating_sub(cut * 8).max(start);
         memory.poke_word(HEAD, start);
@@ -293,7 +293,7 @@ proptest! {
         let mut found = Vec::new();
         loop {
             match claim.next() {
-                Ok(Some(record)) => found.push(Ok(u64::try_from(record.to_vec().len()).unwrap())),
+                Ok(Some(record)) => found.push(Ok(u64::try_from(record.to_vec().len()).expect("small"))),
                 Ok(None) => break,
                 Err(_) => {
                     found.push(Err(()));
@@ -311,12 +311,12 @@ fn parse(memory: &Memory, start: u64, tail: u64) -> Vec<Result<u64, ()>> {
     let capacity = u128::from(CAPACITY);
     let mut found = Vec::new();
     while at < tail {
-        let word = memory.peek_word(DATA + usize::try_from(at % capacity).unwrap());
+        let word = memory.peek_word(DATA + usize::try_from(at % capacity).expect("small"));
         let (kind, len) = (word >> 32, u128::from(word & u64::from(u32::MAX)));
         let end = at + 8 + len.div_ceil(8) * 8;
         let is_inside = end <= tail && end <= (at / capacity + 1) * capacity;
         match kind {
-            RECORD if is_inside => found.push(Ok(u64::try_from(len).unwrap())),
+            RECORD if is_inside => found.push(Ok(u64::try_from(len).expect("small"))),
             PADDING if is_inside => {}
             _ => {
                 found.push(Err(()));
