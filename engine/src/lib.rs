@@ -50,6 +50,7 @@
 //! let program = Consumer::open(opened.ring)?;
 //! let mut claim = program.claim(OwnerId::this_process(), |_| true).expect("nobody else reads");
 //! let record = claim.next()?.expect("the directory was made");
+//! let record = record.to_vec();
 //! let event = EventRef::parse(&record)?;
 //! assert_eq!(event.head().watch, 7);
 //! assert_eq!(event.head().mask, IN_CREATE | IN_ISDIR);

@@ -104,7 +104,8 @@ pub(crate) fn publish() -> Ordering {
 
 /// FENCE\[observe\]: between the consumer's load of `tail` and its reads of records. Acquire: pairs with
 /// ORDERING\[publish\]. It is a fence and no Acquire load, because the consumer maps the tail read-only, where the
-/// language promises Relaxed loads only (`core::sync::atomic`, "Atomic accesses to read-only memory").
+/// language promises Relaxed loads only (the standard library's atomics, "Atomic accesses to read-only
+/// memory").
 #[inline]
 pub(crate) fn observe_fence() {
     if !weakened("observe_fence") {

@@ -6,14 +6,6 @@ use super::Source;
 const LIST: &[(&str, &str)] = &[
     ("ring/src/region/", "offsets of a mapping become references"),
     (
-        "ring/src/producer.rs",
-        "hands out bytes that it has proved free",
-    ),
-    (
-        "ring/src/consumer.rs",
-        "lends bytes whose bounds it has checked",
-    ),
-    (
         "ring/src/requests/mapped.rs",
         "offsets of a mapping become references",
     ),
