@@ -1,7 +1,7 @@
 //! `cargo xtask publish`: makes the packages of the library crates as `cargo publish` would, builds
 //! each from its own package, and sends nothing.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
@@ -174,6 +174,7 @@ fn leads_out(mut depth: usize, path: &Path) -> bool {
 /// Makes all packages with one call, because each needs those before it, which no registry has yet.
 /// The packages go to `target/publish/package`.
 fn package(args: &Args) -> StepResult {
+    forget_packages()?;
     // Cargo asks the registry about each package again, and a registry that does not answer for a
     // minute would fail the step. All that the builds need is in the lock file.
     run_command(cargo().args(["fetch", "--quiet", "--locked"]))?;
@@ -197,6 +198,40 @@ fn package(args: &Args) -> StepResult {
         "made and built"
     };
     Ok(Outcome::Note(format!("{} packages {how}", CRATES.len())))
+}
+
+/// Removes what cargo has unpacked of the packages of an earlier run. It takes them from a registry of
+/// its own in the target directory, knows them by name and version, and does not look whether they have
+/// changed.
+fn forget_packages() -> Result<(), Failure> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))) else {
+        return Ok(());
+    };
+    for unpacked in entries(&home.join("registry/src")) {
+        // Registries on the network have the name of their host first.
+        let is_local = unpacked
+            .file_name()
+            .is_some_and(|it| it.as_encoded_bytes().starts_with(b"-"));
+        for package in entries(&unpacked).iter().filter(|_| is_local) {
+            let name = package.file_name().unwrap_or_default().to_string_lossy();
+            let is_of = |it: &str| {
+                name.strip_prefix(it)
+                    .is_some_and(|rest| rest.starts_with('-'))
+            };
+            if CRATES.into_iter().any(is_of) {
+                std::fs::remove_dir_all(package)
+                    .map_err(|error| Failure::new(format!("{}: {error}", package.display())))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns what is in a directory, which need not be there.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|it| it.path()).collect()
 }
 
 fn verdict(found: &[String], note: String) -> StepResult {
