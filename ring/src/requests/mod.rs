@@ -255,7 +255,8 @@ impl RequestWriter {
         sent
     }
 
-    /// Gives the lock back, unless another sender, whose `is_alive` said that we are dead, holds it by now.
+    /// Gives the lock back. If another sender took it over, because its `is_alive` called this sender dead,
+    /// the lock stays with that one.
     fn unlock(&self, me: OwnerId) {
         let lock = self.region.lock();
         let unlock = ordering::request_unlock();

@@ -1,4 +1,4 @@
-//! Linux: who has a lock is in `/proc/locks`, and what the threads of a process do in `/proc/PID/task`.
+//! Linux: `/proc/locks` names the process that has a lock, and `/proc/PID/task` shows what its threads do.
 
 use std::fs;
 
